@@ -1,0 +1,86 @@
+//! When a claimed VIP is announced.
+
+use crate::Mono;
+use std::time::Duration;
+
+/// Announcements after a claim. The first ones get lost while switches learn
+/// and queues drain; those at 1 s and later are for neighbours that ignore
+/// changes within their locktime (1 s on Linux).
+pub const ANNOUNCE_OFFSETS: [Duration; 8] = [
+    Duration::ZERO,
+    Duration::from_millis(10),
+    Duration::from_millis(30),
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+];
+
+/// Interval after those: below the 60 s and more for which neighbours and
+/// switches remember.
+pub const ANNOUNCE_REPEAT: Duration = Duration::from_secs(30);
+
+/// The schedule of one VIP's announcements.
+#[derive(Clone, Debug)]
+pub struct Announcements {
+    started: Mono,
+    done: usize,
+    next: Mono,
+}
+
+impl Announcements {
+    /// Starts over, with the first one due at once.
+    #[must_use]
+    pub fn starting(now: Mono) -> Self {
+        Self { started: now, done: 0, next: now }
+    }
+
+    /// When the next one is due.
+    #[must_use]
+    pub fn next(&self) -> Mono {
+        self.next
+    }
+
+    /// Whether one is due, taking note that it is made. What was missed during
+    /// a pause is not made up for.
+    pub fn take_due(&mut self, now: Mono) -> bool {
+        if now < self.next {
+            return false;
+        }
+        let passed = |offset: &Duration| self.started + *offset <= now;
+        self.done = ANNOUNCE_OFFSETS.iter().take_while(|o| passed(o)).count().max(self.done);
+        self.next = match ANNOUNCE_OFFSETS.get(self.done) {
+            Some(offset) => self.started + *offset,
+            None => now + ANNOUNCE_REPEAT,
+        };
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn announcements_come_at_their_offsets_then_every_thirty_seconds() {
+        let start = Mono(5_000_000_000);
+        let mut announcements = Announcements::starting(start);
+        for offset in ANNOUNCE_OFFSETS {
+            assert_eq!(announcements.next(), start + offset);
+            assert!(announcements.take_due(start + offset));
+            assert!(!announcements.take_due(start + offset));
+        }
+        let last = start + Duration::from_secs(5);
+        assert_eq!(announcements.next(), last + ANNOUNCE_REPEAT);
+    }
+
+    #[test]
+    fn a_pause_is_followed_by_one_announcement_not_by_all_that_were_missed() {
+        let start = Mono(5_000_000_000);
+        let mut announcements = Announcements::starting(start);
+        let late = start + Duration::from_millis(500);
+        assert!(announcements.take_due(late));
+        assert_eq!(announcements.next(), start + Duration::from_secs(1));
+    }
+}

@@ -1,0 +1,513 @@
+//! The holder's side on the agent: what to ask of the leader and of the guard.
+//!
+//! ```text
+//!  log: this node holds (vip, epoch) ──> Prepare to the guard
+//!  guard: Prepared ──> ask the leader, again at each heartbeat
+//!  leader: granted ──> Extend to the guard
+//!  log: somebody else holds ──> Release to the guard
+//!  guard: Released ──> report to the leader until the log knows
+//! ```
+
+use crate::{
+    Address, Denial, Epoch, Grantee, GuardNotice, GuardRefusal, Incarnation, Mono, NodeId, State,
+    Vip, VipOrder, VipUid,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How long a VIP that the guard could not claim is not tried again here.
+const RETRY_REFUSED: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Ordered from the guard.
+    Preparing,
+    /// Ready; the leader is asked.
+    Asking,
+    /// The guard answers, as far as this agent knows.
+    Open,
+    /// The guard refuses this epoch for good, but only the leader knows which
+    /// session held it. Asked for, never used, then released.
+    Doomed,
+    /// Release ordered from the guard.
+    Releasing,
+}
+
+#[derive(Clone, Debug)]
+struct Claim {
+    epoch: Epoch,
+    stage: Stage,
+}
+
+/// What a claim is about to tell or be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimEvent {
+    /// A guard accepted this agent.
+    GuardUp(Incarnation),
+    /// The guard is gone.
+    GuardDown,
+    /// The guard says.
+    Notice(GuardNotice),
+    /// The leader granted, until the deadline.
+    Granted(Grantee, Mono),
+    /// The leader did not.
+    Denied(Grantee, Denial),
+}
+
+/// What to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimAction {
+    /// To the guard.
+    Order(VipOrder),
+    /// Ask the leader at once, rather than at the next heartbeat.
+    AskNow,
+    /// Report releases to the leader at once.
+    ReportNow,
+}
+
+/// What this node answers for, for status and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// The VIP.
+    pub vip: VipUid,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The guard answers.
+    pub open: bool,
+}
+
+/// All claims of one node.
+#[derive(Clone, Debug)]
+pub struct Claims {
+    me: NodeId,
+    session: Option<Incarnation>,
+    claims: BTreeMap<VipUid, Claim>,
+    releases: BTreeSet<Grantee>,
+    refused: BTreeMap<VipUid, Mono>,
+}
+
+impl Claims {
+    /// Of a node without a guard yet.
+    #[must_use]
+    pub fn new(me: NodeId) -> Self {
+        let (claims, releases, refused) = Default::default();
+        Self { me, session: None, claims, releases, refused }
+    }
+
+    /// The guard session, if there is one.
+    #[must_use]
+    pub fn session(&self) -> Option<Incarnation> {
+        self.session
+    }
+
+    /// Compares what the log wants with what is claimed, and closes the
+    /// difference. `addresses` maps a VIP's spec to this host's interfaces.
+    pub fn sync(
+        &mut self,
+        now: Mono,
+        state: &State,
+        addresses: impl Fn(&Vip) -> Vec<Address>,
+    ) -> Vec<ClaimAction> {
+        self.refused.retain(|_, until| now < *until);
+        self.forget_known_releases(state);
+        let Some(session) = self.session else { return vec![] };
+        let mut actions = self.release_unwanted(state);
+        let me = self.me;
+        for vip in state.vips.values().filter(|vip| vip.holder == Some(me)) {
+            if self.claims.contains_key(&vip.uid) || self.refused.contains_key(&vip.uid) {
+                continue;
+            }
+            match vip.bound(vip.epoch) {
+                // Held by an earlier session of this node's guard, which is
+                // over: sessions never overlap, and each starts by letting go.
+                Some(earlier) if earlier != session => {
+                    self.release(vip.uid, vip.epoch, earlier, &mut actions);
+                }
+                _ if vip.fenced >= vip.epoch => {}
+                _ => {
+                    let claim = Claim { epoch: vip.epoch, stage: Stage::Preparing };
+                    self.claims.insert(vip.uid, claim);
+                    let (uid, epoch, addresses) = (vip.uid, vip.epoch, addresses(vip));
+                    let order = VipOrder::Prepare { vip: uid, epoch, addresses };
+                    actions.push(ClaimAction::Order(order));
+                }
+            }
+        }
+        actions
+    }
+
+    fn release(
+        &mut self,
+        vip: VipUid,
+        epoch: Epoch,
+        incarnation: Incarnation,
+        actions: &mut Vec<ClaimAction>,
+    ) {
+        if self.releases.insert(Grantee { vip, epoch, incarnation }) {
+            actions.push(ClaimAction::ReportNow);
+        }
+    }
+
+    fn release_unwanted(&mut self, state: &State) -> Vec<ClaimAction> {
+        let me = self.me;
+        let wanted = |uid: VipUid, epoch: Epoch| {
+            state.vip(uid).is_some_and(|vip| {
+                vip.holder == Some(me) && vip.epoch <= epoch && vip.fenced < epoch
+            })
+        };
+        let mut actions = vec![];
+        for (uid, claim) in &mut self.claims {
+            if claim.stage != Stage::Releasing && !wanted(*uid, claim.epoch) {
+                claim.stage = Stage::Releasing;
+                let order = VipOrder::Release { vip: *uid, epoch: claim.epoch };
+                actions.push(ClaimAction::Order(order));
+            }
+        }
+        actions
+    }
+
+    fn forget_known_releases(&mut self, state: &State) {
+        self.releases.retain(|release| {
+            state.vip_or_retired(release.vip).is_some_and(|vip| {
+                vip.fenced < release.epoch
+                    && vip.settled.is_none_or(|s| s.epoch <= release.epoch)
+            })
+        });
+    }
+
+    /// Something happened; returns what to do, in order.
+    pub fn step(&mut self, now: Mono, event: ClaimEvent) -> Vec<ClaimAction> {
+        match event {
+            ClaimEvent::GuardUp(incarnation) => {
+                self.lose_session();
+                self.session = Some(incarnation);
+                vec![]
+            }
+            ClaimEvent::GuardDown => {
+                self.lose_session();
+                vec![ClaimAction::ReportNow]
+            }
+            ClaimEvent::Notice(notice) => self.notice(now, notice),
+            ClaimEvent::Granted(grantee, deadline) => self.granted(grantee, deadline),
+            ClaimEvent::Denied(grantee, denial) => self.denied(grantee, denial),
+        }
+    }
+
+    /// The guard is gone: a new one starts by shutting every gate, and an old
+    /// one let go when the connection ended or was killed, in which case the
+    /// gate's deadlines stand. Only the next session may report releases.
+    fn lose_session(&mut self) {
+        self.session = None;
+        self.claims.clear();
+    }
+
+    fn notice(&mut self, now: Mono, notice: GuardNotice) -> Vec<ClaimAction> {
+        let mut actions = vec![];
+        match notice {
+            GuardNotice::Prepared { vip, epoch } => {
+                if let Some(claim) = self.claim(vip, epoch)
+                    && claim.stage == Stage::Preparing
+                {
+                    claim.stage = Stage::Asking;
+                    actions.push(ClaimAction::AskNow);
+                }
+            }
+            GuardNotice::Opened { vip, epoch } => {
+                if let Some(claim) = self.claim(vip, epoch)
+                    && claim.stage == Stage::Asking
+                {
+                    claim.stage = Stage::Open;
+                }
+            }
+            GuardNotice::Expired { vip, epoch } => {
+                if let Some(claim) = self.claim(vip, epoch)
+                    && claim.stage == Stage::Open
+                {
+                    claim.stage = Stage::Asking;
+                }
+            }
+            GuardNotice::Released { vip, epoch } => {
+                if let Some(session) = self.session {
+                    self.release(vip, epoch, session, &mut actions);
+                }
+                if self.claims.get(&vip).is_some_and(|c| c.epoch <= epoch) {
+                    self.claims.remove(&vip);
+                }
+            }
+            GuardNotice::Refused { vip, epoch, why } => {
+                self.guard_refused(now, vip, epoch, &why, &mut actions);
+            }
+            GuardNotice::Conflict { .. } => {}
+        }
+        actions
+    }
+
+    fn guard_refused(
+        &mut self,
+        now: Mono,
+        vip: VipUid,
+        epoch: Epoch,
+        why: &GuardRefusal,
+        actions: &mut Vec<ClaimAction>,
+    ) {
+        let Some(claim) = self.claims.get_mut(&vip).filter(|c| c.epoch == epoch) else { return };
+        match why {
+            GuardRefusal::Ended(_) => {
+                claim.stage = Stage::Doomed;
+                actions.push(ClaimAction::AskNow);
+            }
+            // The other VIP is being released; the next sync tries again.
+            GuardRefusal::InUse(_) => {
+                self.claims.remove(&vip);
+            }
+            GuardRefusal::Address { .. } => {
+                self.claims.remove(&vip);
+                self.refused.insert(vip, now + RETRY_REFUSED);
+                if let Some(session) = self.session {
+                    self.release(vip, epoch, session, actions);
+                }
+            }
+        }
+    }
+
+    fn claim(&mut self, vip: VipUid, epoch: Epoch) -> Option<&mut Claim> {
+        self.claims.get_mut(&vip).filter(|c| c.epoch == epoch)
+    }
+
+    fn granted(&mut self, grantee: Grantee, deadline: Mono) -> Vec<ClaimAction> {
+        let Some(incarnation) = self.session.filter(|s| *s == grantee.incarnation) else {
+            return vec![];
+        };
+        let Some(claim) = self.claim(grantee.vip, grantee.epoch) else { return vec![] };
+        match claim.stage {
+            Stage::Asking | Stage::Open => {
+                let deadlines = vec![(grantee.vip, grantee.epoch, deadline)];
+                vec![ClaimAction::Order(VipOrder::Extend { incarnation, deadlines })]
+            }
+            Stage::Doomed => {
+                let mut actions = vec![];
+                self.claims.remove(&grantee.vip);
+                self.release(grantee.vip, grantee.epoch, incarnation, &mut actions);
+                actions
+            }
+            Stage::Preparing | Stage::Releasing => vec![],
+        }
+    }
+
+    fn denied(&mut self, grantee: Grantee, denial: Denial) -> Vec<ClaimAction> {
+        let session = self.session;
+        let Some(claim) = self.claim(grantee.vip, grantee.epoch) else { return vec![] };
+        match denial {
+            Denial::OtherSession(earlier) if Some(earlier) != session => {
+                claim.stage = Stage::Releasing;
+                let (vip, epoch) = (grantee.vip, grantee.epoch);
+                let mut actions = vec![ClaimAction::Order(VipOrder::Release { vip, epoch })];
+                self.release(vip, epoch, earlier, &mut actions);
+                actions
+            }
+            Denial::Ended if claim.stage != Stage::Releasing => {
+                claim.stage = Stage::Releasing;
+                let (vip, epoch) = (grantee.vip, grantee.epoch);
+                vec![ClaimAction::Order(VipOrder::Release { vip, epoch })]
+            }
+            // The log tells the rest.
+            Denial::NotLeading | Denial::NotHolder | Denial::OtherSession(_) | Denial::Ended => {
+                vec![]
+            }
+        }
+    }
+
+    /// What to ask of the leader, now and at each heartbeat.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Grantee> {
+        let Some(incarnation) = self.session else { return vec![] };
+        let asks = |stage: Stage| matches!(stage, Stage::Asking | Stage::Open | Stage::Doomed);
+        let grantee = |(vip, claim): (&VipUid, &Claim)| {
+            asks(claim.stage).then_some(Grantee { vip: *vip, epoch: claim.epoch, incarnation })
+        };
+        self.claims.iter().filter_map(grantee).collect()
+    }
+
+    /// Whether some claim waits for its first grant.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.claims.values().any(|c| matches!(c.stage, Stage::Asking | Stage::Doomed))
+    }
+
+    /// What to report to the leader until the log knows it.
+    #[must_use]
+    pub fn releases(&self) -> Vec<Grantee> {
+        self.releases.iter().copied().collect()
+    }
+
+    /// VIPs that this node's guard could not claim lately.
+    #[must_use]
+    pub fn unable(&self) -> Vec<VipUid> {
+        self.refused.keys().copied().collect()
+    }
+
+    /// What is claimed here.
+    #[must_use]
+    pub fn holdings(&self) -> Vec<Holding> {
+        let holding = |(vip, claim): (&VipUid, &Claim)| Holding {
+            vip: *vip,
+            epoch: claim.epoch,
+            open: claim.stage == Stage::Open,
+        };
+        self.claims.iter().map(holding).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::*;
+
+    const START: Mono = Mono(10_000_000_000);
+    const SESSION: Incarnation = Incarnation(7);
+    const WEB: VipUid = VipUid(1);
+
+    fn apply(state: &mut State, op: Op) {
+        let command = Command { time_ms: 1, actor: Actor("test".into()), op };
+        assert!(!matches!(state.apply(1, &command), Outcome::Refused(_)));
+    }
+
+    fn state() -> State {
+        let mut state = State::default();
+        for id in 1..=2 {
+            let node = Node {
+                id: NodeId(id),
+                name: format!("n{id}").parse().expect("valid"),
+                advertise: format!("10.0.0.{id}:7400"),
+                role: Role::Voter,
+                state: NodeState::Active,
+                spki: String::new(),
+                since_ms: 0,
+            };
+            state.nodes.insert(node.id, node);
+        }
+        let spec = VipSpec {
+            name: "web".parse().expect("valid"),
+            addresses: vec!["10.0.0.100/24".parse().expect("valid")],
+            interface: None,
+            placement: Placement::Sticky,
+        };
+        apply(&mut state, Op::AddVip { spec });
+        move_to(&mut state, 1);
+        state
+    }
+
+    fn move_to(state: &mut State, node: u64) {
+        let seen = state.vip(WEB).map(|v| v.epoch).unwrap_or_default();
+        let to = Some(NodeId(node));
+        let moves = vec![Assignment { vip: WEB, seen, to, cause: Cause::Command }];
+        apply(state, Op::Assign { moves });
+    }
+
+    fn grantee(epoch: u64, incarnation: u64) -> Grantee {
+        Grantee { vip: WEB, epoch: Epoch(epoch), incarnation: Incarnation(incarnation) }
+    }
+
+    fn sync(claims: &mut Claims, state: &State) -> Vec<ClaimAction> {
+        claims.sync(START, state, |_| vec![])
+    }
+
+    fn notice(claims: &mut Claims, notice: GuardNotice) -> Vec<ClaimAction> {
+        claims.step(START, ClaimEvent::Notice(notice))
+    }
+
+    fn prepare(epoch: u64) -> ClaimAction {
+        let (epoch, addresses) = (Epoch(epoch), vec![]);
+        ClaimAction::Order(VipOrder::Prepare { vip: WEB, epoch, addresses })
+    }
+
+    fn release(epoch: u64) -> ClaimAction {
+        ClaimAction::Order(VipOrder::Release { vip: WEB, epoch: Epoch(epoch) })
+    }
+
+    fn claims() -> Claims {
+        let mut claims = Claims::new(NodeId(1));
+        claims.step(START, ClaimEvent::GuardUp(SESSION));
+        claims
+    }
+
+    /// Node 1 answers for epoch 1.
+    fn open(state: &State) -> Claims {
+        let mut claims = claims();
+        assert_eq!(sync(&mut claims, state), [prepare(1)]);
+        let prepared = GuardNotice::Prepared { vip: WEB, epoch: Epoch(1) };
+        assert_eq!(notice(&mut claims, prepared), [ClaimAction::AskNow]);
+        notice(&mut claims, GuardNotice::Opened { vip: WEB, epoch: Epoch(1) });
+        claims
+    }
+
+    #[test]
+    fn nothing_is_asked_before_the_guard_is_ready() {
+        let mut claims = claims();
+        sync(&mut claims, &state());
+        assert_eq!(claims.requests(), []);
+        let prepared = GuardNotice::Prepared { vip: WEB, epoch: Epoch(1) };
+        notice(&mut claims, prepared);
+        assert_eq!(claims.requests(), [grantee(1, 7)]);
+    }
+
+    #[test]
+    fn losing_the_assignment_releases_and_reports_until_the_log_knows() {
+        let mut state = state();
+        apply(&mut state, Op::Settle { grants: vec![grantee(1, 7)], nested: false });
+        let mut claims = open(&state);
+        move_to(&mut state, 2);
+        assert_eq!(sync(&mut claims, &state), [release(1)]);
+        assert_eq!(claims.requests(), []);
+        let released = GuardNotice::Released { vip: WEB, epoch: Epoch(1) };
+        assert_eq!(notice(&mut claims, released), [ClaimAction::ReportNow]);
+        sync(&mut claims, &state);
+        assert_eq!(claims.releases(), [grantee(1, 7)]);
+        apply(&mut state, Op::Released { releases: vec![grantee(1, 7)] });
+        sync(&mut claims, &state);
+        assert_eq!(claims.releases(), []);
+    }
+
+    #[test]
+    fn a_restarted_agent_releases_in_the_name_of_the_session_before() {
+        let mut state = state();
+        apply(&mut state, Op::Settle { grants: vec![grantee(1, 5)], nested: false });
+        let mut claims = claims();
+        assert_eq!(sync(&mut claims, &state), [ClaimAction::ReportNow]);
+        assert_eq!(claims.releases(), [grantee(1, 5)]);
+        assert_eq!(claims.requests(), []);
+    }
+
+    #[test]
+    fn an_epoch_that_the_guard_refuses_is_asked_for_only_to_be_released() {
+        let mut claims = claims();
+        sync(&mut claims, &state());
+        let (vip, epoch, why) = (WEB, Epoch(1), GuardRefusal::Ended(Epoch(1)));
+        notice(&mut claims, GuardNotice::Refused { vip, epoch, why });
+        assert_eq!(claims.requests(), [grantee(1, 7)]);
+        let granted = ClaimEvent::Granted(grantee(1, 7), START);
+        assert_eq!(claims.step(START, granted), [ClaimAction::ReportNow]);
+        assert_eq!(claims.releases(), [grantee(1, 7)]);
+    }
+
+    #[test]
+    fn a_grant_to_another_session_is_dropped() {
+        let state = state();
+        let mut claims = open(&state);
+        claims.step(START, ClaimEvent::GuardUp(Incarnation(8)));
+        assert_eq!(claims.step(START, ClaimEvent::Granted(grantee(1, 7), START)), []);
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_had_is_left_alone_for_a_while() {
+        let state = state();
+        let mut claims = claims();
+        sync(&mut claims, &state);
+        let why = GuardRefusal::Address { ip: [10, 0, 0, 100].into(), text: "no".into() };
+        notice(&mut claims, GuardNotice::Refused { vip: WEB, epoch: Epoch(1), why });
+        assert_eq!(claims.unable(), [WEB]);
+        assert_eq!(sync(&mut claims, &state), []);
+        let later = START + RETRY_REFUSED;
+        assert_eq!(claims.sync(later, &state, |_| vec![]), [prepare(1)]);
+    }
+}

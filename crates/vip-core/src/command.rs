@@ -1,0 +1,212 @@
+//! What can be proposed to the log.
+
+use crate::{
+    Cause, Epoch, Incarnation, JoinProof, Name, NodeId, Profile, Refusal, Role, Term, TokenId,
+    VipSpec, VipUid,
+};
+use serde::{Deserialize, Serialize};
+
+/// Who proposed a command, for the audit: `root@n1`, `alice@10.0.0.7`, or the
+/// cluster itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Actor(pub String);
+
+impl Actor {
+    /// The leader's own decision.
+    #[must_use]
+    pub fn leader(name: &Name) -> Self {
+        Self(format!("leader@{name}"))
+    }
+}
+
+/// One change of a VIP's holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The VIP.
+    pub vip: VipUid,
+    /// The epoch that the proposer saw; the assignment gets the next one.
+    pub seen: Epoch,
+    /// The new holder.
+    pub to: Option<NodeId>,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// An epoch and the guard session it is bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Grantee {
+    /// The VIP.
+    pub vip: VipUid,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The session.
+    pub incarnation: Incarnation,
+}
+
+/// What to change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case")]
+pub enum Op {
+    /// First entry of a cluster.
+    Bootstrap {
+        /// Random id; part of every certificate.
+        cluster: String,
+        /// Name for people.
+        name: Name,
+        /// Timings for all nodes.
+        profile: Profile,
+        /// Name of the first node.
+        node: Name,
+        /// Where it is reached.
+        advertise: String,
+        /// Its key (SHA-256 of the SPKI), hex.
+        spki: String,
+        /// The issuing CA's key (SHA-256 of the SPKI), hex.
+        issuer: String,
+    },
+    /// Opens a join token.
+    CreateToken {
+        /// Its id.
+        id: TokenId,
+        /// Its public half, hex.
+        verifier: String,
+        /// What it admits.
+        role: Role,
+        /// Until when, log time in ms since 1970.
+        expires_ms: u64,
+        /// How many nodes.
+        max_uses: u32,
+    },
+    /// Closes a join token.
+    RevokeToken {
+        /// Its id.
+        id: TokenId,
+    },
+    /// Admits a node: checks the proof and uses up the token, at once.
+    Admit {
+        /// The token.
+        token: TokenId,
+        /// The name it asks for.
+        name: Name,
+        /// Where it is reached.
+        advertise: String,
+        /// Its key, hex.
+        spki: String,
+        /// The token's signature over all this.
+        proof: JoinProof,
+    },
+    /// A node is what its role says: joining is done.
+    ActivateNode {
+        /// The node.
+        node: NodeId,
+    },
+    /// Keeps VIPs off a node, or lets them back.
+    DrainNode {
+        /// The node.
+        node: NodeId,
+        /// Drain, or undrain.
+        drained: bool,
+    },
+    /// The node hands over what it holds and goes.
+    NodeLeaving {
+        /// The node.
+        node: NodeId,
+    },
+    /// Ends a membership for good.
+    RemoveNode {
+        /// The node.
+        node: NodeId,
+    },
+    /// Adds a VIP.
+    AddVip {
+        /// What is wanted.
+        spec: VipSpec,
+    },
+    /// Removes a VIP.
+    RemoveVip {
+        /// Its name.
+        name: Name,
+    },
+    /// Pins a VIP to a node, or lets placement decide again.
+    PinVip {
+        /// Its name.
+        name: Name,
+        /// Where to.
+        to: Option<NodeId>,
+    },
+    /// Changes holders, all or none of one entry.
+    Assign {
+        /// Each VIP at most once.
+        moves: Vec<Assignment>,
+    },
+    /// Epochs that were granted at least once. With `nested`, the proposer
+    /// itself holds them, and its gate never outlives its leader lease.
+    Settle {
+        /// Which.
+        grants: Vec<Grantee>,
+        /// The proposing leader holds them itself.
+        nested: bool,
+    },
+    /// Epochs that answer nowhere any more, for good.
+    Released {
+        /// Which.
+        releases: Vec<Grantee>,
+    },
+}
+
+/// A log entry of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// The proposer's wall clock, ms since 1970. Log time is the running
+    /// maximum of these, so it never falls and no replica reads a clock.
+    pub time_ms: u64,
+    /// Who proposed it.
+    pub actor: Actor,
+    /// What to change.
+    #[serde(flatten)]
+    pub op: Op,
+}
+
+/// What an applied command answers to its proposer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Raft's own entry, without a command.
+    Blank,
+    /// Done.
+    Done,
+    /// As it was wanted already.
+    Unchanged,
+    /// A node was admitted.
+    Admitted {
+        /// Its id.
+        node: NodeId,
+        /// Its role by the log's record.
+        role: Role,
+        /// Log index of the admission, part of its certificate.
+        admitted: u64,
+    },
+    /// Refused; nothing changed.
+    Refused(Refusal),
+}
+
+impl Outcome {
+    /// The refusal as an error.
+    ///
+    /// # Errors
+    /// [`Refusal`], if that is what it is.
+    pub fn accepted(self) -> Result<Self, Refusal> {
+        match self {
+            Self::Refused(refusal) => Err(refusal),
+            other => Ok(other),
+        }
+    }
+}
+
+/// Where in the log an entry stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) term: Term,
+    pub(crate) index: u64,
+}

@@ -1,0 +1,118 @@
+//! When this node campaigns.
+//!
+//! openraft's own timer is drawn at random and starts after its lease. Ours
+//! fires at the end of the promise, when a vote can be granted for the first
+//! time, and staggers the candidates by rank, so that they do not split votes.
+
+use crate::{Mono, NodeId, Timing};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Campaigns that find no quorum are repeated at most this many times slower.
+const MAX_BACKOFF: u32 = 4;
+
+/// Place in the order of candidates: the voters in the order of their ids,
+/// beginning after the leader that is gone, witnesses last. `None` without a
+/// vote.
+#[must_use]
+pub fn rank(
+    me: NodeId,
+    voters: &BTreeSet<NodeId>,
+    witnesses: &BTreeSet<NodeId>,
+    gone: Option<NodeId>,
+) -> Option<u32> {
+    if !voters.contains(&me) {
+        return None;
+    }
+    let key = |id: NodeId| (witnesses.contains(&id), gone.is_some_and(|g| id <= g), id);
+    let before = voters.iter().filter(|id| Some(**id) != gone && key(**id) < key(me)).count();
+    u32::try_from(before).ok()
+}
+
+/// Decides when to campaign.
+#[derive(Clone, Debug, Default)]
+pub struct Detector {
+    not_before: Mono,
+    attempts: u32,
+}
+
+impl Detector {
+    /// A leader was heard: whatever was planned is void.
+    pub fn leader_heard(&mut self) {
+        *self = Self::default();
+    }
+
+    /// When to campaign next, given when this node is free to.
+    #[must_use]
+    pub fn due(&self, free_at: Mono, rank: u32, timing: &Timing) -> Mono {
+        let turn = free_at + timing.stagger * rank;
+        turn.max(self.not_before)
+    }
+
+    /// This node campaigns now. It tries again when the election should have
+    /// ended, later each time.
+    pub fn campaigned(&mut self, now: Mono, rank: u32, timing: &Timing) {
+        self.attempts = (self.attempts + 1).min(MAX_BACKOFF);
+        let pause = (timing.election + timing.stagger * (rank + 1)) * self.attempts;
+        self.not_before = now + pause;
+    }
+
+    /// A voter refused: it is bound for `remaining`. Campaigning earlier is
+    /// pointless, later costs time.
+    pub fn refused(&mut self, now: Mono, remaining: Duration, rank: u32, timing: &Timing) {
+        self.not_before = now + remaining + timing.stagger * rank;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Profile;
+
+    const LAN: Timing = Profile::Lan.timing();
+
+    fn ids(ids: &[u64]) -> BTreeSet<NodeId> {
+        ids.iter().copied().map(NodeId).collect()
+    }
+
+    #[test]
+    fn candidates_follow_the_lost_leader_in_a_ring_witnesses_last() {
+        let (voters, witnesses) = (ids(&[1, 2, 3, 4]), ids(&[4]));
+        let rank = |me, gone| rank(NodeId(me), &voters, &witnesses, Some(NodeId(gone)));
+        assert_eq!([rank(3, 2), rank(1, 2), rank(4, 2)], [Some(0), Some(1), Some(2)]);
+        assert_eq!([rank(1, 3), rank(2, 3)], [Some(0), Some(1)]);
+        assert_eq!(rank(9, 1), None);
+    }
+
+    #[test]
+    fn no_two_voters_share_a_rank() {
+        for gone in [None, Some(NodeId(2))] {
+            let voters = ids(&[1, 2, 3, 4, 5]);
+            let mut ranks: Vec<_> = voters
+                .iter()
+                .filter(|v| Some(**v) != gone)
+                .map(|v| rank(*v, &voters, &ids(&[]), gone).expect("votes"))
+                .collect();
+            ranks.sort_unstable();
+            assert!(ranks.iter().enumerate().all(|(at, rank)| at == *rank as usize), "{ranks:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_in_rank_campaigns_at_the_end_of_its_promise() {
+        let free_at = Mono(1_000_000_000);
+        let detector = Detector::default();
+        assert_eq!(detector.due(free_at, 0, &LAN), free_at);
+        assert_eq!(detector.due(free_at, 1, &LAN), free_at + LAN.stagger);
+    }
+
+    #[test]
+    fn a_refusal_says_when_to_try_again() {
+        let now = Mono(1_000_000_000);
+        let mut detector = Detector::default();
+        detector.campaigned(now, 0, &LAN);
+        let left = Duration::from_millis(7);
+        detector.refused(now, left, 0, &LAN);
+        assert_eq!(detector.due(now, 0, &LAN), now + left);
+    }
+}

@@ -1,0 +1,154 @@
+//! What happened to the cluster, as `vipctl events` shows it.
+
+use crate::{Epoch, Name, NodeId, Role};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Why a VIP was given to its holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// The VIP is new.
+    Created,
+    /// Its holder stopped answering the leader.
+    HolderLost,
+    /// The holder's guard let go while its node lived.
+    HolderReleased,
+    /// The Raft leader changed and the VIP follows it.
+    LeaderChanged,
+    /// `vip move`.
+    Command,
+    /// The holder is drained, leaves or stops.
+    Drain,
+    /// The holder was removed from the cluster.
+    HolderRemoved,
+    /// Placement prefers another node.
+    Placement,
+}
+
+impl Cause {
+    /// As written in output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::HolderLost => "holder-lost",
+            Self::HolderReleased => "holder-released",
+            Self::LeaderChanged => "leader-changed",
+            Self::Command => "command",
+            Self::Drain => "drain",
+            Self::HolderRemoved => "holder-removed",
+            Self::Placement => "placement",
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum EventKind {
+    /// `init`.
+    ClusterCreated {
+        /// Its name.
+        name: Name,
+    },
+    /// A node was admitted by a token.
+    NodeAdmitted {
+        /// The node.
+        node: NodeId,
+        /// Its name.
+        name: Name,
+        /// Its role.
+        role: Role,
+    },
+    /// A node finished joining.
+    NodeActive {
+        /// The node.
+        node: NodeId,
+    },
+    /// A node was drained or undrained.
+    NodeDrained {
+        /// The node.
+        node: NodeId,
+        /// Drained, or back.
+        drained: bool,
+    },
+    /// A node was removed, or left.
+    NodeRemoved {
+        /// The node.
+        node: NodeId,
+        /// Its name.
+        name: Name,
+    },
+    /// A token was made.
+    TokenCreated {
+        /// Its id.
+        token: String,
+        /// What it admits.
+        role: Role,
+    },
+    /// A token was revoked.
+    TokenRevoked {
+        /// Its id.
+        token: String,
+    },
+    /// A VIP was added.
+    VipAdded {
+        /// Its name.
+        vip: Name,
+    },
+    /// A VIP was removed.
+    VipRemoved {
+        /// Its name.
+        vip: Name,
+    },
+    /// A VIP was given to a holder.
+    VipAssigned {
+        /// The VIP.
+        vip: Name,
+        /// The holder before.
+        from: Option<NodeId>,
+        /// The holder now.
+        to: Option<NodeId>,
+        /// The new epoch.
+        epoch: Epoch,
+        /// Why.
+        cause: Cause,
+    },
+    /// The holder of this epoch answers.
+    VipAnswers {
+        /// The VIP.
+        vip: Name,
+        /// The holder.
+        node: NodeId,
+        /// Its epoch.
+        epoch: Epoch,
+    },
+    /// The holder of this epoch is silent for good.
+    VipReleased {
+        /// The VIP.
+        vip: Name,
+        /// The epoch.
+        epoch: Epoch,
+    },
+}
+
+/// An entry of the event list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Counts up by one.
+    pub seq: u64,
+    /// Log time, ms since 1970.
+    pub time_ms: u64,
+    /// Who caused it: `root@n1`, `leader`, …
+    pub actor: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub what: EventKind,
+}

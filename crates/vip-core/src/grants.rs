@@ -1,0 +1,213 @@
+//! The leader's decision who may answer for a VIP, until when.
+//!
+//! An assignment may be committed at any time; what keeps two nodes from
+//! answering is the first grant of the new epoch. It waits until every earlier
+//! epoch has ended:
+//!
+//! - the session it was bound to released it, or
+//! - W has passed since this leader last granted one of them, or
+//! - this leader granted none, and W has passed since its election, or the
+//!   earlier holder led the term before and held within its own leader lease.
+
+use crate::{
+    Epoch, Grantee, Incarnation, LeaderLease, Mono, NodeId, State, Term, Timing, Vip, VipUid,
+};
+use std::collections::BTreeMap;
+
+/// A node's request to answer, or to go on answering.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Who asks.
+    pub node: NodeId,
+    /// For what, with the asking guard's session.
+    pub grantee: Grantee,
+}
+
+/// Why a request cannot be granted, now or ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// No lease, or its own term's first entry is not applied yet.
+    NotLeading,
+    /// The log says somebody else, or another epoch.
+    NotHolder,
+    /// The epoch ended.
+    Ended,
+    /// The epoch is bound to another guard session of the same node. If that
+    /// session is over, the node releases the epoch in its name.
+    OtherSession(Incarnation),
+}
+
+/// The answer to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Granted, from the requester's send time for G.
+    Granted,
+    /// Not yet: an earlier epoch may still answer, at most until then.
+    Wait(Mono),
+    /// No.
+    Denied(Denial),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Issued {
+    epoch: Epoch,
+    incarnation: Incarnation,
+    at: Mono,
+}
+
+/// What one leader granted in its term. Volatile.
+#[derive(Clone, Debug, Default)]
+pub struct Grants {
+    /// Latest grant per VIP, with the greatest epoch granted.
+    issued: BTreeMap<VipUid, Issued>,
+    /// Per VIP: ended up to here, known before the log says so.
+    ended: BTreeMap<VipUid, Epoch>,
+}
+
+impl Grants {
+    /// Every epoch of the VIP up to this one has ended, for good.
+    #[must_use]
+    pub fn ended(&self, vip: &Vip) -> Epoch {
+        self.ended.get(&vip.uid).copied().unwrap_or_default().max(vip.fenced)
+    }
+
+    /// Decides on a request, and takes note of what it grants.
+    pub fn request(
+        &mut self,
+        now: Mono,
+        request: Request,
+        lease: &LeaderLease,
+        state: &State,
+        timing: &Timing,
+    ) -> Verdict {
+        // The state has seen an entry of this term: it then holds every
+        // assignment that earlier leaders committed.
+        if state.term != lease.term() || !lease.is_valid(now) {
+            return Verdict::Denied(Denial::NotLeading);
+        }
+        let wanted = request.grantee;
+        let Some(vip) = state.vip(wanted.vip) else {
+            return Verdict::Denied(Denial::NotHolder);
+        };
+        if vip.holder != Some(request.node) || vip.epoch != wanted.epoch {
+            return Verdict::Denied(Denial::NotHolder);
+        }
+        if self.ended(vip) >= wanted.epoch {
+            return Verdict::Denied(Denial::Ended);
+        }
+        let bound = self.bound(vip, wanted.epoch);
+        match bound {
+            Some(session) if session != wanted.incarnation => {
+                return Verdict::Denied(Denial::OtherSession(session));
+            }
+            Some(_) => {}
+            None => {
+                let free_at = self.first_grant_at(vip, lease, state, timing);
+                if now < free_at {
+                    return Verdict::Wait(free_at);
+                }
+            }
+        }
+        let issued = Issued { epoch: wanted.epoch, incarnation: wanted.incarnation, at: now };
+        self.issued.insert(wanted.vip, issued);
+        Verdict::Granted
+    }
+
+    /// The session that an epoch is bound to, if it was ever granted as far as
+    /// anybody knows.
+    fn bound(&self, vip: &Vip, epoch: Epoch) -> Option<Incarnation> {
+        let here = self.issued.get(&vip.uid).filter(|i| i.epoch == epoch);
+        here.map(|i| i.incarnation).or_else(|| vip.bound(epoch))
+    }
+
+    /// When every epoch before the current one has certainly ended.
+    fn first_grant_at(
+        &self,
+        vip: &Vip,
+        lease: &LeaderLease,
+        state: &State,
+        timing: &Timing,
+    ) -> Mono {
+        let own = if self.ended(vip) >= vip.epoch.previous() {
+            Mono::ZERO
+        } else {
+            self.silent_at(vip, vip.epoch.previous(), lease, state.previous_term, timing)
+        };
+        // An address may have belonged to a VIP that was removed meanwhile.
+        let haunting = state
+            .haunting(&vip.spec.addresses)
+            .filter(|old| self.ended(old) < old.epoch)
+            .map(|old| self.silent_at(old, old.epoch, lease, state.previous_term, timing));
+        haunting.fold(own, Mono::max)
+    }
+
+    /// When every epoch of `vip` up to `through` has certainly ended.
+    fn silent_at(
+        &self,
+        vip: &Vip,
+        through: Epoch,
+        lease: &LeaderLease,
+        previous_term: Term,
+        timing: &Timing,
+    ) -> Mono {
+        match self.issued.get(&vip.uid) {
+            Some(issued) => issued.at + timing.wait,
+            None if nested_before(vip, through, previous_term) => Mono::ZERO,
+            None => lease.elected_at() + timing.wait,
+        }
+    }
+
+    /// The epoch ended, says the node that held it. Believed only from the
+    /// session that the epoch is bound to: then it is true for good.
+    pub fn released(&mut self, vip: &Vip, release: Grantee) -> bool {
+        if self.bound(vip, release.epoch) != Some(release.incarnation) {
+            return false;
+        }
+        let ended = self.ended.entry(release.vip).or_default();
+        *ended = release.epoch.max(*ended);
+        true
+    }
+
+    /// Grants of epochs that the log does not know as settled (or, for the
+    /// leader's own, as nested in this term) yet.
+    #[must_use]
+    pub fn unsettled(&self, state: &State, me: NodeId) -> (Vec<Grantee>, Vec<Grantee>) {
+        let (mut own, mut others) = (vec![], vec![]);
+        for (uid, issued) in &self.issued {
+            let Some(vip) = state.vip(*uid) else { continue };
+            if issued.epoch != vip.epoch || self.ended(vip) >= issued.epoch {
+                continue;
+            }
+            let (epoch, incarnation) = (issued.epoch, issued.incarnation);
+            let grantee = Grantee { vip: *uid, epoch, incarnation };
+            let nested = vip.nested.is_some_and(|n| n.term == state.term && n.epoch == epoch);
+            if vip.holder == Some(me) && !nested {
+                own.push(grantee);
+            } else if vip.holder != Some(me) && vip.bound(epoch).is_none() {
+                others.push(grantee);
+            }
+        }
+        (own, others)
+    }
+
+    /// Releases that the log does not know yet.
+    #[must_use]
+    pub fn unlogged_releases(&self, state: &State) -> Vec<Grantee> {
+        let known = |(uid, epoch): (&VipUid, &Epoch)| {
+            let vip = state.vip(*uid)?;
+            let incarnation = vip.bound(*epoch)?;
+            (vip.fenced < *epoch).then_some(Grantee { vip: *uid, epoch: *epoch, incarnation })
+        };
+        self.ended.iter().filter_map(known).collect()
+    }
+}
+
+/// Whether `through` was held by the leader of the term right before this one,
+/// within its leader lease: it ended with that lease, and no leader came
+/// between who could have granted it again.
+fn nested_before(vip: &Vip, through: Epoch, previous_term: Term) -> bool {
+    vip.nested.is_some_and(|n| n.term == previous_term && n.epoch >= through)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+use super::*;
+use crate::*;
+use std::time::Duration;
+
+const T: Mono = Mono(10_000_000_000);
+const LAN: Timing = Profile::Lan.timing();
+const WEB: VipUid = VipUid(1);
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// A state in which `web` is at epoch 1, held by node 2, in term 1.
+fn state() -> State {
+    let mut state = State::default();
+    state.enter(Term(1));
+    let name = |n: &str| n.parse().expect("valid");
+    let spec = VipSpec {
+        name: name("web"),
+        addresses: vec!["10.0.0.100/24".parse().expect("valid")],
+        interface: None,
+        placement: Placement::Sticky,
+    };
+    apply(&mut state, Op::AddVip { spec });
+    for id in 1..=3 {
+        let node = Node {
+            id: NodeId(id),
+            name: name(&format!("n{id}")),
+            advertise: format!("10.0.0.{id}:7400"),
+            role: Role::Voter,
+            state: NodeState::Active,
+            spki: format!("s{id}"),
+            since_ms: 0,
+        };
+        state.nodes.insert(node.id, node);
+    }
+    move_to(&mut state, 2);
+    state
+}
+
+fn apply(state: &mut State, op: Op) {
+    let command = Command { time_ms: 1, actor: Actor("test".into()), op };
+    assert!(!matches!(state.apply(1, &command), Outcome::Refused(_)));
+}
+
+fn move_to(state: &mut State, node: u64) {
+    let seen = state.vip(WEB).map(|v| v.epoch).unwrap_or_default();
+    let to = Some(NodeId(node));
+    let moves = vec![Assignment { vip: WEB, seen, to, cause: Cause::Command }];
+    apply(state, Op::Assign { moves });
+}
+
+fn grantee(epoch: u64, incarnation: u64) -> Grantee {
+    Grantee { vip: WEB, epoch: Epoch(epoch), incarnation: Incarnation(incarnation) }
+}
+
+fn lease(term: u64) -> LeaderLease {
+    LeaderLease::elected(NodeId(1), Term(term), T, Voters::one([NodeId(1)]), &LAN)
+}
+
+fn ask(grants: &mut Grants, state: &State, now: Mono, node: u64, grantee: Grantee) -> Verdict {
+    let request = Request { node: NodeId(node), grantee };
+    grants.request(now, request, &lease(state.term.0), state, &LAN)
+}
+
+/// Settled at epoch 1 by session 7 on node 2, then a new leader in term 2.
+fn after_change_of_leader() -> State {
+    let mut state = state();
+    apply(&mut state, Op::Settle { grants: vec![grantee(1, 7)], nested: false });
+    state.enter(Term(2));
+    state
+}
+
+#[test]
+fn the_first_epoch_needs_no_wait() {
+    let (mut grants, state) = (Grants::default(), state());
+    assert_eq!(ask(&mut grants, &state, T, 2, grantee(1, 7)), Verdict::Granted);
+}
+
+#[test]
+fn only_the_committed_holder_at_its_epoch_is_granted() {
+    let (mut grants, state) = (Grants::default(), state());
+    let no = Verdict::Denied(Denial::NotHolder);
+    assert_eq!(ask(&mut grants, &state, T, 3, grantee(1, 7)), no);
+    assert_eq!(ask(&mut grants, &state, T, 2, grantee(2, 7)), no);
+    assert_eq!(ask(&mut grants, &state, T, 2, grantee(0, 7)), no);
+}
+
+#[test]
+fn nothing_is_granted_before_an_own_term_entry_is_applied() {
+    let (mut grants, state) = (Grants::default(), state());
+    let request = Request { node: NodeId(2), grantee: grantee(1, 7) };
+    let verdict = grants.request(T, request, &lease(2), &state, &LAN);
+    assert_eq!(verdict, Verdict::Denied(Denial::NotLeading));
+}
+
+#[test]
+fn a_new_epoch_waits_for_w_after_the_last_grant() {
+    let (mut grants, mut state) = (Grants::default(), state());
+    ask(&mut grants, &state, T, 2, grantee(1, 7));
+    ask(&mut grants, &state, T + ms(100), 2, grantee(1, 7));
+    move_to(&mut state, 3);
+    let free_at = T + ms(100) + LAN.wait;
+    let wait = Verdict::Wait(free_at);
+    assert_eq!(ask(&mut grants, &state, T + ms(101), 3, grantee(2, 9)), wait);
+    assert_eq!(ask(&mut grants, &state, free_at, 3, grantee(2, 9)), Verdict::Granted);
+}
+
+#[test]
+fn a_release_lets_the_new_epoch_start_at_once() {
+    let (mut grants, mut state) = (Grants::default(), state());
+    ask(&mut grants, &state, T, 2, grantee(1, 7));
+    move_to(&mut state, 3);
+    let vip = state.vip(WEB).expect("there").clone();
+    assert!(!grants.released(&vip, grantee(1, 8)), "another session");
+    assert!(matches!(ask(&mut grants, &state, T, 3, grantee(2, 9)), Verdict::Wait(_)));
+    assert!(grants.released(&vip, grantee(1, 7)));
+    assert_eq!(ask(&mut grants, &state, T, 3, grantee(2, 9)), Verdict::Granted);
+}
+
+#[test]
+fn a_released_epoch_is_never_granted_again() {
+    let (mut grants, state) = (Grants::default(), state());
+    ask(&mut grants, &state, T, 2, grantee(1, 7));
+    grants.released(state.vip(WEB).expect("there"), grantee(1, 7));
+    let ended = Verdict::Denied(Denial::Ended);
+    assert_eq!(ask(&mut grants, &state, T + ms(1000), 2, grantee(1, 7)), ended);
+}
+
+#[test]
+fn an_epoch_belongs_to_one_guard_session() {
+    let (mut grants, state) = (Grants::default(), after_change_of_leader());
+    let other = Verdict::Denied(Denial::OtherSession(Incarnation(7)));
+    assert_eq!(ask(&mut grants, &state, T + LAN.wait, 2, grantee(1, 8)), other);
+}
+
+#[test]
+fn a_new_leader_renews_at_once_only_what_is_settled() {
+    let state = after_change_of_leader();
+    let granted = ask(&mut Grants::default(), &state, T, 2, grantee(1, 7));
+    assert_eq!(granted, Verdict::Granted);
+
+    let mut unsettled = self::state();
+    move_to(&mut unsettled, 3);
+    unsettled.enter(Term(2));
+    let verdict = ask(&mut Grants::default(), &unsettled, T, 3, grantee(2, 9));
+    assert_eq!(verdict, Verdict::Wait(T + LAN.wait));
+}
+
+#[test]
+fn a_leader_that_held_within_its_lease_leaves_no_wait() {
+    let mut state = state();
+    apply(&mut state, Op::Settle { grants: vec![grantee(1, 7)], nested: true });
+    state.enter(Term(2));
+    move_to(&mut state, 3);
+    assert_eq!(ask(&mut Grants::default(), &state, T, 3, grantee(2, 9)), Verdict::Granted);
+}
+
+#[test]
+fn a_leader_in_between_voids_the_shortcut() {
+    let mut state = state();
+    apply(&mut state, Op::Settle { grants: vec![grantee(1, 7)], nested: true });
+    state.enter(Term(2));
+    state.enter(Term(3));
+    move_to(&mut state, 3);
+    let verdict = ask(&mut Grants::default(), &state, T, 3, grantee(2, 9));
+    assert_eq!(verdict, Verdict::Wait(T + LAN.wait));
+}
+
+#[test]
+fn a_nested_epoch_says_nothing_about_a_later_one() {
+    let mut state = state();
+    apply(&mut state, Op::Settle { grants: vec![grantee(1, 7)], nested: true });
+    move_to(&mut state, 3);
+    move_to(&mut state, 1);
+    state.enter(Term(2));
+    let verdict = ask(&mut Grants::default(), &state, T, 1, grantee(3, 9));
+    assert_eq!(verdict, Verdict::Wait(T + LAN.wait));
+}
+
+#[test]
+fn an_address_of_a_removed_vip_waits_for_its_last_holder() {
+    let (mut grants, mut state) = (Grants::default(), state());
+    ask(&mut grants, &state, T, 2, grantee(1, 7));
+    apply(&mut state, Op::Settle { grants: vec![grantee(1, 7)], nested: false });
+    let spec = state.vip(WEB).expect("there").spec.clone();
+    apply(&mut state, Op::RemoveVip { name: spec.name.clone() });
+    apply(&mut state, Op::AddVip { spec });
+    let vip = VipUid(2);
+    let to = Some(NodeId(3));
+    let moves = vec![Assignment { vip, seen: Epoch(0), to, cause: Cause::Created }];
+    apply(&mut state, Op::Assign { moves });
+
+    let new = Grantee { vip, epoch: Epoch(1), incarnation: Incarnation(9) };
+    let free_at = T + LAN.wait;
+    assert_eq!(ask(&mut grants, &state, T, 3, new), Verdict::Wait(free_at));
+    apply(&mut state, Op::Released { releases: vec![grantee(1, 7)] });
+    assert_eq!(ask(&mut grants, &state, T, 3, new), Verdict::Granted);
+}

@@ -1,0 +1,188 @@
+use super::*;
+
+const START: Mono = Mono(10_000_000_000);
+const WEB: VipUid = VipUid(1);
+const SESSION: Incarnation = Incarnation(7);
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn address(last: u8) -> Address {
+    Address { ip: [10, 0, 0, last].into(), prefix: 24, interface: "eth0".into() }
+}
+
+fn guard(gated: bool) -> Guard {
+    let mut guard = Guard::new(Limits { longest_grant: ms(500), gated });
+    assert_eq!(guard.step(START, GuardEvent::AgentCame(SESSION)), []);
+    guard
+}
+
+fn prepare(epoch: u64) -> GuardEvent {
+    let addresses = vec![address(100)];
+    GuardEvent::Order(VipOrder::Prepare { vip: WEB, epoch: Epoch(epoch), addresses })
+}
+
+fn extend(epoch: u64, deadline: Mono) -> GuardEvent {
+    let deadlines = vec![(WEB, Epoch(epoch), deadline)];
+    GuardEvent::Order(VipOrder::Extend { incarnation: SESSION, deadlines })
+}
+
+fn release(epoch: u64) -> GuardEvent {
+    GuardEvent::Order(VipOrder::Release { vip: WEB, epoch: Epoch(epoch) })
+}
+
+fn gate(deadline: Mono) -> GuardAction {
+    GuardAction::Gate { ip: address(100).ip, deadline }
+}
+
+fn notify(notice: impl Fn(VipUid, Epoch) -> GuardNotice, epoch: u64) -> GuardAction {
+    GuardAction::Notify(notice(WEB, Epoch(epoch)))
+}
+
+fn prepared(epoch: u64) -> GuardAction {
+    notify(|vip, epoch| GuardNotice::Prepared { vip, epoch }, epoch)
+}
+
+fn opened(epoch: u64) -> GuardAction {
+    notify(|vip, epoch| GuardNotice::Opened { vip, epoch }, epoch)
+}
+
+fn released(epoch: u64) -> GuardAction {
+    notify(|vip, epoch| GuardNotice::Released { vip, epoch }, epoch)
+}
+
+/// A guard that answers for epoch 3 until 300 ms after the start.
+fn open_guard() -> Guard {
+    let mut guard = guard(true);
+    guard.step(START, prepare(3));
+    guard.step(START, extend(3, START + ms(300)));
+    guard
+}
+
+#[test]
+fn the_shut_gate_precedes_the_address_and_the_announcement_follows_the_open_gate() {
+    let mut guard = guard(true);
+    let add = GuardAction::AddAddress(address(100));
+    assert_eq!(guard.step(START, prepare(3)), [gate(Mono::ZERO), add, prepared(3)]);
+    let deadline = START + ms(300);
+    let announce = GuardAction::Announce(vec![address(100)]);
+    assert_eq!(guard.step(START, extend(3, deadline)), [gate(deadline), announce, opened(3)]);
+    let later = START + ms(340);
+    assert_eq!(guard.step(START + ms(40), extend(3, later)), [gate(later)]);
+}
+
+#[test]
+fn without_a_gate_the_address_comes_only_when_it_may_answer() {
+    let mut guard = guard(false);
+    assert_eq!(guard.step(START, prepare(3)), [gate(Mono::ZERO), prepared(3)]);
+    let actions = guard.step(START, extend(3, START + ms(300)));
+    assert_eq!(actions[0], GuardAction::AddAddress(address(100)));
+}
+
+#[test]
+fn a_passed_deadline_deletes_the_address_and_a_later_one_brings_it_back() {
+    let mut guard = open_guard();
+    let expiry = START + ms(300);
+    let delete = GuardAction::DeleteAddress(address(100));
+    let expired = notify(|vip, epoch| GuardNotice::Expired { vip, epoch }, 3);
+    let early = guard.step(START + ms(299), GuardEvent::Tick);
+    assert!(!early.contains(&delete));
+    assert_eq!(guard.step(expiry, GuardEvent::Tick), [gate(Mono::ZERO), delete, expired]);
+    let again = guard.step(expiry, extend(3, expiry + ms(300)));
+    assert_eq!(again[0], GuardAction::AddAddress(address(100)));
+    assert!(again.contains(&opened(3)));
+}
+
+#[test]
+fn a_release_shuts_the_gate_first_and_refuses_the_epoch_for_good() {
+    let mut guard = open_guard();
+    let delete = GuardAction::DeleteAddress(address(100));
+    assert_eq!(guard.step(START, release(3)), [gate(Mono::ZERO), delete, released(3)]);
+    assert_eq!(guard.step(START, extend(3, START + ms(300))), []);
+    let why = GuardRefusal::Ended(Epoch(3));
+    let refused = GuardNotice::Refused { vip: WEB, epoch: Epoch(3), why };
+    assert_eq!(guard.step(START, prepare(3)), [GuardAction::Notify(refused)]);
+    assert!(guard.step(START, prepare(4)).contains(&prepared(4)));
+}
+
+#[test]
+fn a_late_release_of_an_old_epoch_does_not_touch_the_new_one() {
+    let mut guard = open_guard();
+    assert_eq!(guard.step(START, release(2)), [released(2)]);
+    assert_eq!(guard.phase(WEB), Some((Epoch(3), Phase::Open)));
+}
+
+#[test]
+fn a_lower_epoch_and_another_sessions_grant_are_refused() {
+    let mut guard = open_guard();
+    let actions = guard.step(START, prepare(2));
+    assert!(matches!(actions[..], [GuardAction::Notify(GuardNotice::Refused { .. })]));
+    let deadlines = vec![(WEB, Epoch(3), START + ms(400))];
+    let foreign = VipOrder::Extend { incarnation: Incarnation(8), deadlines };
+    assert_eq!(guard.step(START, GuardEvent::Order(foreign)), []);
+}
+
+#[test]
+fn when_the_agent_goes_every_gate_is_shut_before_any_address_is_deleted() {
+    let mut guard = open_guard();
+    let addresses = vec![address(101)];
+    let vip = VipUid(2);
+    let other = VipOrder::Prepare { vip, epoch: Epoch(1), addresses };
+    guard.step(START, GuardEvent::Order(other));
+    let kinds: Vec<_> = guard
+        .step(START, GuardEvent::AgentGone)
+        .iter()
+        .map(|a| matches!(a, GuardAction::Gate { deadline: Mono::ZERO, .. }))
+        .collect();
+    assert_eq!(kinds, [true, true, false, false]);
+    guard.step(START, GuardEvent::AgentCame(Incarnation(8)));
+    let actions = guard.step(START, prepare(3));
+    assert!(matches!(actions[..], [GuardAction::Notify(GuardNotice::Refused { .. })]));
+}
+
+#[test]
+fn no_deadline_reaches_further_than_the_guards_own_limit() {
+    let mut guard = open_guard();
+    let actions = guard.step(START, extend(3, START + ms(10_000)));
+    assert_eq!(actions, [gate(START + ms(500))]);
+}
+
+#[test]
+fn a_deadline_can_be_moved_back() {
+    let mut guard = open_guard();
+    assert_eq!(guard.step(START, extend(3, START + ms(100))), [gate(START + ms(100))]);
+    let actions = guard.step(START + ms(100), GuardEvent::Tick);
+    assert!(actions.contains(&GuardAction::DeleteAddress(address(100))));
+}
+
+#[test]
+fn an_address_that_something_else_deleted_comes_back_and_is_announced() {
+    let mut guard = open_guard();
+    let gone = GuardEvent::AddressGone(address(100).ip);
+    let add = GuardAction::AddAddress(address(100));
+    assert_eq!(guard.step(START + ms(50), gone.clone()), [add]);
+    let actions = guard.step(START + ms(50), GuardEvent::Tick);
+    assert!(actions.contains(&GuardAction::Announce(vec![address(100)])));
+    guard.step(START, release(3));
+    assert_eq!(guard.step(START, gone), []);
+}
+
+#[test]
+fn a_refused_address_ends_the_epoch_here() {
+    let mut guard = guard(true);
+    guard.step(START, prepare(3));
+    let text = "outside the allowlist".to_owned();
+    let refused = GuardEvent::AddressRefused { ip: address(100).ip, text };
+    let actions = guard.step(START, refused);
+    assert!(matches!(actions.last(), Some(GuardAction::Notify(GuardNotice::Refused { .. }))));
+    assert_eq!(guard.phase(WEB), None);
+}
+
+#[test]
+fn a_foreign_claim_is_answered_once_in_ten_seconds() {
+    let mut guard = open_guard();
+    let claim = GuardEvent::ForeignClaim(address(100).ip);
+    assert_eq!(guard.step(START, claim.clone()).len(), 2);
+    assert_eq!(guard.step(START + ms(9), claim).len(), 1);
+}

@@ -1,0 +1,258 @@
+//! The leader's side of the lease: until when no other leader can exist.
+
+use crate::{Mono, NodeId, Term, Timing};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// The sets of voters of which each must have a quorum: those of the effective
+/// configuration and those of the committed one, joint ones with both halves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Voters(pub Vec<BTreeSet<NodeId>>);
+
+impl Voters {
+    /// One plain configuration.
+    #[must_use]
+    pub fn one(voters: impl IntoIterator<Item = NodeId>) -> Self {
+        Self(vec![voters.into_iter().collect()])
+    }
+
+    /// Whether `node` has a vote in any of them.
+    #[must_use]
+    pub fn contains(&self, node: NodeId) -> bool {
+        self.0.iter().any(|set| set.contains(&node))
+    }
+
+    /// All voters.
+    #[must_use]
+    pub fn all(&self) -> BTreeSet<NodeId> {
+        self.0.iter().flatten().copied().collect()
+    }
+}
+
+/// The lease of one term's leader. Volatile: a restarted leader has none.
+#[derive(Clone, Debug)]
+pub struct LeaderLease {
+    me: NodeId,
+    term: Term,
+    elected_at: Mono,
+    voters: Voters,
+    /// Per voter: send time of the latest acknowledged message, plus L.
+    ends: BTreeMap<NodeId, Mono>,
+    lease: Duration,
+    promise: Duration,
+    /// A quorum stood behind the lease since `counting_since`.
+    established: bool,
+    counting_since: Mono,
+    silent_until: Mono,
+    closed: bool,
+}
+
+impl LeaderLease {
+    /// At the election of `me`, as `me` saw it: at `now`, which is later than
+    /// the election, so later than every older leader's lease end.
+    #[must_use]
+    pub fn elected(me: NodeId, term: Term, now: Mono, voters: Voters, timing: &Timing) -> Self {
+        Self {
+            me,
+            term,
+            elected_at: now,
+            voters,
+            ends: BTreeMap::new(),
+            lease: timing.lease,
+            promise: timing.promise,
+            established: false,
+            counting_since: now,
+            silent_until: Mono::ZERO,
+            closed: false,
+        }
+    }
+
+    /// Its term.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// T: when it was elected.
+    #[must_use]
+    pub fn elected_at(&self) -> Mono {
+        self.elected_at
+    }
+
+    /// Its configurations.
+    #[must_use]
+    pub fn voters(&self) -> &Voters {
+        &self.voters
+    }
+
+    /// The membership changed. What was acknowledged under another
+    /// configuration proves nothing about this one.
+    pub fn membership_changed(&mut self, voters: Voters, now: Mono) {
+        if self.voters != voters {
+            self.voters = voters;
+            self.ends.clear();
+            self.established = false;
+            self.counting_since = now;
+        }
+    }
+
+    /// `voter` promised, in answer to a message sent at `sent_at`.
+    pub fn acknowledged(&mut self, voter: NodeId, sent_at: Mono) {
+        let end = sent_at + self.lease;
+        let known = self.ends.entry(voter).or_insert(end);
+        *known = end.max(*known);
+    }
+
+    /// Until when no other leader can have been elected: for each
+    /// configuration the quorum's smallest, of these the smallest.
+    #[must_use]
+    pub fn end(&self, now: Mono) -> Mono {
+        if self.closed {
+            return Mono::ZERO;
+        }
+        self.voters.0.iter().map(|set| self.quorum_end(set, now)).min().unwrap_or(Mono::ZERO)
+    }
+
+    fn quorum_end(&self, set: &BTreeSet<NodeId>, now: Mono) -> Mono {
+        let mut ends: Vec<Mono> = set
+            .iter()
+            .map(|voter| match self.ends.get(voter) {
+                // The leader itself is bound by its own lease end.
+                _ if *voter == self.me => now + self.lease,
+                Some(end) => *end,
+                None => Mono::ZERO,
+            })
+            .collect();
+        ends.sort_unstable_by(|a, b| b.cmp(a));
+        // Of 2n+1 voters, n+1 must stand behind it.
+        ends.get(set.len() / 2).copied().unwrap_or(Mono::ZERO)
+    }
+
+    /// Whether the lease runs.
+    #[must_use]
+    pub fn is_valid(&self, now: Mono) -> bool {
+        now < self.end(now)
+    }
+
+    /// Whether a lease message, or anything else that renews a promise, may be
+    /// sent. After a lapse the leader keeps silent for 2P, so that those who
+    /// still hear it can elect one that hears a quorum.
+    pub fn may_renew(&mut self, now: Mono) -> bool {
+        if self.closed || now < self.silent_until {
+            return false;
+        }
+        if self.is_valid(now) {
+            self.established = true;
+            return true;
+        }
+        let patience = if self.established { Duration::ZERO } else { 2 * self.promise };
+        if now < self.counting_since + patience {
+            return true;
+        }
+        self.ends.clear();
+        self.established = false;
+        self.silent_until = now + 2 * self.promise;
+        self.counting_since = self.silent_until;
+        false
+    }
+
+    /// Ends the lease for good, before an abdication.
+    pub fn close(&mut self) {
+        self.closed = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Profile;
+
+    const START: Mono = Mono(1_000_000_000);
+    const LAN: Timing = Profile::Lan.timing();
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    fn lease(sets: &[&[u64]]) -> LeaderLease {
+        let voters = Voters(sets.iter().map(|s| s.iter().map(|n| NodeId(*n)).collect()).collect());
+        LeaderLease::elected(NodeId(1), Term(2), START, voters, &LAN)
+    }
+
+    #[test]
+    fn an_elected_leader_has_no_lease_before_a_quorum_promised() {
+        let mut lease = lease(&[&[1, 2, 3]]);
+        assert!(!lease.is_valid(START));
+        lease.acknowledged(NodeId(3), START);
+        assert_eq!(lease.end(START), START + LAN.lease);
+    }
+
+    #[test]
+    fn the_lease_counts_from_the_quorums_smallest_send_time() {
+        let mut lease = lease(&[&[1, 2, 3, 4, 5]]);
+        lease.acknowledged(NodeId(2), START + ms(30));
+        lease.acknowledged(NodeId(3), START + ms(10));
+        lease.acknowledged(NodeId(4), START + ms(20));
+        let now = START + ms(40);
+        assert_eq!(lease.end(now), START + ms(20) + LAN.lease);
+    }
+
+    #[test]
+    fn an_older_acknowledgement_does_not_shorten_it() {
+        let mut lease = lease(&[&[1, 2, 3]]);
+        lease.acknowledged(NodeId(2), START + ms(30));
+        lease.acknowledged(NodeId(2), START + ms(10));
+        assert_eq!(lease.end(START + ms(40)), START + ms(30) + LAN.lease);
+    }
+
+    #[test]
+    fn a_joint_configuration_needs_a_quorum_of_both_halves() {
+        let mut lease = lease(&[&[1, 2, 3], &[3, 4, 5]]);
+        lease.acknowledged(NodeId(2), START);
+        assert!(!lease.is_valid(START));
+        lease.acknowledged(NodeId(4), START);
+        assert!(!lease.is_valid(START));
+        lease.acknowledged(NodeId(5), START);
+        assert!(lease.is_valid(START));
+    }
+
+    #[test]
+    fn acknowledgements_do_not_survive_a_membership_change() {
+        let mut lease = lease(&[&[1, 2, 3]]);
+        lease.acknowledged(NodeId(2), START);
+        lease.membership_changed(Voters::one([1, 2, 4].map(NodeId)), START);
+        assert!(!lease.is_valid(START));
+    }
+
+    #[test]
+    fn a_single_voter_always_has_its_lease() {
+        assert!(lease(&[&[1]]).is_valid(START + ms(100_000)));
+    }
+
+    #[test]
+    fn a_lapsed_leader_is_silent_for_two_promises() {
+        let mut lease = lease(&[&[1, 2, 3]]);
+        lease.acknowledged(NodeId(2), START);
+        assert!(lease.may_renew(START));
+        let lapse = START + LAN.lease;
+        assert!(!lease.may_renew(lapse));
+        assert!(!lease.may_renew(lapse + 2 * LAN.promise - ms(1)));
+        assert!(lease.may_renew(lapse + 2 * LAN.promise));
+    }
+
+    #[test]
+    fn a_leader_that_never_had_a_quorum_falls_silent_too() {
+        let mut lease = lease(&[&[1, 2, 3]]);
+        assert!(lease.may_renew(START + ms(399)));
+        assert!(!lease.may_renew(START + ms(400)));
+    }
+
+    #[test]
+    fn a_closed_lease_stays_closed() {
+        let mut lease = lease(&[&[1, 2, 3]]);
+        lease.close();
+        lease.acknowledged(NodeId(2), START);
+        assert!(!lease.is_valid(START));
+        assert!(!lease.may_renew(START));
+    }
+}

@@ -1,0 +1,59 @@
+//! Every decision of vipd, pure: no IO, no clock, no randomness, no async.
+//!
+//! Time is an argument ([`Mono`]), replicated time is part of the command, and
+//! a failed action comes back as an event. So the daemon, the tests and the
+//! simulator run the same code.
+//!
+//! ```text
+//!  log entry ──> state::State::apply ──> State
+//!                                          │
+//!   leader:  placement::decide <───────────┤   who should hold what
+//!            leader_lease, grants <────────┤   who may answer, until when
+//!   voter:   promise                       │   whom this node must not vote for
+//!   holder:  claims <──────────────────────┘   what to ask of leader and guard
+//!   guard:   guard                             gate, address, announcement
+//! ```
+
+mod announce;
+mod claims;
+mod command;
+mod detector;
+mod event;
+mod grants;
+mod guard;
+mod ids;
+mod leader_lease;
+mod mono;
+mod name;
+mod node;
+mod placement;
+mod profile;
+mod promise;
+mod refusal;
+mod state;
+mod token;
+mod vip;
+
+pub use announce::{ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Announcements};
+pub use claims::{ClaimAction, ClaimEvent, Claims, Holding};
+pub use command::{Actor, Assignment, Command, Grantee, Op, Outcome};
+pub use detector::{Detector, rank};
+pub use event::{Cause, Event, EventKind};
+pub use grants::{Denial, Grants, Request, Verdict};
+pub use guard::{
+    Address, Guard, GuardAction, GuardEvent, GuardNotice, GuardRefusal, Limits, Phase, VipOrder,
+};
+pub use ids::{Epoch, Incarnation, NodeId, Term, TokenId, VipUid};
+pub use leader_lease::{LeaderLease, Voters};
+pub use mono::Mono;
+pub use name::{Name, NameError};
+pub use node::{Node, NodeState, Role};
+pub use placement::{NodeView, decide};
+pub use profile::{MAX_CLOCK_DRIFT, Profile, Timing, TimingError};
+pub use promise::{Promise, PromiseReply, PromiseTicket, Refused, Vote};
+pub use refusal::Refusal;
+pub use state::{Cluster, State, Tombstone};
+pub use token::{
+    JoinProof, Token, TokenError, TokenSecret, TokenText, VERIFIER_LEN, join_statement,
+};
+pub use vip::{AddressError, Nested, Placement, Settled, Vip, VipAddress, VipSpec, VipSpecError};

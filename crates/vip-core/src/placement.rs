@@ -1,0 +1,210 @@
+//! Who should hold which VIP. Decided by the leader, written to the log.
+
+use crate::{Assignment, Cause, Epoch, Node, NodeId, NodeState, Placement, State, Vip, VipUid};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the leader knows of a node beside the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeView {
+    /// It acknowledged a lease message within P.
+    pub alive: bool,
+    /// Its guard is there and can hold VIPs.
+    pub able: bool,
+    /// VIPs that its guard cannot claim.
+    pub unable: BTreeSet<VipUid>,
+}
+
+/// The changes of holder that are due. `ended` tells up to which epoch a VIP
+/// is known to answer nowhere.
+#[must_use]
+pub fn decide(
+    state: &State,
+    me: NodeId,
+    views: &BTreeMap<NodeId, NodeView>,
+    ended: impl Fn(&Vip) -> Epoch,
+) -> Vec<Assignment> {
+    let place = Place { state, me, views };
+    state.vips.values().filter_map(|vip| place.due(vip, ended(vip))).collect()
+}
+
+struct Place<'a> {
+    state: &'a State,
+    me: NodeId,
+    views: &'a BTreeMap<NodeId, NodeView>,
+}
+
+impl Place<'_> {
+    fn well(&self, id: NodeId, vip: &Vip) -> bool {
+        let member = self.state.nodes.get(&id).is_some_and(Node::may_hold);
+        let view = self.views.get(&id);
+        member && view.is_some_and(|v| v.alive && v.able && !v.unable.contains(&vip.uid))
+    }
+
+    fn due(&self, vip: &Vip, ended: Epoch) -> Option<Assignment> {
+        let over = vip.epoch > Epoch(0) && ended >= vip.epoch;
+        let target = self.target(vip);
+        if target == vip.holder && !over {
+            return None;
+        }
+        if target.is_none() && !self.must_let_go(vip) {
+            // Nobody better: the holder may come back under its epoch.
+            return None;
+        }
+        let cause = self.cause(vip, target, over);
+        Some(Assignment { vip: vip.uid, seen: vip.epoch, to: target, cause })
+    }
+
+    fn target(&self, vip: &Vip) -> Option<NodeId> {
+        let holder = vip.holder.filter(|h| self.well(*h, vip));
+        let pinned = vip.pinned.filter(|p| self.well(*p, vip));
+        let preferred = match vip.spec.placement {
+            Placement::Leader => self.well(self.me, vip).then_some(self.me),
+            Placement::Sticky => holder,
+        };
+        let anyone = || {
+            let me = Some(self.me).filter(|me| self.well(*me, vip));
+            me.or_else(|| self.state.nodes.keys().copied().find(|id| self.well(*id, vip)))
+        };
+        pinned.or(preferred).or(holder).or_else(anyone)
+    }
+
+    /// The log says that the holder must not hold, whether or not there is
+    /// another.
+    fn must_let_go(&self, vip: &Vip) -> bool {
+        vip.holder.is_some_and(|h| !self.state.nodes.get(&h).is_some_and(Node::may_hold))
+    }
+
+    fn cause(&self, vip: &Vip, target: Option<NodeId>, over: bool) -> Cause {
+        let Some(holder) = vip.holder else {
+            return if vip.epoch == Epoch(0) { Cause::Created } else { Cause::Placement };
+        };
+        match self.state.nodes.get(&holder) {
+            None => return Cause::HolderRemoved,
+            Some(node) if node.state != NodeState::Active => return Cause::Drain,
+            Some(_) => {}
+        }
+        if !self.views.get(&holder).is_some_and(|v| v.alive) {
+            Cause::HolderLost
+        } else if over || !self.well(holder, vip) {
+            Cause::HolderReleased
+        } else if target == vip.pinned {
+            Cause::Command
+        } else if target == Some(self.me) {
+            Cause::LeaderChanged
+        } else {
+            Cause::Placement
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Actor, Command, Op, Role, VipSpec};
+
+    fn state(placement: Placement) -> State {
+        let mut state = State::default();
+        for id in 1..=3 {
+            let node = Node {
+                id: NodeId(id),
+                name: format!("n{id}").parse().expect("valid"),
+                advertise: format!("10.0.0.{id}:7400"),
+                role: if id == 3 { Role::Witness } else { Role::Voter },
+                state: NodeState::Active,
+                spki: String::new(),
+                since_ms: 0,
+            };
+            state.nodes.insert(node.id, node);
+        }
+        let spec = VipSpec {
+            name: "web".parse().expect("valid"),
+            addresses: vec!["10.0.0.100/24".parse().expect("valid")],
+            interface: None,
+            placement,
+        };
+        apply(&mut state, Op::AddVip { spec });
+        state
+    }
+
+    fn apply(state: &mut State, op: Op) {
+        let command = Command { time_ms: 1, actor: Actor("test".into()), op };
+        state.apply(1, &command);
+    }
+
+    fn views(well: &[u64]) -> BTreeMap<NodeId, NodeView> {
+        let view = |id: &u64| (NodeId(*id), NodeView { alive: true, able: true, ..Default::default() });
+        well.iter().map(view).collect()
+    }
+
+    /// Decides as `me` and applies; returns new holder and cause.
+    fn step(state: &mut State, me: u64, well: &[u64]) -> Option<(Option<u64>, Cause)> {
+        let moves = decide(state, NodeId(me), &views(well), |vip| vip.fenced);
+        let result = moves.first().map(|m| (m.to.map(|n| n.0), m.cause));
+        apply(state, Op::Assign { moves });
+        result
+    }
+
+    #[test]
+    fn by_default_the_vip_follows_the_leader() {
+        let mut state = state(Placement::Leader);
+        assert_eq!(step(&mut state, 1, &[1, 2, 3]), Some((Some(1), Cause::Created)));
+        assert_eq!(step(&mut state, 1, &[1, 2, 3]), None);
+        assert_eq!(step(&mut state, 2, &[1, 2, 3]), Some((Some(2), Cause::LeaderChanged)));
+    }
+
+    #[test]
+    fn a_sticky_vip_stays_whoever_leads_until_its_holder_is_lost() {
+        let mut state = state(Placement::Sticky);
+        step(&mut state, 1, &[1, 2, 3]);
+        assert_eq!(step(&mut state, 2, &[1, 2, 3]), None);
+        assert_eq!(step(&mut state, 2, &[2, 3]), Some((Some(2), Cause::HolderLost)));
+        assert_eq!(step(&mut state, 1, &[1, 2, 3]), None);
+    }
+
+    #[test]
+    fn a_witness_that_leads_gives_the_vip_to_an_eligible_node() {
+        let mut state = state(Placement::Leader);
+        assert_eq!(step(&mut state, 3, &[1, 2, 3]), Some((Some(1), Cause::Created)));
+    }
+
+    #[test]
+    fn a_drained_node_lets_go_even_when_there_is_no_other() {
+        let mut state = state(Placement::Sticky);
+        step(&mut state, 1, &[1, 2]);
+        apply(&mut state, Op::DrainNode { node: NodeId(1), drained: true });
+        assert_eq!(step(&mut state, 1, &[1, 2]), Some((Some(2), Cause::Drain)));
+        apply(&mut state, Op::DrainNode { node: NodeId(2), drained: true });
+        assert_eq!(step(&mut state, 1, &[1, 2]), Some((None, Cause::Drain)));
+        assert_eq!(step(&mut state, 1, &[1, 2]), None);
+    }
+
+    #[test]
+    fn a_pin_wins_while_its_node_is_well_and_ends_when_it_is_not() {
+        let mut state = state(Placement::Leader);
+        step(&mut state, 1, &[1, 2]);
+        apply(&mut state, Op::PinVip { name: "web".parse().expect("valid"), to: Some(NodeId(2)) });
+        assert_eq!(step(&mut state, 1, &[1, 2]), Some((Some(2), Cause::Command)));
+        assert_eq!(step(&mut state, 1, &[1, 2]), None);
+        assert_eq!(step(&mut state, 1, &[1]), Some((Some(1), Cause::HolderLost)));
+        assert_eq!(step(&mut state, 1, &[1, 2]), None, "the pin ended with the failure");
+    }
+
+    #[test]
+    fn an_epoch_that_ended_is_followed_by_another_on_the_same_node() {
+        let mut state = state(Placement::Sticky);
+        step(&mut state, 1, &[1]);
+        let moves = decide(&state, NodeId(1), &views(&[1]), |vip| vip.epoch);
+        assert_eq!(moves[0].to, Some(NodeId(1)));
+        assert_eq!(moves[0].cause, Cause::HolderReleased);
+    }
+
+    #[test]
+    fn a_node_whose_guard_cannot_claim_is_passed_over() {
+        let mut state = state(Placement::Sticky);
+        step(&mut state, 1, &[1, 2]);
+        let mut views = views(&[1, 2]);
+        views.get_mut(&NodeId(1)).expect("there").unable.insert(VipUid(1));
+        let moves = decide(&state, NodeId(1), &views, |vip| vip.fenced);
+        assert_eq!(moves[0].to, Some(NodeId(2)));
+    }
+}

@@ -1,0 +1,242 @@
+//! Timing profiles and the arithmetic that makes them safe.
+//!
+//! | | P | L | eps | G | W | heartbeat | openraft min/max | stagger |
+//! |---|---|---|---|---|---|---|---|---|
+//! | `lan`  | 200 | 190 | 5 | 320 | 326 | 40 | 150/195 | 15 |
+//! | `fast` | 60 | 56 | 2 | 120 | 124 | 10 | 35/58 | 5 |
+//! | `wan`  | 2000 | 1900 | 20 | 3500 | 3530 | 250 | 1500/1950 | 50 |
+//!
+//! With rho = 1e-3, in ms:
+//!
+//! - C1, no new leader while an old one may still answer:
+//!   `L/(1-rho) + eps <= P/(1+rho)`.
+//!   lan: 190.19 + 5 = 195.19 <= 199.80. fast: 56.06 + 2 = 58.06 <= 59.94.
+//!   wan: 1901.90 + 20 = 1921.90 <= 1998.00.
+//! - C2, no new grant while an old one may still be in use:
+//!   `W >= (1+rho)(G/(1-rho) + eps)`.
+//!   lan: 325.65 <= 326. fast: 122.25 <= 124. wan: 3527.03 <= 3530.
+//! - A holder apart from the leader lives through an election:
+//!   `G >= heartbeat + P + 3 stagger + election`, with 30 ms (lan), 30 ms
+//!   (fast), 500 ms (wan) left for the election: lan 320 >= 315, fast
+//!   120 >= 115, wan 3500 >= 2900.
+//! - openraft's own timers stay out of the way: `max < P`.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Largest rate error of a clock that the safety argument allows (rho).
+pub const MAX_CLOCK_DRIFT: f64 = 1e-3;
+
+/// A named set of timings. Replicated, because C1 and C2 bind nodes together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// Any LAN or one zone of a cloud.
+    #[default]
+    Lan,
+    /// A dedicated LAN of machines with CPU to spare.
+    Fast,
+    /// Regions.
+    Wan,
+}
+
+/// The timings of a profile. Field names follow the design's letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// P: for how long a voter promises a leader to vote for nobody else.
+    pub promise: Duration,
+    /// L: for how long after the send time of an acknowledged lease message
+    /// the leader counts on the promise.
+    pub lease: Duration,
+    /// eps: the longest time a packet takes from the gate to the wire.
+    pub gate_to_wire: Duration,
+    /// G: for how long after the send time of its request a holder apart from
+    /// the leader may answer.
+    pub grant: Duration,
+    /// W: for how long a leader waits after the last grant of an epoch whose
+    /// release nobody confirmed.
+    pub wait: Duration,
+    /// Interval of lease messages and of a holder's renewals.
+    pub heartbeat: Duration,
+    /// openraft's own election timer, a fallback below our own detector.
+    pub election_min: Duration,
+    /// See `election_min`.
+    pub election_max: Duration,
+    /// Time between candidates of neighbouring rank.
+    pub stagger: Duration,
+    /// Time left for an election in the bound of G.
+    pub election: Duration,
+}
+
+/// A timing that would let a VIP answer twice, or never settle.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum TimingError {
+    /// C1 does not hold.
+    #[error("C1 fails: L/(1-rho) + eps = {left_ms:.2} ms is more than P/(1+rho) = {right_ms:.2} ms")]
+    LeaseOutlivesPromise {
+        /// Left side, ms.
+        left_ms: f64,
+        /// Right side, ms.
+        right_ms: f64,
+    },
+    /// C2 does not hold.
+    #[error("C2 fails: W = {wait_ms:.2} ms is less than (1+rho)(G/(1-rho) + eps) = {needed_ms:.2} ms")]
+    WaitTooShort {
+        /// W, ms.
+        wait_ms: f64,
+        /// What it would have to be, ms.
+        needed_ms: f64,
+    },
+    /// A remote holder would fall silent at each change of leader.
+    #[error("G = {grant_ms} ms is less than heartbeat + P + 3 stagger + election = {needed_ms} ms")]
+    GrantTooShort {
+        /// G, ms.
+        grant_ms: u128,
+        /// What it would have to be, ms.
+        needed_ms: u128,
+    },
+    /// openraft would campaign inside promises.
+    #[error("openraft's election timeout ({max_ms} ms) is not below P ({promise_ms} ms)")]
+    ElectionInsidePromise {
+        /// The timeout, ms.
+        max_ms: u128,
+        /// P, ms.
+        promise_ms: u128,
+    },
+}
+
+impl Profile {
+    /// Its timings, as in the table above.
+    #[must_use]
+    pub const fn timing(self) -> Timing {
+        const fn ms(n: u64) -> Duration {
+            Duration::from_millis(n)
+        }
+        match self {
+            Self::Lan => Timing {
+                promise: ms(200),
+                lease: ms(190),
+                gate_to_wire: ms(5),
+                grant: ms(320),
+                wait: ms(326),
+                heartbeat: ms(40),
+                election_min: ms(150),
+                election_max: ms(195),
+                stagger: ms(15),
+                election: ms(30),
+            },
+            Self::Fast => Timing {
+                promise: ms(60),
+                lease: ms(56),
+                gate_to_wire: ms(2),
+                grant: ms(120),
+                wait: ms(124),
+                heartbeat: ms(10),
+                election_min: ms(35),
+                election_max: ms(58),
+                stagger: ms(5),
+                election: ms(30),
+            },
+            Self::Wan => Timing {
+                promise: ms(2000),
+                lease: ms(1900),
+                gate_to_wire: ms(20),
+                grant: ms(3500),
+                wait: ms(3530),
+                heartbeat: ms(250),
+                election_min: ms(1500),
+                election_max: ms(1950),
+                stagger: ms(50),
+                election: ms(500),
+            },
+        }
+    }
+
+    /// As written in configuration and output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Lan => "lan",
+            Self::Fast => "fast",
+            Self::Wan => "wan",
+        }
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Profile {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Lan, Self::Fast, Self::Wan]
+            .into_iter()
+            .find(|p| p.as_str() == text)
+            .ok_or_else(|| format!("{text:?} is no profile: use lan, fast or wan"))
+    }
+}
+
+impl Timing {
+    /// Checks C1, C2 and the bounds of G and openraft's timers.
+    ///
+    /// # Errors
+    /// The first rule that does not hold, with both sides of it.
+    pub fn check(&self) -> Result<(), TimingError> {
+        let ms = |d: Duration| d.as_secs_f64() * 1e3;
+        let (slow, fast) = (1.0 - MAX_CLOCK_DRIFT, 1.0 + MAX_CLOCK_DRIFT);
+
+        let left_ms = ms(self.lease) / slow + ms(self.gate_to_wire);
+        let right_ms = ms(self.promise) / fast;
+        if left_ms > right_ms {
+            return Err(TimingError::LeaseOutlivesPromise { left_ms, right_ms });
+        }
+        let wait_ms = ms(self.wait);
+        let needed_ms = fast * (ms(self.grant) / slow + ms(self.gate_to_wire));
+        if wait_ms < needed_ms {
+            return Err(TimingError::WaitTooShort { wait_ms, needed_ms });
+        }
+        let needed = self.heartbeat + self.promise + 3 * self.stagger + self.election;
+        if self.grant < needed {
+            return Err(TimingError::GrantTooShort {
+                grant_ms: self.grant.as_millis(),
+                needed_ms: needed.as_millis(),
+            });
+        }
+        if self.election_max >= self.promise {
+            return Err(TimingError::ElectionInsidePromise {
+                max_ms: self.election_max.as_millis(),
+                promise_ms: self.promise.as_millis(),
+            });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_profile_keeps_c1_and_c2() {
+        for profile in [Profile::Lan, Profile::Fast, Profile::Wan] {
+            assert_eq!(profile.timing().check(), Ok(()), "{profile}");
+        }
+    }
+
+    #[test]
+    fn a_lease_longer_than_the_promise_is_refused() {
+        let timing = Timing { lease: Duration::from_millis(199), ..Profile::Lan.timing() };
+        assert!(matches!(timing.check(), Err(TimingError::LeaseOutlivesPromise { .. })));
+    }
+
+    #[test]
+    fn a_wait_shorter_than_the_grant_is_refused() {
+        let timing = Timing { wait: Duration::from_millis(321), ..Profile::Lan.timing() };
+        assert!(matches!(timing.check(), Err(TimingError::WaitTooShort { .. })));
+    }
+}

@@ -1,0 +1,247 @@
+//! The voter's side of the leader lease: whom this node must not vote for.
+//!
+//! Every node keeps one, learners and the leader too. A promise starts after
+//! the lease message that asked for it was sent, so a leader that counts from
+//! its send time always ends first (C1 in `profile`).
+//!
+//! ```text
+//!  process start ──> quarantine: now + largest P ever promised
+//!  Lease, AppendEntries of the saved vote ──> promised until now + P
+//!  RequestVote inside a promise ──> refused, with the time left
+//!  Abdicate(term) ──> the promise to that term ends, no other
+//! ```
+
+use crate::{Mono, NodeId, Term};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Raft's vote: term, candidate, and whether a quorum granted it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vote {
+    /// The term.
+    pub term: Term,
+    /// The candidate; the leader once committed.
+    pub node: NodeId,
+    /// Granted by a quorum.
+    pub committed: bool,
+}
+
+impl Vote {
+    /// Whether both are of the same candidacy.
+    #[must_use]
+    pub fn same_candidacy(&self, other: &Self) -> bool {
+        (self.term, self.node) == (other.term, other.node)
+    }
+}
+
+/// What a voter answers to a lease message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PromiseReply {
+    /// Promised; the leader may count it from the time it sent the message.
+    Promised,
+    /// P is larger than any before: store it durably
+    /// ([`Promise::longest_stored`]), then ask again.
+    StoreFirst,
+    /// The leader's vote is not the one saved here; nothing was promised.
+    /// Higher: openraft has not accepted it yet. Lower: it was deposed.
+    OtherVote(Vote),
+}
+
+/// No vote now: a promise, a quarantine or a lease still runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("bound by a promise for another {remaining:?}")]
+pub struct Refused {
+    /// For how long.
+    pub remaining: Duration,
+}
+
+/// Permission to let openraft grant a vote; void once a promise rose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PromiseTicket(u64);
+
+/// The promises of one node.
+#[derive(Clone, Debug)]
+pub struct Promise {
+    saved: Vote,
+    longest: Duration,
+    quarantine_until: Mono,
+    promised_to: Term,
+    promised_until: Mono,
+    /// Counts promises, so that a vote that raced one is noticed.
+    raised: u64,
+}
+
+impl Promise {
+    /// At process start, with the saved vote and the largest P ever promised:
+    /// what an earlier run promised is unknown, so nothing is granted until it
+    /// has run out.
+    #[must_use]
+    pub fn at_start(now: Mono, saved: Vote, longest: Duration) -> Self {
+        Self {
+            saved,
+            longest,
+            quarantine_until: now + longest,
+            promised_to: Term(0),
+            promised_until: Mono::ZERO,
+            raised: 0,
+        }
+    }
+
+    /// The vote as last saved.
+    #[must_use]
+    pub fn saved_vote(&self) -> Vote {
+        self.saved
+    }
+
+    /// openraft is about to save `vote`. Called before it is written, so that
+    /// no promise to an older leader can follow it.
+    pub fn saving_vote(&mut self, vote: Vote) {
+        self.saved = vote;
+    }
+
+    /// The largest P on disk is now `longest`.
+    pub fn longest_stored(&mut self, longest: Duration) {
+        self.longest = self.longest.max(longest);
+    }
+
+    /// A lease message, or entries, of the leader elected by `vote` arrived.
+    pub fn renew(&mut self, now: Mono, vote: Vote, promise: Duration) -> PromiseReply {
+        if !vote.committed || !vote.same_candidacy(&self.saved) {
+            return PromiseReply::OtherVote(self.saved);
+        }
+        if promise > self.longest {
+            return PromiseReply::StoreFirst;
+        }
+        self.promised_to = vote.term;
+        self.promised_until = self.promised_until.max(now + promise);
+        self.raised += 1;
+        PromiseReply::Promised
+    }
+
+    /// The leader of `term` gave up its lease and said so: what was promised to
+    /// it, and only that, is void.
+    pub fn abdicated(&mut self, term: Term) {
+        if self.promised_to == term {
+            self.promised_until = Mono::ZERO;
+        }
+    }
+
+    /// This node itself led `term` until it stopped, and no other promise can
+    /// be outstanding: it saved its own committed vote, so it promised nobody
+    /// else since. Ends the quarantine.
+    pub fn own_term_abdicated(&mut self, me: NodeId, term: Term) {
+        if self.saved.committed && self.saved.node == me && self.saved.term == term {
+            self.quarantine_until = Mono::ZERO;
+        }
+    }
+
+    /// When this node is free to vote and to campaign.
+    #[must_use]
+    pub fn until(&self) -> Mono {
+        self.promised_until.max(self.quarantine_until)
+    }
+
+    /// Whether a vote may be granted or asked for now. `lease_end` is this
+    /// node's own, if it leads.
+    ///
+    /// # Errors
+    /// [`Refused`], with the time left.
+    pub fn free(&self, now: Mono, lease_end: Mono) -> Result<PromiseTicket, Refused> {
+        let until = self.until().max(lease_end);
+        if now < until {
+            return Err(Refused { remaining: until.since(now) });
+        }
+        Ok(PromiseTicket(self.raised))
+    }
+
+    /// Whether no promise rose since the ticket; otherwise a vote that openraft
+    /// granted meanwhile must be dropped.
+    #[must_use]
+    pub fn still_free(&self, ticket: PromiseTicket) -> bool {
+        self.raised == ticket.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const P: Duration = Duration::from_millis(200);
+    const START: Mono = Mono(1_000_000_000);
+    const LEADER: Vote = Vote { term: Term(3), node: NodeId(1), committed: true };
+
+    fn promised() -> Promise {
+        let mut promise = Promise::at_start(Mono::ZERO, LEADER, P);
+        assert_eq!(promise.renew(START, LEADER, P), PromiseReply::Promised);
+        promise
+    }
+
+    #[test]
+    fn a_started_process_is_bound_by_what_it_may_have_promised() {
+        let promise = Promise::at_start(START, LEADER, P);
+        assert_eq!(promise.free(START, Mono::ZERO), Err(Refused { remaining: P }));
+        assert!(promise.free(START + P, Mono::ZERO).is_ok());
+    }
+
+    #[test]
+    fn inside_a_promise_a_vote_is_refused_with_the_time_left() {
+        let promise = promised();
+        let later = START + Duration::from_millis(150);
+        let left = Duration::from_millis(50);
+        assert_eq!(promise.free(later, Mono::ZERO), Err(Refused { remaining: left }));
+        assert!(promise.free(START + P, Mono::ZERO).is_ok());
+    }
+
+    #[test]
+    fn a_live_leader_is_bound_by_its_own_lease() {
+        let promise = promised();
+        let late = START + P;
+        assert!(promise.free(late, late + Duration::from_millis(1)).is_err());
+    }
+
+    #[test]
+    fn a_promise_that_rose_during_a_vote_voids_it() {
+        let mut promise = promised();
+        let ticket = promise.free(START + P, Mono::ZERO).expect("free");
+        assert!(promise.still_free(ticket));
+        assert_eq!(promise.renew(START + P, LEADER, P), PromiseReply::Promised);
+        assert!(!promise.still_free(ticket));
+    }
+
+    #[test]
+    fn nothing_is_promised_to_a_vote_that_is_not_saved() {
+        let mut promise = promised();
+        let next = Vote { term: Term(4), node: NodeId(2), committed: false };
+        promise.saving_vote(next);
+        assert_eq!(promise.renew(START + P, LEADER, P), PromiseReply::OtherVote(next));
+        let elected = Vote { committed: true, ..next };
+        assert_eq!(promise.renew(START + P, elected, P), PromiseReply::Promised);
+    }
+
+    #[test]
+    fn a_longer_promise_is_stored_before_it_is_given() {
+        let mut promise = promised();
+        assert_eq!(promise.renew(START, LEADER, P * 2), PromiseReply::StoreFirst);
+        promise.longest_stored(P * 2);
+        assert_eq!(promise.renew(START, LEADER, P * 2), PromiseReply::Promised);
+    }
+
+    #[test]
+    fn an_abdication_frees_only_from_its_own_term() {
+        let mut promise = promised();
+        promise.abdicated(Term(2));
+        assert!(promise.free(START, Mono::ZERO).is_err());
+        promise.abdicated(Term(3));
+        assert!(promise.free(START, Mono::ZERO).is_ok());
+    }
+
+    #[test]
+    fn an_abdication_does_not_end_the_quarantine_of_a_follower() {
+        let mut promise = Promise::at_start(START, LEADER, P);
+        promise.abdicated(Term(3));
+        promise.own_term_abdicated(NodeId(2), Term(3));
+        assert!(promise.free(START, Mono::ZERO).is_err());
+        promise.own_term_abdicated(NodeId(1), Term(3));
+        assert!(promise.free(START, Mono::ZERO).is_ok());
+    }
+}

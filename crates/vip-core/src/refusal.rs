@@ -1,0 +1,118 @@
+//! Why the replicated state refused a command. Nothing was changed.
+
+use crate::{AddressError, Epoch, Name, NodeId, TokenError, TokenId, VipSpecError};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// Why a command was refused; the state is as before.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(tag = "refusal", rename_all = "kebab-case")]
+pub enum Refusal {
+    /// A second `init` in one log.
+    #[error("this node is already a member of cluster {name}")]
+    ClusterExists {
+        /// That cluster.
+        name: Name,
+    },
+    /// A name is taken by a node.
+    #[error(
+        "a node named {name} exists already (id {node}); if it is gone for good, run \
+         `vipctl node remove {name}` first, or give this node another name"
+    )]
+    NodeNameTaken {
+        /// The name.
+        name: Name,
+        /// Whose it is.
+        node: NodeId,
+    },
+    /// No such node.
+    #[error("there is no node {name}; `vipctl node list` shows those there are")]
+    UnknownNode {
+        /// What was asked for.
+        name: String,
+    },
+    /// The token does not admit.
+    #[error("the join token {token} was refused: {error}")]
+    Token {
+        /// The token.
+        token: TokenId,
+        /// Why.
+        error: TokenError,
+    },
+    /// No such token.
+    #[error("there is no token {token}; `vipctl token list` shows those there are")]
+    UnknownToken {
+        /// What was asked for.
+        token: TokenId,
+    },
+    /// Another VIP has the name.
+    #[error("a VIP named {name} exists already and differs from this one; remove it first")]
+    VipExists {
+        /// The name.
+        name: Name,
+    },
+    /// Another VIP has an address.
+    #[error("{ip} belongs to VIP {vip} already")]
+    AddressTaken {
+        /// The address.
+        ip: IpAddr,
+        /// Whose it is.
+        vip: Name,
+    },
+    /// A node's own address.
+    #[error("{ip} is the address of node {node}: a VIP that moves cannot be where a node lives")]
+    AddressOfNode {
+        /// The address.
+        ip: IpAddr,
+        /// Whose it is.
+        node: Name,
+    },
+    /// No such VIP.
+    #[error("there is no VIP {name}; `vipctl vip list` shows those there are")]
+    UnknownVip {
+        /// What was asked for.
+        name: String,
+    },
+    /// The node cannot hold VIPs now.
+    #[error("node {name} cannot hold a VIP: {why}")]
+    CannotHold {
+        /// The node.
+        name: Name,
+        /// Why not.
+        why: String,
+    },
+    /// An assignment that another one overtook.
+    #[error("VIP {vip} is at epoch {actual}, not {expected}")]
+    EpochMoved {
+        /// The VIP.
+        vip: Name,
+        /// What the proposer saw.
+        expected: Epoch,
+        /// What is.
+        actual: Epoch,
+    },
+    /// The spec is wrong in itself.
+    #[error("{text}")]
+    Spec {
+        /// What is wrong.
+        text: String,
+    },
+    /// The last node that can vote and hold.
+    #[error("{name} is the last voter: the cluster would end with it; stop vipd and delete its data directory instead")]
+    LastVoter {
+        /// The node.
+        name: Name,
+    },
+}
+
+impl From<VipSpecError> for Refusal {
+    fn from(error: VipSpecError) -> Self {
+        Self::Spec { text: error.to_string() }
+    }
+}
+
+impl From<AddressError> for Refusal {
+    fn from(error: AddressError) -> Self {
+        Self::Spec { text: error.to_string() }
+    }
+}

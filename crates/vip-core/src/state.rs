@@ -1,0 +1,194 @@
+//! The replicated state and how log entries change it.
+//!
+//! `apply` is a function of state and entry alone: no clock, no randomness, so
+//! that every replica computes the same. A refused command changes nothing.
+
+mod nodes;
+mod tokens;
+mod vips;
+
+use crate::command::Position;
+use crate::{
+    Command, Event, EventKind, Name, Node, NodeId, Op, Outcome, Profile, Refusal, Term, Token,
+    TokenId, Vip, VipAddress, VipUid,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Events kept: some days of trouble, and still a small snapshot.
+const EVENTS_KEPT: usize = 1000;
+/// Log time for which a removed VIP's addresses keep a new one waiting at
+/// most. Far beyond every W.
+const RETIRED_KEPT_MS: u64 = 3600 * 1000;
+
+/// What `init` fixed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Random id; part of every certificate.
+    pub id: String,
+    /// Name for people.
+    pub name: Name,
+    /// Timings for all nodes.
+    pub profile: Profile,
+    /// Keys (SPKI hashes) of the CAs that may sign certificates.
+    pub issuers: Vec<String>,
+}
+
+/// A node that was removed. Its key never speaks for anybody again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstone {
+    /// Its name, for messages.
+    pub name: Name,
+    /// Its key, hex.
+    pub spki: String,
+}
+
+/// A removed VIP that may still be answered for by a node that was not there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Retired {
+    pub(crate) vip: Vip,
+    pub(crate) removed_ms: u64,
+}
+
+/// All that the log says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// `None` before `init`.
+    pub cluster: Option<Cluster>,
+    /// Members, by id.
+    pub nodes: BTreeMap<NodeId, Node>,
+    /// Removed members, by id.
+    pub tombstones: BTreeMap<NodeId, Tombstone>,
+    /// Join tokens.
+    pub tokens: BTreeMap<TokenId, Token>,
+    /// VIPs, by name.
+    pub vips: BTreeMap<Name, Vip>,
+    /// What happened, oldest first.
+    pub events: VecDeque<Event>,
+    /// Log time, ms since 1970; never falls.
+    pub time_ms: u64,
+    /// Term of the latest entry.
+    pub term: Term,
+    /// Term of the entry before the first one of `term`.
+    pub previous_term: Term,
+    pub(crate) retired: Vec<Retired>,
+    next_node: u64,
+    next_vip: u64,
+    next_event: u64,
+}
+
+impl State {
+    /// Takes note of an entry's place; to be called for every entry, Raft's own
+    /// included, before its command is applied.
+    pub fn enter(&mut self, term: Term) {
+        if term > self.term {
+            self.previous_term = self.term;
+            self.term = term;
+        }
+    }
+
+    /// Applies the command at `index`. [`State::enter`] came first.
+    pub fn apply(&mut self, index: u64, command: &Command) -> Outcome {
+        self.time_ms = self.time_ms.max(command.time_ms);
+        let at = Position { term: self.term, index };
+        let outcome = self.dispatch(at, &command.actor.0, &command.op);
+        outcome.unwrap_or_else(Outcome::Refused)
+    }
+
+    fn dispatch(&mut self, at: Position, actor: &str, op: &Op) -> Result<Outcome, Refusal> {
+        match op {
+            Op::Bootstrap { .. } => self.bootstrap(actor, op),
+            Op::CreateToken { id, verifier, role, expires_ms, max_uses } => {
+                self.create_token(actor, id, verifier, *role, *expires_ms, *max_uses)
+            }
+            Op::RevokeToken { id } => self.revoke_token(actor, id),
+            Op::Admit { token, name, advertise, spki, proof } => {
+                self.admit(at, token, name, advertise, spki, proof)
+            }
+            Op::ActivateNode { node } => self.activate_node(actor, *node),
+            Op::DrainNode { node, drained } => self.drain_node(actor, *node, *drained),
+            Op::NodeLeaving { node } => self.node_leaving(*node),
+            Op::RemoveNode { node } => self.remove_node(actor, *node),
+            Op::AddVip { spec } => self.add_vip(actor, spec),
+            Op::RemoveVip { name } => self.remove_vip(actor, name),
+            Op::PinVip { name, to } => self.pin_vip(name, *to),
+            Op::Assign { moves } => self.assign(actor, moves),
+            Op::Settle { grants, nested } => Ok(self.settle(at, actor, grants, *nested)),
+            Op::Released { releases } => Ok(self.released(actor, releases)),
+        }
+    }
+
+    fn bootstrap(&mut self, actor: &str, op: &Op) -> Result<Outcome, Refusal> {
+        let Op::Bootstrap { cluster, name, profile, node, advertise, spki, issuer } = op else {
+            return Ok(Outcome::Unchanged);
+        };
+        if let Some(there) = &self.cluster {
+            return Err(Refusal::ClusterExists { name: there.name.clone() });
+        }
+        self.cluster = Some(Cluster {
+            id: cluster.clone(),
+            name: name.clone(),
+            profile: *profile,
+            issuers: vec![issuer.clone()],
+        });
+        self.record(actor, EventKind::ClusterCreated { name: name.clone() });
+        Ok(self.first_node(actor, node, advertise, spki))
+    }
+
+    fn record(&mut self, actor: &str, what: EventKind) {
+        self.next_event += 1;
+        let (seq, time_ms) = (self.next_event, self.time_ms);
+        self.events.push_back(Event { seq, time_ms, actor: actor.to_owned(), what });
+        while self.events.len() > EVENTS_KEPT {
+            self.events.pop_front();
+        }
+    }
+
+    /// The timings of the cluster's profile; `lan` before `init`.
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        self.cluster.as_ref().map_or_else(Profile::default, |c| c.profile)
+    }
+
+    /// The VIP with this identity.
+    #[must_use]
+    pub fn vip(&self, uid: VipUid) -> Option<&Vip> {
+        self.vips.values().find(|v| v.uid == uid)
+    }
+
+    /// The VIP with this identity, also one that was removed but may still be
+    /// answered for.
+    #[must_use]
+    pub fn vip_or_retired(&self, uid: VipUid) -> Option<&Vip> {
+        let retired = || self.retired.iter().map(|r| &r.vip).find(|v| v.uid == uid);
+        self.vip(uid).or_else(retired)
+    }
+
+    /// The node with this name.
+    #[must_use]
+    pub fn node_named(&self, name: &str) -> Option<&Node> {
+        self.nodes.values().find(|n| n.name.as_str() == name)
+    }
+
+    /// The name of a node, also of a removed one.
+    #[must_use]
+    pub fn node_name(&self, id: NodeId) -> Option<&Name> {
+        let tombstone = || self.tombstones.get(&id).map(|t| &t.name);
+        self.nodes.get(&id).map(|n| &n.name).or_else(tombstone)
+    }
+
+    /// Removed VIPs that share an address with `addresses` and were not seen
+    /// to fall silent.
+    pub(crate) fn haunting<'a>(
+        &'a self,
+        addresses: &'a [VipAddress],
+    ) -> impl Iterator<Item = &'a Vip> {
+        let shares = |vip: &Vip| {
+            vip.spec.addresses.iter().any(|old| addresses.iter().any(|new| new.ip == old.ip))
+        };
+        self.retired.iter().map(|r| &r.vip).filter(move |vip| shares(vip))
+    }
+}
+
+#[cfg(test)]
+mod tests;

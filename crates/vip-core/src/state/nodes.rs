@@ -1,0 +1,152 @@
+//! Members: admission, activity, removal.
+
+use super::{State, Tombstone};
+use crate::command::Position;
+use crate::{
+    EventKind, JoinProof, Name, Node, NodeId, NodeState, Outcome, Refusal, Role, TokenError,
+    TokenId, join_statement,
+};
+
+impl State {
+    pub(super) fn first_node(
+        &mut self,
+        actor: &str,
+        name: &Name,
+        advertise: &str,
+        spki: &str,
+    ) -> Outcome {
+        let id = self.new_node(name, advertise, spki, Role::Voter, NodeState::Active);
+        self.record(actor, EventKind::NodeActive { node: id });
+        Outcome::Admitted { node: id, role: Role::Voter, admitted: 0 }
+    }
+
+    fn new_node(
+        &mut self,
+        name: &Name,
+        advertise: &str,
+        spki: &str,
+        role: Role,
+        state: NodeState,
+    ) -> NodeId {
+        self.next_node += 1;
+        let id = NodeId(self.next_node);
+        let node = Node {
+            id,
+            name: name.clone(),
+            advertise: advertise.to_owned(),
+            role,
+            state,
+            spki: spki.to_owned(),
+            since_ms: self.time_ms,
+        };
+        self.nodes.insert(id, node);
+        id
+    }
+
+    pub(super) fn admit(
+        &mut self,
+        at: Position,
+        token_id: &TokenId,
+        name: &Name,
+        advertise: &str,
+        spki: &str,
+        proof: &JoinProof,
+    ) -> Result<Outcome, Refusal> {
+        let refuse = |error| Refusal::Token { token: token_id.clone(), error };
+        let cluster = self.cluster.as_ref().ok_or_else(|| refuse(TokenError::Unknown))?;
+        let token = self.tokens.get(token_id).ok_or_else(|| refuse(TokenError::Unknown))?;
+        let role = token.role;
+        let statement = join_statement(&cluster.id, token_id, role, name, advertise, spki);
+        token.admits(self.time_ms, spki, &statement, proof).map_err(refuse)?;
+
+        // The reply to this joiner was lost: it gets the same answer again.
+        if let Some(node) = self.nodes.values().find(|n| n.spki == spki) {
+            return Ok(Outcome::Admitted { node: node.id, role: node.role, admitted: at.index });
+        }
+        if self.tombstones.values().any(|t| t.spki == spki) {
+            return Err(refuse(TokenError::Used));
+        }
+        if let Some(node) = self.node_named(name.as_str()) {
+            return Err(Refusal::NodeNameTaken { name: name.clone(), node: node.id });
+        }
+        if let Some(token) = self.tokens.get_mut(token_id) {
+            token.used.push(spki.to_owned());
+        }
+        let node = self.new_node(name, advertise, spki, role, NodeState::Joining);
+        let admitted = EventKind::NodeAdmitted { node, name: name.clone(), role };
+        self.record(&format!("token {token_id}"), admitted);
+        Ok(Outcome::Admitted { node, role, admitted: at.index })
+    }
+
+    fn known_node(&mut self, id: NodeId) -> Result<&mut Node, Refusal> {
+        self.nodes.get_mut(&id).ok_or_else(|| Refusal::UnknownNode { name: id.to_string() })
+    }
+
+    pub(super) fn activate_node(&mut self, actor: &str, id: NodeId) -> Result<Outcome, Refusal> {
+        let node = self.known_node(id)?;
+        if node.state != NodeState::Joining {
+            return Ok(Outcome::Unchanged);
+        }
+        node.state = NodeState::Active;
+        self.record(actor, EventKind::NodeActive { node: id });
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn drain_node(
+        &mut self,
+        actor: &str,
+        id: NodeId,
+        drained: bool,
+    ) -> Result<Outcome, Refusal> {
+        let node = self.known_node(id)?;
+        let wanted = if drained { NodeState::Drained } else { NodeState::Active };
+        if node.state == wanted {
+            return Ok(Outcome::Unchanged);
+        }
+        if !matches!(node.state, NodeState::Active | NodeState::Drained) {
+            let (name, why) = (node.name.clone(), format!("it is {}", node.state.as_str()));
+            return Err(Refusal::CannotHold { name, why });
+        }
+        node.state = wanted;
+        for vip in self.vips.values_mut().filter(|v| drained && v.pinned == Some(id)) {
+            vip.pinned = None;
+        }
+        self.record(actor, EventKind::NodeDrained { node: id, drained });
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn node_leaving(&mut self, id: NodeId) -> Result<Outcome, Refusal> {
+        self.keep_one_voter(id)?;
+        self.known_node(id)?.state = NodeState::Leaving;
+        for vip in self.vips.values_mut().filter(|v| v.pinned == Some(id)) {
+            vip.pinned = None;
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn keep_one_voter(&self, leaving: NodeId) -> Result<(), Refusal> {
+        let Some(node) = self.nodes.get(&leaving) else {
+            return Err(Refusal::UnknownNode { name: leaving.to_string() });
+        };
+        let others = self.nodes.values().filter(|n| n.id != leaving);
+        let stays = others.filter(|n| n.role.votes() && n.state != NodeState::Joining).count();
+        if node.role.votes() && node.state != NodeState::Joining && stays == 0 {
+            return Err(Refusal::LastVoter { name: node.name.clone() });
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove_node(&mut self, actor: &str, id: NodeId) -> Result<Outcome, Refusal> {
+        self.keep_one_voter(id)?;
+        let Some(node) = self.nodes.remove(&id) else {
+            return Err(Refusal::UnknownNode { name: id.to_string() });
+        };
+        for vip in self.vips.values_mut().filter(|v| v.pinned == Some(id)) {
+            vip.pinned = None;
+        }
+        let name = node.name.clone();
+        self.tombstones.insert(id, Tombstone { name: node.name, spki: node.spki });
+        self.record(actor, EventKind::NodeRemoved { node: id, name });
+        Ok(Outcome::Done)
+    }
+}

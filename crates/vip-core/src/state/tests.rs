@@ -1,0 +1,198 @@
+use super::*;
+use crate::*;
+
+fn command(op: Op) -> Command {
+    Command { time_ms: 1, actor: Actor("root@n1".into()), op }
+}
+
+fn node(name: &str) -> Name {
+    name.parse().expect("valid")
+}
+
+fn vip_spec(name: &str, address: &str) -> VipSpec {
+    VipSpec {
+        name: node(name),
+        addresses: vec![address.parse().expect("valid")],
+        interface: None,
+        placement: Placement::Leader,
+    }
+}
+
+fn cluster() -> State {
+    let mut state = State::default();
+    state.enter(Term(1));
+    let op = Op::Bootstrap {
+        cluster: "c".into(),
+        name: node("test"),
+        profile: Profile::Lan,
+        node: node("n1"),
+        advertise: "10.0.0.1:7400".into(),
+        spki: "s1".into(),
+        issuer: "i".into(),
+    };
+    assert!(matches!(state.apply(1, &command(op)), Outcome::Admitted { .. }));
+    state
+}
+
+fn done(state: &mut State, op: Op) {
+    assert_eq!(state.apply(9, &command(op)), Outcome::Done);
+}
+
+fn secret() -> TokenSecret {
+    TokenSecret::from_random([7; 32])
+}
+
+fn open_token(state: &mut State, id: &str, role: Role) -> TokenId {
+    let id = TokenId(id.into());
+    let verifier = secret().verifier();
+    done(state, Op::CreateToken { id: id.clone(), verifier, role, expires_ms: 100, max_uses: 1 });
+    id
+}
+
+fn admit(token: &TokenId, role: Role, name: &str, spki: &str) -> Op {
+    let name = node(name);
+    let statement = join_statement("c", token, role, &name, "10.0.0.2:7400", spki);
+    Op::Admit {
+        token: token.clone(),
+        name,
+        advertise: "10.0.0.2:7400".into(),
+        spki: spki.into(),
+        proof: secret().sign(&statement),
+    }
+}
+
+#[test]
+fn a_token_admits_once_and_the_same_key_again() {
+    let mut state = cluster();
+    let token = open_token(&mut state, "t", Role::Voter);
+    let first = state.apply(5, &command(admit(&token, Role::Voter, "n2", "s2")));
+    assert_eq!(first, Outcome::Admitted { node: NodeId(2), role: Role::Voter, admitted: 5 });
+    let again = state.apply(6, &command(admit(&token, Role::Voter, "n2", "s2")));
+    assert_eq!(again, Outcome::Admitted { node: NodeId(2), role: Role::Voter, admitted: 6 });
+
+    let before = state.clone();
+    let second = state.apply(7, &command(admit(&token, Role::Voter, "n3", "s3")));
+    let error = TokenError::Used;
+    assert_eq!(second, Outcome::Refused(Refusal::Token { token, error }));
+    assert_eq!(state, before);
+}
+
+#[test]
+fn a_joiner_cannot_raise_its_role() {
+    let mut state = cluster();
+    let token = open_token(&mut state, "t", Role::Learner);
+    let outcome = state.apply(5, &command(admit(&token, Role::Voter, "n2", "s2")));
+    let error = TokenError::Proof;
+    assert_eq!(outcome, Outcome::Refused(Refusal::Token { token, error }));
+}
+
+#[test]
+fn a_taken_name_is_refused_and_keeps_the_token_open() {
+    let mut state = cluster();
+    let token = open_token(&mut state, "t", Role::Voter);
+    let outcome = state.apply(5, &command(admit(&token, Role::Voter, "n1", "s2")));
+    assert!(matches!(outcome, Outcome::Refused(Refusal::NodeNameTaken { .. })));
+    assert!(state.tokens[&token].used.is_empty());
+}
+
+#[test]
+fn log_time_never_falls_so_a_token_cannot_come_back() {
+    let mut state = cluster();
+    let token = open_token(&mut state, "t", Role::Voter);
+    let late = Command { time_ms: 200, ..command(Op::RevokeToken { id: TokenId("x".into()) }) };
+    state.apply(5, &late);
+    let outcome = state.apply(6, &command(admit(&token, Role::Voter, "n2", "s2")));
+    let error = TokenError::Expired;
+    assert_eq!(outcome, Outcome::Refused(Refusal::Token { token, error }));
+}
+
+#[test]
+fn a_removed_node_cannot_be_admitted_again_by_its_key() {
+    let mut state = cluster();
+    let token = open_token(&mut state, "t", Role::Voter);
+    state.apply(5, &command(admit(&token, Role::Voter, "n2", "s2")));
+    done(&mut state, Op::RemoveNode { node: NodeId(2) });
+    let outcome = state.apply(7, &command(admit(&token, Role::Voter, "n2", "s2")));
+    assert!(matches!(outcome, Outcome::Refused(Refusal::Token { .. })));
+}
+
+#[test]
+fn the_last_voter_cannot_leave() {
+    let mut state = cluster();
+    let outcome = state.apply(5, &command(Op::NodeLeaving { node: NodeId(1) }));
+    assert!(matches!(outcome, Outcome::Refused(Refusal::LastVoter { .. })));
+}
+
+#[test]
+fn an_identical_vip_is_no_change_and_another_one_is_refused() {
+    let mut state = cluster();
+    let spec = vip_spec("web", "10.0.0.100/24");
+    done(&mut state, Op::AddVip { spec: spec.clone() });
+    assert_eq!(state.apply(9, &command(Op::AddVip { spec })), Outcome::Unchanged);
+    let other = state.apply(9, &command(Op::AddVip { spec: vip_spec("web", "10.0.0.101/24") }));
+    assert!(matches!(other, Outcome::Refused(Refusal::VipExists { .. })));
+    let taken = state.apply(9, &command(Op::AddVip { spec: vip_spec("db", "10.0.0.100/32") }));
+    assert!(matches!(taken, Outcome::Refused(Refusal::AddressTaken { .. })));
+    let own = state.apply(9, &command(Op::AddVip { spec: vip_spec("db", "10.0.0.1/24") }));
+    assert!(matches!(own, Outcome::Refused(Refusal::AddressOfNode { .. })));
+}
+
+fn assigned(state: &mut State) -> VipUid {
+    done(state, Op::AddVip { spec: vip_spec("web", "10.0.0.100/24") });
+    let vip = state.vips[&node("web")].uid;
+    let to = Some(NodeId(1));
+    let moves = vec![Assignment { vip, seen: Epoch(0), to, cause: Cause::Created }];
+    done(state, Op::Assign { moves });
+    vip
+}
+
+#[test]
+fn an_overtaken_assignment_changes_nothing() {
+    let mut state = cluster();
+    let vip = assigned(&mut state);
+    let before = state.clone();
+    let moves = vec![Assignment { vip, seen: Epoch(0), to: None, cause: Cause::Command }];
+    let outcome = state.apply(9, &command(Op::Assign { moves }));
+    assert!(matches!(outcome, Outcome::Refused(Refusal::EpochMoved { .. })));
+    assert_eq!(state, before);
+}
+
+#[test]
+fn a_release_counts_only_from_the_session_that_was_granted() {
+    let mut state = cluster();
+    let vip = assigned(&mut state);
+    let mine = Grantee { vip, epoch: Epoch(1), incarnation: Incarnation(5) };
+    let other = Grantee { incarnation: Incarnation(6), ..mine };
+
+    done(&mut state, Op::Released { releases: vec![mine] });
+    assert_eq!(state.vips[&node("web")].fenced, Epoch(0), "not settled: nobody knows");
+    done(&mut state, Op::Settle { grants: vec![mine], nested: false });
+    done(&mut state, Op::Settle { grants: vec![other], nested: true });
+    assert_eq!(state.vips[&node("web")].bound(Epoch(1)), Some(Incarnation(5)));
+    assert_eq!(state.vips[&node("web")].nested, None);
+    done(&mut state, Op::Released { releases: vec![other] });
+    assert_eq!(state.vips[&node("web")].fenced, Epoch(0));
+    done(&mut state, Op::Released { releases: vec![mine] });
+    assert_eq!(state.vips[&node("web")].fenced, Epoch(1));
+}
+
+#[test]
+fn a_removed_vip_haunts_its_address_until_it_is_released() {
+    let mut state = cluster();
+    let vip = assigned(&mut state);
+    let grant = Grantee { vip, epoch: Epoch(1), incarnation: Incarnation(5) };
+    done(&mut state, Op::Settle { grants: vec![grant], nested: false });
+    done(&mut state, Op::RemoveVip { name: node("web") });
+    let addresses = vip_spec("x", "10.0.0.100/32").addresses;
+    assert_eq!(state.haunting(&addresses).count(), 1);
+    done(&mut state, Op::Released { releases: vec![grant] });
+    assert_eq!(state.haunting(&addresses).count(), 0);
+}
+
+#[test]
+fn the_state_survives_a_snapshot() {
+    let mut state = cluster();
+    assigned(&mut state);
+    let json = serde_json::to_string(&state).expect("serialises");
+    assert_eq!(serde_json::from_str::<State>(&json).expect("reads"), state);
+}

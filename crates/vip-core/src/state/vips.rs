@@ -1,0 +1,187 @@
+//! VIPs: adding, removing, pinning, and the fencing facts about their epochs.
+
+use super::{RETIRED_KEPT_MS, Retired, State};
+use crate::command::Position;
+use crate::{
+    Assignment, EventKind, Grantee, Name, Nested, NodeId, Outcome, Refusal, Settled, Vip,
+    VipSpec, VipUid,
+};
+use std::net::SocketAddr;
+
+impl State {
+    pub(super) fn add_vip(&mut self, actor: &str, spec: &VipSpec) -> Result<Outcome, Refusal> {
+        spec.check()?;
+        if let Some(there) = self.vips.get(&spec.name) {
+            return if there.spec == *spec {
+                Ok(Outcome::Unchanged)
+            } else {
+                Err(Refusal::VipExists { name: spec.name.clone() })
+            };
+        }
+        for address in &spec.addresses {
+            let has = |vip: &&Vip| vip.spec.addresses.iter().any(|a| a.ip == address.ip);
+            if let Some(vip) = self.vips.values().find(has) {
+                let (ip, vip) = (address.ip, vip.spec.name.clone());
+                return Err(Refusal::AddressTaken { ip, vip });
+            }
+            let lives_there = |advertise: &str| {
+                advertise.parse::<SocketAddr>().is_ok_and(|at| at.ip() == address.ip)
+            };
+            if let Some(node) = self.nodes.values().find(|n| lives_there(&n.advertise)) {
+                return Err(Refusal::AddressOfNode { ip: address.ip, node: node.name.clone() });
+            }
+        }
+        let now = self.time_ms;
+        self.retired.retain(|r| r.removed_ms + RETIRED_KEPT_MS > now);
+        self.next_vip += 1;
+        let vip = Vip::new(VipUid(self.next_vip), spec.clone());
+        self.vips.insert(spec.name.clone(), vip);
+        self.record(actor, EventKind::VipAdded { vip: spec.name.clone() });
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn remove_vip(&mut self, actor: &str, name: &Name) -> Result<Outcome, Refusal> {
+        let Some(vip) = self.vips.remove(name) else {
+            return Err(Refusal::UnknownVip { name: name.to_string() });
+        };
+        if vip.fenced < vip.epoch {
+            self.retired.push(Retired { vip, removed_ms: self.time_ms });
+        }
+        self.record(actor, EventKind::VipRemoved { vip: name.clone() });
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn pin_vip(
+        &mut self,
+        name: &Name,
+        to: Option<NodeId>,
+    ) -> Result<Outcome, Refusal> {
+        if !self.vips.contains_key(name) {
+            return Err(Refusal::UnknownVip { name: name.to_string() });
+        }
+        if let Some(id) = to {
+            self.check_may_hold(id)?;
+        }
+        match self.vips.get_mut(name) {
+            Some(vip) if vip.pinned != to => vip.pinned = to,
+            _ => return Ok(Outcome::Unchanged),
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn check_may_hold(&self, id: NodeId) -> Result<(), Refusal> {
+        let Some(node) = self.nodes.get(&id) else {
+            return Err(Refusal::UnknownNode { name: id.to_string() });
+        };
+        if node.may_hold() {
+            return Ok(());
+        }
+        let why = if node.role.holds() {
+            format!("it is {}", node.state.as_str())
+        } else {
+            format!("it is a {}", node.role)
+        };
+        Err(Refusal::CannotHold { name: node.name.clone(), why })
+    }
+
+    fn vip_mut(&mut self, uid: VipUid) -> Option<&mut Vip> {
+        self.vips.values_mut().find(|v| v.uid == uid)
+    }
+
+    pub(super) fn assign(
+        &mut self,
+        actor: &str,
+        moves: &[Assignment],
+    ) -> Result<Outcome, Refusal> {
+        // All are checked before any is made: an entry is applied whole or not at all.
+        for step in moves {
+            let Some(vip) = self.vip(step.vip) else {
+                return Err(Refusal::UnknownVip { name: format!("with id {}", step.vip) });
+            };
+            if vip.epoch != step.seen {
+                let (expected, actual) = (step.seen, vip.epoch);
+                return Err(Refusal::EpochMoved { vip: vip.spec.name.clone(), expected, actual });
+            }
+            if let Some(to) = step.to {
+                self.check_may_hold(to)?;
+            }
+        }
+        let now = self.time_ms;
+        for step in moves {
+            let Some(vip) = self.vip_mut(step.vip) else { continue };
+            let from = vip.holder;
+            vip.holder = step.to;
+            vip.epoch = vip.epoch.next();
+            vip.since_ms = now;
+            vip.cause = Some(step.cause);
+            if vip.pinned != step.to {
+                // Pinned until that node fails, not until it comes back.
+                vip.pinned = None;
+            }
+            let (vip, epoch) = (vip.spec.name.clone(), vip.epoch);
+            let assigned =
+                EventKind::VipAssigned { vip, from, to: step.to, epoch, cause: step.cause };
+            self.record(actor, assigned);
+        }
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn settle(
+        &mut self,
+        at: Position,
+        actor: &str,
+        grants: &[Grantee],
+        nested: bool,
+    ) -> Outcome {
+        for grant in grants {
+            let Some(vip) = self.vip_mut(grant.vip) else { continue };
+            if grant.epoch > vip.epoch || grant.epoch <= vip.fenced {
+                continue;
+            }
+            let first = vip.settled.is_none_or(|s| s.epoch < grant.epoch);
+            if first {
+                let (epoch, incarnation) = (grant.epoch, grant.incarnation);
+                vip.settled = Some(Settled { epoch, incarnation });
+                // That it was granted proves that everything before it had ended.
+                vip.fenced = vip.fenced.max(grant.epoch.previous());
+            }
+            if nested && vip.bound(grant.epoch) == Some(grant.incarnation) {
+                vip.nested = Some(Nested { term: at.term, epoch: grant.epoch });
+            }
+            if let (true, Some(node), true) = (first, vip.holder, grant.epoch == vip.epoch) {
+                let vip = vip.spec.name.clone();
+                self.record(actor, EventKind::VipAnswers { vip, node, epoch: grant.epoch });
+            }
+        }
+        Outcome::Done
+    }
+
+    pub(super) fn released(&mut self, actor: &str, releases: &[Grantee]) -> Outcome {
+        for release in releases {
+            if let Some(vip) = self.vip_mut(release.vip) {
+                if fence(vip, release) {
+                    let vip = vip.spec.name.clone();
+                    self.record(actor, EventKind::VipReleased { vip, epoch: release.epoch });
+                }
+            } else if let Some(at) = self.retired.iter().position(|r| r.vip.uid == release.vip) {
+                let vip = &mut self.retired[at].vip;
+                fence(vip, release);
+                if vip.fenced >= vip.epoch {
+                    self.retired.swap_remove(at);
+                }
+            }
+        }
+        Outcome::Done
+    }
+}
+
+/// Takes note that an epoch ended, if the release speaks for the session that
+/// the epoch is bound to.
+fn fence(vip: &mut Vip, release: &Grantee) -> bool {
+    let known = vip.bound(release.epoch) == Some(release.incarnation);
+    if !known || release.epoch <= vip.fenced {
+        return false;
+    }
+    vip.fenced = release.epoch;
+    true
+}
