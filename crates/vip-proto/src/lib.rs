@@ -1,1 +1,26 @@
+//! The gRPC types, generated from `proto/`, and their conversions to
+//! `vip_core`'s, with an error for each bad field.
 
+mod convert;
+
+pub use convert::FieldError;
+
+/// Package `vip.v1`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::too_many_lines,
+    clippy::allow_attributes_without_reason,
+    reason = "generated; documented in the .proto files"
+)]
+pub mod v1 {
+    tonic::include_proto!("vip.v1");
+}
+
+/// All files as a descriptor set, for gRPC reflection.
+pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));
+
+/// ALPN of the connections that carry leases, apart from everything else.
+pub const ALPN_LEASE: &[u8] = b"vip-lease";
+/// ALPN of all other gRPC connections (RFC 7540 §3.3).
+pub const ALPN_GRPC: &[u8] = b"h2";

@@ -1,0 +1,104 @@
+//! Which addresses the guard may add. Root's decision, not the cluster's: a
+//! stolen admin key or a bad leader must not be able to take a gateway.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+/// A prefix of the allowlist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    network: IpAddr,
+    length: u8,
+}
+
+/// Not a prefix.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no prefix such as 192.0.2.0/24")]
+pub struct PrefixError(String);
+
+fn bits(ip: IpAddr) -> (u128, u8) {
+    match ip {
+        IpAddr::V4(v4) => (u128::from(u32::from(v4)) << 96, 32),
+        IpAddr::V6(v6) => (u128::from(v6), 128),
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = PrefixError;
+    fn from_str(text: &str) -> Result<Self, PrefixError> {
+        let error = || PrefixError(text.to_owned());
+        let (network, length) = text.split_once('/').ok_or_else(error)?;
+        let network: IpAddr = network.parse().map_err(|_| error())?;
+        let length: u8 = length.parse().map_err(|_| error())?;
+        if length > bits(network).1 {
+            return Err(error());
+        }
+        Ok(Self { network, length })
+    }
+}
+
+impl Prefix {
+    /// Whether the address is in it.
+    #[must_use]
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        let ((mine, family), (other, other_family)) = (bits(self.network), bits(ip));
+        let mask = u128::MAX.checked_shl(128 - u32::from(self.length)).unwrap_or(0);
+        family == other_family && mine & mask == other & mask
+    }
+}
+
+/// What this host has beside our addresses.
+#[derive(Debug, Default)]
+pub(crate) struct HostAddresses {
+    pub(crate) configured: Vec<IpAddr>,
+    pub(crate) gateways: Vec<IpAddr>,
+}
+
+/// Why an address may not be added, or nothing.
+pub(crate) fn objection(allow: &[Prefix], host: &HostAddresses, ip: IpAddr) -> Option<String> {
+    if host.configured.contains(&ip) {
+        return Some("this host has it already, and vipd did not add it".into());
+    }
+    if !allow.is_empty() {
+        let allowed = allow.iter().any(|prefix| prefix.contains(ip));
+        return (!allowed).then(|| "outside `allow` of [guard] in this host's vipd.toml".into());
+    }
+    if ip.is_multicast() || ip.is_unspecified() || ip.is_loopback() {
+        return Some("not a unicast address".into());
+    }
+    host.gateways.contains(&ip).then(|| "it is a gateway of this host".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("valid")
+    }
+
+    #[test]
+    fn a_prefix_contains_its_addresses_of_its_family() {
+        let prefix: Prefix = "10.1.0.0/16".parse().expect("valid");
+        assert!(prefix.contains(ip("10.1.255.1")));
+        assert!(!prefix.contains(ip("10.2.0.1")));
+        assert!(!prefix.contains(ip("a01::")));
+        let all: Prefix = "0.0.0.0/0".parse().expect("valid");
+        assert!(all.contains(ip("1.2.3.4")) && !all.contains(ip("::1")));
+        assert!("10.0.0.0/33".parse::<Prefix>().is_err());
+    }
+
+    #[test]
+    fn a_gateway_and_the_hosts_own_addresses_are_never_vips_by_default() {
+        let host = HostAddresses {
+            configured: vec![ip("10.0.0.1")],
+            gateways: vec![ip("10.0.0.254")],
+        };
+        assert!(objection(&[], &host, ip("10.0.0.1")).is_some());
+        assert!(objection(&[], &host, ip("10.0.0.254")).is_some());
+        assert!(objection(&[], &host, ip("10.0.0.9")).is_none());
+        let allow = ["10.0.0.8/30".parse().expect("valid")];
+        assert!(objection(&allow, &host, ip("10.0.0.9")).is_none());
+        assert!(objection(&allow, &host, ip("10.0.0.12")).is_some());
+    }
+}

@@ -1,0 +1,72 @@
+//! The agent's end of the guard's socket.
+
+use crate::protocol::{FromGuard, GateReport, ToGuard, read_frame, write_frame};
+use std::io;
+use std::path::{Path, PathBuf};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use vip_core::Incarnation;
+
+/// Why there is no session with the guard.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// Nobody listens, or the socket broke.
+    #[error("the guard's socket {path} does not answer")]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another agent has it.
+    #[error("the guard at {0} serves another agent; two vipd on one host need a guard each")]
+    Busy(PathBuf),
+}
+
+/// Sends orders.
+#[derive(Debug)]
+pub struct GuardWriter(OwnedWriteHalf);
+
+/// Receives notices.
+#[derive(Debug)]
+pub struct GuardReader(OwnedReadHalf);
+
+impl GuardWriter {
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// The guard is gone.
+    pub async fn send(&mut self, message: &ToGuard) -> io::Result<()> {
+        write_frame(&mut self.0, message).await
+    }
+}
+
+impl GuardReader {
+    /// Waits for the next message. Not cancel-safe.
+    ///
+    /// # Errors
+    /// The guard is gone.
+    pub async fn receive(&mut self) -> io::Result<FromGuard> {
+        read_frame(&mut self.0).await
+    }
+}
+
+/// Opens a session. The guard lets go of everything when it ends.
+///
+/// # Errors
+/// [`LinkError`].
+pub async fn connect(
+    path: &Path,
+) -> Result<(GuardWriter, GuardReader, Incarnation, GateReport), LinkError> {
+    let io = |source| LinkError::Io { path: path.to_owned(), source };
+    let (read, write) = UnixStream::connect(path).await.map_err(io)?.into_split();
+    let mut reader = GuardReader(read);
+    match reader.receive().await.map_err(io)? {
+        FromGuard::Welcome { incarnation, gate } => {
+            Ok((GuardWriter(write), reader, incarnation, gate))
+        }
+        FromGuard::Busy => Err(LinkError::Busy(path.to_owned())),
+        FromGuard::Notice(_) => Err(io(io::ErrorKind::InvalidData.into())),
+    }
+}

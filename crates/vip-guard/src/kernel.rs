@@ -1,0 +1,251 @@
+//! Addresses, interfaces and routes, by netlink.
+
+use crate::allow::HostAddresses;
+use crate::frames::Mac;
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, CacheInfo,
+};
+use netlink_packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute};
+use rtnetlink::{
+    AddressMessageBuilder, Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection,
+};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use tokio::task::JoinHandle;
+use vip_core::Address;
+use vip_datapath::Device;
+
+/// Marks the addresses that vipd added (`IFA_PROTO`), so that a later run, and
+/// a person with `ip -d address`, can tell them from others.
+const OUR_PROTOCOL: u8 = 118;
+/// How long the kernel keeps an address that nobody renews, in its unit of
+/// whole seconds. It removes it up to 1.3 s later.
+const VALID_LIFETIME_S: u32 = 3;
+
+/// A failed request to the kernel.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KernelError {
+    #[error("netlink: {0}")]
+    Netlink(#[from] rtnetlink::Error),
+    #[error("netlink: {0}")]
+    Socket(#[from] std::io::Error),
+    #[error("this host has no interface {0}")]
+    NoInterface(String),
+    #[error("no interface of this host has a route to {0}; name one with --interface")]
+    NoRoute(IpAddr),
+}
+
+/// What the kernel told without being asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum KernelEvent {
+    /// One of our addresses is gone.
+    AddressGone(IpAddr),
+    /// An interface appeared, changed or went.
+    LinksChanged,
+}
+
+/// An interface that has addresses of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) device: Device,
+    pub(crate) name: String,
+    pub(crate) mac: Option<Mac>,
+    pub(crate) running: bool,
+}
+
+#[derive(Clone)]
+pub(crate) struct Kernel {
+    handle: Handle,
+}
+
+type Events = std::pin::Pin<Box<dyn Stream<Item = KernelEvent> + Send>>;
+
+impl Kernel {
+    /// Opens the netlink socket. The task ends with the runtime.
+    pub(crate) fn open() -> Result<(Self, Events, JoinHandle<()>), KernelError> {
+        let groups =
+            [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+        let (connection, handle, messages) = new_multicast_connection(&groups)?;
+        let task = tokio::spawn(connection);
+        let events = messages.filter_map(|(message, _)| async move { event(&message) });
+        Ok((Self { handle }, Box::pin(events), task))
+    }
+
+    /// The interfaces that packets of a VIP can enter or leave the host by:
+    /// all but loopback and the ports of bridges, bonds and the like.
+    pub(crate) async fn links(&self) -> Result<Vec<Link>, KernelError> {
+        let all: Vec<LinkMessage> = self.handle.link().get().execute().try_collect().await?;
+        let vrf = |index: u32| all.iter().any(|l| l.header.index == index && is_vrf(l));
+        let port = |l: &LinkMessage| {
+            l.attributes.iter().any(|a| match a {
+                LinkAttribute::Controller(master) => !vrf(*master),
+                _ => false,
+            })
+        };
+        let own = |l: &&LinkMessage| l.header.link_layer_type != LinkLayerType::Loopback && !port(l);
+        Ok(all.iter().filter(own).map(link).collect())
+    }
+
+    async fn addresses(&self) -> Result<Vec<AddressMessage>, KernelError> {
+        Ok(self.handle.address().get().execute().try_collect().await?)
+    }
+
+    /// Addresses on this host that a run of vipd added.
+    pub(crate) async fn our_addresses(&self) -> Result<Vec<(IpAddr, AddressMessage)>, KernelError> {
+        let all = self.addresses().await?;
+        let ours = all.into_iter().filter(is_ours);
+        Ok(ours.filter_map(|m| Some((local(&m)?, m))).collect())
+    }
+
+    /// What the host has beside ours.
+    pub(crate) async fn host_addresses(&self) -> Result<HostAddresses, KernelError> {
+        let all = self.addresses().await?;
+        let configured = all.iter().filter(|m| !is_ours(m)).filter_map(local).collect();
+        let mut gateways = vec![];
+        let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
+        for query in [v4, v6] {
+            let mut routes = self.handle.route().get(query).execute();
+            while let Some(route) = routes.try_next().await? {
+                gateways.extend(route.attributes.iter().filter_map(|a| match a {
+                    RouteAttribute::Gateway(RouteAddress::Inet(v4)) => Some(IpAddr::V4(*v4)),
+                    RouteAttribute::Gateway(RouteAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),
+                    _ => None,
+                }));
+            }
+        }
+        Ok(HostAddresses { configured, gateways })
+    }
+
+    /// The interface an address belongs on: the named one, or the one through
+    /// which the kernel routes to it.
+    pub(crate) async fn interface_for(
+        &self,
+        address: &Address,
+        links: &[Link],
+    ) -> Result<u32, KernelError> {
+        if !address.interface.is_empty() {
+            let named = links.iter().find(|l| l.name == address.interface);
+            let missing = || KernelError::NoInterface(address.interface.clone());
+            return named.map(|l| l.device.ifindex).ok_or_else(missing);
+        }
+        let query = match address.ip {
+            IpAddr::V4(v4) => {
+                RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(v4, 32).build()
+            }
+            IpAddr::V6(v6) => {
+                RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(v6, 128).build()
+            }
+        };
+        let no_route = || KernelError::NoRoute(address.ip);
+        let route = self.handle.route().get(query).execute().try_next().await;
+        let route = route.ok().flatten().ok_or_else(no_route)?;
+        let out = route.attributes.into_iter().find_map(|a| match a {
+            RouteAttribute::Oif(index) => Some(index),
+            _ => None,
+        });
+        // The route to an address of this host itself leaves by lo.
+        let usable = |index: &u32| links.iter().any(|l| l.device.ifindex == *index);
+        out.filter(usable).ok_or_else(no_route)
+    }
+
+    /// Adds the address, or renews its life. It never becomes a source address
+    /// by accident (preferred_lft 0), adds no route, and skips duplicate
+    /// address detection: the lease decided that already.
+    pub(crate) async fn add(&self, address: &Address, ifindex: u32) -> Result<(), KernelError> {
+        let mut lifetime = CacheInfo::default();
+        lifetime.ifa_valid = VALID_LIFETIME_S;
+        let mut request =
+            self.handle.address().add(ifindex, address.ip, address.prefix).replace();
+        request.message_mut().attributes.extend([
+            AddressAttribute::CacheInfo(lifetime),
+            AddressAttribute::Flags(AddressFlags::Noprefixroute | AddressFlags::Nodad),
+            AddressAttribute::Protocol(AddressProtocol::Other(OUR_PROTOCOL)),
+        ]);
+        Ok(request.execute().await?)
+    }
+
+    pub(crate) async fn delete(&self, address: &Address, ifindex: u32) -> Result<(), KernelError> {
+        let message = match address.ip {
+            IpAddr::V4(v4) => AddressMessageBuilder::<Ipv4Addr>::new()
+                .index(ifindex)
+                .address(v4, address.prefix)
+                .build(),
+            IpAddr::V6(v6) => AddressMessageBuilder::<Ipv6Addr>::new()
+                .index(ifindex)
+                .address(v6, address.prefix)
+                .build(),
+        };
+        self.delete_message(message).await
+    }
+
+    pub(crate) async fn delete_message(&self, message: AddressMessage) -> Result<(), KernelError> {
+        match self.handle.address().del(message).execute().await {
+            Err(rtnetlink::Error::NetlinkError(e))
+                if matches!(-e.raw_code(), libc::EADDRNOTAVAIL | libc::ENODEV) =>
+            {
+                Ok(())
+            }
+            result => Ok(result?),
+        }
+    }
+}
+
+fn is_ours(message: &AddressMessage) -> bool {
+    let ours = AddressAttribute::Protocol(AddressProtocol::Other(OUR_PROTOCOL));
+    message.attributes.contains(&ours)
+}
+
+fn local(message: &AddressMessage) -> Option<IpAddr> {
+    let attribute = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| {
+        message.attributes.iter().find_map(wanted)
+    };
+    let local = attribute(|a| if let AddressAttribute::Local(ip) = a { Some(*ip) } else { None });
+    let address = || {
+        attribute(|a| if let AddressAttribute::Address(ip) = a { Some(*ip) } else { None })
+    };
+    local.or_else(address)
+}
+
+fn is_vrf(message: &LinkMessage) -> bool {
+    message.attributes.iter().any(|a| match a {
+        LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::Kind(InfoKind::Vrf)),
+        _ => false,
+    })
+}
+
+fn link(message: &LinkMessage) -> Link {
+    let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
+    let mut link = Link {
+        device: Device { ifindex: message.header.index, ethernet },
+        name: String::new(),
+        mac: None,
+        running: message.header.flags.contains(LinkFlags::Running),
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Address(mac) if ethernet => link.mac = mac.as_slice().try_into().ok(),
+            _ => {}
+        }
+    }
+    link
+}
+
+fn event(message: &NetlinkMessage<RouteNetlinkMessage>) -> Option<KernelEvent> {
+    let NetlinkPayload::InnerMessage(message) = &message.payload else { return None };
+    match message {
+        RouteNetlinkMessage::DelAddress(address) if is_ours(address) => {
+            local(address).map(KernelEvent::AddressGone)
+        }
+        RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_) => {
+            Some(KernelEvent::LinksChanged)
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,94 @@
+//! What agent and guard say to each other: postcard in frames of a four-byte
+//! little-endian length. Both are the same binary, so there is one version.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::io;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use vip_core::{GuardNotice, Incarnation, VipOrder};
+
+/// Longest frame: a thousand VIPs of a few addresses fit with room to spare.
+const MAX_FRAME: u32 = 4 << 20;
+
+/// From the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToGuard {
+    /// An order about VIPs.
+    Order(VipOrder),
+    /// Peers came back, or leadership was confirmed after trouble: announce
+    /// again.
+    Confirmed,
+}
+
+/// How the guard enforces deadlines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GateReport {
+    /// The kernel enforces them.
+    Enforced,
+    /// Nothing does but the guard itself.
+    Missing(String),
+}
+
+/// From the guard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromGuard {
+    /// The session began.
+    Welcome {
+        /// Its number.
+        incarnation: Incarnation,
+        /// How deadlines are enforced.
+        gate: GateReport,
+    },
+    /// Another agent has the guard.
+    Busy,
+    /// Something happened to a VIP.
+    Notice(GuardNotice),
+}
+
+pub(crate) async fn write_frame<T: Serialize>(
+    to: &mut (impl AsyncWrite + Unpin),
+    message: &T,
+) -> io::Result<()> {
+    let body = postcard::to_stdvec(message).map_err(io::Error::other)?;
+    let len = u32::try_from(body.len()).ok().filter(|len| *len <= MAX_FRAME);
+    let len = len.ok_or_else(|| io::Error::other("frame too long"))?;
+    let mut frame = len.to_le_bytes().to_vec();
+    frame.extend_from_slice(&body);
+    to.write_all(&frame).await
+}
+
+/// Reads a frame. Not cancel-safe: for a task of its own.
+pub(crate) async fn read_frame<T: DeserializeOwned>(
+    from: &mut (impl AsyncRead + Unpin),
+) -> io::Result<T> {
+    let len = from.read_u32_le().await?;
+    if len > MAX_FRAME {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "frame too long"));
+    }
+    let mut body = vec![0; len as usize];
+    from.read_exact(&mut body).await?;
+    postcard::from_bytes(&body).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vip_core::{Epoch, VipUid};
+
+    #[tokio::test]
+    async fn a_frame_comes_out_as_it_went_in() {
+        let order = VipOrder::Release { vip: VipUid(1), epoch: Epoch(2) };
+        let sent = ToGuard::Order(order);
+        let mut wire = vec![];
+        write_frame(&mut wire, &sent).await.expect("written");
+        let read: ToGuard = read_frame(&mut wire.as_slice()).await.expect("read");
+        assert_eq!(read, sent);
+    }
+
+    #[tokio::test]
+    async fn garbage_and_huge_lengths_are_errors() {
+        for bytes in [&[0xff; 8][..], &[3, 0, 0, 0, 99, 99, 99], &[1, 0]] {
+            assert!(read_frame::<ToGuard>(&mut &*bytes).await.is_err());
+        }
+    }
+}
