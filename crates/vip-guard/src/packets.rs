@@ -55,7 +55,10 @@ impl Listener {
         let protocol = Protocol::from(i32::from(ETHERTYPE_ARP.to_be()));
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol))?;
         socket.set_nonblocking(true)?;
-        Ok(Self(AsyncFd::register(socket)?))
+        #[expect(unsafe_code, reason = "the contract of AsyncFd is I/O safety, which Socket keeps")]
+        // SAFETY: `Socket` owns its descriptor and always returns the same one.
+        let registered = unsafe { AsyncFd::register(socket) }?;
+        Ok(Self(registered))
     }
 
     /// Waits for the next claim of an address by anybody.
