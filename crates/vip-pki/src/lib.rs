@@ -1,1 +1,26 @@
+//! The cluster's own PKI: root and issuing CA, node and admin certificates,
+//! and the TLS configurations that use them.
+//!
+//! Who may connect is decided by certificates *and* by the replicated roster:
+//! a removed node's certificate is worth nothing from the moment the log says
+//! so, and an expired one still works for a node whose key the log knows, so
+//! that an expired certificate never stops a failover.
 
+mod ca;
+mod connect;
+mod files;
+mod identity;
+mod names;
+mod roster;
+mod verify;
+
+pub use ca::{CaError, Issuer, NewCa, ROOT_DAYS, generate_cluster_ca, sha256_hex, spki_of_csr};
+pub use connect::{
+    Connections, ConnectError, Connector, HANDSHAKE_TIMEOUT, PeerInfo, PeerStream, accept,
+    pinned_channel,
+};
+pub use files::write_secret;
+pub use identity::{IdentityError, NodeIdentity, NodeKey, PkiDir};
+pub use names::{AdminRole, Identity, node_server_name, user_server_name};
+pub use roster::{Denied, Roster, SharedRoster};
+pub use verify::{client_config, pinned_config, server_config, user_config};

@@ -1,0 +1,212 @@
+//! The cluster's certificate authorities. The root signs the issuer, once; the
+//! issuer, which every voter has, signs nodes and people.
+
+use crate::names::{AdminRole, node_server_name, user_server_name};
+use aws_lc_rs::digest;
+use data_encoding::HEXLOWER;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PublicKeyData,
+};
+use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
+use time::{Duration, OffsetDateTime};
+use vip_core::{Name, NodeId};
+use x509_parser::prelude::{FromDer, X509Certificate};
+use zeroize::Zeroizing;
+
+/// Life of root and issuer: longer than any cluster should live unattended.
+pub const ROOT_DAYS: i64 = 3650;
+/// Life of a node's certificate; renewed after half of it.
+const NODE_DAYS: i64 = 7;
+/// Life of a person's certificate: a working day.
+const USER_HOURS: i64 = 12;
+/// Certificates begin this much earlier, for clocks that are behind.
+const BACKDATE: Duration = Duration::HOUR;
+/// Where a node's certificate says at which log index it was admitted.
+pub(crate) const ADMITTED: &str = "admitted-";
+
+/// Why a certificate could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    /// A request or certificate does not parse.
+    #[error("not a valid certificate request")]
+    Request(#[source] rcgen::Error),
+    /// Signing failed.
+    #[error("signing failed")]
+    Sign(#[source] rcgen::Error),
+    /// A CA certificate does not parse.
+    #[error("not a valid CA certificate")]
+    Certificate,
+}
+
+/// SHA-256 as lower-case hex.
+#[must_use]
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    HEXLOWER.encode(digest::digest(&digest::SHA256, bytes).as_ref())
+}
+
+pub(crate) fn spki_hash(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    Some(sha256_hex(parsed.public_key().raw))
+}
+
+/// The hash of the public key (SPKI) in a request.
+///
+/// # Errors
+/// [`CaError::Request`].
+pub fn spki_of_csr(csr: &[u8]) -> Result<String, CaError> {
+    Ok(sha256_hex(&request(csr)?.public_key.subject_public_key_info()))
+}
+
+fn request(csr: &[u8]) -> Result<CertificateSigningRequestParams, CaError> {
+    let csr = CertificateSigningRequestDer::from(csr);
+    CertificateSigningRequestParams::from_der(&csr).map_err(CaError::Request)
+}
+
+/// A new root and issuer.
+pub struct NewCa {
+    /// The root's key, PEM: goes into the recovery file and nowhere else.
+    pub root_key: Zeroizing<String>,
+    /// The issuer.
+    pub issuer: Issuer,
+}
+
+/// Makes root and issuer of a new cluster.
+///
+/// # Errors
+/// [`CaError`].
+pub fn generate_cluster_ca(cluster: &str) -> Result<NewCa, CaError> {
+    let ca = |common_name: String, path_len| {
+        let mut params = params(&common_name, OffsetDateTime::now_utc(), Duration::days(ROOT_DAYS));
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_len));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params
+    };
+    let root_key = KeyPair::generate().map_err(CaError::Sign)?;
+    let root_params = ca(format!("vipd root {cluster}"), 1);
+    let root = root_params.self_signed(&root_key).map_err(CaError::Sign)?;
+    let issuer_key = KeyPair::generate().map_err(CaError::Sign)?;
+    let signer = rcgen::Issuer::from_params(&root_params, &root_key);
+    let issuer = ca(format!("vipd issuer {cluster}"), 0)
+        .signed_by(&issuer_key, &signer)
+        .map_err(CaError::Sign)?;
+    let key = Zeroizing::new(issuer_key.serialize_der());
+    let chain = vec![issuer.der().clone(), root.der().clone()];
+    let root_key = Zeroizing::new(root_key.serialize_pem());
+    Ok(NewCa { root_key, issuer: Issuer { key, chain } })
+}
+
+fn params(common_name: &str, now: OffsetDateTime, life: Duration) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.not_before = now - BACKDATE;
+    params.not_after = now + life;
+    params
+}
+
+/// The CA that signs nodes and people.
+pub struct Issuer {
+    key: Zeroizing<Vec<u8>>,
+    /// Issuer, root.
+    chain: Vec<CertificateDer<'static>>,
+}
+
+impl Issuer {
+    /// From its stored parts.
+    #[must_use]
+    pub fn new(key: Zeroizing<Vec<u8>>, chain: Vec<CertificateDer<'static>>) -> Self {
+        Self { key, chain }
+    }
+
+    /// Its key, PKCS#8 DER. For files of mode 0600 and other voters only.
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// Its certificate, then the root's.
+    #[must_use]
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
+
+    /// Hash of its public key.
+    ///
+    /// # Errors
+    /// [`CaError::Certificate`].
+    pub fn spki(&self) -> Result<String, CaError> {
+        self.chain.first().and_then(spki_hash).ok_or(CaError::Certificate)
+    }
+
+    /// SHA-256 of the root's public key: what join tokens are pinned to.
+    ///
+    /// # Errors
+    /// [`CaError::Certificate`].
+    pub fn root_pin(&self) -> Result<[u8; 32], CaError> {
+        let hash = self.chain.last().and_then(spki_hash).ok_or(CaError::Certificate)?;
+        let bytes = HEXLOWER.decode(hash.as_bytes()).map_err(|_| CaError::Certificate)?;
+        bytes.try_into().map_err(|_| CaError::Certificate)
+    }
+
+    /// Signs a node's key. Of the request nothing but the key is used: names
+    /// and extensions in it are the requester's wishes.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    pub fn sign_node(
+        &self,
+        csr: &[u8],
+        node: NodeId,
+        admitted: u64,
+        cluster: &str,
+    ) -> Result<Vec<CertificateDer<'static>>, CaError> {
+        let name = node_server_name(node, cluster);
+        let life = Duration::days(NODE_DAYS);
+        self.sign(csr, &name, Some(admitted), life)
+    }
+
+    /// Signs a person's key.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    pub fn sign_user(
+        &self,
+        csr: &[u8],
+        user: &Name,
+        role: AdminRole,
+        cluster: &str,
+    ) -> Result<(Vec<CertificateDer<'static>>, i64), CaError> {
+        let life = Duration::hours(USER_HOURS);
+        let chain = self.sign(csr, &user_server_name(user, role, cluster), None, life)?;
+        Ok((chain, (OffsetDateTime::now_utc() + life).unix_timestamp() * 1000))
+    }
+
+    fn sign(
+        &self,
+        csr: &[u8],
+        name: &str,
+        admitted: Option<u64>,
+        life: Duration,
+    ) -> Result<Vec<CertificateDer<'static>>, CaError> {
+        let public_key = request(csr)?.public_key;
+        let mut params = params(name, OffsetDateTime::now_utc(), life);
+        if let Some(index) = admitted {
+            let unit = format!("{ADMITTED}{index}");
+            params.distinguished_name.push(DnType::OrganizationalUnitName, unit);
+        }
+        let san = name.try_into().map_err(CaError::Request)?;
+        params.subject_alt_names = vec![rcgen::SanType::DnsName(san)];
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let key = rustls_pki_types::PrivatePkcs8KeyDer::from(&self.key[..]);
+        let key = KeyPair::try_from(&key).map_err(CaError::Sign)?;
+        let certificate = self.chain.first().ok_or(CaError::Certificate)?;
+        let issuer =
+            rcgen::Issuer::from_ca_cert_der(certificate, key).map_err(CaError::Sign)?;
+        let leaf = params.signed_by(&public_key, &issuer).map_err(CaError::Sign)?;
+        Ok(std::iter::once(leaf.der().clone()).chain(self.chain.iter().cloned()).collect())
+    }
+}

@@ -1,0 +1,191 @@
+//! What a node keeps on disk to be itself: `<data_dir>/pki/`.
+
+use crate::ca::{CaError, Issuer, sha256_hex};
+use crate::files::write_secret;
+use rcgen::{CertificateParams, KeyPair, PublicKeyData};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use std::io;
+use std::path::{Path, PathBuf};
+use x509_parser::prelude::{FromDer, X509Certificate};
+use zeroize::Zeroizing;
+
+/// Why an identity cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file cannot be read or written.
+    #[error("{path}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{path} is damaged; restore it, or remove this node from the cluster, wipe its data directory and join again")]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A key or request could not be made.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+}
+
+/// A private key that asks for a certificate.
+pub struct NodeKey(KeyPair);
+
+impl NodeKey {
+    /// A new one (ECDSA P-256).
+    ///
+    /// # Errors
+    /// [`CaError::Sign`].
+    pub fn generate() -> Result<Self, CaError> {
+        Ok(Self(KeyPair::generate().map_err(CaError::Sign)?))
+    }
+
+    /// Hash of its public half.
+    #[must_use]
+    pub fn spki(&self) -> String {
+        sha256_hex(&self.0.subject_public_key_info())
+    }
+
+    /// A request for a certificate, DER.
+    ///
+    /// # Errors
+    /// [`CaError::Sign`].
+    pub fn csr(&self) -> Result<Vec<u8>, CaError> {
+        let request = CertificateParams::default().serialize_request(&self.0);
+        Ok(request.map_err(CaError::Sign)?.der().to_vec())
+    }
+
+    /// PEM, for a file of mode 0600.
+    #[must_use]
+    pub fn pem(&self) -> Zeroizing<String> {
+        Zeroizing::new(self.0.serialize_pem())
+    }
+}
+
+/// Key and certificates of this node, or of a person.
+pub struct NodeIdentity {
+    /// The key.
+    pub key: NodeKey,
+    /// Leaf, issuer, root.
+    pub chain: Vec<CertificateDer<'static>>,
+}
+
+impl NodeIdentity {
+    /// Key and chain, read from PEM.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    pub fn from_pem(key: &str, chain: &[u8]) -> Result<Self, CaError> {
+        let key = NodeKey(KeyPair::from_pem(key).map_err(CaError::Sign)?);
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
+        let chain = chain.ok().filter(|c| c.len() >= 3).ok_or(CaError::Certificate)?;
+        Ok(Self { key, chain })
+    }
+
+    pub(crate) fn private_key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.0.serialize_der()))
+    }
+
+    /// The root certificate.
+    #[must_use]
+    pub fn root(&self) -> Option<&CertificateDer<'static>> {
+        self.chain.last()
+    }
+
+    /// When the leaf was valid from and until, seconds since 1970.
+    #[must_use]
+    pub fn validity(&self) -> Option<(i64, i64)> {
+        let (_, leaf) = X509Certificate::from_der(self.chain.first()?).ok()?;
+        let validity = leaf.validity();
+        Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
+    }
+}
+
+/// The directory of a node's keys.
+#[derive(Clone, Debug)]
+pub struct PkiDir(PathBuf);
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let body = data_encoding::BASE64.encode(der);
+    let mut text = format!("-----BEGIN {label}-----\n");
+    for line in body.as_bytes().chunks(64) {
+        text.push_str(&String::from_utf8_lossy(line));
+        text.push('\n');
+    }
+    text + &format!("-----END {label}-----\n")
+}
+
+/// Certificates as PEM, one after the other.
+pub(crate) fn chain_pem(chain: &[CertificateDer<'_>]) -> String {
+    chain.iter().map(|c| pem("CERTIFICATE", c)).collect()
+}
+
+impl PkiDir {
+    /// In this data directory.
+    #[must_use]
+    pub fn new(data_dir: &Path) -> Self {
+        Self(data_dir.join("pki"))
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<(), IdentityError> {
+        let path = self.0.join(name);
+        let file = |source| IdentityError::File { path: path.clone(), source };
+        std::fs::create_dir_all(&self.0).map_err(file)?;
+        write_secret(&path, text.as_bytes()).map_err(file)
+    }
+
+    fn read(&self, name: &str) -> Result<Zeroizing<String>, IdentityError> {
+        let path = self.0.join(name);
+        let text = std::fs::read_to_string(&path);
+        Ok(Zeroizing::new(text.map_err(|source| IdentityError::File { path, source })?))
+    }
+
+    /// Stores the node's key and chain.
+    ///
+    /// # Errors
+    /// [`IdentityError::File`].
+    pub fn store_identity(&self, identity: &NodeIdentity) -> Result<(), IdentityError> {
+        self.write("node.key", &identity.key.pem())?;
+        self.write("node.crt", &chain_pem(&identity.chain))
+    }
+
+    /// Reads them back.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub fn load_identity(&self) -> Result<NodeIdentity, IdentityError> {
+        let (key, chain) = (self.read("node.key")?, self.read("node.crt")?);
+        let damaged = |_| IdentityError::Damaged { path: self.0.join("node.crt") };
+        NodeIdentity::from_pem(&key, chain.as_bytes()).map_err(damaged)
+    }
+
+    /// Stores the issuer: on voters.
+    ///
+    /// # Errors
+    /// [`IdentityError::File`].
+    pub fn store_issuer(&self, issuer: &Issuer) -> Result<(), IdentityError> {
+        self.write("issuer.key", &pem("PRIVATE KEY", issuer.key()))?;
+        self.write("issuer.crt", &chain_pem(issuer.chain()))
+    }
+
+    /// Reads the issuer, if this node has it.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub fn load_issuer(&self) -> Result<Option<Issuer>, IdentityError> {
+        if !self.0.join("issuer.key").exists() {
+            return Ok(None);
+        }
+        let (key, chain) = (self.read("issuer.key")?, self.read("issuer.crt")?);
+        let damaged = || IdentityError::Damaged { path: self.0.join("issuer.key") };
+        let key = PrivatePkcs8KeyDer::from_pem_slice(key.as_bytes()).map_err(|_| damaged())?;
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
+        let chain = chain.ok().filter(|c| c.len() >= 2).ok_or_else(damaged)?;
+        Ok(Some(Issuer::new(Zeroizing::new(key.secret_pkcs8_der().to_vec()), chain)))
+    }
+}

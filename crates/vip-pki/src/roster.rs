@@ -1,0 +1,124 @@
+//! Who the log says may connect. Shared with every TLS handshake; replaced
+//! whole when the replicated state changes.
+
+use arc_swap::ArcSwap;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use vip_core::{NodeId, State};
+
+/// Why a certificate that is genuine is refused all the same.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// Tombstoned.
+    #[error("node {0} was removed from the cluster")]
+    Removed(NodeId),
+    /// Another key than the admitted one.
+    #[error("the certificate of node {0} has another key than the one that was admitted")]
+    OtherKey(NodeId),
+    /// An unknown id that the log, as far as it is known here, never admitted.
+    #[error("node {0} is not a member")]
+    Unknown(NodeId),
+    /// A CA that the log does not list.
+    #[error("the certificate was issued by a CA that this cluster does not trust")]
+    Issuer,
+}
+
+/// What the log says about identities.
+#[derive(Clone, Debug, Default)]
+pub struct Roster {
+    cluster: String,
+    issuers: Vec<String>,
+    /// Keys (SPKI hashes) of the members.
+    nodes: BTreeMap<NodeId, String>,
+    removed: Vec<NodeId>,
+    applied: u64,
+}
+
+impl Roster {
+    /// Of the state at log index `applied`.
+    #[must_use]
+    pub fn of(state: &State, applied: u64) -> Self {
+        let (cluster, issuers) = match &state.cluster {
+            Some(cluster) => (cluster.id.clone(), cluster.issuers.clone()),
+            None => Default::default(),
+        };
+        let nodes = state.nodes.values().map(|n| (n.id, n.spki.clone())).collect();
+        let removed = state.tombstones.keys().copied().collect();
+        Self { cluster, issuers, nodes, removed, applied }
+    }
+
+    /// What a new member knows before it has the log: what the join answered.
+    #[must_use]
+    pub fn of_join(
+        cluster: String,
+        issuer: String,
+        members: impl IntoIterator<Item = (NodeId, String)>,
+    ) -> Self {
+        let nodes = members.into_iter().collect();
+        Self { cluster, issuers: vec![issuer], nodes, removed: vec![], applied: 0 }
+    }
+
+    /// The cluster's id.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    /// Members that were removed.
+    #[must_use]
+    pub fn removed(&self) -> &[NodeId] {
+        &self.removed
+    }
+
+    pub(crate) fn trusts_issuer(&self, spki: &str) -> bool {
+        self.issuers.iter().any(|i| i == spki)
+    }
+
+    /// Whether a node may connect with this key. A node that is unknown here is
+    /// let in if it was admitted later than this replica has heard of: a
+    /// laggard must be able to follow a leader that is newer than its log.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn admits(&self, node: NodeId, spki: &str, admitted: u64) -> Result<(), Denied> {
+        if self.removed.contains(&node) {
+            return Err(Denied::Removed(node));
+        }
+        match self.nodes.get(&node) {
+            Some(known) if known == spki => Ok(()),
+            Some(_) => Err(Denied::OtherKey(node)),
+            None if admitted > self.applied => Ok(()),
+            None => Err(Denied::Unknown(node)),
+        }
+    }
+
+    /// Whether the log knows this very key as the node's.
+    pub(crate) fn knows(&self, node: NodeId, spki: &str) -> bool {
+        !self.removed.contains(&node) && self.nodes.get(&node).is_some_and(|known| known == spki)
+    }
+}
+
+/// The roster as all handshakes see it.
+pub type SharedRoster = Arc<ArcSwap<Roster>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn roster() -> Roster {
+        let mut roster = Roster::of_join("c".into(), "i".into(), [(NodeId(1), "k1".to_owned())]);
+        roster.applied = 10;
+        roster.removed.push(NodeId(2));
+        roster
+    }
+
+    #[test]
+    fn only_members_with_their_key_and_later_admissions_get_in() {
+        let roster = roster();
+        assert_eq!(roster.admits(NodeId(1), "k1", 1), Ok(()));
+        assert_eq!(roster.admits(NodeId(1), "k9", 1), Err(Denied::OtherKey(NodeId(1))));
+        assert_eq!(roster.admits(NodeId(2), "k2", 99), Err(Denied::Removed(NodeId(2))));
+        assert_eq!(roster.admits(NodeId(3), "k3", 10), Err(Denied::Unknown(NodeId(3))));
+        assert_eq!(roster.admits(NodeId(3), "k3", 11), Ok(()));
+    }
+}

@@ -1,0 +1,345 @@
+//! TLS configurations: 1.3 only, no resumption, both sides checked against
+//! the roster.
+//!
+//! Resumption is off because a resumed handshake would skip the check.
+
+use crate::ca::{ADMITTED, spki_hash};
+use crate::identity::NodeIdentity;
+use crate::names::{self, Identity};
+use crate::roster::{Roster, SharedRoster};
+use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature,
+};
+use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
+    ServerConfig, SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
+use std::sync::Arc;
+use std::time::Duration;
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+fn algorithms() -> WebPkiSupportedAlgorithms {
+    aws_lc_rs::default_provider().signature_verification_algorithms
+}
+
+fn general(text: &'static str) -> Error {
+    Error::General(text.to_owned())
+}
+
+fn bad(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
+}
+
+/// Who a leaf says it is: its only DNS name, read for `cluster`.
+pub(crate) fn leaf_identity(leaf: &CertificateDer<'_>, cluster: &str) -> Option<Identity> {
+    let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
+    let names = parsed.subject_alternative_name().ok()??;
+    match names.value.general_names[..] {
+        [GeneralName::DNSName(name)] => names::parse(name, cluster),
+        _ => None,
+    }
+}
+
+fn admitted_index(leaf: &X509Certificate<'_>) -> u64 {
+    let units = leaf.subject().iter_organizational_unit();
+    let index = units.filter_map(|unit| unit.as_str().ok()?.strip_prefix(ADMITTED)?.parse().ok());
+    index.max().unwrap_or(0)
+}
+
+/// Checks a chain down to the root, then against the roster.
+#[derive(Debug)]
+struct Verifier {
+    root: TrustAnchor<'static>,
+    roster: SharedRoster,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Verifier {
+    fn new(root: &CertificateDer<'_>, roster: SharedRoster) -> Result<Self, Error> {
+        let root = anchor_from_trusted_cert(root).map_err(|_| general("the root is no CA"))?;
+        Ok(Self { root: root.to_owned(), roster, algorithms: algorithms() })
+    }
+
+    fn check(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        usage: impl Fn() -> KeyUsage,
+    ) -> Result<Identity, Error> {
+        let roster = self.roster.load();
+        let result = self.check_chain(leaf, intermediates, now, usage());
+        let identity = leaf_identity(leaf, roster.cluster())
+            .ok_or_else(|| general("the certificate is not of this cluster"))?;
+        match result {
+            Err(webpki::Error::CertExpired { not_after, .. })
+                if is_known_key(&roster, &identity, leaf) =>
+            {
+                // Still the key that the log knows: checked as of its last
+                // valid second, so that expiry never stops a failover.
+                let clamped = UnixTime::since_unix_epoch(Duration::from_secs(not_after.as_secs()));
+                self.check_chain(leaf, intermediates, clamped, usage()).map_err(bad)?;
+            }
+            result => result.map_err(bad)?,
+        }
+        authorise(&roster, &identity, leaf, intermediates)?;
+        Ok(identity)
+    }
+
+    fn check_chain(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        usage: KeyUsage,
+    ) -> Result<(), webpki::Error> {
+        let anchors = std::slice::from_ref(&self.root);
+        EndEntityCert::try_from(leaf)?
+            .verify_for_usage(self.algorithms.all, anchors, intermediates, now, usage, None, None)
+            .map(|_| ())
+    }
+}
+
+fn is_known_key(roster: &Roster, identity: &Identity, leaf: &CertificateDer<'_>) -> bool {
+    match (identity, spki_hash(leaf)) {
+        (Identity::Node(node), Some(spki)) => roster.knows(*node, &spki),
+        _ => false,
+    }
+}
+
+fn authorise(
+    roster: &Roster,
+    identity: &Identity,
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+) -> Result<(), Error> {
+    let issuer = intermediates.first().and_then(spki_hash).unwrap_or_default();
+    if !roster.trusts_issuer(&issuer) {
+        return Err(bad(crate::roster::Denied::Issuer));
+    }
+    if let Identity::Node(node) = identity {
+        let spki = spki_hash(leaf).unwrap_or_default();
+        let (_, parsed) =
+            X509Certificate::from_der(leaf).map_err(|_| general("the certificate is damaged"))?;
+        roster.admits(*node, &spki, admitted_index(&parsed)).map_err(bad)?;
+    }
+    Ok(())
+}
+
+macro_rules! tls13_signatures_only {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Err(general("TLS 1.2 is off"))
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            verify_tls13_signature(message, certificate, signature, &algorithms())
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            algorithms().supported_schemes()
+        }
+    };
+}
+
+/// A member looks at who connects.
+#[derive(Debug)]
+struct Clients(Verifier);
+
+impl ClientCertVerifier for Clients {
+    // Joiners have no certificate; what they may call is decided per call.
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.0.check(leaf, intermediates, now, KeyUsage::client_auth)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    tls13_signatures_only!();
+}
+
+/// A member looks at whom it reached.
+#[derive(Debug)]
+struct Servers(Verifier);
+
+impl ServerCertVerifier for Servers {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let identity = self.0.check(leaf, intermediates, now, KeyUsage::server_auth)?;
+        let roster = self.0.roster.load();
+        let wanted = names::parse(&server_name.to_str(), roster.cluster());
+        if !matches!(identity, Identity::Node(_)) || wanted != Some(identity) {
+            return Err(CertificateError::NotValidForName.into());
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    tls13_signatures_only!();
+}
+
+/// Somebody outside the cluster looks at whom it reached: any node whose chain
+/// ends in a root with the pinned key.
+#[derive(Debug)]
+struct Pinned {
+    pin: String,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let is_pinned = |c: &&CertificateDer<'_>| spki_hash(c).as_ref() == Some(&self.pin);
+        let root = intermediates.iter().find(is_pinned).ok_or_else(|| bad(WrongPin))?;
+        // The pinned certificate is the sole anchor; that it is merely present
+        // says nothing about the leaf.
+        let anchor = anchor_from_trusted_cert(root).map_err(bad)?;
+        EndEntityCert::try_from(leaf)
+            .and_then(|leaf| {
+                leaf.verify_for_usage(
+                    algorithms().all,
+                    &[anchor],
+                    intermediates,
+                    now,
+                    KeyUsage::server_auth(),
+                    None,
+                    None,
+                )
+                .map(|_| ())
+            })
+            .map_err(bad)?;
+        let (_, parsed) = X509Certificate::from_der(leaf).map_err(bad)?;
+        let names = parsed.subject_alternative_name().ok().flatten();
+        let node = names.is_some_and(|names| match names.value.general_names[..] {
+            [GeneralName::DNSName(name)] => name.split('.').nth(1) == Some("node"),
+            _ => false,
+        });
+        if !node {
+            return Err(CertificateError::NotValidForName.into());
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    tls13_signatures_only!();
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the server does not belong to the cluster that the token is for")]
+struct WrongPin;
+
+fn client_builder(
+    verifier: Arc<dyn ServerCertVerifier>,
+) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>, Error> {
+    Ok(ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier))
+}
+
+fn finished(mut config: ClientConfig, alpn: &[u8]) -> Arc<ClientConfig> {
+    config.resumption = Resumption::disabled();
+    config.alpn_protocols = vec![alpn.to_vec()];
+    Arc::new(config)
+}
+
+/// For a member's port.
+///
+/// # Errors
+/// The identity's key and certificate do not fit.
+pub fn server_config(
+    identity: &NodeIdentity,
+    roster: SharedRoster,
+    alpn: &[&[u8]],
+) -> Result<Arc<ServerConfig>, Error> {
+    let root = identity.root().ok_or_else(|| general("no root certificate"))?;
+    let verifier = Clients(Verifier::new(root, roster)?);
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_single_cert(identity.chain.clone(), identity.private_key())?;
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+/// For a member that connects to another.
+///
+/// # Errors
+/// The identity's key and certificate do not fit.
+pub fn client_config(
+    identity: &NodeIdentity,
+    roster: SharedRoster,
+    alpn: &[u8],
+) -> Result<Arc<ClientConfig>, Error> {
+    let root = identity.root().ok_or_else(|| general("no root certificate"))?;
+    let verifier = Arc::new(Servers(Verifier::new(root, roster)?));
+    let config = client_builder(verifier)?
+        .with_client_auth_cert(identity.chain.clone(), identity.private_key())?;
+    Ok(finished(config, alpn))
+}
+
+/// For a person with a certificate of `vipctl login`.
+///
+/// # Errors
+/// The identity's key and certificate do not fit.
+pub fn user_config(identity: &NodeIdentity, alpn: &[u8]) -> Result<Arc<ClientConfig>, Error> {
+    let root = identity.root().ok_or_else(|| general("no root certificate"))?;
+    let pin = spki_hash(root).ok_or_else(|| general("the root is damaged"))?;
+    let config = client_builder(Arc::new(Pinned { pin }))?
+        .with_client_auth_cert(identity.chain.clone(), identity.private_key())?;
+    Ok(finished(config, alpn))
+}
+
+/// For a joiner: no certificate of its own, and nothing is sent before the
+/// other side proved to have one that ends in the pinned root.
+///
+/// # Errors
+/// Never for valid pins.
+pub fn pinned_config(pin: &[u8; 32], alpn: &[u8]) -> Result<Arc<ClientConfig>, Error> {
+    let pin = data_encoding::HEXLOWER.encode(pin);
+    let config = client_builder(Arc::new(Pinned { pin }))?.with_no_client_auth();
+    Ok(finished(config, alpn))
+}
