@@ -1,1 +1,20 @@
+//! openraft for vipd: a sled log store that syncs before it acknowledges,
+//! snapshots, and gRPC transport. Rules about leases are asked for through
+//! [`LeaseRules`]; nothing about VIPs is decided here.
 
+mod convert;
+mod log_store;
+mod network;
+mod node;
+mod server;
+mod state_machine;
+mod sync;
+mod types;
+
+pub use log_store::{LogStore, StoreError};
+pub use network::{LeaseRules, PeerChannels};
+pub use node::{RaftNode, SNAPSHOT_AFTER, WriteError, open, voters};
+pub use server::RaftService;
+pub use state_machine::{Applied, StateMachine};
+pub use sync::DiskClock;
+pub use types::{Member, TypeConfig, VipRaft};

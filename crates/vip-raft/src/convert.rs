@@ -1,0 +1,122 @@
+//! Between openraft's messages and `raft.proto`.
+
+use crate::types::{LogEntry, LogId, TypeConfig, core_vote, log_id, raft_vote, term_of};
+use openraft::EntryPayload;
+use openraft::alias::EntryPayloadOf;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
+use vip_proto::{FieldError, v1};
+
+pub(crate) fn log_id_to(id: &LogId) -> v1::LogId {
+    v1::LogId { term: term_of(id).0, index: id.index }
+}
+
+pub(crate) fn log_id_from(id: v1::LogId) -> LogId {
+    log_id(id.term, id.index)
+}
+
+pub(crate) fn vote_to(vote: &crate::types::RaftVote) -> v1::Vote {
+    core_vote(vote).into()
+}
+
+pub(crate) fn vote_from(vote: Option<v1::Vote>) -> Result<crate::types::RaftVote, FieldError> {
+    Ok(raft_vote(vote.ok_or(FieldError::Missing("vote"))?.into()))
+}
+
+fn invalid(field: &'static str) -> impl Fn(serde_json::Error) -> FieldError {
+    move |e| FieldError::Invalid { field, why: e.to_string() }
+}
+
+fn entry_to(entry: &LogEntry) -> Result<v1::Entry, FieldError> {
+    let payload = serde_json::to_vec(&entry.payload).map_err(invalid("payload"))?;
+    Ok(v1::Entry { log_id: Some(log_id_to(&entry.log_id)), payload })
+}
+
+fn entry_from(entry: &v1::Entry) -> Result<LogEntry, FieldError> {
+    let payload: EntryPayloadOf<TypeConfig> =
+        serde_json::from_slice(&entry.payload).map_err(invalid("payload"))?;
+    let log_id = log_id_from(entry.log_id.ok_or(FieldError::Missing("log_id"))?);
+    Ok(openraft::Entry { log_id, payload })
+}
+
+pub(crate) fn append_to(
+    request: &AppendEntriesRequest<TypeConfig>,
+) -> Result<v1::AppendRequest, FieldError> {
+    Ok(v1::AppendRequest {
+        vote: Some(vote_to(&request.vote)),
+        previous: request.prev_log_id.as_ref().map(log_id_to),
+        entries: request.entries.iter().map(entry_to).collect::<Result<_, _>>()?,
+        commit: request.leader_commit.as_ref().map(log_id_to),
+    })
+}
+
+pub(crate) fn append_from(
+    request: &v1::AppendRequest,
+) -> Result<AppendEntriesRequest<TypeConfig>, FieldError> {
+    Ok(AppendEntriesRequest {
+        vote: vote_from(request.vote)?,
+        prev_log_id: request.previous.map(log_id_from),
+        entries: request.entries.iter().map(entry_from).collect::<Result<_, _>>()?,
+        leader_commit: request.commit.map(log_id_from),
+    })
+}
+
+pub(crate) fn append_reply_to(reply: &AppendEntriesResponse<TypeConfig>) -> v1::AppendReply {
+    use v1::append_reply as a;
+    let result = match reply {
+        AppendEntriesResponse::Success => a::Result::Success(a::Success {}),
+        AppendEntriesResponse::PartialSuccess(through) => {
+            let through = through.as_ref().map(log_id_to);
+            a::Result::Partial(a::PartialSuccess { through })
+        }
+        AppendEntriesResponse::Conflict => a::Result::Conflict(a::Conflict {}),
+        AppendEntriesResponse::HigherVote(vote) => a::Result::HigherVote(vote_to(vote)),
+    };
+    v1::AppendReply { result: Some(result) }
+}
+
+pub(crate) fn append_reply_from(
+    reply: v1::AppendReply,
+) -> Result<AppendEntriesResponse<TypeConfig>, FieldError> {
+    use v1::append_reply::Result as R;
+    Ok(match reply.result.ok_or(FieldError::Missing("result"))? {
+        R::Success(_) => AppendEntriesResponse::Success,
+        R::Partial(p) => AppendEntriesResponse::PartialSuccess(p.through.map(log_id_from)),
+        R::Conflict(_) => AppendEntriesResponse::Conflict,
+        R::HigherVote(vote) => AppendEntriesResponse::HigherVote(raft_vote(vote.into())),
+    })
+}
+
+pub(crate) fn vote_request_to(request: &VoteRequest<TypeConfig>) -> v1::VoteRequest {
+    let last_log = request.last_log_id.as_ref().map(log_id_to);
+    v1::VoteRequest { vote: Some(vote_to(&request.vote)), last_log }
+}
+
+pub(crate) fn vote_request_from(
+    request: v1::VoteRequest,
+) -> Result<VoteRequest<TypeConfig>, FieldError> {
+    Ok(VoteRequest::new(vote_from(request.vote)?, request.last_log.map(log_id_from)))
+}
+
+pub(crate) fn vote_reply_to(reply: &VoteResponse<TypeConfig>) -> v1::VoteReply {
+    v1::VoteReply {
+        vote: Some(vote_to(&reply.vote)),
+        granted: reply.vote_granted,
+        last_log: reply.last_log_id.as_ref().map(log_id_to),
+        bound_for_us: None,
+    }
+}
+
+pub(crate) fn vote_reply_from(
+    reply: v1::VoteReply,
+) -> Result<VoteResponse<TypeConfig>, FieldError> {
+    let vote = vote_from(reply.vote)?;
+    Ok(VoteResponse::new(vote, reply.last_log.map(log_id_from), reply.granted))
+}
+
+/// Whether an entry is a command of ours.
+pub(crate) fn command(entry: &LogEntry) -> Option<&vip_core::Command> {
+    match &entry.payload {
+        EntryPayload::Normal(command) => Some(&command.0),
+        EntryPayload::Blank | EntryPayload::Membership(_) => None,
+    }
+}

@@ -1,0 +1,272 @@
+//! Raft's log and vote in sled.
+//!
+//! One tree, so that a batch is atomic and everything is in one order on disk:
+//! `l` + index (big endian) holds an entry behind its CRC-32, `v` the vote,
+//! `p` the last purged id, `c` the last committed one.
+
+use crate::network::LeaseRules;
+use crate::sync::{DiskClock, Syncer};
+use crate::types::{LogEntry, LogId, RaftVote, TypeConfig, core_vote};
+use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
+use openraft::{OptionalSend, RaftLogReader};
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+const VOTE: &[u8] = b"v";
+const PURGED: &[u8] = b"p";
+const COMMITTED: &[u8] = b"c";
+const ENTRY: u8 = b'l';
+/// sled's page cache: the live log is small and read rarely.
+const CACHE_BYTES: u64 = 1 << 20;
+
+/// Why a log store cannot be used. Nothing was changed in it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// sled cannot open it.
+    #[error(
+        "the log in {path} cannot be opened: {why}. If another vipd runs on this directory, stop it. \
+         If the disk damaged the log, remove this node from the cluster, move the data directory \
+         away and join again"
+    )]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// What sled said.
+        why: String,
+    },
+    /// An entry or record is damaged or missing.
+    #[error(
+        "the log in {path} is damaged: {what}. Nothing was served from it. Remove this node from the \
+         cluster, move the data directory away and join again; the other nodes have the log"
+    )]
+    Damaged {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The file cannot be synced.
+    #[error("{path}")]
+    Sync {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The log store of one node. Clones share it.
+#[derive(Clone)]
+pub struct LogStore {
+    tree: sled::Tree,
+    syncer: Arc<Syncer>,
+    rules: Arc<dyn LeaseRules>,
+}
+
+fn key(index: u64) -> [u8; 9] {
+    let mut key = [ENTRY; 9];
+    key[1..].copy_from_slice(&index.to_be_bytes());
+    key
+}
+
+fn encode<T: serde::Serialize>(value: &T) -> io::Result<Vec<u8>> {
+    let body = serde_json::to_vec(value).map_err(io::Error::other)?;
+    let mut bytes = crc32fast::hash(&body).to_be_bytes().to_vec();
+    bytes.extend_from_slice(&body);
+    Ok(bytes)
+}
+
+fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    let damaged = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    let (sum, body) = bytes.split_first_chunk().ok_or_else(|| damaged("a record is cut off"))?;
+    if crc32fast::hash(body) != u32::from_be_bytes(*sum) {
+        return Err(damaged("a record's checksum is wrong"));
+    }
+    serde_json::from_slice(body).map_err(|e| damaged(&format!("a record does not parse: {e}")))
+}
+
+impl LogStore {
+    /// Opens the store in `dir`, made if it is not there, and checks it whole.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open(dir: &Path, rules: Arc<dyn LeaseRules>) -> Result<Self, StoreError> {
+        let open = |why: String| StoreError::Open { path: dir.to_owned(), why };
+        let config = sled::Config::new()
+            .path(dir)
+            .cache_capacity(CACHE_BYTES)
+            // We flush, and sync, before each acknowledgement.
+            .flush_every_ms(None);
+        // sled panics on some damage that it finds.
+        let db = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open()))
+            .map_err(|_| open("sled found damage that it cannot handle".into()))?
+            .map_err(|e| open(e.to_string()))?;
+        let tree = db.open_tree("raft").map_err(|e| open(e.to_string()))?;
+        let syncer = Syncer::start(db, dir)
+            .map_err(|source| StoreError::Sync { path: dir.to_owned(), source })?;
+        let store = Self { tree, syncer: Arc::new(syncer), rules };
+        store.check().map_err(|e| StoreError::Damaged {
+            path: dir.to_owned(),
+            what: e.to_string(),
+        })?;
+        Ok(store)
+    }
+
+    /// Every record parses, and the entries follow each other without a hole.
+    fn check(&self) -> io::Result<()> {
+        self.vote()?;
+        let mut last = self.purged()?;
+        for item in self.tree.scan_prefix([ENTRY]) {
+            let (_, bytes) = item.map_err(io::Error::other)?;
+            let entry: LogEntry = decode(&bytes)?;
+            let expected = last.map_or(entry.log_id.index, |id| id.index + 1);
+            if entry.log_id.index != expected {
+                let what = format!("entry {expected} is missing");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            }
+            last = Some(entry.log_id);
+        }
+        Ok(())
+    }
+
+    /// How the disk does.
+    #[must_use]
+    pub fn disk(&self) -> DiskClock {
+        self.syncer.clock()
+    }
+
+    /// The vote that was saved last.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn saved_vote(&self) -> io::Result<vip_core::Vote> {
+        Ok(self.vote()?.map(|v| core_vote(&v)).unwrap_or_default())
+    }
+
+    fn record<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> io::Result<Option<T>> {
+        let bytes = self.tree.get(key).map_err(io::Error::other)?;
+        bytes.map(|bytes| decode(&bytes)).transpose()
+    }
+
+    fn vote(&self) -> io::Result<Option<RaftVote>> {
+        self.record(VOTE)
+    }
+
+    fn purged(&self) -> io::Result<Option<LogId>> {
+        self.record(PURGED)
+    }
+
+    async fn synced(&self) -> io::Result<()> {
+        let (send, done) = oneshot::channel();
+        self.syncer.after_sync(Box::new(move |result| {
+            let _ = send.send(result);
+        }));
+        done.await.map_err(io::Error::other)?
+    }
+
+    fn entries(&self, range: impl RangeBounds<u64>) -> io::Result<Vec<LogEntry>> {
+        let start = match range.start_bound() {
+            Bound::Included(index) => *index,
+            Bound::Excluded(index) => index + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(index) => Bound::Included(key(*index)),
+            Bound::Excluded(index) => Bound::Excluded(key(*index)),
+            Bound::Unbounded => Bound::Included(key(u64::MAX)),
+        };
+        let items = self.tree.range((Bound::Included(key(start)), end));
+        items.map(|item| decode(&item.map_err(io::Error::other)?.1)).collect()
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<LogEntry>, io::Error> {
+        self.entries(range)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<RaftVote>, io::Error> {
+        self.vote()
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let last_purged_log_id = self.purged()?;
+        let last = self.tree.range(key(0)..=key(u64::MAX)).next_back();
+        let last: Option<LogEntry> =
+            last.map(|item| decode(&item.map_err(io::Error::other)?.1)).transpose()?;
+        let last_log_id = last.map(|entry| entry.log_id).or(last_purged_log_id);
+        Ok(LogState { last_purged_log_id, last_log_id })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), io::Error> {
+        // No promise to an older leader may follow this.
+        self.rules.saving_vote(core_vote(vote));
+        self.tree.insert(VOTE, encode(vote)?).map_err(io::Error::other)?;
+        self.synced().await
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        // Only spares a restarted node some waiting; may be lost.
+        if let Some(id) = committed {
+            self.tree.insert(COMMITTED, encode(&id)?).map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        self.record(COMMITTED)
+    }
+
+    async fn append<I>(
+        &mut self,
+        entries: I,
+        callback: IOFlushed<TypeConfig>,
+    ) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = LogEntry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut batch = sled::Batch::default();
+        for entry in entries {
+            batch.insert(&key(entry.log_id.index), encode(&entry)?);
+        }
+        self.tree.apply_batch(batch).map_err(io::Error::other)?;
+        self.syncer.after_sync(Box::new(move |result| callback.io_completed(result)));
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        let from = last.map_or(0, |id| id.index + 1);
+        let mut batch = sled::Batch::default();
+        for item in self.tree.range(key(from)..=key(u64::MAX)).keys() {
+            batch.remove(item.map_err(io::Error::other)?);
+        }
+        self.tree.apply_batch(batch).map_err(io::Error::other)?;
+        self.synced().await
+    }
+
+    async fn purge(&mut self, id: LogId) -> Result<(), io::Error> {
+        let mut batch = sled::Batch::default();
+        batch.insert(PURGED, encode(&id)?);
+        for item in self.tree.range(key(0)..=key(id.index)).keys() {
+            batch.remove(item.map_err(io::Error::other)?);
+        }
+        self.tree.apply_batch(batch).map_err(io::Error::other)
+    }
+}

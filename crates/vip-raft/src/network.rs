@@ -1,0 +1,223 @@
+//! The sending side of Raft's RPCs.
+
+use crate::convert::{
+    append_reply_from, append_to, vote_from, vote_reply_from, vote_request_to, vote_to,
+};
+use crate::types::{Member, Snapshot, TypeConfig};
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderError,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{AnyError, OptionalSend};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tonic::transport::Channel;
+use vip_core::{NodeId, PromiseTicket, Refused, Vote};
+use vip_proto::v1;
+use vip_proto::v1::raft_client::RaftClient;
+
+/// Part of a snapshot per message.
+const CHUNK: usize = 64 << 10;
+/// Largest message: openraft batches entries.
+pub(crate) const MAX_MESSAGE: usize = 16 << 20;
+
+/// What the lease rules say about Raft's messages. Called on hot paths; never
+/// blocks.
+pub trait LeaseRules: Send + Sync + 'static {
+    /// openraft is about to save this vote.
+    fn saving_vote(&self, vote: Vote);
+    /// Whether this node may ask for votes.
+    ///
+    /// # Errors
+    /// It is bound by a promise.
+    fn may_campaign(&self) -> Result<(), Refused>;
+    /// Whether this node may grant a vote.
+    ///
+    /// # Errors
+    /// It is bound by a promise or its own lease.
+    fn may_vote(&self) -> Result<PromiseTicket, Refused>;
+    /// Whether no promise rose since.
+    fn still_may_vote(&self, ticket: PromiseTicket) -> bool;
+    /// Whether this node, as leader, may send what renews promises.
+    fn may_renew(&self) -> bool;
+    /// Entries, or a heartbeat, of the leader elected by this vote came.
+    fn leader_heard(&self, vote: Vote);
+    /// Another voter is bound for that long.
+    fn peer_bound(&self, remaining: Duration);
+    /// The leader of this term hands over and gave its lease up.
+    fn abdicated(&self, vote: Vote);
+}
+
+/// Channels to the other nodes, made when needed.
+#[derive(Clone)]
+pub struct PeerChannels {
+    dial: Arc<dyn Fn(NodeId, &str) -> Channel + Send + Sync>,
+    open: Arc<Mutex<BTreeMap<(NodeId, String), Channel>>>,
+}
+
+impl PeerChannels {
+    /// `dial` makes a channel that connects lazily.
+    #[must_use]
+    pub fn new(dial: Arc<dyn Fn(NodeId, &str) -> Channel + Send + Sync>) -> Self {
+        Self { dial, open: Arc::default() }
+    }
+
+    /// The channel to a node at an address.
+    #[must_use]
+    pub fn get(&self, node: NodeId, address: &str) -> Channel {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (node, address.to_owned());
+        open.entry(key).or_insert_with(|| (self.dial)(node, address)).clone()
+    }
+
+    /// Forgets all channels, so that the next use dials again.
+    pub fn clear(&self) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Forgets a node's channels.
+    pub fn forget(&self, node: NodeId) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|(id, _), _| *id != node);
+    }
+}
+
+/// Makes clients for openraft.
+#[derive(Clone)]
+pub(crate) struct Network {
+    pub(crate) peers: PeerChannels,
+    pub(crate) rules: Arc<dyn LeaseRules>,
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: u64, node: &Member) -> Peer {
+        let channel = self.peers.get(NodeId(target), &node.address);
+        let client = RaftClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
+        Peer { client, rules: self.rules.clone() }
+    }
+}
+
+/// A client of one peer.
+pub(crate) struct Peer {
+    client: RaftClient<Channel>,
+    rules: Arc<dyn LeaseRules>,
+}
+
+fn unreachable(error: &(impl std::error::Error + 'static)) -> RPCError<TypeConfig> {
+    RPCError::Unreachable(Unreachable::new(error))
+}
+
+fn timed<T>(message: T, option: &RPCOption) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(option.hard_ttl());
+    request
+}
+
+impl Peer {
+    fn refused(&self, refused: Refused) -> RPCError<TypeConfig> {
+        self.rules.peer_bound(refused.remaining);
+        unreachable(&refused)
+    }
+
+    fn vote_reply(&self, reply: v1::VoteReply) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        if let Some(us) = reply.bound_for_us {
+            self.rules.peer_bound(Duration::from_micros(us));
+        }
+        vote_reply_from(reply).map_err(|e| unreachable(&e))
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Peer {
+    type SnapshotData = Vec<u8>;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        // A leader whose lease lapsed keeps silent, so that those who still
+        // hear it can elect another.
+        if !self.rules.may_renew() {
+            return Err(unreachable(&AnyError::error("silent after a lapsed lease")));
+        }
+        let request = append_to(&rpc).map_err(|e| unreachable(&e))?;
+        let reply = self.client.append(timed(request, &option)).await;
+        append_reply_from(reply.map_err(|e| unreachable(&e))?.into_inner())
+            .map_err(|e| unreachable(&e))
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.rules.may_campaign().map_err(|r| self.refused(r))?;
+        let reply = self.client.vote(timed(vote_request_to(&rpc), &option)).await;
+        self.vote_reply(reply.map_err(|e| unreachable(&e))?.into_inner())
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.rules.may_campaign().map_err(|r| self.refused(r))?;
+        let reply = self.client.pre_vote(timed(vote_request_to(&rpc), &option)).await;
+        self.vote_reply(reply.map_err(|e| unreachable(&e))?.into_inner())
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: crate::types::RaftVote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let failed = |e: &dyn std::error::Error| {
+            StreamingError::Unreachable(Unreachable::from_string(e.to_string()))
+        };
+        let meta = serde_json::to_vec(&snapshot.meta).map_err(|e| failed(&e))?;
+        let first = v1::SnapshotChunk { vote: Some(vote_to(&vote)), meta, data: vec![] };
+        let rest = snapshot.snapshot.chunks(CHUNK).map(|data| v1::SnapshotChunk {
+            data: data.to_vec(),
+            ..Default::default()
+        });
+        let chunks: Vec<_> = std::iter::once(first).chain(rest).collect();
+        let request = timed(tokio_stream::iter(chunks), &option);
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            reply = self.client.install_snapshot(request) => {
+                let reply = reply.map_err(|e| failed(&e))?.into_inner();
+                let vote = vote_from(reply.vote).map_err(|e| failed(&e))?;
+                Ok(SnapshotResponse::new(vote))
+            }
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let expected = *request.from_leader();
+        let message = v1::TransferLeaderRequest {
+            from_leader: Some(vote_to(&expected)),
+            to: *request.to_node_id(),
+            last_log: request.last_log_id().map(crate::convert::log_id_to),
+        };
+        let reply = self.client.transfer_leader(timed(message, &option)).await;
+        let reply = reply.map_err(|e| unreachable(&e))?.into_inner();
+        if reply.accepted {
+            return Ok(Ok(()));
+        }
+        Ok(Err(TransferLeaderError::VoteChanged { expected, actual: expected }))
+    }
+}

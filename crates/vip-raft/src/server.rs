@@ -1,0 +1,153 @@
+//! The receiving side of Raft's RPCs, with the lease rules around it.
+
+use crate::convert::{
+    append_from, append_reply_to, log_id_from, vote_from, vote_reply_to, vote_request_from, vote_to,
+};
+use crate::network::{LeaseRules, MAX_MESSAGE};
+use crate::types::{Snapshot, VipRaft, core_vote};
+use openraft::async_runtime::WatchReceiver;
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::{Request, Response, Status, Streaming};
+use vip_core::NodeId;
+use vip_proto::v1;
+use vip_proto::v1::raft_server::{Raft, RaftServer};
+
+/// Largest snapshot: far beyond any state that a cluster can have.
+const MAX_SNAPSHOT: usize = 256 << 20;
+
+/// Who sent a request, as its certificate says.
+pub type PeerOf = Arc<dyn Fn(&tonic::Extensions) -> Option<NodeId> + Send + Sync>;
+
+/// Serves Raft to the other members.
+#[derive(Clone)]
+pub struct RaftService {
+    raft: VipRaft,
+    rules: Arc<dyn LeaseRules>,
+    peer_of: PeerOf,
+}
+
+fn bad(error: impl std::fmt::Display) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn internal(error: impl std::fmt::Display) -> Status {
+    Status::internal(error.to_string())
+}
+
+impl RaftService {
+    /// `peer_of` reads the sender from a request's extensions.
+    #[must_use]
+    pub fn new(raft: VipRaft, rules: Arc<dyn LeaseRules>, peer_of: PeerOf) -> RaftServer<Self> {
+        RaftServer::new(Self { raft, rules, peer_of })
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE)
+    }
+
+    /// The certificate must be of the node that the message speaks for.
+    fn authorise(&self, extensions: &tonic::Extensions, claimed: u64) -> Result<(), Status> {
+        match (self.peer_of)(extensions) {
+            Some(NodeId(peer)) if peer == claimed => Ok(()),
+            _ => Err(Status::permission_denied("the certificate is not of the sending node")),
+        }
+    }
+
+    fn bound(&self, refused: &vip_core::Refused, vote: v1::Vote) -> v1::VoteReply {
+        let us = u64::try_from(refused.remaining.as_micros()).unwrap_or(u64::MAX);
+        v1::VoteReply { vote: Some(vote), granted: false, last_log: None, bound_for_us: Some(us) }
+    }
+
+    fn own_vote(&self) -> v1::Vote {
+        vote_to(&self.raft.metrics().borrow_watched().vote)
+    }
+}
+
+#[tonic::async_trait]
+impl Raft for RaftService {
+    async fn append(
+        &self,
+        request: Request<v1::AppendRequest>,
+    ) -> Result<Response<v1::AppendReply>, Status> {
+        let message = append_from(request.get_ref()).map_err(bad)?;
+        self.authorise(request.extensions(), message.vote.leader_id.voted_for)?;
+        self.rules.leader_heard(core_vote(&message.vote));
+        let reply = self.raft.append_entries(message).await.map_err(internal)?;
+        Ok(Response::new(append_reply_to(&reply)))
+    }
+
+    async fn vote(
+        &self,
+        request: Request<v1::VoteRequest>,
+    ) -> Result<Response<v1::VoteReply>, Status> {
+        let mut message = vote_request_from(*request.get_ref()).map_err(bad)?;
+        self.authorise(request.extensions(), message.vote.leader_id.voted_for)?;
+        let ticket = match self.rules.may_vote() {
+            Ok(ticket) => ticket,
+            Err(refused) => {
+                return Ok(Response::new(self.bound(&refused, self.own_vote())));
+            }
+        };
+        // The promise rules alone decide; openraft's own lease is a different
+        // length and knows of no abdication.
+        message.leadership_transfer = true;
+        let reply = self.raft.vote(message).await.map_err(internal)?;
+        if !self.rules.still_may_vote(ticket) {
+            return Err(Status::aborted("a promise rose while the vote was granted"));
+        }
+        Ok(Response::new(vote_reply_to(&reply)))
+    }
+
+    async fn pre_vote(
+        &self,
+        request: Request<v1::VoteRequest>,
+    ) -> Result<Response<v1::VoteReply>, Status> {
+        let message = vote_request_from(*request.get_ref()).map_err(bad)?;
+        self.authorise(request.extensions(), message.vote.leader_id.voted_for)?;
+        if let Err(refused) = self.rules.may_vote() {
+            return Ok(Response::new(self.bound(&refused, self.own_vote())));
+        }
+        let reply = self.raft.pre_vote(message).await.map_err(internal)?;
+        Ok(Response::new(vote_reply_to(&reply)))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<v1::SnapshotChunk>>,
+    ) -> Result<Response<v1::SnapshotReply>, Status> {
+        let (_, extensions, mut chunks) = request.into_parts();
+        let first = chunks.message().await?.ok_or_else(|| bad("an empty snapshot"))?;
+        let vote = vote_from(first.vote).map_err(bad)?;
+        self.authorise(&extensions, vote.leader_id.voted_for)?;
+        let meta = serde_json::from_slice(&first.meta).map_err(bad)?;
+        let mut data = first.data;
+        while let Some(chunk) = chunks.message().await? {
+            data.extend_from_slice(&chunk.data);
+            if data.len() > MAX_SNAPSHOT {
+                return Err(Status::resource_exhausted("the snapshot is too large"));
+            }
+        }
+        let snapshot = Snapshot { meta, snapshot: data };
+        let reply = self.raft.install_full_snapshot(vote, snapshot).await.map_err(internal)?;
+        Ok(Response::new(v1::SnapshotReply { vote: Some(vote_to(&reply.vote)) }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<v1::TransferLeaderRequest>,
+    ) -> Result<Response<v1::TransferLeaderReply>, Status> {
+        let message = request.get_ref();
+        let vote = vote_from(message.from_leader).map_err(bad)?;
+        self.authorise(request.extensions(), vote.leader_id.voted_for)?;
+        // Sent only by a leader that closed its lease before.
+        self.rules.abdicated(core_vote(&vote));
+        let last_log = message.last_log.map(log_id_from);
+        let transfer =
+            openraft::raft::TransferLeaderRequest::new(vote, message.to, last_log);
+        let reply = self.raft.handle_transfer_leader(transfer).await.map_err(internal)?;
+        let why = reply.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        Ok(Response::new(v1::TransferLeaderReply { accepted: reply.is_ok(), why }))
+    }
+}
+
+/// How long an RPC may take that a person waits for.
+pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
