@@ -1,1 +1,62 @@
-fn main() {}
+//! vipctl: tells vipd what to do, and what it did.
+
+mod cli;
+mod connect;
+mod contexts;
+mod output;
+mod run;
+
+use clap::Parser;
+use std::process::ExitCode;
+use tonic::Code;
+
+/// Why a command failed, by exit code.
+#[derive(Debug)]
+enum Failure {
+    /// 1: refused or failed.
+    Failed(String),
+    /// 2: usage.
+    Usage(String),
+    /// 3: no quorum.
+    NoQuorum(String),
+    /// 4: the daemon cannot be reached.
+    Unreachable(String),
+}
+
+impl From<tonic::Status> for Failure {
+    fn from(status: tonic::Status) -> Self {
+        let text = status.message().to_owned();
+        match status.code() {
+            Code::Unavailable if text.starts_with("no quorum") => Self::NoQuorum(text),
+            Code::InvalidArgument => Self::Usage(text),
+            // No answer at all, rather than one that says unavailable.
+            Code::Unavailable | Code::Unknown if std::error::Error::source(&status).is_some() => {
+                Self::Unreachable(text)
+            }
+            Code::Cancelled | Code::DeadlineExceeded if text == "Timeout expired" => {
+                Self::Failed("no answer within --timeout; the command may still take effect".into())
+            }
+            _ => Self::Failed(text),
+        }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(format!("{error:#}"))
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let (code, text) = match run::run(cli).await {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Failed(text)) => (1, text),
+        Err(Failure::Usage(text)) => (2, text),
+        Err(Failure::NoQuorum(text)) => (3, text),
+        Err(Failure::Unreachable(text)) => (4, text),
+    };
+    eprintln!("vipctl: {text}");
+    ExitCode::from(code)
+}

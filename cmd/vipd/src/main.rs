@@ -1,1 +1,97 @@
-fn main() {}
+//! vipd: virtual IPs that stay up where VRRP cannot work or cannot be trusted.
+
+mod agent;
+mod guard;
+mod parent;
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+use vip_agent::{Config, ConfigError};
+
+/// Refused or failed.
+const FAILED: u8 = 1;
+/// Bad usage or configuration: starting again does not help.
+const USAGE: u8 = 2;
+
+#[derive(Parser)]
+#[command(name = "vipd", version, about = "Virtual IPs over Raft: agent and guard")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run this node: the agent, and a guard if none is there.
+    Run(Options),
+    /// Run the guard alone: it holds the privileges and the addresses.
+    Guard(Options),
+    /// Remove the addresses that an earlier run left, and nothing else.
+    Purge(Options),
+    /// The agent without a parent.
+    #[command(hide = true)]
+    Agent(Options),
+}
+
+#[derive(Args, Clone)]
+struct Options {
+    /// Configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set one key, as in `--set node.name=n1`; wins over the file.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+}
+
+impl Options {
+    fn load(&self) -> Result<Config, ConfigError> {
+        let default = PathBuf::from("/etc/vipd/vipd.toml");
+        let path = self.config.as_ref().unwrap_or(&default);
+        Config::load(path, self.config.is_some(), &self.settings)
+    }
+
+    /// The same options for a child.
+    fn arguments(&self) -> Vec<String> {
+        let config = self.config.iter().flat_map(|c| ["--config".into(), c.display().to_string()]);
+        let settings = self.settings.iter().flat_map(|s| ["--set".into(), s.clone()]);
+        config.chain(settings).collect()
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    parent::end_with_parent();
+    let filter = EnvFilter::try_from_env("VIPD_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,openraft=warn,h2=warn,tonic=warn,sled=warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    let (options, run): (_, fn(&Options, Config) -> anyhow::Result<()>) = match &cli.command {
+        Command::Run(options) => (options, parent::run),
+        Command::Guard(options) => (options, guard::run),
+        Command::Purge(options) => (options, guard::purge),
+        Command::Agent(options) => (options, agent::run),
+    };
+    let config = match options.load() {
+        Ok(config) => config,
+        Err(e) => {
+            eprintln!("vipd: {:#}", anyhow::Error::from(e));
+            return ExitCode::from(USAGE);
+        }
+    };
+    match run(options, config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) if e.is::<ConfigError>() => {
+            eprintln!("vipd: {e:#}");
+            ExitCode::from(USAGE)
+        }
+        Err(e) => {
+            eprintln!("vipd: {e:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}

@@ -1,1 +1,21 @@
+//! The agent: what joins consensus, leases, the guard and the operator.
+//!
+//! ```text
+//!  admin socket ─> admin::Service ─┐
+//!  peers ─> cluster, raft ─────────┼─> Raft log ─> State ─┬─> leader: placement, settling
+//!                                  │                      └─> lease thread: claims
+//!  peers ─> lease service ─────────┴─> lease thread <─> guard
+//! ```
 
+mod admin;
+mod cluster_service;
+mod config;
+mod errors;
+mod formation;
+mod leader;
+mod lease;
+mod member;
+mod serve;
+
+pub use config::{AdminSection, Config, ConfigError, GuardSection, HttpSection, NodeSection};
+pub use serve::{AgentError, run};

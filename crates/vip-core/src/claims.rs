@@ -317,21 +317,24 @@ impl Claims {
         }
     }
 
-    /// What to ask of the leader, now and at each heartbeat.
+    /// What to renew at each heartbeat.
     #[must_use]
-    pub fn requests(&self) -> Vec<Grantee> {
-        let Some(incarnation) = self.session else { return vec![] };
-        let asks = |stage: Stage| matches!(stage, Stage::Asking | Stage::Open | Stage::Doomed);
-        let grantee = |(vip, claim): (&VipUid, &Claim)| {
-            asks(claim.stage).then_some(Grantee { vip: *vip, epoch: claim.epoch, incarnation })
-        };
-        self.claims.iter().filter_map(grantee).collect()
+    pub fn renewals(&self) -> Vec<Grantee> {
+        self.in_stage(|stage| stage == Stage::Open)
     }
 
-    /// Whether some claim waits for its first grant.
+    /// What waits for a first grant, or one after an expiry.
     #[must_use]
-    pub fn is_waiting(&self) -> bool {
-        self.claims.values().any(|c| matches!(c.stage, Stage::Asking | Stage::Doomed))
+    pub fn waiting(&self) -> Vec<Grantee> {
+        self.in_stage(|stage| matches!(stage, Stage::Asking | Stage::Doomed))
+    }
+
+    fn in_stage(&self, is_in: impl Fn(Stage) -> bool) -> Vec<Grantee> {
+        let Some(incarnation) = self.session else { return vec![] };
+        let grantee = |(vip, claim): (&VipUid, &Claim)| {
+            is_in(claim.stage).then_some(Grantee { vip: *vip, epoch: claim.epoch, incarnation })
+        };
+        self.claims.iter().filter_map(grantee).collect()
     }
 
     /// What to report to the leader until the log knows it.
@@ -445,10 +448,10 @@ mod tests {
     fn nothing_is_asked_before_the_guard_is_ready() {
         let mut claims = claims();
         sync(&mut claims, &state());
-        assert_eq!(claims.requests(), []);
+        assert_eq!(claims.waiting(), []);
         let prepared = GuardNotice::Prepared { vip: WEB, epoch: Epoch(1) };
         notice(&mut claims, prepared);
-        assert_eq!(claims.requests(), [grantee(1, 7)]);
+        assert_eq!(claims.waiting(), [grantee(1, 7)]);
     }
 
     #[test]
@@ -458,7 +461,7 @@ mod tests {
         let mut claims = open(&state);
         move_to(&mut state, 2);
         assert_eq!(sync(&mut claims, &state), [release(1)]);
-        assert_eq!(claims.requests(), []);
+        assert_eq!(claims.renewals(), []);
         let released = GuardNotice::Released { vip: WEB, epoch: Epoch(1) };
         assert_eq!(notice(&mut claims, released), [ClaimAction::ReportNow]);
         sync(&mut claims, &state);
@@ -475,7 +478,7 @@ mod tests {
         let mut claims = claims();
         assert_eq!(sync(&mut claims, &state), [ClaimAction::ReportNow]);
         assert_eq!(claims.releases(), [grantee(1, 5)]);
-        assert_eq!(claims.requests(), []);
+        assert_eq!(claims.waiting(), []);
     }
 
     #[test]
@@ -484,7 +487,7 @@ mod tests {
         sync(&mut claims, &state());
         let (vip, epoch, why) = (WEB, Epoch(1), GuardRefusal::Ended(Epoch(1)));
         notice(&mut claims, GuardNotice::Refused { vip, epoch, why });
-        assert_eq!(claims.requests(), [grantee(1, 7)]);
+        assert_eq!(claims.waiting(), [grantee(1, 7)]);
         let granted = ClaimEvent::Granted(grantee(1, 7), START);
         assert_eq!(claims.step(START, granted), [ClaimAction::ReportNow]);
         assert_eq!(claims.releases(), [grantee(1, 7)]);

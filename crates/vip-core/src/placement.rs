@@ -10,6 +10,8 @@ pub struct NodeView {
     pub alive: bool,
     /// Its guard is there and can hold VIPs.
     pub able: bool,
+    /// It is about to stop, and hands over first.
+    pub stopping: bool,
     /// VIPs that its guard cannot claim.
     pub unable: BTreeSet<VipUid>,
 }
@@ -37,7 +39,7 @@ impl Place<'_> {
     fn well(&self, id: NodeId, vip: &Vip) -> bool {
         let member = self.state.nodes.get(&id).is_some_and(Node::may_hold);
         let view = self.views.get(&id);
-        member && view.is_some_and(|v| v.alive && v.able && !v.unable.contains(&vip.uid))
+        member && view.is_some_and(|v| v.alive && v.able && !v.stopping && !v.unable.contains(&vip.uid))
     }
 
     fn due(&self, vip: &Vip, ended: Epoch) -> Option<Assignment> {
@@ -83,7 +85,9 @@ impl Place<'_> {
             Some(node) if node.state != NodeState::Active => return Cause::Drain,
             Some(_) => {}
         }
-        if !self.views.get(&holder).is_some_and(|v| v.alive) {
+        if self.views.get(&holder).is_some_and(|v| v.alive && v.stopping) {
+            Cause::Drain
+        } else if !self.views.get(&holder).is_some_and(|v| v.alive) {
             Cause::HolderLost
         } else if over || !self.well(holder, vip) {
             Cause::HolderReleased

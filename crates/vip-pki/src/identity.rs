@@ -121,8 +121,9 @@ fn pem(label: &str, der: &[u8]) -> String {
 }
 
 /// Certificates as PEM, one after the other.
-pub(crate) fn chain_pem(chain: &[CertificateDer<'_>]) -> String {
-    chain.iter().map(|c| pem("CERTIFICATE", c)).collect()
+#[must_use]
+pub fn chain_pem(chain: &[impl AsRef<[u8]>]) -> String {
+    chain.iter().map(|c| pem("CERTIFICATE", c.as_ref())).collect()
 }
 
 impl PkiDir {

@@ -20,7 +20,8 @@ pub use connect::{
     pinned_channel,
 };
 pub use files::write_secret;
-pub use identity::{IdentityError, NodeIdentity, NodeKey, PkiDir};
+pub use identity::{IdentityError, NodeIdentity, NodeKey, PkiDir, chain_pem};
 pub use names::{AdminRole, Identity, node_server_name, user_server_name};
 pub use roster::{Denied, Roster, SharedRoster};
+pub use rustls::{ClientConfig, Error as TlsError, ServerConfig};
 pub use verify::{client_config, pinned_config, server_config, user_config};

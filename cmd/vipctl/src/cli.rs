@@ -1,0 +1,188 @@
+//! The command line. Scripts rely on it.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Parser)]
+#[command(name = "vipctl", version, about = "Virtual IPs over Raft: control")]
+pub(crate) struct Cli {
+    /// The daemon's admin socket.
+    #[arg(long, global = true, default_value = "/run/vipd/admin.sock", value_name = "PATH")]
+    pub(crate) socket: PathBuf,
+    /// Use a remote cluster that `vipctl login` made a context for.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// Output.
+    #[arg(short, long, global = true, default_value = "table")]
+    pub(crate) output: Format,
+    /// How long a command may take.
+    #[arg(long, global = true, default_value = "30s", value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Duration,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Json,
+    Yaml,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Make a cluster of this node; prints the command that others join with.
+    Init {
+        /// Name of the cluster.
+        #[arg(long, default_value = "")]
+        name: String,
+    },
+    /// Join tokens.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Make this node a member of a cluster.
+    Join {
+        /// Addresses of members.
+        #[arg(value_delimiter = ',', required = true)]
+        addresses: Vec<String>,
+        /// File with the token, "-" for standard input; or VIPD_JOIN_TOKEN in
+        /// the environment. Never on the command line.
+        #[arg(long, value_name = "FILE")]
+        token_file: Option<PathBuf>,
+    },
+    /// Take this node out of its cluster; hands over what it holds first.
+    Leave {
+        /// Without the cluster's consent: no quorum, or removed already.
+        #[arg(long)]
+        force: bool,
+    },
+    /// The cluster at a glance.
+    Status {
+        /// Again and again.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Members.
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Virtual IPs.
+    #[command(subcommand)]
+    Vip(VipCommand),
+    /// What happened.
+    Events {
+        /// Go on as things happen.
+        #[arg(long)]
+        follow: bool,
+    },
+    /// Issue a certificate for remote use and keep it as a context.
+    Login {
+        /// Who.
+        #[arg(long, default_value = "root")]
+        user: String,
+        /// viewer, operator or admin.
+        #[arg(long, default_value = "viewer")]
+        role: String,
+        /// Name of the context; default: the cluster's name.
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Check this host.
+    Doctor,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Open a token.
+    Create {
+        /// voter, learner or witness.
+        #[arg(long, default_value = "voter")]
+        role: String,
+        /// How long it is good for, at most 24h.
+        #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+        ttl: Duration,
+        /// How many nodes it admits.
+        #[arg(long, default_value_t = 1)]
+        uses: u32,
+        /// Print the token alone.
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// List tokens, without their secrets.
+    List,
+    /// Close a token.
+    Revoke {
+        /// Its id.
+        id: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum NodeCommand {
+    /// All members.
+    List,
+    /// One member.
+    Show {
+        /// Its name.
+        name: String,
+    },
+    /// Keep VIPs off a node.
+    Drain {
+        /// Its name.
+        name: String,
+    },
+    /// Let them back.
+    Undrain {
+        /// Its name.
+        name: String,
+    },
+    /// End a membership for good.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct VipAdd {
+    /// Its name.
+    pub(crate) name: String,
+    /// Address with prefix length; several move together.
+    #[arg(long = "address", required = true, value_name = "CIDR")]
+    pub(crate) addresses: Vec<String>,
+    /// Cluster-wide interface name; default: the one with a route.
+    #[arg(long, default_value = "")]
+    pub(crate) interface: String,
+    /// leader or sticky.
+    #[arg(long, default_value = "leader")]
+    pub(crate) placement: String,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum VipCommand {
+    /// Add a VIP.
+    Add(VipAdd),
+    /// All VIPs.
+    List,
+    /// One VIP.
+    Show {
+        /// Its name.
+        name: String,
+    },
+    /// Move a VIP to a node and pin it there, or let placement decide again.
+    Move {
+        /// Its name.
+        name: String,
+        /// The node.
+        #[arg(long, required_unless_present = "auto", conflicts_with = "auto")]
+        to: Option<String>,
+        /// Let placement decide.
+        #[arg(long)]
+        auto: bool,
+    },
+    /// Remove a VIP.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+}

@@ -1,0 +1,271 @@
+//! Tables for people; JSON and YAML, with one schema per command, for scripts.
+
+use crate::Failure;
+use crate::cli::Format;
+use comfy_table::{Table, presets};
+use serde::Serialize;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use vip_proto::v1;
+
+/// `vipctl status`.
+#[derive(Serialize)]
+pub(crate) struct Status {
+    pub(crate) cluster: String,
+    pub(crate) term: u64,
+    pub(crate) leader: Option<String>,
+    pub(crate) quorum: bool,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) vips: Vec<Vip>,
+    /// The node that answered.
+    pub(crate) node: String,
+    pub(crate) profile: String,
+    pub(crate) gate: String,
+    pub(crate) warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) role: String,
+    pub(crate) state: String,
+    pub(crate) id: u64,
+    pub(crate) address: String,
+    pub(crate) leader: bool,
+    pub(crate) vips: Vec<String>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Vip {
+    pub(crate) name: String,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) holder: Option<String>,
+    pub(crate) epoch: u64,
+    pub(crate) since_ms: u64,
+    pub(crate) cause: Option<String>,
+    pub(crate) answers: bool,
+    pub(crate) interface: Option<String>,
+    pub(crate) placement: String,
+    pub(crate) pinned: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Token {
+    pub(crate) id: String,
+    pub(crate) role: String,
+    pub(crate) state: String,
+    pub(crate) uses: u32,
+    pub(crate) max_uses: u32,
+    pub(crate) expires_ms: u64,
+    pub(crate) created_by: String,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Event {
+    pub(crate) seq: u64,
+    pub(crate) time_ms: u64,
+    pub(crate) kind: String,
+    pub(crate) actor: String,
+    pub(crate) text: String,
+    pub(crate) vip: Option<String>,
+    pub(crate) node: Option<String>,
+    pub(crate) epoch: Option<u64>,
+    pub(crate) cause: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Check {
+    pub(crate) name: String,
+    pub(crate) result: String,
+    pub(crate) text: String,
+}
+
+fn some(text: String) -> Option<String> {
+    Some(text).filter(|t| !t.is_empty())
+}
+
+impl From<v1::Node> for Node {
+    fn from(n: v1::Node) -> Self {
+        Self {
+            name: n.name,
+            role: n.role,
+            state: n.state,
+            id: n.id,
+            address: n.address,
+            leader: n.leader,
+            vips: n.vips,
+        }
+    }
+}
+
+impl From<v1::Vip> for Vip {
+    fn from(v: v1::Vip) -> Self {
+        Self {
+            name: v.name,
+            addresses: v.addresses,
+            holder: some(v.holder),
+            epoch: v.epoch,
+            since_ms: v.since_ms,
+            cause: some(v.cause),
+            answers: v.answers,
+            interface: some(v.interface),
+            placement: v.placement,
+            pinned: some(v.pinned),
+        }
+    }
+}
+
+impl From<v1::StatusReply> for Status {
+    fn from(s: v1::StatusReply) -> Self {
+        Self {
+            cluster: s.cluster,
+            term: s.term,
+            leader: some(s.leader),
+            quorum: s.quorum,
+            nodes: s.nodes.into_iter().map(Into::into).collect(),
+            vips: s.vips.into_iter().map(Into::into).collect(),
+            node: s.node,
+            profile: s.profile,
+            gate: s.gate,
+            warnings: s.warnings,
+        }
+    }
+}
+
+impl From<v1::Token> for Token {
+    fn from(t: v1::Token) -> Self {
+        Self {
+            id: t.id,
+            role: t.role,
+            state: t.state,
+            uses: t.uses,
+            max_uses: t.max_uses,
+            expires_ms: t.expires_ms,
+            created_by: t.created_by,
+        }
+    }
+}
+
+impl From<v1::Event> for Event {
+    fn from(e: v1::Event) -> Self {
+        Self {
+            seq: e.seq,
+            time_ms: e.time_ms,
+            kind: e.kind,
+            actor: e.actor,
+            text: e.text,
+            vip: some(e.vip),
+            node: some(e.node),
+            epoch: Some(e.epoch).filter(|e| *e > 0),
+            cause: some(e.cause),
+        }
+    }
+}
+
+/// Prints a value as asked for; `table` makes the people's form.
+pub(crate) fn print<T: Serialize>(
+    format: Format,
+    value: &T,
+    table: impl FnOnce(&T) -> String,
+) -> Result<(), Failure> {
+    let text = match format {
+        Format::Table => table(value),
+        Format::Json => {
+            serde_json::to_string_pretty(value).map_err(|e| Failure::Failed(e.to_string()))?
+        }
+        Format::Yaml => {
+            serde_norway::to_string(value).map_err(|e| Failure::Failed(e.to_string()))?
+        }
+    };
+    println!("{}", text.trim_end());
+    Ok(())
+}
+
+fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(header.to_vec());
+    for row in rows {
+        table.add_row(row);
+    }
+    let lines: Vec<_> = table.to_string().lines().map(|l| l.trim_end().to_owned()).collect();
+    lines.join("\n")
+}
+
+fn or_dash(text: &Option<String>) -> String {
+    text.clone().unwrap_or_else(|| "-".into())
+}
+
+/// A moment, ms since 1970, in UTC.
+pub(crate) fn moment(ms: u64) -> String {
+    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(ms)).to_string()
+}
+
+fn ago(ms: u64) -> String {
+    let then = UNIX_EPOCH + Duration::from_millis(ms);
+    let seconds = SystemTime::now().duration_since(then).unwrap_or_default().as_secs();
+    if ms == 0 { "-".into() } else { humantime::format_duration(Duration::from_secs(seconds)).to_string() }
+}
+
+pub(crate) fn nodes(nodes: &[Node]) -> String {
+    let row = |n: &Node| {
+        let role = if n.leader { format!("{} (leader)", n.role) } else { n.role.clone() };
+        let vips = if n.vips.is_empty() { "-".into() } else { n.vips.join(",") };
+        vec![n.name.clone(), role, n.state.clone(), n.address.clone(), vips]
+    };
+    table(&["NODE", "ROLE", "STATE", "ADDRESS", "VIPS"], nodes.iter().map(row))
+}
+
+pub(crate) fn vips(vips: &[Vip]) -> String {
+    let row = |v: &Vip| {
+        let holder = match (&v.holder, v.answers) {
+            (Some(holder), true) => holder.clone(),
+            (Some(holder), false) => format!("{holder} (not yet)"),
+            (None, _) => "-".into(),
+        };
+        let placement = match &v.pinned {
+            Some(node) => format!("{} (pinned to {node})", v.placement),
+            None => v.placement.clone(),
+        };
+        let (epoch, cause) = (v.epoch.to_string(), or_dash(&v.cause));
+        vec![v.name.clone(), v.addresses.join(" "), holder, epoch, ago(v.since_ms), cause, placement]
+    };
+    let header = ["VIP", "ADDRESSES", "HOLDER", "EPOCH", "SINCE", "CAUSE", "PLACEMENT"];
+    table(&header, vips.iter().map(row))
+}
+
+pub(crate) fn status(status: &Status) -> String {
+    let leader = or_dash(&status.leader);
+    let quorum = if status.quorum { "yes" } else { "NO" };
+    let mut text = format!(
+        "cluster {}  leader {leader}  term {}  quorum {quorum}  profile {}  (seen by {})\n\n{}",
+        status.cluster,
+        status.term,
+        status.profile,
+        status.node,
+        nodes(&status.nodes)
+    );
+    if !status.vips.is_empty() {
+        text += &format!("\n\n{}", vips(&status.vips));
+    }
+    for warning in &status.warnings {
+        text += &format!("\n\nwarning: {warning}");
+    }
+    text
+}
+
+pub(crate) fn tokens(tokens: &[Token]) -> String {
+    let row = |t: &Token| {
+        let uses = format!("{}/{}", t.uses, t.max_uses);
+        vec![t.id.clone(), t.role.clone(), t.state.clone(), uses, moment(t.expires_ms), t.created_by.clone()]
+    };
+    table(&["TOKEN", "ROLE", "STATE", "USES", "EXPIRES", "CREATED BY"], tokens.iter().map(row))
+}
+
+pub(crate) fn event(event: &Event) -> String {
+    format!("{}  {}  [{}]", moment(event.time_ms), event.text, event.actor)
+}
+
+pub(crate) fn checks(checks: &[Check]) -> String {
+    let row = |c: &Check| vec![c.result.to_uppercase(), c.name.clone(), c.text.clone()];
+    table(&["RESULT", "CHECK", ""], checks.iter().map(row))
+}

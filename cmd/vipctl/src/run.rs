@@ -1,0 +1,318 @@
+//! Each command as its call.
+
+use crate::Failure;
+use crate::cli::{Cli, Command, Format, NodeCommand, TokenCommand, VipCommand};
+use crate::contexts::Context;
+use crate::output::{self, Check, Event, Node, Status, Token, Vip, print};
+use crate::{connect, contexts};
+use serde_json::json;
+use std::io::Read;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio_stream::StreamExt;
+use tonic::Request;
+use tonic::transport::Channel;
+use vip_pki::NodeKey;
+use vip_proto::v1;
+use vip_proto::v1::admin_client::AdminClient;
+
+/// Environment variable with a join token.
+const TOKEN_VARIABLE: &str = "VIPD_JOIN_TOKEN";
+/// `status --watch`.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Nobody waits longer than this for a token on standard input.
+const MAX_TOKEN: u64 = 4096;
+
+struct Ctl {
+    client: AdminClient<Channel>,
+    format: Format,
+    timeout: Duration,
+}
+
+pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
+    let channel = match &cli.context {
+        Some(name) => connect::remote(&Context::load(name)?).await?,
+        None => connect::local(&cli.socket).await?,
+    };
+    let client = AdminClient::new(channel);
+    let mut ctl = Ctl { client, format: cli.output, timeout: cli.timeout };
+    match cli.command {
+        Command::Init { name } => ctl.init(name).await,
+        Command::Token(command) => ctl.token(command).await,
+        Command::Join { addresses, token_file } => ctl.join(addresses, token_file).await,
+        Command::Leave { force } => {
+            let request = ctl.request(v1::LeaveRequest { force });
+            ctl.client.leave(request).await?;
+            ctl.done(json!({ "left": true }), "this node is in no cluster any more")
+        }
+        Command::Status { watch } => ctl.status(watch).await,
+        Command::Node(command) => ctl.node(command).await,
+        Command::Vip(command) => ctl.vip(command).await,
+        Command::Events { follow } => ctl.events(follow).await,
+        Command::Login { user, role, name } => ctl.login(user, role, name).await,
+        Command::Doctor => ctl.doctor().await,
+    }
+}
+
+fn token(file: Option<PathBuf>) -> Result<String, Failure> {
+    let text = match file {
+        Some(path) if path.as_os_str() == "-" => {
+            let mut text = String::new();
+            let read = std::io::stdin().take(MAX_TOKEN).read_to_string(&mut text);
+            read.map_err(|e| Failure::Usage(format!("standard input: {e}")))?;
+            text
+        }
+        Some(path) => std::fs::read_to_string(&path)
+            .map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))?,
+        None => std::env::var(TOKEN_VARIABLE).map_err(|_| {
+            Failure::Usage(format!("no token: give --token-file FILE (or -), or set {TOKEN_VARIABLE}"))
+        })?,
+    };
+    Ok(text.trim().to_owned())
+}
+
+impl Ctl {
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(self.timeout);
+        request
+    }
+
+    fn done(&self, value: serde_json::Value, text: &str) -> Result<(), Failure> {
+        print(self.format, &value, |_| text.to_owned())
+    }
+
+    async fn init(&mut self, name: String) -> Result<(), Failure> {
+        let request = self.request(v1::InitRequest { name });
+        let made = self.client.init(request).await?.into_inner();
+        let value = json!({
+            "cluster": made.cluster, "node": made.node, "token": made.token,
+            "join_command": made.join_command, "recovery_file": made.recovery_file,
+        });
+        self.done(
+            value,
+            &format!(
+                "cluster {} made; {} leads it.\n\nOn another machine, within the hour:\n\n  \
+                 {} <<< {}\n\nThe key of the root CA is in {}. It is needed only to replace the \
+                 issuing CA:\nmove it to a safe place, off this machine.",
+                made.cluster, made.node, made.join_command, made.token, made.recovery_file
+            ),
+        )
+    }
+
+    async fn token(&mut self, command: TokenCommand) -> Result<(), Failure> {
+        match command {
+            TokenCommand::Create { role, ttl, uses, quiet } => {
+                let request =
+                    self.request(v1::CreateTokenRequest { role, ttl_s: ttl.as_secs(), uses });
+                let made = self.client.create_token(request).await?.into_inner();
+                if quiet {
+                    println!("{}", made.token);
+                    return Ok(());
+                }
+                let value = json!({
+                    "id": made.id, "token": made.token, "expires_ms": made.expires_ms,
+                    "join_command": made.join_command,
+                });
+                self.done(
+                    value,
+                    &format!(
+                        "token {} is good until {}:\n\n  {} <<< {}",
+                        made.id,
+                        output::moment(made.expires_ms),
+                        made.join_command,
+                        made.token
+                    ),
+                )
+            }
+            TokenCommand::List => {
+                let request = self.request(v1::ListTokensRequest {});
+                let reply = self.client.list_tokens(request).await?.into_inner();
+                let tokens: Vec<Token> = reply.tokens.into_iter().map(Into::into).collect();
+                print(self.format, &tokens, |t| output::tokens(t))
+            }
+            TokenCommand::Revoke { id } => {
+                let request = self.request(v1::RevokeTokenRequest { id: id.clone() });
+                self.client.revoke_token(request).await?;
+                self.done(json!({ "revoked": id }), &format!("token {id} is revoked"))
+            }
+        }
+    }
+
+    async fn join(&mut self, addresses: Vec<String>, file: Option<PathBuf>) -> Result<(), Failure> {
+        let token = token(file)?;
+        let request = self.request(v1::JoinClusterRequest { addresses, token });
+        let joined = self.client.join(request).await?.into_inner();
+        let value = json!({ "cluster": joined.cluster, "node": joined.node, "role": joined.role });
+        let text =
+            format!("{} is a {} of cluster {}", joined.node, joined.role, joined.cluster);
+        self.done(value, &text)
+    }
+
+    async fn status(&mut self, watch: bool) -> Result<(), Failure> {
+        loop {
+            let request = self.request(v1::StatusRequest {});
+            let status: Status = self.client.status(request).await?.into_inner().into();
+            if watch && self.format == Format::Table {
+                // Clear the screen, as watch(1) does.
+                print!("\x1b[2J\x1b[H");
+            }
+            print(self.format, &status, output::status)?;
+            if !watch {
+                return Ok(());
+            }
+            tokio::time::sleep(WATCH_INTERVAL).await;
+        }
+    }
+
+    async fn nodes(&mut self) -> Result<Vec<Node>, Failure> {
+        let request = self.request(v1::ListNodesRequest {});
+        let reply = self.client.list_nodes(request).await?.into_inner();
+        Ok(reply.nodes.into_iter().map(Into::into).collect())
+    }
+
+    async fn node(&mut self, command: NodeCommand) -> Result<(), Failure> {
+        match command {
+            NodeCommand::List => {
+                let nodes = self.nodes().await?;
+                print(self.format, &nodes, |n| output::nodes(n))
+            }
+            NodeCommand::Show { name } => {
+                let nodes = self.nodes().await?;
+                let unknown = || Failure::Failed(format!("there is no node {name}"));
+                let node = nodes.into_iter().find(|n| n.name == name).ok_or_else(unknown)?;
+                print(self.format, &node, |n| output::nodes(std::slice::from_ref(n)))
+            }
+            NodeCommand::Drain { name } => self.drain(name, true).await,
+            NodeCommand::Undrain { name } => self.drain(name, false).await,
+            NodeCommand::Remove { name } => {
+                loop {
+                    let request = self.request(v1::RemoveNodeRequest { name: name.clone() });
+                    match self.client.remove_node(request).await {
+                        Ok(_) => break,
+                        // The leader itself is removed: it handed over first.
+                        Err(status) if status.code() == tonic::Code::Aborted => {}
+                        Err(status) => return Err(status.into()),
+                    }
+                }
+                self.done(json!({ "removed": name }), &format!("{name} is no member any more"))
+            }
+        }
+    }
+
+    async fn drain(&mut self, name: String, drain: bool) -> Result<(), Failure> {
+        let request = self.request(v1::DrainNodeRequest { name: name.clone(), drain });
+        self.client.drain_node(request).await?;
+        let text = if drain { format!("{name} holds nothing now") } else { format!("{name} may hold VIPs again") };
+        self.done(json!({ "node": name, "drained": drain }), &text)
+    }
+
+    async fn vip(&mut self, command: VipCommand) -> Result<(), Failure> {
+        let vip = match command {
+            VipCommand::Add(add) => {
+                let spec = v1::VipSpec {
+                    name: add.name,
+                    addresses: add.addresses,
+                    interface: add.interface,
+                    placement: add.placement,
+                };
+                let request = self.request(v1::AddVipRequest { spec: Some(spec) });
+                self.client.add_vip(request).await?.into_inner().vip
+            }
+            VipCommand::Move { name, to, auto: _ } => {
+                let to = to.unwrap_or_default();
+                let request = self.request(v1::MoveVipRequest { name, to });
+                self.client.move_vip(request).await?.into_inner().vip
+            }
+            VipCommand::List => {
+                let vips = self.vips().await?;
+                return print(self.format, &vips, |v| output::vips(v));
+            }
+            VipCommand::Show { name } => {
+                let unknown = || Failure::Failed(format!("there is no VIP {name}"));
+                let vips = self.vips().await?;
+                let vip = vips.into_iter().find(|v| v.name == name).ok_or_else(unknown)?;
+                return print(self.format, &vip, |v| output::vips(std::slice::from_ref(v)));
+            }
+            VipCommand::Remove { name } => {
+                let request = self.request(v1::RemoveVipRequest { name: name.clone() });
+                self.client.remove_vip(request).await?;
+                return self.done(json!({ "removed": name }), &format!("VIP {name} is gone"));
+            }
+        };
+        let vip: Vip = vip.unwrap_or_default().into();
+        print(self.format, &vip, |vip| {
+            let holder = vip.holder.clone().unwrap_or_default();
+            format!("VIP {} answers on {holder} at epoch {}", vip.name, vip.epoch)
+        })
+    }
+
+    async fn vips(&mut self) -> Result<Vec<Vip>, Failure> {
+        let request = self.request(v1::ListVipsRequest {});
+        let reply = self.client.list_vips(request).await?.into_inner();
+        Ok(reply.vips.into_iter().map(Into::into).collect())
+    }
+
+    async fn events(&mut self, follow: bool) -> Result<(), Failure> {
+        // Following has no end, so no timeout.
+        let mut request = Request::new(v1::EventsRequest { follow, after: 0 });
+        if !follow {
+            request.set_timeout(self.timeout);
+        }
+        let mut events = self.client.events(request).await?.into_inner();
+        while let Some(event) = events.next().await {
+            let event: Event = event?.into();
+            match self.format {
+                Format::Table => println!("{}", output::event(&event)),
+                // One object a line, so that a stream can be read.
+                Format::Json | Format::Yaml => {
+                    let line = serde_json::to_string(&event);
+                    println!("{}", line.map_err(|e| Failure::Failed(e.to_string()))?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn login(&mut self, user: String, role: String, name: Option<String>) -> Result<(), Failure> {
+        let failed = |e: &dyn std::error::Error| Failure::Failed(e.to_string());
+        let key = NodeKey::generate().map_err(|e| failed(&e))?;
+        let csr = key.csr().map_err(|e| failed(&e))?;
+        let request = self.request(v1::LoginRequest { user, role, csr });
+        let reply = self.client.login(request).await?.into_inner();
+        let name = match name {
+            Some(name) => name,
+            None => {
+                let request = self.request(v1::StatusRequest {});
+                self.client.status(request).await?.into_inner().cluster
+            }
+        };
+        let context = Context {
+            address: reply.address,
+            server_name: reply.server_name,
+            key: key.pem().to_string(),
+            chain: vip_pki::chain_pem(&reply.chain),
+            expires_ms: reply.expires_ms,
+        };
+        let path = contexts::Context::store(&context, &name)?;
+        let until = output::moment(context.expires_ms);
+        self.done(
+            json!({ "context": name, "file": path, "expires_ms": context.expires_ms }),
+            &format!(
+                "context {name} is good until {until}; use it with `vipctl --context {name}`, \
+                 also after copying {} to another machine",
+                path.display()
+            ),
+        )
+    }
+
+    async fn doctor(&mut self) -> Result<(), Failure> {
+        let request = self.request(v1::DoctorRequest {});
+        let reply = self.client.doctor(request).await?.into_inner();
+        let check = |c: v1::doctor_reply::Check| Check { name: c.name, result: c.result, text: c.text };
+        let checks: Vec<Check> = reply.checks.into_iter().map(check).collect();
+        let bad = checks.iter().any(|c| c.result == "error");
+        print(self.format, &checks, |c| output::checks(c))?;
+        if bad { Err(Failure::Failed("this host has errors".into())) } else { Ok(()) }
+    }
+}

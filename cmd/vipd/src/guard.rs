@@ -1,0 +1,48 @@
+//! The guard process.
+
+use crate::Options;
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+use vip_agent::{Config, ConfigError};
+use vip_guard::{GuardConfig, Prefix};
+
+fn guard_config(config: Config) -> Result<GuardConfig, ConfigError> {
+    let prefix = |text: &String| {
+        text.parse::<Prefix>()
+            .map_err(|e| ConfigError::Value { key: "guard.allow", why: e.to_string() })
+    };
+    Ok(GuardConfig {
+        allow: config.guard.allow.iter().map(prefix).collect::<Result<_, _>>()?,
+        gate_optional: config.guard.gate == "optional",
+        socket: config.guard.socket,
+    })
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+pub(crate) fn run(_: &Options, config: Config) -> anyhow::Result<()> {
+    let config = guard_config(config)?;
+    runtime()?.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        vip_guard::run(config, stop).await.context("the guard stopped")
+    })
+}
+
+pub(crate) fn purge(_: &Options, _: Config) -> anyhow::Result<()> {
+    runtime()?.block_on(async {
+        for ip in vip_guard::purge().await? {
+            println!("removed {ip}");
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,223 @@
+//! Calls about membership: init, join, leave, tokens, drain, remove, login.
+
+use super::service::{AdminService, Call, Route, not_a_member};
+use crate::errors::{from_write, internal, invalid};
+use crate::formation::{create_token, forget_membership, init, join};
+use crate::leader::{abdicate_to, successor};
+use crate::member::{COMMIT_TIMEOUT, Member, wall_clock_ms};
+use std::time::Duration;
+use tonic::{Code, Status};
+use vip_core::{Actor, Name, NodeId, Op, Role, State};
+use vip_pki::{AdminRole, node_server_name};
+use vip_proto::v1;
+
+/// Default and largest life of a token (research: kubeadm's and our cap).
+const TOKEN_TTL_S: u64 = 3600;
+const MAX_TOKEN_TTL_S: u64 = 24 * 3600;
+/// Most nodes that one token may admit.
+const MAX_TOKEN_USES: u32 = 100;
+/// Between two attempts to leave while leadership moves.
+const LEAVE_PAUSE: Duration = Duration::from_millis(50);
+const DEFAULT_CLUSTER_NAME: &str = "vipd";
+
+fn join_command(member: &Member) -> String {
+    let state = member.raft.state();
+    let addresses: Vec<_> = state.nodes.values().map(|n| n.advertise.clone()).collect();
+    format!("vipctl join {} --token-file -", addresses.join(","))
+}
+
+impl AdminService {
+    pub(super) async fn do_init(&self, request: v1::InitRequest) -> Result<v1::InitReply, Status> {
+        let name = match request.name.as_str() {
+            "" => DEFAULT_CLUSTER_NAME,
+            name => name,
+        };
+        let name: Name = name.parse().map_err(invalid)?;
+        let made = init(&self.agent, name.clone()).await?;
+        let actor = Actor(format!("root@{}", self.agent.name));
+        let expires_ms = wall_clock_ms() + TOKEN_TTL_S * 1000;
+        let token = create_token(&made.member, actor, Role::Voter, expires_ms, 1).await?;
+        Ok(v1::InitReply {
+            cluster: name.to_string(),
+            node: self.agent.name.to_string(),
+            join_command: join_command(&made.member),
+            token: token.reveal(),
+            recovery_file: made.recovery_file.display().to_string(),
+        })
+    }
+
+    pub(super) async fn do_join(
+        &self,
+        request: v1::JoinClusterRequest,
+        limit: Duration,
+    ) -> Result<v1::JoinClusterReply, Status> {
+        let (member, role) = join(&self.agent, &request.addresses, &request.token, limit).await?;
+        Ok(v1::JoinClusterReply {
+            cluster: member.meta.cluster_name.to_string(),
+            node: member.meta.name.to_string(),
+            role: role.to_string(),
+        })
+    }
+
+    pub(super) async fn do_leave(
+        &self,
+        call: &Call,
+        force: bool,
+    ) -> Result<v1::LeaveReply, Status> {
+        let _one = self.agent.formation.lock().await;
+        if self.agent.member().is_none() {
+            return Err(not_a_member());
+        }
+        let name = call.member.meta.name.to_string();
+        loop {
+            let result = match call.route().await {
+                Ok(Route::Here) => self.do_remove(call, &name).await.map(|_| ()),
+                Ok(Route::There(mut client)) => {
+                    let request = v1::RemoveNodeRequest { name: name.clone() };
+                    client.remove_node(call.relay(request)).await.map(|_| ())
+                }
+                Err(status) => Err(status),
+            };
+            let out = || {
+                let state = call.member.raft.state();
+                state.tombstones.contains_key(&call.member.meta.node)
+            };
+            match result {
+                Ok(()) => break,
+                Err(_) if force || out() => break,
+                // Leadership moved, or the connection was cut with the removal.
+                Err(status)
+                    if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Aborted)
+                        && !call.time_left().is_zero() =>
+                {
+                    tokio::time::sleep(LEAVE_PAUSE).await;
+                }
+                // The leader removed this node already and does not know it.
+                Err(status) if status.code() == Code::NotFound => break,
+                Err(status) => return Err(status),
+            }
+        }
+        forget_membership(&self.agent).await?;
+        Ok(v1::LeaveReply {})
+    }
+
+    pub(super) async fn do_create_token(
+        &self,
+        call: &Call,
+        request: &v1::CreateTokenRequest,
+    ) -> Result<v1::CreateTokenReply, Status> {
+        let role: Role = match request.role.as_str() {
+            "" => Role::Voter,
+            role => role.parse().map_err(invalid)?,
+        };
+        let ttl_s = if request.ttl_s == 0 { TOKEN_TTL_S } else { request.ttl_s };
+        if ttl_s > MAX_TOKEN_TTL_S {
+            return Err(invalid("a token lives for 24 h at most"));
+        }
+        let uses = request.uses.max(1);
+        if uses > MAX_TOKEN_USES {
+            return Err(invalid(format!("a token admits {MAX_TOKEN_USES} nodes at most")));
+        }
+        let expires_ms = wall_clock_ms() + ttl_s * 1000;
+        let token = create_token(&call.member, call.actor.clone(), role, expires_ms, uses).await?;
+        Ok(v1::CreateTokenReply {
+            id: token.id.to_string(),
+            token: token.reveal(),
+            expires_ms,
+            join_command: join_command(&call.member),
+        })
+    }
+
+    pub(super) async fn do_drain(
+        &self,
+        call: &Call,
+        request: &v1::DrainNodeRequest,
+    ) -> Result<v1::DrainNodeReply, Status> {
+        let node = known_node(&call.member.raft.state(), &request.name)?;
+        call.propose(Op::DrainNode { node, drained: request.drain }).await?;
+        if request.drain {
+            wait_until_relieved(call, node).await?;
+        }
+        Ok(v1::DrainNodeReply {})
+    }
+
+    pub(super) async fn do_remove(
+        &self,
+        call: &Call,
+        name: &str,
+    ) -> Result<v1::RemoveNodeReply, Status> {
+        let member = &call.member;
+        let node = known_node(&member.raft.state(), name)?;
+        call.propose(Op::NodeLeaving { node }).await?;
+        // A node that answers hands over first; for one that does not, the
+        // leases run out.
+        wait_until_relieved(call, node).await?;
+        if node == member.meta.node {
+            let to = successor(member, &member.raft.state()).ok_or_else(|| {
+                Status::failed_precondition(
+                    "no other voter is alive to lead the cluster. Nothing was removed",
+                )
+            })?;
+            abdicate_to(member, to).await;
+            return Err(Status::aborted("leadership was handed over first; asking the new leader"));
+        }
+        let _one = member.membership.lock().await;
+        let mut voters = member.raft.voter_ids();
+        let limit = || call.time_left().max(COMMIT_TIMEOUT);
+        if voters.remove(&node) {
+            // A removed voter does not stay as learner.
+            let change = member.raft.set_voters(voters, false, limit());
+            change.await.map_err(|e| from_write(&e))?;
+        }
+        if member.raft.learner_ids().contains(&node) {
+            let change = member.raft.remove_learner(node, limit());
+            change.await.map_err(|e| from_write(&e))?;
+        }
+        call.propose(Op::RemoveNode { node }).await?;
+        Ok(v1::RemoveNodeReply {})
+    }
+}
+
+fn known_node(state: &State, name: &str) -> Result<NodeId, Status> {
+    let unknown = || vip_core::Refusal::UnknownNode { name: name.to_owned() };
+    let node = state.node_named(name).map(|n| n.id);
+    node.ok_or_else(|| crate::errors::from_refusal(&unknown()))
+}
+
+/// Waits until a node holds nothing, and what it held is certainly silent.
+async fn wait_until_relieved(call: &Call, node: NodeId) -> Result<(), Status> {
+    let member = &call.member;
+    let held = |state: &State| {
+        let still = |vip: &&vip_core::Vip| {
+            let before_ended = member.shared.answers(vip).before_ended;
+            vip.holder == Some(node) || (vip.holder.is_none() && !before_ended)
+        };
+        state.vips.values().filter(still).map(|v| v.spec.name.to_string()).collect::<Vec<_>>()
+    };
+    let look = |state: &State| held(state).is_empty().then_some(());
+    call.wait(look, |state| {
+        format!("it still holds {}, and no other node can take over", held(state).join(", "))
+    })
+    .await
+}
+
+/// Issues a certificate for a person at this node.
+pub(super) fn login(call: &Call, request: v1::LoginRequest) -> Result<v1::LoginReply, Status> {
+    let member = &call.member;
+    let issuer = member.issuer().ok_or_else(|| {
+        Status::failed_precondition("only voters can issue certificates; log in on one")
+    })?;
+    let user: Name = request.user.parse().map_err(invalid)?;
+    let role: AdminRole = request.role.parse().map_err(invalid)?;
+    let signed = issuer.sign_user(&request.csr, &user, role, &member.meta.cluster);
+    let (chain, expires_ms) = signed.map_err(|e| internal("signing", &e))?;
+    tracing::info!(actor = %call.actor.0, %user, %role, "issued a certificate");
+    let root = chain.last().map(|c| c.to_vec()).unwrap_or_default();
+    Ok(v1::LoginReply {
+        chain: chain.iter().map(|c| c.to_vec()).collect(),
+        root,
+        address: member.meta.advertise.clone(),
+        server_name: node_server_name(member.meta.node, &member.meta.cluster),
+        expires_ms: u64::try_from(expires_ms).unwrap_or(0),
+    })
+}

@@ -1,0 +1,384 @@
+//! `vip.v1.Admin`: each call finds out who asks, goes to the leader if only it
+//! can answer, and answers when its effect holds.
+
+use super::access::Caller;
+use crate::errors::{from_refusal, from_write, no_quorum};
+use crate::member::Member;
+use crate::serve::Agent;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use tokio_stream::Stream;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+use vip_core::{Actor, NodeState, Op, Outcome, Role, State};
+use vip_pki::{Identity, PeerInfo};
+use vip_proto::v1;
+use vip_proto::v1::admin_client::AdminClient;
+use vip_proto::v1::admin_server::Admin;
+
+/// Carries the actor from a relaying member to the leader.
+const ACTOR_HEADER: &str = "vipd-actor";
+/// For callers that set no deadline.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The answer has to leave before the caller's own timer fires.
+const ANSWER_MARGIN: Duration = Duration::from_millis(150);
+const POLL: Duration = Duration::from_millis(5);
+
+/// See the module.
+pub(crate) struct AdminService {
+    pub(super) agent: Arc<Agent>,
+}
+
+/// One call.
+pub(super) struct Call {
+    pub(super) member: Arc<Member>,
+    pub(super) actor: Actor,
+    pub(super) deadline: Instant,
+    relayed: bool,
+}
+
+/// Where a call is carried out.
+pub(super) enum Route {
+    Here,
+    There(AdminClient<Channel>),
+}
+
+/// The time that a caller allows (gRPC over HTTP/2, "Timeout").
+fn timeout(metadata: &tonic::metadata::MetadataMap) -> Duration {
+    let parse = || {
+        let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+        let (value, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+        let value: u64 = value.parse().ok()?;
+        Some(match unit {
+            "H" => Duration::from_secs(value.saturating_mul(3600)),
+            "M" => Duration::from_secs(value.saturating_mul(60)),
+            "S" => Duration::from_secs(value),
+            "m" => Duration::from_millis(value),
+            "u" => Duration::from_micros(value),
+            "n" => Duration::from_nanos(value),
+            _ => return None,
+        })
+    };
+    parse().unwrap_or(DEFAULT_TIMEOUT).min(Duration::from_secs(3600))
+}
+
+pub(super) fn not_a_member() -> Status {
+    Status::failed_precondition(
+        "this node is in no cluster. `vipctl init` makes one of it; `vipctl join` joins one",
+    )
+}
+
+impl AdminService {
+    pub(crate) fn new(agent: Arc<Agent>) -> Self {
+        Self { agent }
+    }
+
+    pub(super) fn call<T>(&self, request: &Request<T>) -> Result<Call, Status> {
+        let member = self.agent.member().ok_or_else(not_a_member)?;
+        let caller = request.extensions().get::<Caller>();
+        let caller = caller.ok_or_else(|| Status::permission_denied("unknown caller"))?;
+        let (actor, relayed) = match caller {
+            Caller::LocalRoot => (format!("root@{}", member.meta.name), false),
+            Caller::Peer(Identity::User { name, role }) => {
+                let peer = request.extensions().get::<PeerInfo>().map(|p| p.address.ip());
+                let from = peer.map(|ip| ip.to_string()).unwrap_or_default();
+                (format!("{name} ({role}) from {from}"), false)
+            }
+            Caller::Peer(Identity::Node(node)) => {
+                let state = member.raft.state();
+                let relay = state.nodes.get(node);
+                let relay = relay.ok_or_else(|| Status::permission_denied("not a member"))?;
+                let text = request.metadata().get(ACTOR_HEADER).and_then(|v| v.to_str().ok());
+                (format!("{} via {}", text.unwrap_or("unknown"), relay.name), true)
+            }
+            Caller::Peer(Identity::Anonymous) => {
+                return Err(Status::permission_denied("no certificate"));
+            }
+        };
+        let deadline = Instant::now() + timeout(request.metadata()).saturating_sub(ANSWER_MARGIN);
+        Ok(Call { member, actor: Actor(actor), deadline, relayed })
+    }
+
+    /// As [`Self::call`], for calls that change something: a member that is no
+    /// voter relays none of them.
+    pub(super) fn change<T>(&self, request: &Request<T>) -> Result<Call, Status> {
+        let call = self.call(request)?;
+        if let Some(Caller::Peer(Identity::Node(node))) = request.extensions().get::<Caller>() {
+            let state = call.member.raft.state();
+            let may = state.nodes.get(node).is_some_and(|n| {
+                n.role == Role::Voter && n.state != NodeState::Joining
+            });
+            if !may {
+                return Err(Status::permission_denied(
+                    "learners and witnesses relay no changes; run the command on a voter",
+                ));
+            }
+        }
+        Ok(call)
+    }
+}
+
+impl Call {
+    pub(super) fn time_left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Waits for a leader and says whether that is this node.
+    pub(super) async fn route(&self) -> Result<Route, Status> {
+        let member = &self.member;
+        loop {
+            match member.shared.leader() {
+                Some(leader) if leader == member.meta.node => {
+                    if member.shared.leads_applied() {
+                        return Ok(Route::Here);
+                    }
+                }
+                Some(_) if self.relayed => {
+                    return Err(no_quorum("the leader changed while the command was relayed"));
+                }
+                Some(leader) => {
+                    if let Some(channel) = member.channel(leader) {
+                        return Ok(Route::There(AdminClient::new(channel)));
+                    }
+                }
+                None => {}
+            }
+            if self.time_left().is_zero() {
+                return Err(no_quorum("this node knows of no leader, so nothing can be decided"));
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// The same call, for the leader.
+    pub(super) fn relay<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(self.time_left());
+        if let Ok(actor) = self.actor.0.parse() {
+            request.metadata_mut().insert(ACTOR_HEADER, actor);
+        }
+        request
+    }
+
+    /// Writes to the log as this caller.
+    pub(super) async fn propose(&self, op: Op) -> Result<Outcome, Status> {
+        let write = self.member.propose_as(self.actor.clone(), op, self.time_left());
+        let outcome = write.await.map_err(|e| from_write(&e))?;
+        outcome.accepted().map_err(|refusal| from_refusal(&refusal))
+    }
+
+    /// Waits until `look` finds something in the state; `missing` says what is
+    /// still awaited.
+    pub(super) async fn wait<T>(
+        &self,
+        mut look: impl FnMut(&State) -> Option<T>,
+        missing: impl Fn(&State) -> String,
+    ) -> Result<T, Status> {
+        let mut changes = self.member.shared.changes();
+        loop {
+            let state = self.member.raft.state();
+            if let Some(found) = look(&state) {
+                return Ok(found);
+            }
+            if self.time_left().is_zero() {
+                return Err(Status::deadline_exceeded(format!(
+                    "{}. The command was accepted and goes on",
+                    missing(&state)
+                )));
+            }
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = sleep(POLL) => {}
+            }
+        }
+    }
+}
+
+/// Passes a call on to the leader, or goes on here.
+macro_rules! on_leader {
+    ($call:ident, $message:ident, $method:ident) => {
+        if let Route::There(mut client) = $call.route().await? {
+            return client.$method($call.relay($message)).await;
+        }
+    };
+}
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn init(&self, r: Request<v1::InitRequest>) -> Result<Response<v1::InitReply>, Status> {
+        self.do_init(r.into_inner()).await.map(Response::new)
+    }
+
+    async fn join(
+        &self,
+        request: Request<v1::JoinClusterRequest>,
+    ) -> Result<Response<v1::JoinClusterReply>, Status> {
+        let limit = timeout(request.metadata()).saturating_sub(ANSWER_MARGIN);
+        self.do_join(request.into_inner(), limit).await.map(Response::new)
+    }
+
+    async fn leave(
+        &self,
+        request: Request<v1::LeaveRequest>,
+    ) -> Result<Response<v1::LeaveReply>, Status> {
+        let call = self.call(&request)?;
+        self.do_leave(&call, request.into_inner().force).await.map(Response::new)
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<v1::CreateTokenRequest>,
+    ) -> Result<Response<v1::CreateTokenReply>, Status> {
+        let (call, message) = (self.change(&request)?, request.into_inner());
+        on_leader!(call, message, create_token);
+        self.do_create_token(&call, &message).await.map(Response::new)
+    }
+
+    async fn list_tokens(
+        &self,
+        request: Request<v1::ListTokensRequest>,
+    ) -> Result<Response<v1::ListTokensReply>, Status> {
+        let call = self.call(&request)?;
+        Ok(Response::new(super::views::tokens(&call.member.raft.state())))
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<v1::RevokeTokenRequest>,
+    ) -> Result<Response<v1::RevokeTokenReply>, Status> {
+        let (call, message) = (self.change(&request)?, request.into_inner());
+        on_leader!(call, message, revoke_token);
+        let id = vip_core::TokenId(message.id);
+        call.propose(Op::RevokeToken { id }).await?;
+        Ok(Response::new(v1::RevokeTokenReply {}))
+    }
+
+    async fn status(
+        &self,
+        request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusReply>, Status> {
+        let call = self.call(&request)?;
+        Ok(Response::new(super::views::status(&call.member)))
+    }
+
+    async fn list_nodes(
+        &self,
+        request: Request<v1::ListNodesRequest>,
+    ) -> Result<Response<v1::ListNodesReply>, Status> {
+        let call = self.call(&request)?;
+        let nodes = super::views::nodes(&call.member);
+        Ok(Response::new(v1::ListNodesReply { nodes }))
+    }
+
+    async fn drain_node(
+        &self,
+        request: Request<v1::DrainNodeRequest>,
+    ) -> Result<Response<v1::DrainNodeReply>, Status> {
+        let (call, message) = (self.change(&request)?, request.into_inner());
+        on_leader!(call, message, drain_node);
+        self.do_drain(&call, &message).await.map(Response::new)
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<v1::RemoveNodeRequest>,
+    ) -> Result<Response<v1::RemoveNodeReply>, Status> {
+        let own = match request.extensions().get::<Caller>() {
+            Some(Caller::Peer(Identity::Node(node))) => {
+                let state = self.agent.member().map(|m| m.raft.state());
+                state.and_then(|s| Some(s.nodes.get(node)?.name.to_string()))
+                    == Some(request.get_ref().name.clone())
+            }
+            _ => false,
+        };
+        // Everybody may go.
+        let call = if own { self.call(&request)? } else { self.change(&request)? };
+        let message = request.into_inner();
+        on_leader!(call, message, remove_node);
+        self.do_remove(&call, &message.name).await.map(Response::new)
+    }
+
+    async fn add_vip(
+        &self,
+        request: Request<v1::AddVipRequest>,
+    ) -> Result<Response<v1::AddVipReply>, Status> {
+        let (call, message) = (self.change(&request)?, request.into_inner());
+        on_leader!(call, message, add_vip);
+        self.do_add_vip(&call, message).await.map(Response::new)
+    }
+
+    async fn list_vips(
+        &self,
+        request: Request<v1::ListVipsRequest>,
+    ) -> Result<Response<v1::ListVipsReply>, Status> {
+        let call = self.call(&request)?;
+        let vips = super::views::vips(&call.member);
+        Ok(Response::new(v1::ListVipsReply { vips }))
+    }
+
+    async fn move_vip(
+        &self,
+        request: Request<v1::MoveVipRequest>,
+    ) -> Result<Response<v1::MoveVipReply>, Status> {
+        let (call, message) = (self.change(&request)?, request.into_inner());
+        on_leader!(call, message, move_vip);
+        self.do_move_vip(&call, &message).await.map(Response::new)
+    }
+
+    async fn remove_vip(
+        &self,
+        request: Request<v1::RemoveVipRequest>,
+    ) -> Result<Response<v1::RemoveVipReply>, Status> {
+        let (call, message) = (self.change(&request)?, request.into_inner());
+        on_leader!(call, message, remove_vip);
+        self.do_remove_vip(&call, &message.name).await.map(Response::new)
+    }
+
+    type EventsStream = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
+
+    async fn events(
+        &self,
+        request: Request<v1::EventsRequest>,
+    ) -> Result<Response<Self::EventsStream>, Status> {
+        let call = self.call(&request)?;
+        let message = request.into_inner();
+        Ok(Response::new(super::views::events(&call.member, message.after, message.follow)))
+    }
+
+    async fn login(
+        &self,
+        request: Request<v1::LoginRequest>,
+    ) -> Result<Response<v1::LoginReply>, Status> {
+        let call = self.call(&request)?;
+        super::membership::login(&call, request.into_inner()).map(Response::new)
+    }
+
+    async fn doctor(
+        &self,
+        _request: Request<v1::DoctorRequest>,
+    ) -> Result<Response<v1::DoctorReply>, Status> {
+        Ok(Response::new(super::views::doctor(&self.agent)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_callers_timeout_is_read_in_every_unit() {
+        for (text, expected) in [
+            ("5S", Duration::from_secs(5)),
+            ("1500m", Duration::from_millis(1500)),
+            ("1H", Duration::from_secs(3600)),
+            ("x", DEFAULT_TIMEOUT),
+            ("", DEFAULT_TIMEOUT),
+        ] {
+            let mut metadata = tonic::metadata::MetadataMap::new();
+            metadata.insert("grpc-timeout", text.parse().expect("ascii"));
+            assert_eq!(timeout(&metadata), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! What the state looks like from outside.
+
+use crate::lease::GuardStatus;
+use crate::member::{Member, wall_clock_ms};
+use crate::serve::Agent;
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use vip_core::{EventKind, NodeId, NodeState, State, Token, Vip};
+use vip_guard::GateReport;
+use vip_proto::v1;
+
+/// Events on their way to a slow reader.
+const EVENTS_QUEUED: usize = 64;
+
+fn name(state: &State, node: Option<NodeId>) -> String {
+    node.and_then(|id| state.node_name(id)).map(ToString::to_string).unwrap_or_default()
+}
+
+pub(super) fn vip(state: &State, vip: &Vip) -> v1::Vip {
+    v1::Vip {
+        name: vip.spec.name.to_string(),
+        addresses: vip.spec.addresses.iter().map(ToString::to_string).collect(),
+        interface: vip.spec.interface.clone().unwrap_or_default(),
+        placement: vip.spec.placement.as_str().to_owned(),
+        holder: name(state, vip.holder),
+        epoch: vip.epoch.0,
+        since_ms: vip.since_ms,
+        cause: vip.cause.map(|c| c.as_str().to_owned()).unwrap_or_default(),
+        answers: vip.bound(vip.epoch).is_some() && vip.fenced < vip.epoch,
+        pinned: name(state, vip.pinned),
+    }
+}
+
+pub(super) fn vips(member: &Member) -> Vec<v1::Vip> {
+    let state = member.raft.state();
+    state.vips.values().map(|v| vip(&state, v)).collect()
+}
+
+pub(super) fn nodes(member: &Member) -> Vec<v1::Node> {
+    let state = member.raft.state();
+    let leader = member.shared.leader();
+    // Only the leader hears everybody.
+    let alive = member.shared.has_lease().then(|| member.shared.alive());
+    let node = |node: &vip_core::Node| {
+        let lost = alive.as_ref().is_some_and(|alive| !alive.contains(&node.id));
+        let state_text = match node.state {
+            NodeState::Active if lost => "lost",
+            other => other.as_str(),
+        };
+        let held = state.vips.values().filter(|v| v.holder == Some(node.id));
+        v1::Node {
+            id: node.id.0,
+            name: node.name.to_string(),
+            role: node.role.to_string(),
+            state: state_text.to_owned(),
+            address: node.advertise.clone(),
+            leader: leader == Some(node.id),
+            vips: held.map(|v| v.spec.name.to_string()).collect(),
+            since_ms: node.since_ms,
+        }
+    };
+    state.nodes.values().map(node).collect()
+}
+
+pub(super) fn status(member: &Member) -> v1::StatusReply {
+    let state = member.raft.state();
+    let leader = member.shared.leader();
+    v1::StatusReply {
+        cluster: member.meta.cluster_name.to_string(),
+        term: state.term.0,
+        leader: name(&state, leader),
+        // The leader's lease, or this node's promise to it, is the proof.
+        quorum: leader.is_some(),
+        nodes: nodes(member),
+        vips: vips(member),
+        node: member.meta.name.to_string(),
+        profile: state.profile().to_string(),
+        warnings: warnings(member),
+        gate: gate(&member.shared.guard()),
+    }
+}
+
+fn gate(guard: &GuardStatus) -> String {
+    match guard {
+        GuardStatus::Absent => "no guard".into(),
+        GuardStatus::Present(GateReport::Enforced) => "enforced".into(),
+        GuardStatus::Present(GateReport::Missing(why)) => format!("missing: {why}"),
+    }
+}
+
+fn warnings(member: &Member) -> Vec<String> {
+    let mut warnings = vec![];
+    if member.shared.leader().is_none() {
+        warnings.push(
+            "No leader is known here: nothing can be changed, and VIPs held by an unreachable \
+             majority are not shown as they are now."
+                .to_owned(),
+        );
+    }
+    match member.shared.guard() {
+        GuardStatus::Absent => warnings.push(
+            "This node's guard is not there: it can hold no VIP. Is `vipd guard` running?".into(),
+        ),
+        GuardStatus::Present(GateReport::Missing(_)) => warnings.push(
+            "This node has no lease gate: if it freezes, it may answer beyond its lease.".into(),
+        ),
+        GuardStatus::Present(GateReport::Enforced) => {}
+    }
+    let voters = member.raft.voter_ids().len();
+    if voters == 2 {
+        warnings.push(
+            "Two voters survive the loss of neither; a third, or a witness, would help.".into(),
+        );
+    }
+    if let Some(why) = member.raft.store.disk().failure() {
+        warnings.push(format!("The log's disk failed: {why}"));
+    }
+    warnings
+}
+
+pub(super) fn tokens(state: &State) -> v1::ListTokensReply {
+    let now = wall_clock_ms();
+    let token = |token: &Token| {
+        let uses = u32::try_from(token.used.len()).unwrap_or(u32::MAX);
+        let state = if token.revoked {
+            "revoked"
+        } else if uses >= token.max_uses {
+            "used"
+        } else if now >= token.expires_ms {
+            "expired"
+        } else {
+            "open"
+        };
+        v1::Token {
+            id: token.id.to_string(),
+            role: token.role.to_string(),
+            expires_ms: token.expires_ms,
+            uses,
+            max_uses: token.max_uses,
+            state: state.to_owned(),
+            created_by: token.created_by.clone(),
+        }
+    };
+    v1::ListTokensReply { tokens: state.tokens.values().map(token).collect() }
+}
+
+fn event(state: &State, event: &vip_core::Event) -> v1::Event {
+    let mut out = v1::Event {
+        seq: event.seq,
+        time_ms: event.time_ms,
+        actor: event.actor.clone(),
+        ..Default::default()
+    };
+    let node_name = |id: NodeId| name(state, Some(id));
+    let (kind, text) = match &event.what {
+        EventKind::ClusterCreated { name } => {
+            ("cluster-created", format!("cluster {name} was created"))
+        }
+        EventKind::NodeAdmitted { name, role, .. } => {
+            out.node = name.to_string();
+            ("node-admitted", format!("{name} was admitted as {role}"))
+        }
+        EventKind::NodeActive { node } => {
+            out.node = node_name(*node);
+            ("node-active", format!("{} is a full member", out.node))
+        }
+        EventKind::NodeDrained { node, drained } => {
+            out.node = node_name(*node);
+            let what = if *drained { "drained" } else { "undrained" };
+            ("node-drained", format!("{} was {what}", out.node))
+        }
+        EventKind::NodeRemoved { name, .. } => {
+            out.node = name.to_string();
+            ("node-removed", format!("{name} is no member any more"))
+        }
+        EventKind::TokenCreated { token, role } => {
+            ("token-created", format!("join token {token} for a {role} was opened"))
+        }
+        EventKind::TokenRevoked { token } => {
+            ("token-revoked", format!("join token {token} was revoked"))
+        }
+        EventKind::VipAdded { vip } => {
+            out.vip = vip.to_string();
+            ("vip-added", format!("VIP {vip} was added"))
+        }
+        EventKind::VipRemoved { vip } => {
+            out.vip = vip.to_string();
+            ("vip-removed", format!("VIP {vip} was removed"))
+        }
+        EventKind::VipAssigned { vip, from, to, epoch, cause } => {
+            out.vip = vip.to_string();
+            out.node = name(state, *to);
+            out.epoch = epoch.0;
+            out.cause = cause.as_str().to_owned();
+            let to = if out.node.is_empty() { "nobody".to_owned() } else { out.node.clone() };
+            let from = match from {
+                Some(from) if Some(*from) != *event_to(event) => {
+                    format!(" (before: {})", node_name(*from))
+                }
+                _ => String::new(),
+            };
+            let text = format!("VIP {vip} goes to {to} at epoch {epoch}: {cause}{from}");
+            ("vip-assigned", text)
+        }
+        EventKind::VipAnswers { vip, node, epoch } => {
+            out.vip = vip.to_string();
+            out.node = node_name(*node);
+            out.epoch = epoch.0;
+            ("vip-answers", format!("VIP {vip} answers on {} at epoch {epoch}", out.node))
+        }
+        EventKind::VipReleased { vip, epoch } => {
+            out.vip = vip.to_string();
+            out.epoch = epoch.0;
+            ("vip-released", format!("VIP {vip} is silent at epoch {epoch}"))
+        }
+    };
+    out.kind = kind.to_owned();
+    out.text = text;
+    out
+}
+
+fn event_to(event: &vip_core::Event) -> &Option<NodeId> {
+    match &event.what {
+        EventKind::VipAssigned { to, .. } => to,
+        _ => &None,
+    }
+}
+
+type EventStream = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
+
+pub(super) fn events(member: &Arc<Member>, after: u64, follow: bool) -> EventStream {
+    let (send, receive) = mpsc::channel(EVENTS_QUEUED);
+    let mut applied = member.raft.applied.clone();
+    let stop = member.stopped();
+    let work = async move {
+        let mut after = after;
+        loop {
+            let state = applied.borrow_and_update().state.clone();
+            for item in state.events.iter().filter(|e| e.seq > after) {
+                if send.send(Ok(event(&state, item))).await.is_err() {
+                    return;
+                }
+            }
+            after = state.events.back().map_or(after, |e| e.seq.max(after));
+            if !follow {
+                return;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = send.closed() => return,
+                changed = applied.changed() => if changed.is_err() { return },
+            }
+        }
+    };
+    tokio::spawn(work);
+    Box::pin(ReceiverStream::new(receive))
+}
+
+pub(super) fn doctor(agent: &Agent) -> v1::DoctorReply {
+    let check = |name: &str, result: &str, text: String| v1::doctor_reply::Check {
+        name: name.to_owned(),
+        result: result.to_owned(),
+        text,
+    };
+    let mut checks = vec![];
+    match agent.config.advertise() {
+        Ok(address) => checks.push(check("advertise", "ok", format!("peers use {address}"))),
+        Err(e) => checks.push(check("advertise", "error", e.to_string())),
+    }
+    let Some(member) = agent.member() else {
+        checks.push(check("membership", "warning", "this node is in no cluster".into()));
+        return v1::DoctorReply { checks };
+    };
+    match member.shared.guard() {
+        GuardStatus::Absent => {
+            checks.push(check("guard", "error", "the guard is not there".into()));
+        }
+        GuardStatus::Present(GateReport::Enforced) => {
+            checks.push(check("gate", "ok", "the kernel enforces leases".into()));
+        }
+        GuardStatus::Present(GateReport::Missing(why)) => {
+            checks.push(check("gate", "warning", why));
+        }
+    }
+    match member.shared.leader() {
+        Some(_) => checks.push(check("quorum", "ok", "a leader is known".into())),
+        None => checks.push(check("quorum", "error", "no leader is known".into())),
+    }
+    let disk = member.raft.store.disk();
+    match disk.failure() {
+        None => checks.push(check("disk", "ok", "the log is synced".into())),
+        Some(why) => checks.push(check("disk", "error", why)),
+    }
+    v1::DoctorReply { checks }
+}

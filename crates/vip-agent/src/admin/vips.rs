@@ -1,0 +1,117 @@
+//! Calls about VIPs.
+
+use super::service::{AdminService, Call};
+use crate::errors::{from_refusal, invalid};
+use tonic::Status;
+use vip_core::{Name, NodeId, Op, Placement, Refusal, State, Vip, VipSpec};
+use vip_proto::v1;
+
+fn spec(message: v1::VipSpec) -> Result<VipSpec, Status> {
+    let placement = match message.placement.as_str() {
+        "" => Placement::default(),
+        text => text.parse().map_err(invalid)?,
+    };
+    let addresses = message.addresses.iter().map(|a| a.parse()).collect::<Result<_, _>>();
+    let spec = VipSpec {
+        name: message.name.parse().map_err(invalid)?,
+        addresses: addresses.map_err(|e: vip_core::AddressError| invalid(e))?,
+        interface: Some(message.interface).filter(|i| !i.is_empty()),
+        placement,
+    };
+    spec.check().map_err(invalid)?;
+    Ok(spec)
+}
+
+fn unknown(name: &str) -> Status {
+    from_refusal(&Refusal::UnknownVip { name: name.to_owned() })
+}
+
+fn find<'a>(state: &'a State, name: &str) -> Result<&'a Vip, Status> {
+    state.vips.values().find(|v| v.spec.name.as_str() == name).ok_or_else(|| unknown(name))
+}
+
+impl AdminService {
+    pub(super) async fn do_add_vip(
+        &self,
+        call: &Call,
+        request: v1::AddVipRequest,
+    ) -> Result<v1::AddVipReply, Status> {
+        let spec = spec(request.spec.ok_or_else(|| invalid("no spec"))?)?;
+        let name = spec.name.clone();
+        call.propose(Op::AddVip { spec }).await?;
+        let vip = wait_until_it_answers(call, &name, None).await?;
+        Ok(v1::AddVipReply { vip: Some(vip) })
+    }
+
+    pub(super) async fn do_move_vip(
+        &self,
+        call: &Call,
+        request: &v1::MoveVipRequest,
+    ) -> Result<v1::MoveVipReply, Status> {
+        let state = call.member.raft.state();
+        let name = find(&state, &request.name)?.spec.name.clone();
+        let to = match request.to.as_str() {
+            "" => None,
+            node => {
+                let refusal = || Refusal::UnknownNode { name: node.to_owned() };
+                let node = state.node_named(node).ok_or_else(|| from_refusal(&refusal()))?;
+                if !call.member.shared.alive().contains(&node.id) {
+                    let why = "the leader does not hear it at the moment".to_owned();
+                    let refusal = Refusal::CannotHold { name: node.name.clone(), why };
+                    return Err(from_refusal(&refusal));
+                }
+                Some(node.id)
+            }
+        };
+        call.propose(Op::PinVip { name: name.clone(), to }).await?;
+        let vip = wait_until_it_answers(call, &name, to).await?;
+        Ok(v1::MoveVipReply { vip: Some(vip) })
+    }
+
+    pub(super) async fn do_remove_vip(
+        &self,
+        call: &Call,
+        name: &str,
+    ) -> Result<v1::RemoveVipReply, Status> {
+        let state = call.member.raft.state();
+        let vip = find(&state, name)?.clone();
+        call.propose(Op::RemoveVip { name: vip.spec.name.clone() }).await?;
+        // Gone when nothing answers for it any more.
+        let gone = |state: &State| match state.vip_or_retired(vip.uid) {
+            None => Some(()),
+            Some(left) => {
+                let never_granted = left.settled.is_none();
+                (never_granted || call.member.shared.ended(left) >= left.epoch).then_some(())
+            }
+        };
+        call.wait(gone, |_| format!("the last holder of {name} has not released it yet")).await?;
+        Ok(v1::RemoveVipReply {})
+    }
+}
+
+async fn wait_until_it_answers(
+    call: &Call,
+    name: &Name,
+    at: Option<NodeId>,
+) -> Result<v1::Vip, Status> {
+    let member = &call.member;
+    let look = |state: &State| {
+        // Removed meanwhile: nothing to wait for.
+        let vip = match state.vips.get(name) {
+            None => return Some(Err(unknown(name.as_str()))),
+            Some(vip) => vip,
+        };
+        let there = at.is_none_or(|at| vip.holder == Some(at));
+        let answers = member.shared.answers(vip);
+        (there && answers.open && answers.before_ended)
+            .then(|| Ok(super::views::vip(state, vip)))
+    };
+    let missing = |state: &State| {
+        let holder = state.vips.get(name).and_then(|v| v.holder);
+        match holder.and_then(|h| state.node_name(h)) {
+            Some(node) => format!("{name} is assigned to {node}, which does not answer yet"),
+            None => format!("no node can hold {name} at the moment"),
+        }
+    };
+    call.wait(look, missing).await?
+}

@@ -1,0 +1,236 @@
+//! Joining, as the cluster sees it.
+
+use crate::errors::{from_refusal, from_write, internal, invalid, no_quorum};
+use crate::member::{COMMIT_TIMEOUT, Member};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tonic::{Request, Response, Status};
+use vip_core::{Actor, JoinProof, Name, NodeId, NodeState, Op, Outcome, Role, TokenId};
+use vip_pki::{Identity, PeerInfo, spki_of_csr};
+use vip_proto::v1;
+use vip_proto::v1::cluster_server::Cluster;
+
+/// Failed joins per address and minute.
+const FAILED_JOINS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("not zero");
+/// Largest request for a certificate.
+const MAX_CSR: usize = 16 << 10;
+/// How long the joiner's port may take to answer.
+const REACH_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a learner may take to catch up.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// See the module.
+pub(crate) struct ClusterService {
+    member: Arc<Member>,
+    failures: DefaultKeyedRateLimiter<IpAddr>,
+}
+
+impl ClusterService {
+    pub(crate) fn new(member: Arc<Member>) -> Self {
+        let failures = RateLimiter::keyed(Quota::per_minute(FAILED_JOINS_PER_MINUTE));
+        Self { member, failures }
+    }
+
+    /// The leader's address, if it is not this node.
+    fn elsewhere(&self) -> Result<Option<String>, Status> {
+        let leader = self
+            .member
+            .shared
+            .leader()
+            .ok_or_else(|| no_quorum("this cluster has no leader at the moment"))?;
+        if leader == self.member.meta.node {
+            return Ok(None);
+        }
+        let state = self.member.raft.state();
+        let address = state.nodes.get(&leader).map(|n| n.advertise.clone());
+        address.map(Some).ok_or_else(|| no_quorum("the leader's address is not known here yet"))
+    }
+
+    async fn admit(&self, message: v1::JoinRequest) -> Result<v1::JoinReply, Status> {
+        use v1::join_reply as j;
+        let member = &self.member;
+        if let Some(leader) = self.elsewhere()? {
+            let redirect = j::Redirect { leader };
+            return Ok(v1::JoinReply { result: Some(j::Result::Redirect(redirect)) });
+        }
+        if message.csr.len() > MAX_CSR {
+            return Err(Status::invalid_argument("the certificate request is too long"));
+        }
+        let issuer = member
+            .issuer()
+            .ok_or_else(|| Status::unavailable("the leader has no issuing key yet; try again"))?;
+        let spki = spki_of_csr(&message.csr).map_err(invalid)?;
+        let name: Name = message.name.parse().map_err(invalid)?;
+        // Before the token is used up: a node that cannot be reached is no use.
+        reach(&message.advertise).await?;
+        let op = Op::Admit {
+            token: TokenId(message.token_id),
+            name,
+            advertise: message.advertise,
+            spki,
+            proof: JoinProof(message.proof),
+        };
+        let actor = Actor("joiner".into());
+        let outcome = member.propose_as(actor, op, COMMIT_TIMEOUT).await;
+        let outcome = outcome.map_err(|e| from_write(&e))?;
+        let outcome = outcome.accepted().map_err(|e| from_refusal(&e))?;
+        let Outcome::Admitted { node, role, admitted } = outcome else {
+            return Err(Status::internal("admission answered something else"));
+        };
+        let chain = issuer
+            .sign_node(&message.csr, node, admitted, &member.meta.cluster)
+            .map_err(|e| internal("signing", &e))?;
+        let state = member.raft.state();
+        let members = state.nodes.values().map(|n| j::Member {
+            node: n.id.0,
+            address: n.advertise.clone(),
+            spki: n.spki.clone(),
+        });
+        let admitted = j::Admitted {
+            node: node.0,
+            role: role.to_string(),
+            cluster: member.meta.cluster.clone(),
+            cluster_name: member.meta.cluster_name.to_string(),
+            profile: state.profile().to_string(),
+            chain: chain.iter().map(|c| c.to_vec()).collect(),
+            members: members.collect(),
+        };
+        Ok(v1::JoinReply { result: Some(j::Result::Admitted(admitted)) })
+    }
+
+    async fn activate_node(&self, node: NodeId) -> Result<(), Status> {
+        let member = &self.member;
+        if self.elsewhere()?.is_some() {
+            return Err(no_quorum("the leader changed during the join; trying again helps"));
+        }
+        // One after the other: each membership change must be committed before
+        // the next begins.
+        let _one = member.membership.lock().await;
+        let state = member.raft.state();
+        let record = state.nodes.get(&node).cloned();
+        let record = record.ok_or_else(|| Status::not_found("this node is not admitted"))?;
+        if record.state != NodeState::Joining {
+            return Ok(());
+        }
+        let learner = member.raft.add_learner(node, record.advertise.clone(), CATCH_UP_TIMEOUT);
+        learner.await.map_err(|e| from_write(&e))?;
+        if record.role.votes() {
+            let mut voters = member.raft.voter_ids();
+            voters.insert(node);
+            let change = member.raft.set_voters(voters, true, CATCH_UP_TIMEOUT);
+            change.await.map_err(|e| from_write(&e))?;
+        }
+        let outcome = member.propose(Op::ActivateNode { node }).await;
+        outcome.map_err(|e| from_write(&e))?.accepted().map_err(|e| from_refusal(&e))?;
+        tracing::info!(%node, name = %record.name, role = %record.role, "joined");
+        Ok(())
+    }
+}
+
+async fn reach(address: &str) -> Result<(), Status> {
+    let connect = tokio::time::timeout(REACH_TIMEOUT, TcpStream::connect(address));
+    let why = match connect.await {
+        Ok(Ok(_)) => return Ok(()),
+        Ok(Err(e)) => e.to_string(),
+        Err(_) => format!("no answer within {} s", REACH_TIMEOUT.as_secs()),
+    };
+    Err(Status::failed_precondition(format!(
+        "the cluster's leader cannot reach this node at {address}: {why}. Nothing was changed and \
+         the token can still be used; check node.advertise in vipd.toml and the firewall"
+    )))
+}
+
+fn sender(extensions: &tonic::Extensions) -> Result<NodeId, Status> {
+    match extensions.get::<PeerInfo>().map(|p| &p.identity) {
+        Some(Identity::Node(node)) => Ok(*node),
+        _ => Err(Status::permission_denied("only for members")),
+    }
+}
+
+/// A new certificate for a member's key, the one that the log knows.
+pub(crate) fn sign(member: &Member, node: NodeId, csr: &[u8]) -> Result<Vec<Vec<u8>>, Status> {
+    let issuer = member
+        .issuer()
+        .ok_or_else(|| Status::unavailable("the leader has no issuing key yet; try again"))?;
+    let state = member.raft.state();
+    let known = state.nodes.get(&node).map(|n| n.spki.clone());
+    if known != Some(spki_of_csr(csr).map_err(invalid)?) {
+        return Err(Status::permission_denied("not the key that was admitted"));
+    }
+    let index = member.raft.applied.borrow().index;
+    let chain = issuer
+        .sign_node(csr, node, index, &member.meta.cluster)
+        .map_err(|e| internal("signing", &e))?;
+    Ok(chain.iter().map(|c| c.to_vec()).collect())
+}
+
+#[tonic::async_trait]
+impl Cluster for ClusterService {
+    async fn identify(
+        &self,
+        _request: Request<v1::IdentifyRequest>,
+    ) -> Result<Response<v1::IdentifyReply>, Status> {
+        let cluster = self.member.meta.cluster.clone();
+        Ok(Response::new(v1::IdentifyReply { cluster }))
+    }
+
+    async fn join(
+        &self,
+        request: Request<v1::JoinRequest>,
+    ) -> Result<Response<v1::JoinReply>, Status> {
+        let from = request.extensions().get::<PeerInfo>().map(|p| p.address.ip());
+        let from = from.ok_or_else(|| Status::permission_denied("no peer address"))?;
+        let result = self.admit(request.into_inner()).await;
+        // Counted only when it failed, so that a rollout of many nodes is not
+        // slowed down.
+        if let Err(status) = &result {
+            tracing::warn!(%from, why = status.message(), "a join was refused");
+            if self.failures.check_key(&from).is_err() {
+                return Err(Status::resource_exhausted("too many failed joins; wait a minute"));
+            }
+        }
+        result.map(Response::new)
+    }
+
+    async fn activate(
+        &self,
+        request: Request<v1::ActivateRequest>,
+    ) -> Result<Response<v1::ActivateReply>, Status> {
+        let node = sender(request.extensions())?;
+        self.activate_node(node).await?;
+        Ok(Response::new(v1::ActivateReply {}))
+    }
+
+    async fn renew_certificate(
+        &self,
+        request: Request<v1::RenewCertificateRequest>,
+    ) -> Result<Response<v1::RenewCertificateReply>, Status> {
+        let node = sender(request.extensions())?;
+        let chain = sign(&self.member, node, &request.get_ref().csr)?;
+        Ok(Response::new(v1::RenewCertificateReply { chain }))
+    }
+
+    async fn fetch_issuer(
+        &self,
+        request: Request<v1::FetchIssuerRequest>,
+    ) -> Result<Response<v1::FetchIssuerReply>, Status> {
+        let node = sender(request.extensions())?;
+        let state = self.member.raft.state();
+        let votes = |n: &vip_core::Node| {
+            matches!(n.role, Role::Voter | Role::Witness) && n.state != NodeState::Joining
+        };
+        if !state.nodes.get(&node).is_some_and(votes) {
+            return Err(Status::permission_denied("only voters keep the issuing key"));
+        }
+        let issuer =
+            self.member.issuer().ok_or_else(|| Status::unavailable("no issuing key here"))?;
+        Ok(Response::new(v1::FetchIssuerReply {
+            key: issuer.key().to_vec(),
+            chain: issuer.chain().iter().map(|c| c.to_vec()).collect(),
+        }))
+    }
+}

@@ -1,0 +1,305 @@
+//! `vipd.toml`: what a node must know before it can join.
+
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use vip_core::{Name, Profile};
+
+/// Port of peers and remote admins.
+const DEFAULT_PORT: u16 = 7400;
+
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It does not parse, or has a key that does not exist.
+    #[error("{origin}: {why}")]
+    Parse {
+        /// File, or `--set`.
+        origin: String,
+        /// Where and what.
+        why: String,
+    },
+    /// A value makes no sense.
+    #[error("{key}: {why}")]
+    Value {
+        /// Which.
+        key: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// The whole file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `[node]`
+    pub node: NodeSection,
+    /// `[admin]`
+    pub admin: AdminSection,
+    /// `[guard]`
+    pub guard: GuardSection,
+    /// `[http]`
+    pub http: HttpSection,
+}
+
+/// `[node]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodeSection {
+    /// Default: the host name.
+    pub name: Option<String>,
+    /// Keys, log, snapshots.
+    pub data_dir: PathBuf,
+    /// Where peers and remote admins connect.
+    pub listen: SocketAddr,
+    /// What to tell them; default: the address of the default route's interface.
+    pub advertise: Option<String>,
+    /// Used by `init`; later it is the cluster's.
+    pub profile: Profile,
+    /// Cluster-wide names of this node's interfaces.
+    pub interfaces: BTreeMap<String, String>,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminSection {
+    /// For vipctl; root only.
+    pub socket: PathBuf,
+}
+
+/// `[guard]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GuardSection {
+    /// Between agent and guard.
+    pub socket: PathBuf,
+    /// "required" or "optional".
+    pub gate: String,
+    /// Prefixes that VIPs may be in; empty: any unicast address that is not a
+    /// gateway or another address of the host.
+    pub allow: Vec<String>,
+}
+
+/// `[http]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpSection {
+    /// Metrics and health; "" turns it off.
+    pub listen: String,
+}
+
+impl Default for NodeSection {
+    fn default() -> Self {
+        Self {
+            name: None,
+            data_dir: "/var/lib/vipd".into(),
+            listen: SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT)),
+            advertise: None,
+            profile: Profile::default(),
+            interfaces: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for AdminSection {
+    fn default() -> Self {
+        Self { socket: "/run/vipd/admin.sock".into() }
+    }
+}
+
+impl Default for GuardSection {
+    fn default() -> Self {
+        let socket = "/run/vipd/guard.sock".into();
+        Self { socket, gate: "required".into(), allow: vec![] }
+    }
+}
+
+impl Default for HttpSection {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:7480".into() }
+    }
+}
+
+impl Config {
+    /// Reads the file, if there is one or it was asked for, then the settings
+    /// of `--set KEY=VALUE`.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: what is wrong, with file and line.
+    pub fn load(path: &Path, explicit: bool, settings: &[String]) -> Result<Self, ConfigError> {
+        let text = match std::fs::read_to_string(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !explicit => String::new(),
+            result => {
+                result.map_err(|source| ConfigError::Read { path: path.to_owned(), source })?
+            }
+        };
+        // First alone, so that an error has its line.
+        let parse = |origin: String, e: toml::de::Error| ConfigError::Parse {
+            origin,
+            why: e.to_string(),
+        };
+        let origin = || path.display().to_string();
+        let plain: Self = toml::from_str(&text).map_err(|e| parse(origin(), e))?;
+        if settings.is_empty() {
+            return plain.checked();
+        }
+        let mut table: toml::Table = toml::from_str(&text).map_err(|e| parse(origin(), e))?;
+        for setting in settings {
+            set(&mut table, setting)?;
+        }
+        let with: Self = table.try_into().map_err(|e| parse("--set".into(), e))?;
+        with.checked()
+    }
+
+    fn checked(self) -> Result<Self, ConfigError> {
+        if let Some(name) = &self.node.name {
+            name.parse::<Name>()
+                .map_err(|e| ConfigError::Value { key: "node.name", why: e.to_string() })?;
+        }
+        if !matches!(self.guard.gate.as_str(), "required" | "optional") {
+            let why = format!("{:?} is neither \"required\" nor \"optional\"", self.guard.gate);
+            return Err(ConfigError::Value { key: "guard.gate", why });
+        }
+        if !self.http.listen.is_empty() && self.http.listen.parse::<SocketAddr>().is_err() {
+            let why = format!("{:?} is not an address with a port", self.http.listen);
+            return Err(ConfigError::Value { key: "http.listen", why });
+        }
+        Ok(self)
+    }
+
+    /// This node's name.
+    ///
+    /// # Errors
+    /// The host name is no valid name and none is set.
+    pub fn node_name(&self) -> Result<Name, ConfigError> {
+        let host = nix::unistd::gethostname().ok().and_then(|n| n.into_string().ok());
+        let text = match &self.node.name {
+            Some(name) => name.clone(),
+            None => host.unwrap_or_default().split('.').next().unwrap_or_default().to_lowercase(),
+        };
+        text.parse().map_err(|e: vip_core::NameError| ConfigError::Value {
+            key: "node.name",
+            why: format!("{e} (set it in vipd.toml)"),
+        })
+    }
+
+    /// Where peers reach this node.
+    ///
+    /// # Errors
+    /// None is set and this host has no default route.
+    pub fn advertise(&self) -> Result<String, ConfigError> {
+        let value = |why: String| ConfigError::Value { key: "node.advertise", why };
+        if let Some(text) = &self.node.advertise {
+            let ok = text.rsplit_once(':').is_some_and(|(host, port)| {
+                !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0)
+            });
+            return if ok {
+                Ok(text.clone())
+            } else {
+                Err(value(format!("{text:?} is not an address with a port")))
+            };
+        }
+        let listen = self.node.listen;
+        if !listen.ip().is_unspecified() {
+            return Ok(listen.to_string());
+        }
+        let ip = default_source().ok_or_else(|| {
+            value("this host has no default route; set node.advertise in vipd.toml".into())
+        })?;
+        Ok(SocketAddr::new(ip, listen.port()).to_string())
+    }
+}
+
+/// The source address that the kernel would use towards the default route.
+/// Connecting a UDP socket sends nothing.
+fn default_source() -> Option<IpAddr> {
+    // TEST-NET-3 (RFC 5737), never routed specially.
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("203.0.113.1:9").ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
+}
+
+fn set(table: &mut toml::Table, setting: &str) -> Result<(), ConfigError> {
+    let bad = |why: &str| ConfigError::Parse {
+        origin: format!("--set {setting}"),
+        why: why.to_owned(),
+    };
+    let (key, text) = setting.split_once('=').ok_or_else(|| bad("not KEY=VALUE"))?;
+    // A value that is no TOML is taken as a string, so that quotes are optional.
+    let value = format!("v = {text}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("v"));
+    let value = value.unwrap_or_else(|| toml::Value::String(text.to_owned()));
+    let mut parts: Vec<&str> = key.split('.').collect();
+    let last = parts.pop().filter(|l| !l.is_empty()).ok_or_else(|| bad("no key"))?;
+    let mut at = table;
+    for part in parts {
+        let entry = at.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        at = entry.as_table_mut().ok_or_else(|| bad("not a table"))?;
+    }
+    at.insert(last.to_owned(), value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, settings: &[&str]) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("vipd.toml");
+        std::fs::write(&path, text).expect("written");
+        let settings: Vec<_> = settings.iter().map(|s| (*s).to_owned()).collect();
+        Config::load(&path, true, &settings)
+    }
+
+    #[test]
+    fn an_empty_file_is_a_whole_configuration() {
+        let config = load("", &[]).expect("valid");
+        assert_eq!(config.node.listen.port(), DEFAULT_PORT);
+        assert_eq!(config.guard.gate, "required");
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let error = load("[node]\nname = \"n1\"\nprofil = \"lan\"\n", &[]).expect_err("unknown");
+        let text = error.to_string();
+        assert!(text.contains("profil") && text.contains("line 3"), "{text}");
+    }
+
+    #[test]
+    fn settings_override_the_file_and_need_no_quotes() {
+        let settings = ["node.name=n2", "node.profile=fast", "guard.allow=[\"10.0.0.0/8\"]"];
+        let config = load("[node]\nname = \"n1\"\n", &settings).expect("valid");
+        assert_eq!(config.node.name.as_deref(), Some("n2"));
+        assert_eq!(config.node.profile, Profile::Fast);
+        assert_eq!(config.guard.allow, ["10.0.0.0/8"]);
+        assert!(load("", &["node.nam=x"]).is_err());
+        assert!(load("", &["nonsense"]).is_err());
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_refused() {
+        for text in ["[node]\nname = \"N 1\"", "[guard]\ngate = \"maybe\"", "[http]\nlisten = \"x\""]
+        {
+            assert!(matches!(load(text, &[]), Err(ConfigError::Value { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_an_error_only_if_it_was_asked_for() {
+        let path = Path::new("/nonexistent/vipd.toml");
+        assert!(Config::load(path, false, &[]).is_ok());
+        assert!(Config::load(path, true, &[]).is_err());
+    }
+}

@@ -1,0 +1,62 @@
+//! Every error of ours as a gRPC status: what was wrong, what was left
+//! unchanged, what to do.
+
+use tonic::{Code, Status};
+use vip_core::Refusal;
+use vip_raft::WriteError;
+
+/// Begins every status that means: no quorum. vipctl's exit code 3.
+pub(crate) const NO_QUORUM: &str = "no quorum";
+
+pub(crate) fn no_quorum(what: &str) -> Status {
+    Status::unavailable(format!(
+        "{NO_QUORUM}: {what}. Look at `vipctl status` on the other nodes; a majority of the voters \
+         must reach each other"
+    ))
+}
+
+pub(crate) fn from_write(error: &WriteError) -> Status {
+    match error {
+        WriteError::NotLeader { .. } => no_quorum("the leader changed while the command was sent"),
+        WriteError::Unknown => no_quorum(&error.to_string()),
+        WriteError::Stopped(_) => Status::unavailable(error.to_string()),
+        WriteError::Membership(_) => Status::failed_precondition(error.to_string()),
+    }
+}
+
+pub(crate) fn from_refusal(refusal: &Refusal) -> Status {
+    let code = match refusal {
+        Refusal::UnknownNode { .. } | Refusal::UnknownToken { .. } | Refusal::UnknownVip { .. } => {
+            Code::NotFound
+        }
+        Refusal::VipExists { .. }
+        | Refusal::AddressTaken { .. }
+        | Refusal::NodeNameTaken { .. } => Code::AlreadyExists,
+        Refusal::Spec { .. } | Refusal::AddressOfNode { .. } => Code::InvalidArgument,
+        Refusal::Token { .. } => Code::PermissionDenied,
+        Refusal::ClusterExists { .. }
+        | Refusal::CannotHold { .. }
+        | Refusal::EpochMoved { .. }
+        | Refusal::LastVoter { .. } => Code::FailedPrecondition,
+    };
+    Status::new(code, format!("{refusal}. Nothing was changed"))
+}
+
+pub(crate) fn invalid(error: impl std::fmt::Display) -> Status {
+    Status::invalid_argument(format!("{error}. Nothing was changed"))
+}
+
+pub(crate) fn internal(what: &str, error: &dyn std::error::Error) -> Status {
+    Status::internal(format!("{what}: {}", chain(error)))
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
+}

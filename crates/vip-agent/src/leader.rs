@@ -1,0 +1,120 @@
+//! What the leader writes to the log on its own account: who holds what, which
+//! epochs were granted, which ended.
+
+use crate::member::Member;
+use std::sync::Arc;
+use std::time::Duration;
+use vip_core::{NodeId, NodeState, Op, Role, State};
+use vip_raft::WriteError;
+
+/// Liveness changes by time alone, so the leader looks this often at least.
+const LOOK: Duration = Duration::from_millis(20);
+/// After a failed proposal.
+const PAUSE: Duration = Duration::from_millis(20);
+/// A join that is not finished after so long is undone.
+const JOIN_TIMEOUT_MS: u64 = 5 * 60 * 1000;
+
+/// Runs for as long as the member does.
+pub(crate) async fn lead(member: Arc<Member>) {
+    let stop = member.stopped();
+    let mut changes = member.shared.changes();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = changes.changed() => {}
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        changes.borrow_and_update();
+        if !member.shared.leads_applied() {
+            continue;
+        }
+        if let Err(error) = work(&member).await {
+            tracing::debug!(%error, "the leader's proposal was not committed");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+async fn work(member: &Member) -> Result<(), WriteError> {
+    let work = member.shared.leader_work();
+    // Moves first: a VIP without a holder is what hurts.
+    let moves = async {
+        if work.moves.is_empty() {
+            return Ok(());
+        }
+        for step in &work.moves {
+            tracing::info!(vip = %step.vip, to = ?step.to, cause = %step.cause, "assigning");
+        }
+        member.propose(Op::Assign { moves: work.moves }).await.map(|_| ())
+    };
+    let own = async {
+        if work.own.is_empty() {
+            return Ok(());
+        }
+        member.propose(Op::Settle { grants: work.own, nested: true }).await.map(|_| ())
+    };
+    let others = async {
+        if work.others.is_empty() {
+            return Ok(());
+        }
+        member.propose(Op::Settle { grants: work.others, nested: false }).await.map(|_| ())
+    };
+    let releases = async {
+        if work.releases.is_empty() {
+            return Ok(());
+        }
+        member.propose(Op::Released { releases: work.releases }).await.map(|_| ())
+    };
+    let (moves, own, others, releases) = tokio::join!(moves, own, others, releases);
+    moves.and(own).and(others).and(releases)?;
+    expire_joins(member).await?;
+    hand_leadership_away(member).await;
+    Ok(())
+}
+
+async fn expire_joins(member: &Member) -> Result<(), WriteError> {
+    let state = member.raft.state();
+    let now = crate::member::wall_clock_ms();
+    let late = |n: &&vip_core::Node| {
+        n.state == NodeState::Joining && n.since_ms + JOIN_TIMEOUT_MS < now
+    };
+    let Some(node) = state.nodes.values().find(late) else { return Ok(()) };
+    let Ok(_guard) = member.membership.try_lock() else { return Ok(()) };
+    tracing::warn!(node = %node.name, "its join was never finished; undoing it");
+    let _ = member.raft.remove_learner(node.id, crate::member::COMMIT_TIMEOUT).await;
+    member.propose(Op::RemoveNode { node: node.id }).await.map(|_| ())
+}
+
+/// A witness, or a node that is drained, leads only for as long as nobody else
+/// can.
+async fn hand_leadership_away(member: &Member) {
+    let state = member.raft.state();
+    let me = member.meta.node;
+    if state.nodes.get(&me).is_some_and(vip_core::Node::may_hold) {
+        return;
+    }
+    if state.vips.values().any(|vip| vip.holder == Some(me)) {
+        return;
+    }
+    if let Some(to) = successor(member, &state) {
+        abdicate_to(member, to).await;
+    }
+}
+
+/// The voter to lead next: alive, and able to hold VIPs if there is one.
+pub(crate) fn successor(member: &Member, state: &State) -> Option<NodeId> {
+    let alive = member.shared.alive();
+    let voters = member.raft.voter_ids();
+    let me = member.meta.node;
+    let candidates = voters.into_iter().filter(|id| *id != me && alive.contains(id));
+    let mut eligible = candidates.filter_map(|id| state.nodes.get(&id));
+    eligible.find(|n| n.may_hold() && n.role == Role::Voter).map(|n| n.id)
+}
+
+/// Ends this node's lease and hands leadership over. What it holds by that
+/// lease must have been handed over before.
+pub(crate) async fn abdicate_to(member: &Member, to: NodeId) {
+    tracing::info!(%to, "handing leadership over");
+    member.shared.close_lease();
+    let _ = member.raft.raft.trigger().transfer_leader(to.0).await;
+}

@@ -1,0 +1,81 @@
+//! The connection to the guard, kept up.
+
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use vip_core::{GuardNotice, Incarnation};
+use vip_guard::{FromGuard, GateReport, GuardReader, LinkError, ToGuard, connect};
+
+/// Orders that may wait for the socket. A guard that is further behind is
+/// treated as gone.
+pub(super) const ORDERS_QUEUED: usize = 256;
+/// Time between two attempts to connect: the guard is restarted at once.
+const RETRY: Duration = Duration::from_millis(10);
+/// After so many attempts, slower ones.
+const FAST_RETRIES: u32 = 200;
+const SLOW_RETRY: Duration = Duration::from_millis(250);
+
+/// What the link tells the lease loop.
+pub(super) enum GuardNews {
+    Up(Incarnation, GateReport, mpsc::Sender<ToGuard>),
+    Down,
+    Notice(GuardNotice),
+}
+
+/// Connects, for as long as the receiver of news lives.
+pub(super) async fn keep_connected(socket: PathBuf, news: mpsc::Sender<GuardNews>) {
+    let mut attempts = 0u32;
+    let mut complained = false;
+    while !news.is_closed() {
+        match connect(&socket).await {
+            Ok((mut writer, reader, incarnation, gate)) => {
+                tracing::info!(%incarnation, ?gate, "guard connected");
+                (attempts, complained) = (0, false);
+                let (orders, mut waiting) = mpsc::channel::<ToGuard>(ORDERS_QUEUED);
+                if news.send(GuardNews::Up(incarnation, gate, orders)).await.is_err() {
+                    return;
+                }
+                let write = async {
+                    while let Some(order) = waiting.recv().await {
+                        if writer.send(&order).await.is_err() {
+                            break;
+                        }
+                    }
+                };
+                tokio::select! {
+                    () = write => {}
+                    () = read(reader, &news) => {}
+                }
+                tracing::warn!("the guard is gone; VIPs held here fall silent until it is back");
+                if news.send(GuardNews::Down).await.is_err() {
+                    return;
+                }
+            }
+            Err(e @ LinkError::Busy(_)) => {
+                if !complained {
+                    tracing::error!("{e}");
+                    complained = true;
+                }
+                sleep(SLOW_RETRY).await;
+            }
+            Err(e @ LinkError::Io { .. }) => {
+                attempts += 1;
+                if attempts == FAST_RETRIES {
+                    tracing::warn!("{e}; this node holds no VIP until it does");
+                }
+                sleep(if attempts < FAST_RETRIES { RETRY } else { SLOW_RETRY }).await;
+            }
+        }
+    }
+}
+
+async fn read(mut reader: GuardReader, news: &mpsc::Sender<GuardNews>) {
+    while let Ok(message) = reader.receive().await {
+        if let FromGuard::Notice(notice) = message
+            && news.send(GuardNews::Notice(notice)).await.is_err()
+        {
+            return;
+        }
+    }
+}

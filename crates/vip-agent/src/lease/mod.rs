@@ -1,0 +1,13 @@
+//! The lease path: promises, leases, grants and claims, on a thread of its own
+//! that never waits for a disk.
+
+mod guard_link;
+mod holder;
+mod peers;
+mod runner;
+mod service;
+mod shared;
+
+pub(crate) use peers::LeasePeers;
+pub(crate) use runner::{LeaseThread, Start};
+pub(crate) use shared::{GuardStatus, LeaseShared};

@@ -1,0 +1,233 @@
+//! The agent as a process: admin socket, membership, end.
+
+use crate::admin::access::{AccessLayer, Face};
+use crate::admin::service::AdminService;
+use crate::config::{Config, ConfigError};
+use crate::errors::chain;
+use crate::leader::{abdicate_to, successor};
+use crate::member::{Member, MemberError, Meta};
+use nix::fcntl::{Flock, FlockArg};
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::net::UnixListener;
+use tokio::time::{Instant, sleep};
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use vip_core::Name;
+use vip_proto::v1::admin_server::AdminServer;
+
+/// How long a stopping node waits to be relieved: with the rest of the end it
+/// is gone within 2 s.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(1200);
+/// How often it looks whether it was.
+const HAND_OVER_POLL: Duration = Duration::from_millis(5);
+
+/// Why the agent does not run, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A file or socket.
+    #[error("{path}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another agent uses the data directory.
+    #[error("another vipd runs on {0}; it was left alone")]
+    AlreadyRunning(PathBuf),
+    /// The port is taken, or not this host's.
+    #[error(
+        "cannot listen on {address}; if another program has the port, set node.listen in vipd.toml"
+    )]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The stored membership cannot be used.
+    #[error("this node's membership cannot be used: {0}")]
+    Member(String),
+    /// Raft ended by itself, as after a failed write.
+    #[error("the log failed: {0}. Nothing more is served; free or repair the disk and start again")]
+    Storage(String),
+}
+
+/// The agent, with or without a membership.
+pub(crate) struct Agent {
+    pub(crate) config: Config,
+    pub(crate) name: Name,
+    member: RwLock<Option<Arc<Member>>>,
+    /// `init`, `join` and `leave` one after the other.
+    pub(crate) formation: tokio::sync::Mutex<()>,
+}
+
+impl Agent {
+    pub(crate) fn member(&self) -> Option<Arc<Member>> {
+        self.member.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_member(&self, member: Option<Arc<Member>>) {
+        *self.member.write().unwrap_or_else(PoisonError::into_inner) = member;
+    }
+
+    /// Binds this node's port.
+    pub(crate) fn listen(&self) -> Result<std::net::TcpListener, AgentError> {
+        let address = self.config.node.listen;
+        let bind = || -> io::Result<std::net::TcpListener> {
+            let listener = std::net::TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        bind().map_err(|source| AgentError::Listen { address: address.to_string(), source })
+    }
+}
+
+fn member_error(error: &MemberError) -> AgentError {
+    AgentError::Member(chain(error))
+}
+
+/// Runs the agent until `stop` resolves. `ready` is called when the admin
+/// socket answers.
+///
+/// # Errors
+/// [`AgentError`].
+pub async fn run(
+    config: Config,
+    stop: impl Future<Output = ()>,
+    ready: impl FnOnce(),
+) -> Result<(), AgentError> {
+    let name = config.node_name()?;
+    let dir = config.node.data_dir.clone();
+    let file = |path: &PathBuf, source| AgentError::File { path: path.clone(), source };
+    make_private_dir(&dir).map_err(|e| file(&dir, e))?;
+    let _lock = lock(&dir)?;
+    let agent = Arc::new(Agent {
+        config,
+        name,
+        member: RwLock::new(None),
+        formation: tokio::sync::Mutex::new(()),
+    });
+    if let Some(meta) = Meta::load(&dir).map_err(|e| member_error(&e))? {
+        tracing::info!(cluster = %meta.cluster_name, node = %meta.name, "rejoining");
+        let listener = agent.listen()?;
+        let member = Member::start(&agent, meta, listener).await.map_err(|e| member_error(&e))?;
+        agent.set_member(Some(member));
+    }
+
+    let socket = agent.config.admin.socket.clone();
+    let listener = admin_listener(&socket).map_err(|e| file(&socket, e))?;
+    let closing = CancellationToken::new();
+    let (health, reflection) = crate::admin::health_and_reflection().await;
+    let server = tonic::transport::Server::builder()
+        .layer(AccessLayer(Face::Local))
+        .add_service(AdminServer::new(AdminService::new(agent.clone())))
+        .add_service(health)
+        .add_service(reflection)
+        .serve_with_incoming_shutdown(
+            UnixListenerStream::new(listener),
+            closing.clone().cancelled_owned(),
+        );
+    let server = tokio::spawn(server);
+    ready();
+    tracing::info!(socket = %socket.display(), "ready");
+
+    let failed = tokio::select! {
+        () = stop => None,
+        why = storage_failure(&agent) => Some(why),
+    };
+    if failed.is_none() {
+        hand_over(&agent).await;
+    }
+    let _ = std::fs::remove_file(&socket);
+    closing.cancel();
+    server.abort();
+    if let Some(member) = agent.member() {
+        member.shut_down().await;
+    }
+    match failed {
+        Some(why) => Err(AgentError::Storage(why)),
+        None => Ok(()),
+    }
+}
+
+fn make_private_dir(dir: &PathBuf) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+fn lock(dir: &PathBuf) -> Result<Flock<std::fs::File>, AgentError> {
+    let path = dir.join("lock");
+    let handle =
+        std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let handle = handle.map_err(|source| AgentError::File { path, source })?;
+    Flock::lock(handle, FlockArg::LockExclusiveNonblock)
+        .map_err(|_| AgentError::AlreadyRunning(dir.clone()))
+}
+
+/// The socket under another name first, and in its place only when it listens:
+/// whoever sees it is answered.
+fn admin_listener(socket: &PathBuf) -> io::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt;
+    if let Some(dir) = socket.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
+    let new = socket.with_extension("new");
+    let _ = std::fs::remove_file(&new);
+    let listener = UnixListener::bind(&new)?;
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&new, socket)?;
+    Ok(listener)
+}
+
+/// Resolves when the log store failed: a node that cannot store cannot vote.
+async fn storage_failure(agent: &Agent) -> String {
+    loop {
+        sleep(Duration::from_millis(200)).await;
+        let Some(member) = agent.member() else { continue };
+        if let Some(why) = member.raft.store.disk().failure() {
+            return why;
+        }
+        let metrics = member.raft.raft.metrics();
+        let running = {
+            use openraft::async_runtime::WatchReceiver;
+            metrics.borrow_watched().running_state.clone()
+        };
+        if let Err(fatal) = running
+            && !member.stopped().is_cancelled()
+        {
+            return fatal.to_string();
+        }
+    }
+}
+
+/// Gives away what this node holds, VIPs first, leadership last. Bounded: the
+/// guard lets go in any case.
+async fn hand_over(agent: &Agent) {
+    let Some(member) = agent.member() else { return };
+    let until = Instant::now() + HAND_OVER_TIMEOUT;
+    member.shared.stop_holding();
+    let state = member.raft.state();
+    let others = state.nodes.values().any(|n| n.id != member.meta.node && n.may_hold());
+    while others && !member.shared.holds_nothing() && Instant::now() < until {
+        sleep(HAND_OVER_POLL).await;
+    }
+    if member.shared.has_lease()
+        && let Some(to) = successor(&member, &state)
+    {
+        abdicate_to(&member, to).await;
+        let leads = || member.shared.own_leadership().is_some();
+        while leads() && Instant::now() < until {
+            sleep(HAND_OVER_POLL).await;
+        }
+    }
+}
