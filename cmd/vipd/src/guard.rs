@@ -23,7 +23,16 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 pub(crate) fn run(_: &Options, config: Config) -> anyhow::Result<()> {
+    serve(guard_config(config)?)
+}
+
+pub(crate) fn stand_by(_: &Options, config: Config) -> anyhow::Result<()> {
     let config = guard_config(config)?;
+    vip_guard::wait_in_line(&config.socket)?;
+    serve(config)
+}
+
+fn serve(config: GuardConfig) -> anyhow::Result<()> {
     runtime()?.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;

@@ -27,7 +27,13 @@ enum Command {
     /// Run this node: the agent, and a guard if none is there.
     Run(Options),
     /// Run the guard alone: it holds the privileges and the addresses.
-    Guard(Options),
+    Guard {
+        #[command(flatten)]
+        options: Options,
+        /// If another guard has the socket, wait for its end.
+        #[arg(long, hide = true)]
+        standby: bool,
+    },
     /// Remove the addresses that an earlier run left, and nothing else.
     Purge(Options),
     /// The agent without a parent.
@@ -64,7 +70,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     parent::end_with_parent();
     let filter = EnvFilter::try_from_env("VIPD_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,openraft=warn,h2=warn,tonic=warn,sled=warn"));
+        .unwrap_or_else(|_| EnvFilter::new("info,openraft=error,h2=warn,tonic=warn,sled=warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -72,7 +78,8 @@ fn main() -> ExitCode {
         .init();
     let (options, run): (_, fn(&Options, Config) -> anyhow::Result<()>) = match &cli.command {
         Command::Run(options) => (options, parent::run),
-        Command::Guard(options) => (options, guard::run),
+        Command::Guard { options, standby: false } => (options, guard::run),
+        Command::Guard { options, standby: true } => (options, guard::stand_by),
         Command::Purge(options) => (options, guard::purge),
         Command::Agent(options) => (options, agent::run),
     };

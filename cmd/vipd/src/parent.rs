@@ -6,13 +6,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 use vip_agent::Config;
 
-/// A child that lived shorter than this failed at once; it is started again
-/// after a pause, so that a broken host does not spin.
+/// A child that lived shorter than this, twice in a row, is started again after
+/// a pause, so that a broken host does not spin.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
 /// The pause.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -36,13 +35,15 @@ struct Kept {
     options: Options,
     child: Child,
     started: Instant,
+    /// Short lives in a row.
+    failures: u32,
 }
 
 impl Kept {
     fn start(what: &'static str, options: &Options) -> std::io::Result<Self> {
         let child = spawn(what, options)?;
         tracing::info!(pid = child.id(), "{what} started");
-        Ok(Self { what, options: options.clone(), child, started: Instant::now() })
+        Ok(Self { what, options: options.clone(), child, started: Instant::now(), failures: 0 })
     }
 
     /// Starts it again if it ended. An end that a restart cannot mend is
@@ -53,10 +54,11 @@ impl Kept {
             return Ok(Some(status));
         }
         tracing::warn!(%status, "{} ended; starting it again", self.what);
-        if self.started.elapsed() < SHORT_LIFE {
+        let failures = if self.started.elapsed() < SHORT_LIFE { self.failures + 1 } else { 0 };
+        if failures > 1 {
             std::thread::sleep(PAUSE);
         }
-        *self = Self::start(self.what, &self.options)?;
+        *self = Self { failures, ..Self::start(self.what, &self.options)? };
         Ok(None)
     }
 
@@ -81,6 +83,9 @@ fn spawn(what: &str, options: &Options) -> std::io::Result<Child> {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(what).args(options.arguments());
+    if what == "guard" {
+        command.arg("--standby");
+    }
     // A group of its own: ctrl-C reaches the parent, which ends both in order.
     command.process_group(0);
     command.env(PARENT, std::process::id().to_string());
@@ -94,9 +99,9 @@ pub(crate) fn run(options: &Options, config: Config) -> anyhow::Result<()> {
     }
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGCHLD])?;
     let mut kept = vec![];
-    if UnixStream::connect(&config.guard.socket).is_err() {
-        kept.push(Kept::start("guard", options)?);
-    }
+    // Where a guard runs already this one waits in line, and takes over if that
+    // one goes.
+    kept.push(Kept::start("guard", options)?);
     kept.push(Kept::start("agent", options)?);
     for signal in signals.forever() {
         match signal {

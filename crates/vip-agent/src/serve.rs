@@ -22,6 +22,8 @@ use vip_proto::v1::admin_server::AdminServer;
 /// How long a stopping node waits to be relieved: with the rest of the end it
 /// is gone within 2 s.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(1200);
+/// How long the data directory of an agent that just ended may stay locked.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often it looks whether it was.
 const HAND_OVER_POLL: Duration = Duration::from_millis(5);
 
@@ -110,7 +112,7 @@ pub async fn run(
     let dir = config.node.data_dir.clone();
     let file = |path: &PathBuf, source| AgentError::File { path: path.clone(), source };
     make_private_dir(&dir).map_err(|e| file(&dir, e))?;
-    let _lock = lock(&dir)?;
+    let _lock = lock(&dir).await?;
     let agent = Arc::new(Agent {
         config,
         name,
@@ -165,13 +167,21 @@ fn make_private_dir(dir: &PathBuf) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
-fn lock(dir: &PathBuf) -> Result<Flock<std::fs::File>, AgentError> {
+/// An agent that was killed may take a moment to be gone.
+async fn lock(dir: &PathBuf) -> Result<Flock<std::fs::File>, AgentError> {
     let path = dir.join("lock");
     let handle =
         std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let handle = handle.map_err(|source| AgentError::File { path, source })?;
-    Flock::lock(handle, FlockArg::LockExclusiveNonblock)
-        .map_err(|_| AgentError::AlreadyRunning(dir.clone()))
+    let mut handle = handle.map_err(|source| AgentError::File { path, source })?;
+    let until = Instant::now() + LOCK_TIMEOUT;
+    loop {
+        match Flock::lock(handle, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err(_) if Instant::now() >= until => return Err(AgentError::AlreadyRunning(dir.clone())),
+            Err((unlocked, _)) => handle = unlocked,
+        }
+        sleep(HAND_OVER_POLL).await;
+    }
 }
 
 /// The socket under another name first, and in its place only when it listens:

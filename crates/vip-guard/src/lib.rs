@@ -27,4 +27,4 @@ pub use protocol::{FromGuard, GateReport, ToGuard};
 #[cfg(feature = "server")]
 pub use allow::{Prefix, PrefixError};
 #[cfg(feature = "server")]
-pub use server::{GuardConfig, GuardError, purge, run};
+pub use server::{GuardConfig, GuardError, purge, run, wait_in_line};

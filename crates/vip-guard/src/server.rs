@@ -133,7 +133,23 @@ pub async fn run(config: GuardConfig, stop: impl Future<Output = ()>) -> Result<
     result
 }
 
+/// Waits, without a limit, until no other guard has the socket.
+///
+/// # Errors
+/// The lock file cannot be made.
+pub fn wait_in_line(socket: &Path) -> Result<(), GuardError> {
+    let (path, handle) = lock_file(socket)?;
+    let locked = Flock::lock(handle, FlockArg::LockExclusive);
+    locked.map(drop).map_err(|(_, e)| GuardError::File { path, source: e.into() })
+}
+
 fn lock(socket: &Path) -> Result<Flock<std::fs::File>, GuardError> {
+    let (_, handle) = lock_file(socket)?;
+    Flock::lock(handle, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, _)| GuardError::AlreadyRunning(socket.to_owned()))
+}
+
+fn lock_file(socket: &Path) -> Result<(PathBuf, std::fs::File), GuardError> {
     let path = socket.with_extension("lock");
     let file = |source| GuardError::File { path: path.clone(), source };
     if let Some(dir) = socket.parent() {
@@ -145,8 +161,7 @@ fn lock(socket: &Path) -> Result<Flock<std::fs::File>, GuardError> {
         .write(true)
         .open(&path)
         .map_err(file)?;
-    Flock::lock(handle, FlockArg::LockExclusiveNonblock)
-        .map_err(|(_, _)| GuardError::AlreadyRunning(socket.to_owned()))
+    Ok((path, handle))
 }
 
 fn listen(socket: &Path) -> Result<UnixListener, GuardError> {

@@ -152,6 +152,12 @@ impl Call {
         }
     }
 
+    /// The leader, if it is another node.
+    fn leader(&self) -> Option<AdminClient<Channel>> {
+        let leader = self.member.shared.leader().filter(|l| *l != self.member.meta.node)?;
+        Some(AdminClient::new(self.member.channel(leader).filter(|_| !self.relayed)?))
+    }
+
     /// The same call, for the leader.
     pub(super) fn relay<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
@@ -205,6 +211,18 @@ macro_rules! on_leader {
     };
 }
 
+/// Looks at the leader's state, which is the newest; at this node's where no
+/// leader answers.
+macro_rules! ask_leader {
+    ($call:ident, $message:ident, $method:ident) => {
+        if let Some(mut leader) = $call.leader()
+            && let Ok(reply) = leader.$method($call.relay($message)).await
+        {
+            return Ok(reply);
+        }
+    };
+}
+
 #[tonic::async_trait]
 impl Admin for AdminService {
     async fn init(&self, r: Request<v1::InitRequest>) -> Result<Response<v1::InitReply>, Status> {
@@ -240,7 +258,8 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::ListTokensRequest>,
     ) -> Result<Response<v1::ListTokensReply>, Status> {
-        let call = self.call(&request)?;
+        let (call, message) = (self.call(&request)?, request.into_inner());
+        ask_leader!(call, message, list_tokens);
         Ok(Response::new(super::views::tokens(&call.member.raft.state())))
     }
 
@@ -259,15 +278,25 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::StatusRequest>,
     ) -> Result<Response<v1::StatusReply>, Status> {
-        let call = self.call(&request)?;
-        Ok(Response::new(super::views::status(&call.member)))
+        let (call, message) = (self.call(&request)?, request.into_inner());
+        let own = super::views::status(&call.member);
+        if let Some(mut leader) = call.leader()
+            && let Ok(reply) = leader.status(call.relay(message)).await
+        {
+            // The cluster as the leader sees it, this host as it is.
+            let (node, gate, warnings) = (own.node, own.gate, own.warnings);
+            let reply = v1::StatusReply { node, gate, warnings, ..reply.into_inner() };
+            return Ok(Response::new(reply));
+        }
+        Ok(Response::new(own))
     }
 
     async fn list_nodes(
         &self,
         request: Request<v1::ListNodesRequest>,
     ) -> Result<Response<v1::ListNodesReply>, Status> {
-        let call = self.call(&request)?;
+        let (call, message) = (self.call(&request)?, request.into_inner());
+        ask_leader!(call, message, list_nodes);
         let nodes = super::views::nodes(&call.member);
         Ok(Response::new(v1::ListNodesReply { nodes }))
     }
@@ -313,7 +342,8 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::ListVipsRequest>,
     ) -> Result<Response<v1::ListVipsReply>, Status> {
-        let call = self.call(&request)?;
+        let (call, message) = (self.call(&request)?, request.into_inner());
+        ask_leader!(call, message, list_vips);
         let vips = super::views::vips(&call.member);
         Ok(Response::new(v1::ListVipsReply { vips }))
     }

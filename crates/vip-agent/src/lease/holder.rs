@@ -51,12 +51,18 @@ impl Holder {
         let event = match news {
             GuardNews::Up(incarnation, gate, orders) => {
                 self.orders = Some(orders);
-                self.shared.lock().guard = GuardStatus::Present(gate);
+                let mut inner = self.shared.lock();
+                inner.guard = GuardStatus::Present(gate);
+                inner.guard_lost_at = None;
+                drop(inner);
                 ClaimEvent::GuardUp(incarnation)
             }
             GuardNews::Down => {
                 self.orders = None;
-                self.shared.lock().guard = GuardStatus::Absent;
+                let mut inner = self.shared.lock();
+                inner.guard = GuardStatus::Absent;
+                inner.guard_lost_at = Some(boottime());
+                drop(inner);
                 ClaimEvent::GuardDown
             }
             GuardNews::Notice(notice) => {

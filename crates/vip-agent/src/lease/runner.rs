@@ -185,7 +185,7 @@ impl Loop {
         let mut server = self.raft.raft.server_metrics();
         let mut changes = self.shared.changes();
         self.take_state();
-        self.shared.observe(&self.raft.raft);
+        self.observe();
         loop {
             let wants = tokio::select! {
                 biased;
@@ -198,7 +198,7 @@ impl Loop {
                     self.holder.sync()
                 }
                 Ok(()) = server.changed() => {
-                    self.shared.observe(&self.raft.raft);
+                    self.observe();
                     Wants::default()
                 }
                 Ok(()) = changes.changed() => Wants::default(),
@@ -209,6 +209,12 @@ impl Loop {
                 () = sleep_until(self.next_wake()) => Wants::default(),
             };
             self.pump(wants);
+        }
+    }
+
+    fn observe(&mut self) {
+        if self.shared.observe(&self.raft.raft) {
+            self.heartbeat_at = Mono::ZERO;
         }
     }
 

@@ -20,6 +20,9 @@ use vip_raft::{DiskClock, LeaseRules, VipRaft, voters};
 /// the node its leadership and its VIPs.
 const DISK_PATIENCE_PROMISES: u32 = 5;
 
+/// How long a lost guard may take to come back before its node is passed over.
+const GUARD_GRACE: Duration = Duration::from_millis(500);
+
 /// The guard as status shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum GuardStatus {
@@ -55,6 +58,9 @@ pub(super) struct Inner {
     pub(super) state: Arc<State>,
     pub(super) claims: Claims,
     pub(super) guard: GuardStatus,
+    /// When the guard was lost; it is restarted at once, and its node then
+    /// reclaims faster than another could take over.
+    pub(super) guard_lost_at: Option<Mono>,
     pub(super) stopping: bool,
     /// The leader heard last gave up its lease.
     abdicated: bool,
@@ -90,6 +96,7 @@ impl LeaseShared {
             state: Arc::default(),
             claims: Claims::new(me),
             guard: GuardStatus::Absent,
+            guard_lost_at: None,
             stopping: false,
             abdicated: false,
             disk,
@@ -110,8 +117,9 @@ impl LeaseShared {
         self.changed.subscribe()
     }
 
-    /// Takes over what Raft says about leadership and membership.
-    pub(super) fn observe(&self, raft: &VipRaft) {
+    /// Takes over what Raft says about leadership and membership. Returns
+    /// whether lease messages should go out at once: the lease begins anew.
+    pub(super) fn observe(&self, raft: &VipRaft) -> bool {
         let (leads, term) = {
             let metrics = raft.metrics();
             let metrics = metrics.borrow_watched();
@@ -125,6 +133,9 @@ impl LeaseShared {
         match (leads, known) {
             (true, Some(known)) if known == term => {
                 if let Some(leading) = &mut inner.leading {
+                    if *leading.lease.voters() == voters {
+                        return false;
+                    }
                     leading.lease.membership_changed(voters, now);
                 }
             }
@@ -141,10 +152,11 @@ impl LeaseShared {
                 inner.leading = None;
                 tracing::info!(term, "this node does not lead any more");
             }
-            (false, None) => {}
+            (false, None) => return false,
         }
         drop(inner);
         self.touch();
+        leads
     }
 
     /// Who leads, as far as this node can be sure: itself with a lease, or the
@@ -287,9 +299,11 @@ impl Inner {
         (now < at + self.timing.promise).then_some(vote.node)
     }
 
-    /// Whether this node's guard can hold VIPs.
+    /// Whether this node's guard can hold VIPs, or is about to.
     pub(super) fn able(&self) -> bool {
-        matches!(self.guard, GuardStatus::Present(_)) && self.disk_is_well()
+        let restarting = self.guard_lost_at.is_some_and(|at| boottime() < at + GUARD_GRACE);
+        let present = matches!(self.guard, GuardStatus::Present(_));
+        (present || restarting) && self.disk_is_well()
     }
 
     fn node_views(&self, now: Mono) -> BTreeMap<NodeId, NodeView> {

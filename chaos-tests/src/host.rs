@@ -1,0 +1,209 @@
+//! vipd on one host.
+
+use crate::command::{Outcome, binaries, run, wait_for};
+use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs::OpenOptions;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// How long a process may take to appear or to end.
+const PROCESS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Which process of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Process {
+    /// `vipd run` itself.
+    Parent,
+    /// The agent.
+    Agent,
+    /// The guard.
+    Guard,
+}
+
+/// A host that can run vipd.
+#[derive(Debug)]
+pub struct Host {
+    /// Its name, `n1`….
+    pub name: String,
+    namespace: String,
+    dir: PathBuf,
+    settings: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Host {
+    /// A host in `namespace` with its files in `dir`.
+    ///
+    /// # Errors
+    /// The directory cannot be made.
+    pub fn new(name: &str, namespace: String, dir: PathBuf, settings: &[String]) -> Result<Self> {
+        std::fs::create_dir_all(&dir)?;
+        let path = |file: &str| dir.join(file).display().to_string();
+        let mut all = vec![
+            format!("node.name={name}"),
+            format!("node.data_dir={}", path("data")),
+            format!("admin.socket={}", path("admin.sock")),
+            format!("guard.socket={}", path("guard.sock")),
+        ];
+        all.extend_from_slice(settings);
+        let name = name.to_owned();
+        Ok(Self { name, namespace, dir, settings: all, child: None })
+    }
+
+    /// Where its files are.
+    #[must_use]
+    pub fn dir(&self) -> &PathBuf {
+        &self.dir
+    }
+
+    /// Starts `vipd run`.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(&mut self) -> Result<()> {
+        let log = OpenOptions::new().create(true).append(true).open(self.dir.join("log"))?;
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace]).arg(binaries()?.join("vipd")).arg("run");
+        for setting in &self.settings {
+            command.args(["--set", setting]);
+        }
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.child = Some(command.spawn().context("starting vipd")?);
+        Ok(())
+    }
+
+    /// Runs another command of vipd or another program inside the host.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn exec(&self, program: &str, arguments: &[&str]) -> Result<Outcome> {
+        run("ip", &[&["netns", "exec", &self.namespace, program], arguments].concat())
+    }
+
+    /// The settings that vipd is started with.
+    #[must_use]
+    pub fn settings(&self) -> &[String] {
+        &self.settings
+    }
+
+    /// Runs vipctl against this host.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn ctl(&self, arguments: &[&str]) -> Result<Outcome> {
+        let program = binaries()?.join("vipctl").display().to_string();
+        let socket = self.dir.join("admin.sock").display().to_string();
+        run(&program, &[&["--socket", &socket], arguments].concat())
+    }
+
+    /// Runs vipctl, which must succeed.
+    ///
+    /// # Errors
+    /// It did not.
+    pub fn ctl_ok(&self, arguments: &[&str]) -> Result<String> {
+        let what = || format!("vipctl {} on {}", arguments.join(" "), self.name);
+        self.ctl(arguments)?.ok().with_context(what)
+    }
+
+    /// Runs vipctl with JSON output.
+    ///
+    /// # Errors
+    /// It failed, or printed something else.
+    pub fn ctl_json(&self, arguments: &[&str]) -> Result<serde_json::Value> {
+        let text = self.ctl_ok(&[&["-o", "json"], arguments].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
+    }
+
+    fn pid(&self) -> Option<i32> {
+        i32::try_from(self.child.as_ref()?.id()).ok()
+    }
+
+    /// The pid of one of its processes, if it runs.
+    #[must_use]
+    pub fn find(&self, process: Process) -> Option<i32> {
+        let parent = self.pid()?;
+        let what = match process {
+            Process::Parent => return Some(parent),
+            Process::Agent => "agent",
+            Process::Guard => "guard",
+        };
+        let children = format!("/proc/{parent}/task/{parent}/children");
+        let children = std::fs::read_to_string(children).ok()?;
+        children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()).find(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|b| *b == 0).nth(1) == Some(what.as_bytes())
+        })
+    }
+
+    /// Sends a signal to some of its processes, in the order given.
+    ///
+    /// # Errors
+    /// One of them does not run.
+    pub fn signal(&self, processes: &[Process], signal: Signal) -> Result<()> {
+        let pids = processes.iter().map(|process| {
+            self.find(*process).with_context(|| format!("{process:?} of {} runs not", self.name))
+        });
+        for pid in pids.collect::<Result<Vec<_>>>()? {
+            kill(Pid::from_raw(pid), signal)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a process runs that is another one than `old`.
+    ///
+    /// # Errors
+    /// None does in time.
+    pub fn wait_for_process(&self, process: Process, old: i32) -> Result<i32> {
+        wait_for("a new process", PROCESS_TIMEOUT, || self.find(process).filter(|p| *p != old))
+    }
+
+    /// Kills all of its processes at once, the parent first.
+    pub fn kill_all(&mut self) {
+        let all = [Process::Parent, Process::Agent, Process::Guard].map(|p| self.find(p));
+        for pid in all.into_iter().flatten() {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        if let Some(mut child) = self.child.take() {
+            let _ = child.wait();
+        }
+    }
+
+    /// Asks it to end and waits until it did; returns how long that took.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn stop(&mut self) -> Result<Duration> {
+        let begin = std::time::Instant::now();
+        let Some(mut child) = self.child.take() else { return Ok(Duration::ZERO) };
+        let pid = Pid::from_raw(i32::try_from(child.id())?);
+        kill(pid, Signal::SIGTERM)?;
+        wait_for("vipd ends", PROCESS_TIMEOUT, || child.try_wait().ok().flatten())?;
+        Ok(begin.elapsed())
+    }
+
+    /// Waits until `vipd run` ended by itself; returns its exit code.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn wait_for_end(&mut self) -> Result<Option<i32>> {
+        let child = self.child.as_mut().context("not started")?;
+        let status = wait_for("vipd ends", PROCESS_TIMEOUT, || child.try_wait().ok().flatten())?;
+        self.child = None;
+        Ok(status.code())
+    }
+
+    /// What it logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.kill_all();
+    }
+}

@@ -1,0 +1,244 @@
+//! A client that asks a VIP a thousand times a second and notes who answered,
+//! when, by the Ethernet address of each reply and the kernel's own time stamp.
+
+use crate::net::{Lab, Mac, enter};
+use anyhow::{Context, Result};
+use nix::cmsg_space;
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt::ReceiveTimestampns,
+};
+use nix::sys::time::TimeSpec;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::io::IoSliceMut;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Between two requests.
+const INTERVAL: Duration = Duration::from_millis(1);
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const IPV4_AT: usize = 14;
+const ICMP_ECHO_REPLY: u8 = 0;
+
+/// One reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// When it came, ns since 1970, by the kernel.
+    pub at_ns: u64,
+    /// Who sent it.
+    pub from: Mac,
+}
+
+/// A running probe.
+#[derive(Debug)]
+pub struct Probe {
+    stop: Arc<AtomicBool>,
+    sender: Option<JoinHandle<Result<()>>>,
+    receiver: Option<JoinHandle<Result<Vec<Reply>>>>,
+}
+
+impl Probe {
+    /// Starts probing `vip` from the lab's client.
+    ///
+    /// # Errors
+    /// No sockets.
+    pub fn start(lab: &Lab, vip: Ipv4Addr) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (namespace, ended) = (lab.namespace("client"), stop.clone());
+        let sender = std::thread::spawn(move || {
+            enter(&namespace)?;
+            send(vip, &ended)
+        });
+        let (namespace, ended) = (lab.namespace("client"), stop.clone());
+        let receiver = std::thread::spawn(move || {
+            enter(&namespace)?;
+            receive(vip, &ended)
+        });
+        Ok(Self { stop, sender: Some(sender), receiver: Some(receiver) })
+    }
+
+    /// Ends it and returns what it saw.
+    ///
+    /// # Errors
+    /// A socket failed meanwhile.
+    pub fn finish(mut self) -> Result<Trace> {
+        self.stop.store(true, Ordering::Relaxed);
+        let ended = |_| anyhow::anyhow!("the probe panicked");
+        if let Some(sender) = self.sender.take() {
+            sender.join().map_err(ended)??;
+        }
+        let receiver = self.receiver.take().context("finished twice")?;
+        let mut replies = receiver.join().map_err(ended)??;
+        replies.sort_by_key(|r| r.at_ns);
+        Ok(Trace { replies })
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn send(vip: Ipv4Addr, stop: &AtomicBool) -> Result<()> {
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
+    socket.set_nonblocking(true)?;
+    let to = SockAddr::from(SocketAddr::new(IpAddr::V4(vip), 0));
+    let begin = Instant::now();
+    let mut count = 0u32;
+    while !stop.load(Ordering::Relaxed) {
+        let sequence = (count % 0x1_0000) as u16;
+        let echo = etherparse::IcmpEchoHeader { id: 0x7669, seq: sequence };
+        let header = etherparse::Icmpv4Header::with_checksum(
+            etherparse::Icmpv4Type::EchoRequest(echo),
+            &[],
+        );
+        // Nobody to send to is what is measured.
+        let _ = socket.send_to(&header.to_bytes(), &to);
+        count += 1;
+        let next = begin + INTERVAL * count;
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    Ok(())
+}
+
+fn receive(vip: Ipv4Addr, stop: &AtomicBool) -> Result<Vec<Reply>> {
+    let protocol = Protocol::from(i32::from(ETHERTYPE_IPV4.to_be()));
+    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?;
+    socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+    socket.set_recv_buffer_size(4 << 20)?;
+    setsockopt(&socket, ReceiveTimestampns, &true)?;
+    let mut replies = vec![];
+    let mut frame = [0u8; 256];
+    let mut space = cmsg_space!(TimeSpec);
+    while !stop.load(Ordering::Relaxed) {
+        let mut parts = [IoSliceMut::new(&mut frame)];
+        let received =
+            recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty());
+        let (len, at) = match received {
+            Err(nix::Error::EAGAIN | nix::Error::EINTR | nix::Error::ENETDOWN) => continue,
+            Err(e) => return Err(e.into()),
+            Ok(message) => {
+                let stamp = message.cmsgs()?.find_map(|c| match c {
+                    ControlMessageOwned::ScmTimestampns(at) => Some(at),
+                    _ => None,
+                });
+                (message.bytes, stamp)
+            }
+        };
+        let (Some(from), Some(at)) = (echo_reply(&frame[..len.min(frame.len())], vip), at) else {
+            continue;
+        };
+        let seconds = u64::try_from(at.tv_sec())?;
+        let at_ns = seconds * 1_000_000_000 + u64::try_from(at.tv_nsec())?;
+        replies.push(Reply { at_ns, from });
+    }
+    Ok(replies)
+}
+
+/// Who sent an echo reply from `vip`, if that is what the frame is.
+fn echo_reply(frame: &[u8], vip: Ipv4Addr) -> Option<Mac> {
+    let from: Mac = frame.get(6..12)?.try_into().ok()?;
+    let ip = frame.get(IPV4_AT..)?;
+    let header_len = usize::from(ip.first()? & 0xf) * 4;
+    let is_icmp = *ip.get(9)? == 1;
+    let source: [u8; 4] = ip.get(12..16)?.try_into().ok()?;
+    let reply = *ip.get(header_len)? == ICMP_ECHO_REPLY;
+    (is_icmp && reply && Ipv4Addr::from(source) == vip).then_some(from)
+}
+
+/// A span without an answer, between two answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outage {
+    /// Last reply before.
+    pub from_ns: u64,
+    /// First reply after.
+    pub to_ns: u64,
+    /// Who answered before.
+    pub before: Mac,
+    /// Who answered after.
+    pub after: Mac,
+}
+
+impl Outage {
+    /// How long it was, ms.
+    #[must_use]
+    pub fn ms(&self) -> f64 {
+        Duration::from_nanos(self.to_ns - self.from_ns).as_secs_f64() * 1e3
+    }
+}
+
+/// All replies, in the order they came.
+#[derive(Clone, Debug, Default)]
+pub struct Trace {
+    /// The replies.
+    pub replies: Vec<Reply>,
+}
+
+impl Trace {
+    /// Changes of the answering host, each with the span between.
+    #[must_use]
+    pub fn changes(&self) -> Vec<Outage> {
+        self.gaps(|a, b| a.from != b.from)
+    }
+
+    /// Spans of at least `least` without any answer.
+    #[must_use]
+    pub fn outages(&self, least: Duration) -> Vec<Outage> {
+        let least = u64::try_from(least.as_nanos()).unwrap_or(u64::MAX);
+        self.gaps(|a, b| b.at_ns - a.at_ns >= least)
+    }
+
+    fn gaps(&self, is_one: impl Fn(&Reply, &Reply) -> bool) -> Vec<Outage> {
+        let pairs = self.replies.windows(2).filter(|w| is_one(&w[0], &w[1]));
+        pairs
+            .map(|w| Outage {
+                from_ns: w[0].at_ns,
+                to_ns: w[1].at_ns,
+                before: w[0].from,
+                after: w[1].from,
+            })
+            .collect()
+    }
+
+    /// Hosts that answered, each as often as it took over: a host that appears
+    /// again after another one answered in between was given the VIP again, or
+    /// answered when it should not have. Which of the two, the epochs tell.
+    #[must_use]
+    pub fn holders(&self) -> Vec<Mac> {
+        let mut holders: Vec<Mac> = vec![];
+        for reply in &self.replies {
+            if holders.last() != Some(&reply.from) {
+                holders.push(reply.from);
+            }
+        }
+        holders
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trace(replies: &[(u64, u8)]) -> Trace {
+        let reply = |(at, from): &(u64, u8)| Reply { at_ns: at * 1_000_000, from: [*from; 6] };
+        Trace { replies: replies.iter().map(reply).collect() }
+    }
+
+    #[test]
+    fn a_change_is_the_span_between_two_hosts() {
+        let trace = trace(&[(1, 1), (2, 1), (12, 2), (13, 2)]);
+        let changes = trace.changes();
+        assert_eq!(changes.len(), 1);
+        assert!((changes[0].ms() - 10.0).abs() < 1e-6);
+        assert_eq!(trace.outages(Duration::from_millis(5)), changes);
+    }
+
+    #[test]
+    fn two_hosts_that_answer_in_turn_are_seen() {
+        assert_eq!(trace(&[(1, 1), (2, 2), (3, 1)]).holders().len(), 3);
+    }
+}

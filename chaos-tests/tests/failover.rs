@@ -1,0 +1,216 @@
+//! Whatever happens to the holder: another takes over, and the old one was
+//! silent before.
+
+use anyhow::{Context, Result};
+use chaos_tests::{Cluster, Mac, Options, Probe, Process, Trace, wait_for};
+use nix::sys::signal::Signal;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+/// Time for a takeover on a busy machine; how fast it is, the bench tells.
+const TAKEOVER: Duration = Duration::from_secs(10);
+
+/// Three nodes, the VIP held by the leader n1 and answering.
+fn cluster() -> Result<Cluster> {
+    let cluster = Cluster::formed(&Options::default())?;
+    let address = ["vip", "add", "web", "--address", "10.77.0.100/24", "--address", "fd77::100/64"];
+    cluster.host("n1").ctl_ok(&address)?;
+    Ok(cluster)
+}
+
+fn holder(cluster: &Cluster, seen_by: &str) -> Result<String> {
+    let status = cluster.wait_until_settled(seen_by)?;
+    status.vips[0].1.clone().context("held")
+}
+
+/// Waits until `from` says that another node than `old` holds and answers.
+fn wait_for_takeover(cluster: &Cluster, from: &str, old: &str) -> Result<String> {
+    wait_for("a takeover", TAKEOVER, || {
+        let json = cluster.host(from).ctl_json(&["vip", "show", "web"]).ok()?;
+        let answers = json["answers"].as_bool()?;
+        let holder = json["holder"].as_str()?.to_owned();
+        (answers && holder != old).then_some(holder)
+    })
+}
+
+fn name_of(cluster: &Cluster, mac: Mac) -> Result<String> {
+    let macs = cluster.macs()?;
+    Ok(macs.into_iter().find(|(_, m)| *m == mac).context("a host of ours")?.0)
+}
+
+/// Each host answered in one stretch, in this order: none came back after
+/// another had begun.
+fn assert_order(cluster: &Cluster, trace: &Trace, expected: &[&str]) -> Result<()> {
+    let holders: Vec<_> =
+        trace.holders().into_iter().map(|mac| name_of(cluster, mac)).collect::<Result<_>>()?;
+    assert_eq!(holders, expected);
+    Ok(())
+}
+
+fn run_until_answered(cluster: &Cluster, probe: Probe, by: &str) -> Result<Trace> {
+    let mac = cluster.lab.mac(by)?;
+    // Some more replies of the new holder, so that a late one of the old
+    // holder would be seen.
+    std::thread::sleep(Duration::from_millis(500));
+    let trace = probe.finish()?;
+    assert!(trace.replies.iter().any(|r| r.from == mac), "{by} answers on the wire");
+    for change in trace.changes() {
+        println!("outage {:.1} ms", change.ms());
+    }
+    Ok(trace)
+}
+
+#[test]
+fn power_off_of_the_holder() -> Result<()> {
+    let mut cluster = cluster()?;
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    wait_for_replies(&cluster)?;
+    cluster.lab.cable("n1", false)?;
+    cluster.host_mut("n1").kill_all();
+    let new = wait_for_takeover(&cluster, "n3", "n1")?;
+    let trace = run_until_answered(&cluster, probe, &new)?;
+    assert_order(&cluster, &trace, &["n1", &new])
+}
+
+/// The client reaches the VIP, so the probe runs.
+fn wait_for_replies(cluster: &Cluster) -> Result<()> {
+    let neighbour = || {
+        let all = cluster.lab.ip("client", &["neigh", "show", "10.77.0.100"]).ok()?;
+        all.contains("lladdr").then_some(())
+    };
+    wait_for("the client knows the VIP", TAKEOVER, neighbour)?;
+    std::thread::sleep(Duration::from_millis(300));
+    Ok(())
+}
+
+#[test]
+fn isolation_of_the_holder_and_its_return() -> Result<()> {
+    let cluster = cluster()?;
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    wait_for_replies(&cluster)?;
+    cluster.lab.isolate("n1")?;
+    let new = wait_for_takeover(&cluster, "n2", "n1")?;
+    wait_for("n1 let the address go", TAKEOVER, || {
+        (!cluster.lab.has_address("n1", "10.77.0.100").ok()?).then_some(())
+    })?;
+    cluster.lab.heal("n1")?;
+    cluster.wait_for_status("n1", "n1 follows", |s| (s.leader.as_deref() == Some(&new)).then_some(()))?;
+    let trace = run_until_answered(&cluster, probe, &new)?;
+    assert_order(&cluster, &trace, &["n1", &new])?;
+    assert_eq!(holder(&cluster, "n1")?, new, "a heal moves nothing");
+    Ok(())
+}
+
+#[test]
+fn a_frozen_holder_falls_silent_before_the_next_one_answers() -> Result<()> {
+    let cluster = cluster()?;
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    wait_for_replies(&cluster)?;
+    let both = [Process::Agent, Process::Guard];
+    cluster.host("n1").signal(&both, Signal::SIGSTOP)?;
+    let new = wait_for_takeover(&cluster, "n2", "n1")?;
+    std::thread::sleep(Duration::from_millis(500));
+    cluster.host("n1").signal(&both, Signal::SIGCONT)?;
+    cluster.wait_for_status("n1", "n1 recovers", |s| (s.leader.as_deref() == Some(&new)).then_some(()))?;
+    let trace = run_until_answered(&cluster, probe, &new)?;
+    assert_order(&cluster, &trace, &["n1", &new])
+}
+
+/// The host lives, so it may get the VIP back; but its gate was shut at once.
+#[test]
+fn a_killed_agent_alone_costs_little_and_leaks_nothing() -> Result<()> {
+    let cluster = cluster()?;
+    let agent = cluster.host("n1").find(Process::Agent).context("runs")?;
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    wait_for_replies(&cluster)?;
+    let before = cluster.wait_until_settled("n2")?.vips[0].2;
+    cluster.host("n1").signal(&[Process::Agent], Signal::SIGKILL)?;
+    cluster.host("n1").wait_for_process(Process::Agent, agent)?;
+    let after = wait_for("a new epoch that answers", TAKEOVER, || {
+        let json = cluster.host("n2").ctl_json(&["vip", "show", "web"]).ok()?;
+        let epoch = json["epoch"].as_u64()?;
+        (json["answers"].as_bool()? && epoch > before).then(|| json["holder"].as_str().map(str::to_owned))?
+    })?;
+    let trace = run_until_answered(&cluster, probe, &after)?;
+    assert!(trace.holders().len() <= 2, "{:?}", trace.holders());
+    Ok(())
+}
+
+#[test]
+fn a_killed_guard_alone_is_replaced_and_its_addresses_are_purged() -> Result<()> {
+    let cluster = cluster()?;
+    let guard = cluster.host("n1").find(Process::Guard).context("runs")?;
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    wait_for_replies(&cluster)?;
+    cluster.host("n1").signal(&[Process::Guard], Signal::SIGKILL)?;
+    cluster.host("n1").wait_for_process(Process::Guard, guard)?;
+    let after = wait_for("a new epoch that answers", TAKEOVER, || {
+        let json = cluster.host("n2").ctl_json(&["vip", "show", "web"]).ok()?;
+        let epoch = json["epoch"].as_u64()?;
+        (json["answers"].as_bool()? && epoch > 1).then(|| json["holder"].as_str().map(str::to_owned))?
+    })?;
+    let trace = run_until_answered(&cluster, probe, &after)?;
+    assert!(trace.holders().len() <= 2, "{:?}", trace.holders());
+    Ok(())
+}
+
+#[test]
+fn both_killed_with_their_parent_leave_an_orphan_that_does_not_answer() -> Result<()> {
+    let mut cluster = cluster()?;
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    wait_for_replies(&cluster)?;
+    cluster.host_mut("n1").kill_all();
+    let new = wait_for_takeover(&cluster, "n2", "n1")?;
+    // The address may still be there; the kernel's gate is shut all the same.
+    let trace = run_until_answered(&cluster, probe, &new)?;
+    assert_order(&cluster, &trace, &["n1", &new])?;
+    wait_for("the kernel removes the orphan", TAKEOVER, || {
+        (!cluster.lab.has_address("n1", "10.77.0.100").ok()?).then_some(())
+    })?;
+    // It comes back as a follower that holds nothing.
+    cluster.host_mut("n1").start()?;
+    cluster.wait_for_status("n1", "n1 follows", |s| (s.leader.as_deref() == Some(&new)).then_some(()))?;
+    assert_eq!(holder(&cluster, "n1")?, new);
+    Ok(())
+}
+
+#[test]
+fn a_restart_of_all_three_at_once_brings_the_vip_back() -> Result<()> {
+    let mut cluster = cluster()?;
+    for name in ["n1", "n2", "n3"] {
+        cluster.host_mut(name).kill_all();
+    }
+    for name in ["n1", "n2", "n3"] {
+        cluster.host_mut(name).start()?;
+    }
+    let holder = wait_for_takeover(&cluster, "n2", "nobody")?;
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    wait_for_replies(&cluster)?;
+    let trace = run_until_answered(&cluster, probe, &holder)?;
+    assert_order(&cluster, &trace, &[&holder])
+}
+
+#[test]
+fn a_planned_move_and_a_stop_hand_over() -> Result<()> {
+    let mut cluster = cluster()?;
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    wait_for_replies(&cluster)?;
+    cluster.host("n3").ctl_ok(&["vip", "move", "web", "--to", "n2"])?;
+    let took = cluster.host_mut("n2").stop()?;
+    assert!(took < Duration::from_secs(2), "SIGTERM took {took:?}");
+    let new = wait_for_takeover(&cluster, "n3", "n2")?;
+    let trace = run_until_answered(&cluster, probe, &new)?;
+    assert_order(&cluster, &trace, &["n1", "n2", &new])
+}
+
+#[test]
+fn a_single_voter_holds_alone() -> Result<()> {
+    let cluster = Cluster::formed(&Options { nodes: 1, ..Options::default() })?;
+    cluster.host("n1").ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/32", "--interface", "eth0"])?;
+    let probe = Probe::start(&cluster.lab, VIP);
+    // A /32 is reached through the client's own subnet route.
+    wait_for_replies(&cluster)?;
+    let trace = run_until_answered(&cluster, probe?, "n1")?;
+    assert_order(&cluster, &trace, &["n1"])
+}
