@@ -46,7 +46,9 @@ impl Status {
         Some(Self {
             leader: text(&json["leader"]),
             quorum: json["quorum"].as_bool()?,
-            nodes: nodes.map(|n| Some((text(&n["name"])?, text(&n["state"])?))).collect::<Option<_>>()?,
+            nodes: nodes
+                .map(|n| Some((text(&n["name"])?, text(&n["state"])?)))
+                .collect::<Option<_>>()?,
             vips: vips
                 .map(|v| Some((text(&v["name"])?, text(&v["holder"]), v["epoch"].as_u64()?)))
                 .collect::<Option<_>>()?,

@@ -59,7 +59,8 @@ pub fn run(program: &str, arguments: &[&str]) -> Result<Outcome> {
 /// They were not built.
 pub fn binaries() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let dir = own.ancestors().find(|dir| dir.join("vipd").is_file() && dir.join("vipctl").is_file());
+    let dir =
+        own.ancestors().find(|dir| dir.join("vipd").is_file() && dir.join("vipctl").is_file());
     let dir = dir.context("vipd and vipctl are not built; run `cargo build` first")?;
     Ok(dir.to_owned())
 }

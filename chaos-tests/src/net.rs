@@ -64,8 +64,8 @@ impl Lab {
         self.hosts.push(name.to_owned());
         let port = self.port(name);
         ip(&[
-            "link", "add", &port, "netns", &switch, "type", "veth", "peer", "name", "eth0", "netns",
-            &host,
+            "link", "add", &port, "netns", &switch, "type", "veth", "peer", "name", "eth0",
+            "netns", &host,
         ])?;
         ip(&["-n", &switch, "link", "set", &port, "master", "br0", "up"])?;
         ip(&["-n", &host, "link", "set", "lo", "up"])?;

@@ -90,12 +90,10 @@ fn send(vip: Ipv4Addr, stop: &AtomicBool) -> Result<()> {
     let begin = Instant::now();
     let mut count = 0u32;
     while !stop.load(Ordering::Relaxed) {
-        let sequence = (count % 0x1_0000) as u16;
+        let sequence = u16::try_from(count % 0x1_0000)?;
         let echo = etherparse::IcmpEchoHeader { id: 0x7669, seq: sequence };
-        let header = etherparse::Icmpv4Header::with_checksum(
-            etherparse::Icmpv4Type::EchoRequest(echo),
-            &[],
-        );
+        let header =
+            etherparse::Icmpv4Header::with_checksum(etherparse::Icmpv4Type::EchoRequest(echo), &[]);
         // Nobody to send to is what is measured.
         let _ = socket.send_to(&header.to_bytes(), &to);
         count += 1;

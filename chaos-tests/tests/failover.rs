@@ -95,7 +95,9 @@ fn isolation_of_the_holder_and_its_return() -> Result<()> {
         (!cluster.lab.has_address("n1", "10.77.0.100").ok()?).then_some(())
     })?;
     cluster.lab.heal("n1")?;
-    cluster.wait_for_status("n1", "n1 follows", |s| (s.leader.as_deref() == Some(&new)).then_some(()))?;
+    cluster.wait_for_status("n1", "n1 follows", |s| {
+        (s.leader.as_deref() == Some(&new)).then_some(())
+    })?;
     let trace = run_until_answered(&cluster, probe, &new)?;
     assert_order(&cluster, &trace, &["n1", &new])?;
     assert_eq!(holder(&cluster, "n1")?, new, "a heal moves nothing");
@@ -112,7 +114,9 @@ fn a_frozen_holder_falls_silent_before_the_next_one_answers() -> Result<()> {
     let new = wait_for_takeover(&cluster, "n2", "n1")?;
     std::thread::sleep(Duration::from_millis(500));
     cluster.host("n1").signal(&both, Signal::SIGCONT)?;
-    cluster.wait_for_status("n1", "n1 recovers", |s| (s.leader.as_deref() == Some(&new)).then_some(()))?;
+    cluster.wait_for_status("n1", "n1 recovers", |s| {
+        (s.leader.as_deref() == Some(&new)).then_some(())
+    })?;
     let trace = run_until_answered(&cluster, probe, &new)?;
     assert_order(&cluster, &trace, &["n1", &new])
 }
@@ -130,7 +134,8 @@ fn a_killed_agent_alone_costs_little_and_leaks_nothing() -> Result<()> {
     let after = wait_for("a new epoch that answers", TAKEOVER, || {
         let json = cluster.host("n2").ctl_json(&["vip", "show", "web"]).ok()?;
         let epoch = json["epoch"].as_u64()?;
-        (json["answers"].as_bool()? && epoch > before).then(|| json["holder"].as_str().map(str::to_owned))?
+        (json["answers"].as_bool()? && epoch > before)
+            .then(|| json["holder"].as_str().map(str::to_owned))?
     })?;
     let trace = run_until_answered(&cluster, probe, &after)?;
     assert!(trace.holders().len() <= 2, "{:?}", trace.holders());
@@ -148,7 +153,8 @@ fn a_killed_guard_alone_is_replaced_and_its_addresses_are_purged() -> Result<()>
     let after = wait_for("a new epoch that answers", TAKEOVER, || {
         let json = cluster.host("n2").ctl_json(&["vip", "show", "web"]).ok()?;
         let epoch = json["epoch"].as_u64()?;
-        (json["answers"].as_bool()? && epoch > 1).then(|| json["holder"].as_str().map(str::to_owned))?
+        (json["answers"].as_bool()? && epoch > 1)
+            .then(|| json["holder"].as_str().map(str::to_owned))?
     })?;
     let trace = run_until_answered(&cluster, probe, &after)?;
     assert!(trace.holders().len() <= 2, "{:?}", trace.holders());
@@ -170,7 +176,9 @@ fn both_killed_with_their_parent_leave_an_orphan_that_does_not_answer() -> Resul
     })?;
     // It comes back as a follower that holds nothing.
     cluster.host_mut("n1").start()?;
-    cluster.wait_for_status("n1", "n1 follows", |s| (s.leader.as_deref() == Some(&new)).then_some(()))?;
+    cluster.wait_for_status("n1", "n1 follows", |s| {
+        (s.leader.as_deref() == Some(&new)).then_some(())
+    })?;
     assert_eq!(holder(&cluster, "n1")?, new);
     Ok(())
 }
@@ -207,7 +215,15 @@ fn a_planned_move_and_a_stop_hand_over() -> Result<()> {
 #[test]
 fn a_single_voter_holds_alone() -> Result<()> {
     let cluster = Cluster::formed(&Options { nodes: 1, ..Options::default() })?;
-    cluster.host("n1").ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/32", "--interface", "eth0"])?;
+    cluster.host("n1").ctl_ok(&[
+        "vip",
+        "add",
+        "web",
+        "--address",
+        "10.77.0.100/32",
+        "--interface",
+        "eth0",
+    ])?;
     let probe = Probe::start(&cluster.lab, VIP);
     // A /32 is reached through the client's own subnet route.
     wait_for_replies(&cluster)?;

@@ -18,7 +18,8 @@ fn path(name: &str) -> Result<PathBuf, Failure> {
     name.parse::<vip_core::Name>().map_err(|e| Failure::Usage(e.to_string()))?;
     let home = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")));
-    let home = home.ok_or_else(|| Failure::Failed("neither XDG_CONFIG_HOME nor HOME is set".into()))?;
+    let home =
+        home.ok_or_else(|| Failure::Failed("neither XDG_CONFIG_HOME nor HOME is set".into()))?;
     Ok(home.join("vipctl").join(format!("{name}.json")))
 }
 
@@ -41,7 +42,8 @@ impl Context {
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir).map_err(failed)?;
         }
-        let text = serde_json::to_string_pretty(self).map_err(|e| Failure::Failed(e.to_string()))?;
+        let text =
+            serde_json::to_string_pretty(self).map_err(|e| Failure::Failed(e.to_string()))?;
         vip_pki::write_secret(&path, text.as_bytes()).map_err(failed)?;
         Ok(path)
     }

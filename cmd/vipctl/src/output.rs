@@ -203,7 +203,11 @@ pub(crate) fn moment(ms: u64) -> String {
 fn ago(ms: u64) -> String {
     let then = UNIX_EPOCH + Duration::from_millis(ms);
     let seconds = SystemTime::now().duration_since(then).unwrap_or_default().as_secs();
-    if ms == 0 { "-".into() } else { humantime::format_duration(Duration::from_secs(seconds)).to_string() }
+    if ms == 0 {
+        "-".into()
+    } else {
+        humantime::format_duration(Duration::from_secs(seconds)).to_string()
+    }
 }
 
 pub(crate) fn nodes(nodes: &[Node]) -> String {
@@ -227,7 +231,15 @@ pub(crate) fn vips(vips: &[Vip]) -> String {
             None => v.placement.clone(),
         };
         let (epoch, cause) = (v.epoch.to_string(), or_dash(&v.cause));
-        vec![v.name.clone(), v.addresses.join(" "), holder, epoch, ago(v.since_ms), cause, placement]
+        vec![
+            v.name.clone(),
+            v.addresses.join(" "),
+            holder,
+            epoch,
+            ago(v.since_ms),
+            cause,
+            placement,
+        ]
     };
     let header = ["VIP", "ADDRESSES", "HOLDER", "EPOCH", "SINCE", "CAUSE", "PLACEMENT"];
     table(&header, vips.iter().map(row))
@@ -256,7 +268,14 @@ pub(crate) fn status(status: &Status) -> String {
 pub(crate) fn tokens(tokens: &[Token]) -> String {
     let row = |t: &Token| {
         let uses = format!("{}/{}", t.uses, t.max_uses);
-        vec![t.id.clone(), t.role.clone(), t.state.clone(), uses, moment(t.expires_ms), t.created_by.clone()]
+        vec![
+            t.id.clone(),
+            t.role.clone(),
+            t.state.clone(),
+            uses,
+            moment(t.expires_ms),
+            t.created_by.clone(),
+        ]
     };
     table(&["TOKEN", "ROLE", "STATE", "USES", "EXPIRES", "CREATED BY"], tokens.iter().map(row))
 }

@@ -65,7 +65,9 @@ fn token(file: Option<PathBuf>) -> Result<String, Failure> {
         Some(path) => std::fs::read_to_string(&path)
             .map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))?,
         None => std::env::var(TOKEN_VARIABLE).map_err(|_| {
-            Failure::Usage(format!("no token: give --token-file FILE (or -), or set {TOKEN_VARIABLE}"))
+            Failure::Usage(format!(
+                "no token: give --token-file FILE (or -), or set {TOKEN_VARIABLE}"
+            ))
         })?,
     };
     Ok(text.trim().to_owned())
@@ -144,8 +146,7 @@ impl Ctl {
         let request = self.request(v1::JoinClusterRequest { addresses, token });
         let joined = self.client.join(request).await?.into_inner();
         let value = json!({ "cluster": joined.cluster, "node": joined.node, "role": joined.role });
-        let text =
-            format!("{} is a {} of cluster {}", joined.node, joined.role, joined.cluster);
+        let text = format!("{} is a {} of cluster {}", joined.node, joined.role, joined.cluster);
         self.done(value, &text)
     }
 
@@ -203,7 +204,11 @@ impl Ctl {
     async fn drain(&mut self, name: String, drain: bool) -> Result<(), Failure> {
         let request = self.request(v1::DrainNodeRequest { name: name.clone(), drain });
         self.client.drain_node(request).await?;
-        let text = if drain { format!("{name} holds nothing now") } else { format!("{name} may hold VIPs again") };
+        let text = if drain {
+            format!("{name} holds nothing now")
+        } else {
+            format!("{name} may hold VIPs again")
+        };
         self.done(json!({ "node": name, "drained": drain }), &text)
     }
 
@@ -274,7 +279,12 @@ impl Ctl {
         Ok(())
     }
 
-    async fn login(&mut self, user: String, role: String, name: Option<String>) -> Result<(), Failure> {
+    async fn login(
+        &mut self,
+        user: String,
+        role: String,
+        name: Option<String>,
+    ) -> Result<(), Failure> {
         let failed = |e: &dyn std::error::Error| Failure::Failed(e.to_string());
         let key = NodeKey::generate().map_err(|e| failed(&e))?;
         let csr = key.csr().map_err(|e| failed(&e))?;
@@ -309,7 +319,8 @@ impl Ctl {
     async fn doctor(&mut self) -> Result<(), Failure> {
         let request = self.request(v1::DoctorRequest {});
         let reply = self.client.doctor(request).await?.into_inner();
-        let check = |c: v1::doctor_reply::Check| Check { name: c.name, result: c.result, text: c.text };
+        let check =
+            |c: v1::doctor_reply::Check| Check { name: c.name, result: c.result, text: c.text };
         let checks: Vec<Check> = reply.checks.into_iter().map(check).collect();
         let bad = checks.iter().any(|c| c.result == "error");
         print(self.format, &checks, |c| output::checks(c))?;

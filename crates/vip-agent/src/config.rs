@@ -146,10 +146,8 @@ impl Config {
             }
         };
         // First alone, so that an error has its line.
-        let parse = |origin: String, e: toml::de::Error| ConfigError::Parse {
-            origin,
-            why: e.to_string(),
-        };
+        let parse =
+            |origin: String, e: toml::de::Error| ConfigError::Parse { origin, why: e.to_string() };
         let origin = || path.display().to_string();
         let plain: Self = toml::from_str(&text).map_err(|e| parse(origin(), e))?;
         if settings.is_empty() {
@@ -232,10 +230,8 @@ fn default_source() -> Option<IpAddr> {
 }
 
 fn set(table: &mut toml::Table, setting: &str) -> Result<(), ConfigError> {
-    let bad = |why: &str| ConfigError::Parse {
-        origin: format!("--set {setting}"),
-        why: why.to_owned(),
-    };
+    let bad =
+        |why: &str| ConfigError::Parse { origin: format!("--set {setting}"), why: why.to_owned() };
     let (key, text) = setting.split_once('=').ok_or_else(|| bad("not KEY=VALUE"))?;
     // A value that is no TOML is taken as a string, so that quotes are optional.
     let value = format!("v = {text}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("v"));
@@ -290,7 +286,8 @@ mod tests {
 
     #[test]
     fn values_that_make_no_sense_are_refused() {
-        for text in ["[node]\nname = \"N 1\"", "[guard]\ngate = \"maybe\"", "[http]\nlisten = \"x\""]
+        for text in
+            ["[node]\nname = \"N 1\"", "[guard]\ngate = \"maybe\"", "[http]\nlisten = \"x\""]
         {
             assert!(matches!(load(text, &[]), Err(ConfigError::Value { .. })), "{text}");
         }

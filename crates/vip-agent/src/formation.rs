@@ -210,9 +210,9 @@ pub(crate) async fn join(
             let state = member.raft.state();
             state.nodes.get(&me).is_some_and(|n| n.state == NodeState::Active)
         };
-        wait(limit, active)
-            .await
-            .map_err(|()| Status::deadline_exceeded("this node has not caught up with the log yet"))?;
+        wait(limit, active).await.map_err(|()| {
+            Status::deadline_exceeded("this node has not caught up with the log yet")
+        })?;
         if role.votes() {
             // So that it can lead at once; housekeeping tries again if not.
             let _ = member.fetch_issuer().await;
@@ -279,8 +279,7 @@ async fn ask_to_join(
                 continue;
             }
         };
-        let statement =
-            join_statement(&cluster, &token.id, token.role, name, advertise, &spki);
+        let statement = join_statement(&cluster, &token.id, token.role, name, advertise, &spki);
         let request = v1::JoinRequest {
             token_id: token.id.0.clone(),
             name: name.to_string(),

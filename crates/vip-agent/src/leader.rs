@@ -75,9 +75,8 @@ async fn work(member: &Member) -> Result<(), WriteError> {
 async fn expire_joins(member: &Member) -> Result<(), WriteError> {
     let state = member.raft.state();
     let now = crate::member::wall_clock_ms();
-    let late = |n: &&vip_core::Node| {
-        n.state == NodeState::Joining && n.since_ms + JOIN_TIMEOUT_MS < now
-    };
+    let late =
+        |n: &&vip_core::Node| n.state == NodeState::Joining && n.since_ms + JOIN_TIMEOUT_MS < now;
     let Some(node) = state.nodes.values().find(late) else { return Ok(()) };
     let Ok(_guard) = member.membership.try_lock() else { return Ok(()) };
     tracing::warn!(node = %node.name, "its join was never finished; undoing it");

@@ -30,7 +30,7 @@ use vip_proto::v1::admin_server::AdminServer;
 use vip_proto::v1::cluster_client::ClusterClient;
 use vip_proto::v1::cluster_server::ClusterServer;
 use vip_proto::{ALPN_GRPC, ALPN_LEASE, v1};
-use vip_raft::{LogStore, PeerChannels, RaftNode, RaftService, WriteError};
+use vip_raft::{Dial, LogStore, PeerChannels, RaftNode, RaftService, WriteError};
 
 /// Handshakes under way at a time; more wait, and time out if they are many.
 const HANDSHAKES: usize = 64;
@@ -106,7 +106,8 @@ impl Meta {
         struct Version {
             version: u32,
         }
-        let bad = |e: serde_json::Error| MemberError::Meta { path: path.clone(), why: e.to_string() };
+        let bad =
+            |e: serde_json::Error| MemberError::Meta { path: path.clone(), why: e.to_string() };
         let found = serde_json::from_str::<Version>(&text).map_err(bad)?.version;
         if found > DATA_VERSION {
             return Err(MemberError::Newer { path: dir.to_owned(), found });
@@ -190,7 +191,7 @@ fn dialer(
     cluster: &str,
     unacknowledged: Duration,
     pick: fn(&Configs) -> Arc<vip_pki::ClientConfig>,
-) -> Arc<dyn Fn(NodeId, &str) -> Channel + Send + Sync> {
+) -> Dial {
     let (configs, cluster) = (configs.clone(), cluster.to_owned());
     Arc::new(move |node, address| {
         let connector = Connector {
@@ -430,11 +431,7 @@ async fn handshakes(
     }
 }
 
-async fn serve_grpc(
-    agent: Arc<Agent>,
-    member: Arc<Member>,
-    streams: mpsc::Receiver<PeerStream>,
-) {
+async fn serve_grpc(agent: Arc<Agent>, member: Arc<Member>, streams: mpsc::Receiver<PeerStream>) {
     let peer_of = Arc::new(|extensions: &tonic::Extensions| {
         match extensions.get::<PeerInfo>().map(|p| &p.identity) {
             Some(Identity::Node(node)) => Some(*node),

@@ -9,7 +9,7 @@ use crate::member::{Member, MemberError, Meta};
 use nix::fcntl::{Flock, FlockArg};
 use std::future::Future;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::UnixListener;
@@ -168,16 +168,17 @@ fn make_private_dir(dir: &PathBuf) -> io::Result<()> {
 }
 
 /// An agent that was killed may take a moment to be gone.
-async fn lock(dir: &PathBuf) -> Result<Flock<std::fs::File>, AgentError> {
+async fn lock(dir: &Path) -> Result<Flock<std::fs::File>, AgentError> {
     let path = dir.join("lock");
-    let handle =
-        std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let handle = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let mut handle = handle.map_err(|source| AgentError::File { path, source })?;
     let until = Instant::now() + LOCK_TIMEOUT;
     loop {
         match Flock::lock(handle, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(lock),
-            Err(_) if Instant::now() >= until => return Err(AgentError::AlreadyRunning(dir.clone())),
+            Err(_) if Instant::now() >= until => {
+                return Err(AgentError::AlreadyRunning(dir.to_owned()));
+            }
             Err((unlocked, _)) => handle = unlocked,
         }
         sleep(HAND_OVER_POLL).await;

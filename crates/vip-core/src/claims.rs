@@ -169,8 +169,7 @@ impl Claims {
     fn forget_known_releases(&mut self, state: &State) {
         self.releases.retain(|release| {
             state.vip_or_retired(release.vip).is_some_and(|vip| {
-                vip.fenced < release.epoch
-                    && vip.settled.is_none_or(|s| s.epoch <= release.epoch)
+                vip.fenced < release.epoch && vip.settled.is_none_or(|s| s.epoch <= release.epoch)
             })
         });
     }

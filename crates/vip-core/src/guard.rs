@@ -477,7 +477,8 @@ impl Guard {
 
     fn address_refused(&mut self, ip: IpAddr, text: &str) -> Vec<GuardAction> {
         let has = |(_, claim): &(&VipUid, &Claim)| claim.addresses.iter().any(|a| a.ip == ip);
-        let Some((vip, epoch)) = self.claims.iter().find(has).map(|(vip, c)| (*vip, c.epoch)) else {
+        let Some((vip, epoch)) = self.claims.iter().find(has).map(|(vip, c)| (*vip, c.epoch))
+        else {
             return vec![];
         };
         let mut actions = self.shut(vip);
@@ -489,7 +490,8 @@ impl Guard {
     }
 
     fn foreign_claim(&mut self, now: Mono, ip: IpAddr) -> Vec<GuardAction> {
-        let open = |c: &&mut Claim| c.phase == Phase::Open && c.addresses.iter().any(|a| a.ip == ip);
+        let open =
+            |c: &&mut Claim| c.phase == Phase::Open && c.addresses.iter().any(|a| a.ip == ip);
         let found = self.claims.iter_mut().find_map(|(vip, c)| Some((*vip, Some(c).filter(open)?)));
         let Some((vip, claim)) = found else { return vec![] };
         let mut actions = vec![GuardAction::Notify(GuardNotice::Conflict { vip, ip })];

@@ -39,7 +39,9 @@ impl Place<'_> {
     fn well(&self, id: NodeId, vip: &Vip) -> bool {
         let member = self.state.nodes.get(&id).is_some_and(Node::may_hold);
         let view = self.views.get(&id);
-        member && view.is_some_and(|v| v.alive && v.able && !v.stopping && !v.unable.contains(&vip.uid))
+        member
+            && view
+                .is_some_and(|v| v.alive && v.able && !v.stopping && !v.unable.contains(&vip.uid))
     }
 
     fn due(&self, vip: &Vip, ended: Epoch) -> Option<Assignment> {
@@ -136,7 +138,8 @@ mod tests {
     }
 
     fn views(well: &[u64]) -> BTreeMap<NodeId, NodeView> {
-        let view = |id: &u64| (NodeId(*id), NodeView { alive: true, able: true, ..Default::default() });
+        let view =
+            |id: &u64| (NodeId(*id), NodeView { alive: true, able: true, ..Default::default() });
         well.iter().map(view).collect()
     }
 

@@ -74,7 +74,9 @@ pub struct Timing {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum TimingError {
     /// C1 does not hold.
-    #[error("C1 fails: L/(1-rho) + eps = {left_ms:.2} ms is more than P/(1+rho) = {right_ms:.2} ms")]
+    #[error(
+        "C1 fails: L/(1-rho) + eps = {left_ms:.2} ms is more than P/(1+rho) = {right_ms:.2} ms"
+    )]
     LeaseOutlivesPromise {
         /// Left side, ms.
         left_ms: f64,
@@ -82,7 +84,9 @@ pub enum TimingError {
         right_ms: f64,
     },
     /// C2 does not hold.
-    #[error("C2 fails: W = {wait_ms:.2} ms is less than (1+rho)(G/(1-rho) + eps) = {needed_ms:.2} ms")]
+    #[error(
+        "C2 fails: W = {wait_ms:.2} ms is less than (1+rho)(G/(1-rho) + eps) = {needed_ms:.2} ms"
+    )]
     WaitTooShort {
         /// W, ms.
         wait_ms: f64,

@@ -98,7 +98,9 @@ pub enum Refusal {
         text: String,
     },
     /// The last node that can vote and hold.
-    #[error("{name} is the last voter: the cluster would end with it; stop vipd and delete its data directory instead")]
+    #[error(
+        "{name} is the last voter: the cluster would end with it; stop vipd and delete its data directory instead"
+    )]
     LastVoter {
         /// The node.
         name: Name,

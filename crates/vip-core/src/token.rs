@@ -6,8 +6,8 @@
 //! reads log or snapshot can join.
 
 use crate::{Name, Role, TokenId};
-use aws_lc_rs::{digest, hkdf, signature};
 use aws_lc_rs::signature::KeyPair;
+use aws_lc_rs::{digest, hkdf, signature};
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -30,10 +30,14 @@ pub(crate) const TOKEN_KEPT_MS: u64 = 24 * 3600 * 1000;
 #[serde(rename_all = "kebab-case")]
 pub enum TokenError {
     /// Not a token at all, or mistyped.
-    #[error("it is not a join token, or a character is missing: copy it whole from `vipctl token create`")]
+    #[error(
+        "it is not a join token, or a character is missing: copy it whole from `vipctl token create`"
+    )]
     Malformed,
     /// Not of this cluster, or swept away long ago.
-    #[error("this cluster does not know it; tokens of another cluster or from long ago do not work")]
+    #[error(
+        "this cluster does not know it; tokens of another cluster or from long ago do not work"
+    )]
     Unknown,
     /// Past its time.
     #[error("it expired; make a new one with `vipctl token create`")]
@@ -45,7 +49,9 @@ pub enum TokenError {
     #[error("it was revoked")]
     Revoked,
     /// The signature does not fit.
-    #[error("the proof does not fit it: the request was altered on its way, or the token is forged")]
+    #[error(
+        "the proof does not fit it: the request was altered on its way, or the token is forged"
+    )]
     Proof,
 }
 

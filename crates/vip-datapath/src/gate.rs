@@ -26,7 +26,9 @@ pub enum GateError {
     #[error("the lease gate's object has no {0}")]
     Missing(&'static str),
     /// A program was refused.
-    #[error("the kernel refused the lease gate's program {name} (it needs CAP_BPF and CAP_NET_ADMIN)")]
+    #[error(
+        "the kernel refused the lease gate's program {name} (it needs CAP_BPF and CAP_NET_ADMIN)"
+    )]
     Program {
         /// Its name.
         name: &'static str,

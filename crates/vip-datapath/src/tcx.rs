@@ -70,9 +70,8 @@ fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<()> {
     // prefix of `union bpf_attr` that the command reads; the size is its own.
     // Pointers inside it are set by `query` alone, to a buffer that outlives
     // the call.
-    let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>())
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

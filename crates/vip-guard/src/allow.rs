@@ -90,10 +90,8 @@ mod tests {
 
     #[test]
     fn a_gateway_and_the_hosts_own_addresses_are_never_vips_by_default() {
-        let host = HostAddresses {
-            configured: vec![ip("10.0.0.1")],
-            gateways: vec![ip("10.0.0.254")],
-        };
+        let host =
+            HostAddresses { configured: vec![ip("10.0.0.1")], gateways: vec![ip("10.0.0.254")] };
         assert!(objection(&[], &host, ip("10.0.0.1")).is_some());
         assert!(objection(&[], &host, ip("10.0.0.254")).is_some());
         assert!(objection(&[], &host, ip("10.0.0.9")).is_none());

@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn a_probe_and_garbage_claim_nothing() {
-        let mut probe = arp(MAC, Ipv4Addr::UNSPECIFIED, ArpOperation::REQUEST, [0; 6]).split_off(14);
+        let mut probe =
+            arp(MAC, Ipv4Addr::UNSPECIFIED, ArpOperation::REQUEST, [0; 6]).split_off(14);
         assert_eq!(arp_claim(&probe), None);
         probe.truncate(20);
         assert_eq!(arp_claim(&probe), None);

@@ -68,8 +68,7 @@ type Events = std::pin::Pin<Box<dyn Stream<Item = KernelEvent> + Send>>;
 impl Kernel {
     /// Opens the netlink socket. The task ends with the runtime.
     pub(crate) fn open() -> Result<(Self, Events, JoinHandle<()>), KernelError> {
-        let groups =
-            [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
         let (connection, handle, messages) = new_multicast_connection(&groups)?;
         let task = tokio::spawn(connection);
         let events = messages.filter_map(|(message, _)| async move { event(&message) });
@@ -87,7 +86,8 @@ impl Kernel {
                 _ => false,
             })
         };
-        let own = |l: &&LinkMessage| l.header.link_layer_type != LinkLayerType::Loopback && !port(l);
+        let own =
+            |l: &&LinkMessage| l.header.link_layer_type != LinkLayerType::Loopback && !port(l);
         Ok(all.iter().filter(own).map(link).collect())
     }
 
@@ -160,8 +160,7 @@ impl Kernel {
     pub(crate) async fn add(&self, address: &Address, ifindex: u32) -> Result<(), KernelError> {
         let mut lifetime = CacheInfo::default();
         lifetime.ifa_valid = VALID_LIFETIME_S;
-        let mut request =
-            self.handle.address().add(ifindex, address.ip, address.prefix).replace();
+        let mut request = self.handle.address().add(ifindex, address.ip, address.prefix).replace();
         request.message_mut().attributes.extend([
             AddressAttribute::CacheInfo(lifetime),
             AddressAttribute::Flags(AddressFlags::Noprefixroute | AddressFlags::Nodad),
@@ -206,9 +205,8 @@ fn local(message: &AddressMessage) -> Option<IpAddr> {
         message.attributes.iter().find_map(wanted)
     };
     let local = attribute(|a| if let AddressAttribute::Local(ip) = a { Some(*ip) } else { None });
-    let address = || {
-        attribute(|a| if let AddressAttribute::Address(ip) = a { Some(*ip) } else { None })
-    };
+    let address =
+        || attribute(|a| if let AddressAttribute::Address(ip) = a { Some(*ip) } else { None });
     local.or_else(address)
 }
 

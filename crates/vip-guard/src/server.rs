@@ -245,12 +245,7 @@ async fn serve(
     }
 }
 
-async fn act(
-    guard: &mut Guard,
-    host: &mut Host,
-    session: &mut Option<Session>,
-    event: GuardEvent,
-) {
+async fn act(guard: &mut Guard, host: &mut Host, session: &mut Option<Session>, event: GuardEvent) {
     let actions = guard.step(boottime(), event);
     let writer = session.as_mut().map(|s| &mut s.writer);
     host.carry_out(guard, actions, writer).await;
@@ -392,9 +387,8 @@ impl Host {
                 return false;
             }
         };
-        let was_running = |new: &Link| {
-            self.links.iter().any(|old| old.device == new.device && old.running)
-        };
+        let was_running =
+            |new: &Link| self.links.iter().any(|old| old.device == new.device && old.running);
         let back = links.iter().any(|l| l.running && !was_running(l));
         self.links = links;
         if let Some(gate) = &mut self.gate {

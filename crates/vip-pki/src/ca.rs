@@ -204,8 +204,7 @@ impl Issuer {
         let key = rustls_pki_types::PrivatePkcs8KeyDer::from(&self.key[..]);
         let key = KeyPair::try_from(&key).map_err(CaError::Sign)?;
         let certificate = self.chain.first().ok_or(CaError::Certificate)?;
-        let issuer =
-            rcgen::Issuer::from_ca_cert_der(certificate, key).map_err(CaError::Sign)?;
+        let issuer = rcgen::Issuer::from_ca_cert_der(certificate, key).map_err(CaError::Sign)?;
         let leaf = params.signed_by(&public_key, &issuer).map_err(CaError::Sign)?;
         Ok(std::iter::once(leaf.der().clone()).chain(self.chain.iter().cloned()).collect())
     }

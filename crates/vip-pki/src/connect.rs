@@ -68,9 +68,7 @@ pub struct Connector {
 }
 
 impl Connector {
-    async fn connect(
-        &self,
-    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, ConnectError> {
+    async fn connect(&self) -> Result<tokio_rustls::client::TlsStream<TcpStream>, ConnectError> {
         let address = || self.address.clone();
         let tcp = |source| ConnectError::Tcp { address: address(), source };
         let tls = |source| ConnectError::Tls { address: address(), source };
@@ -116,10 +114,10 @@ impl Connector {
                 }
             }
         });
-        endpoint.connect_with_connector(connector).await.map_err(|e| ConnectError::Tls {
-            address,
-            source: io::Error::other(e),
-        })
+        endpoint
+            .connect_with_connector(connector)
+            .await
+            .map_err(|e| ConnectError::Tls { address, source: io::Error::other(e) })
     }
 }
 

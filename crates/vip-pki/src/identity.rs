@@ -23,7 +23,9 @@ pub enum IdentityError {
         source: io::Error,
     },
     /// A file does not hold what it should.
-    #[error("{path} is damaged; restore it, or remove this node from the cluster, wipe its data directory and join again")]
+    #[error(
+        "{path} is damaged; restore it, or remove this node from the cluster, wipe its data directory and join again"
+    )]
     Damaged {
         /// Which.
         path: PathBuf,

@@ -16,7 +16,7 @@ mod verify;
 
 pub use ca::{CaError, Issuer, NewCa, ROOT_DAYS, generate_cluster_ca, sha256_hex, spki_of_csr};
 pub use connect::{
-    Connections, ConnectError, Connector, HANDSHAKE_TIMEOUT, PeerInfo, PeerStream, accept,
+    ConnectError, Connections, Connector, HANDSHAKE_TIMEOUT, PeerInfo, PeerStream, accept,
     pinned_channel,
 };
 pub use files::write_secret;

@@ -98,7 +98,9 @@ mod tests {
         assert_eq!(parse("7.node.abc", "abc"), Some(Identity::Node(NodeId(7))));
         let user = Identity::User { name: "eve".parse().expect("valid"), role: AdminRole::Viewer };
         assert_eq!(parse("eve.viewer.admin.abc", "abc"), Some(user));
-        for bad in ["7.node.abd", "07.node.abc", "x.7.node.abc", "7.nodeabc", "eve.root.admin.abc", "abc"] {
+        for bad in
+            ["7.node.abd", "07.node.abc", "x.7.node.abc", "7.nodeabc", "eve.root.admin.abc", "abc"]
+        {
             assert_eq!(parse(bad, "abc"), None, "{bad}");
         }
     }

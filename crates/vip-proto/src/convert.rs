@@ -33,11 +33,7 @@ impl From<v1::Vote> for Vote {
 
 impl From<Grantee> for v1::Grantee {
     fn from(grantee: Grantee) -> Self {
-        Self {
-            vip: grantee.vip.0,
-            epoch: grantee.epoch.0,
-            incarnation: grantee.incarnation.0,
-        }
+        Self { vip: grantee.vip.0, epoch: grantee.epoch.0, incarnation: grantee.incarnation.0 }
     }
 }
 

@@ -12,7 +12,7 @@ mod sync;
 mod types;
 
 pub use log_store::{LogStore, StoreError};
-pub use network::{LeaseRules, PeerChannels};
+pub use network::{Dial, LeaseRules, PeerChannels};
 pub use node::{RaftNode, SNAPSHOT_AFTER, WriteError, open, voters};
 pub use server::{PeerOf, RaftService};
 pub use state_machine::{Applied, StateMachine};

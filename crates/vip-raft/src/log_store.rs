@@ -110,10 +110,9 @@ impl LogStore {
         let syncer = Syncer::start(db, dir)
             .map_err(|source| StoreError::Sync { path: dir.to_owned(), source })?;
         let store = Self { tree, syncer: Arc::new(syncer), rules };
-        store.check().map_err(|e| StoreError::Damaged {
-            path: dir.to_owned(),
-            what: e.to_string(),
-        })?;
+        store
+            .check()
+            .map_err(|e| StoreError::Damaged { path: dir.to_owned(), what: e.to_string() })?;
         Ok(store)
     }
 

@@ -52,17 +52,20 @@ pub trait LeaseRules: Send + Sync + 'static {
     fn abdicated(&self, vote: Vote);
 }
 
+/// Makes a channel to a node at an address, which connects when it is used.
+pub type Dial = Arc<dyn Fn(NodeId, &str) -> Channel + Send + Sync>;
+
 /// Channels to the other nodes, made when needed.
 #[derive(Clone)]
 pub struct PeerChannels {
-    dial: Arc<dyn Fn(NodeId, &str) -> Channel + Send + Sync>,
+    dial: Dial,
     open: Arc<Mutex<BTreeMap<(NodeId, String), Channel>>>,
 }
 
 impl PeerChannels {
     /// `dial` makes a channel that connects lazily.
     #[must_use]
-    pub fn new(dial: Arc<dyn Fn(NodeId, &str) -> Channel + Send + Sync>) -> Self {
+    pub fn new(dial: Dial) -> Self {
         Self { dial, open: Arc::default() }
     }
 
@@ -127,7 +130,10 @@ impl Peer {
         unreachable(&refused)
     }
 
-    fn vote_reply(&self, reply: v1::VoteReply) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+    fn vote_reply(
+        &self,
+        reply: v1::VoteReply,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         if let Some(us) = reply.bound_for_us {
             self.rules.peer_bound(Duration::from_micros(us));
         }
@@ -186,10 +192,10 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         };
         let meta = serde_json::to_vec(&snapshot.meta).map_err(|e| failed(&e))?;
         let first = v1::SnapshotChunk { vote: Some(vote_to(&vote)), meta, data: vec![] };
-        let rest = snapshot.snapshot.chunks(CHUNK).map(|data| v1::SnapshotChunk {
-            data: data.to_vec(),
-            ..Default::default()
-        });
+        let rest = snapshot
+            .snapshot
+            .chunks(CHUNK)
+            .map(|data| v1::SnapshotChunk { data: data.to_vec(), ..Default::default() });
         let chunks: Vec<_> = std::iter::once(first).chain(rest).collect();
         let request = timed(tokio_stream::iter(chunks), &option);
         tokio::select! {

@@ -141,8 +141,7 @@ impl Raft for RaftService {
         // Sent only by a leader that closed its lease before.
         self.rules.abdicated(core_vote(&vote));
         let last_log = message.last_log.map(log_id_from);
-        let transfer =
-            openraft::raft::TransferLeaderRequest::new(vote, message.to, last_log);
+        let transfer = openraft::raft::TransferLeaderRequest::new(vote, message.to, last_log);
         let reply = self.raft.handle_transfer_leader(transfer).await.map_err(internal)?;
         let why = reply.as_ref().err().map(ToString::to_string).unwrap_or_default();
         Ok(Response::new(v1::TransferLeaderReply { accepted: reply.is_ok(), why }))

@@ -1,1 +1,51 @@
-fn main() {}
+//! `cargo xtask`: demo, test, verify, fix. Each does all that it needs,
+//! including the installation of what is missing.
+
+mod arrows;
+mod demo;
+mod packages;
+mod shell;
+mod test;
+mod verify;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Three hosts in network namespaces and a VIP that moves among them.
+    Demo {
+        /// Leave it running and say how to use it.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Everything that must pass.
+    Test,
+    /// Format, lints, docs, layers, licences. Changes nothing.
+    Verify,
+    /// What can be mended by itself: format, lints, the gate's object file.
+    Fix,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Demo { keep } => demo::run(keep),
+        Command::Test => test::run(),
+        Command::Verify => verify::run(),
+        Command::Fix => verify::fix(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -87,8 +87,10 @@ impl AdminService {
                 Err(_) if force || out() => break,
                 // Leadership moved, or the connection was cut with the removal.
                 Err(status)
-                    if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Aborted)
-                        && !call.time_left().is_zero() =>
+                    if matches!(
+                        status.code(),
+                        Code::Unavailable | Code::Unknown | Code::Aborted
+                    ) && !call.time_left().is_zero() =>
                 {
                     tokio::time::sleep(LEAVE_PAUSE).await;
                 }

@@ -24,6 +24,8 @@ const ACTOR_HEADER: &str = "vipd-actor";
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The answer has to leave before the caller's own timer fires.
 const ANSWER_MARGIN: Duration = Duration::from_millis(150);
+/// How long the leader may take to answer a read.
+const READ_TIMEOUT: Duration = Duration::from_millis(300);
 const POLL: Duration = Duration::from_millis(5);
 
 /// See the module.
@@ -107,9 +109,10 @@ impl AdminService {
         let call = self.call(request)?;
         if let Some(Caller::Peer(Identity::Node(node))) = request.extensions().get::<Caller>() {
             let state = call.member.raft.state();
-            let may = state.nodes.get(node).is_some_and(|n| {
-                n.role == Role::Voter && n.state != NodeState::Joining
-            });
+            let may = state
+                .nodes
+                .get(node)
+                .is_some_and(|n| n.role == Role::Voter && n.state != NodeState::Joining);
             if !may {
                 return Err(Status::permission_denied(
                     "learners and witnesses relay no changes; run the command on a voter",
@@ -131,7 +134,8 @@ impl Call {
         loop {
             match member.shared.leader() {
                 Some(leader) if leader == member.meta.node => {
-                    if member.shared.leads_applied() {
+                    let ready = member.shared.leads_applied();
+                    if ready {
                         return Ok(Route::Here);
                     }
                 }
@@ -156,6 +160,14 @@ impl Call {
     fn leader(&self) -> Option<AdminClient<Channel>> {
         let leader = self.member.shared.leader().filter(|l| *l != self.member.meta.node)?;
         Some(AdminClient::new(self.member.channel(leader).filter(|_| !self.relayed)?))
+    }
+
+    /// As [`Self::relay`], for reads: a leader that was just lost must not keep
+    /// a person waiting.
+    fn read<T>(&self, message: T) -> Request<T> {
+        let mut request = self.relay(message);
+        request.set_timeout(self.time_left().min(READ_TIMEOUT));
+        request
     }
 
     /// The same call, for the leader.
@@ -216,7 +228,7 @@ macro_rules! on_leader {
 macro_rules! ask_leader {
     ($call:ident, $message:ident, $method:ident) => {
         if let Some(mut leader) = $call.leader()
-            && let Ok(reply) = leader.$method($call.relay($message)).await
+            && let Ok(reply) = leader.$method($call.read($message)).await
         {
             return Ok(reply);
         }
@@ -281,7 +293,7 @@ impl Admin for AdminService {
         let (call, message) = (self.call(&request)?, request.into_inner());
         let own = super::views::status(&call.member);
         if let Some(mut leader) = call.leader()
-            && let Ok(reply) = leader.status(call.relay(message)).await
+            && let Ok(reply) = leader.status(call.read(message)).await
         {
             // The cluster as the leader sees it, this host as it is.
             let (node, gate, warnings) = (own.node, own.gate, own.warnings);

@@ -2,15 +2,12 @@
 //! not stop the leases.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use tonic::transport::Channel;
 use vip_core::NodeId;
 use vip_proto::v1::lease_client::LeaseClient;
+use vip_raft::Dial;
 
 const CONNECTIONS: usize = 2;
-
-/// Makes a channel that connects lazily.
-pub(crate) type Dial = Arc<dyn Fn(NodeId, &str) -> Channel + Send + Sync>;
 
 struct Pair {
     address: String,

@@ -94,7 +94,8 @@ fn realtime() -> bool {
     use thread_priority::{ThreadPriority, ThreadPriorityValue};
     let _ = std::mem::size_of::<ScheduleParams>();
     let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::RoundRobin);
-    let value = u8::try_from(REALTIME_PRIORITY).ok().and_then(|p| ThreadPriorityValue::try_from(p).ok());
+    let value =
+        u8::try_from(REALTIME_PRIORITY).ok().and_then(|p| ThreadPriorityValue::try_from(p).ok());
     value.is_some_and(|value| {
         let priority = ThreadPriority::Crossplatform(value);
         set_thread_priority_and_policy(thread_native_id(), priority, policy).is_ok()
@@ -156,8 +157,18 @@ async fn accept(
 
 /// What came back from a peer.
 enum Reply {
-    Ack { node: NodeId, term: u64, sent_at: Mono, reply: v1::RenewReply },
-    Grant { session: Option<Incarnation>, sent_at: Mono, reply: Option<v1::GrantReply>, first: bool },
+    Ack {
+        node: NodeId,
+        term: u64,
+        sent_at: Mono,
+        reply: v1::RenewReply,
+    },
+    Grant {
+        session: Option<Incarnation>,
+        sent_at: Mono,
+        reply: Option<v1::GrantReply>,
+        first: bool,
+    },
 }
 
 struct Loop {

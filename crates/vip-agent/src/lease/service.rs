@@ -94,11 +94,8 @@ impl Lease for LeaseService {
         request: Request<v1::AbdicateRequest>,
     ) -> Result<Response<v1::AbdicateReply>, Status> {
         let from = sender(request.extensions())?;
-        let vote: vip_core::Vote = request
-            .into_inner()
-            .vote
-            .ok_or_else(|| Status::invalid_argument("no vote"))?
-            .into();
+        let vote: vip_core::Vote =
+            request.into_inner().vote.ok_or_else(|| Status::invalid_argument("no vote"))?.into();
         if vote.node != from || !vote.committed {
             return Err(Status::permission_denied("a leadership is given up by the leader itself"));
         }

@@ -9,9 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use vip_core::{
-    Claims, Detector, Grantee, Grants, LeaderLease, Mono, NodeId, NodeView, Promise,
-    PromiseReply, PromiseTicket, Refused, Request, Role, State, Timing, Verdict, Vip, VipUid, Vote,
-    decide, rank,
+    Claims, Detector, Grantee, Grants, LeaderLease, Mono, NodeId, NodeView, Promise, PromiseReply,
+    PromiseTicket, Refused, Request, Role, State, Timing, Verdict, Vip, VipUid, Vote, decide, rank,
 };
 use vip_guard::{GateReport, boottime};
 use vip_raft::{DiskClock, LeaseRules, VipRaft, voters};
@@ -141,8 +140,7 @@ impl LeaseShared {
             }
             (true, _) => {
                 let (me, timing) = (inner.me, inner.timing);
-                let lease =
-                    LeaderLease::elected(me, vip_core::Term(term), now, voters, &timing);
+                let lease = LeaderLease::elected(me, vip_core::Term(term), now, voters, &timing);
                 inner.leading = Some(Leading { lease, grants: Grants::default() });
                 inner.views.clear();
                 inner.detector.leader_heard();
@@ -358,9 +356,8 @@ impl Inner {
 
     /// This node's place among the candidates.
     pub(super) fn rank(&self, voters: &BTreeSet<NodeId>) -> Option<u32> {
-        let is_witness = |id: &NodeId| {
-            self.state.nodes.get(id).is_some_and(|n| n.role == Role::Witness)
-        };
+        let is_witness =
+            |id: &NodeId| self.state.nodes.get(id).is_some_and(|n| n.role == Role::Witness);
         let witnesses = voters.iter().copied().filter(is_witness).collect();
         rank(self.me, voters, &witnesses, self.heard.map(|(vote, _)| vote.node))
     }
@@ -380,7 +377,8 @@ impl Inner {
     /// node may campaign in its turn at once.
     pub(super) fn leader_gone(&mut self, now: Mono, vote: Vote) {
         self.promise.abdicated(vote.term);
-        if self.promise.free(now, Mono::ZERO).is_ok() && self.promise.saved_vote().term <= vote.term {
+        if self.promise.free(now, Mono::ZERO).is_ok() && self.promise.saved_vote().term <= vote.term
+        {
             self.detector = Detector::default();
             self.abdicated = true;
         }

@@ -3,8 +3,8 @@
 use super::{RETIRED_KEPT_MS, Retired, State};
 use crate::command::Position;
 use crate::{
-    Assignment, EventKind, Grantee, Name, Nested, NodeId, Outcome, Refusal, Settled, Vip,
-    VipSpec, VipUid,
+    Assignment, EventKind, Grantee, Name, Nested, NodeId, Outcome, Refusal, Settled, Vip, VipSpec,
+    VipUid,
 };
 use std::net::SocketAddr;
 
@@ -51,11 +51,7 @@ impl State {
         Ok(Outcome::Done)
     }
 
-    pub(super) fn pin_vip(
-        &mut self,
-        name: &Name,
-        to: Option<NodeId>,
-    ) -> Result<Outcome, Refusal> {
+    pub(super) fn pin_vip(&mut self, name: &Name, to: Option<NodeId>) -> Result<Outcome, Refusal> {
         if !self.vips.contains_key(name) {
             return Err(Refusal::UnknownVip { name: name.to_string() });
         }
@@ -88,11 +84,7 @@ impl State {
         self.vips.values_mut().find(|v| v.uid == uid)
     }
 
-    pub(super) fn assign(
-        &mut self,
-        actor: &str,
-        moves: &[Assignment],
-    ) -> Result<Outcome, Refusal> {
+    pub(super) fn assign(&mut self, actor: &str, moves: &[Assignment]) -> Result<Outcome, Refusal> {
         // All are checked before any is made: an entry is applied whole or not at all.
         for step in moves {
             let Some(vip) = self.vip(step.vip) else {

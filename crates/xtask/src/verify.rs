@@ -1,0 +1,89 @@
+//! `cargo xtask verify` looks, `cargo xtask fix` mends.
+
+use crate::arrows;
+use crate::packages::{CC, install};
+use crate::shell::{has, root, run as call};
+use anyhow::{Result, bail};
+use std::fs;
+
+/// Fixed top level of the repository, beside dotfiles.
+const TOP_LEVEL: &[&str] = &[
+    "Cargo.toml",
+    "Cargo.lock",
+    "README.md",
+    "rustfmt.toml",
+    "deny.toml",
+    "proto",
+    "crates",
+    "cmd",
+    "deploy",
+    "chaos-tests",
+    "target",
+];
+const LINTS: &[&str] =
+    &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
+
+pub(crate) fn run() -> Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        install(&[CC])?;
+    }
+    top_level()?;
+    call("cargo", &["fmt", "--all", "--check"])?;
+    arrows::check()?;
+    call("cargo", LINTS)?;
+    let mut docs = crate::shell::command("cargo", &["doc", "--workspace", "--no-deps", "--locked"]);
+    docs.env("RUSTDOCFLAGS", "-D warnings");
+    crate::shell::execute(&mut docs)?;
+    gate_is_fresh()?;
+    if has("cargo-deny") {
+        call("cargo", &["deny", "check", "bans", "licenses", "sources"])?;
+    } else {
+        eprintln!("cargo-deny is not installed; dependencies are not checked");
+    }
+    eprintln!("verify: all well");
+    Ok(())
+}
+
+pub(crate) fn fix() -> Result<()> {
+    call("cargo", &["fmt", "--all"])?;
+    call("cargo", &["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty"])?;
+    if has("clang") {
+        let directory = root().join("crates/vip-datapath/bpf");
+        let mut build = crate::shell::command("./build", &["gate.c", "gate.o"]);
+        crate::shell::execute(build.current_dir(directory))?;
+    }
+    Ok(())
+}
+
+fn top_level() -> Result<()> {
+    for entry in fs::read_dir(root())? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') && !TOP_LEVEL.contains(&name.as_str()) {
+            bail!("{name} does not belong at the top level");
+        }
+    }
+    Ok(())
+}
+
+/// The committed object is what clang makes of the source. Only the same major
+/// version of clang gives the same bytes, so another one is not asked.
+fn gate_is_fresh() -> Result<()> {
+    const CLANG: &str = "version 14.";
+    let version =
+        if has("clang") { crate::shell::output("clang", &["--version"])? } else { String::new() };
+    if !version.contains(CLANG) {
+        eprintln!("clang 14 is not installed; the gate's object is not compared with its source");
+        return Ok(());
+    }
+    let directory = root().join("crates/vip-datapath/bpf");
+    let fresh = std::env::temp_dir().join(format!("vipd-gate-{}.o", std::process::id()));
+    let text = fresh.display().to_string();
+    let mut build = crate::shell::command("./build", &["gate.c", &text]);
+    crate::shell::execute(build.current_dir(&directory))?;
+    let same = fs::read(&fresh)? == fs::read(directory.join("gate.o"))?;
+    fs::remove_file(&fresh)?;
+    if !same {
+        bail!("gate.o is not what clang makes of gate.c; run `cargo xtask fix`");
+    }
+    Ok(())
+}
