@@ -6,6 +6,7 @@ mod convert;
 mod log_store;
 mod network;
 mod node;
+mod seal;
 mod server;
 mod state_machine;
 mod sync;

@@ -5,6 +5,7 @@
 //! `p` the last purged id, `c` the last committed one.
 
 use crate::network::LeaseRules;
+use crate::seal::{Extent, SealFile};
 use crate::sync::{DiskClock, Syncer};
 use crate::types::{LogEntry, LogId, RaftVote, TypeConfig, core_vote};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
@@ -13,7 +14,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
 const VOTE: &[u8] = b"v";
@@ -65,6 +66,7 @@ pub enum StoreError {
 pub struct LogStore {
     tree: sled::Tree,
     syncer: Arc<Syncer>,
+    bound: Arc<Mutex<Extent>>,
     rules: Arc<dyn LeaseRules>,
 }
 
@@ -90,6 +92,30 @@ fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     serde_json::from_slice(body).map_err(|e| damaged(&format!("a record does not parse: {e}")))
 }
 
+fn record<T: serde::de::DeserializeOwned>(tree: &sled::Tree, key: &[u8]) -> io::Result<Option<T>> {
+    let bytes = tree.get(key).map_err(io::Error::other)?;
+    bytes.map(|bytes| decode(&bytes)).transpose()
+}
+
+/// Every record parses, and the entries follow each other without a hole.
+/// Returns how far they go.
+fn check(tree: &sled::Tree) -> io::Result<Extent> {
+    let vote: Option<RaftVote> = record(tree, VOTE)?;
+    let mut last: Option<LogId> = record(tree, PURGED)?;
+    for item in tree.scan_prefix([ENTRY]) {
+        let (_, bytes) = item.map_err(io::Error::other)?;
+        let entry: LogEntry = decode(&bytes)?;
+        let expected = last.map_or(entry.log_id.index, |id| id.index + 1);
+        if entry.log_id.index != expected {
+            let what = format!("entry {expected} is missing");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+        last = Some(entry.log_id);
+    }
+    let index = last.map_or(0, |id| id.index);
+    Ok(Extent { index, term: vote.map_or(0, |v| v.leader_id.term) })
+}
+
 impl LogStore {
     /// Opens the store in `dir`, made if it is not there, and checks it whole.
     ///
@@ -107,30 +133,28 @@ impl LogStore {
             .map_err(|_| open("sled found damage that it cannot handle".into()))?
             .map_err(|e| open(e.to_string()))?;
         let tree = db.open_tree("raft").map_err(|e| open(e.to_string()))?;
-        let syncer = Syncer::start(db, dir)
+        let damaged =
+            |e: io::Error| StoreError::Damaged { path: dir.to_owned(), what: e.to_string() };
+        let there = check(&tree).map_err(damaged)?;
+        let (seal, sealed) = SealFile::open(&dir.join("seal")).map_err(damaged)?;
+        if there.index < sealed.index || there.term < sealed.term {
+            let what = format!(
+                "entries up to {} and a vote of term {} were acknowledged, {} and {} are there",
+                sealed.index, sealed.term, there.index, there.term
+            );
+            return Err(StoreError::Damaged { path: dir.to_owned(), what });
+        }
+        let syncer = Syncer::start(db, dir, seal, there)
             .map_err(|source| StoreError::Sync { path: dir.to_owned(), source })?;
-        let store = Self { tree, syncer: Arc::new(syncer), rules };
-        store
-            .check()
-            .map_err(|e| StoreError::Damaged { path: dir.to_owned(), what: e.to_string() })?;
-        Ok(store)
+        let bound = Arc::new(Mutex::new(there));
+        Ok(Self { tree, syncer: Arc::new(syncer), bound, rules })
     }
 
-    /// Every record parses, and the entries follow each other without a hole.
-    fn check(&self) -> io::Result<()> {
-        self.vote()?;
-        let mut last = self.purged()?;
-        for item in self.tree.scan_prefix([ENTRY]) {
-            let (_, bytes) = item.map_err(io::Error::other)?;
-            let entry: LogEntry = decode(&bytes)?;
-            let expected = last.map_or(entry.log_id.index, |id| id.index + 1);
-            if entry.log_id.index != expected {
-                let what = format!("entry {expected} is missing");
-                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-            }
-            last = Some(entry.log_id);
-        }
-        Ok(())
+    /// Takes note of what the log holds now.
+    fn bounded(&self, change: impl FnOnce(&mut Extent)) -> Extent {
+        let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut bound);
+        *bound
     }
 
     /// How the disk does.
@@ -147,24 +171,21 @@ impl LogStore {
         Ok(self.vote()?.map(|v| core_vote(&v)).unwrap_or_default())
     }
 
-    fn record<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> io::Result<Option<T>> {
-        let bytes = self.tree.get(key).map_err(io::Error::other)?;
-        bytes.map(|bytes| decode(&bytes)).transpose()
-    }
-
     fn vote(&self) -> io::Result<Option<RaftVote>> {
-        self.record(VOTE)
+        record(&self.tree, VOTE)
     }
 
     fn purged(&self) -> io::Result<Option<LogId>> {
-        self.record(PURGED)
+        record(&self.tree, PURGED)
     }
 
-    async fn synced(&self) -> io::Result<()> {
+    /// Waits until everything is durable, the seal included.
+    async fn sealed(&self, bound: Extent) -> io::Result<()> {
         let (send, done) = oneshot::channel();
-        self.syncer.after_sync(Box::new(move |result| {
+        let tell = Box::new(move |result| {
             let _ = send.send(result);
-        }));
+        });
+        self.syncer.after_sync(bound, true, tell);
         done.await.map_err(io::Error::other)?
     }
 
@@ -217,7 +238,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         // No promise to an older leader may follow this.
         self.rules.saving_vote(core_vote(vote));
         self.tree.insert(VOTE, encode(vote)?).map_err(io::Error::other)?;
-        self.synced().await
+        let bound = self.bounded(|bound| bound.term = vote.leader_id.term);
+        self.sealed(bound).await
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
@@ -229,7 +251,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
-        self.record(COMMITTED)
+        record(&self.tree, COMMITTED)
     }
 
     async fn append<I>(
@@ -242,22 +264,29 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let mut batch = sled::Batch::default();
+        let mut last = 0;
         for entry in entries {
-            batch.insert(&key(entry.log_id.index), encode(&entry)?);
+            last = entry.log_id.index;
+            batch.insert(&key(last), encode(&entry)?);
         }
         self.tree.apply_batch(batch).map_err(io::Error::other)?;
-        self.syncer.after_sync(Box::new(move |result| callback.io_completed(result)));
+        let bound = self.bounded(|bound| bound.index = bound.index.max(last));
+        let done = Box::new(move |result| callback.io_completed(result));
+        self.syncer.after_sync(bound, false, done);
         Ok(())
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
         let from = last.map_or(0, |id| id.index + 1);
+        // The seal comes down before the entries go.
+        let bound = self.bounded(|bound| bound.index = last.map_or(0, |id| id.index));
+        self.sealed(bound).await?;
         let mut batch = sled::Batch::default();
         for item in self.tree.range(key(from)..=key(u64::MAX)).keys() {
             batch.remove(item.map_err(io::Error::other)?);
         }
         self.tree.apply_batch(batch).map_err(io::Error::other)?;
-        self.synced().await
+        self.sealed(bound).await
     }
 
     async fn purge(&mut self, id: LogId) -> Result<(), io::Error> {

@@ -3,10 +3,11 @@
 //! sled's own `flush` starts the write-out but never asks the disk to finish
 //! it, so its file is synced here. Writes that wait are synced together.
 
+use crate::seal::{Extent, SealFile};
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,7 +15,19 @@ use std::time::{Duration, Instant};
 /// Writes that may wait for the disk; beyond it the writer waits too.
 const QUEUED: usize = 1024;
 
+/// How far the seal may lag behind entries.
+const SEAL_INTERVAL: Duration = Duration::from_secs(1);
+
 type Done = Box<dyn FnOnce(Result<(), io::Error>) + Send>;
+
+/// A write that waits for the disk.
+struct Waiting {
+    /// What the log holds with it.
+    bound: Extent,
+    /// The seal must not lag behind this one.
+    seal_now: bool,
+    done: Done,
+}
 
 /// Since when the disk has been asked for something it has not done.
 #[derive(Clone, Debug, Default)]
@@ -57,19 +70,27 @@ impl DiskClock {
 /// Syncs a sled database on its own thread.
 #[derive(Debug)]
 pub(crate) struct Syncer {
-    queue: Option<SyncSender<Done>>,
+    queue: Option<SyncSender<Waiting>>,
     thread: Option<JoinHandle<()>>,
     clock: DiskClock,
 }
 
 impl Syncer {
-    pub(crate) fn start(db: sled::Db, dir: &Path) -> io::Result<Self> {
+    pub(crate) fn start(
+        db: sled::Db,
+        dir: &Path,
+        seal: SealFile,
+        bound: Extent,
+    ) -> io::Result<Self> {
         let file = File::open(dir.join("db"))?;
         let clock = DiskClock::default();
         let (queue, waiting) = sync_channel(QUEUED);
         let run = {
             let clock = clock.clone();
-            move || serve(&db, &file, &waiting, &clock)
+            move || {
+                let thread = SyncThread { db, file, seal, sealed: bound, bound, clock };
+                thread.serve(&waiting);
+            }
         };
         let thread = std::thread::Builder::new().name("log-sync".into()).spawn(run)?;
         Ok(Self { queue: Some(queue), thread: Some(thread), clock })
@@ -80,15 +101,16 @@ impl Syncer {
     }
 
     /// Calls `done` once everything written before this call is durable, or
-    /// cannot be made so.
-    pub(crate) fn after_sync(&self, done: Done) {
+    /// cannot be made so. `bound` is what the log holds then.
+    pub(crate) fn after_sync(&self, bound: Extent, seal_now: bool, done: Done) {
         self.clock.waiting();
+        let waiting = Waiting { bound, seal_now, done };
         let gone = match &self.queue {
-            Some(queue) => queue.send(done).err().map(|e| e.0),
-            None => Some(done),
+            Some(queue) => queue.send(waiting).err().map(|e| e.0),
+            None => Some(waiting),
         };
-        if let Some(done) = gone {
-            done(Err(io::Error::other("the log store is closed")));
+        if let Some(waiting) = gone {
+            (waiting.done)(Err(io::Error::other("the log store is closed")));
         }
     }
 }
@@ -102,27 +124,63 @@ impl Drop for Syncer {
     }
 }
 
-fn serve(db: &sled::Db, file: &File, waiting: &Receiver<Done>, clock: &DiskClock) {
-    let mut broken: Option<io::Error> = None;
-    while let Ok(first) = waiting.recv() {
-        let mut batch = vec![first];
-        batch.extend(waiting.try_iter());
-        // After a failed sync the kernel may have dropped the dirty pages, so a
-        // later success would prove nothing. Nothing is acknowledged any more.
-        if broken.is_none() {
-            broken = sync(db, file).err();
-        }
-        clock.done(false, broken.as_ref());
-        for done in batch {
-            done(match &broken {
-                None => Ok(()),
-                Some(e) => Err(io::Error::new(e.kind(), e.to_string())),
-            });
-        }
-    }
+struct SyncThread {
+    db: sled::Db,
+    file: File,
+    seal: SealFile,
+    /// What the seal says.
+    sealed: Extent,
+    /// What is durable.
+    bound: Extent,
+    clock: DiskClock,
 }
 
-fn sync(db: &sled::Db, file: &File) -> io::Result<()> {
-    db.flush().map_err(io::Error::other)?;
-    file.sync_data()
+impl SyncThread {
+    fn serve(mut self, waiting: &Receiver<Waiting>) {
+        let mut broken: Option<io::Error> = None;
+        let mut sealed_at = Instant::now();
+        loop {
+            let first = match waiting.recv_timeout(SEAL_INTERVAL) {
+                Ok(first) => Some(first),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            let batch: Vec<_> = first.into_iter().chain(waiting.try_iter()).collect();
+            let seal_now = batch.iter().any(|w| w.seal_now);
+            // After a failed sync the kernel may have dropped the dirty pages,
+            // so a later success would prove nothing. Nothing is acknowledged
+            // any more.
+            if broken.is_none() && !batch.is_empty() {
+                broken = self.sync().err();
+                self.bound = batch.last().map_or(self.bound, |w| w.bound);
+            }
+            if broken.is_none() && (seal_now || sealed_at.elapsed() >= SEAL_INTERVAL) {
+                broken = self.write_seal().err();
+                sealed_at = Instant::now();
+            }
+            self.clock.done(false, broken.as_ref());
+            for write in batch {
+                (write.done)(match &broken {
+                    None => Ok(()),
+                    Some(e) => Err(io::Error::new(e.kind(), e.to_string())),
+                });
+            }
+        }
+        if broken.is_none() {
+            let _ = self.write_seal();
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.db.flush().map_err(io::Error::other)?;
+        self.file.sync_data()
+    }
+
+    fn write_seal(&mut self) -> io::Result<()> {
+        if self.sealed != self.bound {
+            self.seal.write(self.bound)?;
+            self.sealed = self.bound;
+        }
+        Ok(())
+    }
 }

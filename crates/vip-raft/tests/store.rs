@@ -1,0 +1,256 @@
+//! The log store: openraft's own suite, and what a crash leaves.
+
+use openraft::alias::{EntryOf, LogIdOf, VoteOf};
+use openraft::entry::RaftEntry;
+use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
+use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::{RaftLogReader, StorageError};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use vip_core::{PromiseTicket, Refused, Vote};
+use vip_raft::{LeaseRules, LogStore, StateMachine, StoreError, TypeConfig};
+
+/// No promises: only the store is looked at.
+struct NoRules;
+
+impl LeaseRules for NoRules {
+    fn saving_vote(&self, _: Vote) {}
+    fn may_campaign(&self) -> Result<(), Refused> {
+        Ok(())
+    }
+    fn may_vote(&self) -> Result<PromiseTicket, Refused> {
+        Err(Refused { remaining: Duration::ZERO })
+    }
+    fn still_may_vote(&self, _: PromiseTicket) -> bool {
+        true
+    }
+    fn may_renew(&self) -> bool {
+        true
+    }
+    fn leader_heard(&self, _: Vote) {}
+    fn peer_bound(&self, _: Duration) {}
+    fn abdicated(&self, _: Vote) {}
+}
+
+fn open(dir: &Path) -> Result<LogStore, StoreError> {
+    LogStore::open(dir, Arc::new(NoRules))
+}
+
+struct Builder;
+
+impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
+    async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
+        let dir = TempDir::new().expect("temporary directory");
+        let store = open(dir.path()).expect("opens");
+        let (machine, _) = StateMachine::open(dir.path()).expect("opens");
+        Ok((dir, store, machine))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openrafts_own_storage_suite_passes() {
+    Suite::test_all(Builder).await.expect("the suite passes");
+}
+
+fn log_id(index: u64) -> LogIdOf<TypeConfig> {
+    serde_json::from_value(serde_json::json!({ "leader_id": { "term": 1 }, "index": index }))
+        .or_else(|_| serde_json::from_value(serde_json::json!({ "leader_id": 1, "index": index })))
+        .expect("a log id")
+}
+
+fn entry(index: u64) -> EntryOf<TypeConfig> {
+    EntryOf::<TypeConfig>::new_blank(log_id(index))
+}
+
+fn vote(term: u64) -> VoteOf<TypeConfig> {
+    let json = serde_json::json!({
+        "leader_id": { "term": term, "voted_for": 1 }, "committed": false
+    });
+    serde_json::from_value(json).expect("a vote")
+}
+
+/// Set in the child process of the tests below.
+const CHILD: &str = "VIPD_STORE_CHILD";
+
+/// Not a test: what the child does. Appends, with a vote now and then, and
+/// tells each index on standard output once it is acknowledged.
+#[test]
+fn child_appends_until_it_is_killed() {
+    let Some(dir) = std::env::var_os(CHILD) else { return };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let mut store = open(Path::new(&dir)).expect("opens");
+        let state = store.get_log_state().await.expect("readable");
+        let mut next = state.last_log_id.map_or(1, |id| id.index + 1);
+        let mut out = std::io::stdout();
+        loop {
+            store.blocking_append([entry(next)]).await.expect("appended");
+            let mut line = format!("acknowledged {next}\n");
+            if next.is_multiple_of(5) {
+                store.save_vote(&vote(next)).await.expect("saved");
+                line += &format!("voted {next}\n");
+            }
+            if next.is_multiple_of(50) {
+                store.purge(log_id(next - 20)).await.expect("purged");
+            }
+            out.write_all(line.as_bytes()).and_then(|()| out.flush()).expect("written");
+            next += 1;
+        }
+    });
+}
+
+fn child(dir: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    command
+        .args(["child_appends_until_it_is_killed", "--exact", "--nocapture", "--quiet"])
+        .env(CHILD, dir)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    command
+}
+
+/// Last index and last vote that the child acknowledged before it was killed
+/// after `lines` of its output.
+fn killed_after(dir: &Path, lines: usize) -> (u64, u64) {
+    let mut child = child(dir).spawn().expect("started");
+    let out = child.stdout.take().expect("piped");
+    let (mut last, mut voted) = (0, 0);
+    let mut take = |line: &str| match line.split_once(' ') {
+        Some(("acknowledged", n)) => last = n.parse().unwrap_or(last),
+        Some(("voted", n)) => voted = n.parse().unwrap_or(voted),
+        _ => {}
+    };
+    let mut reader = BufReader::new(out).lines();
+    let mut seen = 0;
+    while seen < lines {
+        let line = reader.next().expect("goes on").expect("readable");
+        seen += usize::from(line.starts_with("acknowledged"));
+        take(&line);
+    }
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    // What it had said before it died counts too.
+    for line in reader.map_while(Result::ok) {
+        take(&line);
+    }
+    (last, voted)
+}
+
+/// SIGKILL says nothing about power, but everything about our own buffers.
+#[tokio::test]
+async fn two_hundred_kills_lose_nothing_acknowledged() {
+    let dir = TempDir::new().expect("temporary directory");
+    let mut vote_before = 0;
+    for round in 0..200 {
+        let (last, voted) = killed_after(dir.path(), 1 + round % 7);
+        let mut store = open(dir.path()).expect("opens after a kill");
+        let state = store.get_log_state().await.expect("readable");
+        let there = state.last_log_id.map_or(0, |id| id.index);
+        assert!(there >= last, "round {round}: {last} acknowledged, {there} there");
+        vote_before = voted.max(vote_before);
+        let saved = store.saved_vote().expect("readable").term.0;
+        assert!(saved >= vote_before, "round {round}: voted {vote_before}, {saved} there");
+    }
+}
+
+/// Watches the child's system calls: between the write of an entry and the
+/// line that acknowledges it, there is an fdatasync of the database's file.
+#[test]
+fn every_acknowledgement_comes_after_its_fdatasync() {
+    let dir = TempDir::new().expect("temporary directory");
+    let trace = dir.path().join("trace");
+    let mut strace = Command::new("strace");
+    strace
+        .args(["-f", "-y", "-e", "trace=fdatasync,write,pwrite64", "-s", "40", "-o"])
+        .arg(&trace)
+        .arg(std::env::current_exe().expect("this program"))
+        .args(["child_appends_until_it_is_killed", "--exact", "--nocapture", "--quiet"])
+        .env(CHILD, dir.path().join("store"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut child = match strace.spawn() {
+        Ok(child) => child,
+        Err(e) => panic!("strace is needed (cargo xtask test installs it): {e}"),
+    };
+    let out = BufReader::new(child.stdout.take().expect("piped"));
+    let seen = out.lines().map_while(Result::ok).filter(|l| l.starts_with("acknowledged"));
+    assert_eq!(seen.take(40).count(), 40);
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+
+    let text = std::fs::read_to_string(&trace).expect("a trace");
+    let (mut dirty, mut acknowledged) = (false, 0);
+    for line in text.lines() {
+        if line.contains("/store/db") && line.contains("write") {
+            dirty = true;
+        } else if line.contains("fdatasync") && line.contains("= 0") {
+            // Also the second half of a call that strace shows in two.
+            dirty = false;
+        } else if line.contains("\"acknowledged ") {
+            assert!(!dirty, "acknowledged before its fdatasync: {line}");
+            acknowledged += 1;
+        }
+    }
+    assert!(acknowledged >= 40, "only {acknowledged} acknowledgements in the trace");
+}
+
+/// Power loss: whatever was not synced is gone. The store's file as it was
+/// when an entry was acknowledged must hold that entry.
+#[tokio::test]
+async fn a_copy_taken_at_an_acknowledgement_holds_the_entry() {
+    let dir = TempDir::new().expect("temporary directory");
+    let mut store = open(&dir.path().join("store")).expect("opens");
+    for index in 1..=60 {
+        store.blocking_append([entry(index)]).await.expect("appended");
+        if index % 3 != 0 {
+            continue;
+        }
+        let copy = dir.path().join(format!("copy{index}"));
+        std::fs::create_dir(&copy).expect("made");
+        for file in ["db", "conf"] {
+            std::fs::copy(dir.path().join("store").join(file), copy.join(file)).expect("copied");
+        }
+        let mut recovered = open(&copy).expect("opens after a power loss");
+        let state = recovered.get_log_state().await.expect("readable");
+        assert_eq!(state.last_log_id.map(|id| id.index), Some(index));
+    }
+}
+
+#[tokio::test]
+async fn a_flipped_bit_is_found_or_does_not_matter() {
+    let dir = TempDir::new().expect("temporary directory");
+    let path = dir.path().join("store");
+    {
+        let mut store = open(&path).expect("opens");
+        store.save_vote(&vote(7)).await.expect("saved");
+        store.blocking_append((1..=50).map(entry)).await.expect("appended");
+    }
+    let good = std::fs::read(path.join("db")).expect("readable");
+    let used = good.iter().rposition(|b| *b != 0).expect("not empty");
+    let mut refused = 0;
+    for at in (0..used).step_by(used / 40) {
+        let mut bad = good.clone();
+        bad[at] ^= 0x10;
+        std::fs::write(path.join("db"), &bad).expect("written");
+        match open(&path) {
+            Err(_) => refused += 1,
+            Ok(mut store) => {
+                let entries = store.try_get_log_entries(1..=50).await.expect("readable");
+                assert_eq!(entries.len(), 50, "byte {at}: entries are missing");
+                assert_eq!(store.saved_vote().expect("readable").term.0, 7, "byte {at}");
+            }
+        }
+        // sled may have repaired what it found.
+        for entry in std::fs::read_dir(&path).expect("readable") {
+            let entry = entry.expect("readable").path();
+            if entry.file_name().is_some_and(|n| n.to_string_lossy().starts_with("snap")) {
+                std::fs::remove_file(entry).expect("removed");
+            }
+        }
+    }
+    assert!(refused > 0, "no flipped bit was noticed");
+}
