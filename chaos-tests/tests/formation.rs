@@ -1,0 +1,352 @@
+//! Joining, leaving, tokens: what works, and what is refused without a change.
+
+use anyhow::{Context, Result};
+use chaos_tests::{Cluster, Host, Options, Outcome, wait_for};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn options(nodes: u8) -> Options {
+    Options { nodes, ..Options::default() }
+}
+
+/// One node that leads, and others that are in no cluster yet.
+fn first_of(nodes: u8) -> Result<Cluster> {
+    let cluster = Cluster::bare(&options(nodes))?;
+    cluster.host("n1").ctl_ok(&["init", "--name", "test"])?;
+    Ok(cluster)
+}
+
+fn refused(outcome: &Outcome, code: i32, words: &[&str]) {
+    assert_eq!(outcome.code, Some(code), "{}", outcome.stderr);
+    for word in words {
+        assert!(outcome.stderr.contains(word), "{word:?} is not in: {}", outcome.stderr);
+    }
+}
+
+fn join(host: &Host, address: &str, token: &str) -> Result<Outcome> {
+    host.ctl(&["join", address, "--token-file", token])
+}
+
+fn names(cluster: &Cluster, seen_by: &str) -> Result<Vec<String>> {
+    Ok(cluster.status(seen_by)?.nodes.into_iter().map(|(name, _)| name).collect())
+}
+
+#[test]
+fn a_token_is_good_for_one_node_and_says_so() -> Result<()> {
+    let cluster = first_of(3)?;
+    let token = cluster.token("voter")?;
+    join(cluster.host("n2"), "10.77.0.1:7400", &token)?.ok()?;
+    refused(&join(cluster.host("n3"), "10.77.0.1:7400", &token)?, 1, &["used already"]);
+    assert_eq!(names(&cluster, "n1")?, ["n1", "n2"]);
+    // Nothing was left on n3: it joins with a token of its own, by a follower.
+    let token = cluster.token("voter")?;
+    join(cluster.host("n3"), "10.77.0.2:7400", &token)?.ok()?;
+    assert_eq!(names(&cluster, "n3")?, ["n1", "n2", "n3"]);
+    let again = cluster.token("voter")?;
+    refused(&join(cluster.host("n3"), "10.77.0.1:7400", &again)?, 1, &["already", "leave"]);
+    refused(&cluster.host("n3").ctl(&["init"])?, 1, &["already"]);
+    Ok(())
+}
+
+#[test]
+fn wrong_tokens_and_addresses_are_refused_and_change_nothing() -> Result<()> {
+    let cluster = first_of(3)?;
+    let n3 = cluster.host("n3");
+    let events = cluster.host("n1").ctl_ok(&["events"])?;
+    let file = |name: &str, text: &str| -> Result<String> {
+        let path = cluster.dir().join(name);
+        std::fs::write(&path, text)?;
+        Ok(path.display().to_string())
+    };
+
+    let garbage = file("garbage", "vipt1_voter_nonsense")?;
+    refused(&join(n3, "10.77.0.1:7400", &garbage)?, 2, &["not a join token"]);
+
+    // Of another cluster, which n2 makes.
+    cluster.host("n2").ctl_ok(&["init", "--name", "other"])?;
+    let foreign = file("foreign", &cluster.host("n2").ctl_ok(&["token", "create", "-q"])?)?;
+    refused(
+        &join(n3, "10.77.0.1:7400", &foreign)?,
+        1,
+        &["did not prove to be who it should be", "of that cluster"],
+    );
+
+    let token = cluster.token("voter")?;
+    refused(&join(n3, "10.77.0.99:7400", &token)?, 1, &["cannot connect to 10.77.0.99:7400"]);
+    let one = cluster.host("n1").ctl_json(&["token", "create", "--ttl", "1s"])?;
+    let expired = file("expired", one["token"].as_str().context("a token")?)?;
+    wait_for("the token expires", SOON, || {
+        let tokens = cluster.host("n1").ctl_json(&["token", "list"]).ok()?;
+        let tokens = tokens.as_array()?.iter();
+        tokens.clone().any(|t| t["id"] == one["id"] && t["state"] == "expired").then_some(())
+    })?;
+    refused(&join(n3, "10.77.0.1:7400", &expired)?, 1, &["expired"]);
+
+    let two = cluster.host("n1").ctl_json(&["token", "create"])?;
+    cluster.host("n1").ctl_ok(&["token", "revoke", two["id"].as_str().context("an id")?])?;
+    let revoked = file("revoked", two["token"].as_str().context("a token")?)?;
+    refused(&join(n3, "10.77.0.1:7400", &revoked)?, 1, &["revoked"]);
+    refused(&cluster.host("n1").ctl(&["token", "revoke", "nosuch"])?, 1, &["no token"]);
+    refused(&n3.ctl(&["join", "10.77.0.1:7400"])?, 2, &["VIPD_JOIN_TOKEN"]);
+
+    assert_eq!(names(&cluster, "n1")?, ["n1"]);
+    let tokens_only = cluster.host("n1").ctl_ok(&["events"])?;
+    let news = tokens_only.lines().skip(events.lines().count());
+    for line in news {
+        assert!(line.contains("token"), "{line}");
+    }
+    // After all that, a right one works.
+    join(n3, "10.77.0.99:7400,10.77.0.1:7400", &token)?.ok()?;
+    Ok(())
+}
+
+#[test]
+fn no_secret_is_in_logs_data_or_command_lines() -> Result<()> {
+    let cluster = first_of(2)?;
+    let token = cluster.host("n1").ctl_ok(&["token", "create", "-q"])?;
+    let file = cluster.dir().join("token");
+    std::fs::write(&file, &token)?;
+    join(cluster.host("n2"), "10.77.0.1:7400", &file.display().to_string())?.ok()?;
+    let secret = token.split('_').nth(3).context("a secret")?.as_bytes();
+    assert!(secret.len() > 40);
+    std::fs::remove_file(&file)?;
+    for host in &cluster.hosts {
+        let mut stack = vec![host.dir().clone()];
+        while let Some(path) = stack.pop() {
+            if path.is_dir() {
+                stack.extend(
+                    std::fs::read_dir(path)?
+                        .map(|e| e.map(|e| e.path()))
+                        .collect::<Result<Vec<_>, _>>()?,
+                );
+            } else if path.is_file() {
+                let bytes = std::fs::read(&path)?;
+                let found = bytes.windows(secret.len()).any(|w| w == secret);
+                assert!(!found, "the token's secret is in {}", path.display());
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_node_leaves_hands_over_and_can_join_again() -> Result<()> {
+    let cluster = Cluster::formed(&options(3))?;
+    cluster.host("n1").ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+    // The leader and holder itself.
+    cluster.host("n1").ctl_ok(&["leave"])?;
+    assert!(!cluster.lab.has_address("n1", "10.77.0.100")?);
+    let status = cluster.wait_until_settled("n2")?;
+    assert_eq!(status.nodes.len(), 2);
+    assert_ne!(status.vips[0].1.as_deref(), Some("n1"));
+    refused(&cluster.host("n1").ctl(&["status"])?, 1, &["in no cluster"]);
+
+    let token = cluster.host("n2").ctl_ok(&["token", "create", "-q"])?;
+    let file = cluster.dir().join("again");
+    std::fs::write(&file, token)?;
+    join(cluster.host("n1"), "10.77.0.2:7400", &file.display().to_string())?.ok()?;
+    assert_eq!(cluster.wait_until_settled("n1")?.nodes.len(), 3);
+    Ok(())
+}
+
+#[test]
+fn the_last_voter_cannot_leave() -> Result<()> {
+    let cluster = first_of(1)?;
+    refused(&cluster.host("n1").ctl(&["leave"])?, 1, &["last voter"]);
+    assert_eq!(names(&cluster, "n1")?, ["n1"]);
+    Ok(())
+}
+
+/// A dead machine is replaced by a new one of the same name; a wiped one comes
+/// back.
+#[test]
+fn a_dead_node_is_removed_and_replaced_under_its_name() -> Result<()> {
+    let mut cluster = Cluster::formed(&options(3))?;
+    cluster.host_mut("n3").kill_all();
+    std::fs::remove_dir_all(cluster.host("n3").dir().join("data"))?;
+    cluster.host_mut("n3").start()?;
+    let token = cluster.token("voter")?;
+    let taken = join(cluster.host("n3"), "10.77.0.1:7400", &token)?;
+    refused(&taken, 1, &["a node named n3 exists already", "node remove"]);
+
+    cluster.host("n2").ctl_ok(&["node", "remove", "n3"])?;
+    assert_eq!(names(&cluster, "n1")?, ["n1", "n2"]);
+    // The refused join left the token open.
+    join(cluster.host("n3"), "10.77.0.1:7400", &token)?.ok()?;
+    assert_eq!(names(&cluster, "n3")?, ["n1", "n2", "n3"]);
+    Ok(())
+}
+
+#[test]
+fn a_removed_node_is_cut_off_at_once() -> Result<()> {
+    let cluster = Cluster::formed(&options(3))?;
+    cluster.host("n1").ctl_ok(&["node", "remove", "n3"])?;
+    // It hears nobody any more and so knows no leader.
+    cluster.wait_for_status("n3", "it is cut off", |s| (!s.quorum).then_some(()))?;
+    let outcome = cluster.host("n3").ctl(&[
+        "--timeout",
+        "2s",
+        "vip",
+        "add",
+        "x",
+        "--address",
+        "10.77.0.9/24",
+    ])?;
+    refused(&outcome, 3, &["no quorum"]);
+    Ok(())
+}
+
+#[test]
+fn without_a_quorum_a_command_fails_in_time_with_code_3() -> Result<()> {
+    let mut cluster = Cluster::formed(&options(3))?;
+    for name in ["n2", "n3"] {
+        cluster.host_mut(name).kill_all();
+    }
+    cluster.wait_for_status("n1", "the quorum is lost", |s| (!s.quorum).then_some(()))?;
+    let begin = std::time::Instant::now();
+    let add = ["--timeout", "2s", "vip", "add", "web", "--address", "10.77.0.100/24"];
+    refused(&cluster.host("n1").ctl(&add)?, 3, &["no quorum"]);
+    assert!(begin.elapsed() < Duration::from_secs(3));
+    Ok(())
+}
+
+#[test]
+fn learners_and_witnesses_do_their_part() -> Result<()> {
+    let cluster = first_of(3)?;
+    cluster.join(cluster.host("n2"), "witness")?;
+    cluster.join(cluster.host("n3"), "learner")?;
+    let nodes = cluster.host("n1").ctl_json(&["node", "list"])?;
+    let roles: Vec<_> =
+        nodes.as_array().context("a list")?.iter().map(|n| n["role"].as_str()).collect();
+    assert_eq!(roles, [Some("voter"), Some("witness"), Some("learner")]);
+    cluster.host("n1").ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+    refused(&cluster.host("n1").ctl(&["vip", "move", "web", "--to", "n2"])?, 1, &["witness"]);
+    cluster.host("n1").ctl_ok(&["vip", "move", "web", "--to", "n3"])?;
+    assert!(cluster.lab.has_address("n3", "10.77.0.100")?);
+    let change = cluster.host("n3").ctl(&["vip", "remove", "web"])?;
+    refused(&change, 1, &["voter"]);
+    Ok(())
+}
+
+#[test]
+fn joins_at_the_same_time_queue() -> Result<()> {
+    let cluster = first_of(4)?;
+    let token = cluster.host("n1").ctl_ok(&["token", "create", "-q", "--uses", "3"])?;
+    let file = cluster.dir().join("three");
+    std::fs::write(&file, token)?;
+    let file = file.display().to_string();
+    std::thread::scope(|scope| {
+        let joins: Vec<_> = cluster.hosts[1..]
+            .iter()
+            .map(|host| scope.spawn(|| join(host, "10.77.0.1:7400", &file)?.ok()))
+            .collect();
+        joins.into_iter().try_for_each(|j| j.join().expect("no panic").map(|_| ()))
+    })?;
+    assert_eq!(names(&cluster, "n4")?.len(), 4);
+    Ok(())
+}
+
+#[test]
+fn several_vips_on_several_interfaces_and_bad_ones_refused() -> Result<()> {
+    let cluster = Cluster::formed(&options(2))?;
+    let n1 = cluster.host("n1");
+    n1.ctl_ok(&["vip", "add", "a", "--address", "10.77.0.101/24", "--address", "10.77.0.102/32"])?;
+    for name in ["n1", "n2"] {
+        let second = ["link", "add", "eth1", "type", "veth", "peer", "name", "peer1"];
+        cluster.lab.ip(name, &second)?;
+        cluster.lab.ip(name, &["link", "set", "eth1", "up"])?;
+        cluster.lab.ip(name, &["link", "set", "peer1", "up"])?;
+    }
+    n1.ctl_ok(&["vip", "add", "b", "--address", "192.0.2.5/24", "--interface", "eth1"])?;
+    let eth1 = cluster.lab.ip("n1", &["address", "show", "dev", "eth1"])?;
+    assert!(eth1.contains("192.0.2.5/24"), "{eth1}");
+    // As it is already: no change, success.
+    n1.ctl_ok(&["vip", "add", "b", "--address", "192.0.2.5/24", "--interface", "eth1"])?;
+
+    refused(&n1.ctl(&["vip", "add", "b", "--address", "192.0.2.6/24"])?, 1, &["exists already"]);
+    refused(
+        &n1.ctl(&["vip", "add", "c", "--address", "10.77.0.101/24"])?,
+        1,
+        &["belongs to VIP a"],
+    );
+    refused(
+        &n1.ctl(&["vip", "add", "c", "--address", "10.77.0.2/24"])?,
+        2,
+        &["address of node n2"],
+    );
+    refused(&n1.ctl(&["vip", "add", "c", "--address", "10.77.0.300/24"])?, 2, &["10.77.0.300"]);
+    refused(&n1.ctl(&["vip", "add", "C!", "--address", "10.77.0.9/24"])?, 2, &["not a name"]);
+    let spread = ["vip", "add", "c", "--address", "10.77.0.9/24", "--placement", "spread"];
+    refused(&n1.ctl(&spread)?, 2, &["not supported yet"]);
+    refused(&n1.ctl(&["vip", "move", "nosuch", "--to", "n2"])?, 1, &["no VIP nosuch"]);
+
+    n1.ctl_ok(&["vip", "remove", "a"])?;
+    assert!(!cluster.lab.has_address("n1", "10.77.0.101")?);
+    assert_eq!(cluster.status("n2")?.vips.len(), 1);
+    Ok(())
+}
+
+#[test]
+fn what_is_wrong_at_the_start_is_named() -> Result<()> {
+    let mut cluster = Cluster::bare(&options(2))?;
+    let vipd = chaos_tests::binaries()?.join("vipd").display().to_string();
+    let n1 = cluster.host("n1");
+
+    let bad = cluster.dir().join("bad.toml");
+    std::fs::write(&bad, "[node]\nname = \"x\"\nprofil = \"lan\"\n")?;
+    let outcome = n1.exec(&vipd, &["run", "--config", &bad.display().to_string()])?;
+    refused(&outcome, 2, &["profil", "line 3", "bad.toml"]);
+    refused(&n1.exec(&vipd, &["run", "--set", "node.nam=x"])?, 2, &["nam"]);
+
+    // A second agent on the same data.
+    let settings: Vec<_> = n1.settings().iter().flat_map(|s| ["--set", s.as_str()]).collect();
+    let outcome = n1.exec(&vipd, &[&["agent"], settings.as_slice()].concat())?;
+    refused(&outcome, 1, &["another vipd"]);
+    // A second guard on the same socket.
+    let outcome = n1.exec(&vipd, &[&["guard"], settings.as_slice()].concat())?;
+    refused(&outcome, 1, &["another guard"]);
+
+    // The port is taken.
+    let blocker = std::thread::scope(|scope| {
+        let lab = &cluster.lab;
+        let bound = scope.spawn(move || -> Result<_> {
+            lab.enter("n2")?;
+            Ok(std::net::TcpListener::bind("0.0.0.0:7400")?)
+        });
+        bound.join().expect("no panic")
+    })?;
+    refused(&cluster.host("n2").ctl(&["init"])?, 1, &["cannot listen", "node.listen"]);
+    drop(blocker);
+    cluster.host("n2").ctl_ok(&["init"])?;
+
+    // Data of a newer version.
+    cluster.host_mut("n2").stop()?;
+    let meta = cluster.host("n2").dir().join("data/node.json");
+    let text = std::fs::read_to_string(&meta)?;
+    std::fs::write(&meta, text.replace("\"version\": 1", "\"version\": 99"))?;
+    let n2 = cluster.host("n2");
+    let settings: Vec<_> = n2.settings().iter().flat_map(|s| ["--set", s.as_str()]).collect();
+    let outcome = n2.exec(&vipd, &[&["agent"], settings.as_slice()].concat())?;
+    refused(&outcome, 1, &["newer vipd", "99"]);
+    std::fs::write(&meta, text)?;
+
+    // A damaged log.
+    let log = cluster.host("n2").dir().join("data/raft/db");
+    let mut bytes = std::fs::read(&log)?;
+    let used = bytes.iter().rposition(|b| *b != 0).context("not empty")?;
+    for at in (used / 2)..used {
+        bytes[at] ^= 0xff;
+    }
+    std::fs::write(&log, bytes)?;
+    let outcome = n2.exec(&vipd, &[&["agent"], settings.as_slice()].concat())?;
+    refused(&outcome, 1, &["the log in", "join again"]);
+
+    // Nobody there at all: exit code 4, after waiting for it.
+    let vipctl = chaos_tests::binaries()?.join("vipctl").display().to_string();
+    let outcome = chaos_tests::run(&vipctl, &["--socket", "/nonexistent/admin.sock", "status"])?;
+    refused(&outcome, 4, &["cannot reach vipd"]);
+    let outcome = chaos_tests::run(&vipctl, &["frobnicate"])?;
+    assert_eq!(outcome.code, Some(2));
+    Ok(())
+}
