@@ -42,8 +42,10 @@ fn serve(config: GuardConfig) -> anyhow::Result<()> {
                 _ = interrupt.recv() => {}
             }
         };
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        vip_guard::run(config, stop).await.context("the guard stopped")
+        let ready = || {
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        };
+        vip_guard::run(config, stop, ready).await.context("the guard stopped")
     })
 }
 

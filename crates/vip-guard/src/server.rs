@@ -107,16 +107,22 @@ pub async fn purge() -> Result<Vec<IpAddr>, GuardError> {
     Ok(purged)
 }
 
-/// Runs the guard until `stop` resolves; then it lets go of everything.
+/// Runs the guard until `stop` resolves; then it lets go of everything. `ready`
+/// is called when its socket answers.
 ///
 /// # Errors
 /// [`GuardError`]; nothing is held then.
-pub async fn run(config: GuardConfig, stop: impl Future<Output = ()>) -> Result<(), GuardError> {
+pub async fn run(
+    config: GuardConfig,
+    stop: impl Future<Output = ()>,
+    ready: impl FnOnce(),
+) -> Result<(), GuardError> {
     let _lock = lock(&config.socket)?;
     let mut host = Host::open(&config).await?;
     host.purge().await?;
     let listener = listen(&config.socket)?;
     info!(socket = %config.socket.display(), gate = ?host.report, "guard ready");
+    ready();
 
     let limits = Limits {
         // Replicated timings reach the guard only as deadlines; the longest of

@@ -17,6 +17,8 @@ pub(crate) const STRACE: Need = Need { program: "strace", package: "strace" };
 pub(crate) const SYSTEMD: Need = Need { program: "systemd-analyze", package: "systemd" };
 /// For dropping capabilities.
 pub(crate) const SETPRIV: Need = Need { program: "setpriv", package: "util-linux" };
+/// For the client of the admin API.
+pub(crate) const PYTHON3: Need = Need { program: "python3", package: "python3" };
 /// A C compiler, for the TLS library.
 pub(crate) const CC: Need = Need { program: "cc", package: "gcc" };
 
@@ -29,6 +31,11 @@ pub(crate) fn install(needs: &[Need]) -> Result<()> {
     if !has("apt-get") {
         bail!("please install: {}", missing.join(", "));
     }
+    install_packages(&missing)
+}
+
+/// Installs packages by name.
+pub(crate) fn install_packages(missing: &[&str]) -> Result<()> {
     eprintln!("installing what is missing: {}", missing.join(", "));
     run("apt-get", &["update", "-q"])?;
     let mut arguments = vec!["install", "-y", "-q", "--no-install-recommends"];

@@ -1,7 +1,7 @@
 //! `cargo xtask test`.
 
-use crate::packages::{CC, IP, SETPRIV, STRACE, SYSTEMD, install};
-use crate::shell::{become_root, run as call};
+use crate::packages::{CC, IP, PYTHON3, SETPRIV, STRACE, SYSTEMD, install, install_packages};
+use crate::shell::{become_root, root, run as call};
 use anyhow::Result;
 
 fn run_all() -> Result<()> {
@@ -13,8 +13,24 @@ fn run_all() -> Result<()> {
     call("cargo", &chaos)
 }
 
+/// The client that drives the admin API comes from stock tools, in a place of
+/// its own.
+const PYTHON: &str = "target/python";
+const GRPC_TOOLS: &str = "grpcio-tools==1.85.1";
+
+fn make_python() -> Result<()> {
+    if call("python3", &["-m", "venv", PYTHON]).is_err() {
+        // Debian has the module in a package of its own.
+        install_packages(&["python3-venv"])?;
+        call("python3", &["-m", "venv", PYTHON])?;
+    }
+    let pip = root().join(PYTHON).join("bin/pip").display().to_string();
+    call(&pip, &["install", "--quiet", "--disable-pip-version-check", GRPC_TOOLS])
+}
+
 pub(crate) fn run() -> Result<()> {
     become_root()?;
-    install(&[CC, IP, SETPRIV, STRACE, SYSTEMD])?;
+    install(&[CC, IP, SETPRIV, STRACE, SYSTEMD, PYTHON3])?;
+    make_python()?;
     run_all()
 }

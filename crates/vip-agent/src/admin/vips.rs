@@ -103,7 +103,10 @@ async fn wait_until_it_answers(
         };
         let there = at.is_none_or(|at| vip.holder == Some(at));
         let answers = member.shared.answers(vip);
-        (there && answers.open && answers.before_ended).then(|| Ok(super::views::vip(state, vip)))
+        // Also by the log, so that every other command says the same.
+        let settled = vip.bound(vip.epoch).is_some();
+        (there && settled && answers.open && answers.before_ended)
+            .then(|| Ok(super::views::vip(state, vip)))
     };
     let missing = |state: &State| {
         let holder = state.vips.get(name).and_then(|v| v.holder);

@@ -1,0 +1,122 @@
+"""A client of the admin API, of stock tools alone.
+
+usage: admin_client.py local SOCKET PROTO_DIR
+       admin_client.py access ADDRESS SERVER_NAME ROOT_PEM RULES_JSON CERTIFICATES...
+
+local: generates the client with grpcio-tools' protoc and does the main job.
+access: calls every RPC with every certificate (NAME=KEY_PEM,CHAIN_PEM; NAME=
+for none) and prints, as JSON, which ones were not denied.
+"""
+
+import importlib
+import json
+import pathlib
+import sys
+import tempfile
+
+import grpc
+from grpc_tools import protoc
+
+
+def generated(proto_dir):
+    out = tempfile.mkdtemp()
+    protos = [str(p) for p in pathlib.Path(proto_dir).glob("vip/v1/*.proto")]
+    code = protoc.main(
+        ["protoc", f"-I{proto_dir}", f"--python_out={out}", f"--grpc_python_out={out}", *protos]
+    )
+    assert code == 0, "protoc failed"
+    sys.path.insert(0, out)
+    return (
+        importlib.import_module("vip.v1.admin_pb2"),
+        importlib.import_module("vip.v1.admin_pb2_grpc"),
+    )
+
+
+def local(socket, proto_dir):
+    pb, rpc = generated(proto_dir)
+    # By default the authority would be the socket's path, which is no valid one
+    # (RFC 3986 section 3.2) and refused by strict HTTP/2 servers.
+    options = [("grpc.default_authority", "localhost")]
+    with grpc.insecure_channel(f"unix://{socket}", options) as channel:
+        admin = rpc.AdminStub(channel)
+        status = admin.Status(pb.StatusRequest(), timeout=5)
+        assert status.quorum and status.leader, status
+        assert [n.name for n in status.nodes] == ["n1", "n2"], status
+
+        spec = pb.VipSpec(name="web", addresses=["10.77.0.100/24"])
+        vip = admin.AddVip(pb.AddVipRequest(spec=spec), timeout=20).vip
+        assert (vip.name, vip.epoch, vip.answers) == ("web", 1, True), vip
+        moved = admin.MoveVip(pb.MoveVipRequest(name="web", to="n2"), timeout=20).vip
+        assert (moved.holder, moved.epoch) == ("n2", 2), moved
+
+        token = admin.CreateToken(pb.CreateTokenRequest(role="learner", ttl_s=60), timeout=5)
+        assert token.token.startswith("vipt1_learner_"), token.id
+        tokens = admin.ListTokens(pb.ListTokensRequest(), timeout=5).tokens
+        assert any(t.id == token.id and t.state == "open" for t in tokens), tokens
+        admin.RevokeToken(pb.RevokeTokenRequest(id=token.id), timeout=5)
+
+        events = list(admin.Events(pb.EventsRequest(after=0), timeout=5))
+        assert [e.seq for e in events] == sorted(e.seq for e in events)
+        assert any(e.kind == "vip-assigned" and e.cause == "command" for e in events), events
+
+        for bad, code in [
+            (pb.VipSpec(name="x", addresses=["nonsense"]), grpc.StatusCode.INVALID_ARGUMENT),
+            (pb.VipSpec(name="y", addresses=["10.77.0.100/32"]), grpc.StatusCode.ALREADY_EXISTS),
+        ]:
+            try:
+                admin.AddVip(pb.AddVipRequest(spec=bad), timeout=5)
+            except grpc.RpcError as error:
+                assert error.code() == code, error
+                assert "Nothing was changed" in error.details(), error
+            else:
+                raise AssertionError("not refused")
+        admin.RemoveVip(pb.RemoveVipRequest(name="web"), timeout=20)
+        assert not admin.ListVips(pb.ListVipsRequest(), timeout=5).vips
+
+        for method in ("/grpc.health.v1.Health/Check",):
+            call = channel.unary_unary(method, lambda _: b"", lambda reply: reply)
+            assert call(None, timeout=5) == b"\x08\x01", "not SERVING"
+        reflect = channel.stream_stream(
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            lambda request: request,
+            lambda reply: reply,
+        )
+        # ServerReflectionRequest { list_services: "" }
+        reply = next(reflect(iter([b"\x3a\x00"]), timeout=5))
+        assert b"vip.v1.Admin" in reply, reply
+    print("ok")
+
+
+def access(address, server_name, root, rules, certificates):
+    paths = json.loads(rules)
+    root = pathlib.Path(root).read_bytes()
+    result = {}
+    for certificate in certificates:
+        name, _, files = certificate.partition("=")
+        key, chain = (
+            [pathlib.Path(f).read_bytes() for f in files.split(",")] if files else (None, None)
+        )
+        credentials = grpc.ssl_channel_credentials(root, key, chain)
+        options = [("grpc.ssl_target_name_override", server_name)]
+        open_to = []
+        with grpc.secure_channel(address, credentials, options) as channel:
+            grpc.channel_ready_future(channel).result(timeout=10)
+            for path in paths:
+                # Streams answer to a single message, too: denied or not shows.
+                call = channel.stream_stream(path, lambda _: b"", lambda reply: reply)
+                try:
+                    next(iter(call(iter([None]), timeout=3)), None)
+                    open_to.append(path)
+                except grpc.RpcError as error:
+                    denied = error.code() == grpc.StatusCode.PERMISSION_DENIED
+                    if not (denied and "not allowed for this caller" in error.details()):
+                        open_to.append(path)
+        result[name] = open_to
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "local":
+        local(*sys.argv[2:])
+    else:
+        access(*sys.argv[2:6], sys.argv[6:])
