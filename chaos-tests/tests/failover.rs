@@ -129,6 +129,10 @@ fn a_killed_agent_alone_costs_little_and_leaks_nothing() -> Result<()> {
     let probe = Probe::start(&cluster.lab, VIP)?;
     wait_for_replies(&cluster)?;
     let before = cluster.wait_until_settled("n2")?.vips[0].2;
+    let term = |host: &str| -> Result<Option<u64>> {
+        Ok(cluster.host(host).ctl_json(&["status"])?["term"].as_u64())
+    };
+    let term_before = term("n2")?;
     cluster.host("n1").signal(&[Process::Agent], Signal::SIGKILL)?;
     cluster.host("n1").wait_for_process(Process::Agent, agent)?;
     let after = wait_for("a new epoch that answers", TAKEOVER, || {
@@ -139,6 +143,7 @@ fn a_killed_agent_alone_costs_little_and_leaks_nothing() -> Result<()> {
     })?;
     let trace = run_until_answered(&cluster, probe, &after)?;
     assert!(trace.holders().len() <= 2, "{:?}", trace.holders());
+    assert!(term("n2")? > term_before, "a killed leader does not resume its term");
     Ok(())
 }
 

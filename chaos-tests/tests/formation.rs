@@ -307,6 +307,11 @@ fn what_is_wrong_at_the_start_is_named() -> Result<()> {
     let outcome = n1.exec(&vipd, &[&["guard"], settings.as_slice()].concat())?;
     refused(&outcome, 1, &["another guard"]);
 
+    // A guard without its capabilities.
+    let other = format!("guard.socket={}", cluster.dir().join("other.sock").display());
+    let bare = ["--bounding-set=-all", "--inh-caps=-all", &vipd, "guard", "--set", &other];
+    refused(&n1.exec("setpriv", &bare)?, 1, &["CAP_NET"]);
+
     // The port is taken.
     let blocker = std::thread::scope(|scope| {
         let lab = &cluster.lab;
@@ -335,8 +340,8 @@ fn what_is_wrong_at_the_start_is_named() -> Result<()> {
     let log = cluster.host("n2").dir().join("data/raft/db");
     let mut bytes = std::fs::read(&log)?;
     let used = bytes.iter().rposition(|b| *b != 0).context("not empty")?;
-    for at in (used / 2)..used {
-        bytes[at] ^= 0xff;
+    for byte in &mut bytes[used / 2..used] {
+        *byte ^= 0xff;
     }
     std::fs::write(&log, bytes)?;
     let outcome = n2.exec(&vipd, &[&["agent"], settings.as_slice()].concat())?;

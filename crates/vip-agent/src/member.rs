@@ -40,6 +40,9 @@ const CONNECTIONS_QUEUED: usize = 64;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a command to the log may take.
 pub(crate) const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a removed node's open connections outlive it: a node that leaves
+/// hears that it is out.
+const LAST_WORD: Duration = Duration::from_millis(50);
 /// How often a certificate's age and the issuing key are looked after.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 /// Sooner, until a voter has the issuing key.
@@ -470,10 +473,16 @@ async fn follow_roster(member: Arc<Member>, connections: Connections) {
                 member.roster.store(Arc::new(Roster::of(&now.state, now.index)));
                 let removed = member.roster.load().removed().to_vec();
                 if removed.len() != before {
-                    for node in removed {
-                        connections.cut(node);
-                        member.peers.forget(node);
-                    }
+                    // New connections are refused from now on; those that are
+                    // open get to answer the removal itself.
+                    let (connections, member) = (connections.clone(), member.clone());
+                    tokio::spawn(async move {
+                        tokio::time::sleep(LAST_WORD).await;
+                        for node in removed {
+                            connections.cut(node);
+                            member.peers.forget(node);
+                        }
+                    });
                 }
             }
         }

@@ -89,7 +89,7 @@ impl AdminService {
                 Err(status)
                     if matches!(
                         status.code(),
-                        Code::Unavailable | Code::Unknown | Code::Aborted
+                        Code::Unavailable | Code::Unknown | Code::Aborted | Code::Cancelled
                     ) && !call.time_left().is_zero() =>
                 {
                     tokio::time::sleep(LEAVE_PAUSE).await;

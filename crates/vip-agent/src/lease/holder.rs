@@ -117,6 +117,15 @@ impl Holder {
         }
     }
 
+    /// Neighbours may have learnt something else meanwhile: have the guard
+    /// announce again what it holds.
+    pub(super) fn confirm(&self) {
+        if let Some(orders) = &self.orders {
+            // Not worth a session; announcements repeat by themselves.
+            let _ = orders.try_send(ToGuard::Confirmed);
+        }
+    }
+
     /// As leader: decides on this node's own requests and keeps its deadlines
     /// at its lease end. Returns when an undecided one is due.
     pub(super) fn hold_as_leader(&mut self) -> (Option<Mono>, Wants) {

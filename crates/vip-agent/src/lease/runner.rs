@@ -373,6 +373,9 @@ impl Loop {
             unable: reply.unable_vips.into_iter().map(VipUid).collect(),
             open: reply.open.into_iter().map(Into::into).collect(),
         };
+        // After a partition its neighbours may know another holder's address.
+        let back =
+            inner.views.get(&node).is_some_and(|old| sent_at > old.last_ack + inner.timing.promise);
         let same = |old: &super::shared::PeerView| {
             (old.able, old.stopping, &old.unable, &old.open)
                 == (view.able, view.stopping, &view.unable, &view.open)
@@ -380,6 +383,10 @@ impl Loop {
         let news = !inner.views.get(&node).is_some_and(same);
         inner.views.insert(node, view);
         drop(inner);
+        if back {
+            tracing::info!(%node, "heard again");
+            self.holder.confirm();
+        }
         if news {
             self.shared.touch();
         }
