@@ -4,11 +4,15 @@
 use crate::member::Member;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::{Instant, sleep};
 use vip_core::{NodeId, NodeState, Op, Role, State};
 use vip_raft::WriteError;
 
 /// Liveness changes by time alone, so the leader looks this often at least.
 const LOOK: Duration = Duration::from_millis(20);
+/// How long the guard may take to let the last VIP go before a hand-over.
+const SHUT_TIMEOUT: Duration = Duration::from_millis(500);
+const POLL: Duration = Duration::from_millis(2);
 /// After a failed proposal.
 const PAUSE: Duration = Duration::from_millis(20);
 /// A join that is not finished after so long is undone.
@@ -22,7 +26,7 @@ pub(crate) async fn lead(member: Arc<Member>) {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = changes.changed() => {}
-            () = tokio::time::sleep(LOOK) => {}
+            () = sleep(LOOK) => {}
         }
         changes.borrow_and_update();
         if !member.shared.leads_applied() {
@@ -30,7 +34,7 @@ pub(crate) async fn lead(member: Arc<Member>) {
         }
         if let Err(error) = work(&member).await {
             tracing::debug!(%error, "the leader's proposal was not committed");
-            tokio::time::sleep(PAUSE).await;
+            sleep(PAUSE).await;
         }
     }
 }
@@ -113,7 +117,14 @@ pub(crate) fn successor(member: &Member, state: &State) -> Option<NodeId> {
 /// Ends this node's lease and hands leadership over. What it holds by that
 /// lease must have been handed over before.
 pub(crate) async fn abdicate_to(member: &Member, to: NodeId) {
+    let until = Instant::now() + SHUT_TIMEOUT;
+    while !member.shared.close_lease() {
+        if Instant::now() >= until {
+            tracing::warn!("a VIP is still held here; leadership stays");
+            return;
+        }
+        sleep(POLL).await;
+    }
     tracing::info!(%to, "handing leadership over");
-    member.shared.close_lease();
     let _ = member.raft.raft.trigger().transfer_leader(to.0).await;
 }

@@ -53,6 +53,9 @@ struct Issued {
     epoch: Epoch,
     incarnation: Incarnation,
     at: Mono,
+    /// The epoch's first grant was this leader's, so no earlier leader's grant
+    /// can have left a longer deadline at the holder's gate.
+    first: bool,
 }
 
 /// What one leader granted in its term. Volatile.
@@ -108,8 +111,10 @@ impl Grants {
                 }
             }
         }
-        let issued = Issued { epoch: wanted.epoch, incarnation: wanted.incarnation, at: now };
-        self.issued.insert(wanted.vip, issued);
+        let before = self.issued.get(&wanted.vip).filter(|i| i.epoch == wanted.epoch);
+        let first = before.map_or(bound.is_none(), |i| i.first);
+        let (epoch, incarnation) = (wanted.epoch, wanted.incarnation);
+        self.issued.insert(wanted.vip, Issued { epoch, incarnation, at: now, first });
         Verdict::Granted
     }
 
@@ -170,8 +175,22 @@ impl Grants {
 
     /// Grants of epochs that the log does not know as settled (or, for the
     /// leader's own, as nested in this term) yet.
+    ///
+    /// What `me` holds nests in its leader lease only once no deadline beyond
+    /// that can be left at its gate: at once, if the epoch began in this term;
+    /// else G after the election, as earlier leaders granted from send times
+    /// before it. (That the gate was told of a shorter deadline proves nothing:
+    /// its guard may be frozen.)
     #[must_use]
-    pub fn unsettled(&self, state: &State, me: NodeId) -> (Vec<Grantee>, Vec<Grantee>) {
+    pub fn unsettled(
+        &self,
+        now: Mono,
+        state: &State,
+        me: NodeId,
+        elected_at: Mono,
+        timing: &Timing,
+    ) -> (Vec<Grantee>, Vec<Grantee>) {
+        let outlived = now >= elected_at + timing.grant;
         let (mut own, mut others) = (vec![], vec![]);
         for (uid, issued) in &self.issued {
             let Some(vip) = state.vip(*uid) else { continue };
@@ -181,7 +200,7 @@ impl Grants {
             let (epoch, incarnation) = (issued.epoch, issued.incarnation);
             let grantee = Grantee { vip: *uid, epoch, incarnation };
             let nested = vip.nested.is_some_and(|n| n.term == state.term && n.epoch == epoch);
-            if vip.holder == Some(me) && !nested {
+            if vip.holder == Some(me) && !nested && (issued.first || outlived) {
                 own.push(grantee);
             } else if vip.holder != Some(me) && vip.bound(epoch).is_none() {
                 others.push(grantee);

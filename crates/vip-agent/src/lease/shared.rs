@@ -51,6 +51,9 @@ pub(super) struct Inner {
     pub(super) promise: Promise,
     pub(super) detector: Detector,
     pub(super) leading: Option<Leading>,
+    /// The end of the lease that this node's own leaderships have relied on at
+    /// most. Its vote is bound until then, also after it stepped down.
+    relied_until: Mono,
     pub(super) views: BTreeMap<NodeId, PeerView>,
     /// The leader that this node promised to last, and when it heard of it.
     pub(super) heard: Option<(Vote, Mono)>,
@@ -90,6 +93,7 @@ impl LeaseShared {
             promise,
             detector: Detector::default(),
             leading: None,
+            relied_until: Mono::ZERO,
             views: BTreeMap::new(),
             heard: None,
             state: Arc::default(),
@@ -128,6 +132,8 @@ impl LeaseShared {
         let voters = voters(raft);
         let now = boottime();
         let mut inner = self.lock();
+        // Whatever changes now, what was held by the lease so far still may be.
+        inner.rely(now);
         let known = inner.leading.as_ref().map(|l| l.lease.term().0);
         match (leads, known) {
             (true, Some(known)) if known == term => {
@@ -182,13 +188,21 @@ impl LeaseShared {
         Some(Vote { term, node: inner.me, committed: true })
     }
 
-    /// Ends the lease of this leadership for good; the gates of what this node
-    /// holds by it run out or are shut by the guard before.
-    pub(crate) fn close_lease(&self) {
-        if let Some(leading) = &mut self.lock().leading {
+    /// Ends the lease of this leadership for good, if nothing is held by it any
+    /// more: with the lease given up, another leader may grant at once. Returns
+    /// whether it was.
+    pub(crate) fn close_lease(&self) -> bool {
+        let mut inner = self.lock();
+        if !inner.gates_are_shut(boottime()) {
+            return false;
+        }
+        inner.relied_until = Mono::ZERO;
+        if let Some(leading) = &mut inner.leading {
             leading.lease.close();
         }
+        drop(inner);
         self.touch();
+        true
     }
 
     /// From now on this node asks to be relieved of its VIPs.
@@ -216,7 +230,9 @@ impl LeaseShared {
         let views = inner.node_views(now);
         let ended = |vip: &Vip| leading.grants.ended(vip);
         let moves = decide(&inner.state, inner.me, &views, ended);
-        let (own, others) = leading.grants.unsettled(&inner.state, inner.me);
+        let elected_at = leading.lease.elected_at();
+        let (own, others) =
+            leading.grants.unsettled(now, &inner.state, inner.me, elected_at, &inner.timing);
         let releases = leading.grants.unlogged_releases(&inner.state);
         LeaderWork { moves, own, others, releases }
     }
@@ -287,6 +303,23 @@ impl Inner {
 
     pub(super) fn lease_end(&self, now: Mono) -> Mono {
         self.leading.as_ref().map(|l| l.lease.end(now)).unwrap_or_default()
+    }
+
+    /// Takes note of the lease as far as it goes now.
+    fn rely(&mut self, now: Mono) {
+        self.relied_until = self.relied_until.max(self.lease_end(now));
+    }
+
+    /// Whether no gate of this host can be open: nothing is claimed, and a
+    /// guard says so, or has been gone for longer than any grant.
+    fn gates_are_shut(&self, now: Mono) -> bool {
+        let guard = match self.guard {
+            GuardStatus::Present(_) => true,
+            GuardStatus::Absent => {
+                self.guard_lost_at.is_none_or(|at| now >= at + self.timing.grant)
+            }
+        };
+        guard && self.claims.holdings().is_empty()
     }
 
     pub(super) fn leader(&self, now: Mono) -> Option<NodeId> {
@@ -408,9 +441,10 @@ impl LeaseRules for LeaseShared {
     }
 
     fn may_vote(&self) -> Result<PromiseTicket, Refused> {
-        let inner = self.lock();
+        let mut inner = self.lock();
         let now = boottime();
-        inner.promise.free(now, inner.lease_end(now))
+        inner.rely(now);
+        inner.promise.free(now, inner.relied_until)
     }
 
     fn still_may_vote(&self, ticket: PromiseTicket) -> bool {

@@ -197,3 +197,29 @@ fn an_address_of_a_removed_vip_waits_for_its_last_holder() {
     apply(&mut state, Op::Released { releases: vec![grantee(1, 7)] });
     assert_eq!(ask(&mut grants, &state, T, 3, new), Verdict::Granted);
 }
+
+/// Node 1 held by a remote grant, then leads: its gate may still have the old
+/// leader's deadline.
+#[test]
+fn an_epoch_of_an_earlier_leader_nests_only_when_its_grants_have_run_out() {
+    let mut state = state();
+    move_to(&mut state, 1);
+    apply(&mut state, Op::Settle { grants: vec![grantee(2, 7)], nested: false });
+    state.enter(Term(2));
+    let mut grants = Grants::default();
+    assert_eq!(ask(&mut grants, &state, T, 1, grantee(2, 7)), Verdict::Granted);
+    let own = |now| grants.unsettled(now, &state, NodeId(1), T, &LAN).0;
+    assert_eq!(own(T), []);
+    assert_eq!(own(T + LAN.grant), [grantee(2, 7)]);
+}
+
+#[test]
+fn an_epoch_that_began_under_its_own_leader_nests_at_once() {
+    let mut state = state();
+    move_to(&mut state, 1);
+    state.enter(Term(2));
+    let mut grants = Grants::default();
+    let later = T + LAN.wait;
+    assert_eq!(ask(&mut grants, &state, later, 1, grantee(2, 7)), Verdict::Granted);
+    assert_eq!(grants.unsettled(later, &state, NodeId(1), later, &LAN).0, [grantee(2, 7)]);
+}
