@@ -150,14 +150,20 @@ impl Claims {
 
     fn release_unwanted(&mut self, state: &State) -> Vec<ClaimAction> {
         let me = self.me;
-        let wanted = |uid: VipUid, epoch: Epoch| {
+        let wanted = |uid: VipUid, claim: &Claim| {
             state.vip(uid).is_some_and(|vip| {
-                vip.holder == Some(me) && vip.epoch <= epoch && vip.fenced < epoch
+                let mine = vip.holder == Some(me) && vip.epoch <= claim.epoch;
+                // A planned move: answers until the leader says that the next
+                // holder is ready, or the deadline passes.
+                let handing_over = claim.stage == Stage::Open
+                    && vip.holder.is_some_and(|h| h != me)
+                    && vip.epoch == claim.epoch.next();
+                vip.fenced < claim.epoch && (mine || handing_over)
             })
         };
         let mut actions = vec![];
         for (uid, claim) in &mut self.claims {
-            if claim.stage != Stage::Releasing && !wanted(*uid, claim.epoch) {
+            if claim.stage != Stage::Releasing && !wanted(*uid, claim) {
                 claim.stage = Stage::Releasing;
                 let order = VipOrder::Release { vip: *uid, epoch: claim.epoch };
                 actions.push(ClaimAction::Order(order));
@@ -304,7 +310,8 @@ impl Claims {
                 self.release(vip, epoch, earlier, &mut actions);
                 actions
             }
-            Denial::Ended if claim.stage != Stage::Releasing => {
+            // The leader's log holds every assignment that this claim can rest on.
+            Denial::Ended | Denial::NotHolder if claim.stage != Stage::Releasing => {
                 claim.stage = Stage::Releasing;
                 let (vip, epoch) = (grantee.vip, grantee.epoch);
                 vec![ClaimAction::Order(VipOrder::Release { vip, epoch })]
@@ -459,7 +466,10 @@ mod tests {
         apply(&mut state, Op::Settle { grants: vec![grantee(1, 7)], nested: false });
         let mut claims = open(&state);
         move_to(&mut state, 2);
-        assert_eq!(sync(&mut claims, &state), [release(1)]);
+        assert_eq!(sync(&mut claims, &state), [], "the next one is not ready yet");
+        assert_eq!(claims.renewals(), [grantee(1, 7)]);
+        let no = ClaimEvent::Denied(grantee(1, 7), Denial::NotHolder);
+        assert_eq!(claims.step(START, no), [release(1)]);
         assert_eq!(claims.renewals(), []);
         let released = GuardNotice::Released { vip: WEB, epoch: Epoch(1) };
         assert_eq!(notice(&mut claims, released), [ClaimAction::ReportNow]);
@@ -468,6 +478,15 @@ mod tests {
         apply(&mut state, Op::Released { releases: vec![grantee(1, 7)] });
         sync(&mut claims, &state);
         assert_eq!(claims.releases(), []);
+    }
+
+    #[test]
+    fn a_holder_without_a_successor_releases_at_once() {
+        let mut state = state();
+        let mut claims = open(&state);
+        let moves = vec![Assignment { vip: WEB, seen: Epoch(1), to: None, cause: Cause::Drain }];
+        apply(&mut state, Op::Assign { moves });
+        assert_eq!(sync(&mut claims, &state), [release(1)]);
     }
 
     #[test]

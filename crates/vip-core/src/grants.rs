@@ -65,6 +65,8 @@ pub struct Grants {
     issued: BTreeMap<VipUid, Issued>,
     /// Per VIP: ended up to here, known before the log says so.
     ended: BTreeMap<VipUid, Epoch>,
+    /// Per VIP: the epoch whose holder asked, so it is ready to answer.
+    prepared: BTreeMap<VipUid, Epoch>,
 }
 
 impl Grants {
@@ -93,8 +95,9 @@ impl Grants {
             return Verdict::Denied(Denial::NotHolder);
         };
         if vip.holder != Some(request.node) || vip.epoch != wanted.epoch {
-            return Verdict::Denied(Denial::NotHolder);
+            return self.superseded(now, request, vip, timing);
         }
+        self.prepared.insert(wanted.vip, wanted.epoch);
         if self.ended(vip) >= wanted.epoch {
             return Verdict::Denied(Denial::Ended);
         }
@@ -116,6 +119,21 @@ impl Grants {
         let (epoch, incarnation) = (wanted.epoch, wanted.incarnation);
         self.issued.insert(wanted.vip, Issued { epoch, incarnation, at: now, first });
         Verdict::Granted
+    }
+
+    /// A holder asks for the epoch before the current one: it goes on until its
+    /// deadline, without a new one, while its successor gets ready. Told no, it
+    /// releases.
+    fn superseded(&self, now: Mono, request: Request, vip: &Vip, timing: &Timing) -> Verdict {
+        let Grantee { epoch, incarnation, .. } = request.grantee;
+        let last = self.issued.get(&vip.uid);
+        let was_holder = last.is_some_and(|i| (i.epoch, i.incarnation) == (epoch, incarnation));
+        let ready = self.prepared.get(&vip.uid) == Some(&vip.epoch);
+        let planned = vip.holder.is_some() && epoch.next() == vip.epoch;
+        if was_holder && planned && !ready {
+            return Verdict::Wait(now + timing.heartbeat);
+        }
+        Verdict::Denied(Denial::NotHolder)
     }
 
     /// The session that an epoch is bound to, if it was ever granted as far as

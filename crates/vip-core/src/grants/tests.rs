@@ -223,3 +223,18 @@ fn an_epoch_that_began_under_its_own_leader_nests_at_once() {
     assert_eq!(ask(&mut grants, &state, later, 1, grantee(2, 7)), Verdict::Granted);
     assert_eq!(grants.unsettled(later, &state, NodeId(1), later, &LAN).0, [grantee(2, 7)]);
 }
+
+#[test]
+fn the_old_holder_is_told_to_go_only_when_the_new_one_is_ready() {
+    let (mut grants, mut state) = (Grants::default(), state());
+    ask(&mut grants, &state, T, 2, grantee(1, 7));
+    move_to(&mut state, 3);
+    let go_on = ask(&mut grants, &state, T, 2, grantee(1, 7));
+    assert_eq!(go_on, Verdict::Wait(T + LAN.heartbeat), "but gets no new deadline");
+    assert!(matches!(ask(&mut grants, &state, T, 3, grantee(2, 9)), Verdict::Wait(_)));
+    let go = ask(&mut grants, &state, T, 2, grantee(1, 7));
+    assert_eq!(go, Verdict::Denied(Denial::NotHolder));
+    // The time of its last grant has not moved.
+    let free_at = T + LAN.wait;
+    assert_eq!(ask(&mut grants, &state, T + ms(1), 3, grantee(2, 9)), Verdict::Wait(free_at));
+}
