@@ -121,6 +121,56 @@ fn a_frozen_holder_falls_silent_before_the_next_one_answers() -> Result<()> {
     assert_order(&cluster, &trace, &["n1", &new])
 }
 
+/// Its agent lives and has quorum, so nothing but the agent's own doubt moves
+/// the VIP.
+#[test]
+fn a_frozen_guard_alone_costs_its_node_the_vip() -> Result<()> {
+    let cluster = cluster()?;
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    wait_for_replies(&cluster)?;
+    cluster.host("n1").signal(&[Process::Guard], Signal::SIGSTOP)?;
+    let new = wait_for_takeover(&cluster, "n1", "n1")?;
+    cluster.host("n1").signal(&[Process::Guard], Signal::SIGCONT)?;
+    wait_for("n1 let the address go", TAKEOVER, || {
+        (!cluster.lab.has_address("n1", "10.77.0.100").ok()?).then_some(())
+    })?;
+    let trace = run_until_answered(&cluster, probe, &new)?;
+    let holders = trace.holders();
+    assert_eq!(holders[..2], [cluster.lab.mac("n1")?, cluster.lab.mac(&new)?]);
+    // With its guard back, the leader takes the VIP again.
+    assert!(holders.len() <= 3, "{holders:?}");
+    Ok(())
+}
+
+#[test]
+fn three_hundred_vips_move_together() -> Result<()> {
+    let mut cluster = Cluster::formed(&Options::default())?;
+    for number in 0..300 {
+        let (name, address) =
+            (format!("v{number}"), format!("10.78.{}.{}/32", number / 200, number % 200 + 1));
+        cluster.host("n1").ctl_ok(&[
+            "vip",
+            "add",
+            &name,
+            "--address",
+            &address,
+            "--interface",
+            "eth0",
+        ])?;
+    }
+    let count = |cluster: &Cluster, name: &str| -> Option<usize> {
+        let all = cluster.lab.ip(name, &["-o", "address", "show", "dev", "eth0"]).ok()?;
+        Some(all.matches(" 10.78.").count())
+    };
+    assert_eq!(count(&cluster, "n1"), Some(300));
+    cluster.lab.cable("n1", false)?;
+    cluster.host_mut("n1").kill_all();
+    wait_for("all of them are on one of the others", TAKEOVER, || {
+        let all = ["n2", "n3"].into_iter().any(|n| count(&cluster, n) == Some(300));
+        all.then_some(())
+    })
+}
+
 /// The host lives, so it may get the VIP back; but its gate was shut at once.
 #[test]
 fn a_killed_agent_alone_costs_little_and_leaks_nothing() -> Result<()> {

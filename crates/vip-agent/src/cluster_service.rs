@@ -65,6 +65,7 @@ impl ClusterService {
             .ok_or_else(|| Status::unavailable("the leader has no issuing key yet; try again"))?;
         let spki = spki_of_csr(&message.csr).map_err(invalid)?;
         let name: Name = message.name.parse().map_err(invalid)?;
+        self.check_token(&message, &name, &spki)?;
         // Before the token is used up: a node that cannot be reached is no use.
         reach(&message.advertise).await?;
         let op = Op::Admit {
@@ -100,6 +101,26 @@ impl ClusterService {
             members: members.collect(),
         };
         Ok(v1::JoinReply { result: Some(j::Result::Admitted(admitted)) })
+    }
+
+    /// What the log would say, asked here first: nobody without a token makes
+    /// this node connect anywhere or write to the log.
+    fn check_token(
+        &self,
+        message: &v1::JoinRequest,
+        name: &Name,
+        spki: &str,
+    ) -> Result<(), Status> {
+        let (state, id) = (self.member.raft.state(), TokenId(message.token_id.clone()));
+        let refuse = |error| from_refusal(&vip_core::Refusal::Token { token: id.clone(), error });
+        let token = state.tokens.get(&id);
+        let token = token.ok_or_else(|| refuse(vip_core::TokenError::Unknown))?;
+        let cluster = &self.member.meta.cluster;
+        let statement =
+            vip_core::join_statement(cluster, &id, token.role, name, &message.advertise, spki);
+        let now = state.time_ms.max(crate::member::wall_clock_ms());
+        let proof = JoinProof(message.proof.clone());
+        token.admits(now, spki, &statement, &proof).map_err(refuse)
     }
 
     async fn activate_node(&self, node: NodeId) -> Result<(), Status> {

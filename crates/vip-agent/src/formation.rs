@@ -203,28 +203,25 @@ pub(crate) async fn join(
     let member = start_on(agent, meta.clone(), listener).await?;
     let known: Vec<(NodeId, String)> =
         admitted.members.into_iter().map(|m| (NodeId(m.node), m.address)).collect();
-    let joined = async {
-        activate(&member, &known, limit).await?;
-        let me = meta.node;
-        let active = || {
-            let state = member.raft.state();
-            state.nodes.get(&me).is_some_and(|n| n.state == NodeState::Active)
-        };
-        wait(limit, active).await.map_err(|()| {
-            Status::deadline_exceeded("this node has not caught up with the log yet")
-        })?;
-        if role.votes() {
-            // So that it can lead at once; housekeeping tries again if not.
-            let _ = member.fetch_issuer().await;
-        }
-        meta.store(&dir).map_err(|e| internal("storing the membership", &e))
-    };
-    if let Err(status) = joined.await {
-        member.shut_down().await;
-        wipe(&dir)?;
-        return Err(status);
-    }
+    // From here on the cluster may count on this node, so it stays one whatever
+    // becomes of this call; housekeeping goes on asking.
+    meta.store(&dir).map_err(|e| internal("storing the membership", &e))?;
     agent.set_member(Some(member.clone()));
+    activate(&member, &known, limit).await?;
+    let me = meta.node;
+    let active = || {
+        let state = member.raft.state();
+        state.nodes.get(&me).is_some_and(|n| n.state == NodeState::Active)
+    };
+    wait(limit, active).await.map_err(|()| {
+        Status::deadline_exceeded(
+            "this node was admitted but has not caught up with the log yet; it goes on",
+        )
+    })?;
+    if role.votes() {
+        // So that it can lead at once; housekeeping tries again if not.
+        let _ = member.fetch_issuer().await;
+    }
     Ok((member, role))
 }
 

@@ -84,7 +84,14 @@ async fn expire_joins(member: &Member) -> Result<(), WriteError> {
     let Some(node) = state.nodes.values().find(late) else { return Ok(()) };
     let Ok(_guard) = member.membership.try_lock() else { return Ok(()) };
     tracing::warn!(node = %node.name, "its join was never finished; undoing it");
-    let _ = member.raft.remove_learner(node.id, crate::member::COMMIT_TIMEOUT).await;
+    let limit = crate::member::COMMIT_TIMEOUT;
+    let mut voters = member.raft.voter_ids();
+    if voters.remove(&node.id) {
+        member.raft.set_voters(voters, false, limit).await?;
+    }
+    if member.raft.learner_ids().contains(&node.id) {
+        member.raft.remove_learner(node.id, limit).await?;
+    }
     member.propose(Op::RemoveNode { node: node.id }).await.map(|_| ())
 }
 
@@ -118,9 +125,11 @@ pub(crate) fn successor(member: &Member, state: &State) -> Option<NodeId> {
 /// lease must have been handed over before.
 pub(crate) async fn abdicate_to(member: &Member, to: NodeId) {
     let until = Instant::now() + SHUT_TIMEOUT;
-    while !member.shared.close_lease() {
+    // Once the lease is closed nothing is replicated any more: the successor
+    // has to have it all.
+    while !member.raft.has_all(to) || !member.shared.close_lease() {
         if Instant::now() >= until {
-            tracing::warn!("a VIP is still held here; leadership stays");
+            tracing::warn!("a VIP is still held here, or its successor lags; leadership stays");
             return;
         }
         sleep(POLL).await;

@@ -21,6 +21,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
+use tonic::transport::server::Connected;
 use vip_core::{Actor, Command, Name, NodeId, NodeState, Op, Outcome, Profile};
 use vip_pki::{
     Connections, Connector, Identity, Issuer, NodeIdentity, PeerInfo, PeerStream, PkiDir, Roster,
@@ -239,7 +240,10 @@ impl Member {
             what: e.to_string(),
         })?;
         // On the very first start nothing was ever promised.
-        let longest = store_longest_promise(&dir, timing.promise)?;
+        let mut longest = store_longest_promise(&dir, timing.promise)?;
+        if saved.term > vip_core::Term(0) {
+            longest = longest.max(timing.promise);
+        }
         let shared = LeaseShared::new(meta.node, timing, saved, longest, store.disk());
         rules.set(shared.clone());
 
@@ -424,7 +428,12 @@ async fn handshakes(
             let config = member.configs.load().server.clone();
             match accept(stream, address, config, &member.roster, &connections).await {
                 Ok(stream) => {
-                    let to = if stream.alpn() == Some(ALPN_LEASE) { to_lease } else { to_grpc };
+                    // Nobody else gets near the lease thread.
+                    let lease = stream.alpn() == Some(ALPN_LEASE);
+                    if lease && !matches!(stream.connect_info().identity, Identity::Node(_)) {
+                        return;
+                    }
+                    let to = if lease { to_lease } else { to_grpc };
                     let _ = to.send(stream).await;
                 }
                 Err(error) => tracing::debug!(%address, %error, "TLS handshake failed"),
@@ -497,10 +506,19 @@ async fn follow_roster(member: Arc<Member>, connections: Connections) {
 async fn housekeeping(member: Arc<Member>) {
     let stop = member.stopped();
     loop {
-        let pause = if member.wants_issuer() { HOUSEKEEPING_SOON } else { HOUSEKEEPING };
+        let pause = if member.wants_issuer() || member.is_joining() {
+            HOUSEKEEPING_SOON
+        } else {
+            HOUSEKEEPING
+        };
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
+        }
+        if member.is_joining()
+            && let Some(mut client) = member.leader_client()
+        {
+            let _ = client.activate(v1::ActivateRequest {}).await;
         }
         if member.wants_issuer()
             && let Err(e) = member.fetch_issuer().await
@@ -514,6 +532,11 @@ async fn housekeeping(member: Arc<Member>) {
 }
 
 impl Member {
+    fn is_joining(&self) -> bool {
+        let state = self.raft.state();
+        state.nodes.get(&self.meta.node).is_none_or(|n| n.state == NodeState::Joining)
+    }
+
     fn is_voter(&self) -> bool {
         let state = self.raft.state();
         let node = state.nodes.get(&self.meta.node);

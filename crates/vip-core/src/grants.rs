@@ -52,6 +52,7 @@ pub enum Verdict {
 struct Issued {
     epoch: Epoch,
     incarnation: Incarnation,
+    node: NodeId,
     at: Mono,
     /// The epoch's first grant was this leader's, so no earlier leader's grant
     /// can have left a longer deadline at the holder's gate.
@@ -115,9 +116,12 @@ impl Grants {
             }
         }
         let before = self.issued.get(&wanted.vip).filter(|i| i.epoch == wanted.epoch);
-        let first = before.map_or(bound.is_none(), |i| i.first);
-        let (epoch, incarnation) = (wanted.epoch, wanted.incarnation);
-        self.issued.insert(wanted.vip, Issued { epoch, incarnation, at: now, first });
+        // That nobody settled it is not enough: an earlier leader may have
+        // granted it and gone before it could say so.
+        let here = vip.assigned_in == lease.term() && bound.is_none();
+        let first = before.map_or(here, |i| i.first);
+        let Grantee { vip: uid, epoch, incarnation } = wanted;
+        self.issued.insert(uid, Issued { epoch, incarnation, node: request.node, at: now, first });
         Verdict::Granted
     }
 
@@ -139,8 +143,13 @@ impl Grants {
     /// The session that an epoch is bound to, if it was ever granted as far as
     /// anybody knows.
     fn bound(&self, vip: &Vip, epoch: Epoch) -> Option<Incarnation> {
+        self.bound_to(vip, epoch).map(|(_, session)| session)
+    }
+
+    fn bound_to(&self, vip: &Vip, epoch: Epoch) -> Option<(NodeId, Incarnation)> {
         let here = self.issued.get(&vip.uid).filter(|i| i.epoch == epoch);
-        here.map(|i| i.incarnation).or_else(|| vip.bound(epoch))
+        let log = || vip.settled_at(epoch).map(|s| (s.node, s.incarnation));
+        here.map(|i| (i.node, i.incarnation)).or_else(log)
     }
 
     /// When every epoch before the current one has certainly ended.
@@ -182,8 +191,8 @@ impl Grants {
 
     /// The epoch ended, says the node that held it. Believed only from the
     /// session that the epoch is bound to: then it is true for good.
-    pub fn released(&mut self, vip: &Vip, release: Grantee) -> bool {
-        if self.bound(vip, release.epoch) != Some(release.incarnation) {
+    pub fn released(&mut self, vip: &Vip, from: NodeId, release: Grantee) -> bool {
+        if self.bound_to(vip, release.epoch) != Some((from, release.incarnation)) {
             return false;
         }
         let ended = self.ended.entry(release.vip).or_default();
@@ -231,7 +240,7 @@ impl Grants {
     #[must_use]
     pub fn unlogged_releases(&self, state: &State) -> Vec<Grantee> {
         let known = |(uid, epoch): (&VipUid, &Epoch)| {
-            let vip = state.vip(*uid)?;
+            let vip = state.vip_or_retired(*uid)?;
             let incarnation = vip.bound(*epoch)?;
             (vip.fenced < *epoch).then_some(Grantee { vip: *uid, epoch: *epoch, incarnation })
         };

@@ -65,7 +65,7 @@ pub struct Promise {
     saved: Vote,
     longest: Duration,
     quarantine_until: Mono,
-    promised_to: Term,
+    promised_to: Vote,
     promised_until: Mono,
     /// Counts promises, so that a vote that raced one is noticed.
     raised: u64,
@@ -81,7 +81,7 @@ impl Promise {
             saved,
             longest,
             quarantine_until: now + longest,
-            promised_to: Term(0),
+            promised_to: Vote::default(),
             promised_until: Mono::ZERO,
             raised: 0,
         }
@@ -112,16 +112,16 @@ impl Promise {
         if promise > self.longest {
             return PromiseReply::StoreFirst;
         }
-        self.promised_to = vote.term;
+        self.promised_to = vote;
         self.promised_until = self.promised_until.max(now + promise);
         self.raised += 1;
         PromiseReply::Promised
     }
 
-    /// The leader of `term` gave up its lease and said so: what was promised to
-    /// it, and only that, is void.
-    pub fn abdicated(&mut self, term: Term) {
-        if self.promised_to == term {
+    /// The leader elected by `vote` gave up its lease and said so: what was
+    /// promised to it, and only that, is void.
+    pub fn abdicated(&mut self, vote: Vote) {
+        if self.promised_to.same_candidacy(&vote) {
             self.promised_until = Mono::ZERO;
         }
     }
@@ -229,16 +229,17 @@ mod tests {
     #[test]
     fn an_abdication_frees_only_from_its_own_term() {
         let mut promise = promised();
-        promise.abdicated(Term(2));
+        promise.abdicated(Vote { term: Term(2), ..LEADER });
+        promise.abdicated(Vote { node: NodeId(9), ..LEADER });
         assert!(promise.free(START, Mono::ZERO).is_err());
-        promise.abdicated(Term(3));
+        promise.abdicated(LEADER);
         assert!(promise.free(START, Mono::ZERO).is_ok());
     }
 
     #[test]
     fn an_abdication_does_not_end_the_quarantine_of_a_follower() {
         let mut promise = Promise::at_start(START, LEADER, P);
-        promise.abdicated(Term(3));
+        promise.abdicated(LEADER);
         promise.own_term_abdicated(NodeId(2), Term(3));
         assert!(promise.free(START, Mono::ZERO).is_err());
         promise.own_term_abdicated(NodeId(1), Term(3));

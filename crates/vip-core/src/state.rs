@@ -17,9 +17,6 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Events kept: some days of trouble, and still a small snapshot.
 const EVENTS_KEPT: usize = 1000;
-/// Log time for which a removed VIP's addresses keep a new one waiting at
-/// most. Far beyond every W.
-const RETIRED_KEPT_MS: u64 = 3600 * 1000;
 
 /// What `init` fixed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,13 +40,6 @@ pub struct Tombstone {
     pub spki: String,
 }
 
-/// A removed VIP that may still be answered for by a node that was not there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Retired {
-    pub(crate) vip: Vip,
-    pub(crate) removed_ms: u64,
-}
-
 /// All that the log says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
@@ -71,7 +61,9 @@ pub struct State {
     pub term: Term,
     /// Term of the entry before the first one of `term`.
     pub previous_term: Term,
-    pub(crate) retired: Vec<Retired>,
+    /// Removed VIPs that a node which was not there may still answer for. They
+    /// go when that node released them, never by time: no clock proves it.
+    pub(crate) retired: Vec<Vip>,
     next_node: u64,
     next_vip: u64,
     next_event: u64,
@@ -112,7 +104,7 @@ impl State {
             Op::AddVip { spec } => self.add_vip(actor, spec),
             Op::RemoveVip { name } => self.remove_vip(actor, name),
             Op::PinVip { name, to } => self.pin_vip(name, *to),
-            Op::Assign { moves } => self.assign(actor, moves),
+            Op::Assign { moves } => self.assign(at, actor, moves),
             Op::Settle { grants, nested } => Ok(self.settle(at, actor, grants, *nested)),
             Op::Released { releases } => Ok(self.released(actor, releases)),
         }
@@ -160,7 +152,7 @@ impl State {
     /// answered for.
     #[must_use]
     pub fn vip_or_retired(&self, uid: VipUid) -> Option<&Vip> {
-        let retired = || self.retired.iter().map(|r| &r.vip).find(|v| v.uid == uid);
+        let retired = || self.retired.iter().find(|v| v.uid == uid);
         self.vip(uid).or_else(retired)
     }
 
@@ -186,7 +178,7 @@ impl State {
         let shares = |vip: &Vip| {
             vip.spec.addresses.iter().any(|old| addresses.iter().any(|new| new.ip == old.ip))
         };
-        self.retired.iter().map(|r| &r.vip).filter(move |vip| shares(vip))
+        self.retired.iter().filter(move |vip| shares(vip))
     }
 }
 

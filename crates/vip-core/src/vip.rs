@@ -237,6 +237,8 @@ pub struct Settled {
     pub epoch: Epoch,
     /// The guard session that may renew it; no other ever may.
     pub incarnation: Incarnation,
+    /// The node that it is on; no other may speak for it.
+    pub node: NodeId,
 }
 
 /// That from here on the leader of `term` itself holds `epoch`, with a gate
@@ -265,6 +267,9 @@ pub struct Vip {
     /// Epoch of the assignment; 0: never assigned.
     #[serde(default)]
     pub epoch: Epoch,
+    /// Term in which it was assigned.
+    #[serde(default)]
+    pub assigned_in: Term,
     /// Log time of the assignment, ms since 1970.
     #[serde(default)]
     pub since_ms: u64,
@@ -292,6 +297,7 @@ impl Vip {
             pinned: None,
             holder: None,
             epoch: Epoch(0),
+            assigned_in: Term(0),
             since_ms: 0,
             cause: None,
             settled: None,
@@ -300,10 +306,14 @@ impl Vip {
         }
     }
 
-    /// The guard session that the current epoch is known to be bound to.
+    /// The guard session that an epoch is known to be bound to.
     #[must_use]
     pub fn bound(&self, epoch: Epoch) -> Option<Incarnation> {
-        self.settled.filter(|s| s.epoch == epoch).map(|s| s.incarnation)
+        self.settled_at(epoch).map(|s| s.incarnation)
+    }
+
+    pub(crate) fn settled_at(&self, epoch: Epoch) -> Option<Settled> {
+        self.settled.filter(|s| s.epoch == epoch)
     }
 }
 

@@ -13,8 +13,11 @@ const MAX_FRAME: u32 = 4 << 20;
 /// From the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToGuard {
-    /// An order about VIPs.
-    Order(VipOrder),
+    /// Orders about VIPs, to be carried out in this order. Any number of them is
+    /// one message, so that a thousand VIPs do not fill a queue.
+    Orders(Vec<VipOrder>),
+    /// Are you there? Answered by [`FromGuard::Alive`].
+    Ping,
     /// Peers came back, or leadership was confirmed after trouble: announce
     /// again.
     Confirmed,
@@ -39,6 +42,8 @@ pub enum FromGuard {
         /// How deadlines are enforced.
         gate: GateReport,
     },
+    /// The answer to a ping.
+    Alive,
     /// Another agent has the guard.
     Busy,
     /// Something happened to a VIP.
@@ -78,7 +83,7 @@ mod tests {
     #[tokio::test]
     async fn a_frame_comes_out_as_it_went_in() {
         let order = VipOrder::Release { vip: VipUid(1), epoch: Epoch(2) };
-        let sent = ToGuard::Order(order);
+        let sent = ToGuard::Orders(vec![order]);
         let mut wire = vec![];
         write_frame(&mut wire, &sent).await.expect("written");
         let read: ToGuard = read_frame(&mut wire.as_slice()).await.expect("read");

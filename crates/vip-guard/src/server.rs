@@ -134,7 +134,10 @@ pub async fn run(
     let result = serve(&mut guard, &mut host, &listener, stop).await;
     let actions = guard.step(boottime(), GuardEvent::Stop);
     host.carry_out(&mut guard, actions, None).await;
-    host.detach();
+    // With an address left behind the gate stays, shut.
+    if host.kernel.our_addresses().await.is_ok_and(|left| left.is_empty()) {
+        host.detach();
+    }
     let _ = std::fs::remove_file(&config.socket);
     result
 }
@@ -208,7 +211,18 @@ async fn serve(
             biased;
             () = &mut stop => return Ok(()),
             order = next_order(&mut session) => match order {
-                Some(ToGuard::Order(order)) => GuardEvent::Order(order),
+                Some(ToGuard::Orders(orders)) => {
+                    for order in orders {
+                        act(guard, host, &mut session, GuardEvent::Order(order)).await;
+                    }
+                    continue;
+                }
+                Some(ToGuard::Ping) => {
+                    if let Some(session) = &mut session {
+                        let _ = write_frame(&mut session.writer, &FromGuard::Alive).await;
+                    }
+                    continue;
+                }
                 Some(ToGuard::Confirmed) => GuardEvent::Confirmed,
                 None => {
                     warn!("the agent is gone; letting go of everything");
@@ -454,7 +468,11 @@ impl Host {
                             batch.push(next);
                         }
                     }
-                    self.delete(batch).await;
+                    let all = self.delete(batch).await;
+                    if !all && self.gate.is_none() {
+                        // It may answer still: nobody is told that it is silent.
+                        return;
+                    }
                 }
                 GuardAction::RefreshAddresses(addresses) => self.refresh(&addresses).await,
                 GuardAction::Announce(addresses) => self.announce(&addresses),
@@ -486,32 +504,56 @@ impl Host {
                 return refuse(guard, Some(&address), &text);
             }
             match self.kernel.interface_for(&address, &self.links).await {
-                Ok(ifindex) => located.push((address, ifindex)),
+                Ok(ifindex) => {
+                    if let Some(text) = self.ungated(address.ip, ifindex) {
+                        return refuse(guard, Some(&address), &text);
+                    }
+                    located.push((address, ifindex));
+                }
                 Err(e) => return refuse(guard, Some(&address), &e.to_string()),
             }
         }
         let added = located.iter().map(|(address, at)| self.kernel.add(address, *at));
         let results = join_all(added).await;
+        let mut failed = None;
         for ((address, ifindex), result) in located.into_iter().zip(results) {
             match result {
                 Ok(()) => {
                     self.placed.insert(address.ip, (address, ifindex));
                 }
-                Err(e) => return refuse(guard, Some(&address), &e.to_string()),
+                Err(e) => failed = Some((address, e)),
             }
+        }
+        if let Some((address, e)) = failed {
+            return refuse(guard, Some(&address), &e.to_string());
         }
         vec![]
     }
 
-    async fn delete(&mut self, batch: Vec<Address>) {
+    /// Why the gate would not hold an address on an interface, if it would not.
+    fn ungated(&mut self, ip: IpAddr, ifindex: u32) -> Option<String> {
+        let gate = self.gate.as_mut()?;
+        let device = self.links.iter().map(|l| l.device).find(|d| d.ifindex == ifindex);
+        let Some(device) = device else { return Some("its interface is gone".into()) };
+        if let Err(e) = gate.ensure_first(device, &self.stale) {
+            return Some(chain(&e));
+        }
+        gate.deadline(ip).is_none().then(|| "the gate did not take its deadline".into())
+    }
+
+    /// Whether all of them are gone.
+    async fn delete(&mut self, batch: Vec<Address>) -> bool {
+        let mut all = true;
         let placed: Vec<_> = batch.iter().filter_map(|a| self.placed.remove(&a.ip)).collect();
         let deleted = placed.iter().map(|(address, at)| self.kernel.delete(address, *at));
         for ((address, _), result) in placed.iter().zip(join_all(deleted).await) {
             if let Err(error) = result {
                 // The gate is shut; the reconciler and valid_lft follow up.
                 warn!(ip = %address.ip, %error, "address not deleted");
+                all = false;
             }
         }
+        all
     }
 
     async fn refresh(&mut self, addresses: &[Address]) {

@@ -210,6 +210,15 @@ impl RaftNode {
         self.raft.voter_ids().map(NodeId).collect()
     }
 
+    /// Whether `node` has every entry of this leader's log.
+    #[must_use]
+    pub fn has_all(&self, node: NodeId) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let matched = metrics.replication.as_ref().and_then(|r| r.get(&node.0).copied().flatten());
+        matched.map(|id| id.index) >= metrics.last_log_index
+    }
+
     /// Members without a vote.
     #[must_use]
     pub fn learner_ids(&self) -> BTreeSet<NodeId> {

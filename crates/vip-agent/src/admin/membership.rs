@@ -150,6 +150,7 @@ impl AdminService {
     ) -> Result<v1::RemoveNodeReply, Status> {
         let member = &call.member;
         let node = known_node(&member.raft.state(), name)?;
+        may_go(member, node)?;
         call.propose(Op::NodeLeaving { node }).await?;
         // A node that answers hands over first; for one that does not, the
         // leases run out.
@@ -184,6 +185,24 @@ fn known_node(state: &State, name: &str) -> Result<NodeId, Status> {
     let unknown = || vip_core::Refusal::UnknownNode { name: name.to_owned() };
     let node = state.node_named(name).map(|n| n.id);
     node.ok_or_else(|| crate::errors::from_refusal(&unknown()))
+}
+
+/// Refuses what could not be finished, before anything is changed.
+fn may_go(member: &Member, node: NodeId) -> Result<(), Status> {
+    let state = member.raft.state();
+    let alive = member.shared.alive();
+    let refuse =
+        |why: &str| Err(Status::failed_precondition(format!("{why}. Nothing was changed")));
+    let last = state.nodes.values().filter(|n| n.role.votes()).count() == 1;
+    if node == member.meta.node && !last && successor(member, &state).is_none() {
+        return refuse("it leads, and no other voter that can hold VIPs is alive to take over");
+    }
+    let holds = state.vips.values().any(|vip| vip.holder == Some(node));
+    let other = |n: &vip_core::Node| n.id != node && n.may_hold() && alive.contains(&n.id);
+    if holds && !last && !state.nodes.values().any(other) {
+        return refuse("it holds VIPs, and no other node is alive to take them over");
+    }
+    Ok(())
 }
 
 /// Waits until a node holds nothing, and what it held is certainly silent.

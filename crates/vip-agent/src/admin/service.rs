@@ -28,7 +28,17 @@ const ANSWER_MARGIN: Duration = Duration::from_millis(150);
 const READ_TIMEOUT: Duration = Duration::from_millis(300);
 const POLL: Duration = Duration::from_millis(5);
 
+/// Runs to its end also when the caller goes away: half a membership is worse
+/// than none.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Status>> + Send + 'static,
+) -> Result<Response<T>, Status> {
+    let done = tokio::spawn(work).await;
+    done.map_err(|e| crate::errors::internal("the command failed", &e))?.map(Response::new)
+}
+
 /// See the module.
+#[derive(Clone)]
 pub(crate) struct AdminService {
     pub(super) agent: Arc<Agent>,
 }
@@ -238,7 +248,8 @@ macro_rules! ask_leader {
 #[tonic::async_trait]
 impl Admin for AdminService {
     async fn init(&self, r: Request<v1::InitRequest>) -> Result<Response<v1::InitReply>, Status> {
-        self.do_init(r.into_inner()).await.map(Response::new)
+        let (this, message) = (self.clone(), r.into_inner());
+        to_its_end(async move { this.do_init(message).await }).await
     }
 
     async fn join(
@@ -246,7 +257,8 @@ impl Admin for AdminService {
         request: Request<v1::JoinClusterRequest>,
     ) -> Result<Response<v1::JoinClusterReply>, Status> {
         let limit = timeout(request.metadata()).saturating_sub(ANSWER_MARGIN);
-        self.do_join(request.into_inner(), limit).await.map(Response::new)
+        let (this, message) = (self.clone(), request.into_inner());
+        to_its_end(async move { this.do_join(message, limit).await }).await
     }
 
     async fn leave(
@@ -254,7 +266,8 @@ impl Admin for AdminService {
         request: Request<v1::LeaveRequest>,
     ) -> Result<Response<v1::LeaveReply>, Status> {
         let call = self.call(&request)?;
-        self.do_leave(&call, request.into_inner().force).await.map(Response::new)
+        let (this, force) = (self.clone(), request.into_inner().force);
+        to_its_end(async move { this.do_leave(&call, force).await }).await
     }
 
     async fn create_token(

@@ -2,24 +2,40 @@
 
 use std::path::PathBuf;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 use vip_core::{GuardNotice, Incarnation};
 use vip_guard::{FromGuard, GateReport, GuardReader, LinkError, ToGuard, connect};
 
 /// Orders that may wait for the socket. A guard that is further behind is
 /// treated as gone.
-pub(super) const ORDERS_QUEUED: usize = 256;
+const ORDERS_QUEUED: usize = 256;
 /// Time between two attempts to connect: the guard is restarted at once.
 const RETRY: Duration = Duration::from_millis(10);
 /// After so many attempts, slower ones.
 const FAST_RETRIES: u32 = 200;
 const SLOW_RETRY: Duration = Duration::from_millis(250);
 
+/// The way to the guard. Dropping it ends the session, also with a guard that
+/// reads nothing any more.
+pub(super) struct Orders {
+    queue: mpsc::Sender<ToGuard>,
+    _session: oneshot::Sender<()>,
+}
+
+impl Orders {
+    /// Queues a message; false: the guard is hopelessly behind.
+    pub(super) fn send(&self, message: ToGuard) -> bool {
+        self.queue.try_send(message).is_ok()
+    }
+}
+
 /// What the link tells the lease loop.
 pub(super) enum GuardNews {
-    Up(Incarnation, GateReport, mpsc::Sender<ToGuard>),
+    Up(Incarnation, GateReport, Orders),
     Down,
+    /// It answered a ping.
+    Alive,
     Notice(GuardNotice),
 }
 
@@ -32,7 +48,9 @@ pub(super) async fn keep_connected(socket: PathBuf, news: mpsc::Sender<GuardNews
             Ok((mut writer, reader, incarnation, gate)) => {
                 tracing::info!(%incarnation, ?gate, "guard connected");
                 (attempts, complained) = (0, false);
-                let (orders, mut waiting) = mpsc::channel::<ToGuard>(ORDERS_QUEUED);
+                let (queue, mut waiting) = mpsc::channel::<ToGuard>(ORDERS_QUEUED);
+                let (session, dropped) = oneshot::channel();
+                let orders = Orders { queue, _session: session };
                 if news.send(GuardNews::Up(incarnation, gate, orders)).await.is_err() {
                     return;
                 }
@@ -46,6 +64,7 @@ pub(super) async fn keep_connected(socket: PathBuf, news: mpsc::Sender<GuardNews
                 tokio::select! {
                     () = write => {}
                     () = read(reader, &news) => {}
+                    _ = dropped => {}
                 }
                 tracing::warn!("the guard is gone; VIPs held here fall silent until it is back");
                 if news.send(GuardNews::Down).await.is_err() {
@@ -72,9 +91,12 @@ pub(super) async fn keep_connected(socket: PathBuf, news: mpsc::Sender<GuardNews
 
 async fn read(mut reader: GuardReader, news: &mpsc::Sender<GuardNews>) {
     while let Ok(message) = reader.receive().await {
-        if let FromGuard::Notice(notice) = message
-            && news.send(GuardNews::Notice(notice)).await.is_err()
-        {
+        let sent = match message {
+            FromGuard::Notice(notice) => news.send(GuardNews::Notice(notice)).await,
+            FromGuard::Alive => news.send(GuardNews::Alive).await,
+            FromGuard::Welcome { .. } | FromGuard::Busy => Ok(()),
+        };
+        if sent.is_err() {
             return;
         }
     }

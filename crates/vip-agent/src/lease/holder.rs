@@ -1,11 +1,10 @@
 //! Carries out what the claims decide: orders to the guard, requests to the
 //! leader, or to itself when it leads.
 
-use super::guard_link::GuardNews;
+use super::guard_link::{GuardNews, Orders};
 use super::shared::{GuardStatus, Inner, LeaseShared};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::mpsc;
 use vip_core::{
     Address, ClaimAction, ClaimEvent, Denial, Grantee, Incarnation, Mono, Request, Verdict, Vip,
     VipOrder,
@@ -31,7 +30,9 @@ impl Wants {
 pub(super) struct Holder {
     shared: Arc<LeaseShared>,
     interfaces: BTreeMap<String, String>,
-    orders: Option<mpsc::Sender<ToGuard>>,
+    orders: Option<Orders>,
+    /// When the guard last showed that it runs.
+    alive_at: Mono,
     /// Deadline that the guard was told last for what this node holds as
     /// leader.
     extended: Mono,
@@ -39,7 +40,7 @@ pub(super) struct Holder {
 
 impl Holder {
     pub(super) fn new(shared: Arc<LeaseShared>, interfaces: BTreeMap<String, String>) -> Self {
-        Self { shared, interfaces, orders: None, extended: Mono::ZERO }
+        Self { shared, interfaces, orders: None, alive_at: Mono::ZERO, extended: Mono::ZERO }
     }
 
     pub(super) fn has_guard(&self) -> bool {
@@ -51,6 +52,7 @@ impl Holder {
         let event = match news {
             GuardNews::Up(incarnation, gate, orders) => {
                 self.orders = Some(orders);
+                self.alive_at = boottime();
                 let mut inner = self.shared.lock();
                 inner.guard = GuardStatus::Present(gate);
                 inner.guard_lost_at = None;
@@ -65,7 +67,12 @@ impl Holder {
                 drop(inner);
                 ClaimEvent::GuardDown
             }
+            GuardNews::Alive => {
+                self.alive_at = boottime();
+                return Wants::default();
+            }
             GuardNews::Notice(notice) => {
+                self.alive_at = boottime();
                 tracing::debug!(?notice, "guard");
                 if let vip_core::GuardNotice::Refused { vip, epoch, why } = &notice {
                     tracing::error!(%vip, %epoch, %why, "the guard did not claim a VIP");
@@ -97,19 +104,21 @@ impl Holder {
 
     fn carry_out(&mut self, actions: Vec<ClaimAction>) -> Wants {
         let mut wants = Wants::default();
+        let mut batch = vec![];
         for action in actions {
             match action {
-                ClaimAction::Order(order) => self.order(order),
+                ClaimAction::Order(order) => batch.push(order),
                 ClaimAction::AskNow => wants.ask = true,
                 ClaimAction::ReportNow => wants.report = true,
             }
         }
+        self.order(batch);
         wants
     }
 
-    fn order(&mut self, order: VipOrder) {
-        let Some(orders) = &self.orders else { return };
-        if orders.try_send(ToGuard::Order(order)).is_err() {
+    fn order(&mut self, batch: Vec<VipOrder>) {
+        let Some(orders) = self.orders.as_ref().filter(|_| !batch.is_empty()) else { return };
+        if !orders.send(ToGuard::Orders(batch)) {
             // So far behind that its view is worthless. Dropping the sender
             // ends the session, and with it everything held.
             tracing::error!("the guard does not keep up; starting over with it");
@@ -117,12 +126,25 @@ impl Holder {
         }
     }
 
+    /// At each heartbeat: is the guard there, and not just connected? A frozen
+    /// one lets its VIPs fall silent and would keep them.
+    pub(super) fn ping(&mut self, now: Mono) -> Wants {
+        let patience = self.shared.lock().timing.grant;
+        let Some(orders) = &self.orders else { return Wants::default() };
+        if now >= self.alive_at + patience {
+            tracing::error!("the guard does not answer; its VIPs go to others");
+            return self.guard_news(GuardNews::Down);
+        }
+        let _ = orders.send(ToGuard::Ping);
+        Wants::default()
+    }
+
     /// Neighbours may have learnt something else meanwhile: have the guard
     /// announce again what it holds.
     pub(super) fn confirm(&self) {
         if let Some(orders) = &self.orders {
             // Not worth a session; announcements repeat by themselves.
-            let _ = orders.try_send(ToGuard::Confirmed);
+            let _ = orders.send(ToGuard::Confirmed);
         }
     }
 
@@ -191,7 +213,7 @@ impl Holder {
             }
         }
         if let (Some(incarnation), false) = (session, deadlines.is_empty()) {
-            self.order(VipOrder::Extend { incarnation, deadlines });
+            self.order(vec![VipOrder::Extend { incarnation, deadlines }]);
         }
         for (grantee, denial) in denied {
             wants = wants.and(self.step(ClaimEvent::Denied(grantee, denial)));

@@ -296,8 +296,10 @@ impl Loop {
             self.heartbeat_at = now + heartbeat;
             self.shared.observe(&self.raft.raft);
             self.send_heartbeats(now);
+            let pinged = self.holder.ping(now);
             let synced = self.holder.sync();
-            wants = Wants { ask: true, report: wants.report || synced.report };
+            wants.ask = true;
+            wants.report |= synced.report || pinged.report;
             wants.report |= !self.shared.lock().claims.releases().is_empty();
         }
         if self.shared.lock().leading.is_some() {

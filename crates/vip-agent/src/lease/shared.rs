@@ -377,9 +377,8 @@ impl Inner {
         let mut news = false;
         for release in releases {
             let Some(vip) = self.state.vip_or_retired(release.vip) else { continue };
-            // Only for what the node itself holds or held last.
             let before = leading.grants.ended(vip);
-            if leading.grants.released(vip, *release) && leading.grants.ended(vip) > before {
+            if leading.grants.released(vip, node, *release) && leading.grants.ended(vip) > before {
                 tracing::info!(%node, vip = %vip.spec.name, epoch = %release.epoch, "released");
                 news = true;
             }
@@ -409,7 +408,7 @@ impl Inner {
     /// The leader of this vote is certainly over: its promise ends, and this
     /// node may campaign in its turn at once.
     pub(super) fn leader_gone(&mut self, now: Mono, vote: Vote) {
-        self.promise.abdicated(vote.term);
+        self.promise.abdicated(vote);
         if self.promise.free(now, Mono::ZERO).is_ok() && self.promise.saved_vote().term <= vote.term
         {
             self.detector = Detector::default();
@@ -476,7 +475,7 @@ impl LeaseRules for LeaseShared {
 
     fn abdicated(&self, vote: Vote) {
         let mut inner = self.lock();
-        inner.promise.abdicated(vote.term);
+        inner.promise.abdicated(vote);
         // The one it hands over to campaigns; the others give it time.
         let (now, timing) = (boottime(), inner.timing);
         inner.detector.refused(now, timing.election, 0, &timing);

@@ -103,7 +103,13 @@ impl State {
         if node.state == wanted {
             return Ok(Outcome::Unchanged);
         }
-        if !matches!(node.state, NodeState::Active | NodeState::Drained) {
+        // A leave that did not come to its end can be undone.
+        let may = match node.state {
+            NodeState::Active | NodeState::Drained => true,
+            NodeState::Leaving => !drained,
+            NodeState::Joining => false,
+        };
+        if !may {
             let (name, why) = (node.name.clone(), format!("it is {}", node.state.as_str()));
             return Err(Refusal::CannotHold { name, why });
         }

@@ -1,6 +1,6 @@
 //! VIPs: adding, removing, pinning, and the fencing facts about their epochs.
 
-use super::{RETIRED_KEPT_MS, Retired, State};
+use super::State;
 use crate::command::Position;
 use crate::{
     Assignment, EventKind, Grantee, Name, Nested, NodeId, Outcome, Refusal, Settled, Vip, VipSpec,
@@ -31,8 +31,6 @@ impl State {
                 return Err(Refusal::AddressOfNode { ip: address.ip, node: node.name.clone() });
             }
         }
-        let now = self.time_ms;
-        self.retired.retain(|r| r.removed_ms + RETIRED_KEPT_MS > now);
         self.next_vip += 1;
         let vip = Vip::new(VipUid(self.next_vip), spec.clone());
         self.vips.insert(spec.name.clone(), vip);
@@ -45,7 +43,7 @@ impl State {
             return Err(Refusal::UnknownVip { name: name.to_string() });
         };
         if vip.fenced < vip.epoch {
-            self.retired.push(Retired { vip, removed_ms: self.time_ms });
+            self.retired.push(vip);
         }
         self.record(actor, EventKind::VipRemoved { vip: name.clone() });
         Ok(Outcome::Done)
@@ -84,7 +82,12 @@ impl State {
         self.vips.values_mut().find(|v| v.uid == uid)
     }
 
-    pub(super) fn assign(&mut self, actor: &str, moves: &[Assignment]) -> Result<Outcome, Refusal> {
+    pub(super) fn assign(
+        &mut self,
+        at: Position,
+        actor: &str,
+        moves: &[Assignment],
+    ) -> Result<Outcome, Refusal> {
         // All are checked before any is made: an entry is applied whole or not at all.
         for step in moves {
             let Some(vip) = self.vip(step.vip) else {
@@ -104,6 +107,7 @@ impl State {
             let from = vip.holder;
             vip.holder = step.to;
             vip.epoch = vip.epoch.next();
+            vip.assigned_in = at.term;
             vip.since_ms = now;
             vip.cause = Some(step.cause);
             if vip.pinned != step.to {
@@ -130,17 +134,19 @@ impl State {
             if grant.epoch > vip.epoch || grant.epoch <= vip.fenced {
                 continue;
             }
+            // Of an epoch that was overtaken meanwhile nobody knows the node.
+            let holder = vip.holder.filter(|_| grant.epoch == vip.epoch);
             let first = vip.settled.is_none_or(|s| s.epoch < grant.epoch);
-            if first {
+            if let (true, Some(node)) = (first, holder) {
                 let (epoch, incarnation) = (grant.epoch, grant.incarnation);
-                vip.settled = Some(Settled { epoch, incarnation });
+                vip.settled = Some(Settled { epoch, incarnation, node });
                 // That it was granted proves that everything before it had ended.
                 vip.fenced = vip.fenced.max(grant.epoch.previous());
             }
             if nested && vip.bound(grant.epoch) == Some(grant.incarnation) {
                 vip.nested = Some(Nested { term: at.term, epoch: grant.epoch });
             }
-            if let (true, Some(node), true) = (first, vip.holder, grant.epoch == vip.epoch) {
+            if let (true, Some(node)) = (first, holder) {
                 let vip = vip.spec.name.clone();
                 self.record(actor, EventKind::VipAnswers { vip, node, epoch: grant.epoch });
             }
@@ -155,8 +161,8 @@ impl State {
                     let vip = vip.spec.name.clone();
                     self.record(actor, EventKind::VipReleased { vip, epoch: release.epoch });
                 }
-            } else if let Some(at) = self.retired.iter().position(|r| r.vip.uid == release.vip) {
-                let vip = &mut self.retired[at].vip;
+            } else if let Some(at) = self.retired.iter().position(|old| old.uid == release.vip) {
+                let vip = &mut self.retired[at];
                 fence(vip, release);
                 if vip.fenced >= vip.epoch {
                     self.retired.swap_remove(at);
