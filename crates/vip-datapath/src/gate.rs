@@ -3,7 +3,7 @@
 use crate::tcx::{self, Hook};
 use aya::maps::{HashMap as BpfMap, MapData, MapError};
 use aya::programs::{ProgramError, SchedClassifier};
-use aya::{Ebpf, EbpfError};
+use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
@@ -96,7 +96,13 @@ impl Gate {
     /// # Errors
     /// [`GateError`]; nothing is left in the kernel.
     pub fn load() -> Result<Self, GateError> {
-        let mut bpf = Ebpf::load(OBJECT).map_err(GateError::Load)?;
+        // Neither the kernel's type information nor the verifier's log is
+        // needed, and each costs megabytes.
+        let mut bpf = EbpfLoader::new()
+            .btf(None)
+            .verifier_log_level(VerifierLogLevel::DISABLE)
+            .load(OBJECT)
+            .map_err(GateError::Load)?;
         let map = bpf.take_map("DEADLINES").ok_or(GateError::Missing("map"))?;
         let deadlines = BpfMap::try_from(map).map_err(|_| GateError::Missing("map of its type"))?;
         let mut ids = BTreeSet::new();
