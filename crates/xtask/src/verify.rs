@@ -11,8 +11,6 @@ const TOP_LEVEL: &[&str] = &[
     "Cargo.toml",
     "Cargo.lock",
     "README.md",
-    "rustfmt.toml",
-    "deny.toml",
     "proto",
     "crates",
     "cmd",
