@@ -24,8 +24,9 @@ fn make_python() -> Result<()> {
         install_packages(&["python3-venv"])?;
         call("python3", &["-m", "venv", PYTHON])?;
     }
-    let pip = root().join(PYTHON).join("bin/pip").display().to_string();
-    call(&pip, &["install", "--quiet", "--disable-pip-version-check", GRPC_TOOLS])
+    // Not the pip script: it has its place written into it, and a checkout may move.
+    let python = root().join(PYTHON).join("bin/python").display().to_string();
+    call(&python, &["-m", "pip", "install", "--quiet", "--disable-pip-version-check", GRPC_TOOLS])
 }
 
 pub(crate) fn run() -> Result<()> {
