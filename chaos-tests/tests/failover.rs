@@ -121,6 +121,29 @@ fn a_frozen_holder_falls_silent_before_the_next_one_answers() -> Result<()> {
     assert_order(&cluster, &trace, &["n1", &new])
 }
 
+/// Its grant reaches further than an election takes.
+#[test]
+fn a_sticky_vip_elsewhere_lives_through_the_loss_of_the_leader() -> Result<()> {
+    let mut cluster = Cluster::formed(&Options::default())?;
+    let add = ["vip", "add", "web", "--address", "10.77.0.100/24", "--placement", "sticky"];
+    cluster.host("n1").ctl_ok(&add)?;
+    cluster.host("n1").ctl_ok(&["vip", "move", "web", "--to", "n2"])?;
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    wait_for_replies(&cluster)?;
+    let epoch = cluster.wait_until_settled("n3")?.vips[0].2;
+    cluster.lab.cable("n1", false)?;
+    cluster.host_mut("n1").kill_all();
+    cluster.wait_for_status("n3", "another leader", |s| {
+        (s.quorum && s.leader.as_deref() != Some("n1")).then_some(())
+    })?;
+    let trace = run_until_answered(&cluster, probe, "n2")?;
+    assert_order(&cluster, &trace, &["n2"])?;
+    assert_eq!(trace.outages(Duration::from_millis(40)), [], "no answer was missing");
+    let status = cluster.wait_until_settled("n3")?;
+    assert_eq!(status.vips[0], ("web".into(), Some("n2".into()), epoch));
+    Ok(())
+}
+
 /// Its agent lives and has quorum, so nothing but the agent's own doubt moves
 /// the VIP.
 #[test]
