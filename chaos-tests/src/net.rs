@@ -139,6 +139,14 @@ impl Lab {
         Ok(mac)
     }
 
+    /// The Ethernet addresses of all hosts but the client.
+    ///
+    /// # Errors
+    /// One has none.
+    pub fn host_macs(&self) -> Result<Vec<Mac>> {
+        self.hosts.iter().filter(|h| *h != "client").map(|h| self.mac(h)).collect()
+    }
+
     /// Whether a host has an address configured.
     ///
     /// # Errors

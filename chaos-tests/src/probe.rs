@@ -1,5 +1,10 @@
 //! A client that asks a VIP a thousand times a second and notes who answered,
 //! when, by the Ethernet address of each reply and the kernel's own time stamp.
+//!
+//! It asks twice: as any client, whose neighbour cache follows announcements;
+//! and each host directly, by its Ethernet address, whatever the cache says. A
+//! host that should be silent and is not cannot hide behind the announcement of
+//! another.
 
 use crate::net::{Lab, Mac, enter};
 use anyhow::{Context, Result};
@@ -22,6 +27,11 @@ const INTERVAL: Duration = Duration::from_millis(1);
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const IPV4_AT: usize = 14;
 const ICMP_ECHO_REPLY: u8 = 0;
+/// ICMP ids of the two ways of asking.
+const AS_CLIENT: u16 = 0x7669;
+const DIRECTLY: u16 = 0x766a;
+/// The client's own address in the lab.
+const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 250);
 
 /// One reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +40,8 @@ pub struct Reply {
     pub at_ns: u64,
     /// Who sent it.
     pub from: Mac,
+    /// It was asked by its Ethernet address.
+    pub direct: bool,
 }
 
 /// A running probe.
@@ -48,9 +60,10 @@ impl Probe {
     pub fn start(lab: &Lab, vip: Ipv4Addr) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let (namespace, ended) = (lab.namespace("client"), stop.clone());
+        let (own, hosts) = (lab.mac("client")?, lab.host_macs()?);
         let sender = std::thread::spawn(move || {
             enter(&namespace)?;
-            send(vip, &ended)
+            send(vip, own, &hosts, &ended)
         });
         let (namespace, ended) = (lab.namespace("client"), stop.clone());
         let receiver = std::thread::spawn(move || {
@@ -83,7 +96,39 @@ impl Drop for Probe {
     }
 }
 
-fn send(vip: Ipv4Addr, stop: &AtomicBool) -> Result<()> {
+/// An echo request to `vip`, in a frame to `to`.
+fn direct_request(own: Mac, to: Mac, vip: Ipv4Addr, sequence: u16) -> Result<Vec<u8>> {
+    let mut frame = vec![];
+    etherparse::PacketBuilder::ethernet2(own, to)
+        .ipv4(CLIENT.octets(), vip.octets(), 64)
+        .icmpv4_echo_request(DIRECTLY, sequence)
+        .write(&mut frame, &[])?;
+    Ok(frame)
+}
+
+/// An `AF_PACKET` socket that sends on the client's only interface.
+fn packet_sender() -> Result<(Socket, SockAddr)> {
+    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
+    socket.set_nonblocking(true)?;
+    let index = nix::net::if_::if_nametoindex("eth0")?;
+    #[expect(unsafe_code, reason = "socket2 has no constructor for sockaddr_ll")]
+    // SAFETY: the storage is zeroed and larger than a sockaddr_ll, which has no
+    // invalid bit patterns; the length set is the one of sockaddr_ll.
+    let ((), address) = unsafe {
+        SockAddr::try_init(|storage, len| {
+            let link = storage.cast::<libc::sockaddr_ll>();
+            (*link).sll_family = u16::try_from(libc::AF_PACKET).map_err(std::io::Error::other)?;
+            (*link).sll_ifindex = i32::try_from(index).map_err(std::io::Error::other)?;
+            let size = size_of::<libc::sockaddr_ll>();
+            *len = u32::try_from(size).map_err(std::io::Error::other)?;
+            Ok(())
+        })
+    }?;
+    Ok((socket, address))
+}
+
+fn send(vip: Ipv4Addr, own: Mac, hosts: &[Mac], stop: &AtomicBool) -> Result<()> {
+    let (packets, link) = packet_sender()?;
     let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
     socket.set_nonblocking(true)?;
     let to = SockAddr::from(SocketAddr::new(IpAddr::V4(vip), 0));
@@ -91,11 +136,14 @@ fn send(vip: Ipv4Addr, stop: &AtomicBool) -> Result<()> {
     let mut count = 0u32;
     while !stop.load(Ordering::Relaxed) {
         let sequence = u16::try_from(count % 0x1_0000)?;
-        let echo = etherparse::IcmpEchoHeader { id: 0x7669, seq: sequence };
+        let echo = etherparse::IcmpEchoHeader { id: AS_CLIENT, seq: sequence };
         let header =
             etherparse::Icmpv4Header::with_checksum(etherparse::Icmpv4Type::EchoRequest(echo), &[]);
         // Nobody to send to is what is measured.
         let _ = socket.send_to(&header.to_bytes(), &to);
+        for host in hosts {
+            let _ = packets.send_to(&direct_request(own, *host, vip, sequence)?, &link);
+        }
         count += 1;
         let next = begin + INTERVAL * count;
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
@@ -127,25 +175,31 @@ fn receive(vip: Ipv4Addr, stop: &AtomicBool) -> Result<Vec<Reply>> {
                 (message.bytes, stamp)
             }
         };
-        let (Some(from), Some(at)) = (echo_reply(&frame[..len.min(frame.len())], vip), at) else {
-            continue;
-        };
+        let reply = echo_reply(&frame[..len.min(frame.len())], vip);
+        let (Some((from, direct)), Some(at)) = (reply, at) else { continue };
         let seconds = u64::try_from(at.tv_sec())?;
         let at_ns = seconds * 1_000_000_000 + u64::try_from(at.tv_nsec())?;
-        replies.push(Reply { at_ns, from });
+        replies.push(Reply { at_ns, from, direct });
     }
     Ok(replies)
 }
 
-/// Who sent an echo reply from `vip`, if that is what the frame is.
-fn echo_reply(frame: &[u8], vip: Ipv4Addr) -> Option<Mac> {
+/// Who sent an echo reply from `vip`, and whether it was asked directly, if that
+/// is what the frame is.
+fn echo_reply(frame: &[u8], vip: Ipv4Addr) -> Option<(Mac, bool)> {
     let from: Mac = frame.get(6..12)?.try_into().ok()?;
     let ip = frame.get(IPV4_AT..)?;
     let header_len = usize::from(ip.first()? & 0xf) * 4;
     let is_icmp = *ip.get(9)? == 1;
     let source: [u8; 4] = ip.get(12..16)?.try_into().ok()?;
     let reply = *ip.get(header_len)? == ICMP_ECHO_REPLY;
-    (is_icmp && reply && Ipv4Addr::from(source) == vip).then_some(from)
+    let id: [u8; 2] = ip.get(header_len + 4..header_len + 6)?.try_into().ok()?;
+    let direct = match u16::from_be_bytes(id) {
+        AS_CLIENT => false,
+        DIRECTLY => true,
+        _ => return None,
+    };
+    (is_icmp && reply && Ipv4Addr::from(source) == vip).then_some((from, direct))
 }
 
 /// A span without an answer, between two answers.
@@ -177,13 +231,14 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Changes of the answering host, each with the span between.
+    /// Changes of the answering host as a client sees them, each with the span
+    /// between.
     #[must_use]
     pub fn changes(&self) -> Vec<Outage> {
         self.gaps(|a, b| a.from != b.from)
     }
 
-    /// Spans of at least `least` without any answer.
+    /// Spans of at least `least` in which a client had no answer.
     #[must_use]
     pub fn outages(&self, least: Duration) -> Vec<Outage> {
         let least = u64::try_from(least.as_nanos()).unwrap_or(u64::MAX);
@@ -191,7 +246,8 @@ impl Trace {
     }
 
     fn gaps(&self, is_one: impl Fn(&Reply, &Reply) -> bool) -> Vec<Outage> {
-        let pairs = self.replies.windows(2).filter(|w| is_one(&w[0], &w[1]));
+        let client: Vec<&Reply> = self.replies.iter().filter(|r| !r.direct).collect();
+        let pairs = client.windows(2).filter(|w| is_one(w[0], w[1]));
         pairs
             .map(|w| Outage {
                 from_ns: w[0].at_ns,
@@ -202,7 +258,7 @@ impl Trace {
             .collect()
     }
 
-    /// Hosts that answered, each as often as it took over: a host that appears
+    /// Hosts that answered anybody, each as often as it took over: a host that appears
     /// again after another one answered in between was given the VIP again, or
     /// answered when it should not have. Which of the two, the epochs tell.
     #[must_use]
@@ -222,7 +278,11 @@ mod tests {
     use super::*;
 
     fn trace(replies: &[(u64, u8)]) -> Trace {
-        let reply = |(at, from): &(u64, u8)| Reply { at_ns: at * 1_000_000, from: [*from; 6] };
+        let reply = |(at, from): &(u64, u8)| Reply {
+            at_ns: at * 1_000_000,
+            from: [*from; 6],
+            direct: false,
+        };
         Trace { replies: replies.iter().map(reply).collect() }
     }
 
