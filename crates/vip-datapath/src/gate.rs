@@ -156,18 +156,6 @@ impl Gate {
         self.deadlines.insert(key(ip), deadline.0, 0).map_err(source)
     }
 
-    /// Forgets an address: it is an ordinary one from now on. Only for those
-    /// that no interface has.
-    ///
-    /// # Errors
-    /// [`GateError::Deadline`].
-    pub fn forget(&mut self, ip: IpAddr) -> Result<(), GateError> {
-        match self.deadlines.remove(&key(ip)) {
-            Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
-            Err(e) => Err(GateError::Deadline { ip, source: Box::new(e) }),
-        }
-    }
-
     /// The deadline of an address, if the gate knows it.
     #[must_use]
     pub fn deadline(&self, ip: IpAddr) -> Option<Mono> {

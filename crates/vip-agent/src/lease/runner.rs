@@ -88,11 +88,10 @@ impl LeaseThread {
 /// Asks for `SCHED_RR`; runs at default priority where that is not allowed.
 fn realtime() -> bool {
     use thread_priority::unix::{
-        RealtimeThreadSchedulePolicy, ScheduleParams, ThreadSchedulePolicy,
-        set_thread_priority_and_policy, thread_native_id,
+        RealtimeThreadSchedulePolicy, ThreadSchedulePolicy, set_thread_priority_and_policy,
+        thread_native_id,
     };
     use thread_priority::{ThreadPriority, ThreadPriorityValue};
-    let _ = std::mem::size_of::<ScheduleParams>();
     let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::RoundRobin);
     let value =
         u8::try_from(REALTIME_PRIORITY).ok().and_then(|p| ThreadPriorityValue::try_from(p).ok());
