@@ -22,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::transport::server::Connected;
-use vip_core::{Actor, Command, Name, NodeId, NodeState, Op, Outcome, Profile};
+use vip_core::{Actor, Command, LeasesStart, Name, NodeId, NodeState, Op, Outcome, Profile};
 use vip_pki::{
     Connections, Connector, Identity, Issuer, NodeIdentity, PeerInfo, PeerStream, PkiDir, Roster,
     SharedRoster, accept, client_config, node_server_name, server_config,
@@ -244,7 +244,9 @@ impl Member {
         if saved.term > vip_core::Term(0) {
             longest = longest.max(timing.promise);
         }
-        let shared = LeaseShared::new(meta.node, timing, saved, longest, store.disk());
+        let interfaces = agent.config.node.interfaces.clone();
+        let start = LeasesStart { me: meta.node, timing, saved, longest, interfaces };
+        let shared = LeaseShared::new(start, store.disk());
         rules.set(shared.clone());
 
         let grpc = dialer(&configs, &meta.cluster, timing.promise * 5, |c| c.grpc.clone());
@@ -268,8 +270,7 @@ impl Member {
             stop: CancellationToken::new(),
             lease: Mutex::new(None),
         });
-        let abdicate = (saved.committed && saved.node == member.meta.node).then_some(saved);
-        member.spawn(agent, listener, LeasePeers::new(lease), abdicate)?;
+        member.spawn(agent, listener, LeasePeers::new(lease))?;
         Ok(member)
     }
 
@@ -278,7 +279,6 @@ impl Member {
         agent: &Arc<Agent>,
         listener: std::net::TcpListener,
         lease_peers: LeasePeers,
-        abdicate: Option<vip_core::Vote>,
     ) -> Result<(), MemberError> {
         let (accepted, waiting) = mpsc::channel(CONNECTIONS_QUEUED);
         let (to_lease, lease_streams) = mpsc::channel(CONNECTIONS_QUEUED);
@@ -294,11 +294,9 @@ impl Member {
             raft: self.raft.clone(),
             peers: lease_peers,
             guard_socket: agent.config.guard.socket.clone(),
-            interfaces: agent.config.node.interfaces.clone(),
             listener,
             accepted,
             lease_streams,
-            abdicate,
             redial: self.redial.subscribe(),
             stop: self.stop.clone(),
         };

@@ -12,6 +12,7 @@
 //!   voter:   promise                       │   whom this node must not vote for
 //!   holder:  claims <──────────────────────┘   what to ask of leader and guard
 //!   guard:   guard                             gate, address, announcement
+//!   leases: all of the above but the guard and apply, as one step function
 //! ```
 
 mod announce;
@@ -23,6 +24,7 @@ mod grants;
 mod guard;
 mod ids;
 mod leader_lease;
+mod leases;
 mod mono;
 mod name;
 mod node;
@@ -45,6 +47,10 @@ pub use guard::{
 };
 pub use ids::{Epoch, Incarnation, NodeId, Term, TokenId, VipUid};
 pub use leader_lease::{LeaderLease, Voters};
+pub use leases::{
+    Acknowledgement, Answers, Ask, GrantAnswer, LeaderWork, LeaseAction, LeaseEvent, Leases,
+    LeasesStart, RaftView,
+};
 pub use mono::Mono;
 pub use name::{Name, NameError};
 pub use node::{Node, NodeState, Role};

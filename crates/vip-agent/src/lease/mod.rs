@@ -2,7 +2,6 @@
 //! that never waits for a disk.
 
 mod guard_link;
-mod holder;
 mod peers;
 mod runner;
 mod service;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tonic::{Request, Response, Status};
-use vip_core::{Grantee, Mono, NodeId, PromiseReply, Verdict};
+use vip_core::{Grantee, NodeId, PromiseReply};
 use vip_guard::boottime;
 use vip_pki::{Identity, PeerInfo};
 use vip_proto::v1;
@@ -45,21 +45,24 @@ impl Lease for LeaseService {
             return Err(Status::permission_denied("a lease is asked for by the leader itself"));
         }
         let promise = Duration::from_micros(message.promise_us);
-        let mut inner = self.shared.lock();
-        let reply = inner.renew_promise(boottime(), vote, promise);
-        let other = match reply {
-            PromiseReply::OtherVote(saved) => Some(saved.into()),
-            PromiseReply::Promised | PromiseReply::StoreFirst => None,
-        };
-        Ok(Response::new(v1::RenewReply {
-            promised: reply == PromiseReply::Promised,
-            promise_us: micros(promise),
-            vote: other,
-            able: inner.able(),
-            unable_vips: inner.claims.unable().iter().map(|vip| vip.0).collect(),
-            stopping: inner.stopping,
-            open: inner.epoch_open().into_iter().map(Into::into).collect(),
-        }))
+        let reply = self.shared.with(|leases, now| {
+            let reply = leases.renewed_by(now, vote, promise);
+            let other = match reply {
+                PromiseReply::OtherVote(saved) => Some(saved.into()),
+                PromiseReply::Promised | PromiseReply::StoreFirst => None,
+            };
+            let claims = leases.claims();
+            v1::RenewReply {
+                promised: reply == PromiseReply::Promised,
+                promise_us: micros(promise),
+                vote: other,
+                able: leases.able(now),
+                unable_vips: claims.unable().iter().map(|vip| vip.0).collect(),
+                stopping: leases.is_stopping(),
+                open: claims.renewals().into_iter().map(Into::into).collect(),
+            }
+        });
+        Ok(Response::new(reply))
     }
 
     async fn grant(
@@ -72,14 +75,16 @@ impl Lease for LeaseService {
         let released: Vec<Grantee> = message.released.into_iter().map(Into::into).collect();
         let until = Instant::now() + Duration::from_micros(message.wait_us).min(MAX_WAIT);
         let mut changes = self.shared.changes();
-        if self.shared.lock().take_releases(node, &released) {
-            self.shared.touch();
-        }
+        self.shared.with(|leases, _| leases.released_by(node, &released));
         loop {
             changes.borrow_and_update();
-            let (reply, free_at) = self.decide(node, &wanted);
+            let (answer, free_at) =
+                self.shared.with(|leases, now| leases.granted_to(now, node, &wanted));
             let Some(free_at) = free_at.filter(|_| Instant::now() < until) else {
-                return Ok(Response::new(reply));
+                return Ok(Response::new(v1::GrantReply {
+                    granted: answer.granted.into_iter().map(Into::into).collect(),
+                    denied: answer.denied.into_iter().map(Into::into).collect(),
+                }));
             };
             let due = Instant::now() + free_at.since(boottime());
             tokio::select! {
@@ -100,29 +105,7 @@ impl Lease for LeaseService {
             return Err(Status::permission_denied("a leadership is given up by the leader itself"));
         }
         tracing::info!(term = %vote.term, node = %from, "the leader says that its lease is over");
-        self.shared.lock().leader_gone(boottime(), vote);
-        self.shared.touch();
+        self.shared.with(|leases, now| leases.abdicated_by(now, vote));
         Ok(Response::new(v1::AbdicateReply {}))
-    }
-}
-
-impl LeaseService {
-    /// What can be said now, and when the earliest undecided one is due.
-    fn decide(&self, node: NodeId, wanted: &[Grantee]) -> (v1::GrantReply, Option<Mono>) {
-        let now = boottime();
-        let mut inner = self.shared.lock();
-        let mut reply = v1::GrantReply::default();
-        let mut free_at: Option<Mono> = None;
-        for grantee in wanted {
-            let request = vip_core::Request { node, grantee: *grantee };
-            match inner.decide_grant(now, request) {
-                Verdict::Granted => reply.granted.push((*grantee).into()),
-                Verdict::Denied(denial) => reply.denied.push((*grantee, denial).into()),
-                Verdict::Wait(at) => free_at = Some(free_at.map_or(at, |f| f.min(at))),
-            }
-        }
-        // Something was granted: it must not wait for the rest.
-        let free_at = free_at.filter(|_| reply.granted.is_empty());
-        (reply, free_at)
     }
 }

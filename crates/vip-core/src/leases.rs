@@ -1,0 +1,338 @@
+//! One node's part in promises, leases, grants and claims: the whole of the
+//! lease path's decisions, for the lease thread to carry out.
+//!
+//! ```text
+//!  Raft leads, applied ──┐                     ┌──> Renew to the members
+//!  acknowledgements ─────┤                     ├──> Ask the leader
+//!  leader's answers ─────┼──> step(now, ..) ───┼──> Guard: orders, ping, confirm
+//!  guard's notices ──────┤                     ├──> Elect
+//!  time ─────────────────┘                     └──> Abdicate
+//!  requests of other nodes ──> renewed_by, granted_to, abdicated_by, may_vote
+//! ```
+
+mod holder;
+mod leader;
+mod voter;
+
+pub use holder::Ask;
+pub use leader::{Acknowledgement, Answers, LeaderWork};
+
+use crate::{
+    Claims, Detector, Grantee, Grants, GuardNotice, Incarnation, LeaderLease, Mono, NodeId,
+    Promise, State, Term, Timing, VipOrder, Vote, Voters,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A node with nothing to do looks up again after this long.
+const IDLE: Duration = Duration::from_millis(100);
+
+/// What this node's Raft says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RaftView {
+    /// The term that it leads, by a vote of its own that is committed.
+    pub leads: Option<Term>,
+    /// Voter sets of the effective and the committed configuration.
+    pub voters: Voters,
+}
+
+/// What a node starts with.
+#[derive(Clone, Debug)]
+pub struct LeasesStart {
+    /// This node.
+    pub me: NodeId,
+    /// The profile's timings.
+    pub timing: Timing,
+    /// The vote as last saved.
+    pub saved: Vote,
+    /// The largest P ever promised; the quarantine lasts as long.
+    pub longest: Duration,
+    /// Cluster-wide names of interfaces to this host's.
+    pub interfaces: BTreeMap<String, String>,
+}
+
+/// What the lease path is told.
+#[derive(Clone, Debug)]
+pub enum LeaseEvent {
+    /// Time passed.
+    Tick,
+    /// Raft's leadership or membership may have changed.
+    Raft(RaftView),
+    /// The log was applied up to here.
+    Applied(Arc<State>),
+    /// A guard accepted this agent.
+    GuardUp(Incarnation),
+    /// The guard is gone.
+    GuardDown,
+    /// It answered a ping.
+    GuardAlive,
+    /// The guard says.
+    Notice(GuardNotice),
+    /// A member promised.
+    Acknowledged(Acknowledgement),
+    /// The leader's answer to an [`Ask`] of this node, or that none came.
+    Answered {
+        /// The guard session that asked.
+        session: Option<Incarnation>,
+        /// When the request was sent.
+        sent_at: Mono,
+        /// Whether it asked for first grants.
+        first: bool,
+        /// Granted and denied; `None`: no answer.
+        answer: Option<GrantAnswer>,
+    },
+}
+
+/// A leader's answer to a request for grants.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GrantAnswer {
+    /// Granted, from the requester's send time for G.
+    pub granted: Vec<Grantee>,
+    /// Not granted.
+    pub denied: Vec<(Grantee, crate::Denial)>,
+}
+
+/// What the lease thread does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaseAction {
+    /// Ask every other member to renew its promise.
+    Renew {
+        /// The leader's committed vote.
+        vote: Vote,
+        /// P.
+        promise: Duration,
+    },
+    /// Ask the leader for grants, and report releases.
+    Ask(Ask),
+    /// Tell every other member that this leadership is over.
+    Abdicate(Vote),
+    /// Orders to the guard.
+    Order(Vec<VipOrder>),
+    /// Ask the guard whether it runs.
+    Ping,
+    /// Have the guard announce again what it holds.
+    Confirm,
+    /// Give up the session with the guard, which does not answer.
+    EndSession,
+    /// Ask for votes.
+    Elect {
+        /// Whether to ask first whether the votes would be granted.
+        pre_vote: bool,
+    },
+}
+
+/// A leadership of this node.
+#[derive(Debug)]
+struct Leading {
+    lease: LeaderLease,
+    grants: Grants,
+}
+
+/// What this node knows of its guard.
+#[derive(Clone, Copy, Debug, Default)]
+struct GuardLink {
+    present: bool,
+    /// It is restarted at once, and its node then reclaims faster than another
+    /// could take over.
+    lost_at: Option<Mono>,
+    /// When it last showed that it runs.
+    alive_at: Mono,
+    /// Deadline that it was told last for what this node holds as leader.
+    extended: Mono,
+}
+
+/// What to do at the end of a step, beside what is due by time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wants {
+    /// Ask the leader now.
+    ask: bool,
+    /// Report releases now.
+    report: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Leases {
+    me: NodeId,
+    timing: Timing,
+    interfaces: BTreeMap<String, String>,
+    state: Arc<State>,
+    voters: Voters,
+    promise: Promise,
+    detector: Detector,
+    /// The leader that this node promised to last, and when it heard of it.
+    heard: Option<(Vote, Mono)>,
+    /// The leader heard last gave up its lease.
+    abdicated: bool,
+    leading: Option<Leading>,
+    /// The end of the lease that this node's own leaderships have relied on at
+    /// most. Its vote is bound until then, also after it stepped down.
+    relied_until: Mono,
+    views: BTreeMap<NodeId, leader::PeerView>,
+    claims: Claims,
+    guard: GuardLink,
+    first_grant_pending: bool,
+    heartbeat_at: Mono,
+    wake_at: Option<Mono>,
+    /// This node led in its saved vote, and says that this is over once every
+    /// gate of its host is shut.
+    resigns: Option<Vote>,
+    stopping: bool,
+    disk_is_well: bool,
+    wants: Wants,
+    changed: bool,
+}
+
+impl Leases {
+    /// At process start, in quarantine.
+    #[must_use]
+    pub fn new(now: Mono, start: LeasesStart) -> Self {
+        let LeasesStart { me, timing, saved, longest, interfaces } = start;
+        let mut promise = Promise::at_start(now, saved, longest);
+        // The caller stored this one before it started us.
+        promise.longest_stored(timing.promise);
+        Self {
+            me,
+            timing,
+            interfaces,
+            state: Arc::default(),
+            voters: Voters::default(),
+            promise,
+            detector: Detector::default(),
+            heard: None,
+            abdicated: false,
+            leading: None,
+            relied_until: Mono::ZERO,
+            views: BTreeMap::new(),
+            claims: Claims::new(me),
+            guard: GuardLink::default(),
+            first_grant_pending: false,
+            heartbeat_at: Mono::ZERO,
+            wake_at: None,
+            resigns: (saved.committed && saved.node == me).then_some(saved),
+            stopping: false,
+            disk_is_well: true,
+            wants: Wants::default(),
+            changed: false,
+        }
+    }
+
+    /// Takes note of an event and returns everything that is due now, in order.
+    pub fn step(&mut self, now: Mono, event: LeaseEvent) -> Vec<LeaseAction> {
+        let mut actions = vec![];
+        match event {
+            LeaseEvent::Tick => {}
+            LeaseEvent::Raft(view) => self.raft(now, view),
+            LeaseEvent::Applied(state) => {
+                self.state = state;
+                self.changed = true;
+                self.sync(now, &mut actions);
+            }
+            LeaseEvent::GuardUp(session) => self.guard_up(now, session, &mut actions),
+            LeaseEvent::GuardDown => self.guard_down(now, &mut actions),
+            LeaseEvent::GuardAlive => self.guard.alive_at = now,
+            LeaseEvent::Notice(notice) => self.notice(now, notice, &mut actions),
+            LeaseEvent::Acknowledged(ack) => self.acknowledged(ack, &mut actions),
+            LeaseEvent::Answered { session, sent_at, first, answer } => {
+                self.first_grant_pending &= !first;
+                if let Some(answer) = answer {
+                    self.answered(now, session, sent_at, answer, &mut actions);
+                }
+            }
+        }
+        self.pump(now, &mut actions);
+        actions
+    }
+
+    /// When [`LeaseEvent::Tick`] is due next.
+    #[must_use]
+    pub fn next_tick(&self, now: Mono) -> Mono {
+        let due = [Some(self.heartbeat_at), self.campaign_due(), self.wake_at];
+        due.into_iter().flatten().min().unwrap_or(now + IDLE)
+    }
+
+    /// Whether anything changed since this was last asked that others may wait
+    /// for: grants, leadership, what is held.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// From now on this node asks to be relieved of its VIPs.
+    pub fn stop_holding(&mut self) {
+        self.stopping = true;
+        self.changed = true;
+    }
+
+    /// Whether this node's disk writes in time.
+    pub fn disk(&mut self, is_well: bool) {
+        self.disk_is_well = is_well;
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn me(&self) -> NodeId {
+        self.me
+    }
+
+    /// The timings it runs with.
+    #[must_use]
+    pub fn timing(&self) -> &Timing {
+        &self.timing
+    }
+
+    /// The log's state, as last taken over.
+    #[must_use]
+    pub fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// Its claims.
+    #[must_use]
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// Who leads, as far as this node can be sure: itself with a lease, or the
+    /// leader that it promised to and that promise still runs.
+    #[must_use]
+    pub fn leader(&self, now: Mono) -> Option<NodeId> {
+        if self.has_lease(now) {
+            return Some(self.me);
+        }
+        let (vote, at) = self.heard?;
+        (now < at + self.timing.promise).then_some(vote.node)
+    }
+
+    /// Does what is due: heartbeats, grants, an election.
+    fn pump(&mut self, now: Mono, actions: &mut Vec<LeaseAction>) {
+        self.wake_at = None;
+        if now >= self.heartbeat_at {
+            // From now, not from when it was due: a stall is not made up for.
+            self.heartbeat_at = now + self.timing.heartbeat;
+            self.heartbeat(now, actions);
+            self.ping(now, actions);
+            self.sync(now, actions);
+            self.wants.ask = true;
+            self.wants.report |= !self.claims.releases().is_empty();
+        }
+        let wants = std::mem::take(&mut self.wants);
+        if self.leading.is_some() {
+            self.wake_at = self.hold_as_leader(now, actions);
+        } else if wants.ask || wants.report {
+            self.ask_leader(now, actions);
+        }
+        if self.campaign_due().is_some_and(|due| now >= due) {
+            self.campaign(now, actions);
+        }
+    }
+
+    /// The members without a promise to wait for: everybody else in the log.
+    fn others(&self) -> impl Iterator<Item = NodeId> {
+        self.state.nodes.keys().copied().filter(|id| *id != self.me)
+    }
+
+    fn all_voters(&self) -> BTreeSet<NodeId> {
+        self.voters.all()
+    }
+}

@@ -1,0 +1,204 @@
+//! As holder: what the guard is told, what the leader is asked for.
+
+use super::{GrantAnswer, LeaseAction, Leases};
+use crate::{
+    Address, ClaimAction, ClaimEvent, Grantee, GuardNotice, Incarnation, Mono, NodeId, Vip,
+    VipOrder,
+};
+use std::collections::BTreeMap;
+
+/// A request to the leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Whom.
+    pub leader: NodeId,
+    /// The guard session that asks.
+    pub session: Option<Incarnation>,
+    /// To answer, or go on answering.
+    pub wanted: Vec<Grantee>,
+    /// What ended here.
+    pub released: Vec<Grantee>,
+    /// Whether first grants are asked for: the leader may take its time.
+    pub first: bool,
+}
+
+impl Leases {
+    pub(super) fn guard_up(
+        &mut self,
+        now: Mono,
+        session: Incarnation,
+        actions: &mut Vec<LeaseAction>,
+    ) {
+        self.guard.present = true;
+        self.guard.lost_at = None;
+        self.guard.alive_at = now;
+        self.guard_changed(now, ClaimEvent::GuardUp(session), actions);
+        // Only now, with every gate of this host shut, is the old leadership
+        // certainly over.
+        if let Some(vote) = self.resigns.take() {
+            self.promise.own_term_abdicated(self.me, vote.term);
+            self.abdicated_by(now, vote);
+            actions.push(LeaseAction::Abdicate(vote));
+        }
+    }
+
+    pub(super) fn guard_down(&mut self, now: Mono, actions: &mut Vec<LeaseAction>) {
+        self.guard.present = false;
+        self.guard.lost_at = Some(now);
+        self.guard_changed(now, ClaimEvent::GuardDown, actions);
+    }
+
+    pub(super) fn notice(
+        &mut self,
+        now: Mono,
+        notice: GuardNotice,
+        actions: &mut Vec<LeaseAction>,
+    ) {
+        self.guard.alive_at = now;
+        self.guard_changed(now, ClaimEvent::Notice(notice), actions);
+    }
+
+    fn guard_changed(&mut self, now: Mono, event: ClaimEvent, actions: &mut Vec<LeaseAction>) {
+        self.guard.extended = Mono::ZERO;
+        self.claim(now, event, actions);
+        self.changed = true;
+        self.sync(now, actions);
+    }
+
+    /// Compares the log with the claims.
+    pub(super) fn sync(&mut self, now: Mono, actions: &mut Vec<LeaseAction>) {
+        let Self { claims, state, interfaces, .. } = self;
+        let due = claims.sync(now, state, |vip| addresses(vip, interfaces));
+        self.take(due, actions);
+    }
+
+    fn claim(&mut self, now: Mono, event: ClaimEvent, actions: &mut Vec<LeaseAction>) {
+        let due = self.claims.step(now, event);
+        self.take(due, actions);
+    }
+
+    fn take(&mut self, due: Vec<ClaimAction>, actions: &mut Vec<LeaseAction>) {
+        let mut batch = vec![];
+        for action in due {
+            match action {
+                ClaimAction::Order(order) => batch.push(order),
+                ClaimAction::AskNow => self.wants.ask = true,
+                ClaimAction::ReportNow => self.wants.report = true,
+            }
+        }
+        self.order(batch, actions);
+    }
+
+    fn order(&self, batch: Vec<VipOrder>, actions: &mut Vec<LeaseAction>) {
+        if self.guard.present && !batch.is_empty() {
+            actions.push(LeaseAction::Order(batch));
+        }
+    }
+
+    /// At each heartbeat: is the guard there, and not just connected? A frozen
+    /// one lets its VIPs fall silent and would keep them.
+    pub(super) fn ping(&mut self, now: Mono, actions: &mut Vec<LeaseAction>) {
+        if !self.guard.present {
+            return;
+        }
+        if now >= self.guard.alive_at + self.timing.grant {
+            actions.push(LeaseAction::EndSession);
+            self.guard_down(now, actions);
+        } else {
+            actions.push(LeaseAction::Ping);
+        }
+    }
+
+    /// As leader: decides on this node's own requests and keeps its deadlines
+    /// at its lease end. Returns when an undecided one is due.
+    pub(super) fn hold_as_leader(
+        &mut self,
+        now: Mono,
+        actions: &mut Vec<LeaseAction>,
+    ) -> Option<Mono> {
+        let (me, session, lease_end) = (self.me, self.claims.session(), self.lease_end(now));
+        self.released_by(me, &self.claims.releases());
+        let mut wanted = self.claims.waiting();
+        // Renewals of many VIPs cost; half a heartbeat of lease is enough.
+        if lease_end >= self.guard.extended + self.timing.heartbeat / 2 {
+            self.guard.extended = lease_end;
+            wanted.extend(self.claims.renewals());
+        }
+        let (answer, free_at) = self.decide_grants(now, me, wanted);
+        self.take_answer(now, session, answer, lease_end, actions);
+        free_at
+    }
+
+    /// The leader's answer to a request of this node.
+    pub(super) fn answered(
+        &mut self,
+        now: Mono,
+        session: Option<Incarnation>,
+        sent_at: Mono,
+        answer: GrantAnswer,
+        actions: &mut Vec<LeaseAction>,
+    ) {
+        // A leader holds by its lease alone; an older grant would outlive it.
+        if self.leading.is_none() {
+            self.take_answer(now, session, answer, sent_at + self.timing.grant, actions);
+        }
+    }
+
+    /// Grants run until `deadline`.
+    fn take_answer(
+        &mut self,
+        now: Mono,
+        session: Option<Incarnation>,
+        answer: GrantAnswer,
+        deadline: Mono,
+        actions: &mut Vec<LeaseAction>,
+    ) {
+        let mut deadlines = vec![];
+        for grantee in answer.granted {
+            // One order for all of them: a thousand VIPs are one frame.
+            for action in self.claims.step(now, ClaimEvent::Granted(grantee, deadline)) {
+                match action {
+                    ClaimAction::Order(VipOrder::Extend { deadlines: one, .. }) => {
+                        deadlines.extend(one);
+                    }
+                    other => self.take(vec![other], actions),
+                }
+            }
+        }
+        if let (Some(incarnation), false) = (session, deadlines.is_empty()) {
+            self.order(vec![VipOrder::Extend { incarnation, deadlines }], actions);
+        }
+        for (grantee, denial) in answer.denied {
+            self.claim(now, ClaimEvent::Denied(grantee, denial), actions);
+        }
+    }
+
+    /// As holder under another leader: renews, asks for what is new, reports.
+    pub(super) fn ask_leader(&mut self, now: Mono, actions: &mut Vec<LeaseAction>) {
+        let Some(leader) = self.leader(now).filter(|leader| *leader != self.me) else { return };
+        let session = self.claims.session();
+        let (wanted, released) = (self.claims.renewals(), self.claims.releases());
+        if !wanted.is_empty() || !released.is_empty() {
+            let first = false;
+            actions.push(LeaseAction::Ask(Ask { leader, session, wanted, released, first }));
+        }
+        let wanted = self.claims.waiting();
+        if !wanted.is_empty() && !self.first_grant_pending {
+            self.first_grant_pending = true;
+            let (released, first) = (vec![], true);
+            actions.push(LeaseAction::Ask(Ask { leader, session, wanted, released, first }));
+        }
+    }
+}
+
+/// A VIP's addresses on this host's interfaces.
+fn addresses(vip: &Vip, interfaces: &BTreeMap<String, String>) -> Vec<Address> {
+    let wanted = vip.spec.interface.clone().unwrap_or_default();
+    let interface = interfaces.get(&wanted).cloned().unwrap_or(wanted);
+    let address = |a: &crate::VipAddress| Address {
+        ip: a.ip,
+        prefix: a.prefix,
+        interface: interface.clone(),
+    };
+    vip.spec.addresses.iter().map(address).collect()
+}

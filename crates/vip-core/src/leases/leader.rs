@@ -1,0 +1,332 @@
+//! As leader: the lease, what is known of the others, what they are granted,
+//! what the log should say.
+
+use super::{GrantAnswer, Leading, LeaseAction, Leases, RaftView};
+use crate::{
+    Assignment, Denial, Epoch, Grantee, Grants, LeaderLease, Mono, NodeId, NodeView, Request,
+    Verdict, Vip, VipUid, Vote, decide,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How long a lost guard may take to come back before its node is passed over.
+const GUARD_GRACE: Duration = Duration::from_millis(500);
+
+/// A member's answer to a lease message, when it promised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acknowledgement {
+    /// Who.
+    pub from: NodeId,
+    /// The vote of the message.
+    pub vote: Vote,
+    /// When the message was sent.
+    pub sent_at: Mono,
+    /// Its guard can hold VIPs.
+    pub able: bool,
+    /// It is about to stop.
+    pub stopping: bool,
+    /// VIPs that its guard cannot claim.
+    pub unable: BTreeSet<VipUid>,
+    /// What it answers for.
+    pub open: BTreeSet<Grantee>,
+}
+
+/// What this node, leading, knows of another.
+#[derive(Clone, Debug)]
+pub(super) struct PeerView {
+    last_ack: Mono,
+    able: bool,
+    stopping: bool,
+    unable: BTreeSet<VipUid>,
+    open: BTreeSet<Grantee>,
+}
+
+impl PeerView {
+    fn same(&self, other: &Self) -> bool {
+        (self.able, self.stopping, &self.unable, &self.open)
+            == (other.able, other.stopping, &other.unable, &other.open)
+    }
+}
+
+/// Whether a VIP answers where it should and only there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answers {
+    /// Its holder says that it answers.
+    pub open: bool,
+    /// Every epoch before the current one has ended.
+    pub before_ended: bool,
+}
+
+/// Changes of the log that are due.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeaderWork {
+    /// Changes of holder.
+    pub moves: Vec<Assignment>,
+    /// Grants of this node to itself that nest in its lease.
+    pub own: Vec<Grantee>,
+    /// Grants to others.
+    pub others: Vec<Grantee>,
+    /// Epochs that ended.
+    pub releases: Vec<Grantee>,
+}
+
+impl Leases {
+    /// Takes over what Raft says about leadership and membership.
+    pub(super) fn raft(&mut self, now: Mono, view: RaftView) {
+        // Whatever changes now, what was held by the lease so far still may be.
+        self.rely(now);
+        self.voters.clone_from(&view.voters);
+        let known = self.leading.as_ref().map(|l| l.lease.term());
+        match (view.leads, known) {
+            (Some(term), Some(known)) if known == term => {
+                if let Some(leading) = &mut self.leading {
+                    if *leading.lease.voters() == view.voters {
+                        return;
+                    }
+                    leading.lease.membership_changed(view.voters, now);
+                }
+            }
+            (Some(term), _) => {
+                let lease = LeaderLease::elected(self.me, term, now, view.voters, &self.timing);
+                self.leading = Some(Leading { lease, grants: Grants::default() });
+                self.views.clear();
+                self.detector.leader_heard();
+            }
+            (None, Some(_)) => self.leading = None,
+            (None, None) => return,
+        }
+        if self.leading.is_some() {
+            // The lease begins anew: ask at once.
+            self.heartbeat_at = Mono::ZERO;
+        }
+        self.changed = true;
+    }
+
+    /// Takes note of the lease as far as it goes now.
+    pub(super) fn rely(&mut self, now: Mono) {
+        self.relied_until = self.relied_until.max(self.lease_end(now));
+    }
+
+    /// Until when no other leader can exist, if this node leads.
+    #[must_use]
+    pub fn lease_end(&self, now: Mono) -> Mono {
+        self.leading.as_ref().map(|l| l.lease.end(now)).unwrap_or_default()
+    }
+
+    /// Whether this node leads and its lease runs.
+    #[must_use]
+    pub fn has_lease(&self, now: Mono) -> bool {
+        self.leading.as_ref().is_some_and(|l| l.lease.is_valid(now))
+    }
+
+    /// Whether this node leads with a lease, and its own entry is applied.
+    #[must_use]
+    pub fn leads_applied(&self, now: Mono) -> bool {
+        let term = self.leading.as_ref().map(|l| l.lease.term());
+        self.has_lease(now) && term == Some(self.state.term)
+    }
+
+    /// The committed vote of this node's own leadership.
+    #[must_use]
+    pub fn own_leadership(&self) -> Option<Vote> {
+        let term = self.leading.as_ref()?.lease.term();
+        Some(Vote { term, node: self.me, committed: true })
+    }
+
+    /// Whether this node, if it leads, may send what renews promises.
+    pub fn may_renew(&mut self, now: Mono) -> bool {
+        // Elected, but not yet observed: the first entries must go out.
+        self.leading.as_mut().is_none_or(|leading| leading.lease.may_renew(now))
+    }
+
+    /// Ends the lease of this leadership for good, if nothing is held by it any
+    /// more: with the lease given up, another leader may grant at once. Returns
+    /// whether it was.
+    pub fn close_lease(&mut self, now: Mono) -> bool {
+        if !self.gates_are_shut(now) {
+            return false;
+        }
+        self.relied_until = Mono::ZERO;
+        if let Some(leading) = &mut self.leading {
+            leading.lease.close();
+        }
+        self.changed = true;
+        true
+    }
+
+    /// Whether no gate of this host can be open: nothing is claimed, and a
+    /// guard says so, or has been gone for longer than any grant.
+    fn gates_are_shut(&self, now: Mono) -> bool {
+        let certain =
+            self.guard.present || self.guard.lost_at.is_none_or(|at| now >= at + self.timing.grant);
+        certain && self.claims.holdings().is_empty()
+    }
+
+    pub(super) fn heartbeat(&mut self, now: Mono, actions: &mut Vec<LeaseAction>) {
+        // A node whose disk stalls lets its lease lapse.
+        if self.leading.is_none() || !self.disk_is_well || !self.may_renew(now) {
+            return;
+        }
+        if let Some(vote) = self.own_leadership() {
+            actions.push(LeaseAction::Renew { vote, promise: self.timing.promise });
+        }
+    }
+
+    pub(super) fn acknowledged(&mut self, ack: Acknowledgement, actions: &mut Vec<LeaseAction>) {
+        let Acknowledgement { from, vote, sent_at, able, stopping, unable, open } = ack;
+        if self.own_leadership() != Some(vote) {
+            return;
+        }
+        let Some(leading) = &mut self.leading else { return };
+        leading.lease.acknowledged(from, sent_at);
+        let before = self.views.get(&from);
+        // Replies overtake each other; the view is that of the latest message.
+        if before.is_some_and(|old| old.last_ack > sent_at) {
+            return;
+        }
+        let view = PeerView { last_ack: sent_at, able, stopping, unable, open };
+        self.changed |= !before.is_some_and(|old| old.same(&view));
+        // After a partition its neighbours may know another holder's address.
+        if before.is_some_and(|old| sent_at > old.last_ack + self.timing.promise) {
+            actions.push(LeaseAction::Confirm);
+        }
+        self.views.insert(from, view);
+    }
+
+    /// Whether this node's guard can hold VIPs, or is about to.
+    #[must_use]
+    pub fn able(&self, now: Mono) -> bool {
+        let restarting = self.guard.lost_at.is_some_and(|at| now < at + GUARD_GRACE);
+        (self.guard.present || restarting) && self.disk_is_well
+    }
+
+    /// Whether this node asks to be relieved of its VIPs.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    fn node_views(&self, now: Mono) -> BTreeMap<NodeId, NodeView> {
+        let own = NodeView {
+            alive: true,
+            able: self.able(now),
+            stopping: self.stopping,
+            unable: self.claims.unable().into_iter().collect(),
+        };
+        let mut views = BTreeMap::from([(self.me, own)]);
+        let Some(leading) = &self.leading else { return views };
+        // A new leader has heard nobody yet; that says nothing about them.
+        let grace = now < leading.lease.elected_at() + self.timing.promise;
+        for id in self.others() {
+            let view = match self.views.get(&id) {
+                Some(view) => NodeView {
+                    alive: grace || now < view.last_ack + self.timing.promise,
+                    able: view.able,
+                    stopping: view.stopping,
+                    unable: view.unable.clone(),
+                },
+                None => NodeView { alive: grace, able: grace, ..Default::default() },
+            };
+            views.insert(id, view);
+        }
+        views
+    }
+
+    /// Nodes that acknowledged within a promise. For the leader.
+    #[must_use]
+    pub fn alive(&self, now: Mono) -> BTreeSet<NodeId> {
+        let views = self.node_views(now);
+        views.into_iter().filter(|(_, view)| view.alive).map(|(id, _)| id).collect()
+    }
+
+    /// Decides on another node's requests. Returns the answer, and when the
+    /// earliest undecided one is due if nothing else can be said now.
+    pub fn granted_to(
+        &mut self,
+        now: Mono,
+        node: NodeId,
+        wanted: &[Grantee],
+    ) -> (GrantAnswer, Option<Mono>) {
+        let (answer, free_at) = self.decide_grants(now, node, wanted.iter().copied());
+        // Something was granted: it must not wait for the rest.
+        let free_at = free_at.filter(|_| answer.granted.is_empty());
+        (answer, free_at)
+    }
+
+    pub(super) fn decide_grants(
+        &mut self,
+        now: Mono,
+        node: NodeId,
+        wanted: impl IntoIterator<Item = Grantee>,
+    ) -> (GrantAnswer, Option<Mono>) {
+        let mut answer = GrantAnswer::default();
+        let mut free_at: Option<Mono> = None;
+        for grantee in wanted {
+            match self.decide_grant(now, Request { node, grantee }) {
+                Verdict::Granted => answer.granted.push(grantee),
+                Verdict::Denied(denial) => answer.denied.push((grantee, denial)),
+                Verdict::Wait(at) => free_at = Some(free_at.map_or(at, |f| f.min(at))),
+            }
+        }
+        (answer, free_at)
+    }
+
+    /// Decides on a request for a grant; this node leads, or it is denied.
+    fn decide_grant(&mut self, now: Mono, request: Request) -> Verdict {
+        let Some(leading) = &mut self.leading else {
+            return Verdict::Denied(Denial::NotLeading);
+        };
+        leading.grants.request(now, request, &leading.lease, &self.state, &self.timing)
+    }
+
+    /// Takes note of releases that `node` reports.
+    pub fn released_by(&mut self, node: NodeId, releases: &[Grantee]) {
+        let Some(leading) = &mut self.leading else { return };
+        for release in releases {
+            let Some(vip) = self.state.vip_or_retired(release.vip) else { continue };
+            let before = leading.grants.ended(vip);
+            leading.grants.released(vip, node, *release);
+            self.changed |= leading.grants.ended(vip) > before;
+        }
+    }
+
+    /// What the leader should change in the log, in order of urgency.
+    #[must_use]
+    pub fn leader_work(&self, now: Mono) -> LeaderWork {
+        if !self.leads_applied(now) {
+            return LeaderWork::default();
+        }
+        let Some(leading) = &self.leading else { return LeaderWork::default() };
+        let views = self.node_views(now);
+        let ended = |vip: &Vip| leading.grants.ended(vip);
+        let moves = decide(&self.state, self.me, &views, ended);
+        let elected_at = leading.lease.elected_at();
+        let (own, others) =
+            leading.grants.unsettled(now, &self.state, self.me, elected_at, &self.timing);
+        let releases = leading.grants.unlogged_releases(&self.state);
+        LeaderWork { moves, own, others, releases }
+    }
+
+    /// Whether the holder of this epoch says that it answers, and whether
+    /// every epoch before it has ended. For the leader.
+    #[must_use]
+    pub fn answers(&self, vip: &Vip) -> Answers {
+        let open = match vip.holder {
+            None => false,
+            Some(holder) if holder == self.me => {
+                let is_it = |h: &crate::Holding| h.vip == vip.uid && h.epoch == vip.epoch && h.open;
+                self.claims.holdings().iter().any(is_it)
+            }
+            Some(holder) => self.views.get(&holder).is_some_and(|view| {
+                view.open.iter().any(|g| g.vip == vip.uid && g.epoch == vip.epoch)
+            }),
+        };
+        Answers { open, before_ended: self.ended(vip) >= vip.epoch.previous() }
+    }
+
+    /// Up to which epoch a VIP is known to answer nowhere.
+    #[must_use]
+    pub fn ended(&self, vip: &Vip) -> Epoch {
+        self.leading.as_ref().map_or(vip.fenced, |leading| leading.grants.ended(vip))
+    }
+}

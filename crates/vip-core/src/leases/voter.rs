@@ -1,0 +1,102 @@
+//! As voter: whom this node promised, when it votes, when it campaigns.
+
+use super::{LeaseAction, Leases};
+use crate::{Detector, Mono, NodeId, PromiseReply, PromiseTicket, Refused, Role, Vote, rank};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+impl Leases {
+    /// A lease message, or entries, of the leader elected by `vote` arrived.
+    pub fn renewed_by(&mut self, now: Mono, vote: Vote, promise: Duration) -> PromiseReply {
+        let reply = self.promise.renew(now, vote, promise);
+        if reply == PromiseReply::Promised {
+            self.heard = Some((vote, now));
+            self.detector.leader_heard();
+            self.abdicated = false;
+        }
+        reply
+    }
+
+    /// The leader of this vote is certainly over: its promise ends, and this
+    /// node may campaign in its turn at once.
+    pub fn abdicated_by(&mut self, now: Mono, vote: Vote) {
+        self.promise.abdicated(vote);
+        if self.promise.free(now, Mono::ZERO).is_ok() && self.promise.saved_vote().term <= vote.term
+        {
+            self.detector = Detector::default();
+            self.abdicated = true;
+        }
+        if self.heard.is_some_and(|(heard, _)| heard.term <= vote.term) {
+            self.heard = Some((vote, Mono::ZERO));
+        }
+        self.changed = true;
+    }
+
+    /// The leader of this vote hands over to another, who campaigns now.
+    pub fn handed_over_by(&mut self, now: Mono, vote: Vote) {
+        self.promise.abdicated(vote);
+        // The others give it time.
+        self.detector.refused(now, self.timing.election, 0, &self.timing);
+        self.changed = true;
+    }
+
+    /// openraft is about to save `vote`.
+    pub fn saving_vote(&mut self, vote: Vote) {
+        self.promise.saving_vote(vote);
+    }
+
+    /// Whether this node may ask for votes.
+    ///
+    /// # Errors
+    /// [`Refused`]: bound by a promise.
+    pub fn may_campaign(&self, now: Mono) -> Result<(), Refused> {
+        self.promise.free(now, Mono::ZERO).map(|_| ())
+    }
+
+    /// Whether this node may grant a vote.
+    ///
+    /// # Errors
+    /// [`Refused`]: bound by a promise, or by a lease that it relied on.
+    pub fn may_vote(&mut self, now: Mono) -> Result<PromiseTicket, Refused> {
+        self.rely(now);
+        self.promise.free(now, self.relied_until)
+    }
+
+    /// Whether no promise rose since the ticket.
+    #[must_use]
+    pub fn still_may_vote(&self, ticket: PromiseTicket) -> bool {
+        self.promise.still_free(ticket)
+    }
+
+    /// Another voter is bound for that long.
+    pub fn peer_bound(&mut self, now: Mono, remaining: Duration) {
+        // The rank among all; close enough for a pause.
+        let rank = self.rank(&self.state.nodes.keys().copied().collect()).unwrap_or(0);
+        self.detector.refused(now, remaining, rank, &self.timing);
+    }
+
+    /// This node's place among the candidates.
+    fn rank(&self, voters: &BTreeSet<NodeId>) -> Option<u32> {
+        let is_witness =
+            |id: &NodeId| self.state.nodes.get(id).is_some_and(|n| n.role == Role::Witness);
+        let witnesses = voters.iter().copied().filter(is_witness).collect();
+        rank(self.me, voters, &witnesses, self.heard.map(|(vote, _)| vote.node))
+    }
+
+    pub(super) fn campaign_due(&self) -> Option<Mono> {
+        if self.leading.is_some() || self.stopping || !self.disk_is_well {
+            return None;
+        }
+        let rank = self.rank(&self.all_voters())?;
+        Some(self.detector.due(self.promise.until(), rank, &self.timing))
+    }
+
+    pub(super) fn campaign(&mut self, now: Mono, actions: &mut Vec<LeaseAction>) {
+        let Some(rank) = self.rank(&self.all_voters()) else { return };
+        self.detector.campaigned(now, rank, &self.timing);
+        // openraft would not pre-vote inside its own lease, which knows of no
+        // abdication.
+        let pre_vote = !std::mem::take(&mut self.abdicated);
+        actions.push(LeaseAction::Elect { pre_vote });
+    }
+}
