@@ -336,3 +336,6 @@ impl Leases {
         self.voters.all()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("vip-core", &[]),
     ("vip-proto", &["vip-core"]),
+    ("vip-sim", &["vip-core"]),
     ("vip-pki", &["vip-core"]),
     ("vip-datapath", &["vip-core"]),
     ("vip-guard", &["vip-core", "vip-datapath"]),

@@ -28,6 +28,12 @@ enum Command {
     },
     /// Everything that must pass.
     Test,
+    /// Simulated clusters under faults, one per seed; see `--help` after `--`.
+    Sim {
+        /// `--seeds N`, `--seed N`, `--first N`, `--mutant NAME`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Format, lints, docs, layers, licences. Changes nothing.
     Verify,
     /// What can be mended by itself: format, lints, the gate's object file.
@@ -38,6 +44,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo { keep } => demo::run(keep),
         Command::Test => test::run(),
+        Command::Sim { args } => test::simulate(&args),
         Command::Verify => verify::run(),
         Command::Fix => verify::fix(),
     };

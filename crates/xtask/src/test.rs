@@ -13,6 +13,13 @@ fn run_all() -> Result<()> {
     call("cargo", &chaos)
 }
 
+/// Runs the simulator with these arguments.
+pub(crate) fn simulate(args: &[String]) -> Result<()> {
+    let own = ["run", "--quiet", "--release", "--locked", "-p", "vip-sim", "--"];
+    let all: Vec<&str> = own.into_iter().chain(args.iter().map(String::as_str)).collect();
+    call("cargo", &all)
+}
+
 /// The client that drives the admin API comes from stock tools, in a place of
 /// its own.
 const PYTHON: &str = "target/python";

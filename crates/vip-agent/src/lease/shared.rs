@@ -135,11 +135,11 @@ impl LeaseShared {
 
 impl LeaseRules for LeaseShared {
     fn saving_vote(&self, vote: Vote) {
-        self.with(|leases, _| leases.saving_vote(vote));
+        self.with(|leases, now| leases.saving_vote(now, vote));
     }
 
     fn may_campaign(&self) -> Result<(), Refused> {
-        self.with(|leases, now| leases.may_campaign(now))
+        self.with(Leases::may_campaign)
     }
 
     fn may_vote(&self) -> Result<PromiseTicket, Refused> {
@@ -147,7 +147,7 @@ impl LeaseRules for LeaseShared {
     }
 
     fn still_may_vote(&self, ticket: PromiseTicket) -> bool {
-        self.with(|leases, _| leases.still_may_vote(ticket))
+        self.with(|leases, now| leases.still_may_vote(now, ticket))
     }
 
     fn may_renew(&self) -> bool {

@@ -3,7 +3,7 @@
 
 use super::{GrantAnswer, Leading, LeaseAction, Leases, RaftView};
 use crate::{
-    Assignment, Denial, Epoch, Grantee, Grants, LeaderLease, Mono, NodeId, NodeView, Request,
+    Assignment, Denial, Epoch, Grantee, Grants, LeaderLease, Mono, NodeId, NodeView, Request, Term,
     Verdict, Vip, VipUid, Vote, decide,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,8 +76,12 @@ impl Leases {
         // Whatever changes now, what was held by the lease so far still may be.
         self.rely(now);
         self.voters.clone_from(&view.voters);
+        // What Raft shows lags behind what it saved.
+        let saved = self.promise.saved_vote();
+        let own = |term: &Term| saved == Vote { term: *term, node: self.me, committed: true };
+        let leads = view.leads.filter(own);
         let known = self.leading.as_ref().map(|l| l.lease.term());
-        match (view.leads, known) {
+        match (leads, known) {
             (Some(term), Some(known)) if known == term => {
                 if let Some(leading) = &mut self.leading {
                     if *leading.lease.voters() == view.voters {
@@ -102,9 +106,14 @@ impl Leases {
         self.changed = true;
     }
 
-    /// Takes note of the lease as far as it goes now.
+    /// Takes note of the lease as far as it goes now, and of the time that the
+    /// last packet under it takes to the wire: the promises of others have that
+    /// in reserve (C1), this node's own word has not.
     pub(super) fn rely(&mut self, now: Mono) {
-        self.relied_until = self.relied_until.max(self.lease_end(now));
+        let end = self.lease_end(now);
+        if end > Mono::ZERO {
+            self.relied_until = self.relied_until.max(end + self.timing.gate_to_wire);
+        }
     }
 
     /// Until when no other leader can exist, if this node leads.

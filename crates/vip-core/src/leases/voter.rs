@@ -40,17 +40,23 @@ impl Leases {
         self.changed = true;
     }
 
-    /// openraft is about to save `vote`.
-    pub fn saving_vote(&mut self, vote: Vote) {
+    /// openraft is about to save `vote`. A vote for anybody else ends this
+    /// node's leadership here and now: its lease counted on its own voice.
+    pub fn saving_vote(&mut self, now: Mono, vote: Vote) {
+        self.rely(now);
         self.promise.saving_vote(vote);
+        if self.own_leadership().is_some_and(|own| !own.same_candidacy(&vote)) {
+            self.leading = None;
+            self.changed = true;
+        }
     }
 
-    /// Whether this node may ask for votes.
+    /// Whether this node may ask for votes, and so give itself one.
     ///
     /// # Errors
-    /// [`Refused`]: bound by a promise.
-    pub fn may_campaign(&self, now: Mono) -> Result<(), Refused> {
-        self.promise.free(now, Mono::ZERO).map(|_| ())
+    /// [`Refused`]: bound by a promise, or by a lease that it relied on.
+    pub fn may_campaign(&mut self, now: Mono) -> Result<(), Refused> {
+        self.may_vote(now).map(|_| ())
     }
 
     /// Whether this node may grant a vote.
@@ -62,10 +68,11 @@ impl Leases {
         self.promise.free(now, self.relied_until)
     }
 
-    /// Whether no promise rose since the ticket.
+    /// Whether no promise rose since the ticket, and no lease of its own ran
+    /// on until the vote was saved.
     #[must_use]
-    pub fn still_may_vote(&self, ticket: PromiseTicket) -> bool {
-        self.promise.still_free(ticket)
+    pub fn still_may_vote(&self, now: Mono, ticket: PromiseTicket) -> bool {
+        self.promise.still_free(ticket) && now >= self.relied_until
     }
 
     /// Another voter is bound for that long.
@@ -84,15 +91,24 @@ impl Leases {
     }
 
     pub(super) fn campaign_due(&self) -> Option<Mono> {
-        if self.leading.is_some() || self.stopping || !self.disk_is_well {
+        if self.leading.is_some() || !self.disk_is_well {
             return None;
         }
-        let rank = self.rank(&self.all_voters())?;
-        Some(self.detector.due(self.promise.until(), rank, &self.timing))
+        let rank = self.turn()?;
+        let free_at = self.promise.until().max(self.relied_until);
+        Some(self.detector.due(free_at, rank, &self.timing))
+    }
+
+    /// This node's turn to campaign. One that is about to stop comes after all
+    /// others, but it does come: it may be the only one with the whole log.
+    fn turn(&self) -> Option<u32> {
+        let voters = self.all_voters();
+        let late = if self.stopping { u32::try_from(voters.len()).ok()? } else { 0 };
+        Some(self.rank(&voters)? + late)
     }
 
     pub(super) fn campaign(&mut self, now: Mono, actions: &mut Vec<LeaseAction>) {
-        let Some(rank) = self.rank(&self.all_voters()) else { return };
+        let Some(rank) = self.turn() else { return };
         self.detector.campaigned(now, rank, &self.timing);
         // openraft would not pre-vote inside its own lease, which knows of no
         // abdication.

@@ -1,0 +1,109 @@
+use super::*;
+use crate::{Profile, Refused};
+
+const START: Mono = Mono(10_000_000_000);
+const LAN: Timing = Profile::Lan.timing();
+const ME: NodeId = NodeId(1);
+const OWN: Vote = Vote { term: Term(1), node: ME, committed: true };
+
+/// Leads term 1 of three voters, with a promise of node 2 from `START`.
+fn leading() -> Leases {
+    let start = LeasesStart {
+        me: ME,
+        timing: LAN,
+        saved: Vote::default(),
+        longest: Duration::ZERO,
+        interfaces: BTreeMap::new(),
+    };
+    let mut leases = Leases::new(Mono::ZERO, start);
+    leases.saving_vote(START, OWN);
+    let voters = Voters::one([ME, NodeId(2), NodeId(3)]);
+    leases.step(START, LeaseEvent::Raft(RaftView { leads: Some(Term(1)), voters }));
+    promised(&mut leases, START);
+    assert_eq!(leases.lease_end(START), START + LAN.lease);
+    leases
+}
+
+fn promised(leases: &mut Leases, sent_at: Mono) {
+    let ack = Acknowledgement {
+        from: NodeId(2),
+        vote: OWN,
+        sent_at,
+        able: true,
+        stopping: false,
+        unable: BTreeSet::new(),
+        open: BTreeSet::new(),
+    };
+    leases.step(sent_at, LeaseEvent::Acknowledged(ack));
+}
+
+fn deposed_by(term: u64) -> Vote {
+    Vote { term: Term(term), node: NodeId(3), committed: false }
+}
+
+/// Others may have promised this node until its lease ends; it counted on its
+/// own voice as well, and has no more right to take it back.
+#[test]
+fn a_leader_that_stepped_down_neither_votes_nor_campaigns_within_its_lease() {
+    let mut leases = leading();
+    let now = START + LAN.heartbeat;
+    leases.saving_vote(now, deposed_by(2));
+    let remaining = LAN.lease - LAN.heartbeat + LAN.gate_to_wire;
+    assert_eq!(leases.may_campaign(now), Err(Refused { remaining }));
+    assert_eq!(leases.may_vote(now), Err(Refused { remaining }));
+    let free_at = START + LAN.lease + LAN.gate_to_wire;
+    assert!(leases.may_vote(free_at - Duration::from_nanos(1)).is_err());
+    assert!(leases.may_vote(free_at).is_ok());
+}
+
+/// A packet that passed the gate at the last moment is on its way for eps; the
+/// promises of others have that in reserve (C1).
+#[test]
+fn a_leaders_own_word_holds_until_its_last_packet_is_out() {
+    let mut leases = leading();
+    let end = START + LAN.lease;
+    assert!(leases.may_vote(end).is_err());
+    assert!(leases.may_vote(end + LAN.gate_to_wire).is_ok());
+}
+
+/// The acknowledgement that would revive a lapsed lease may be on its way while
+/// the vote is granted.
+#[test]
+fn a_vote_ends_the_leadership_that_counted_on_it_at_once() {
+    let mut leases = leading();
+    let lapsed = START + LAN.lease + LAN.gate_to_wire;
+    let ticket = leases.may_vote(lapsed).expect("its lease is over");
+    leases.saving_vote(lapsed, deposed_by(2));
+    promised(&mut leases, lapsed);
+    assert!(!leases.has_lease(lapsed));
+    assert!(leases.still_may_vote(lapsed, ticket));
+
+    // What Raft shows may be older than what it saved.
+    let voters = Voters::one([ME, NodeId(2), NodeId(3)]);
+    leases.step(lapsed, LeaseEvent::Raft(RaftView { leads: Some(Term(1)), voters }));
+    promised(&mut leases, lapsed);
+    assert!(!leases.has_lease(lapsed));
+}
+
+#[test]
+fn a_vote_is_dropped_if_the_lease_revived_before_it_was_saved() {
+    let mut leases = leading();
+    let lapsed = START + LAN.lease + LAN.gate_to_wire;
+    let ticket = leases.may_vote(lapsed).expect("its lease is over");
+    promised(&mut leases, lapsed);
+    assert!(leases.has_lease(lapsed));
+    leases.saving_vote(lapsed, deposed_by(2));
+    assert!(!leases.still_may_vote(lapsed, ticket));
+}
+
+/// It may be the only one with the whole log.
+#[test]
+fn a_node_that_stops_campaigns_after_all_others() {
+    let mut leases = leading();
+    leases.saving_vote(START, deposed_by(2));
+    let voters = Voters::one([ME, NodeId(2), NodeId(3)]);
+    leases.step(START, LeaseEvent::Raft(RaftView { leads: None, voters }));
+    let before = leases.campaign_due().expect("it votes");
+    leases.stop_holding();
+    assert_eq!(leases.campaign_due(), Some(before + LAN.stagger * 3));
+}

@@ -1,0 +1,92 @@
+//! A guard process: vip-core's guard, its one session, and what it does to the
+//! kernel.
+
+use vip_core::{
+    Guard, GuardAction, GuardEvent, GuardNotice, Incarnation, Limits, Mono, Profile, VipOrder,
+};
+
+/// What an agent sends.
+#[derive(Clone, Debug)]
+pub(crate) enum ToGuard {
+    Connect,
+    Orders(Vec<VipOrder>),
+    Ping,
+    Confirm,
+    /// The connection ended.
+    Gone,
+}
+
+/// What a guard answers.
+#[derive(Clone, Debug)]
+pub(crate) enum FromGuard {
+    Welcome(Incarnation),
+    Notice(GuardNotice),
+    Alive,
+    Gone,
+}
+
+/// The two ends of one connection.
+pub(crate) type Connection = u64;
+
+#[derive(Debug)]
+pub(crate) struct GuardProcess {
+    guard: Guard,
+    /// The agent's connection.
+    pub(crate) connection: Option<Connection>,
+}
+
+impl GuardProcess {
+    pub(crate) fn new() -> Self {
+        let longest_grant = Profile::Wan.timing().grant;
+        let guard = Guard::new(Limits { longest_grant, gated: true });
+        Self { guard, connection: None }
+    }
+
+    pub(crate) fn next_tick(&self) -> Option<Mono> {
+        self.guard.next_tick()
+    }
+
+    pub(crate) fn tick(&mut self, now: Mono) -> Vec<GuardAction> {
+        self.guard.step(now, GuardEvent::Tick)
+    }
+
+    /// Takes a message; returns what to do and what to answer beside notices.
+    pub(crate) fn receive(
+        &mut self,
+        now: Mono,
+        rng: &mut fastrand::Rng,
+        connection: Connection,
+        message: ToGuard,
+    ) -> (Vec<GuardAction>, Option<FromGuard>) {
+        if matches!(message, ToGuard::Connect) && self.connection.is_none() {
+            self.connection = Some(connection);
+            let incarnation = Incarnation(rng.u64(1..));
+            let actions = self.guard.step(now, GuardEvent::AgentCame(incarnation));
+            return (actions, Some(FromGuard::Welcome(incarnation)));
+        }
+        if self.connection != Some(connection) {
+            // Busy with another agent.
+            let refused = matches!(message, ToGuard::Connect).then_some(FromGuard::Gone);
+            return (vec![], refused);
+        }
+        let step = |guard: &mut Guard, event| guard.step(now, event);
+        match message {
+            ToGuard::Connect => (vec![], None),
+            ToGuard::Orders(orders) => {
+                let orders = orders.into_iter().map(GuardEvent::Order);
+                (orders.flat_map(|order| step(&mut self.guard, order)).collect(), None)
+            }
+            ToGuard::Ping => (vec![], Some(FromGuard::Alive)),
+            ToGuard::Confirm => (step(&mut self.guard, GuardEvent::Confirmed), None),
+            ToGuard::Gone => {
+                self.connection = None;
+                (step(&mut self.guard, GuardEvent::AgentGone), None)
+            }
+        }
+    }
+
+    /// Asked to stop: lets go of everything.
+    pub(crate) fn stop(&mut self, now: Mono) -> Vec<GuardAction> {
+        self.guard.step(now, GuardEvent::Stop)
+    }
+}

@@ -1,0 +1,77 @@
+//! One host: its clock, disk and kernel, and the processes on it.
+
+use crate::agent::{Agent, Input};
+use crate::clock::{Clock, Real};
+use crate::disk::Disk;
+use crate::guard::{Connection, GuardProcess, ToGuard};
+use crate::kernel::Kernel;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Messages and timers that wait for a frozen process.
+#[derive(Debug)]
+pub(crate) struct Frozen<T> {
+    /// How many faults freeze it.
+    pub(crate) times: u32,
+    pub(crate) backlog: VecDeque<T>,
+}
+
+impl<T> Default for Frozen<T> {
+    fn default() -> Self {
+        Self { times: 0, backlog: VecDeque::new() }
+    }
+}
+
+pub(crate) struct Host {
+    pub(crate) clock: Clock,
+    pub(crate) kernel: Kernel,
+    pub(crate) disk: Disk,
+    /// What each write takes longer.
+    pub(crate) disk_delay: Duration,
+    pub(crate) disk_free_at: Real,
+    /// When the writes under way were issued.
+    pub(crate) writes: VecDeque<Real>,
+    pub(crate) powered: bool,
+    /// Never again.
+    pub(crate) dead: bool,
+    pub(crate) agent: Option<Agent>,
+    /// Counts processes, so that nothing reaches the wrong one.
+    pub(crate) agent_run: u64,
+    pub(crate) agent_frozen: Frozen<Input>,
+    pub(crate) agent_tick: u64,
+    pub(crate) guard: Option<GuardProcess>,
+    pub(crate) guard_run: u64,
+    pub(crate) guard_frozen: Frozen<Option<(Connection, ToGuard)>>,
+    pub(crate) guard_tick: u64,
+    /// The agent's connection to its guard, and whether it was welcomed.
+    pub(crate) link: Option<(Connection, bool)>,
+    /// Latest arrival at the guard and at the agent: a socket keeps its order.
+    pub(crate) to_guard_at: Real,
+    pub(crate) to_agent_at: Real,
+}
+
+impl Host {
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            kernel: Kernel::default(),
+            disk: Disk::default(),
+            disk_delay: Duration::ZERO,
+            disk_free_at: Real::default(),
+            writes: VecDeque::new(),
+            powered: true,
+            dead: false,
+            agent: None,
+            agent_run: 0,
+            agent_frozen: Frozen::default(),
+            agent_tick: 0,
+            guard: None,
+            guard_run: 0,
+            guard_frozen: Frozen::default(),
+            guard_tick: 0,
+            link: None,
+            to_guard_at: Real::default(),
+            to_agent_at: Real::default(),
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! What must hold, whatever happens. One rule per file.
+
+mod committed_move_stays;
+mod epoch_never_falls;
+mod one_answering_node;
+mod progress_after_heal;
+
+pub(crate) use committed_move_stays::CommittedMoveStays;
+pub(crate) use epoch_never_falls::EpochNeverFalls;
+pub(crate) use one_answering_node::OneAnsweringNode;
+pub(crate) use progress_after_heal::{check as progress_after_heal, progress_bound};
+
+use crate::clock::Real;
+
+/// A rule that did not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which, by the name of its file.
+    pub rule: &'static str,
+    /// When.
+    pub at: Real,
+    /// What happened.
+    pub what: String,
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} at {}: {}", self.rule, self.at, self.what)
+    }
+}

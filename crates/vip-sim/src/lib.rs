@@ -1,0 +1,38 @@
+//! A seeded simulator of a cluster under faults.
+//!
+//! Every node runs the agent's own decisions from vip-core: leases, grants,
+//! claims, placement, the replicated state, and the guard. Around them stand
+//! small models of what has no decisions of ours: Raft, the disk, the network,
+//! the kernel's gate, clocks. One seed makes one world; the same seed makes the
+//! same world.
+//!
+//! ```text
+//!  seed ──> Scenario: hosts, clocks, faults in time
+//!              │
+//!              v
+//!  World: one event after the other ──> agents, guards, kernels, disks, links
+//!              │
+//!              v
+//!  invariants: one answering node, epochs never fall, committed moves stay,
+//!              progress after the heal
+//! ```
+
+mod agent;
+mod clock;
+mod disk;
+mod guard;
+mod host;
+mod invariant;
+mod kernel;
+mod many;
+mod mutant;
+mod network;
+mod raft;
+mod scenario;
+mod world;
+
+pub use clock::Real;
+pub use invariant::Violation;
+pub use many::{Summary, run_many};
+pub use mutant::Mutant;
+pub use world::{Options, Report, Stats, run};

@@ -1,0 +1,52 @@
+//! Rules of the safety algorithm, each switched off at the place where the
+//! agent or the guard would keep it. A simulator that catches none of them
+//! proves nothing.
+
+use clap::ValueEnum;
+
+/// A broken rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Mutant {
+    /// L longer than P (C1).
+    LeaseLongerThanPromise,
+    /// A lease counts from when the acknowledgement came.
+    AckAtReceiveTime,
+    /// A restarted node votes at once.
+    NoQuarantine,
+    /// A voter votes in spite of its promise.
+    NoVoteFilter,
+    /// W is nothing.
+    NoWait,
+    /// A new leader takes an epoch of which nobody knows whether it was granted
+    /// for granted.
+    UnsettledRenewed,
+    /// A grant of an earlier epoch opens the gate for the present one.
+    StaleEpoch,
+    /// A grant to an earlier guard session opens the gate of this one.
+    EarlierSession,
+    /// A lease goes on over a membership change as it was.
+    LeaseKeptOverMembership,
+    /// A leader whose lease ended goes on renewing promises.
+    RenewAfterLeaseEnd,
+    /// A leader nests what it holds before a longer deadline ran out.
+    NestedAtOnce,
+    /// An epoch counts as nested whoever led in between.
+    NestedForever,
+    /// A leader that stepped down votes while its gate may be open.
+    LeaseForgotten,
+    /// A leader that stepped down gives itself a vote while its gate may be
+    /// open.
+    SelfVoteInLease,
+    /// Leadership is given up with a gate open.
+    AbdicatedWhileOpen,
+    /// A guard starts without shutting what an earlier one left open.
+    NoPurge,
+}
+
+impl Mutant {
+    /// All of them.
+    #[must_use]
+    pub fn all() -> &'static [Self] {
+        Self::value_variants()
+    }
+}

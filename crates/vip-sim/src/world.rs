@@ -1,0 +1,805 @@
+//! The world: hosts, time, and one event after the other.
+
+use crate::agent::{Agent, AgentStart, Input, Message, Out};
+use crate::clock::{Clock, Real};
+use crate::guard::{Connection, FromGuard, GuardProcess, ToGuard};
+use crate::host::{Frozen, Host};
+use crate::invariant::{
+    CommittedMoveStays, EpochNeverFalls, OneAnsweringNode, Violation, progress_after_heal,
+};
+use crate::mutant::Mutant;
+use crate::network::Network;
+use crate::raft::Raft;
+use crate::scenario::{Fault, Processes, Scenario, Victim, host as host_of, node};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use vip_core::{
+    Actor, Address, Command, GuardAction, GuardNotice, Mono, Name, Node, NodeId, NodeState, Op,
+    Placement, State, Timing, VipSpec,
+};
+
+/// How a seed is run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// A broken rule.
+    pub mutant: Option<Mutant>,
+    /// Open a gate without a right to it, once: the run has to fail.
+    pub double_answer: bool,
+    /// Print every event.
+    pub trace: bool,
+}
+
+/// What happened in a world, so that nobody takes an empty one for a safe one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Events handled.
+    pub events: u64,
+    /// Leaders elected.
+    pub elections: u64,
+    /// Assignments of VIPs.
+    pub moves: u64,
+    /// Times that a gate opened.
+    pub opened: u64,
+    /// Times that a gate ran out.
+    pub expired: u64,
+    /// Faults injected.
+    pub faults: u64,
+}
+
+/// The end of a world.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Its seed.
+    pub seed: u64,
+    /// What happened in it.
+    pub stats: Stats,
+    /// The rule that did not hold.
+    pub violation: Option<Violation>,
+}
+
+/// A disk that keeps a write waiting for so many promises is not well; as in
+/// vip-agent.
+const DISK_PATIENCE_PROMISES: u32 = 5;
+/// The shortest time between two looks of a process at its timers.
+const LOOP: Duration = Duration::from_micros(50);
+/// A process is restarted after this long.
+const RESTART: std::ops::Range<u64> = 5_000..60_000;
+/// An agent without a guard tries to connect again after this long.
+const RECONNECT: Duration = Duration::from_millis(10);
+/// A message between processes of a host takes this long, microseconds.
+const LOCAL: std::ops::Range<u64> = 20..400;
+/// What was lost on the way to the leader is asked for again.
+const UNDRAINS: u32 = 9;
+
+#[derive(Debug)]
+enum What {
+    Agent { run: u64, input: Input },
+    AgentTick { tick: u64 },
+    Guard { run: u64, connection: Connection, message: ToGuard },
+    GuardTick { tick: u64 },
+    FromGuard { run: u64, connection: Connection, message: FromGuard },
+    StartAgent { run: u64 },
+    StartGuard { run: u64 },
+    Reconnect { run: u64 },
+    Fault(Fault),
+}
+
+struct Due {
+    at: Real,
+    order: u64,
+    host: usize,
+    what: What,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+impl Eq for Due {}
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+struct World {
+    now: Real,
+    queue: BinaryHeap<Reverse<Due>>,
+    ordered: u64,
+    rng: fastrand::Rng,
+    options: Options,
+    scenario: Scenario,
+    timing: Timing,
+    genesis: Arc<State>,
+    initial: BTreeSet<NodeId>,
+    hosts: Vec<Host>,
+    network: Network,
+    connections: Connection,
+    one: OneAnsweringNode,
+    epochs: EpochNeverFalls,
+    committed: CommittedMoveStays,
+    stats: Stats,
+    violation: Option<Violation>,
+}
+
+/// Runs the world of a seed to its end, or to the first broken rule.
+#[must_use]
+pub fn run(seed: u64, options: Options) -> Report {
+    let scenario = Scenario::of(seed);
+    let mut world = World::new(seed, scenario, options);
+    world.start();
+    world.play();
+    let stats = Stats { moves: world.committed.moves() as u64, ..world.stats };
+    Report { seed, stats, violation: world.violation }
+}
+
+fn micros(rng: &mut fastrand::Rng, range: std::ops::Range<u64>) -> Duration {
+    Duration::from_micros(rng.u64(range))
+}
+
+fn vip_name() -> Name {
+    "web".parse().expect("a valid name")
+}
+
+fn vip_spec(sticky: bool) -> VipSpec {
+    VipSpec {
+        name: vip_name(),
+        addresses: vec!["192.0.2.100/24".parse().expect("a valid address")],
+        interface: None,
+        placement: if sticky { Placement::Sticky } else { Placement::Leader },
+    }
+}
+
+fn genesis(scenario: &Scenario) -> State {
+    let mut state = State::default();
+    for (at, shape) in scenario.hosts.iter().enumerate() {
+        let id = node(at);
+        let entry = Node {
+            id,
+            name: format!("n{id}").parse().expect("a valid name"),
+            advertise: format!("192.0.2.{id}:7400"),
+            role: shape.role,
+            state: NodeState::Active,
+            spki: String::new(),
+            since_ms: 0,
+        };
+        state.nodes.insert(id, entry);
+    }
+    let op = Op::AddVip { spec: vip_spec(scenario.sticky) };
+    state.apply(0, &Command { time_ms: 0, actor: Actor("genesis".into()), op });
+    state
+}
+
+impl World {
+    fn new(seed: u64, scenario: Scenario, options: Options) -> Self {
+        let mut timing = scenario.profile.timing();
+        let genesis = Arc::new(genesis(&scenario));
+        let initial = (0..scenario.hosts.len()).filter(|at| scenario.hosts[*at].votes).map(node);
+        let wild = u32::try_from(scenario.beyond_ppm.max(0)).unwrap_or(u32::MAX);
+        let allowance = timing.wait * 3 * wild / 1_000_000;
+        let one = OneAnsweringNode::new(timing.gate_to_wire, allowance);
+        match options.mutant {
+            Some(Mutant::LeaseLongerThanPromise) => timing.lease = timing.promise * 3 / 2,
+            Some(Mutant::NoWait) => timing.wait = Duration::ZERO,
+            _ => {}
+        }
+        let clock =
+            |h: &crate::scenario::HostShape| Clock { offset: h.offset, rate_ppm: h.rate_ppm };
+        Self {
+            now: Real::default(),
+            queue: BinaryHeap::new(),
+            ordered: 0,
+            rng: fastrand::Rng::with_seed(seed ^ 0x5eed),
+            options,
+            timing,
+            genesis,
+            initial: initial.collect(),
+            hosts: scenario.hosts.iter().map(|h| Host::new(clock(h))).collect(),
+            network: Network::new(scenario.latency),
+            connections: 0,
+            one,
+            epochs: EpochNeverFalls::default(),
+            committed: CommittedMoveStays::default(),
+            stats: Stats::default(),
+            violation: None,
+            scenario,
+        }
+    }
+
+    fn start(&mut self) {
+        if self.options.trace {
+            let Scenario { profile, sticky, hosts, latency, healed_at, .. } = &self.scenario;
+            eprintln!("{profile}, sticky {sticky}, latency {latency:?}, healed at {healed_at}");
+            eprintln!("{hosts:#?}");
+        }
+        for host in 0..self.hosts.len() {
+            self.after(Duration::ZERO, host, What::StartGuard { run: 0 });
+            let delay = micros(&mut self.rng, RESTART);
+            self.after(delay, host, What::StartAgent { run: 0 });
+        }
+        for (at, fault) in std::mem::take(&mut self.scenario.faults) {
+            self.at(at, 0, What::Fault(fault));
+        }
+        if self.options.double_answer {
+            self.at(self.scenario.healed_at, 0, What::Fault(Fault::DoubleAnswer));
+        }
+    }
+
+    fn at(&mut self, at: Real, host: usize, what: What) {
+        self.ordered += 1;
+        self.queue.push(Reverse(Due { at, order: self.ordered, host, what }));
+    }
+
+    fn after(&mut self, delay: Duration, host: usize, what: What) {
+        self.at(self.now.plus(delay), host, what);
+    }
+
+    fn play(&mut self) {
+        while self.violation.is_none() {
+            let Some(Reverse(due)) = self.queue.pop() else { return };
+            if due.at > self.scenario.ends_at {
+                self.now = self.scenario.ends_at;
+                self.judge_progress();
+                return;
+            }
+            self.now = due.at;
+            self.stats.events += 1;
+            self.happen(due.host, due.what);
+        }
+    }
+
+    fn judge_progress(&mut self) {
+        let leads = (0..self.hosts.len()).find(|at| {
+            let host = &self.hosts[*at];
+            let now = host.clock.local(self.now);
+            host.agent.as_ref().is_some_and(|agent| agent.has_lease(now))
+        });
+        let state = leads.and_then(|at| self.hosts[at].agent.as_ref()).map(|a| a.state().clone());
+        let ips = state.iter().flat_map(|s| s.vips.values()).flat_map(|vip| &vip.spec.addresses);
+        let answering: Vec<_> = ips.map(|a| (a.ip, self.one.answering(self.now, a.ip))).collect();
+        let result = progress_after_heal(self.now, leads, &answering);
+        self.check(result);
+    }
+
+    fn check(&mut self, result: Result<(), Violation>) {
+        if let Err(violation) = result
+            && self.violation.is_none()
+        {
+            self.violation = Some(violation);
+        }
+    }
+
+    fn trace(&self, host: usize, what: &dyn std::fmt::Debug) {
+        if self.options.trace {
+            eprintln!("{:>14} host {host}: {what:?}", self.now.to_string());
+        }
+    }
+
+    fn happen(&mut self, host: usize, what: What) {
+        match what {
+            What::Agent { run, input } => {
+                if self.hosts[host].agent_run == run {
+                    if matches!(input, Input::Durable(_)) {
+                        // The disk goes on when its process is frozen.
+                        self.hosts[host].disk.complete();
+                        self.hosts[host].writes.pop_front();
+                    }
+                    self.agent(host, input);
+                }
+            }
+            What::AgentTick { tick } => {
+                if self.hosts[host].agent_tick == tick {
+                    self.agent(host, Input::Tick);
+                }
+            }
+            What::Guard { run, connection, message } => {
+                if self.hosts[host].guard_run == run {
+                    self.guard(host, Some((connection, message)));
+                }
+            }
+            What::GuardTick { tick } => {
+                if self.hosts[host].guard_tick == tick {
+                    self.guard(host, None);
+                }
+            }
+            What::FromGuard { run, connection, message } => {
+                self.guard_said(host, run, connection, message);
+            }
+            What::StartAgent { run } => self.start_agent(host, run),
+            What::StartGuard { run } => self.start_guard(host, run),
+            What::Reconnect { run } => self.reconnect(host, run),
+            What::Fault(fault) => self.fault(fault),
+        }
+    }
+
+    // Agents.
+
+    fn start_agent(&mut self, at: usize, run: u64) {
+        let host = &self.hosts[at];
+        if host.agent_run != run || !host.powered || host.agent.is_some() {
+            return;
+        }
+        let me = node(at);
+        let peers: Vec<NodeId> = (0..self.hosts.len()).filter(|h| *h != at).map(node).collect();
+        let (vote, log) = (host.disk.vote, host.disk.log.clone());
+        let raft = Raft::new(me, peers.clone(), self.initial.clone(), vote, log);
+        let (timing, mutant, genesis) = (self.timing, self.options.mutant, self.genesis.clone());
+        let start = AgentStart { me, peers, timing, mutant, genesis, raft };
+        let now = host.clock.local(self.now);
+        self.epochs.restarted(at);
+        self.hosts[at].agent = Some(Agent::new(now, start));
+        self.trace(at, &"the agent starts");
+        self.agent(at, Input::Start);
+    }
+
+    fn agent(&mut self, at: usize, input: Input) {
+        let patience = self.timing.promise * DISK_PATIENCE_PROMISES;
+        let host = &mut self.hosts[at];
+        let Some(agent) = &mut host.agent else { return };
+        if host.agent_frozen.times > 0 {
+            // Whoever gives a command does not wait for a frozen node.
+            if !matches!(input, Input::Admin(_) | Input::Voters(_)) {
+                host.agent_frozen.backlog.push_back(input);
+            }
+            return;
+        }
+        let disk_is_well = host.writes.front().is_none_or(|at| at.plus(patience) > self.now);
+        let now = host.clock.local(self.now);
+        if self.options.trace && !matches!(input, Input::Tick) {
+            eprintln!("{:>14} host {at}: {input:?}", self.now.to_string());
+        }
+        let (out, next) = agent.handle(now, disk_is_well, input);
+        host.agent_tick += 1;
+        let tick = host.agent_tick;
+        let due = host.clock.real(next).max(self.now.plus(LOOP));
+        self.at(due, at, What::AgentTick { tick });
+        for out in out {
+            self.carry_out(at, out);
+        }
+    }
+
+    fn carry_out(&mut self, at: usize, out: Out) {
+        let run = self.hosts[at].agent_run;
+        match out {
+            Out::Send(to, message) => self.send(at, host_of(to), &message),
+            Out::Guard(ToGuard::Connect) => self.reconnect(at, run),
+            Out::Guard(message) => self.tell_guard(at, message),
+            Out::Hangup => self.hang_up(at),
+            Out::Write(write, after) => {
+                let host = &mut self.hosts[at];
+                host.disk.issue(write);
+                host.writes.push_back(self.now);
+                let takes = self.scenario.write.mul_f64(0.2 + self.rng.f64()) + host.disk_delay;
+                // One flush takes what waits along; order is kept.
+                host.disk_free_at = host.disk_free_at.plus(LOOP).max(self.now.plus(takes));
+                let done = host.disk_free_at;
+                let input = Input::Durable(after);
+                self.at(done, at, What::Agent { run, input });
+            }
+            Out::Soon(input) => {
+                let delay = micros(&mut self.rng, 10..1000);
+                self.after(delay, at, What::Agent { run, input });
+            }
+            Out::After(delay, input) => self.after(delay, at, What::Agent { run, input }),
+            Out::Committed(index, entry) => {
+                let result = self.committed.committed(self.now, at, index, &entry);
+                self.check(result);
+            }
+            Out::State(state) => {
+                let result = self.epochs.applied(self.now, at, &state);
+                self.check(result);
+                let result = self.committed.applied(self.now, at, &state);
+                self.check(result);
+            }
+            Out::Elected(term) => {
+                self.stats.elections += 1;
+                self.trace(at, &format!("leads term {term}"));
+            }
+            Out::Exit => {
+                self.trace(at, &"exits");
+                self.kill_agent(at);
+                self.stop_guard(at);
+            }
+        }
+    }
+
+    fn send(&mut self, from: usize, to: usize, message: &Message) {
+        let run = self.hosts[to].agent_run;
+        for delay in self.network.send(&mut self.rng, from, to) {
+            let input = Input::Message(node(from), message.clone());
+            self.after(delay, to, What::Agent { run, input });
+        }
+    }
+
+    fn kill_agent(&mut self, at: usize) {
+        let host = &mut self.hosts[at];
+        if host.agent.take().is_none() {
+            return;
+        }
+        host.agent_run += 1;
+        host.agent_frozen = Frozen::default();
+        host.disk.crash(&mut self.rng);
+        host.writes.clear();
+        host.disk_free_at = self.now;
+        let link = host.link.take();
+        let run = host.agent_run;
+        if let Some((connection, _)) = link {
+            self.over_socket(at, connection, ToGuard::Gone);
+        }
+        let delay = micros(&mut self.rng, RESTART);
+        self.after(delay, at, What::StartAgent { run });
+    }
+
+    // Guards.
+
+    fn start_guard(&mut self, at: usize, run: u64) {
+        let host = &mut self.hosts[at];
+        if host.guard_run != run || !host.powered || host.guard.is_some() {
+            return;
+        }
+        let purged = if self.options.mutant == Some(Mutant::NoPurge) {
+            BTreeSet::new()
+        } else {
+            host.kernel.purge()
+        };
+        host.guard = Some(GuardProcess::new());
+        self.trace(at, &"the guard starts");
+        for ip in purged {
+            self.answering_changed(at, ip);
+        }
+    }
+
+    fn guard(&mut self, at: usize, message: Option<(Connection, ToGuard)>) {
+        let host = &mut self.hosts[at];
+        let Some(guard) = &mut host.guard else { return };
+        if host.guard_frozen.times > 0 {
+            host.guard_frozen.backlog.push_back(message);
+            return;
+        }
+        let now = host.clock.local(self.now);
+        let connection = message.as_ref().map(|(c, _)| *c).or(guard.connection);
+        let (actions, answer) = match message {
+            Some((connection, message)) => guard.receive(now, &mut self.rng, connection, message),
+            None => (guard.tick(now), None),
+        };
+        let next = guard.next_tick();
+        host.guard_tick += 1;
+        let (tick, clock) = (host.guard_tick, host.clock);
+        if let Some(next) = next {
+            let due = clock.real(next).max(self.now.plus(LOOP));
+            self.at(due, at, What::GuardTick { tick });
+        }
+        if let (Some(answer), Some(connection)) = (answer, connection) {
+            self.answer(at, connection, answer);
+        }
+        self.act(at, connection, actions);
+    }
+
+    fn answer(&mut self, at: usize, connection: Connection, message: FromGuard) {
+        let delay = micros(&mut self.rng, LOCAL);
+        let host = &mut self.hosts[at];
+        host.to_agent_at = host.to_agent_at.max(self.now.plus(delay));
+        let (run, due) = (host.agent_run, host.to_agent_at);
+        self.at(due, at, What::FromGuard { run, connection, message });
+    }
+
+    fn act(&mut self, at: usize, connection: Option<Connection>, actions: Vec<GuardAction>) {
+        for action in actions {
+            if let Some(ip) = self.hosts[at].kernel.act(&action) {
+                self.answering_changed(at, ip);
+            }
+            let GuardAction::Notify(notice) = action else { continue };
+            self.trace(at, &notice);
+            match notice {
+                GuardNotice::Opened { vip, epoch } => {
+                    self.stats.opened += 1;
+                    let result = self.epochs.opened(self.now, at, vip, epoch);
+                    self.check(result);
+                }
+                GuardNotice::Expired { .. } => self.stats.expired += 1,
+                GuardNotice::Released { .. } => {
+                    for address in vip_spec(false).addresses {
+                        self.one.released(self.now, at, address.ip);
+                    }
+                }
+                _ => {}
+            }
+            if let Some(connection) = connection {
+                self.answer(at, connection, FromGuard::Notice(notice));
+            }
+        }
+    }
+
+    fn answering_changed(&mut self, at: usize, ip: IpAddr) {
+        let host = &self.hosts[at];
+        let until = host.kernel.answers_until(ip);
+        let until = if until == Mono::ZERO { Real::default() } else { host.clock.real(until) };
+        let result = self.one.changed(self.now, at, ip, until);
+        self.check(result);
+    }
+
+    fn tell_guard(&mut self, at: usize, message: ToGuard) {
+        let Some((connection, true)) = self.hosts[at].link else { return };
+        self.over_socket(at, connection, message);
+    }
+
+    fn over_socket(&mut self, at: usize, connection: Connection, message: ToGuard) {
+        let delay = micros(&mut self.rng, LOCAL);
+        let host = &mut self.hosts[at];
+        host.to_guard_at = host.to_guard_at.max(self.now.plus(delay));
+        let (run, due) = (host.guard_run, host.to_guard_at);
+        self.at(due, at, What::Guard { run, connection, message });
+    }
+
+    fn guard_said(&mut self, at: usize, run: u64, connection: Connection, message: FromGuard) {
+        let host = &mut self.hosts[at];
+        if host.agent_run != run || host.link.map(|(c, _)| c) != Some(connection) {
+            return;
+        }
+        match message {
+            FromGuard::Welcome(_) => host.link = Some((connection, true)),
+            FromGuard::Gone => {
+                let welcomed = host.link.take().is_some_and(|(_, welcomed)| welcomed);
+                self.after(RECONNECT, at, What::Reconnect { run });
+                if !welcomed {
+                    return;
+                }
+            }
+            FromGuard::Notice(_) | FromGuard::Alive => {}
+        }
+        self.agent(at, Input::Guard(message));
+    }
+
+    fn hang_up(&mut self, at: usize) {
+        let host = &mut self.hosts[at];
+        let run = host.agent_run;
+        if let Some((connection, _)) = host.link.take() {
+            self.over_socket(at, connection, ToGuard::Gone);
+        }
+        let input = Input::Guard(FromGuard::Gone);
+        self.after(Duration::ZERO, at, What::Agent { run, input });
+        self.after(RECONNECT, at, What::Reconnect { run });
+    }
+
+    fn reconnect(&mut self, at: usize, run: u64) {
+        let host = &mut self.hosts[at];
+        if host.agent_run != run || host.agent.is_none() || host.link.is_some() {
+            return;
+        }
+        if host.guard.is_none() {
+            self.after(RECONNECT, at, What::Reconnect { run });
+            return;
+        }
+        self.connections += 1;
+        let connection = self.connections;
+        host.link = Some((connection, false));
+        self.over_socket(at, connection, ToGuard::Connect);
+    }
+
+    fn kill_guard(&mut self, at: usize) {
+        let host = &mut self.hosts[at];
+        if host.guard.take().is_none() {
+            return;
+        }
+        self.guard_gone(at);
+    }
+
+    /// SIGTERM: it lets go first, unless it is frozen.
+    fn stop_guard(&mut self, at: usize) {
+        let host = &mut self.hosts[at];
+        let Some(mut guard) = host.guard.take() else { return };
+        if host.guard_frozen.times == 0 {
+            let now = host.clock.local(self.now);
+            let actions = guard.stop(now);
+            self.act(at, None, actions);
+        }
+        self.guard_gone(at);
+    }
+
+    fn guard_gone(&mut self, at: usize) {
+        let host = &mut self.hosts[at];
+        host.guard_run += 1;
+        host.guard_frozen = Frozen::default();
+        let (run, link) = (host.guard_run, host.link);
+        if let Some((connection, _)) = link {
+            self.answer(at, connection, FromGuard::Gone);
+        }
+        let delay = micros(&mut self.rng, RESTART);
+        self.after(delay, at, What::StartGuard { run });
+    }
+
+    // Faults.
+
+    fn fault(&mut self, fault: Fault) {
+        self.trace(0, &fault);
+        self.stats.faults += 1;
+        match fault {
+            Fault::Cut(links) => self.network.cut(&links),
+            Fault::Mend(links) => self.network.mend(&links),
+            Fault::Weather(weather) => self.network.weather = weather,
+            Fault::Freeze(at, who) => self.freeze(at, who),
+            Fault::Thaw(at, who) => self.thaw(at, who),
+            Fault::Kill(at, who) => {
+                if who != Processes::Guard {
+                    self.kill_agent(at);
+                }
+                if who != Processes::Agent {
+                    self.kill_guard(at);
+                }
+            }
+            Fault::PowerOff(at) => self.power_off(at),
+            Fault::PowerOn(at) => self.power_on(at),
+            Fault::SlowDisk(at, delay) => self.hosts[at].disk_delay = delay,
+            Fault::Elect(at, pre) => self.agent(at, Input::Elect { pre }),
+            Fault::Stop(at) => self.agent(at, Input::Stop),
+            Fault::Voters(voters) => self.everybody(&Input::Voters(voters)),
+            Fault::Move(at) => {
+                self.command(Op::PinVip { name: vip_name(), to: Some(node(at)) });
+            }
+            Fault::AutoPlace => self.command(Op::PinVip { name: vip_name(), to: None }),
+            Fault::Drain(at, drained) => self.command(Op::DrainNode { node: node(at), drained }),
+            Fault::Recreate => {
+                self.command(Op::RemoveVip { name: vip_name() });
+                self.command(Op::AddVip { spec: vip_spec(self.scenario.sticky) });
+            }
+            Fault::Heal(victim) => self.heal(victim),
+            Fault::DoubleAnswer => self.double_answer(),
+        }
+    }
+
+    fn everybody(&mut self, input: &Input) {
+        for at in 0..self.hosts.len() {
+            self.agent(at, input.clone());
+        }
+    }
+
+    fn command(&mut self, op: Op) {
+        self.everybody(&Input::Admin(op));
+    }
+
+    fn freeze(&mut self, at: usize, who: Processes) {
+        let host = &mut self.hosts[at];
+        host.agent_frozen.times += u32::from(who != Processes::Guard);
+        host.guard_frozen.times += u32::from(who != Processes::Agent);
+    }
+
+    fn thaw(&mut self, at: usize, who: Processes) {
+        let host = &mut self.hosts[at];
+        if who != Processes::Guard {
+            host.agent_frozen.times = host.agent_frozen.times.saturating_sub(1);
+        }
+        if who != Processes::Agent {
+            host.guard_frozen.times = host.guard_frozen.times.saturating_sub(1);
+        }
+        self.catch_up(at);
+    }
+
+    /// What waited for a frozen process reaches it.
+    fn catch_up(&mut self, at: usize) {
+        if self.hosts[at].guard_frozen.times == 0 {
+            for message in std::mem::take(&mut self.hosts[at].guard_frozen.backlog) {
+                self.guard(at, message);
+            }
+        }
+        if self.hosts[at].agent_frozen.times == 0 {
+            for input in std::mem::take(&mut self.hosts[at].agent_frozen.backlog) {
+                self.agent(at, input);
+            }
+        }
+    }
+
+    fn power_off(&mut self, at: usize) {
+        if !self.hosts[at].powered {
+            return;
+        }
+        self.kill_agent(at);
+        self.kill_guard(at);
+        let host = &mut self.hosts[at];
+        host.powered = false;
+        host.kernel = crate::kernel::Kernel::default();
+        host.link = None;
+        self.one.host_gone(self.now, at);
+    }
+
+    fn power_on(&mut self, at: usize) {
+        let host = &mut self.hosts[at];
+        if host.powered || host.dead {
+            return;
+        }
+        host.powered = true;
+        host.agent_run += 1;
+        host.guard_run += 1;
+        let (agent, guard) = (host.agent_run, host.guard_run);
+        let delay = micros(&mut self.rng, RESTART);
+        self.after(delay, at, What::StartGuard { run: guard });
+        let delay = micros(&mut self.rng, RESTART);
+        self.after(delay, at, What::StartAgent { run: agent });
+    }
+
+    fn heal(&mut self, victim: Option<Victim>) {
+        self.network.mend_all();
+        let victim = victim.filter(|victim| self.quorum_without(victim.host));
+        let dead = victim.as_ref().filter(|v| v.dead).map(|v| v.host);
+        self.network.cut(victim.as_ref().map_or(&[], |v| &v.cut));
+        for at in 0..self.hosts.len() {
+            let host = &mut self.hosts[at];
+            host.disk_delay = Duration::ZERO;
+            host.agent_frozen.times = 0;
+            host.guard_frozen.times = 0;
+            // Whoever stops it has waited long enough.
+            if self.hosts[at].agent.as_ref().is_some_and(Agent::is_stopping) {
+                self.kill_agent(at);
+                self.stop_guard(at);
+            }
+            if dead == Some(at) {
+                self.hosts[at].dead = true;
+                self.power_off(at);
+            } else {
+                self.power_on(at);
+                self.catch_up(at);
+            }
+        }
+        for again in 0..UNDRAINS {
+            let delay = self.timing.promise * again;
+            for at in 0..self.hosts.len() {
+                self.after(delay, 0, What::Fault(Fault::Drain(at, false)));
+            }
+        }
+    }
+
+    /// Whether every configuration that anybody knows of has a quorum without
+    /// this host, and somebody to hold the VIP.
+    fn quorum_without(&self, victim: usize) -> bool {
+        let known = self.hosts.iter().flat_map(|host| {
+            let of_agent = host.agent.as_ref().map(|a| a.raft.effective()).unwrap_or_default();
+            let log = host.disk.log.clone();
+            let raft = Raft::new(node(0), vec![], self.initial.clone(), host.disk.vote, log);
+            of_agent.into_iter().chain(raft.effective())
+        });
+        let victim = node(victim);
+        let enough = |set: BTreeSet<NodeId>| {
+            let left = set.iter().filter(|id| **id != victim).count();
+            left > set.len() / 2
+        };
+        known.into_iter().all(enough)
+    }
+
+    /// Opens the gate of a host that has no right to.
+    fn double_answer(&mut self) {
+        let spec = vip_spec(false);
+        let wrong = spec.addresses.first().and_then(|address| {
+            let holder = self.one.answering(self.now, address.ip)?;
+            let other = (0..self.hosts.len()).find(|h| *h != holder && self.hosts[*h].powered)?;
+            Some((other, address.ip, address.prefix))
+        });
+        let Some((at, ip, prefix)) = wrong else {
+            self.after(self.timing.heartbeat, 0, What::Fault(Fault::DoubleAnswer));
+            return;
+        };
+        let deadline = self.hosts[at].clock.local(self.now.plus(self.timing.promise));
+        let address = Address { ip, prefix, interface: String::new() };
+        let actions = vec![GuardAction::AddAddress(address), GuardAction::Gate { ip, deadline }];
+        self.act(at, None, actions);
+    }
+}
+
+/// Sums over many worlds.
+impl std::ops::AddAssign for Stats {
+    fn add_assign(&mut self, other: Self) {
+        self.events += other.events;
+        self.elections += other.elections;
+        self.moves += other.moves;
+        self.opened += other.opened;
+        self.expired += other.expired;
+        self.faults += other.faults;
+    }
+}

@@ -1,0 +1,25 @@
+//! Each rule of the safety algorithm, switched off, shows within the seeds of
+//! an ordinary run. A rule that nobody misses would be untested, or none.
+
+use std::collections::BTreeMap;
+use vip_sim::{Mutant, Options, run_many};
+
+const SEEDS: u64 = 20_000;
+
+#[test]
+fn every_broken_rule_is_noticed() {
+    let mut first = BTreeMap::new();
+    for mutant in Mutant::all() {
+        let options = Options { mutant: Some(*mutant), ..Default::default() };
+        let summary = run_many(0..SEEDS, options);
+        first.insert(*mutant, summary.failed.into_iter().next());
+    }
+    for (mutant, report) in &first {
+        match report.as_ref().and_then(|r| Some((r.seed, r.violation.as_ref()?))) {
+            Some((seed, violation)) => println!("{mutant:?}: seed {seed}: {violation}"),
+            None => println!("{mutant:?}: not noticed"),
+        }
+    }
+    let missed: Vec<_> = first.iter().filter(|(_, r)| r.is_none()).map(|(m, _)| m).collect();
+    assert!(missed.is_empty(), "{missed:?} in {SEEDS} seeds");
+}
