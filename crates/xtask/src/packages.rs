@@ -11,6 +11,8 @@ pub(crate) struct Need {
 
 /// For network namespaces.
 pub(crate) const IP: Need = Need { program: "ip", package: "iproute2" };
+/// For partitions and loss between nodes.
+pub(crate) const NFT: Need = Need { program: "nft", package: "nftables" };
 /// For watching system calls.
 pub(crate) const STRACE: Need = Need { program: "strace", package: "strace" };
 /// For the test of the units.

@@ -1,6 +1,6 @@
 //! `cargo xtask test`.
 
-use crate::packages::{CC, IP, PYTHON3, SETPRIV, STRACE, SYSTEMD, install, install_packages};
+use crate::packages::{CC, IP, NFT, PYTHON3, SETPRIV, STRACE, SYSTEMD, install, install_packages};
 use crate::shell::{become_root, root, run as call};
 use anyhow::Result;
 
@@ -38,7 +38,7 @@ fn make_python() -> Result<()> {
 
 pub(crate) fn run() -> Result<()> {
     become_root()?;
-    install(&[CC, IP, SETPRIV, STRACE, SYSTEMD, PYTHON3])?;
+    install(&[CC, IP, NFT, SETPRIV, STRACE, SYSTEMD, PYTHON3])?;
     make_python()?;
     run_all()
 }
