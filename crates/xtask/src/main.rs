@@ -2,6 +2,7 @@
 //! including the installation of what is missing.
 
 mod arrows;
+mod bench;
 mod demo;
 mod packages;
 mod shell;
@@ -28,6 +29,11 @@ enum Command {
     },
     /// Everything that must pass.
     Test,
+    /// Measurements beside keepalived.
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
     /// Simulated clusters under faults, one per seed; see `--help` after `--`.
     Sim {
         /// `--seeds N`, `--seed N`, `--first N`, `--mutant NAME`.
@@ -40,10 +46,26 @@ enum Command {
     Fix,
 }
 
+#[derive(Subcommand)]
+enum Bench {
+    /// How long a VIP is silent. Goes on where an earlier run ended.
+    Failover {
+        /// Runs per cell.
+        #[arg(long, default_value_t = 10)]
+        runs: usize,
+        /// Two runs per cell: some minutes.
+        #[arg(long, conflicts_with = "runs")]
+        quick: bool,
+    },
+}
+
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo { keep } => demo::run(keep),
         Command::Test => test::run(),
+        Command::Bench { what: Bench::Failover { runs, quick } } => {
+            bench::failover(if quick { 2 } else { runs })
+        }
         Command::Sim { args } => test::simulate(&args),
         Command::Verify => verify::run(),
         Command::Fix => verify::fix(),
