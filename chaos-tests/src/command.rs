@@ -1,9 +1,12 @@
 //! Running commands and waiting for conditions.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// How a command ended.
@@ -40,17 +43,41 @@ impl Outcome {
     }
 }
 
+/// How long a command may run: the slowest, joining and leaving, give up by
+/// themselves after 30 s.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Runs a command to its end.
 ///
 /// # Errors
-/// It cannot be started.
+/// It cannot be started, or does not end; then it is killed, and what it wrote
+/// is in the message.
 pub fn run(program: &str, arguments: &[&str]) -> Result<Outcome> {
-    let output = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("starting {program}"))?;
-    Ok(output.into())
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().with_context(|| format!("starting {program}"))?;
+    let pid = Pid::from_raw(i32::try_from(child.id())?);
+    let (ended, end) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(move || {
+            let output = child.wait_with_output();
+            let _ = ended.send(());
+            output
+        });
+        let in_time = end.recv_timeout(COMMAND_TIMEOUT).is_ok();
+        if !in_time {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        let output = reader.join().map_err(|_| anyhow!("reading from {program} failed"))?;
+        let outcome = Outcome::from(output?);
+        if !in_time {
+            GAVE_UP.store(true, Ordering::Relaxed);
+            let line = arguments.join(" ");
+            let Outcome { stdout, stderr, .. } = outcome;
+            bail!("not ended within {COMMAND_TIMEOUT:?}: {program} {line}\n{stdout}{stderr}");
+        }
+        Ok(outcome)
+    })
 }
 
 /// Where `vipd` and `vipctl` are: beside this program's build.

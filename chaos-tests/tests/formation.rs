@@ -299,7 +299,11 @@ fn what_is_wrong_at_the_start_is_named() -> Result<()> {
     refused(&outcome, 2, &["profil", "line 3", "bad.toml"]);
     refused(&n1.exec(&vipd, &["run", "--set", "node.nam=x"])?, 2, &["nam"]);
 
-    // A second agent on the same data.
+    // A second agent on the same data, once the first has it.
+    wait_for("n1's agent and guard", Duration::from_secs(15), || {
+        let answers = n1.ctl(&["status"]).ok()?.code != Some(4);
+        (answers && n1.dir().join("guard.sock").exists()).then_some(())
+    })?;
     let settings: Vec<_> = n1.settings().iter().flat_map(|s| ["--set", s.as_str()]).collect();
     let outcome = n1.exec(&vipd, &[&["agent"], settings.as_slice()].concat())?;
     refused(&outcome, 1, &["another vipd"]);

@@ -41,6 +41,8 @@ const CONNECTIONS_QUEUED: usize = 64;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a command to the log may take.
 pub(crate) const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a stopping node waits for its disk.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a removed node's open connections outlive it: a node that leaves
 /// hears that it is out.
 const LAST_WORD: Duration = Duration::from_millis(50);
@@ -314,6 +316,10 @@ impl Member {
             thread.join().await;
         }
         let _ = self.raft.raft.shutdown().await;
+        let closed = tokio::time::timeout(CLOSE_TIMEOUT, self.raft.store.close()).await;
+        if !matches!(closed, Ok(Ok(()))) {
+            tracing::warn!("the log store was not closed in order");
+        }
     }
 
     pub(crate) fn stopped(&self) -> CancellationToken {

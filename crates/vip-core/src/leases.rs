@@ -172,6 +172,9 @@ pub struct Leases {
     views: BTreeMap<NodeId, leader::PeerView>,
     claims: Claims,
     guard: GuardLink,
+    /// As leader: what the guard was told of since the last renewal. It need
+    /// not hear it again for every notice of another VIP.
+    told: BTreeSet<Grantee>,
     first_grant_pending: bool,
     heartbeat_at: Mono,
     wake_at: Option<Mono>,
@@ -207,6 +210,7 @@ impl Leases {
             views: BTreeMap::new(),
             claims: Claims::new(me),
             guard: GuardLink::default(),
+            told: BTreeSet::new(),
             first_grant_pending: false,
             heartbeat_at: Mono::ZERO,
             wake_at: None,

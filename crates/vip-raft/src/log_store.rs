@@ -163,6 +163,15 @@ impl LogStore {
         self.syncer.clock()
     }
 
+    /// Makes everything durable, the seal included: damage done to the files
+    /// from now on will be noticed.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub async fn close(&self) -> io::Result<()> {
+        self.sealed(self.bounded(|_| ())).await
+    }
+
     /// The vote that was saved last.
     ///
     /// # Errors

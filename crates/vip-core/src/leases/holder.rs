@@ -32,6 +32,7 @@ impl Leases {
         self.guard.present = true;
         self.guard.lost_at = None;
         self.guard.alive_at = now;
+        self.guard.extended = Mono::ZERO;
         self.guard_changed(now, ClaimEvent::GuardUp(session), actions);
         // Only now, with every gate of this host shut, is the old leadership
         // certainly over.
@@ -59,7 +60,6 @@ impl Leases {
     }
 
     fn guard_changed(&mut self, now: Mono, event: ClaimEvent, actions: &mut Vec<LeaseAction>) {
-        self.guard.extended = Mono::ZERO;
         self.claim(now, event, actions);
         self.changed = true;
         self.sync(now, actions);
@@ -119,12 +119,16 @@ impl Leases {
         let (me, session, lease_end) = (self.me, self.claims.session(), self.lease_end(now));
         self.released_by(me, &self.claims.releases());
         let mut wanted = self.claims.waiting();
-        // Renewals of many VIPs cost; half a heartbeat of lease is enough.
+        // Orders for many VIPs cost; half a heartbeat of lease is enough.
         if lease_end >= self.guard.extended + self.timing.heartbeat / 2 {
             self.guard.extended = lease_end;
+            self.told.clear();
             wanted.extend(self.claims.renewals());
+        } else {
+            wanted.retain(|grantee| !self.told.contains(grantee));
         }
         let (answer, free_at) = self.decide_grants(now, me, wanted);
+        self.told.extend(&answer.granted);
         self.take_answer(now, session, answer, lease_end, actions);
         free_at
     }
