@@ -77,23 +77,19 @@ impl Cluster {
         let dir = std::env::temp_dir().join(lab.namespace("files"));
         let mut cluster = Self { hosts: vec![], lab, dir, keep: false };
         for number in 1..=options.nodes {
-            let settings = [
-                format!("node.advertise=10.77.0.{number}:7400"),
-                format!("node.profile={}", options.profile),
-            ];
-            let settings = [&settings, options.settings.as_slice()].concat();
-            cluster.add(&format!("n{number}"), &settings)?;
+            cluster.add(number, options)?;
         }
         Ok(cluster)
     }
 
-    /// Adds a host that the lab has already, and starts vipd on it.
-    ///
-    /// # Errors
-    /// It cannot be started.
-    pub fn add(&mut self, name: &str, settings: &[String]) -> Result<()> {
-        let namespace = self.lab.namespace(name);
-        let mut host = Host::new(name, namespace, self.dir.join(name), settings)?;
+    /// Starts vipd on a host that the lab has.
+    fn add(&mut self, number: u8, options: &Options) -> Result<()> {
+        let (name, address) = (format!("n{number}"), format!("10.77.0.{number}"));
+        let settings =
+            [format!("node.advertise={address}:7400"), format!("node.profile={}", options.profile)];
+        let settings = [&settings, options.settings.as_slice()].concat();
+        let namespace = self.lab.namespace(&name);
+        let mut host = Host::new(&name, namespace, address, self.dir.join(&name), &settings)?;
         host.start()?;
         self.hosts.push(host);
         Ok(())

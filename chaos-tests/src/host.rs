@@ -28,10 +28,29 @@ pub enum Process {
 pub struct Host {
     /// Its name, `n1`….
     pub name: String,
+    /// Where other nodes reach it.
+    pub address: String,
     namespace: String,
     dir: PathBuf,
     settings: Vec<String>,
     child: Option<Child>,
+}
+
+/// The admin socket of a host.
+#[derive(Clone, Debug)]
+pub struct Control {
+    socket: String,
+}
+
+impl Control {
+    /// Runs vipctl against it.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn ctl(&self, arguments: &[&str]) -> Result<Outcome> {
+        let program = binaries()?.join("vipctl").display().to_string();
+        run(&program, &[&["--socket", &self.socket], arguments].concat())
+    }
 }
 
 impl Host {
@@ -39,7 +58,13 @@ impl Host {
     ///
     /// # Errors
     /// The directory cannot be made.
-    pub fn new(name: &str, namespace: String, dir: PathBuf, settings: &[String]) -> Result<Self> {
+    pub fn new(
+        name: &str,
+        namespace: String,
+        address: String,
+        dir: PathBuf,
+        settings: &[String],
+    ) -> Result<Self> {
         std::fs::create_dir_all(&dir)?;
         let path = |file: &str| dir.join(file).display().to_string();
         let mut all = vec![
@@ -50,7 +75,7 @@ impl Host {
         ];
         all.extend_from_slice(settings);
         let name = name.to_owned();
-        Ok(Self { name, namespace, dir, settings: all, child: None })
+        Ok(Self { name, address, namespace, dir, settings: all, child: None })
     }
 
     /// Where its files are.
@@ -89,14 +114,18 @@ impl Host {
         &self.settings
     }
 
+    /// A way to run vipctl against this host from another thread.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        Control { socket: self.dir.join("admin.sock").display().to_string() }
+    }
+
     /// Runs vipctl against this host.
     ///
     /// # Errors
     /// It cannot be started.
     pub fn ctl(&self, arguments: &[&str]) -> Result<Outcome> {
-        let program = binaries()?.join("vipctl").display().to_string();
-        let socket = self.dir.join("admin.sock").display().to_string();
-        run(&program, &[&["--socket", &socket], arguments].concat())
+        self.control().ctl(arguments)
     }
 
     /// Runs vipctl, which must succeed.
@@ -193,6 +222,11 @@ impl Host {
         let status = wait_for("vipd ends", PROCESS_TIMEOUT, || child.try_wait().ok().flatten())?;
         self.child = None;
         Ok(status.code())
+    }
+
+    /// Whether `vipd run` was started and has not ended.
+    pub fn runs(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
     /// What it logged.

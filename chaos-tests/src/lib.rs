@@ -7,14 +7,22 @@
 //!   n3 ── eth0 ─┘
 //! ```
 
+mod capture;
+mod clients;
 mod cluster;
 mod command;
+mod fault;
+mod freezer;
 mod host;
+mod linear;
 mod net;
 mod probe;
+mod random;
 
 pub use cluster::{Cluster, Options, Status};
 pub use command::{Outcome, binaries, run, wait_for};
+pub use fault::{Fault, Faults};
 pub use host::{Host, Process};
 pub use net::{Lab, Mac};
 pub use probe::{Outage, Probe, Reply, Trace};
+pub use random::{Plan, Summary, run as run_at_random};

@@ -1,7 +1,7 @@
 //! Namespaces, a switch, cables. Everything has a prefix of its own and is
 //! removed when the lab is dropped, also by a failing test.
 
-use crate::command::run;
+use crate::command::{Outcome, run};
 use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -122,6 +122,15 @@ impl Lab {
     pub fn ip(&self, name: &str, arguments: &[&str]) -> Result<String> {
         let namespace = self.namespace(name);
         ip(&[&["-n", &namespace], arguments].concat())
+    }
+
+    /// Runs a program inside a host.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn exec(&self, name: &str, program: &str, arguments: &[&str]) -> Result<Outcome> {
+        let namespace = self.namespace(name);
+        run("ip", &[&["netns", "exec", &namespace, program], arguments].concat())
     }
 
     /// The Ethernet address of a host.

@@ -3,6 +3,7 @@
 
 mod arrows;
 mod bench;
+mod chaos;
 mod demo;
 mod packages;
 mod shell;
@@ -34,6 +35,18 @@ enum Command {
         #[command(subcommand)]
         what: Bench,
     },
+    /// Faults at random on real processes in network namespaces.
+    Chaos {
+        /// How long.
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+        /// Decides which faults; without one, another each time.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Timing profile of the cluster.
+        #[arg(long, default_value = "lan")]
+        profile: String,
+    },
     /// Simulated clusters under faults, one per seed; see `--help` after `--`.
     Sim {
         /// `--seeds N`, `--seed N`, `--first N`, `--mutant NAME`.
@@ -62,6 +75,7 @@ enum Bench {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo { keep } => demo::run(keep),
+        Command::Chaos { minutes, seed, profile } => chaos::run(minutes, seed, profile),
         Command::Test => test::run(),
         Command::Bench { what: Bench::Failover { runs, quick } } => {
             bench::failover(if quick { 2 } else { runs })

@@ -13,6 +13,8 @@ pub(crate) struct Need {
 pub(crate) const IP: Need = Need { program: "ip", package: "iproute2" };
 /// For partitions and loss between nodes.
 pub(crate) const NFT: Need = Need { program: "nft", package: "nftables" };
+/// For what a failed run leaves.
+pub(crate) const TCPDUMP: Need = Need { program: "tcpdump", package: "tcpdump" };
 /// To measure against.
 pub(crate) const KEEPALIVED: Need = Need { program: "keepalived", package: "keepalived" };
 /// For watching system calls.

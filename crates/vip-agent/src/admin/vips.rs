@@ -96,10 +96,9 @@ async fn wait_until_it_answers(
 ) -> Result<v1::Vip, Status> {
     let member = &call.member;
     let look = |state: &State| {
-        // Removed meanwhile: nothing to wait for.
-        let vip = match state.vips.get(name) {
-            None => return Some(Err(unknown(name.as_str()))),
-            Some(vip) => vip,
+        let Some(vip) = state.vips.get(name) else {
+            let text = format!("the command was carried out, but VIP {name} was removed after it");
+            return Some(Err(Status::aborted(text)));
         };
         let there = at.is_none_or(|at| vip.holder == Some(at));
         let answers = member.shared.answers(vip);

@@ -1,0 +1,151 @@
+//! Whether what clients were told of a register fits one order of its changes
+//! (Herlihy and Wing 1990; the search is that of Wing and Gong, with the
+//! memory of Lowe 2017).
+
+use std::collections::HashSet;
+use std::fmt;
+
+/// What a client asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Set to this value; refused if it has another one.
+    Set(u8),
+    /// Clear it; refused if it has no value.
+    Clear,
+    /// Say its value.
+    Read,
+}
+
+/// What a client was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It was done.
+    Done,
+    /// It was refused, and nothing changed.
+    Refused,
+    /// The value.
+    Value(Option<u8>),
+    /// Nothing: it may take effect at any time after, or never.
+    Unknown,
+}
+
+/// One operation of one client. Times in ns of one clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Operation {
+    /// When it was asked for.
+    pub(crate) begin_ns: u64,
+    /// When it was answered.
+    pub(crate) end_ns: u64,
+    /// What was asked for.
+    pub(crate) action: Action,
+    /// What the answer was.
+    pub(crate) answer: Answer,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (begin, end) = (self.begin_ns / 1_000_000, self.end_ns / 1_000_000);
+        write!(f, "{begin} to {end} ms: {:?} {:?}", self.action, self.answer)
+    }
+}
+
+impl Operation {
+    fn is_certain(&self) -> bool {
+        self.answer != Answer::Unknown
+    }
+
+    /// The value after it, if it can come now.
+    fn apply(&self, value: Option<u8>) -> Option<Option<u8>> {
+        let (answer, next) = match (self.action, value) {
+            (Action::Set(new), None) => (Answer::Done, Some(new)),
+            (Action::Set(new), Some(old)) if new == old => (Answer::Done, value),
+            (Action::Set(_), Some(_)) | (Action::Clear, None) => (Answer::Refused, value),
+            (Action::Clear, Some(_)) => (Answer::Done, None),
+            (Action::Read, _) => (Answer::Value(value), value),
+        };
+        (!self.is_certain() || self.answer == answer).then_some(next)
+    }
+}
+
+/// Whether there is an order of all operations that explains every answer and
+/// in which no operation comes before its begin or after its end.
+#[must_use]
+pub(crate) fn linearizable(history: &[Operation]) -> bool {
+    let mut history = history.to_vec();
+    history.sort_by_key(|op| op.begin_ns);
+    let mut seen = HashSet::new();
+    let mut open = vec![(vec![false; history.len()], None)];
+    while let Some((done, value)) = open.pop() {
+        let left = || history.iter().zip(&done).filter(|(_, done)| !**done).map(|(op, _)| op);
+        // Whatever comes next must begin before all of the rest end.
+        let Some(limit) = left().filter(|op| op.is_certain()).map(|op| op.end_ns).min() else {
+            return true;
+        };
+        for (number, op) in history.iter().enumerate() {
+            if op.begin_ns > limit {
+                break;
+            }
+            if done[number] {
+                continue;
+            }
+            let Some(next) = op.apply(value) else { continue };
+            let mut done = done.clone();
+            done[number] = true;
+            if seen.insert((done.clone(), next)) {
+                open.push((done, next));
+            }
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn op(begin_ns: u64, end_ns: u64, action: Action, answer: Answer) -> Operation {
+        Operation { begin_ns, end_ns, action, answer }
+    }
+
+    #[test]
+    fn one_after_the_other_is_fine() {
+        assert!(linearizable(&[
+            op(0, 1, Action::Set(1), Answer::Done),
+            op(2, 3, Action::Read, Answer::Value(Some(1))),
+            op(4, 5, Action::Set(2), Answer::Refused),
+            op(6, 7, Action::Clear, Answer::Done),
+            op(8, 9, Action::Clear, Answer::Refused),
+        ]));
+    }
+
+    #[test]
+    fn a_read_of_the_past_is_found() {
+        assert!(!linearizable(&[
+            op(0, 1, Action::Set(1), Answer::Done),
+            op(2, 3, Action::Read, Answer::Value(None)),
+        ]));
+        // While it is under way, both are right.
+        assert!(linearizable(&[
+            op(0, 3, Action::Set(1), Answer::Done),
+            op(1, 2, Action::Read, Answer::Value(None)),
+        ]));
+    }
+
+    #[test]
+    fn two_that_cannot_both_have_won_are_found() {
+        assert!(!linearizable(&[
+            op(0, 9, Action::Set(1), Answer::Done),
+            op(0, 9, Action::Set(2), Answer::Done),
+        ]));
+    }
+
+    #[test]
+    fn what_nobody_knows_may_have_happened_or_not_but_not_before_it_was_asked() {
+        let unknown = op(2, 3, Action::Set(1), Answer::Unknown);
+        let read = |begin, value| op(begin, begin + 1, Action::Read, Answer::Value(value));
+        assert!(linearizable(&[unknown, read(4, None), read(6, Some(1))]));
+        assert!(linearizable(&[unknown, read(4, None)]));
+        assert!(!linearizable(&[unknown, read(0, Some(1))]));
+        assert!(!linearizable(&[unknown, read(4, Some(1)), read(6, None)]));
+    }
+}
