@@ -3,10 +3,14 @@
 use crate::command::{GAVE_UP, wait_for};
 use crate::host::Host;
 use crate::net::{Lab, Mac};
+use crate::probe::Trace;
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+/// Time for a takeover on a busy machine; how fast it is, the bench tells.
+const TAKEOVER: Duration = Duration::from_secs(10);
 
 /// How a cluster is made.
 #[derive(Clone, Debug)]
@@ -192,6 +196,32 @@ impl Cluster {
             let held = status.vips.iter().all(|(_, holder, _)| holder.is_some());
             (status.quorum && status.leader.is_some() && held).then(|| status.clone())
         })
+    }
+
+    /// Waits until `from` says that another node than `old` holds the VIP
+    /// `web` and answers; returns its name.
+    ///
+    /// # Errors
+    /// None does in time.
+    pub fn wait_for_takeover(&self, from: &str, old: &str) -> Result<String> {
+        wait_for("a takeover", TAKEOVER, || {
+            let json = self.host(from).ctl_json(&["vip", "show", "web"]).ok()?;
+            let holder = json["holder"].as_str()?.to_owned();
+            (json["answers"].as_bool()? && holder != old).then_some(holder)
+        })
+    }
+
+    /// The hosts that answered, as [`Trace::holders`], by name.
+    ///
+    /// # Errors
+    /// One of them is none of ours.
+    pub fn holders(&self, trace: &Trace) -> Result<Vec<String>> {
+        let macs = self.macs()?;
+        let name = |mac: Mac| {
+            let host = macs.iter().find(|(_, m)| *m == mac).context("a host of ours")?;
+            Ok(host.0.clone())
+        };
+        trace.holders().into_iter().map(name).collect()
     }
 
     /// The Ethernet addresses of all hosts, by name.

@@ -97,6 +97,23 @@ impl Lab {
         ip(&["-n", &switch, "link", "set", &self.port(name), "nomaster"]).map(|_| ())
     }
 
+    /// Puts some hosts on a switch of their own, apart from the rest.
+    ///
+    /// # Errors
+    /// `ip` failed.
+    pub fn split(&self, names: &[&str]) -> Result<()> {
+        let switch = self.namespace("sw");
+        let there = ip(&["-n", &switch, "-j", "link", "show"])?.contains("\"br1\"");
+        if !there {
+            ip(&["-n", &switch, "link", "add", "br1", "type", "bridge", "mcast_snooping", "0"])?;
+            ip(&["-n", &switch, "link", "set", "br1", "up"])?;
+        }
+        for name in names {
+            ip(&["-n", &switch, "link", "set", &self.port(name), "master", "br1", "up"])?;
+        }
+        Ok(())
+    }
+
     /// Puts it back.
     ///
     /// # Errors

@@ -1,8 +1,12 @@
 //! Disks that fail.
 
-use anyhow::Result;
-use chaos_tests::{Cluster, Options, run, wait_for};
+use anyhow::{Context, Result};
+use chaos_tests::{Cluster, Host, Options, Probe, Process, run, wait_for};
+use std::net::Ipv4Addr;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 
 const SOON: Duration = Duration::from_secs(15);
 
@@ -58,5 +62,110 @@ fn a_full_disk_costs_the_holder_its_vip_and_nobody_else_anything() -> Result<()>
     cluster.wait_for_status("n1", "n1 follows", |s| s.quorum.then_some(()))?;
     cluster.hosts.clear();
     drop(disk);
+    Ok(())
+}
+
+/// Changes what fdatasync does for the thread of an agent that syncs its log.
+/// Only this thread is traced, so that the others are as fast as ever.
+struct Injected(Child);
+
+impl Injected {
+    fn into(host: &Host, what: &str) -> Result<Self> {
+        let pid = host.find(Process::Agent).context("an agent")?;
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))?;
+        let thread = tasks.filter_map(Result::ok).map(|t| t.path()).find(|task| {
+            std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == "log-sync")
+        });
+        let thread = thread.context("a thread that syncs")?;
+        let thread = thread.file_name().context("a number")?.display().to_string();
+        let mut strace = Command::new("strace");
+        strace.args(["-e", "trace=fdatasync", "-e", &format!("inject=fdatasync:{what}")]);
+        strace.args(["-o", "/dev/null", "-p", &thread]).stdin(Stdio::null()).stderr(Stdio::null());
+        let injected = Self(strace.spawn().context("starting strace")?);
+        let status = format!("/proc/{pid}/task/{thread}/status");
+        wait_for("strace to attach", SOON, || {
+            let text = std::fs::read_to_string(&status).ok()?;
+            let tracer = text.lines().find_map(|line| line.strip_prefix("TracerPid:"))?;
+            (tracer.trim() != "0").then_some(())
+        })?;
+        Ok(injected)
+    }
+}
+
+impl Drop for Injected {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn three_with_a_vip() -> Result<Cluster> {
+    let cluster = Cluster::formed(&Options::default())?;
+    cluster.host("n1").ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+    cluster.wait_until_settled("n3")?;
+    Ok(cluster)
+}
+
+/// Something to write, so that the disk is needed. Nobody waits for it.
+fn write_something(cluster: &Cluster, from: &str) -> Result<()> {
+    cluster.host(from).ctl(&["--timeout", "1s", "token", "create", "-q"]).map(|_| ())
+}
+
+#[test]
+fn a_leader_whose_disk_stalls_hands_over_and_stays_a_member() -> Result<()> {
+    let cluster = three_with_a_vip()?;
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    let stalled = Injected::into(cluster.host("n1"), "delay_exit=3000000")?;
+    write_something(&cluster, "n2")?;
+    let new = cluster.wait_for_takeover("n3", "n1")?;
+    // It still promises, and so is heard: only its disk is slow.
+    let status = cluster.wait_for_status(&new, "n1 is heard", |s| {
+        s.nodes.iter().any(|n| n.0 == "n1" && n.1 == "active").then(|| s.clone())
+    })?;
+    assert_ne!(status.leader.as_deref(), Some("n1"));
+    drop(stalled);
+    cluster.wait_for_status("n1", "n1 follows", |s| {
+        (s.leader.is_some() && s.vips[0].1.as_deref() == Some(&new)).then_some(())
+    })?;
+    let trace = probe.finish()?;
+    assert_eq!(cluster.holders(&trace)?, ["n1", &new]);
+    Ok(())
+}
+
+#[test]
+fn a_follower_whose_disk_stalls_disturbs_nobody() -> Result<()> {
+    let cluster = three_with_a_vip()?;
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    let before = cluster.status("n1")?;
+    let stalled = Injected::into(cluster.host("n2"), "delay_exit=2000000")?;
+    for _ in 0..3 {
+        cluster.host("n1").ctl_ok(&["token", "create", "-q"])?;
+    }
+    drop(stalled);
+    let after = cluster.wait_until_settled("n2")?;
+    let trace = probe.finish()?;
+    assert_eq!((after.leader, after.vips), (before.leader, before.vips));
+    assert_eq!(cluster.holders(&trace)?, ["n1"]);
+    assert_eq!(trace.outages(Duration::from_millis(150)), []);
+    Ok(())
+}
+
+#[test]
+fn a_leader_whose_disk_fails_hands_over_and_says_why() -> Result<()> {
+    let cluster = three_with_a_vip()?;
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    let failing = Injected::into(cluster.host("n1"), "error=EIO")?;
+    write_something(&cluster, "n2")?;
+    let new = cluster.wait_for_takeover("n3", "n1")?;
+    wait_for("n1 says why", SOON, || {
+        cluster.host("n1").log().contains("the log failed").then_some(())
+    })?;
+    drop(failing);
+    // The next agent has a disk that works.
+    cluster.wait_for_status("n1", "n1 follows", |s| {
+        (s.quorum && s.leader.as_deref() == Some(&new)).then_some(())
+    })?;
+    let trace = probe.finish()?;
+    assert_eq!(cluster.holders(&trace)?, ["n1", &new]);
     Ok(())
 }

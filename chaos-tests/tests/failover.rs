@@ -2,7 +2,7 @@
 //! silent before.
 
 use anyhow::{Context, Result};
-use chaos_tests::{Cluster, Mac, Options, Probe, Process, Trace, wait_for};
+use chaos_tests::{Cluster, Fault, Faults, Options, Probe, Process, Trace, wait_for};
 use nix::sys::signal::Signal;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -24,27 +24,10 @@ fn holder(cluster: &Cluster, seen_by: &str) -> Result<String> {
     status.vips[0].1.clone().context("held")
 }
 
-/// Waits until `from` says that another node than `old` holds and answers.
-fn wait_for_takeover(cluster: &Cluster, from: &str, old: &str) -> Result<String> {
-    wait_for("a takeover", TAKEOVER, || {
-        let json = cluster.host(from).ctl_json(&["vip", "show", "web"]).ok()?;
-        let answers = json["answers"].as_bool()?;
-        let holder = json["holder"].as_str()?.to_owned();
-        (answers && holder != old).then_some(holder)
-    })
-}
-
-fn name_of(cluster: &Cluster, mac: Mac) -> Result<String> {
-    let macs = cluster.macs()?;
-    Ok(macs.into_iter().find(|(_, m)| *m == mac).context("a host of ours")?.0)
-}
-
 /// Each host answered in one stretch, in this order: none came back after
 /// another had begun.
 fn assert_order(cluster: &Cluster, trace: &Trace, expected: &[&str]) -> Result<()> {
-    let holders: Vec<_> =
-        trace.holders().into_iter().map(|mac| name_of(cluster, mac)).collect::<Result<_>>()?;
-    assert_eq!(holders, expected);
+    assert_eq!(cluster.holders(trace)?, expected);
     Ok(())
 }
 
@@ -68,7 +51,7 @@ fn power_off_of_the_holder() -> Result<()> {
     wait_for_replies(&cluster)?;
     cluster.lab.cable("n1", false)?;
     cluster.host_mut("n1").kill_all();
-    let new = wait_for_takeover(&cluster, "n3", "n1")?;
+    let new = cluster.wait_for_takeover("n3", "n1")?;
     let trace = run_until_answered(&cluster, probe, &new)?;
     assert_order(&cluster, &trace, &["n1", &new])
 }
@@ -90,7 +73,7 @@ fn isolation_of_the_holder_and_its_return() -> Result<()> {
     let probe = Probe::start(&cluster.lab, VIP)?;
     wait_for_replies(&cluster)?;
     cluster.lab.isolate("n1")?;
-    let new = wait_for_takeover(&cluster, "n2", "n1")?;
+    let new = cluster.wait_for_takeover("n2", "n1")?;
     wait_for("n1 let the address go", TAKEOVER, || {
         (!cluster.lab.has_address("n1", "10.77.0.100").ok()?).then_some(())
     })?;
@@ -111,7 +94,7 @@ fn a_frozen_holder_falls_silent_before_the_next_one_answers() -> Result<()> {
     wait_for_replies(&cluster)?;
     let both = [Process::Agent, Process::Guard];
     cluster.host("n1").signal(&both, Signal::SIGSTOP)?;
-    let new = wait_for_takeover(&cluster, "n2", "n1")?;
+    let new = cluster.wait_for_takeover("n2", "n1")?;
     std::thread::sleep(Duration::from_millis(500));
     cluster.host("n1").signal(&both, Signal::SIGCONT)?;
     cluster.wait_for_status("n1", "n1 recovers", |s| {
@@ -152,10 +135,10 @@ fn a_frozen_guard_alone_costs_its_node_the_vip() -> Result<()> {
     let probe = Probe::start(&cluster.lab, VIP)?;
     wait_for_replies(&cluster)?;
     cluster.host("n1").signal(&[Process::Guard], Signal::SIGSTOP)?;
-    let new = wait_for_takeover(&cluster, "n1", "n1")?;
+    let new = cluster.wait_for_takeover("n1", "n1")?;
     cluster.host("n1").signal(&[Process::Guard], Signal::SIGCONT)?;
     // With its guard back, the leader takes the VIP again.
-    assert_eq!(wait_for_takeover(&cluster, "n2", &new)?, "n1");
+    assert_eq!(cluster.wait_for_takeover("n2", &new)?, "n1");
     let trace = run_until_answered(&cluster, probe, &new)?;
     assert_order(&cluster, &trace, &["n1", &new, "n1"])?;
     Ok(())
@@ -241,7 +224,7 @@ fn both_killed_with_their_parent_leave_an_orphan_that_does_not_answer() -> Resul
     let probe = Probe::start(&cluster.lab, VIP)?;
     wait_for_replies(&cluster)?;
     cluster.host_mut("n1").kill_all();
-    let new = wait_for_takeover(&cluster, "n2", "n1")?;
+    let new = cluster.wait_for_takeover("n2", "n1")?;
     // The address may still be there; the kernel's gate is shut all the same.
     let trace = run_until_answered(&cluster, probe, &new)?;
     assert_order(&cluster, &trace, &["n1", &new])?;
@@ -266,7 +249,7 @@ fn a_restart_of_all_three_at_once_brings_the_vip_back() -> Result<()> {
     for name in ["n1", "n2", "n3"] {
         cluster.host_mut(name).start()?;
     }
-    let holder = wait_for_takeover(&cluster, "n2", "nobody")?;
+    let holder = cluster.wait_for_takeover("n2", "nobody")?;
     let probe = Probe::start(&cluster.lab, VIP)?;
     wait_for_replies(&cluster)?;
     let trace = run_until_answered(&cluster, probe, &holder)?;
@@ -281,7 +264,7 @@ fn a_planned_move_and_a_stop_hand_over() -> Result<()> {
     cluster.host("n3").ctl_ok(&["vip", "move", "web", "--to", "n2"])?;
     let took = cluster.host_mut("n2").stop()?;
     assert!(took < Duration::from_secs(2), "SIGTERM took {took:?}");
-    let new = wait_for_takeover(&cluster, "n3", "n2")?;
+    let new = cluster.wait_for_takeover("n3", "n2")?;
     let trace = run_until_answered(&cluster, probe, &new)?;
     assert_order(&cluster, &trace, &["n1", "n2", &new])
 }
@@ -302,5 +285,59 @@ fn a_single_voter_holds_alone() -> Result<()> {
     // A /32 is reached through the client's own subnet route.
     wait_for_replies(&cluster)?;
     let trace = run_until_answered(&cluster, probe?, "n1")?;
+    assert_order(&cluster, &trace, &["n1"])
+}
+
+/// By the kernel's freezer, parent and all: nothing of it can notice.
+#[test]
+fn a_holder_in_a_frozen_cgroup_falls_silent_and_comes_back_as_a_follower() -> Result<()> {
+    let mut cluster = cluster()?;
+    let mut faults = Faults::default();
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    wait_for_replies(&cluster)?;
+    faults.inject(&mut cluster, Fault::Freeze("n1".into()))?;
+    let new = cluster.wait_for_takeover("n2", "n1")?;
+    faults.heal(&mut cluster)?;
+    cluster.wait_for_status("n1", "n1 follows", |s| {
+        (s.leader.as_deref() == Some(&new)).then_some(())
+    })?;
+    let trace = run_until_answered(&cluster, probe, &new)?;
+    assert_order(&cluster, &trace, &["n1", &new])
+}
+
+/// The agent of a follower comes back at once and reaches only one other: it
+/// must not vote while what it promised before may still count.
+#[test]
+fn a_restart_inside_a_promise_gives_no_second_holder() -> Result<()> {
+    let mut cluster = cluster()?;
+    let mut faults = Faults::default();
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    wait_for_replies(&cluster)?;
+    // n3 hears nobody but n2, whose promise to n1 was lost with its agent.
+    for fault in
+        [Fault::CutPair("n3".into(), "n1".into()), Fault::RestartAndCut("n2".into(), "n1".into())]
+    {
+        faults.inject(&mut cluster, fault)?;
+    }
+    let new = cluster.wait_for_takeover("n3", "n1")?;
+    faults.heal(&mut cluster)?;
+    let trace = run_until_answered(&cluster, probe, &new)?;
+    assert_order(&cluster, &trace, &["n1", &new])
+}
+
+/// Eight busy loops and three nodes on the same machine.
+#[test]
+fn a_busy_machine_moves_nothing() -> Result<()> {
+    let mut cluster = cluster()?;
+    let mut faults = Faults::default();
+    let before = cluster.wait_until_settled("n2")?;
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    wait_for_replies(&cluster)?;
+    faults.inject(&mut cluster, Fault::Busy(8))?;
+    std::thread::sleep(Duration::from_secs(10));
+    faults.heal(&mut cluster)?;
+    let after = cluster.wait_until_settled("n2")?;
+    assert_eq!((after.leader, after.vips), (before.leader, before.vips));
+    let trace = run_until_answered(&cluster, probe, "n1")?;
     assert_order(&cluster, &trace, &["n1"])
 }

@@ -359,3 +359,29 @@ fn what_is_wrong_at_the_start_is_named() -> Result<()> {
     assert_eq!(outcome.code, Some(2));
     Ok(())
 }
+
+/// A virtual machine that was copied with its data: two nodes with one identity
+/// could each be elected in one term.
+#[test]
+fn a_copy_of_a_nodes_data_does_not_run_on_another_host() -> Result<()> {
+    let mut cluster = Cluster::bare(&options(3))?;
+    cluster.host("n1").ctl_ok(&["init", "--name", "test"])?;
+    cluster.join(cluster.host("n2"), "voter")?;
+    cluster.host_mut("n3").stop()?;
+    let (from, to) = (cluster.host("n2").dir().join("data"), cluster.host("n3").dir().join("data"));
+    std::fs::remove_dir_all(&to)?;
+    let copied = ["-a", &from.display().to_string(), &to.display().to_string()];
+    chaos_tests::run("cp", &copied)?.ok()?;
+    let vipd = chaos_tests::binaries()?.join("vipd").display().to_string();
+    let n3 = cluster.host("n3");
+    let all: Vec<_> = n3.settings().iter().flat_map(|s| ["--set", s.as_str()]).collect();
+    let words = ["node n2", "10.77.0.2:7400", "10.77.0.3:7400", "join"];
+    refused(&n3.exec(&vipd, &[&["agent"], all.as_slice()].concat())?, 1, &words);
+    // The same with the address left to vipd to find.
+    let bare: Vec<_> = n3.settings().iter().filter(|s| !s.starts_with("node.advertise")).collect();
+    let bare: Vec<_> = bare.into_iter().flat_map(|s| ["--set", s.as_str()]).collect();
+    refused(&n3.exec(&vipd, &[&["agent"], bare.as_slice()].concat())?, 1, &["10.77.0.2:7400"]);
+    // The cluster does not mind.
+    assert!(cluster.wait_until_settled("n2")?.quorum);
+    Ok(())
+}

@@ -3,6 +3,7 @@
 use crate::admin::access::{AccessLayer, Face};
 use crate::admin::service::AdminService;
 use crate::cluster_service::ClusterService;
+use crate::config::Config;
 use crate::errors::chain;
 use crate::leader::lead;
 use crate::lease::{LeasePeers, LeaseShared, LeaseThread, Start};
@@ -11,7 +12,7 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -84,6 +85,14 @@ pub(crate) enum MemberError {
          {DATA_VERSION}); install that version again"
     )]
     Newer { path: PathBuf, found: u32 },
+    /// A copy of another node's data, or a node that moved.
+    #[error(
+        "the data here is that of node {name}, which its peers reach at {theirs}, and this host \
+         is {ours}; nothing was started. Of two nodes with one identity each could lead. If this \
+         is a copy, empty the data directory and join; if the host has a new address, start it \
+         once with node.advertise={theirs}, `vipctl leave --force`, and join again"
+    )]
+    Elsewhere { name: Name, theirs: String, ours: String },
     #[error("{0}")]
     Timing(#[from] vip_core::TimingError),
     #[error(transparent)]
@@ -127,6 +136,21 @@ impl Meta {
             .map_err(|e| MemberError::Meta { path: path.clone(), why: e.to_string() })?;
         vip_pki::write_secret(&path, text.as_bytes())
             .map_err(|source| MemberError::File { path, source })
+    }
+
+    /// A data directory that was copied to another host must not run there.
+    fn check_address(&self, config: &Config) -> Result<(), MemberError> {
+        let ours = match (&config.node.advertise, self.advertise.parse::<SocketAddr>()) {
+            (Some(ours), _) if *ours != self.advertise => ours.clone(),
+            // Not configured: any address of this host may be meant. One that
+            // cannot be bound is not this host's.
+            (None, Ok(theirs)) if UdpSocket::bind((theirs.ip(), 0)).is_err() => {
+                config.advertise().unwrap_or_else(|_| "another one".into())
+            }
+            _ => return Ok(()),
+        };
+        let (name, theirs) = (self.name.clone(), self.advertise.clone());
+        Err(MemberError::Elsewhere { name, theirs, ours })
     }
 
     pub(crate) fn new(
@@ -218,6 +242,7 @@ impl Member {
         meta: Meta,
         listener: std::net::TcpListener,
     ) -> Result<Arc<Self>, MemberError> {
+        meta.check_address(&agent.config)?;
         let dir = agent.config.node.data_dir.clone();
         let timing = meta.profile.timing();
         timing.check()?;

@@ -62,6 +62,12 @@ pub enum AgentError {
     /// Raft ended by itself, as after a failed write.
     #[error("the log failed: {0}. Nothing more is served; free or repair the disk and start again")]
     Storage(String),
+    /// Leadership was handed over, and nobody took it.
+    #[error(
+        "leadership was handed to another node, which does not lead; this agent starts over, so \
+         that it can be elected again"
+    )]
+    Succession,
 }
 
 /// The agent, with or without a membership.
@@ -145,7 +151,7 @@ pub async fn run(
 
     let failed = tokio::select! {
         () = stop => None,
-        why = storage_failure(&agent) => Some(why),
+        why = failure(&agent) => Some(why),
     };
     if failed.is_none() {
         hand_over(&agent).await;
@@ -157,7 +163,7 @@ pub async fn run(
         member.shut_down().await;
     }
     match failed {
-        Some(why) => Err(AgentError::Storage(why)),
+        Some(why) => Err(why),
         None => Ok(()),
     }
 }
@@ -200,13 +206,17 @@ fn admin_listener(socket: &PathBuf) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Resolves when the log store failed: a node that cannot store cannot vote.
-async fn storage_failure(agent: &Agent) -> String {
+/// Resolves when this process is of no use any more: a node that cannot store
+/// cannot vote, and a leader that gave up leadership in vain cannot have it back.
+async fn failure(agent: &Agent) -> AgentError {
     loop {
         sleep(Duration::from_millis(200)).await;
         let Some(member) = agent.member() else { continue };
         if let Some(why) = member.raft.store.disk().failure() {
-            return why;
+            return AgentError::Storage(why);
+        }
+        if member.shared.closed_in_vain() {
+            return AgentError::Succession;
         }
         let metrics = member.raft.raft.metrics();
         let running = {
@@ -216,7 +226,7 @@ async fn storage_failure(agent: &Agent) -> String {
         if let Err(fatal) = running
             && !member.stopped().is_cancelled()
         {
-            return fatal.to_string();
+            return AgentError::Storage(fatal.to_string());
         }
     }
 }

@@ -29,6 +29,11 @@ impl Voters {
     }
 }
 
+/// How long a successor may take, in promises: one for the vote that it asks for
+/// at once, one for those that nobody frees from their promise, and as much
+/// again for a slow disk.
+const SUCCESSION_PROMISES: u32 = 4;
+
 /// The lease of one term's leader. Volatile: a restarted leader has none.
 #[derive(Clone, Debug)]
 pub struct LeaderLease {
@@ -44,7 +49,7 @@ pub struct LeaderLease {
     established: bool,
     counting_since: Mono,
     silent_until: Mono,
-    closed: bool,
+    closed_at: Option<Mono>,
 }
 
 impl LeaderLease {
@@ -63,7 +68,7 @@ impl LeaderLease {
             established: false,
             counting_since: now,
             silent_until: Mono::ZERO,
-            closed: false,
+            closed_at: None,
         }
     }
 
@@ -107,7 +112,7 @@ impl LeaderLease {
     /// configuration the quorum's smallest, of these the smallest.
     #[must_use]
     pub fn end(&self, now: Mono) -> Mono {
-        if self.closed {
+        if self.closed_at.is_some() {
             return Mono::ZERO;
         }
         self.voters.0.iter().map(|set| self.quorum_end(set, now)).min().unwrap_or(Mono::ZERO)
@@ -138,7 +143,7 @@ impl LeaderLease {
     /// sent. After a lapse the leader keeps silent for 2P, so that those who
     /// still hear it can elect one that hears a quorum.
     pub fn may_renew(&mut self, now: Mono) -> bool {
-        if self.closed || now < self.silent_until {
+        if self.closed_at.is_some() || now < self.silent_until {
             return false;
         }
         if self.is_valid(now) {
@@ -157,8 +162,17 @@ impl LeaderLease {
     }
 
     /// Ends the lease for good, before an abdication.
-    pub fn close(&mut self) {
-        self.closed = true;
+    pub fn close(&mut self, now: Mono) {
+        self.closed_at.get_or_insert(now);
+    }
+
+    /// Whether it was closed so long ago that the successor must be dead. A
+    /// leader that was told to make room for one proposes nothing any more and
+    /// does not campaign either, so it has to start over: its log may be the
+    /// only one that is long enough.
+    #[must_use]
+    pub fn closed_in_vain(&self, now: Mono) -> bool {
+        self.closed_at.is_some_and(|at| now >= at + SUCCESSION_PROMISES * self.promise)
     }
 }
 
@@ -248,9 +262,19 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_closed_for_a_successor_that_never_came_says_so() {
+        let mut lease = LeaderLease::elected(NodeId(1), Term(1), START, Voters::default(), &LAN);
+        assert!(!lease.closed_in_vain(START + LAN.promise * 9));
+        lease.close(START);
+        lease.close(START + LAN.promise);
+        assert!(!lease.closed_in_vain(START + LAN.promise * 3));
+        assert!(lease.closed_in_vain(START + LAN.promise * 4));
+    }
+
+    #[test]
     fn a_closed_lease_stays_closed() {
         let mut lease = lease(&[&[1, 2, 3]]);
-        lease.close();
+        lease.close(START);
         lease.acknowledged(NodeId(2), START);
         assert!(!lease.is_valid(START));
         assert!(!lease.may_renew(START));

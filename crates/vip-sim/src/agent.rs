@@ -78,6 +78,8 @@ pub(crate) enum Out {
     State(Arc<State>),
     Elected(Term),
     Exit,
+    /// The agent alone ends, and is started again.
+    StartOver,
 }
 
 struct Pending {
@@ -269,6 +271,9 @@ impl Agent {
             {
                 self.renew(now, vote);
             }
+        }
+        if self.leases.closed_in_vain(now) {
+            self.out.push(Out::StartOver);
         }
         self.observe(now);
         self.answer_pending(now);

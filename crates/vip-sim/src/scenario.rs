@@ -152,7 +152,7 @@ struct Plan<'a> {
     faults: Vec<(Real, Fault)>,
 }
 
-const KINDS: usize = 13;
+const KINDS: usize = 14;
 
 impl Plan<'_> {
     fn make(&mut self, from: Real, to: Real, hosts: &[HostShape]) {
@@ -233,6 +233,7 @@ impl Plan<'_> {
                 self.push(end, Fault::Drain(host, false));
             }
             11 => self.mixed_sessions(at, host),
+            12 => self.overtaken(at, host),
             _ => {
                 let fault = if chance(self.rng, 0.3) { Fault::Recreate } else { Fault::AutoPlace };
                 self.push(at, fault);
@@ -256,6 +257,21 @@ impl Plan<'_> {
         let end = moved.plus(p * 2);
         self.push(end, Fault::Thaw(host, Processes::Guard));
         self.push(end, Fault::Weather(Weather::FAIR));
+    }
+
+    /// A leader is overtaken by a node that it did not reach, and campaigns
+    /// again while its gate may still be open.
+    fn overtaken(&mut self, at: Real, leader: usize) {
+        let (p, other) = (self.p, (leader + 1 + self.rng.usize(0..self.n - 1)) % self.n);
+        let unheard = vec![(leader, other)];
+        self.push(at, Fault::Cut(unheard.clone()));
+        let free = at.plus(p.mul_f64(1.05 + self.rng.f64()));
+        self.push(free, Fault::Elect(other, false));
+        self.push(free, Fault::Mend(unheard));
+        let again = free.plus(span(self.rng, p / 100, p / 2));
+        self.push(again, Fault::Elect(leader, false));
+        let moved = again.plus(span(self.rng, p / 100, p / 4));
+        self.push(moved, Fault::Move(other));
     }
 
     fn weather(&mut self) -> Weather {

@@ -404,6 +404,10 @@ impl World {
                 self.stats.elections += 1;
                 self.trace(at, &format!("leads term {term}"));
             }
+            Out::StartOver => {
+                self.trace(at, &"starts over");
+                self.kill_agent(at);
+            }
             Out::Exit => {
                 self.trace(at, &"exits");
                 self.kill_agent(at);

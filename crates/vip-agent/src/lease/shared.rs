@@ -95,6 +95,11 @@ impl LeaseShared {
         self.with(Leases::close_lease)
     }
 
+    /// See [`Leases::closed_in_vain`].
+    pub(crate) fn closed_in_vain(&self) -> bool {
+        self.with(|leases, now| leases.closed_in_vain(now))
+    }
+
     /// See [`Leases::stop_holding`].
     pub(crate) fn stop_holding(&self) {
         self.with(|leases, _| leases.stop_holding());

@@ -157,10 +157,16 @@ impl Leases {
         }
         self.relied_until = Mono::ZERO;
         if let Some(leading) = &mut self.leading {
-            leading.lease.close();
+            leading.lease.close(now);
         }
         self.changed = true;
         true
+    }
+
+    /// See [`crate::LeaderLease::closed_in_vain`]. The agent has to start over.
+    #[must_use]
+    pub fn closed_in_vain(&self, now: Mono) -> bool {
+        self.leading.as_ref().is_some_and(|leading| leading.lease.closed_in_vain(now))
     }
 
     /// Whether no gate of this host can be open: nothing is claimed, and a
