@@ -215,11 +215,15 @@ impl Faults {
             cluster.lab.exec(&host.name, "nft", &[&text])?.ok()?;
         }
         let deaf = self.active.contains(&Fault::LoseAnnouncements);
-        let rule = format!("add rule arp fault in arp saddr ip {VIP} arp daddr ip {VIP} drop");
+        // Whoever asks for somebody announces itself, too.
+        let rules = format!(
+            "add rule arp fault in arp saddr ip {VIP} arp daddr ip {VIP} drop; \
+             add rule arp fault in arp saddr ip {VIP} arp operation request drop"
+        );
         let text = format!(
             "add table arp fault; delete table arp fault; add table arp fault; \
              add chain arp fault in {{ type filter hook input priority 0; }}; {}",
-            if deaf { &rule } else { "" }
+            if deaf { &rules } else { "" }
         );
         cluster.lab.exec("client", "nft", &[&text])?.ok().map(|_| ())
     }

@@ -6,6 +6,8 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+/// Long enough for many.
+const SOME_REPLIES: Duration = Duration::from_millis(300);
 const SOON: Duration = Duration::from_secs(5);
 
 fn cluster() -> Result<Cluster> {
@@ -47,6 +49,7 @@ fn a_client_that_was_cut_off_with_the_old_holder_is_told_at_the_heal() -> Result
     println!("told {took:?} after the heal");
     // Without being told the client would ask again after seconds only.
     assert!(took < Duration::from_secs(1), "told after {took:?}");
+    std::thread::sleep(SOME_REPLIES);
     let trace = probe.finish()?;
     assert_eq!(cluster.holders(&trace)?, ["n1", &new]);
     Ok(())
@@ -93,6 +96,9 @@ fn lost_announcements_are_repeated() -> Result<()> {
     faults.heal(&mut cluster)?;
     let took = wait_until_believed(&cluster, &new)?;
     println!("told after {took:?}");
+    // The holder's own question for the client was lost, too; it asks again
+    // after a second.
+    std::thread::sleep(Duration::from_secs(1) + SOME_REPLIES);
     let trace = probe.finish()?;
     assert_eq!(cluster.holders(&trace)?, ["n1", &new]);
     Ok(())
@@ -134,6 +140,7 @@ fn a_holder_without_a_link_lets_go() -> Result<()> {
     println!("let go after {:?}", begin.elapsed());
     let new = cluster.wait_for_takeover("n3", "n1")?;
     wait_until_believed(&cluster, &new)?;
+    std::thread::sleep(SOME_REPLIES);
     faults.heal(&mut cluster)?;
     cluster.wait_for_status("n1", "n1 follows", |s| {
         (s.leader.as_deref() == Some(&new)).then_some(())
