@@ -95,24 +95,25 @@ pub fn binaries() -> Result<PathBuf> {
 /// A wait ended without success: the next cluster that goes shows its logs.
 pub(crate) static GAVE_UP: AtomicBool = AtomicBool::new(false);
 
+/// Waits until `condition` holds; `None` if it does not within `limit`.
+pub fn within<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
+    let until = Instant::now() + limit;
+    loop {
+        let found = condition();
+        if found.is_some() || Instant::now() >= until {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Waits until `condition` holds.
 ///
 /// # Errors
 /// It does not within `limit`; `what` is in the message.
-pub fn wait_for<T>(
-    what: &str,
-    limit: Duration,
-    mut condition: impl FnMut() -> Option<T>,
-) -> Result<T> {
-    let until = Instant::now() + limit;
-    loop {
-        if let Some(found) = condition() {
-            return Ok(found);
-        }
-        if Instant::now() >= until {
-            GAVE_UP.store(true, Ordering::Relaxed);
-            bail!("not within {limit:?}: {what}");
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
+pub fn wait_for<T>(what: &str, limit: Duration, condition: impl FnMut() -> Option<T>) -> Result<T> {
+    within(limit, condition).ok_or_else(|| {
+        GAVE_UP.store(true, Ordering::Relaxed);
+        anyhow!("not within {limit:?}: {what}")
+    })
 }

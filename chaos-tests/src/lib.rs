@@ -20,7 +20,7 @@ mod probe;
 mod random;
 
 pub use cluster::{Cluster, Options, Status};
-pub use command::{Outcome, binaries, run, wait_for};
+pub use command::{Outcome, binaries, run, wait_for, within};
 pub use fault::{Fault, Faults};
 pub use host::{Host, Process};
 pub use net::{Lab, Mac};

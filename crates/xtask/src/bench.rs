@@ -7,7 +7,7 @@ mod vipd;
 use crate::packages::{CC, IP, KEEPALIVED, install};
 use crate::shell::{become_root, root, run as call};
 use anyhow::{Context, Result};
-use chaos_tests::{Lab, Mac, Probe, wait_for};
+use chaos_tests::{Lab, Mac, Probe, within};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
@@ -84,7 +84,7 @@ fn measure(kind: Kind, fault: Fault) -> Result<Value> {
         ["n2", "n3"].iter().any(|n| lab.has_address(n, "10.77.0.100").is_ok_and(|there| there))
     };
     let waited = if fault == Fault::Killed { Duration::from_secs(2) } else { TAKEOVER };
-    let _ = wait_for("a takeover", waited, || elsewhere(system.lab()).then_some(()));
+    let _ = within(waited, || elsewhere(system.lab()).then_some(()));
     std::thread::sleep(WATCH);
     let trace = probe.finish()?;
     let silent = trace.outages(Duration::from_millis(10));

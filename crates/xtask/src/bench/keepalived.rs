@@ -52,8 +52,12 @@ impl Trio {
 
     fn start(&mut self, name: &str, priority: u8, interval: &str) -> Result<()> {
         let path = |what: &str| self.dir.join(format!("{name}.{what}"));
+        // Version 3 (RFC 5798) alone knows intervals below a second; 1 s is
+        // keepalived's default with its default version.
+        let version = if interval == "1" { 2 } else { 3 };
         let config = format!(
-            "vrrp_instance web {{\n state BACKUP\n interface eth0\n virtual_router_id 51\n \
+            "global_defs {{\n vrrp_version {version}\n}}\n\
+             vrrp_instance web {{\n state BACKUP\n interface eth0\n virtual_router_id 51\n \
              priority {priority}\n advert_int {interval}\n \
              virtual_ipaddress {{\n  10.77.0.100/24\n }}\n}}\n"
         );
