@@ -14,7 +14,7 @@
 use crate::capture::Capture;
 use crate::clients::Clients;
 use crate::cluster::{Cluster, Options};
-use crate::command::wait_for;
+use crate::command::{wait_for, within};
 use crate::fault::{Fault, Faults};
 use crate::host::{Control, Process};
 use crate::linear::{Answer, linearizable};
@@ -313,8 +313,24 @@ impl Run {
         Ok(None)
     }
 
-    /// To whom the log gave the VIP since the last round.
+    /// To whom the log gave the VIP since the last round. A node tells the
+    /// events that it has applied itself, which may be some time after the
+    /// leader did.
     fn assigned(&mut self) -> Result<Vec<Assigned>> {
+        let shown = self.cluster.host("n1").ctl_json(&["vip", "show", "web"])?;
+        let present = shown["epoch"].as_u64().context("an epoch")?;
+        let mut all = vec![];
+        within(RECOVERY, || {
+            let more = self.new_events();
+            let result = more.map(|more| all.extend(more));
+            let epoch = all.last().map_or(self.epoch, |a: &Assigned| a.epoch);
+            (result.is_err() || epoch >= present).then_some(result)
+        })
+        .with_context(|| format!("no event of epoch {present}"))??;
+        Ok(all)
+    }
+
+    fn new_events(&mut self) -> Result<Vec<Assigned>> {
         let text = self.cluster.host("n1").ctl_ok(&["-o", "json", "events"])?;
         let mut all = vec![];
         for line in text.lines() {

@@ -489,6 +489,13 @@ impl Guard {
         actions
     }
 
+    /// Whether this host answers for the address at the moment.
+    #[must_use]
+    pub fn is_open(&self, ip: IpAddr) -> bool {
+        let of = |c: &Claim| c.phase == Phase::Open && c.addresses.iter().any(|a| a.ip == ip);
+        self.claims.values().any(of)
+    }
+
     fn foreign_claim(&mut self, now: Mono, ip: IpAddr) -> Vec<GuardAction> {
         let open =
             |c: &&mut Claim| c.phase == Phase::Open && c.addresses.iter().any(|a| a.ip == ip);

@@ -247,7 +247,8 @@ async fn serve(
                 }
             },
             Ok((mac, ip)) = claims.claim() => {
-                if host.is_own_mac(&mac) || !host.has(ip) {
+                // Before its own turn a holder hears the one before it.
+                if host.is_own_mac(&mac) || !guard.is_open(ip) {
                     continue;
                 }
                 warn!(%ip, mac = ?mac, "another host claims an address of a VIP held here");
@@ -387,10 +388,6 @@ impl Host {
             record_programs(&self.record, &ids).map_err(file)?;
         }
         Ok(())
-    }
-
-    fn has(&self, ip: IpAddr) -> bool {
-        self.placed.contains_key(&ip)
     }
 
     fn is_own_mac(&self, mac: &[u8; 6]) -> bool {
