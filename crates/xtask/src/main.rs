@@ -33,7 +33,7 @@ enum Command {
     /// Measurements beside keepalived.
     Bench {
         #[command(subcommand)]
-        what: Bench,
+        what: bench::Bench,
     },
     /// Faults at random on real processes in network namespaces.
     Chaos {
@@ -59,27 +59,12 @@ enum Command {
     Fix,
 }
 
-#[derive(Subcommand)]
-enum Bench {
-    /// How long a VIP is silent. Goes on where an earlier run ended.
-    Failover {
-        /// Runs per cell.
-        #[arg(long, default_value_t = 10)]
-        runs: usize,
-        /// Two runs per cell: some minutes.
-        #[arg(long, conflicts_with = "runs")]
-        quick: bool,
-    },
-}
-
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo { keep } => demo::run(keep),
         Command::Chaos { minutes, seed, profile } => chaos::run(minutes, seed, profile),
         Command::Test => test::run(),
-        Command::Bench { what: Bench::Failover { runs, quick } } => {
-            bench::failover(if quick { 2 } else { runs })
-        }
+        Command::Bench { what } => bench::run(&what),
         Command::Sim { args } => test::simulate(&args),
         Command::Verify => verify::run(),
         Command::Fix => verify::fix(),

@@ -1,6 +1,6 @@
 //! keepalived on three hosts.
 
-use super::{Fault, System};
+use super::case::{Case, System};
 use anyhow::{Context, Result};
 use chaos_tests::{Lab, wait_for};
 use nix::sys::signal::{Signal, kill};
@@ -16,7 +16,11 @@ pub(super) struct Trio {
     daemons: Vec<Daemon>,
     lab: Lab,
     dir: PathBuf,
+    interval: String,
 }
+
+/// The hosts, by falling priority.
+const HOSTS: [(&str, u8); 3] = [("n1", 150), ("n2", 100), ("n3", 50)];
 
 struct Daemon {
     child: Child,
@@ -40,17 +44,30 @@ impl Trio {
         let lab = Lab::new(3)?;
         let dir = std::env::temp_dir().join(lab.namespace("keepalived"));
         std::fs::create_dir_all(&dir)?;
-        let mut trio = Self { daemons: vec![], lab, dir };
-        for (name, priority) in [("n1", 150), ("n2", 100), ("n3", 50)] {
-            trio.start(name, priority, interval)?;
-        }
+        let mut trio = Self { daemons: vec![], lab, dir, interval: interval.to_owned() };
+        trio.start_all()?;
         wait_for("n1 to be master", SETTLE, || {
             trio.lab.has_address("n1", "10.77.0.100").ok()?.then_some(())
         })?;
         Ok(trio)
     }
 
-    fn start(&mut self, name: &str, priority: u8, interval: &str) -> Result<()> {
+    fn start_all(&mut self) -> Result<()> {
+        HOSTS.iter().try_for_each(|(name, priority)| self.start(name, *priority))
+    }
+
+    /// VRRP between n1 and the others, one way.
+    fn drop_vrrp(&self, hook: &str) -> Result<()> {
+        let text = format!(
+            "add table ip fault; \
+             add chain ip fault {hook} {{ type filter hook {hook} priority 0; }}; \
+             add rule ip fault {hook} ip protocol vrrp drop"
+        );
+        self.lab.exec("n1", "nft", &[&text])?.ok().map(|_| ())
+    }
+
+    fn start(&mut self, name: &str, priority: u8) -> Result<()> {
+        let interval = &self.interval;
         let path = |what: &str| self.dir.join(format!("{name}.{what}"));
         // Version 3 (RFC 5798) alone knows intervals below a second; 1 s is
         // keepalived's default with its default version.
@@ -76,13 +93,16 @@ impl Trio {
     }
 }
 
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.signal(Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+}
+
 impl Drop for Trio {
     fn drop(&mut self) {
-        for daemon in &mut self.daemons {
-            let _ = daemon.signal(Signal::SIGKILL);
-            let _ = daemon.child.kill();
-            let _ = daemon.child.wait();
-        }
+        self.daemons.clear();
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
@@ -92,17 +112,48 @@ impl System for Trio {
         &self.lab
     }
 
-    fn hurt(&mut self, fault: Fault) -> Result<()> {
+    fn hosts(&self) -> Vec<String> {
+        HOSTS.map(|(name, _)| name.to_owned()).to_vec()
+    }
+
+    fn holder(&self) -> &'static str {
+        "n1"
+    }
+
+    fn prepare(&mut self, case: Case) -> Result<()> {
+        match case {
+            Case::Heal => self.lab.isolate("n1"),
+            Case::Restart => {
+                self.daemons.clear();
+                // It finds its address there and keeps it; a host that was
+                // restarted has none.
+                for (name, _) in HOSTS {
+                    let address = ["address", "delete", "10.77.0.100/24", "dev", "eth0"];
+                    let _ = self.lab.ip(name, &address);
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn hurt(&mut self, case: Case) -> Result<()> {
+        if case == Case::Restart {
+            return self.start_all();
+        }
         let first = self.daemons.first().context("n1")?;
-        match fault {
-            Fault::Planned => first.signal(Signal::SIGTERM),
-            Fault::PowerOff => {
+        match case {
+            Case::Planned => first.signal(Signal::SIGTERM),
+            Case::Isolation => self.lab.isolate("n1"),
+            Case::Freeze => first.signal(Signal::SIGSTOP),
+            Case::Killed => first.signal(Signal::SIGKILL),
+            Case::Deaf => self.drop_vrrp("input"),
+            Case::Mute => self.drop_vrrp("output"),
+            Case::Heal => self.lab.heal("n1"),
+            _ => {
                 self.lab.cable("n1", false)?;
                 first.signal(Signal::SIGKILL)
             }
-            Fault::Isolation => self.lab.isolate("n1"),
-            Fault::Freeze => first.signal(Signal::SIGSTOP),
-            Fault::Killed => first.signal(Signal::SIGKILL),
         }
     }
 }

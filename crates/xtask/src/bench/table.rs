@@ -1,0 +1,35 @@
+//! The results as a table.
+
+use super::case::{Case, Kind};
+use super::{runs, spread};
+use clap::ValueEnum;
+use serde_json::Value;
+
+/// A Markdown table: ms without an answer, median (least - most) of the runs.
+pub(super) fn markdown(results: &Value) -> String {
+    let titles: Vec<_> = Kind::value_variants().iter().map(|k| k.title()).collect();
+    let mut text = format!("| ms | {} |\n|---|---|---|---|---|\n", titles.join(" | "));
+    for case in Case::value_variants() {
+        let cells =
+            Kind::value_variants().iter().map(|kind| cell(*case, runs(results, *case, *kind)));
+        text += &format!("| {} | {} |\n", case.title(), cells.collect::<Vec<_>>().join(" | "));
+    }
+    text + "\nMedian (least - most) ms without an answer, of the runs given. \
+            **two**: in so many runs the old and the new holder answered in turn.\n"
+}
+
+fn cell(case: Case, runs: &[Value]) -> String {
+    if runs.is_empty() {
+        return "-".into();
+    }
+    // One holder to the next is one change; more is two at a time.
+    let two = runs.iter().filter(|run| run["stretches"].as_u64() > Some(2)).count();
+    let mark = if two > 0 { format!(", **two** {two}") } else { String::new() };
+    let figure = if case == Case::Restart { "takeover_ms" } else { "outage_ms" };
+    match spread(runs, figure) {
+        Some((low, middle, high)) => {
+            format!("{middle:.0} ({low:.0} - {high:.0}) of {}{mark}", runs.len())
+        }
+        None => format!("never, of {}{mark}", runs.len()),
+    }
+}
