@@ -76,7 +76,7 @@ pub(crate) fn linearizable(history: &[Operation]) -> bool {
     let mut seen = HashSet::new();
     let mut open = vec![(vec![false; history.len()], None)];
     while let Some((mut done, value)) = open.pop() {
-        let Some(limit) = take_what_changes_nothing(&history, &mut done, value) else {
+        let Some(limit) = take_what_never_changes_it(&history, &mut done, value) else {
             return true;
         };
         if !seen.insert((done.clone(), value)) {
@@ -85,10 +85,11 @@ pub(crate) fn linearizable(history: &[Operation]) -> bool {
         let mut tried = vec![];
         let candidates = history.iter().enumerate().take_while(|(_, op)| op.begin_ns <= limit);
         for (number, op) in candidates.filter(|(number, _)| !done[*number]) {
-            let Some(next) = op.apply(value).filter(|next| *next != value) else { continue };
+            let Some(next) = op.apply(value) else { continue };
             if !op.is_certain() {
-                // Of those that differ in nothing the earliest will do.
-                if tried.contains(&op.action) {
+                // One without effect need not have happened; of those that
+                // differ in nothing the earliest will do.
+                if next == value || tried.contains(&op.action) {
                     continue;
                 }
                 tried.push(op.action);
@@ -101,10 +102,10 @@ pub(crate) fn linearizable(history: &[Operation]) -> bool {
     false
 }
 
-/// Does all that can come now and leaves the value as it is: later it could
-/// only be harder to explain. Returns when the first of the rest ends, `None`
+/// Does all that can come now and never changes the value: later it could only
+/// be harder to explain. Returns when the first of the rest ends, `None`
 /// if nothing certain is left.
-fn take_what_changes_nothing(
+fn take_what_never_changes_it(
     history: &[Operation],
     done: &mut [bool],
     value: Option<u8>,
@@ -116,7 +117,8 @@ fn take_what_changes_nothing(
         let mut any = false;
         for (op, done) in history.iter().zip(done.iter_mut()) {
             let now = op.begin_ns <= limit && op.is_certain() && !*done;
-            if now && op.apply(value) == Some(value) {
+            let inert = matches!(op.answer, Answer::Refused | Answer::Value(_));
+            if now && inert && op.apply(value).is_some() {
                 *done = true;
                 any = true;
             }
@@ -164,6 +166,18 @@ mod tests {
         assert!(!linearizable(&[
             op(0, 9, Action::Set(1), Answer::Done),
             op(0, 9, Action::Set(2), Answer::Done),
+        ]));
+    }
+
+    /// It is needed after the other one was cleared, though it could have come
+    /// before.
+    #[test]
+    fn a_second_set_to_the_same_value_may_wait() {
+        assert!(linearizable(&[
+            op(0, 1, Action::Set(1), Answer::Done),
+            op(2, 9, Action::Set(1), Answer::Done),
+            op(2, 9, Action::Clear, Answer::Done),
+            op(10, 11, Action::Read, Answer::Value(Some(1))),
         ]));
     }
 
