@@ -139,7 +139,7 @@ impl Faults {
             Fault::Freeze(host) => {
                 let pids = [Process::Parent, Process::Agent, Process::Guard];
                 let pids = pids.into_iter().filter_map(|p| cluster.host(host).find(p));
-                let name = cluster.lab.namespace(&format!("{host}-{}", self.frozen.len()));
+                let name = cluster.lab.namespace(host);
                 self.frozen.push(Freezer::freeze(&name, pids)?);
             }
             Fault::Isolate(host) => cluster.lab.isolate(host)?,

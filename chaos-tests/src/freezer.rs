@@ -1,8 +1,15 @@
 //! The kernel's freezer, cgroup v2: stops processes without a signal that they
 //! or their parent could see.
 
+use crate::command::within;
 use anyhow::{Context, Result};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+static FREEZERS: AtomicU32 = AtomicU32::new(0);
+/// How long the last process of a cgroup may take to go.
+const EMPTYING: Duration = Duration::from_secs(2);
 
 /// Frozen processes; they go on when this is dropped.
 #[derive(Debug)]
@@ -19,13 +26,14 @@ fn mount_point() -> Result<PathBuf> {
 }
 
 impl Freezer {
-    /// Freezes `pids` in a cgroup called `name`.
+    /// Freezes `pids` in a cgroup called after `name`.
     ///
     /// # Errors
     /// There is no cgroup v2, or no right to it.
     pub(crate) fn freeze(name: &str, pids: impl IntoIterator<Item = i32>) -> Result<Self> {
         let parent = mount_point()?;
-        let freezer = Self { dir: parent.join(name), parent };
+        let number = FREEZERS.fetch_add(1, Ordering::Relaxed);
+        let freezer = Self { dir: parent.join(format!("{name}-{number}")), parent };
         std::fs::create_dir(&freezer.dir).context("making a cgroup")?;
         for pid in pids {
             std::fs::write(freezer.dir.join("cgroup.procs"), pid.to_string())?;
@@ -35,13 +43,21 @@ impl Freezer {
     }
 }
 
-impl Drop for Freezer {
-    fn drop(&mut self) {
-        let _ = std::fs::write(self.dir.join("cgroup.freeze"), "0");
-        let pids = std::fs::read_to_string(self.dir.join("cgroup.procs")).unwrap_or_default();
+impl Freezer {
+    /// Moves everything out, also what was started in it meanwhile.
+    fn empty(&self) -> Option<()> {
+        let pids = std::fs::read_to_string(self.dir.join("cgroup.procs")).ok()?;
         for pid in pids.lines() {
             let _ = std::fs::write(self.parent.join("cgroup.procs"), pid);
         }
-        let _ = std::fs::remove_dir(&self.dir);
+        std::fs::remove_dir(&self.dir).ok()
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        let _ = std::fs::write(self.dir.join("cgroup.freeze"), "0");
+        // A killed process stays until its parent took note.
+        let _ = within(EMPTYING, || self.empty());
     }
 }

@@ -114,7 +114,7 @@ pub async fn run(
     stop: impl Future<Output = ()>,
     ready: impl FnOnce(),
 ) -> Result<(), AgentError> {
-    vip_pki::gather_entropy();
+    vip_raft::prepare();
     let name = config.node_name()?;
     let dir = config.node.data_dir.clone();
     let file = |path: &PathBuf, source| AgentError::File { path: path.clone(), source };

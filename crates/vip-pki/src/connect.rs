@@ -27,16 +27,6 @@ use vip_core::NodeId;
 /// A handshake that takes longer is not one.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Seeds the random numbers of this process, on a thread of its own. aws-lc
-/// takes some 30 ms for the first one (CPU jitter), which a restarted node does
-/// not have when it makes its first connection.
-pub fn gather_entropy() {
-    std::thread::spawn(|| {
-        // Whoever needs it will hear of a failure.
-        let _ = aws_lc_rs::rand::fill(&mut [0; 32]);
-    });
-}
-
 /// Why a connection could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {

@@ -17,7 +17,7 @@ mod verify;
 pub use ca::{CaError, Issuer, NewCa, ROOT_DAYS, generate_cluster_ca, sha256_hex, spki_of_csr};
 pub use connect::{
     ConnectError, Connections, Connector, HANDSHAKE_TIMEOUT, PeerInfo, PeerStream, accept,
-    gather_entropy, pinned_channel,
+    pinned_channel,
 };
 pub use files::write_secret;
 pub use identity::{IdentityError, NodeIdentity, NodeKey, PkiDir, chain_pem};

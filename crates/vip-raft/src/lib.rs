@@ -14,7 +14,7 @@ mod types;
 
 pub use log_store::{LogStore, StoreError};
 pub use network::{Dial, LeaseRules, PeerChannels};
-pub use node::{RaftNode, SNAPSHOT_AFTER, WriteError, open, voters};
+pub use node::{RaftNode, SNAPSHOT_AFTER, WriteError, open, prepare, voters};
 pub use server::{PeerOf, RaftService};
 pub use state_machine::{Applied, StateMachine};
 pub use sync::DiskClock;
