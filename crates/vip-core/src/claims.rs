@@ -243,6 +243,7 @@ impl Claims {
                 self.guard_refused(now, vip, epoch, &why, &mut actions);
             }
             GuardNotice::Conflict { .. } => {}
+            GuardNotice::TryAgain => self.refused.clear(),
         }
         actions
     }
@@ -530,5 +531,17 @@ mod tests {
         assert_eq!(sync(&mut claims, &state), []);
         let later = START + RETRY_REFUSED;
         assert_eq!(claims.sync(later, &state, |_| vec![]), [prepare(1)]);
+    }
+
+    #[test]
+    fn an_address_that_could_not_be_had_is_tried_again_when_a_link_comes_back() {
+        let state = state();
+        let mut claims = claims();
+        sync(&mut claims, &state);
+        let why = GuardRefusal::Address { ip: [10, 0, 0, 100].into(), text: "no link".into() };
+        notice(&mut claims, GuardNotice::Refused { vip: WEB, epoch: Epoch(1), why });
+        notice(&mut claims, GuardNotice::TryAgain);
+        assert_eq!(claims.unable(), []);
+        assert_eq!(sync(&mut claims, &state), [prepare(1)]);
     }
 }

@@ -85,7 +85,8 @@ pub enum GuardEvent {
     Tick,
     /// The kernel lost one of our addresses.
     AddressGone(IpAddr),
-    /// The kernel, or the allowlist, refused an address.
+    /// The kernel, or the allowlist, refused an address, or its interface has
+    /// no link any more.
     AddressRefused {
         /// The address.
         ip: IpAddr,
@@ -94,8 +95,10 @@ pub enum GuardEvent {
     },
     /// Somebody else claimed one of our addresses on the wire.
     ForeignClaim(IpAddr),
-    /// An interface came back, or peers did.
+    /// Peers came back: some of them may believe what was true before.
     Confirmed,
+    /// An interface came back.
+    LinkBack,
     /// Asked to stop.
     Stop,
 }
@@ -166,6 +169,8 @@ pub enum GuardNotice {
         /// The address.
         ip: IpAddr,
     },
+    /// What could not be claimed here may be possible now.
+    TryAgain,
 }
 
 /// What the guard does. In order; a failure comes back as an event.
@@ -260,6 +265,11 @@ impl Guard {
             GuardEvent::AddressRefused { ip, text } => self.address_refused(ip, &text),
             GuardEvent::ForeignClaim(ip) => self.foreign_claim(now, ip),
             GuardEvent::Confirmed => self.announce_again(now),
+            GuardEvent::LinkBack => {
+                let mut actions = self.announce_again(now);
+                actions.push(GuardAction::Notify(GuardNotice::TryAgain));
+                actions
+            }
         }
     }
 

@@ -39,6 +39,9 @@ const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
 /// Orders that may wait while one is carried out.
 const ORDERS_QUEUED: usize = 256;
 
+/// Why a VIP is refused.
+const NO_LINK: &str = "its interface has no link";
+
 /// How to run a guard.
 #[derive(Clone, Debug)]
 pub struct GuardConfig {
@@ -243,7 +246,8 @@ async fn serve(
             Some(event) = host.events.next() => match event {
                 KernelEvent::AddressGone(ip) => GuardEvent::AddressGone(ip),
                 KernelEvent::LinksChanged => {
-                    if host.reconcile_links().await { GuardEvent::Confirmed } else { continue }
+                    follow_links(guard, host, &mut session).await;
+                    continue;
                 }
             },
             Ok((mac, ip)) = claims.claim() => {
@@ -255,7 +259,7 @@ async fn serve(
                 GuardEvent::ForeignClaim(ip)
             }
             _ = reconcile.tick() => {
-                host.reconcile_links().await;
+                follow_links(guard, host, &mut session).await;
                 for ip in host.reconcile_addresses(guard).await {
                     act(guard, host, &mut session, GuardEvent::AddressGone(ip)).await;
                 }
@@ -263,6 +267,18 @@ async fn serve(
             }
         };
         act(guard, host, &mut session, event).await;
+    }
+}
+
+/// An address on an interface without a link is of no use to anybody.
+async fn follow_links(guard: &mut Guard, host: &mut Host, session: &mut Option<Session>) {
+    let back = host.reconcile_links().await;
+    for ip in host.without_link() {
+        warn!(%ip, "the interface of a VIP has no link; letting go of it");
+        act(guard, host, session, GuardEvent::AddressRefused { ip, text: NO_LINK.into() }).await;
+    }
+    if back {
+        act(guard, host, session, GuardEvent::LinkBack).await;
     }
 }
 
@@ -390,6 +406,16 @@ impl Host {
         Ok(())
     }
 
+    fn has_link(&self, ifindex: u32) -> bool {
+        self.links.iter().any(|l| l.device.ifindex == ifindex && l.running)
+    }
+
+    /// The addresses of VIPs whose interface has no link.
+    fn without_link(&self) -> Vec<IpAddr> {
+        let lost = self.placed.iter().filter(|(_, (_, ifindex))| !self.has_link(*ifindex));
+        lost.map(|(ip, _)| *ip).collect()
+    }
+
     fn is_own_mac(&self, mac: &[u8; 6]) -> bool {
         self.links.iter().any(|l| l.mac.as_ref() == Some(mac))
     }
@@ -502,6 +528,9 @@ impl Host {
             }
             match self.kernel.interface_for(&address, &self.links).await {
                 Ok(ifindex) => {
+                    if !self.has_link(ifindex) {
+                        return refuse(guard, Some(&address), NO_LINK);
+                    }
                     if let Some(text) = self.ungated(address.ip, ifindex) {
                         return refuse(guard, Some(&address), &text);
                     }

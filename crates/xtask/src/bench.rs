@@ -9,7 +9,7 @@ mod picture;
 mod table;
 mod vipd;
 
-use crate::packages::{CC, IP, KEEPALIVED, install};
+use crate::packages::{CC, IP, KEEPALIVED, NFT, install};
 use crate::shell::{become_root, root, run as call};
 use anyhow::{Context, Result};
 use case::{Case, Kind};
@@ -38,6 +38,9 @@ pub(crate) enum Bench {
         /// Busy loops.
         #[arg(long, default_values_t = [0, 4, 8])]
         loops: Vec<u8>,
+        /// Per cent of the packets between nodes that are lost.
+        #[arg(long, default_value_t = 0)]
+        loss: u8,
     },
     /// A thousand VIPs of one node that loses its power.
     Many {
@@ -61,12 +64,13 @@ pub(crate) fn run(what: &Bench) -> Result<()> {
         return call(&own, &args.iter().map(String::as_str).collect::<Vec<_>>());
     }
     become_root()?;
-    install(&[CC, IP, KEEPALIVED])?;
+    install(&[CC, IP, KEEPALIVED, NFT])?;
     std::fs::create_dir_all(root().join(RESULTS))?;
     match what {
         Bench::Failover { runs, quick } => failover(if *quick { 2 } else { *runs }),
-        Bench::Calm { minutes, loops } => {
-            loops.iter().try_for_each(|n| calm::run(*n, Duration::from_secs(minutes * 60)))
+        Bench::Calm { minutes, loops, loss } => {
+            let lasting = Duration::from_secs(minutes * 60);
+            loops.iter().try_for_each(|n| calm::run(*n, *loss, lasting))
         }
         Bench::Many { vips } => many::run(*vips),
     }

@@ -186,3 +186,11 @@ fn a_foreign_claim_is_answered_once_in_ten_seconds() {
     assert_eq!(guard.step(START, claim.clone()).len(), 2);
     assert_eq!(guard.step(START + ms(9), claim).len(), 1);
 }
+
+#[test]
+fn a_link_that_comes_back_is_announced_on_and_told() {
+    let mut guard = open_guard();
+    let announce = GuardAction::Announce(vec![address(100)]);
+    let told = GuardAction::Notify(GuardNotice::TryAgain);
+    assert_eq!(guard.step(START + ms(10), GuardEvent::LinkBack), [announce, told]);
+}

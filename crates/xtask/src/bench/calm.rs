@@ -78,17 +78,21 @@ fn idle(system: &dyn System) -> Result<Value> {
     Ok(nodes.collect())
 }
 
-/// All systems at once beside `loops` busy loops.
-pub(super) fn run(loops: u8, lasting: Duration) -> Result<()> {
+/// All systems at once beside `loops` busy loops, with `loss` per cent of the
+/// packets between nodes lost.
+pub(super) fn run(loops: u8, loss: u8, lasting: Duration) -> Result<()> {
     let kinds = Kind::value_variants();
-    let systems: Vec<_> =
+    let mut systems: Vec<_> =
         kinds.iter().map(|kind| kind.make(Case::Planned)).collect::<Result<_>>()?;
     std::thread::sleep(SETTLE);
-    let mut found = json!({ "loops": loops, "seconds": lasting.as_secs() });
-    if loops == 0 {
+    let mut found = json!({ "loops": loops, "loss_percent": loss, "seconds": lasting.as_secs() });
+    if loops == 0 && loss == 0 {
         for (kind, system) in kinds.iter().zip(&systems) {
             found[kind.title()]["nodes"] = idle(system.as_ref())?;
         }
+    }
+    if loss > 0 {
+        systems.iter_mut().try_for_each(|system| system.lose(loss))?;
     }
     let mut busy = vec![];
     for _ in 0..loops {
@@ -111,7 +115,7 @@ pub(super) fn run(loops: u8, lasting: Duration) -> Result<()> {
         of["longest_silence_ms"] = json!(worst);
     }
     found["load"] = json!(load);
-    let path = results(&format!("calm-{loops}.json"));
+    let path = results(&format!("calm-{loops}-{loss}.json"));
     std::fs::write(&path, serde_json::to_vec_pretty(&found)?)?;
     println!("{found:#}");
     Ok(())

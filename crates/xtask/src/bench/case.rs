@@ -128,6 +128,8 @@ pub(super) trait System {
     /// What comes before the moment that counts.
     fn prepare(&mut self, case: Case) -> Result<()>;
     fn hurt(&mut self, case: Case) -> Result<()>;
+    /// Loses so many per cent of what nodes tell each other.
+    fn lose(&mut self, percent: u8) -> Result<()>;
 }
 
 /// One run: ms from the fault to the first answer of the next holder, ms

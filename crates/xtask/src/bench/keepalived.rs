@@ -56,14 +56,14 @@ impl Trio {
         HOSTS.iter().try_for_each(|(name, priority)| self.start(name, *priority))
     }
 
-    /// VRRP between n1 and the others, one way.
-    fn drop_vrrp(&self, hook: &str) -> Result<()> {
+    /// VRRP of one host, one way; `which` of it, all without.
+    fn drop_vrrp(&self, name: &str, hook: &str, which: &str) -> Result<()> {
         let text = format!(
             "add table ip fault; \
              add chain ip fault {hook} {{ type filter hook {hook} priority 0; }}; \
-             add rule ip fault {hook} ip protocol vrrp drop"
+             add rule ip fault {hook} ip protocol vrrp {which} drop"
         );
-        self.lab.exec("n1", "nft", &[&text])?.ok().map(|_| ())
+        self.lab.exec(name, "nft", &[&text])?.ok().map(|_| ())
     }
 
     fn start(&mut self, name: &str, priority: u8) -> Result<()> {
@@ -137,6 +137,11 @@ impl System for Trio {
         }
     }
 
+    fn lose(&mut self, percent: u8) -> Result<()> {
+        let which = format!("numgen random mod 100 < {percent}");
+        HOSTS.iter().try_for_each(|(name, _)| self.drop_vrrp(name, "input", &which))
+    }
+
     fn hurt(&mut self, case: Case) -> Result<()> {
         if case == Case::Restart {
             return self.start_all();
@@ -147,8 +152,8 @@ impl System for Trio {
             Case::Isolation => self.lab.isolate("n1"),
             Case::Freeze => first.signal(Signal::SIGSTOP),
             Case::Killed => first.signal(Signal::SIGKILL),
-            Case::Deaf => self.drop_vrrp("input"),
-            Case::Mute => self.drop_vrrp("output"),
+            Case::Deaf => self.drop_vrrp("n1", "input", ""),
+            Case::Mute => self.drop_vrrp("n1", "output", ""),
             Case::Heal => self.lab.heal("n1"),
             _ => {
                 self.lab.cable("n1", false)?;

@@ -65,6 +65,10 @@ impl System for Nodes {
         }
     }
 
+    fn lose(&mut self, percent: u8) -> Result<()> {
+        self.inject(Fault::Loss(percent))
+    }
+
     fn hurt(&mut self, case: Case) -> Result<()> {
         let holder = self.holder.to_owned();
         match case {
