@@ -101,11 +101,11 @@ fn perform(node: &Control, name: &str, action: Action) -> Result<Answer> {
     })
 }
 
-/// The value, if the answer is the leader's: a node without one tells what it
-/// knew last, and says so.
+/// The value, if the answer is the leader's: a node that does not reach it
+/// tells what it knew last, and says so.
 fn read(status: &str, name: &str) -> Option<Answer> {
     let status: serde_json::Value = serde_json::from_str(status).ok()?;
-    if !status["quorum"].as_bool()? {
+    if !status["fresh"].as_bool()? {
         return None;
     }
     let vip = status["vips"].as_array()?.iter().find(|vip| vip["name"] == name);

@@ -21,6 +21,8 @@ pub(crate) struct Status {
     pub(crate) profile: String,
     pub(crate) gate: String,
     pub(crate) warnings: Vec<String>,
+    /// The leader's own word, not what another node knew last.
+    pub(crate) fresh: bool,
 }
 
 #[derive(Serialize)]
@@ -127,6 +129,7 @@ impl From<v1::StatusReply> for Status {
             profile: s.profile,
             gate: s.gate,
             warnings: s.warnings,
+            fresh: s.fresh,
         }
     }
 }

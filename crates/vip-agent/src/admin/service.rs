@@ -304,7 +304,7 @@ impl Admin for AdminService {
         request: Request<v1::StatusRequest>,
     ) -> Result<Response<v1::StatusReply>, Status> {
         let (call, message) = (self.call(&request)?, request.into_inner());
-        let own = super::views::status(&call.member);
+        let mut own = super::views::status(&call.member);
         if let Some(mut leader) = call.leader()
             && let Ok(reply) = leader.status(call.read(message)).await
         {
@@ -312,6 +312,10 @@ impl Admin for AdminService {
             let (node, gate, warnings) = (own.node, own.gate, own.warnings);
             let reply = v1::StatusReply { node, gate, warnings, ..reply.into_inner() };
             return Ok(Response::new(reply));
+        }
+        if own.quorum && !own.fresh {
+            let text = "The leader did not answer: this is what this node knew last.";
+            own.warnings.push(text.into());
         }
         Ok(Response::new(own))
     }

@@ -81,6 +81,8 @@ pub(super) fn status(member: &Member) -> v1::StatusReply {
         profile: state.profile().to_string(),
         warnings: warnings(member),
         gate: gate(&member.shared.guard()),
+        // Nobody else can have committed anything while the lease runs.
+        fresh: member.shared.leads_applied(),
     }
 }
 
