@@ -4,6 +4,7 @@
 mod calm;
 mod case;
 mod keepalived;
+mod kills;
 mod many;
 mod picture;
 mod table;
@@ -42,6 +43,16 @@ pub(crate) enum Bench {
         #[arg(long, default_value_t = 0)]
         loss: u8,
     },
+    /// The holder loses its power, again and again. Goes on where an earlier
+    /// run ended.
+    Kills {
+        /// How often.
+        #[arg(long, default_value_t = 300)]
+        runs: usize,
+        /// Timing profile.
+        #[arg(long, default_value = "lan")]
+        profile: String,
+    },
     /// A thousand VIPs of one node that loses its power.
     Many {
         /// VIPs.
@@ -72,6 +83,7 @@ pub(crate) fn run(what: &Bench) -> Result<()> {
             let lasting = Duration::from_secs(minutes * 60);
             loops.iter().try_for_each(|n| calm::run(*n, *loss, lasting))
         }
+        Bench::Kills { runs, profile } => kills::run(profile, *runs),
         Bench::Many { vips } => many::run(*vips),
     }
 }

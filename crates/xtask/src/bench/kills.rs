@@ -1,0 +1,58 @@
+//! The holder loses its power, again and again: what the worst costs.
+
+use super::case::VIP;
+use super::{load, results, spread};
+use anyhow::{Context, Result};
+use chaos_tests::{Cluster, Fault, Faults, Options, Probe};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Before the fault and after the takeover.
+const WATCH: Duration = Duration::from_millis(300);
+
+/// Goes on where an earlier run ended.
+pub(super) fn run(profile: &str, runs: usize) -> Result<()> {
+    let path = results(&format!("kills-{profile}.json"));
+    let mut all: Vec<Value> = match std::fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)?,
+        Err(_) => vec![],
+    };
+    let options = Options { profile: profile.into(), ..Options::default() };
+    let mut cluster = Cluster::formed(&options)?;
+    cluster.host("n1").ctl_ok(&["vip", "add", "web", "--address", &format!("{VIP}/24")])?;
+    while all.len() < runs {
+        let one = kill_holder(&mut cluster)?;
+        println!("{}: {one}", all.len() + 1);
+        all.push(one);
+        std::fs::write(&path, serde_json::to_vec_pretty(&all)?)?;
+    }
+    let (low, middle, high) = spread(&all, "outage_ms").context("a run")?;
+    let two = all.iter().filter(|run| run["stretches"] != 2).count();
+    println!(
+        "{profile}: {} kills, outage median {middle:.1} ({low:.1} - {high:.1}) ms, \
+         more than one change of the answering host: {two}; load {}",
+        all.len(),
+        load()?
+    );
+    Ok(())
+}
+
+fn kill_holder(cluster: &mut Cluster) -> Result<Value> {
+    let settled = cluster.wait_until_settled("n1")?;
+    let holder = settled.vips[0].1.clone().context("a holder")?;
+    let other = if holder == "n1" { "n2" } else { "n1" };
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    std::thread::sleep(WATCH);
+    let mut faults = Faults::default();
+    faults.inject(cluster, Fault::PowerOff(holder.clone()))?;
+    cluster.wait_for_takeover(other, &holder)?;
+    std::thread::sleep(WATCH);
+    let trace = probe.finish()?;
+    faults.heal(cluster)?;
+    // Everybody is heard again, or the next kill would leave no quorum.
+    cluster.wait_for_status(other, "all are heard", |status| {
+        status.nodes.iter().all(|(_, state)| state == "active").then_some(())
+    })?;
+    let change = trace.changes().into_iter().next().context("a change of the answering host")?;
+    Ok(json!({ "outage_ms": change.ms(), "stretches": trace.holders().len() }))
+}
