@@ -177,8 +177,9 @@ pub(super) fn measure(kind: Kind, case: Case) -> Result<Value> {
         Case::Heal | Case::LeaderLost => (None, Some(longest(&trace, at_ns))),
         _ => {
             let change = trace.changes().into_iter().find(|c| c.to_ns > at_ns);
-            let silence = trace.outages(SILENCE).into_iter().rfind(|o| o.to_ns > at_ns);
-            // Reclaimed by the same host: the silence is all there is.
+            // Reclaimed by the same host: the longest silence is all there is.
+            let silences = trace.outages(SILENCE).into_iter().filter(|o| o.to_ns > at_ns);
+            let silence = silences.max_by_key(|o| o.to_ns - o.from_ns);
             let outage = change.or(silence);
             let reclaimed = silence.map(|o| ms(o.to_ns - at_ns));
             (first(&|r| r.from != old).or(reclaimed), outage.map(|o| o.ms()))

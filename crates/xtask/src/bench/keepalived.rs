@@ -125,6 +125,11 @@ impl System for Trio {
             Case::Heal => self.lab.isolate("n1"),
             Case::Restart => {
                 self.daemons.clear();
+                for (name, _) in HOSTS {
+                    for file in ["pid", "vrrp"] {
+                        let _ = std::fs::remove_file(self.dir.join(format!("{name}.{file}")));
+                    }
+                }
                 // It finds its address there and keeps it; a host that was
                 // restarted has none.
                 for (name, _) in HOSTS {
