@@ -317,8 +317,12 @@ impl Run {
     /// events that it has applied itself, which may be some time after the
     /// leader did.
     fn assigned(&mut self) -> Result<Vec<Assigned>> {
-        let shown = self.cluster.host("n1").ctl_json(&["vip", "show", "web"])?;
-        let present = shown["epoch"].as_u64().context("an epoch")?;
+        let present = within(RECOVERY, || {
+            let status = self.cluster.host("n1").ctl_json(&["status"]).ok()?;
+            let vips = status["vips"].as_array().filter(|_| status["fresh"] == true)?;
+            vips.iter().find(|vip| vip["name"] == "web")?["epoch"].as_u64()
+        });
+        let present = present.context("no leader tells the epoch")?;
         let mut all = vec![];
         within(RECOVERY, || {
             let more = self.new_events();

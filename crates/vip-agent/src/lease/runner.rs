@@ -238,7 +238,10 @@ impl Loop {
             GuardNews::Alive => LeaseEvent::GuardAlive,
             GuardNews::Notice(notice) => {
                 tracing::debug!(?notice, "guard");
-                if let GuardNotice::Refused { vip, epoch, why } = &notice {
+                if let GuardNotice::Refused { vip, epoch, why } = &notice
+                    // Only late: the log moved on, and this node will hear so.
+                    && !matches!(why, vip_core::GuardRefusal::Ended(_))
+                {
                     tracing::error!(%vip, %epoch, %why, "the guard did not claim a VIP");
                 }
                 LeaseEvent::Notice(notice)
