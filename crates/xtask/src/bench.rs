@@ -30,6 +30,9 @@ pub(crate) enum Bench {
         /// Two runs per cell: some minutes.
         #[arg(long, conflicts_with = "runs")]
         quick: bool,
+        /// Only these cases.
+        #[arg(long)]
+        case: Vec<Case>,
     },
     /// False failovers beside busy loops, processor time, memory, packets.
     Calm {
@@ -78,7 +81,7 @@ pub(crate) fn run(what: &Bench) -> Result<()> {
     install(&[CC, IP, KEEPALIVED, NFT])?;
     std::fs::create_dir_all(root().join(RESULTS))?;
     match what {
-        Bench::Failover { runs, quick } => failover(if *quick { 2 } else { *runs }),
+        Bench::Failover { runs, quick, case } => failover(if *quick { 2 } else { *runs }, case),
         Bench::Calm { minutes, loops, loss } => {
             let lasting = Duration::from_secs(minutes * 60);
             loops.iter().try_for_each(|n| calm::run(*n, *loss, lasting))
@@ -98,7 +101,7 @@ fn load() -> Result<String> {
 }
 
 /// Runs what is missing of `runs` runs per cell, then prints the table.
-fn failover(runs: usize) -> Result<()> {
+fn failover(runs: usize, only: &[Case]) -> Result<()> {
     let path = results("failover.json");
     let mut results: Value = match std::fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes)?,
@@ -106,7 +109,7 @@ fn failover(runs: usize) -> Result<()> {
     };
     // Round by round, so that what disturbs the machine disturbs all alike.
     for round in 1..=runs {
-        for (case, kind) in case::cells() {
+        for (case, kind) in case::cells().filter(|(c, _)| only.is_empty() || only.contains(c)) {
             let cell = case::name(case, kind);
             let done = results[&cell].as_array().map_or(0, Vec::len);
             if done >= round {

@@ -22,7 +22,7 @@ const SILENCE: Duration = Duration::from_millis(10);
 
 /// What happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Case {
+pub(crate) enum Case {
     Planned,
     PowerOff,
     Isolation,
