@@ -137,10 +137,8 @@ fn a_holder_without_a_link_lets_go() -> Result<()> {
     wait_for("n1 to let go", SOON, || {
         (!cluster.lab.has_address("n1", "10.77.0.100").ok()?).then_some(())
     })?;
-    let took = begin.elapsed();
-    println!("let go after {took:?}");
-    // Sooner than its lease ends.
-    assert!(took < Duration::from_millis(80), "let go after {took:?}");
+    println!("let go after {:?}", begin.elapsed());
+    assert!(cluster.host("n1").log().contains("has no link"), "not for the end of its lease");
     let new = cluster.wait_for_takeover("n3", "n1")?;
     wait_until_believed(&cluster, &new)?;
     std::thread::sleep(SOME_REPLIES);

@@ -32,6 +32,8 @@ pub fn rank(
 /// Decides when to campaign.
 #[derive(Clone, Debug, Default)]
 pub struct Detector {
+    /// When everybody was freed at once, without a promise that ended.
+    freed_at: Mono,
     not_before: Mono,
     attempts: u32,
 }
@@ -42,10 +44,16 @@ impl Detector {
         *self = Self::default();
     }
 
+    /// The leader gave up: everybody is free from now on, one after the other.
+    #[must_use]
+    pub fn freed(now: Mono) -> Self {
+        Self { freed_at: now, ..Self::default() }
+    }
+
     /// When to campaign next, given when this node is free to.
     #[must_use]
     pub fn due(&self, free_at: Mono, rank: u32, timing: &Timing) -> Mono {
-        let turn = free_at + timing.stagger * rank;
+        let turn = free_at.max(self.freed_at) + timing.stagger * rank;
         turn.max(self.not_before)
     }
 
@@ -104,6 +112,14 @@ mod tests {
         let detector = Detector::default();
         assert_eq!(detector.due(free_at, 0, &LAN), free_at);
         assert_eq!(detector.due(free_at, 1, &LAN), free_at + LAN.stagger);
+    }
+
+    #[test]
+    fn after_an_abdication_the_candidates_take_turns_too() {
+        let now = Mono(1_000_000_000);
+        let detector = Detector::freed(now);
+        assert_eq!(detector.due(Mono::ZERO, 0, &LAN), now);
+        assert_eq!(detector.due(Mono::ZERO, 2, &LAN), now + LAN.stagger * 2);
     }
 
     #[test]

@@ -23,7 +23,7 @@ impl Leases {
         self.promise.abdicated(vote);
         if self.promise.free(now, Mono::ZERO).is_ok() && self.promise.saved_vote().term <= vote.term
         {
-            self.detector = Detector::default();
+            self.detector = Detector::freed(now);
             self.abdicated = true;
         }
         if self.heard.is_some_and(|(heard, _)| heard.term <= vote.term) {

@@ -22,8 +22,10 @@ fn cell(case: Case, runs: &[Value]) -> String {
     if runs.is_empty() {
         return "-".into();
     }
-    // One holder to the next is one change; more is two at a time.
-    let two = runs.iter().filter(|run| run["stretches"].as_u64() > Some(2)).count();
+    // One holder to the next is one change; more is two at a time. After a
+    // restart of all the VIP may follow the leader more than once.
+    let two = |run: &&Value| case != Case::Restart && run["stretches"].as_u64() > Some(2);
+    let two = runs.iter().filter(two).count();
     let mark = if two > 0 { format!(", **two** {two}") } else { String::new() };
     let figure = if case == Case::Restart { "takeover_ms" } else { "outage_ms" };
     match spread(runs, figure) {
