@@ -60,13 +60,19 @@ impl Clients {
     ///
     /// # Errors
     /// A command could not be started.
-    pub(crate) fn finish(self) -> Result<Vec<Operation>> {
+    pub(crate) fn finish(mut self) -> Result<Vec<Operation>> {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = vec![];
-        for thread in self.threads {
+        for thread in self.threads.drain(..) {
             all.extend(thread.join().map_err(|_| anyhow!("a client panicked"))??);
         }
         Ok(all)
+    }
+}
+
+impl Drop for Clients {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 

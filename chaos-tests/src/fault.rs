@@ -1,12 +1,12 @@
 //! What can be done to a cluster from outside, and undone.
 
+use crate::busy::BusyLoops;
 use crate::cluster::Cluster;
 use crate::freezer::Freezer;
 use crate::host::Process;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use nix::sys::signal::Signal;
 use std::fmt;
-use std::process::{Child, Command, Stdio};
 
 /// A fault. Hosts are named.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +66,20 @@ impl Fault {
             Self::Busy(_) => "busy machine",
         }
     }
+
+    /// Whether it is, or has a part that is, a packet filter.
+    fn is_filter(&self) -> bool {
+        matches!(
+            self,
+            Self::RestartAndCut(..)
+                | Self::Deaf(_)
+                | Self::Mute(_)
+                | Self::CutPair(..)
+                | Self::Loss(_)
+                | Self::Duplication(_)
+                | Self::LoseAnnouncements
+        )
+    }
 }
 
 impl fmt::Display for Fault {
@@ -101,20 +115,9 @@ const VIP: &str = "10.77.0.100";
 #[derive(Debug, Default)]
 pub struct Faults {
     active: Vec<Fault>,
-    loops: Vec<Loop>,
+    busy: Vec<BusyLoops>,
     frozen: Vec<Freezer>,
     alien: bool,
-}
-
-/// Ends with the value.
-#[derive(Debug)]
-struct Loop(Child);
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 impl Faults {
@@ -123,17 +126,20 @@ impl Faults {
     /// # Errors
     /// It cannot be brought about.
     pub fn inject(&mut self, cluster: &mut Cluster, fault: Fault) -> Result<()> {
+        let filtered = fault.is_filter();
+        self.active.push(fault.clone());
+        if filtered {
+            self.filter(cluster)?;
+        }
         match &fault {
             Fault::Kill(host, what) => signal(cluster, host, what, Signal::SIGKILL),
             Fault::PowerOff(host) => {
                 cluster.lab.cable(host, false)?;
                 cluster.host_mut(host).kill_all();
             }
+            // The way is cut by now.
             Fault::RestartAndCut(host, _) => {
-                self.active.push(fault.clone());
-                self.filter(cluster)?;
                 signal(cluster, host, &[Process::Agent], Signal::SIGKILL);
-                return Ok(());
             }
             Fault::Stop(host, what) => signal(cluster, host, what, Signal::SIGSTOP),
             Fault::Freeze(host) => {
@@ -145,13 +151,7 @@ impl Faults {
             Fault::Isolate(host) => cluster.lab.isolate(host)?,
             Fault::Unplug(host) => cluster.lab.cable(host, false)?,
             Fault::ForeignHost => self.intrude(cluster)?,
-            Fault::Busy(loops) => {
-                for _ in 0..*loops {
-                    let mut command = Command::new("sh");
-                    command.args(["-c", "while :; do :; done"]).stdin(Stdio::null());
-                    self.loops.push(Loop(command.spawn().context("starting sh")?));
-                }
-            }
+            Fault::Busy(loops) => self.busy.push(BusyLoops::start(*loops)?),
             Fault::Deaf(_)
             | Fault::Mute(_)
             | Fault::CutPair(..)
@@ -159,8 +159,7 @@ impl Faults {
             | Fault::Duplication(_)
             | Fault::LoseAnnouncements => {}
         }
-        self.active.push(fault);
-        self.filter(cluster)
+        Ok(())
     }
 
     /// Undoes all of them. Hosts without power are started again.
@@ -168,8 +167,9 @@ impl Faults {
     /// # Errors
     /// One cannot be undone.
     pub fn heal(&mut self, cluster: &mut Cluster) -> Result<()> {
-        self.loops.clear();
+        self.busy.clear();
         self.frozen.clear();
+        let filtered = self.active.iter().any(Fault::is_filter);
         for fault in std::mem::take(&mut self.active) {
             match fault {
                 Fault::Stop(host, what) => signal(cluster, &host, &what, Signal::SIGCONT),
@@ -185,7 +185,7 @@ impl Faults {
                 _ => {}
             }
         }
-        self.filter(cluster)
+        if filtered { self.filter(cluster) } else { Ok(()) }
     }
 
     fn intrude(&mut self, cluster: &mut Cluster) -> Result<()> {
@@ -248,7 +248,7 @@ impl Faults {
                 }
                 Fault::CutPair(a, b) | Fault::RestartAndCut(a, b) if a == me || b == me => {
                     let other = address(if a == me { b } else { a });
-                    for other in other.into_iter() {
+                    if let Some(other) = other {
                         rules.push(format!("add rule ip fault in ip saddr {other} drop"));
                         rules.push(format!("add rule ip fault out ip daddr {other} drop"));
                     }

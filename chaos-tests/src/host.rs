@@ -1,6 +1,7 @@
 //! vipd on one host.
 
 use crate::command::{Outcome, binaries, run, wait_for};
+use crate::net::exec;
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -105,7 +106,7 @@ impl Host {
     /// # Errors
     /// It cannot be started.
     pub fn exec(&self, program: &str, arguments: &[&str]) -> Result<Outcome> {
-        run("ip", &[&["netns", "exec", &self.namespace, program], arguments].concat())
+        exec(&self.namespace, program, arguments)
     }
 
     /// The settings that vipd is started with.

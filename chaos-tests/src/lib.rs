@@ -7,6 +7,7 @@
 //!   n3 ── eth0 ─┘
 //! ```
 
+mod busy;
 mod capture;
 mod clients;
 mod cluster;
@@ -19,6 +20,7 @@ mod net;
 mod probe;
 mod random;
 
+pub use busy::BusyLoops;
 pub use cluster::{Cluster, Options, Status};
 pub use command::{Outcome, binaries, run, wait_for, within};
 pub use fault::{Fault, Faults};

@@ -146,8 +146,7 @@ impl Lab {
     /// # Errors
     /// It cannot be started.
     pub fn exec(&self, name: &str, program: &str, arguments: &[&str]) -> Result<Outcome> {
-        let namespace = self.namespace(name);
-        run("ip", &[&["netns", "exec", &namespace, program], arguments].concat())
+        exec(&self.namespace(name), program, arguments)
     }
 
     /// The Ethernet address of a host.
@@ -189,6 +188,14 @@ impl Lab {
     pub fn enter(&self, name: &str) -> Result<()> {
         enter(&self.namespace(name))
     }
+}
+
+/// Runs a program inside a namespace.
+///
+/// # Errors
+/// It cannot be started.
+pub(crate) fn exec(namespace: &str, program: &str, arguments: &[&str]) -> Result<Outcome> {
+    run("ip", &[&["netns", "exec", namespace, program], arguments].concat())
 }
 
 pub(crate) fn enter(namespace: &str) -> Result<()> {

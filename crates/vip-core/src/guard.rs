@@ -217,6 +217,13 @@ struct Claim {
     defended: Mono,
 }
 
+impl Claim {
+    /// Whether this host answers for the address by this claim.
+    fn is_open(&self, ip: IpAddr) -> bool {
+        self.phase == Phase::Open && self.addresses.iter().any(|a| a.ip == ip)
+    }
+}
+
 /// The guard of one host.
 #[derive(Clone, Debug)]
 pub struct Guard {
@@ -502,15 +509,12 @@ impl Guard {
     /// Whether this host answers for the address at the moment.
     #[must_use]
     pub fn is_open(&self, ip: IpAddr) -> bool {
-        let of = |c: &Claim| c.phase == Phase::Open && c.addresses.iter().any(|a| a.ip == ip);
-        self.claims.values().any(of)
+        self.claims.values().any(|claim| claim.is_open(ip))
     }
 
     fn foreign_claim(&mut self, now: Mono, ip: IpAddr) -> Vec<GuardAction> {
-        let open =
-            |c: &&mut Claim| c.phase == Phase::Open && c.addresses.iter().any(|a| a.ip == ip);
-        let found = self.claims.iter_mut().find_map(|(vip, c)| Some((*vip, Some(c).filter(open)?)));
-        let Some((vip, claim)) = found else { return vec![] };
+        let found = self.claims.iter_mut().find(|(_, claim)| claim.is_open(ip));
+        let Some((&vip, claim)) = found else { return vec![] };
         let mut actions = vec![GuardAction::Notify(GuardNotice::Conflict { vip, ip })];
         if claim.defended == Mono::ZERO || now >= claim.defended + DEFEND_INTERVAL {
             claim.defended = now;

@@ -130,7 +130,7 @@ struct Leading {
 }
 
 /// What this node knows of its guard.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct GuardLink {
     present: bool,
     /// It is restarted at once, and its node then reclaims faster than another
@@ -140,6 +140,9 @@ struct GuardLink {
     alive_at: Mono,
     /// Deadline that it was told last for what this node holds as leader.
     extended: Mono,
+    /// Of what it was told since. It need not hear it again for every notice of
+    /// another VIP.
+    told: BTreeSet<Grantee>,
 }
 
 /// What to do at the end of a step, beside what is due by time.
@@ -172,9 +175,6 @@ pub struct Leases {
     views: BTreeMap<NodeId, leader::PeerView>,
     claims: Claims,
     guard: GuardLink,
-    /// As leader: what the guard was told of since the last renewal. It need
-    /// not hear it again for every notice of another VIP.
-    told: BTreeSet<Grantee>,
     first_grant_pending: bool,
     heartbeat_at: Mono,
     wake_at: Option<Mono>,
@@ -210,7 +210,6 @@ impl Leases {
             views: BTreeMap::new(),
             claims: Claims::new(me),
             guard: GuardLink::default(),
-            told: BTreeSet::new(),
             first_grant_pending: false,
             heartbeat_at: Mono::ZERO,
             wake_at: None,

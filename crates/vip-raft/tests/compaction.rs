@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tonic::transport::{Channel, Endpoint};
 use vip_core::{Actor, Command, NodeId, Op, Outcome, Profile, PromiseTicket, Refused, Vote};
 use vip_raft::{LeaseRules, LogStore, PeerChannels, RaftNode, open};
@@ -39,8 +39,21 @@ fn nobody(_: NodeId, _: &str) -> Channel {
     Endpoint::from_static("http://127.0.0.1:1").connect_lazy()
 }
 
+/// Opens the store. openraft's workers let go of the last one a little after
+/// `shutdown` returns.
+async fn store(dir: &Path) -> LogStore {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        match LogStore::open(dir, Arc::new(Alone)) {
+            Ok(store) => return store,
+            Err(e) => assert!(Instant::now() < deadline, "{e}"),
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 async fn node(dir: &Path) -> RaftNode {
-    let store = LogStore::open(dir, Arc::new(Alone)).expect("opens");
+    let store = store(dir).await;
     let peers = PeerChannels::new(Arc::new(nobody));
     let timing = Profile::Lan.timing();
     open(dir, NodeId(1), store, &timing, peers, Arc::new(Alone)).await.expect("runs")

@@ -67,6 +67,9 @@ pub(super) fn nodes(member: &Member) -> Vec<v1::Node> {
 }
 
 pub(super) fn status(member: &Member) -> v1::StatusReply {
+    // Before the state is looked at: nobody else can have committed anything
+    // until now, so the state has it all.
+    let fresh = member.shared.leads_applied();
     let state = member.raft.state();
     let leader = member.shared.leader();
     v1::StatusReply {
@@ -81,8 +84,7 @@ pub(super) fn status(member: &Member) -> v1::StatusReply {
         profile: state.profile().to_string(),
         warnings: warnings(member),
         gate: gate(&member.shared.guard()),
-        // Nobody else can have committed anything while the lease runs.
-        fresh: member.shared.leads_applied(),
+        fresh,
     }
 }
 

@@ -122,13 +122,13 @@ impl Leases {
         // Orders for many VIPs cost; half a heartbeat of lease is enough.
         if lease_end >= self.guard.extended + self.timing.heartbeat / 2 {
             self.guard.extended = lease_end;
-            self.told.clear();
+            self.guard.told.clear();
             wanted.extend(self.claims.renewals());
         } else {
-            wanted.retain(|grantee| !self.told.contains(grantee));
+            wanted.retain(|grantee| !self.guard.told.contains(grantee));
         }
         let (answer, free_at) = self.decide_grants(now, me, wanted);
-        self.told.extend(&answer.granted);
+        self.guard.told.extend(&answer.granted);
         self.take_answer(now, session, answer, lease_end, actions);
         free_at
     }

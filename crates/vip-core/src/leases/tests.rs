@@ -1,5 +1,8 @@
 use super::*;
-use crate::{Profile, Refused};
+use crate::{
+    Actor, Assignment, Cause, Command, Epoch, GuardNotice, Incarnation, Node, NodeState, Op,
+    Placement, Profile, Refused, Role, VipOrder, VipSpec, VipUid,
+};
 
 const START: Mono = Mono(10_000_000_000);
 const LAN: Timing = Profile::Lan.timing();
@@ -106,4 +109,62 @@ fn a_node_that_stops_campaigns_after_all_others() {
     let before = leases.campaign_due().expect("it votes");
     leases.stop_holding();
     assert_eq!(leases.campaign_due(), Some(before + LAN.stagger * 3));
+}
+
+/// Term 1 of this node, which was given two VIPs.
+fn state_with_two_vips() -> State {
+    let mut state = State::default();
+    state.enter(Term(1));
+    let node = Node {
+        id: ME,
+        name: "n1".parse().expect("valid"),
+        advertise: "10.0.0.1:7400".into(),
+        role: Role::Voter,
+        state: NodeState::Active,
+        spki: String::new(),
+        since_ms: 0,
+    };
+    state.nodes.insert(ME, node);
+    for number in 1..=2 {
+        let spec = VipSpec {
+            name: format!("v{number}").parse().expect("valid"),
+            addresses: vec![format!("10.0.0.10{number}/24").parse().expect("valid")],
+            interface: None,
+            placement: Placement::Sticky,
+        };
+        let moves = vec![Assignment {
+            vip: VipUid(number),
+            seen: Epoch::default(),
+            to: Some(ME),
+            cause: Cause::Command,
+        }];
+        for op in [Op::AddVip { spec }, Op::Assign { moves }] {
+            let command = Command { time_ms: 0, actor: Actor("test".into()), op };
+            assert!(!matches!(state.apply(1, &command), crate::Outcome::Refused(_)));
+        }
+    }
+    state
+}
+
+/// Three hundred VIPs, each told again for the notice of each other one, were
+/// more than a guard can take.
+#[test]
+fn a_guard_hears_of_a_grant_once_between_renewals() {
+    let mut leases = leading();
+    let session = Incarnation(7);
+    leases.step(START, LeaseEvent::GuardUp(session));
+    leases.step(START, LeaseEvent::Applied(Arc::new(state_with_two_vips())));
+    let mut told = vec![];
+    for number in 1..=2 {
+        let notice = GuardNotice::Prepared { vip: VipUid(number), epoch: Epoch(1) };
+        for action in leases.step(START, LeaseEvent::Notice(notice)) {
+            let LeaseAction::Order(orders) = action else { continue };
+            for order in orders {
+                if let VipOrder::Extend { deadlines, .. } = order {
+                    told.extend(deadlines.into_iter().map(|(vip, ..)| vip));
+                }
+            }
+        }
+    }
+    assert_eq!(told, [VipUid(1), VipUid(2)]);
 }

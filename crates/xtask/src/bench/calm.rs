@@ -4,10 +4,9 @@
 use super::case::{Case, Kind, System, VIP};
 use super::{load, results};
 use anyhow::{Context, Result};
-use chaos_tests::{Lab, Probe};
+use chaos_tests::{BusyLoops, Lab, Probe};
 use clap::ValueEnum;
 use serde_json::{Value, json};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// Until everything that follows a start is over.
@@ -16,16 +15,6 @@ const SETTLE: Duration = Duration::from_secs(3);
 const IDLE: Duration = Duration::from_secs(20);
 /// A client would notice a longer silence.
 const SILENCE: Duration = Duration::from_millis(50);
-
-/// Ends with the value.
-struct Loop(Child);
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// What the processes of a host used so far.
 struct Usage {
@@ -94,12 +83,7 @@ pub(super) fn run(loops: u8, loss: u8, lasting: Duration) -> Result<()> {
     if loss > 0 {
         systems.iter_mut().try_for_each(|system| system.lose(loss))?;
     }
-    let mut busy = vec![];
-    for _ in 0..loops {
-        let mut command = Command::new("sh");
-        command.args(["-c", "while :; do :; done"]).stdin(Stdio::null());
-        busy.push(Loop(command.spawn().context("starting sh")?));
-    }
+    let busy = BusyLoops::start(loops)?;
     let probes: Vec<_> =
         systems.iter().map(|s| Probe::start(s.lab(), VIP)).collect::<Result<_>>()?;
     std::thread::sleep(lasting);

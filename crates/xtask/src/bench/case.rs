@@ -137,11 +137,12 @@ pub(super) trait System {
 /// over.
 pub(super) fn measure(kind: Kind, case: Case) -> Result<Value> {
     let mut system = kind.make(case)?;
-    let elsewhere = |system: &dyn System| {
-        let others = system.hosts().into_iter().filter(|host| *host != system.holder());
+    let anywhere = |system: &dyn System, but: &str| {
         let there = |host: &String| system.lab().has_address(host, &VIP.to_string());
-        others.into_iter().any(|host| there(&host).is_ok_and(|there| there)).then_some(())
+        let mut hosts = system.hosts().into_iter().filter(|host| host != but);
+        hosts.any(|host| there(&host).is_ok_and(|there| there)).then_some(())
     };
+    let elsewhere = |system: &dyn System| anywhere(system, system.holder());
     system.prepare(case)?;
     if case == Case::Heal {
         let _ = within(TAKEOVER, || elsewhere(system.as_ref()));
@@ -156,11 +157,7 @@ pub(super) fn measure(kind: Kind, case: Case) -> Result<Value> {
         }
         Case::Heal => std::thread::sleep(AFTER_HEAL),
         Case::Restart => {
-            let hosts = system.hosts();
-            let there = |host: &String| system.lab().has_address(host, &VIP.to_string());
-            let _ = within(TAKEOVER, || {
-                hosts.iter().any(|host| there(host).is_ok_and(|there| there)).then_some(())
-            });
+            let _ = within(TAKEOVER, || anywhere(system.as_ref(), ""));
         }
         _ => {
             let _ = within(TAKEOVER, || elsewhere(system.as_ref()));
