@@ -107,7 +107,8 @@ async fn hand_leadership_away(member: &Member) {
         return;
     }
     if let Some(to) = successor(member, &state) {
-        abdicate_to(member, to).await;
+        // If it cannot be now, the next look tries again.
+        try_to_abdicate(member, to).await;
     }
 }
 
@@ -125,15 +126,22 @@ pub(crate) fn successor(member: &Member, state: &State) -> Option<NodeId> {
 /// lease must have been handed over before.
 pub(crate) async fn abdicate_to(member: &Member, to: NodeId) {
     let until = Instant::now() + SHUT_TIMEOUT;
-    // Once the lease is closed nothing is replicated any more: the successor
-    // has to have it all.
-    while !member.raft.has_all(to) || !member.shared.close_lease() {
+    while !try_to_abdicate(member, to).await {
         if Instant::now() >= until {
             tracing::warn!("a VIP is still held here, or its successor lags; leadership stays");
             return;
         }
         sleep(POLL).await;
     }
+}
+
+async fn try_to_abdicate(member: &Member, to: NodeId) -> bool {
+    // Once the lease is closed nothing is replicated any more: the successor
+    // has to have it all.
+    if !member.raft.has_all(to) || !member.shared.close_lease() {
+        return false;
+    }
     tracing::info!(%to, "handing leadership over");
     let _ = member.raft.raft.trigger().transfer_leader(to.0).await;
+    true
 }

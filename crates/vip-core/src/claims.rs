@@ -356,6 +356,13 @@ impl Claims {
         self.refused.keys().copied().collect()
     }
 
+    /// Whether the guard answers for this epoch.
+    #[must_use]
+    pub fn is_open(&self, vip: VipUid, epoch: Epoch) -> bool {
+        let claim = self.claims.get(&vip);
+        claim.is_some_and(|claim| claim.epoch == epoch && claim.stage == Stage::Open)
+    }
+
     /// What is claimed here.
     #[must_use]
     pub fn holdings(&self) -> Vec<Holding> {

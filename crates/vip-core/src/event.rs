@@ -41,6 +41,12 @@ impl Cause {
             Self::Placement => "placement",
         }
     }
+
+    /// Whether the holder before is well and only makes room.
+    #[must_use]
+    pub const fn is_planned(self) -> bool {
+        matches!(self, Self::LeaderChanged | Self::Command | Self::Drain | Self::Placement)
+    }
 }
 
 impl fmt::Display for Cause {

@@ -10,7 +10,7 @@
 //!   earlier holder led the term before and held within its own leader lease.
 
 use crate::{
-    Epoch, Grantee, Incarnation, LeaderLease, Mono, NodeId, State, Term, Timing, Vip, VipUid,
+    Cause, Epoch, Grantee, Incarnation, LeaderLease, Mono, NodeId, State, Term, Timing, Vip, VipUid,
 };
 use std::collections::BTreeMap;
 
@@ -96,7 +96,7 @@ impl Grants {
             return Verdict::Denied(Denial::NotHolder);
         };
         if vip.holder != Some(request.node) || vip.epoch != wanted.epoch {
-            return self.superseded(now, request, vip, timing);
+            return self.superseded(now, request, vip);
         }
         self.prepared.insert(wanted.vip, wanted.epoch);
         if self.ended(vip) >= wanted.epoch {
@@ -125,19 +125,23 @@ impl Grants {
         Verdict::Granted
     }
 
-    /// A holder asks for the epoch before the current one: it goes on until its
-    /// deadline, without a new one, while its successor gets ready. Told no, it
-    /// releases.
-    fn superseded(&self, now: Mono, request: Request, vip: &Vip, timing: &Timing) -> Verdict {
-        let Grantee { epoch, incarnation, .. } = request.grantee;
-        let last = self.issued.get(&vip.uid);
-        let was_holder = last.is_some_and(|i| (i.epoch, i.incarnation) == (epoch, incarnation));
+    /// A holder asks for the epoch before the current one. In a planned move it
+    /// goes on until its successor is ready: a thousand VIPs take longer than a
+    /// lease. Told no, it releases.
+    fn superseded(&mut self, now: Mono, request: Request, vip: &Vip) -> Verdict {
+        let Request { node, grantee: Grantee { epoch, incarnation, .. } } = request;
         let ready = self.prepared.get(&vip.uid) == Some(&vip.epoch);
-        let planned = vip.holder.is_some() && epoch.next() == vip.epoch;
-        if was_holder && planned && !ready {
-            return Verdict::Wait(now + timing.heartbeat);
+        let planned = vip.holder.is_some() && vip.cause.is_some_and(Cause::is_planned);
+        let goes_on = planned && !ready && epoch.next() == vip.epoch && self.ended(vip) < epoch;
+        let asker =
+            |i: &&mut Issued| (i.node, i.epoch, i.incarnation) == (node, epoch, incarnation);
+        match self.issued.get_mut(&vip.uid).filter(asker) {
+            Some(issued) if goes_on => {
+                issued.at = now;
+                Verdict::Granted
+            }
+            _ => Verdict::Denied(Denial::NotHolder),
         }
-        Verdict::Denied(Denial::NotHolder)
     }
 
     /// The session that an epoch is bound to, if it was ever granted as far as

@@ -448,7 +448,7 @@ impl Guard {
     }
 
     fn tick(&mut self, now: Mono) -> Vec<GuardAction> {
-        let mut actions = vec![];
+        let (mut actions, mut deletions, mut notices) = (vec![], vec![], vec![]);
         for (vip, claim) in &mut self.claims {
             if claim.phase != Phase::Open {
                 continue;
@@ -457,13 +457,16 @@ impl Guard {
                 claim.phase = Phase::Expired;
                 let shut = |a: &Address| GuardAction::Gate { ip: a.ip, deadline: Mono::ZERO };
                 actions.extend(claim.addresses.iter().map(shut));
-                actions.extend(claim.addresses.iter().cloned().map(GuardAction::DeleteAddress));
+                deletions.extend(claim.addresses.iter().cloned().map(GuardAction::DeleteAddress));
                 let (vip, epoch) = (*vip, claim.epoch);
-                actions.push(GuardAction::Notify(GuardNotice::Expired { vip, epoch }));
+                notices.push(GuardAction::Notify(GuardNotice::Expired { vip, epoch }));
             } else if claim.announcements.take_due(now) {
                 actions.push(GuardAction::Announce(claim.addresses.clone()));
             }
         }
+        // All gates first: deleting a thousand addresses takes a while.
+        actions.append(&mut deletions);
+        actions.append(&mut notices);
         if now >= self.refresh_at {
             self.refresh_at = now + REFRESH_INTERVAL;
             let addresses = self.wanted_addresses();

@@ -67,8 +67,8 @@ pub enum LeaseEvent {
     GuardDown,
     /// It answered a ping.
     GuardAlive,
-    /// The guard says.
-    Notice(GuardNotice),
+    /// The guard says, in order.
+    Notices(Vec<GuardNotice>),
     /// A member promised.
     Acknowledged(Acknowledgement),
     /// The leader's answer to an [`Ask`] of this node, or that none came.
@@ -148,7 +148,9 @@ struct GuardLink {
 /// What to do at the end of a step, beside what is due by time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Wants {
-    /// Ask the leader now.
+    /// Ask the leader to renew what is open.
+    renew: bool,
+    /// Ask the leader for first grants.
     ask: bool,
     /// Report releases now.
     report: bool,
@@ -235,11 +237,13 @@ impl Leases {
             LeaseEvent::GuardUp(session) => self.guard_up(now, session, &mut actions),
             LeaseEvent::GuardDown => self.guard_down(now, &mut actions),
             LeaseEvent::GuardAlive => self.guard.alive_at = now,
-            LeaseEvent::Notice(notice) => self.notice(now, notice, &mut actions),
+            LeaseEvent::Notices(notices) => self.notices(now, notices, &mut actions),
             LeaseEvent::Acknowledged(ack) => self.acknowledged(ack, &mut actions),
             LeaseEvent::Answered { session, sent_at, first, answer } => {
                 self.first_grant_pending &= !first;
                 if let Some(answer) = answer {
+                    // The rest may be free by now.
+                    self.wants.ask |= first && answer.denied.is_empty();
                     self.answered(now, session, sent_at, answer, &mut actions);
                 }
             }
@@ -316,14 +320,15 @@ impl Leases {
             self.heartbeat(now, actions);
             self.ping(now, actions);
             self.sync(now, actions);
+            self.wants.renew = true;
             self.wants.ask = true;
             self.wants.report |= !self.claims.releases().is_empty();
         }
         let wants = std::mem::take(&mut self.wants);
         if self.leading.is_some() {
             self.wake_at = self.hold_as_leader(now, actions);
-        } else if wants.ask || wants.report {
-            self.ask_leader(now, actions);
+        } else {
+            self.ask_leader(now, wants, actions);
         }
         if self.campaign_due().is_some_and(|due| now >= due) {
             self.campaign(now, actions);

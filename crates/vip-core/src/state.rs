@@ -51,8 +51,8 @@ pub struct State {
     pub tombstones: BTreeMap<NodeId, Tombstone>,
     /// Join tokens.
     pub tokens: BTreeMap<TokenId, Token>,
-    /// VIPs, by name.
-    pub vips: BTreeMap<Name, Vip>,
+    /// VIPs, by identity.
+    pub vips: BTreeMap<VipUid, Vip>,
     /// What happened, oldest first.
     pub events: VecDeque<Event>,
     /// Log time, ms since 1970; never falls.
@@ -145,7 +145,21 @@ impl State {
     /// The VIP with this identity.
     #[must_use]
     pub fn vip(&self, uid: VipUid) -> Option<&Vip> {
-        self.vips.values().find(|v| v.uid == uid)
+        self.vips.get(&uid)
+    }
+
+    /// All VIPs, in the order that people look for them.
+    #[must_use]
+    pub fn vips_by_name(&self) -> Vec<&Vip> {
+        let mut vips: Vec<_> = self.vips.values().collect();
+        vips.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+        vips
+    }
+
+    /// The VIP with this name.
+    #[must_use]
+    pub fn vip_named(&self, name: &str) -> Option<&Vip> {
+        self.vips.values().find(|v| v.spec.name.as_str() == name)
     }
 
     /// The VIP with this identity, also one that was removed but may still be

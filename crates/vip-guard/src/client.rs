@@ -67,6 +67,6 @@ pub async fn connect(
             Ok((GuardWriter(write), reader, incarnation, gate))
         }
         FromGuard::Busy => Err(LinkError::Busy(path.to_owned())),
-        FromGuard::Notice(_) | FromGuard::Alive => Err(io(io::ErrorKind::InvalidData.into())),
+        FromGuard::Notices(_) | FromGuard::Alive => Err(io(io::ErrorKind::InvalidData.into())),
     }
 }

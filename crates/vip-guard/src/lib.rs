@@ -14,9 +14,13 @@ mod allow;
 #[cfg(feature = "server")]
 mod frames;
 #[cfg(feature = "server")]
+mod host;
+#[cfg(feature = "server")]
 mod kernel;
 #[cfg(feature = "server")]
 mod packets;
+#[cfg(feature = "server")]
+mod records;
 #[cfg(feature = "server")]
 mod server;
 

@@ -46,8 +46,9 @@ pub enum FromGuard {
     Alive,
     /// Another agent has the guard.
     Busy,
-    /// Something happened to a VIP.
-    Notice(GuardNotice),
+    /// What happened to VIPs, in order. Any number of notices is one message,
+    /// so that a thousand VIPs are one change.
+    Notices(Vec<GuardNotice>),
 }
 
 pub(crate) async fn write_frame<T: Serialize>(

@@ -554,7 +554,7 @@ impl Agent {
         match message {
             FromGuard::Welcome(session) => self.step(now, LeaseEvent::GuardUp(session)),
             FromGuard::Alive => self.step(now, LeaseEvent::GuardAlive),
-            FromGuard::Notice(notice) => self.step(now, LeaseEvent::Notice(notice)),
+            FromGuard::Notices(notices) => self.step(now, LeaseEvent::Notices(notices)),
             FromGuard::Gone => self.step(now, LeaseEvent::GuardDown),
         }
     }

@@ -20,7 +20,7 @@ pub(crate) enum ToGuard {
 #[derive(Clone, Debug)]
 pub(crate) enum FromGuard {
     Welcome(Incarnation),
-    Notice(GuardNotice),
+    Notices(Vec<GuardNotice>),
     Alive,
     Gone,
 }

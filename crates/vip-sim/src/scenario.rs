@@ -152,7 +152,7 @@ struct Plan<'a> {
     faults: Vec<(Real, Fault)>,
 }
 
-const KINDS: usize = 14;
+const KINDS: usize = 15;
 
 impl Plan<'_> {
     fn make(&mut self, from: Real, to: Real, hosts: &[HostShape]) {
@@ -234,6 +234,7 @@ impl Plan<'_> {
             }
             11 => self.mixed_sessions(at, host),
             12 => self.overtaken(at, host),
+            13 => self.exchanged_voters(at, host, hosts),
             _ => {
                 let fault = if chance(self.rng, 0.3) { Fault::Recreate } else { Fault::AutoPlace };
                 self.push(at, fault);
@@ -272,6 +273,24 @@ impl Plan<'_> {
         self.push(again, Fault::Elect(leader, false));
         let moved = again.plus(span(self.rng, p / 100, p / 4));
         self.push(moved, Fault::Move(other));
+    }
+
+    /// One voter takes another's place, and then a leader reaches only the one
+    /// that went.
+    fn exchanged_voters(&mut self, at: Real, leader: usize, hosts: &[HostShape]) {
+        let votes = |at: &usize| *at != leader && hosts[*at].role.votes();
+        let mut others: Vec<usize> = (0..hosts.len()).filter(votes).collect();
+        self.rng.shuffle(&mut others);
+        let &[came, went, stays, ..] = others.as_slice() else { return };
+        let voters = |hosts: [usize; 3]| Fault::Voters(hosts.into_iter().map(node).collect());
+        self.push(at, voters([leader, went, stays]));
+        let exchanged = at.plus(span(self.rng, self.p / 4, self.p * 2));
+        self.push(exchanged, voters([leader, came, stays]));
+        let links = [came, stays].into_iter().flat_map(|host| [(host, leader), (leader, host)]);
+        let links: Vec<Link> = links.collect();
+        let cut = exchanged.plus(span(self.rng, self.p / 20, self.p));
+        self.push(cut, Fault::Cut(links.clone()));
+        self.push(cut.plus(self.p * 3), Fault::Mend(links));
     }
 
     fn weather(&mut self) -> Weather {

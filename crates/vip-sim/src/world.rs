@@ -497,6 +497,7 @@ impl World {
     }
 
     fn act(&mut self, at: usize, connection: Option<Connection>, actions: Vec<GuardAction>) {
+        let mut notices = vec![];
         for action in actions {
             if let Some(ip) = self.hosts[at].kernel.act(&action) {
                 self.answering_changed(at, ip);
@@ -517,9 +518,10 @@ impl World {
                 }
                 _ => {}
             }
-            if let Some(connection) = connection {
-                self.answer(at, connection, FromGuard::Notice(notice));
-            }
+            notices.push(notice);
+        }
+        if let (Some(connection), false) = (connection, notices.is_empty()) {
+            self.answer(at, connection, FromGuard::Notices(notices));
         }
     }
 
@@ -558,7 +560,7 @@ impl World {
                     return;
                 }
             }
-            FromGuard::Notice(_) | FromGuard::Alive => {}
+            FromGuard::Notices(_) | FromGuard::Alive => {}
         }
         self.agent(at, Input::Guard(message));
     }

@@ -56,8 +56,11 @@ pub(crate) enum Bench {
         #[arg(long, default_value = "lan")]
         profile: String,
     },
-    /// A thousand VIPs of one node that loses its power.
+    /// A thousand VIPs of one node that is drained, then loses its power.
     Many {
+        /// Timing profile.
+        #[arg(long, default_value = "lan")]
+        profile: String,
         /// VIPs.
         #[arg(long, default_value_t = 1000)]
         vips: u16,
@@ -87,7 +90,7 @@ pub(crate) fn run(what: &Bench) -> Result<()> {
             loops.iter().try_for_each(|n| calm::run(*n, *loss, lasting))
         }
         Bench::Kills { runs, profile } => kills::run(profile, *runs),
-        Bench::Many { vips } => many::run(*vips),
+        Bench::Many { profile, vips } => many::run(profile, *vips),
     }
 }
 

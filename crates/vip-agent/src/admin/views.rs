@@ -37,7 +37,7 @@ pub(super) fn vip(state: &State, vip: &Vip) -> v1::Vip {
 
 pub(super) fn vips(member: &Member) -> Vec<v1::Vip> {
     let state = member.raft.state();
-    state.vips.values().map(|v| vip(&state, v)).collect()
+    state.vips_by_name().into_iter().map(|v| vip(&state, v)).collect()
 }
 
 pub(super) fn nodes(member: &Member) -> Vec<v1::Node> {
@@ -45,13 +45,14 @@ pub(super) fn nodes(member: &Member) -> Vec<v1::Node> {
     let leader = member.shared.leader();
     // Only the leader hears everybody.
     let alive = member.shared.has_lease().then(|| member.shared.alive());
+    let vips = state.vips_by_name();
     let node = |node: &vip_core::Node| {
         let lost = alive.as_ref().is_some_and(|alive| !alive.contains(&node.id));
         let state_text = match node.state {
             NodeState::Active if lost => "lost",
             other => other.as_str(),
         };
-        let held = state.vips.values().filter(|v| v.holder == Some(node.id));
+        let held = vips.iter().filter(|v| v.holder == Some(node.id));
         v1::Node {
             id: node.id.0,
             name: node.name.to_string(),

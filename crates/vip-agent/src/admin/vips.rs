@@ -27,7 +27,7 @@ fn unknown(name: &str) -> Status {
 }
 
 fn find<'a>(state: &'a State, name: &str) -> Result<&'a Vip, Status> {
-    state.vips.values().find(|v| v.spec.name.as_str() == name).ok_or_else(|| unknown(name))
+    state.vip_named(name).ok_or_else(|| unknown(name))
 }
 
 impl AdminService {
@@ -96,7 +96,7 @@ async fn wait_until_it_answers(
 ) -> Result<v1::Vip, Status> {
     let member = &call.member;
     let look = |state: &State| {
-        let Some(vip) = state.vips.get(name) else {
+        let Some(vip) = state.vip_named(name.as_str()) else {
             let text = format!("the command was carried out, but VIP {name} was removed after it");
             return Some(Err(Status::aborted(text)));
         };
@@ -108,7 +108,7 @@ async fn wait_until_it_answers(
             .then(|| Ok(super::views::vip(state, vip)))
     };
     let missing = |state: &State| {
-        let holder = state.vips.get(name).and_then(|v| v.holder);
+        let holder = state.vip_named(name.as_str()).and_then(|v| v.holder);
         match holder.and_then(|h| state.node_name(h)) {
             Some(node) => format!("{name} is assigned to {node}, which does not answer yet"),
             None => format!("no node can hold {name} at the moment"),

@@ -36,7 +36,7 @@ pub(super) enum GuardNews {
     Down,
     /// It answered a ping.
     Alive,
-    Notice(GuardNotice),
+    Notices(Vec<GuardNotice>),
 }
 
 /// Connects, for as long as the receiver of news lives.
@@ -92,7 +92,7 @@ pub(super) async fn keep_connected(socket: PathBuf, news: mpsc::Sender<GuardNews
 async fn read(mut reader: GuardReader, news: &mpsc::Sender<GuardNews>) {
     while let Ok(message) = reader.receive().await {
         let sent = match message {
-            FromGuard::Notice(notice) => news.send(GuardNews::Notice(notice)).await,
+            FromGuard::Notices(notices) => news.send(GuardNews::Notices(notices)).await,
             FromGuard::Alive => news.send(GuardNews::Alive).await,
             FromGuard::Welcome { .. } | FromGuard::Busy => Ok(()),
         };

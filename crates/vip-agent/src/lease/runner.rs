@@ -236,15 +236,9 @@ impl Loop {
                 LeaseEvent::GuardDown
             }
             GuardNews::Alive => LeaseEvent::GuardAlive,
-            GuardNews::Notice(notice) => {
-                tracing::debug!(?notice, "guard");
-                if let GuardNotice::Refused { vip, epoch, why } = &notice
-                    // Only late: the log moved on, and this node will hear so.
-                    && !matches!(why, vip_core::GuardRefusal::Ended(_))
-                {
-                    tracing::error!(%vip, %epoch, %why, "the guard did not claim a VIP");
-                }
-                LeaseEvent::Notice(notice)
+            GuardNews::Notices(notices) => {
+                notices.iter().for_each(log);
+                LeaseEvent::Notices(notices)
             }
         }
     }
@@ -353,6 +347,16 @@ impl Loop {
         tracing::info!(pre_vote, "no leader is heard; asking for votes");
         let raft = self.raft.raft.clone();
         tokio::spawn(async move { raft.trigger().elect(pre_vote).await });
+    }
+}
+
+fn log(notice: &GuardNotice) {
+    tracing::debug!(?notice, "guard");
+    if let GuardNotice::Refused { vip, epoch, why } = notice
+        // Only late: the log moved on, and this node will hear so.
+        && !matches!(why, vip_core::GuardRefusal::Ended(_))
+    {
+        tracing::error!(%vip, %epoch, %why, "the guard did not claim a VIP");
     }
 }
 

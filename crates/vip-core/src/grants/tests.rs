@@ -235,12 +235,41 @@ fn the_old_holder_is_told_to_go_only_when_the_new_one_is_ready() {
     let (mut grants, mut state) = (Grants::default(), state());
     ask(&mut grants, &state, T, 2, grantee(1, 7));
     move_to(&mut state, 3);
-    let go_on = ask(&mut grants, &state, T, 2, grantee(1, 7));
-    assert_eq!(go_on, Verdict::Wait(T + LAN.heartbeat), "but gets no new deadline");
-    assert!(matches!(ask(&mut grants, &state, T, 3, grantee(2, 9)), Verdict::Wait(_)));
-    let go = ask(&mut grants, &state, T, 2, grantee(1, 7));
-    assert_eq!(go, Verdict::Denied(Denial::NotHolder));
+    let later = T + ms(5);
+    assert_eq!(ask(&mut grants, &state, later, 2, grantee(1, 7)), Verdict::Granted);
+    let wait = Verdict::Wait(later + LAN.wait);
+    assert_eq!(ask(&mut grants, &state, later, 3, grantee(2, 9)), wait);
+    let go = Verdict::Denied(Denial::NotHolder);
+    assert_eq!(ask(&mut grants, &state, T + ms(6), 2, grantee(1, 7)), go);
     // The time of its last grant has not moved.
-    let free_at = T + LAN.wait;
-    assert_eq!(ask(&mut grants, &state, T + ms(1), 3, grantee(2, 9)), Verdict::Wait(free_at));
+    assert_eq!(ask(&mut grants, &state, T + ms(7), 3, grantee(2, 9)), wait);
+}
+
+#[test]
+fn only_the_holder_of_the_epoch_before_goes_on_and_only_until_it_released() {
+    let (mut grants, mut state) = (Grants::default(), state());
+    ask(&mut grants, &state, T, 2, grantee(1, 7));
+    move_to(&mut state, 3);
+    let no = Verdict::Denied(Denial::NotHolder);
+    assert_eq!(ask(&mut grants, &state, T, 1, grantee(1, 7)), no, "another node");
+    assert_eq!(ask(&mut grants, &state, T, 2, grantee(1, 8)), no, "another session");
+    grants.released(state.vip(WEB).expect("there"), NodeId(2), grantee(1, 7));
+    assert_eq!(ask(&mut grants, &state, T, 2, grantee(1, 7)), no);
+
+    let (mut grants, mut state) = (Grants::default(), self::state());
+    ask(&mut grants, &state, T, 2, grantee(1, 7));
+    move_to(&mut state, 3);
+    move_to(&mut state, 3);
+    assert_eq!(ask(&mut grants, &state, T, 2, grantee(1, 7)), no, "two epochs ago");
+}
+
+#[test]
+fn a_holder_that_was_given_up_does_not_go_on() {
+    let (mut grants, mut state) = (Grants::default(), state());
+    ask(&mut grants, &state, T, 2, grantee(1, 7));
+    let (seen, to) = (Epoch(1), Some(NodeId(3)));
+    let moves = vec![Assignment { vip: WEB, seen, to, cause: Cause::HolderLost }];
+    apply(&mut state, Op::Assign { moves });
+    let no = Verdict::Denied(Denial::NotHolder);
+    assert_eq!(ask(&mut grants, &state, T + ms(5), 2, grantee(1, 7)), no);
 }

@@ -1,6 +1,6 @@
 //! As holder: what the guard is told, what the leader is asked for.
 
-use super::{GrantAnswer, LeaseAction, Leases};
+use super::{GrantAnswer, LeaseAction, Leases, Wants};
 use crate::{
     Address, ClaimAction, ClaimEvent, Grantee, GuardNotice, Incarnation, Mono, NodeId, Vip,
     VipOrder,
@@ -33,7 +33,7 @@ impl Leases {
         self.guard.lost_at = None;
         self.guard.alive_at = now;
         self.guard.extended = Mono::ZERO;
-        self.guard_changed(now, ClaimEvent::GuardUp(session), actions);
+        self.guard_changed(now, [ClaimEvent::GuardUp(session)], actions);
         // Only now, with every gate of this host shut, is the old leadership
         // certainly over.
         if let Some(vote) = self.resigns.take() {
@@ -46,21 +46,29 @@ impl Leases {
     pub(super) fn guard_down(&mut self, now: Mono, actions: &mut Vec<LeaseAction>) {
         self.guard.present = false;
         self.guard.lost_at = Some(now);
-        self.guard_changed(now, ClaimEvent::GuardDown, actions);
+        self.guard_changed(now, [ClaimEvent::GuardDown], actions);
     }
 
-    pub(super) fn notice(
+    pub(super) fn notices(
         &mut self,
         now: Mono,
-        notice: GuardNotice,
+        notices: Vec<GuardNotice>,
         actions: &mut Vec<LeaseAction>,
     ) {
         self.guard.alive_at = now;
-        self.guard_changed(now, ClaimEvent::Notice(notice), actions);
+        self.guard_changed(now, notices.into_iter().map(ClaimEvent::Notice), actions);
     }
 
-    fn guard_changed(&mut self, now: Mono, event: ClaimEvent, actions: &mut Vec<LeaseAction>) {
-        self.claim(now, event, actions);
+    /// The log is compared once for all of it: a thousand VIPs are one change.
+    fn guard_changed(
+        &mut self,
+        now: Mono,
+        events: impl IntoIterator<Item = ClaimEvent>,
+        actions: &mut Vec<LeaseAction>,
+    ) {
+        for event in events {
+            self.claim(now, event, actions);
+        }
         self.changed = true;
         self.sync(now, actions);
     }
@@ -157,15 +165,15 @@ impl Leases {
         deadline: Mono,
         actions: &mut Vec<LeaseAction>,
     ) {
-        let mut deadlines = vec![];
+        // A thousand VIPs are one frame to the guard.
+        let (mut deadlines, mut others) = (vec![], vec![]);
         for grantee in answer.granted {
-            // One order for all of them: a thousand VIPs are one frame.
             for action in self.claims.step(now, ClaimEvent::Granted(grantee, deadline)) {
                 match action {
                     ClaimAction::Order(VipOrder::Extend { deadlines: one, .. }) => {
                         deadlines.extend(one);
                     }
-                    other => self.take(vec![other], actions),
+                    other => others.push(other),
                 }
             }
         }
@@ -173,20 +181,22 @@ impl Leases {
             self.order(vec![VipOrder::Extend { incarnation, deadlines }], actions);
         }
         for (grantee, denial) in answer.denied {
-            self.claim(now, ClaimEvent::Denied(grantee, denial), actions);
+            others.extend(self.claims.step(now, ClaimEvent::Denied(grantee, denial)));
         }
+        self.take(others, actions);
     }
 
     /// As holder under another leader: renews, asks for what is new, reports.
-    pub(super) fn ask_leader(&mut self, now: Mono, actions: &mut Vec<LeaseAction>) {
+    pub(super) fn ask_leader(&mut self, now: Mono, wants: Wants, actions: &mut Vec<LeaseAction>) {
         let Some(leader) = self.leader(now).filter(|leader| *leader != self.me) else { return };
         let session = self.claims.session();
-        let (wanted, released) = (self.claims.renewals(), self.claims.releases());
+        let wanted = if wants.renew { self.claims.renewals() } else { vec![] };
+        let released = if wants.report { self.claims.releases() } else { vec![] };
         if !wanted.is_empty() || !released.is_empty() {
             let first = false;
             actions.push(LeaseAction::Ask(Ask { leader, session, wanted, released, first }));
         }
-        let wanted = self.claims.waiting();
+        let wanted = if wants.ask { self.claims.waiting() } else { vec![] };
         if !wanted.is_empty() && !self.first_grant_pending {
             self.first_grant_pending = true;
             let (released, first) = (vec![], true);

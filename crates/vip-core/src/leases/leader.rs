@@ -149,10 +149,13 @@ impl Leases {
     }
 
     /// Ends the lease of this leadership for good, if nothing is held by it any
-    /// more: with the lease given up, another leader may grant at once. Returns
-    /// whether it was.
+    /// more: with the lease given up, another leader may grant at once. Not
+    /// while the log lacks a grant or a release that only this leader knows of:
+    /// the next one would have to wait for W, and the holder would fall silent.
+    /// Returns whether it was ended.
     pub fn close_lease(&mut self, now: Mono) -> bool {
-        if !self.gates_are_shut(now) {
+        let work = self.leader_work(now);
+        if !self.gates_are_shut(now) || !work.others.is_empty() || !work.releases.is_empty() {
             return false;
         }
         self.relied_until = Mono::ZERO;
@@ -328,10 +331,7 @@ impl Leases {
     pub fn answers(&self, vip: &Vip) -> Answers {
         let open = match vip.holder {
             None => false,
-            Some(holder) if holder == self.me => {
-                let is_it = |h: &crate::Holding| h.vip == vip.uid && h.epoch == vip.epoch && h.open;
-                self.claims.holdings().iter().any(is_it)
-            }
+            Some(holder) if holder == self.me => self.claims.is_open(vip.uid, vip.epoch),
             Some(holder) => self.views.get(&holder).is_some_and(|view| {
                 view.open.iter().any(|g| g.vip == vip.uid && g.epoch == vip.epoch)
             }),

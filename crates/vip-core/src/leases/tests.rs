@@ -27,7 +27,7 @@ fn leading() -> Leases {
     leases
 }
 
-fn promised(leases: &mut Leases, sent_at: Mono) {
+fn promised(leases: &mut Leases, sent_at: Mono) -> Vec<LeaseAction> {
     let ack = Acknowledgement {
         from: NodeId(2),
         vote: OWN,
@@ -37,7 +37,7 @@ fn promised(leases: &mut Leases, sent_at: Mono) {
         unable: BTreeSet::new(),
         open: BTreeSet::new(),
     };
-    leases.step(sent_at, LeaseEvent::Acknowledged(ack));
+    leases.step(sent_at, LeaseEvent::Acknowledged(ack))
 }
 
 fn deposed_by(term: u64) -> Vote {
@@ -111,20 +111,35 @@ fn a_node_that_stops_campaigns_after_all_others() {
     assert_eq!(leases.campaign_due(), Some(before + LAN.stagger * 3));
 }
 
-/// Term 1 of this node, which was given two VIPs.
-fn state_with_two_vips() -> State {
+fn apply(state: &mut State, op: Op) {
+    let command = Command { time_ms: 0, actor: Actor("test".into()), op };
+    assert!(!matches!(state.apply(1, &command), crate::Outcome::Refused(_)));
+}
+
+fn assign(state: &mut State, vip: VipUid, to: NodeId) {
+    let seen = state.vip(vip).expect("added").epoch;
+    apply(
+        state,
+        Op::Assign { moves: vec![Assignment { vip, seen, to: Some(to), cause: Cause::Command }] },
+    );
+}
+
+/// Term 1 of this node, with two VIPs of `holder`.
+fn state_with_two_vips(holder: NodeId) -> State {
     let mut state = State::default();
     state.enter(Term(1));
-    let node = Node {
-        id: ME,
-        name: "n1".parse().expect("valid"),
-        advertise: "10.0.0.1:7400".into(),
-        role: Role::Voter,
-        state: NodeState::Active,
-        spki: String::new(),
-        since_ms: 0,
-    };
-    state.nodes.insert(ME, node);
+    for id in [ME, NodeId(2)] {
+        let node = Node {
+            id,
+            name: format!("n{id}").parse().expect("valid"),
+            advertise: format!("10.0.0.{id}:7400"),
+            role: Role::Voter,
+            state: NodeState::Active,
+            spki: String::new(),
+            since_ms: 0,
+        };
+        state.nodes.insert(id, node);
+    }
     for number in 1..=2 {
         let spec = VipSpec {
             name: format!("v{number}").parse().expect("valid"),
@@ -132,39 +147,89 @@ fn state_with_two_vips() -> State {
             interface: None,
             placement: Placement::Sticky,
         };
-        let moves = vec![Assignment {
-            vip: VipUid(number),
-            seen: Epoch::default(),
-            to: Some(ME),
-            cause: Cause::Command,
-        }];
-        for op in [Op::AddVip { spec }, Op::Assign { moves }] {
-            let command = Command { time_ms: 0, actor: Actor("test".into()), op };
-            assert!(!matches!(state.apply(1, &command), crate::Outcome::Refused(_)));
-        }
+        apply(&mut state, Op::AddVip { spec });
+        assign(&mut state, VipUid(number), holder);
     }
     state
+}
+
+const SESSION: Incarnation = Incarnation(7);
+
+/// Leads, and its guard is about to answer for two VIPs.
+fn holding_two_vips() -> (Leases, State) {
+    let mut leases = leading();
+    let state = state_with_two_vips(ME);
+    leases.step(START, LeaseEvent::GuardUp(SESSION));
+    leases.step(START, LeaseEvent::Applied(Arc::new(state.clone())));
+    (leases, state)
+}
+
+fn prepared(number: u64) -> GuardNotice {
+    GuardNotice::Prepared { vip: VipUid(number), epoch: Epoch(1) }
+}
+
+fn orders(actions: Vec<LeaseAction>) -> Vec<Vec<VipOrder>> {
+    let orders = |action| if let LeaseAction::Order(orders) = action { Some(orders) } else { None };
+    actions.into_iter().filter_map(orders).collect()
 }
 
 /// Three hundred VIPs, each told again for the notice of each other one, were
 /// more than a guard can take.
 #[test]
 fn a_guard_hears_of_a_grant_once_between_renewals() {
-    let mut leases = leading();
-    let session = Incarnation(7);
-    leases.step(START, LeaseEvent::GuardUp(session));
-    leases.step(START, LeaseEvent::Applied(Arc::new(state_with_two_vips())));
+    let (mut leases, _) = holding_two_vips();
     let mut told = vec![];
     for number in 1..=2 {
-        let notice = GuardNotice::Prepared { vip: VipUid(number), epoch: Epoch(1) };
-        for action in leases.step(START, LeaseEvent::Notice(notice)) {
-            let LeaseAction::Order(orders) = action else { continue };
-            for order in orders {
-                if let VipOrder::Extend { deadlines, .. } = order {
-                    told.extend(deadlines.into_iter().map(|(vip, ..)| vip));
-                }
+        let actions = leases.step(START, LeaseEvent::Notices(vec![prepared(number)]));
+        for order in orders(actions).into_iter().flatten() {
+            if let VipOrder::Extend { deadlines, .. } = order {
+                told.extend(deadlines.into_iter().map(|(vip, ..)| vip));
             }
         }
     }
     assert_eq!(told, [VipUid(1), VipUid(2)]);
+}
+
+/// A thousand frames would overflow the guard's queue.
+#[test]
+fn what_a_guard_is_to_give_up_is_one_frame() {
+    let (mut leases, mut state) = holding_two_vips();
+    leases.step(START, LeaseEvent::Notices(vec![prepared(1), prepared(2)]));
+    let opened = |number| GuardNotice::Opened { vip: VipUid(number), epoch: Epoch(1) };
+    leases.step(START, LeaseEvent::Notices(vec![opened(1), opened(2)]));
+    for number in 1..=2 {
+        assign(&mut state, VipUid(number), NodeId(2));
+    }
+    leases.step(START, LeaseEvent::Applied(Arc::new(state)));
+    // The new holder is ready for both, and is told to wait.
+    let wanted = [1, 2].map(|number| Grantee {
+        vip: VipUid(number),
+        epoch: Epoch(2),
+        incarnation: Incarnation(8),
+    });
+    let (answer, _) = leases.granted_to(START, NodeId(2), &wanted);
+    assert_eq!(answer, GrantAnswer::default());
+    let now = START + LAN.heartbeat;
+    let given_up: Vec<_> = orders(promised(&mut leases, now))
+        .into_iter()
+        .filter(|frame| frame.iter().any(|order| matches!(order, VipOrder::Release { .. })))
+        .collect();
+    let release = |number| VipOrder::Release { vip: VipUid(number), epoch: Epoch(1) };
+    assert_eq!(given_up, [vec![release(1), release(2)]]);
+}
+
+/// The next leader would not know until when the holder may answer, and would
+/// let it fall silent.
+#[test]
+fn a_lease_is_not_closed_while_the_log_lacks_a_grant() {
+    let mut leases = leading();
+    let mut state = state_with_two_vips(NodeId(2));
+    leases.step(START, LeaseEvent::Applied(Arc::new(state.clone())));
+    let grant = Grantee { vip: VipUid(1), epoch: Epoch(1), incarnation: Incarnation(8) };
+    let (answer, _) = leases.granted_to(START, NodeId(2), &[grant]);
+    assert_eq!(answer.granted, [grant]);
+    assert!(!leases.close_lease(START));
+    apply(&mut state, Op::Settle { grants: vec![grant], nested: false });
+    leases.step(START, LeaseEvent::Applied(Arc::new(state)));
+    assert!(leases.close_lease(START));
 }

@@ -139,7 +139,7 @@ fn an_identical_vip_is_no_change_and_another_one_is_refused() {
 
 fn assigned(state: &mut State) -> VipUid {
     done(state, Op::AddVip { spec: vip_spec("web", "10.0.0.100/24") });
-    let vip = state.vips[&node("web")].uid;
+    let vip = state.vip_named("web").expect("added").uid;
     let to = Some(NodeId(1));
     let moves = vec![Assignment { vip, seen: Epoch(0), to, cause: Cause::Created }];
     done(state, Op::Assign { moves });
@@ -165,15 +165,15 @@ fn a_release_counts_only_from_the_session_that_was_granted() {
     let other = Grantee { incarnation: Incarnation(6), ..mine };
 
     done(&mut state, Op::Released { releases: vec![mine] });
-    assert_eq!(state.vips[&node("web")].fenced, Epoch(0), "not settled: nobody knows");
+    assert_eq!(state.vips[&vip].fenced, Epoch(0), "not settled: nobody knows");
     done(&mut state, Op::Settle { grants: vec![mine], nested: false });
     done(&mut state, Op::Settle { grants: vec![other], nested: true });
-    assert_eq!(state.vips[&node("web")].bound(Epoch(1)), Some(Incarnation(5)));
-    assert_eq!(state.vips[&node("web")].nested, None);
+    assert_eq!(state.vips[&vip].bound(Epoch(1)), Some(Incarnation(5)));
+    assert_eq!(state.vips[&vip].nested, None);
     done(&mut state, Op::Released { releases: vec![other] });
-    assert_eq!(state.vips[&node("web")].fenced, Epoch(0));
+    assert_eq!(state.vips[&vip].fenced, Epoch(0));
     done(&mut state, Op::Released { releases: vec![mine] });
-    assert_eq!(state.vips[&node("web")].fenced, Epoch(1));
+    assert_eq!(state.vips[&vip].fenced, Epoch(1));
 }
 
 #[test]

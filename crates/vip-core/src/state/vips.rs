@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 impl State {
     pub(super) fn add_vip(&mut self, actor: &str, spec: &VipSpec) -> Result<Outcome, Refusal> {
         spec.check()?;
-        if let Some(there) = self.vips.get(&spec.name) {
+        if let Some(there) = self.vip_named(spec.name.as_str()) {
             return if there.spec == *spec {
                 Ok(Outcome::Unchanged)
             } else {
@@ -33,16 +33,16 @@ impl State {
         }
         self.next_vip += 1;
         let vip = Vip::new(VipUid(self.next_vip), spec.clone());
-        self.vips.insert(spec.name.clone(), vip);
+        self.vips.insert(vip.uid, vip);
         self.record(actor, EventKind::VipAdded { vip: spec.name.clone() });
         Ok(Outcome::Done)
     }
 
     pub(super) fn remove_vip(&mut self, actor: &str, name: &Name) -> Result<Outcome, Refusal> {
-        let Some(vip) = self.vips.remove(name) else {
-            return Err(Refusal::UnknownVip { name: name.to_string() });
-        };
-        if vip.fenced < vip.epoch {
+        let uid = self.uid_of(name)?;
+        if let Some(vip) = self.vips.remove(&uid)
+            && vip.fenced < vip.epoch
+        {
             self.retired.push(vip);
         }
         self.record(actor, EventKind::VipRemoved { vip: name.clone() });
@@ -50,13 +50,11 @@ impl State {
     }
 
     pub(super) fn pin_vip(&mut self, name: &Name, to: Option<NodeId>) -> Result<Outcome, Refusal> {
-        if !self.vips.contains_key(name) {
-            return Err(Refusal::UnknownVip { name: name.to_string() });
-        }
+        let uid = self.uid_of(name)?;
         if let Some(id) = to {
             self.check_may_hold(id)?;
         }
-        match self.vips.get_mut(name) {
+        match self.vips.get_mut(&uid) {
             Some(vip) if vip.pinned != to => vip.pinned = to,
             _ => return Ok(Outcome::Unchanged),
         }
@@ -78,8 +76,9 @@ impl State {
         Err(Refusal::CannotHold { name: node.name.clone(), why })
     }
 
-    fn vip_mut(&mut self, uid: VipUid) -> Option<&mut Vip> {
-        self.vips.values_mut().find(|v| v.uid == uid)
+    fn uid_of(&self, name: &Name) -> Result<VipUid, Refusal> {
+        let unknown = || Refusal::UnknownVip { name: name.to_string() };
+        self.vip_named(name.as_str()).map(|vip| vip.uid).ok_or_else(unknown)
     }
 
     pub(super) fn assign(
@@ -103,7 +102,7 @@ impl State {
         }
         let now = self.time_ms;
         for step in moves {
-            let Some(vip) = self.vip_mut(step.vip) else { continue };
+            let Some(vip) = self.vips.get_mut(&step.vip) else { continue };
             let from = vip.holder;
             vip.holder = step.to;
             vip.epoch = vip.epoch.next();
@@ -130,7 +129,7 @@ impl State {
         nested: bool,
     ) -> Outcome {
         for grant in grants {
-            let Some(vip) = self.vip_mut(grant.vip) else { continue };
+            let Some(vip) = self.vips.get_mut(&grant.vip) else { continue };
             if grant.epoch > vip.epoch || grant.epoch <= vip.fenced {
                 continue;
             }
@@ -156,7 +155,7 @@ impl State {
 
     pub(super) fn released(&mut self, actor: &str, releases: &[Grantee]) -> Outcome {
         for release in releases {
-            if let Some(vip) = self.vip_mut(release.vip) {
+            if let Some(vip) = self.vips.get_mut(&release.vip) {
                 if fence(vip, release) {
                     let vip = vip.spec.name.clone();
                     self.record(actor, EventKind::VipReleased { vip, epoch: release.epoch });

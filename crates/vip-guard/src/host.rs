@@ -1,0 +1,350 @@
+//! The kernel's side of a host: what the guard put there, and how it gets
+//! there.
+
+use crate::allow::{HostAddresses, Prefix, objection};
+use crate::clock::boottime;
+use crate::frames::announcement;
+use crate::kernel::{Kernel, KernelError, KernelEvent, Link};
+use crate::packets::Sender;
+use crate::protocol::GateReport;
+use crate::records::{record_programs, recorded_programs};
+use crate::server::{GuardConfig, GuardError, chain};
+use futures_util::future::join_all;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::mem::discriminant;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use tracing::{debug, error, info, warn};
+use vip_core::{Address, Guard, GuardAction, GuardEvent, GuardNotice, Mono};
+use vip_datapath::{Device, Gate};
+
+/// Why a VIP is refused.
+pub(crate) const NO_LINK: &str = "its interface has no link";
+
+/// An address that cannot be added.
+struct Refused {
+    list: usize,
+    ip: IpAddr,
+    text: String,
+}
+
+/// The kernel's side of a host, and what the guard put there.
+pub(crate) struct Host {
+    kernel: Kernel,
+    pub(crate) events: std::pin::Pin<Box<dyn futures_util::Stream<Item = KernelEvent> + Send>>,
+    sender: Sender,
+    gate: Option<Gate>,
+    pub(crate) report: GateReport,
+    allow: Vec<Prefix>,
+    /// Gate programs of earlier runs, to be taken off.
+    stale: BTreeSet<u32>,
+    record: PathBuf,
+    links: Vec<Link>,
+    /// Where our addresses are.
+    placed: BTreeMap<IpAddr, (Address, u32)>,
+}
+
+impl Host {
+    pub(crate) async fn open(config: &GuardConfig) -> Result<Self, GuardError> {
+        let (kernel, events, _task) = Kernel::open()?;
+        let rights = |what| move |source| GuardError::Rights { what, source };
+        let sender = Sender::open().map_err(rights("sending announcements"))?;
+        let (gate, report) = match Gate::load() {
+            Ok(gate) => (Some(gate), GateReport::Enforced),
+            Err(e) if config.gate_optional => {
+                warn!(error = %chain(&e), "no lease gate: a frozen node may answer beyond its lease");
+                (None, GateReport::Missing(chain(&e)))
+            }
+            Err(e) => return Err(GuardError::Gate(e)),
+        };
+        let record = config.socket.with_extension("programs");
+        let mut stale = recorded_programs(&record);
+        stale.extend(Gate::all_program_ids().unwrap_or_default());
+        if let Some(gate) = &gate {
+            stale.retain(|id| !gate.program_ids().contains(id));
+            let all = stale.union(gate.program_ids()).copied().collect();
+            let file = |source| GuardError::File { path: record.clone(), source };
+            record_programs(&record, &all).map_err(file)?;
+        }
+        let links = kernel.links().await?;
+        let (allow, placed) = (config.allow.clone(), BTreeMap::new());
+        Ok(Self { kernel, events, sender, gate, report, allow, stale, record, links, placed })
+    }
+
+    /// Undoes what an earlier run left. The new gate, shut for every address
+    /// that is still there, stands before the old one is taken off: that one's
+    /// map may be out of reach.
+    pub(crate) async fn purge(&mut self) -> Result<(), GuardError> {
+        let left = self.kernel.our_addresses().await?;
+        if let Some(gate) = &mut self.gate {
+            for (ip, _) in &left {
+                gate.set(*ip, Mono::ZERO).map_err(GuardError::Gate)?;
+            }
+            for link in &self.links {
+                gate.ensure_first(link.device, &BTreeSet::new()).map_err(GuardError::Gate)?;
+            }
+        }
+        for (ip, message) in left {
+            self.kernel.delete_message(message).await?;
+            info!(%ip, "purged an address that an earlier run left");
+        }
+        if let Some(gate) = &mut self.gate {
+            for link in &self.links {
+                gate.ensure_first(link.device, &self.stale).map_err(GuardError::Gate)?;
+            }
+            let ids = gate.program_ids().clone();
+            let file = |source| GuardError::File { path: self.record.clone(), source };
+            record_programs(&self.record, &ids).map_err(file)?;
+        }
+        Ok(())
+    }
+
+    fn has_link(&self, ifindex: u32) -> bool {
+        self.links.iter().any(|l| l.device.ifindex == ifindex && l.running)
+    }
+
+    /// The addresses of VIPs whose interface has no link.
+    pub(crate) fn without_link(&self) -> Vec<IpAddr> {
+        let lost = self.placed.iter().filter(|(_, (_, ifindex))| !self.has_link(*ifindex));
+        lost.map(|(ip, _)| *ip).collect()
+    }
+
+    pub(crate) fn is_own_mac(&self, mac: &[u8; 6]) -> bool {
+        self.links.iter().any(|l| l.mac.as_ref() == Some(mac))
+    }
+
+    /// Puts the gate first on every interface. Returns whether one of them
+    /// came back, so that neighbours have to be told again.
+    pub(crate) async fn reconcile_links(&mut self) -> bool {
+        let links = match self.kernel.links().await {
+            Ok(links) => links,
+            Err(error) => {
+                error!(%error, "cannot list interfaces");
+                return false;
+            }
+        };
+        let was_running =
+            |new: &Link| self.links.iter().any(|old| old.device == new.device && old.running);
+        let back = links.iter().any(|l| l.running && !was_running(l));
+        self.links = links;
+        if let Some(gate) = &mut self.gate {
+            for link in &self.links {
+                match gate.ensure_first(link.device, &self.stale) {
+                    Ok(true) => info!(interface = %link.name, "lease gate attached"),
+                    Ok(false) => {}
+                    // Interfaces may go at any time.
+                    Err(e) => debug!(interface = %link.name, error = %chain(&e), "no gate"),
+                }
+            }
+        }
+        back
+    }
+
+    /// Compares the addresses that should be there with those that are;
+    /// deletes what is too much and returns what is missing.
+    pub(crate) async fn reconcile_addresses(&mut self, guard: &Guard) -> Vec<IpAddr> {
+        let Ok(there) = self.kernel.our_addresses().await else { return vec![] };
+        let wanted: BTreeSet<_> = guard.wanted_addresses().into_iter().map(|a| a.ip).collect();
+        for (ip, message) in &there {
+            if !wanted.contains(ip) {
+                warn!(%ip, "an address of ours that nobody wants; deleting it");
+                let _ = self.kernel.delete_message(message.clone()).await;
+            }
+        }
+        let there: BTreeSet<_> = there.into_iter().map(|(ip, _)| ip).collect();
+        wanted.difference(&there).copied().collect()
+    }
+
+    /// Carries out lists of actions, each in its order. What they ask of the
+    /// kernel at the same point goes out together: a thousand addresses take
+    /// little longer than one. Returns what the agent is to be told.
+    ///
+    /// Addresses are deleted before others are added, because one list may add
+    /// what another gives up.
+    pub(crate) async fn carry_out(
+        &mut self,
+        guard: &mut Guard,
+        lists: Vec<Vec<GuardAction>>,
+    ) -> Vec<GuardNotice> {
+        let mut lists: Vec<VecDeque<_>> = lists.into_iter().map(Into::into).collect();
+        let mut notices = vec![];
+        loop {
+            let (mut deletions, mut additions) = (vec![], vec![]);
+            for (list, actions) in lists.iter_mut().enumerate() {
+                while let Some(action) = actions.pop_front() {
+                    let kind = discriminant(&action);
+                    let mut waits = false;
+                    match action {
+                        GuardAction::Gate { ip, deadline } => self.set_gate(ip, deadline),
+                        GuardAction::AddAddress(address) => {
+                            additions.push((list, address));
+                            waits = true;
+                        }
+                        GuardAction::DeleteAddress(address) => {
+                            deletions.push((list, address));
+                            waits = true;
+                        }
+                        GuardAction::RefreshAddresses(addresses) => self.refresh(&addresses).await,
+                        GuardAction::Announce(addresses) => self.announce(&addresses),
+                        GuardAction::Notify(notice) => notices.push(notice),
+                    }
+                    if waits && actions.front().map(discriminant) != Some(kind) {
+                        break;
+                    }
+                }
+            }
+            if deletions.is_empty() && additions.is_empty() {
+                return notices;
+            }
+            for list in self.delete(deletions).await {
+                if self.gate.is_none() {
+                    // It may answer still: nobody is told that it is silent.
+                    lists[list].clear();
+                }
+            }
+            for refused in self.add(additions).await {
+                // A failure ends the list; what the guard makes of it follows.
+                error!(ip = %refused.ip, text = refused.text, "cannot add the address");
+                let (ip, text) = (refused.ip, refused.text);
+                let follow_up = guard.step(boottime(), GuardEvent::AddressRefused { ip, text });
+                lists[refused.list] = follow_up.into();
+            }
+        }
+    }
+
+    fn set_gate(&mut self, ip: IpAddr, deadline: Mono) {
+        let Some(gate) = &mut self.gate else { return };
+        if let Err(e) = gate.set(ip, deadline) {
+            // The old deadline stands, so the address falls silent by itself.
+            error!(%ip, error = %chain(&e), "gate not written");
+        }
+    }
+
+    /// Adds addresses of lists; returns the first of each list that cannot be.
+    async fn add(&mut self, batch: Vec<(usize, Address)>) -> Vec<Refused> {
+        if batch.is_empty() {
+            return vec![];
+        }
+        let (kernel, links) = (self.kernel.clone(), self.links.clone());
+        let host = kernel.host_addresses().await;
+        let located = batch.iter().map(|(_, address)| kernel.interface_for(address, &links));
+        let located = join_all(located).await;
+        let mut gated = BTreeMap::new();
+        let (mut refused, mut allowed) = (vec![], vec![]);
+        for ((list, address), at) in batch.into_iter().zip(located) {
+            match self.admit(&address, host.as_ref(), at, &mut gated) {
+                Ok(ifindex) => allowed.push((list, address, ifindex)),
+                Err(text) => refused.push(Refused { list, ip: address.ip, text }),
+            }
+        }
+        let added = allowed.iter().map(|(_, address, ifindex)| kernel.add(address, *ifindex));
+        let added = join_all(added).await;
+        for ((list, address, ifindex), result) in allowed.into_iter().zip(added) {
+            match result {
+                Ok(()) => {
+                    self.placed.insert(address.ip, (address, ifindex));
+                }
+                Err(e) => refused.push(Refused { list, ip: address.ip, text: e.to_string() }),
+            }
+        }
+        refused.sort_by_key(|refused| refused.list);
+        refused.dedup_by_key(|refused| refused.list);
+        refused
+    }
+
+    /// The interface that an address may be added to, or why there is none.
+    /// `gated` knows the interfaces that the gate was found on.
+    fn admit(
+        &mut self,
+        address: &Address,
+        host: Result<&HostAddresses, &KernelError>,
+        at: Result<u32, KernelError>,
+        gated: &mut BTreeMap<u32, Option<String>>,
+    ) -> Result<u32, String> {
+        let host = host.map_err(ToString::to_string)?;
+        if let Some(text) = objection(&self.allow, host, address.ip) {
+            return Err(text);
+        }
+        let ifindex = at.map_err(|e| e.to_string())?;
+        if !self.has_link(ifindex) {
+            return Err(NO_LINK.into());
+        }
+        let ungated = gated.entry(ifindex).or_insert_with(|| self.ungated(ifindex)).clone();
+        let unknown = || {
+            let gate = self.gate.as_ref()?;
+            let unknown = gate.deadline(address.ip).is_none();
+            unknown.then(|| "the gate did not take its deadline".to_owned())
+        };
+        match ungated.or_else(unknown) {
+            Some(text) => Err(text),
+            None => Ok(ifindex),
+        }
+    }
+
+    /// Why the gate would not hold addresses on an interface, if it would not.
+    fn ungated(&mut self, ifindex: u32) -> Option<String> {
+        let gate = self.gate.as_mut()?;
+        let device = self.links.iter().map(|l| l.device).find(|d| d.ifindex == ifindex);
+        let Some(device) = device else { return Some("its interface is gone".into()) };
+        gate.ensure_first(device, &self.stale).err().map(|e| chain(&e))
+    }
+
+    /// Deletes addresses of lists; returns the lists of those that are left.
+    async fn delete(&mut self, batch: Vec<(usize, Address)>) -> Vec<usize> {
+        let mut placed = vec![];
+        for (list, address) in batch {
+            if let Some((address, ifindex)) = self.placed.remove(&address.ip) {
+                placed.push((list, address, ifindex));
+            }
+        }
+        let deleted = placed.iter().map(|(_, address, at)| self.kernel.delete(address, *at));
+        let deleted = join_all(deleted).await;
+        let mut left = vec![];
+        for ((list, address, _), result) in placed.iter().zip(deleted) {
+            if let Err(error) = result {
+                // The gate is shut; the reconciler and valid_lft follow up.
+                warn!(ip = %address.ip, %error, "address not deleted");
+                left.push(*list);
+            }
+        }
+        left
+    }
+
+    async fn refresh(&mut self, addresses: &[Address]) {
+        let placed: Vec<_> = addresses.iter().filter_map(|a| self.placed.get(&a.ip)).collect();
+        let added = placed.iter().map(|(address, at)| self.kernel.add(address, *at));
+        for result in join_all(added).await {
+            if let Err(error) = result {
+                warn!(%error, "life of an address not renewed");
+            }
+        }
+    }
+
+    fn announce(&self, addresses: &[Address]) {
+        for address in addresses {
+            let Some((_, ifindex)) = self.placed.get(&address.ip) else { continue };
+            let link = self.links.iter().find(|l| l.device.ifindex == *ifindex);
+            let Some(mac) = link.and_then(|l| l.mac) else { continue };
+            for frame in announcement(mac, address.ip) {
+                if let Err(error) = self.sender.send(*ifindex, &frame) {
+                    debug!(ip = %address.ip, %error, "announcement not sent; it is repeated");
+                }
+            }
+        }
+    }
+
+    /// Takes the gate off, unless an address is left behind: then it stays,
+    /// shut.
+    pub(crate) async fn detach(&mut self) {
+        if !self.kernel.our_addresses().await.is_ok_and(|left| left.is_empty()) {
+            return;
+        }
+        let Some(gate) = &mut self.gate else { return };
+        let devices: Vec<Device> = self.links.iter().map(|l| l.device).collect();
+        for device in devices {
+            if let Err(e) = gate.detach(device) {
+                debug!(error = %chain(&e), "gate not taken off");
+            }
+        }
+    }
+}
