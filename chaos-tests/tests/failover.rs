@@ -4,6 +4,7 @@
 use anyhow::{Context, Result};
 use chaos_tests::{Cluster, Fault, Faults, Options, Probe, Process, Trace, wait_for};
 use nix::sys::signal::Signal;
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -169,15 +170,30 @@ fn three_hundred_vips_move_together() -> Result<()> {
         Some(all.matches(" 10.78.").count())
     };
     // A listing is not whole while the guard refreshes what is listed.
-    wait_for("n1 to have them all", TAKEOVER, || {
-        (count(&cluster, "n1") == Some(300)).then_some(())
-    })?;
-    cluster.lab.cable("n1", false)?;
-    cluster.host_mut("n1").kill_all();
-    wait_for("all of them are on one of the others", TAKEOVER, || {
-        let all = ["n2", "n3"].into_iter().any(|n| count(&cluster, n) == Some(300));
-        all.then_some(())
-    })
+    let wait_for_all = |cluster: &Cluster, old: &str| {
+        wait_for("all of them to be on one of the others", TAKEOVER, || {
+            let mut others = ["n1", "n2", "n3"].into_iter().filter(|name| *name != old);
+            others.find(|name| count(cluster, name) == Some(300))
+        })
+    };
+    assert_eq!(wait_for_all(&cluster, "")?, "n1");
+
+    cluster.host("n1").ctl_ok(&["node", "drain", "n1"])?;
+    let holder = wait_for_all(&cluster, "n1")?;
+    let vips = cluster.host(holder).ctl_json(&["vip", "list"])?;
+    let epochs: BTreeSet<_> =
+        vips.as_array().into_iter().flatten().map(|v| v["epoch"].as_u64()).collect();
+    assert_eq!(epochs, [Some(2)].into(), "each moved once");
+    for name in ["n1", "n2", "n3"] {
+        let sessions = cluster.host(name).log().matches("guard connected").count();
+        assert_eq!(sessions, 1, "the guard of {name} kept up");
+    }
+
+    cluster.host("n1").ctl_ok(&["node", "undrain", "n1"])?;
+    cluster.lab.cable(holder, false)?;
+    cluster.host_mut(holder).kill_all();
+    wait_for_all(&cluster, holder)?;
+    Ok(())
 }
 
 /// The host lives, so it may get the VIP back; but its gate was shut at once.
