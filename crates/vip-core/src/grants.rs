@@ -77,8 +77,31 @@ impl Grants {
         self.ended.get(&vip.uid).copied().unwrap_or_default().max(vip.fenced)
     }
 
-    /// Decides on a request, and takes note of what it grants.
+    /// Decides on requests, and takes note of what it grants.
     pub fn request(
+        &mut self,
+        now: Mono,
+        requests: impl IntoIterator<Item = Request>,
+        lease: &LeaderLease,
+        state: &State,
+        timing: &Timing,
+    ) -> Vec<(Grantee, Verdict)> {
+        // The state has seen an entry of this term: it then holds every
+        // assignment that earlier leaders committed.
+        let leads = state.term == lease.term() && lease.is_valid(now);
+        let decide = |request: Request| {
+            let verdict = if leads {
+                self.decide(now, request, lease, state, timing)
+            } else {
+                Verdict::Denied(Denial::NotLeading)
+            };
+            (request.grantee, verdict)
+        };
+        requests.into_iter().map(decide).collect()
+    }
+
+    /// The lease runs.
+    fn decide(
         &mut self,
         now: Mono,
         request: Request,
@@ -86,11 +109,6 @@ impl Grants {
         state: &State,
         timing: &Timing,
     ) -> Verdict {
-        // The state has seen an entry of this term: it then holds every
-        // assignment that earlier leaders committed.
-        if state.term != lease.term() || !lease.is_valid(now) {
-            return Verdict::Denied(Denial::NotLeading);
-        }
         let wanted = request.grantee;
         let Some(vip) = state.vip(wanted.vip) else {
             return Verdict::Denied(Denial::NotHolder);

@@ -37,7 +37,7 @@ const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
 const ORDERS_QUEUED: usize = 256;
 /// Claims made and released between two looks at what else is to be done:
 /// renewals of what is held already do not wait for a thousand new addresses.
-const CHUNK: usize = 64;
+const CHUNK: usize = 128;
 
 /// How to run a guard.
 #[derive(Clone, Debug)]

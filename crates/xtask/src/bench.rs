@@ -14,7 +14,7 @@ use crate::packages::{CC, IP, KEEPALIVED, NFT, install};
 use crate::shell::{become_root, root, run as call};
 use anyhow::{Context, Result};
 use case::{Case, Kind};
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,6 +45,9 @@ pub(crate) enum Bench {
         /// Per cent of the packets between nodes that are lost.
         #[arg(long, default_value_t = 0)]
         loss: u8,
+        /// Only these systems; else all at once, each a load to the others.
+        #[arg(long)]
+        system: Vec<Kind>,
     },
     /// The holder loses its power, again and again. Goes on where an earlier
     /// run ended.
@@ -85,9 +88,11 @@ pub(crate) fn run(what: &Bench) -> Result<()> {
     std::fs::create_dir_all(root().join(RESULTS))?;
     match what {
         Bench::Failover { runs, quick, case } => failover(if *quick { 2 } else { *runs }, case),
-        Bench::Calm { minutes, loops, loss } => {
+        Bench::Calm { minutes, loops, loss, system } => {
             let lasting = Duration::from_secs(minutes * 60);
-            loops.iter().try_for_each(|n| calm::run(*n, *loss, lasting))
+            let all = || Kind::value_variants().to_vec();
+            let systems = if system.is_empty() { all() } else { system.clone() };
+            loops.iter().try_for_each(|n| calm::run(&systems, *n, *loss, lasting))
         }
         Bench::Kills { runs, profile } => kills::run(profile, *runs),
         Bench::Many { profile, vips } => many::run(profile, *vips),

@@ -60,7 +60,7 @@ fn lease(term: u64) -> LeaderLease {
 
 fn ask(grants: &mut Grants, state: &State, now: Mono, node: u64, grantee: Grantee) -> Verdict {
     let request = Request { node: NodeId(node), grantee };
-    grants.request(now, request, &lease(state.term.0), state, &LAN)
+    grants.request(now, [request], &lease(state.term.0), state, &LAN)[0].1
 }
 
 /// Settled at epoch 1 by session 7 on node 2, then a new leader in term 2.
@@ -90,8 +90,8 @@ fn only_the_committed_holder_at_its_epoch_is_granted() {
 fn nothing_is_granted_before_an_own_term_entry_is_applied() {
     let (mut grants, state) = (Grants::default(), state());
     let request = Request { node: NodeId(2), grantee: grantee(1, 7) };
-    let verdict = grants.request(T, request, &lease(2), &state, &LAN);
-    assert_eq!(verdict, Verdict::Denied(Denial::NotLeading));
+    let verdicts = grants.request(T, [request], &lease(2), &state, &LAN);
+    assert_eq!(verdicts[0].1, Verdict::Denied(Denial::NotLeading));
 }
 
 #[test]

@@ -278,23 +278,22 @@ impl Leases {
         wanted: impl IntoIterator<Item = Grantee>,
     ) -> (GrantAnswer, Option<Mono>) {
         let mut answer = GrantAnswer::default();
+        let Some(leading) = &mut self.leading else {
+            let no = |grantee| (grantee, Denial::NotLeading);
+            answer.denied = wanted.into_iter().map(no).collect();
+            return (answer, None);
+        };
+        let requests = wanted.into_iter().map(|grantee| Request { node, grantee });
+        let (lease, state, timing) = (&leading.lease, &self.state, &self.timing);
         let mut free_at: Option<Mono> = None;
-        for grantee in wanted {
-            match self.decide_grant(now, Request { node, grantee }) {
+        for (grantee, verdict) in leading.grants.request(now, requests, lease, state, timing) {
+            match verdict {
                 Verdict::Granted => answer.granted.push(grantee),
                 Verdict::Denied(denial) => answer.denied.push((grantee, denial)),
                 Verdict::Wait(at) => free_at = Some(free_at.map_or(at, |f| f.min(at))),
             }
         }
         (answer, free_at)
-    }
-
-    /// Decides on a request for a grant; this node leads, or it is denied.
-    fn decide_grant(&mut self, now: Mono, request: Request) -> Verdict {
-        let Some(leading) = &mut self.leading else {
-            return Verdict::Denied(Denial::NotLeading);
-        };
-        leading.grants.request(now, request, &leading.lease, &self.state, &self.timing)
     }
 
     /// Takes note of releases that `node` reports.

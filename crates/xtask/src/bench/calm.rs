@@ -5,7 +5,6 @@ use super::case::{Case, Kind, System, VIP};
 use super::{load, results};
 use anyhow::{Context, Result};
 use chaos_tests::{BusyLoops, Lab, Probe};
-use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -67,10 +66,9 @@ fn idle(system: &dyn System) -> Result<Value> {
     Ok(nodes.collect())
 }
 
-/// All systems at once beside `loops` busy loops, with `loss` per cent of the
+/// These systems at once beside `loops` busy loops, with `loss` per cent of the
 /// packets between nodes lost.
-pub(super) fn run(loops: u8, loss: u8, lasting: Duration) -> Result<()> {
-    let kinds = Kind::value_variants();
+pub(super) fn run(kinds: &[Kind], loops: u8, loss: u8, lasting: Duration) -> Result<()> {
     let mut systems: Vec<_> =
         kinds.iter().map(|kind| kind.make(Case::Planned)).collect::<Result<_>>()?;
     std::thread::sleep(SETTLE);
@@ -99,8 +97,14 @@ pub(super) fn run(loops: u8, loss: u8, lasting: Duration) -> Result<()> {
         of["longest_silence_ms"] = json!(worst);
     }
     found["load"] = json!(load);
+    // Beside what was measured of other systems before.
     let path = results(&format!("calm-{loops}-{loss}.json"));
-    std::fs::write(&path, serde_json::to_vec_pretty(&found)?)?;
+    let mut all: Vec<Value> = match std::fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)?,
+        Err(_) => vec![],
+    };
+    all.push(found.clone());
+    std::fs::write(&path, serde_json::to_vec_pretty(&all)?)?;
     println!("{found:#}");
     Ok(())
 }

@@ -71,7 +71,7 @@ impl Case {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Keepalived1s,
     Keepalived100ms,
     VipdLan,
