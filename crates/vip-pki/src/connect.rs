@@ -27,6 +27,11 @@ use vip_core::NodeId;
 /// A handshake that takes longer is not one.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// An idle connection is tried this often, and given up when it does not
+/// answer for as long: a vote must not be the first to find out that its peer
+/// was restarted meanwhile.
+const KEEP_ALIVE: Duration = Duration::from_millis(500);
+
 /// Why a connection could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -67,6 +72,13 @@ pub struct Connector {
     pub unacknowledged: Duration,
 }
 
+fn endpoint() -> Endpoint {
+    Endpoint::from_static("http://vipd.invalid")
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+}
+
 impl Connector {
     async fn connect(&self) -> Result<tokio_rustls::client::TlsStream<TcpStream>, ConnectError> {
         let address = || self.address.clone();
@@ -90,7 +102,7 @@ impl Connector {
     /// A gRPC channel that connects when it is used, and again when it broke.
     #[must_use]
     pub fn channel(self) -> Channel {
-        let endpoint = Endpoint::from_static("http://vipd.invalid");
+        let endpoint = endpoint();
         endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
             let this = self.clone();
             async move { this.connect().await.map(TokioIo::new) }
@@ -104,7 +116,7 @@ impl Connector {
     pub async fn connected_channel(self) -> Result<Channel, ConnectError> {
         let mut first = Some(self.connect().await?);
         let address = self.address.clone();
-        let endpoint = Endpoint::from_static("http://vipd.invalid");
+        let endpoint = endpoint();
         let connector = service_fn(move |_: Uri| {
             let (this, first) = (self.clone(), first.take());
             async move {

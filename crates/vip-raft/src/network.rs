@@ -118,6 +118,14 @@ fn unreachable(error: &(impl std::error::Error + 'static)) -> RPCError<TypeConfi
     RPCError::Unreachable(Unreachable::new(error))
 }
 
+/// Whether the channel rather than the peer failed. A follower asks another
+/// only for votes, so it is then that it finds its connection gone; with a new
+/// one the same request may do. Asking twice is asking once: a voter answers
+/// the same.
+fn is_stale(status: &tonic::Status) -> bool {
+    matches!(status.code(), tonic::Code::Unavailable | tonic::Code::Unknown)
+}
+
 fn timed<T>(message: T, option: &RPCOption) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(option.hard_ttl());
@@ -166,7 +174,11 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         self.rules.may_campaign().map_err(|r| self.refused(r))?;
-        let reply = self.client.vote(timed(vote_request_to(&rpc), &option)).await;
+        let request = || timed(vote_request_to(&rpc), &option);
+        let mut reply = self.client.vote(request()).await;
+        if reply.as_ref().is_err_and(is_stale) {
+            reply = self.client.vote(request()).await;
+        }
         self.vote_reply(reply.map_err(|e| unreachable(&e))?.into_inner())
     }
 
@@ -176,7 +188,11 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         self.rules.may_campaign().map_err(|r| self.refused(r))?;
-        let reply = self.client.pre_vote(timed(vote_request_to(&rpc), &option)).await;
+        let request = || timed(vote_request_to(&rpc), &option);
+        let mut reply = self.client.pre_vote(request()).await;
+        if reply.as_ref().is_err_and(is_stale) {
+            reply = self.client.pre_vote(request()).await;
+        }
         self.vote_reply(reply.map_err(|e| unreachable(&e))?.into_inner())
     }
 
