@@ -169,3 +169,41 @@ fn a_leader_whose_disk_fails_hands_over_and_says_why() -> Result<()> {
     assert_eq!(cluster.holders(&trace)?, ["n1", &new]);
     Ok(())
 }
+
+/// The power failed while the log was written, and the disk lost the rest of
+/// it: a voter that forgot what it said must not speak again.
+#[test]
+fn a_torn_log_keeps_its_node_out_until_it_joins_again() -> Result<()> {
+    let mut cluster = three_with_a_vip()?;
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    for _ in 0..20 {
+        cluster.host("n1").ctl_ok(&["token", "create", "-q"])?;
+    }
+    cluster.host_mut("n3").stop()?;
+    let data = cluster.host("n3").dir().join("data");
+    let log = data.join("raft/db");
+    let bytes = std::fs::read(&log)?;
+    let used = bytes.iter().rposition(|byte| *byte != 0).context("not empty")?;
+    std::fs::OpenOptions::new().write(true).open(&log)?.set_len(u64::try_from(used / 2)?)?;
+
+    cluster.host_mut("n3").start()?;
+    wait_for("n3 to refuse its log", SOON, || {
+        let log = cluster.host("n3").log();
+        (log.contains("the log in") && log.contains("join again")).then_some(())
+    })?;
+    cluster.wait_for_status("n1", "n3 is missed", |status| {
+        status.nodes.iter().any(|n| n.0 == "n3" && n.1 == "lost").then_some(())
+    })?;
+
+    // What the message says.
+    cluster.host_mut("n3").stop()?;
+    cluster.host("n1").ctl_ok(&["node", "remove", "n3"])?;
+    std::fs::rename(&data, data.with_extension("torn"))?;
+    cluster.host_mut("n3").start()?;
+    cluster.join(cluster.host("n3"), "voter")?;
+    let status = cluster.wait_until_settled("n3")?;
+    assert!(status.nodes.iter().all(|n| n.1 == "active"), "{:?}", status.nodes);
+    let trace = probe.finish()?;
+    assert_eq!(cluster.holders(&trace)?, ["n1"], "the others went on");
+    Ok(())
+}
