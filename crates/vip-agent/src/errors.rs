@@ -2,7 +2,7 @@
 //! unchanged, what to do.
 
 use tonic::{Code, Status};
-use vip_core::Refusal;
+use vip_core::{Refusal, chain};
 use vip_raft::WriteError;
 
 /// Begins every status that means: no quorum. vipctl's exit code 3.
@@ -48,15 +48,4 @@ pub(crate) fn invalid(error: impl std::fmt::Display) -> Status {
 
 pub(crate) fn internal(what: &str, error: &dyn std::error::Error) -> Status {
     Status::internal(format!("{what}: {}", chain(error)))
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -1,6 +1,6 @@
 //! Becoming a member, and ceasing to be one, on this node's side.
 
-use crate::errors::{chain, from_refusal, from_write, internal, invalid};
+use crate::errors::{from_refusal, from_write, internal, invalid};
 use crate::member::{COMMIT_TIMEOUT, Member, Meta};
 use crate::serve::Agent;
 use aws_lc_rs::rand::fill;
@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use tonic::Status;
 use tonic::transport::Channel;
 use vip_core::{
-    Actor, Name, NodeId, NodeState, Op, Outcome, Role, TokenError, TokenText, join_statement,
+    Actor, Name, NodeId, NodeState, Op, Outcome, Role, TokenError, TokenText, chain, join_statement,
 };
 use vip_pki::{
     NodeIdentity, NodeKey, PkiDir, generate_cluster_ca, pinned_channel, pinned_config, write_secret,

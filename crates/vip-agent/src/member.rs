@@ -4,7 +4,6 @@ use crate::admin::access::{AccessLayer, Face};
 use crate::admin::service::AdminService;
 use crate::cluster_service::ClusterService;
 use crate::config::Config;
-use crate::errors::chain;
 use crate::leader::lead;
 use crate::lease::{LeasePeers, LeaseShared, LeaseThread, Start};
 use crate::serve::Agent;
@@ -23,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::transport::server::Connected;
-use vip_core::{Actor, Command, LeasesStart, Name, NodeId, NodeState, Op, Outcome, Profile};
+use vip_core::{Actor, Command, LeasesStart, Name, NodeId, NodeState, Op, Outcome, Profile, chain};
 use vip_pki::{
     Connections, Connector, Identity, Issuer, NodeIdentity, PeerInfo, PeerStream, PkiDir, Roster,
     SharedRoster, accept, client_config, node_server_name, server_config,
@@ -588,7 +587,7 @@ impl Member {
         let reply = reply.map_err(|e| e.message().to_owned())?.into_inner();
         let chain = reply.chain.into_iter().map(Into::into).collect();
         let issuer = Issuer::new(reply.key.into(), chain);
-        self.pki.store_issuer(&issuer).map_err(|e| crate::errors::chain(&e))?;
+        self.pki.store_issuer(&issuer).map_err(|e| chain(&e))?;
         *self.issuer.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(issuer));
         Ok(())
     }
@@ -596,14 +595,14 @@ impl Member {
     /// After half of its life. Nodes differ in when they look, so that they do
     /// not all come at once.
     async fn renew_certificate_if_due(&self) -> Result<(), String> {
-        let text = |e: vip_pki::IdentityError| crate::errors::chain(&e);
+        let text = |e: vip_pki::IdentityError| chain(&e);
         let identity = self.pki.load_identity().map_err(text)?;
         let (from, until) = identity.validity().ok_or("the certificate is damaged")?;
         let now = i64::try_from(wall_clock_ms() / 1000).unwrap_or(i64::MAX);
         if now < from + (until - from) / 2 {
             return Ok(());
         }
-        let csr = identity.key.csr().map_err(|e| crate::errors::chain(&e))?;
+        let csr = identity.key.csr().map_err(|e| chain(&e))?;
         let chain = match self.leader_client() {
             Some(mut client) => {
                 let reply = client.renew_certificate(v1::RenewCertificateRequest { csr }).await;
@@ -617,7 +616,7 @@ impl Member {
         };
         let chain = chain.into_iter().map(Into::into).collect();
         let renewed = NodeIdentity { key: identity.key, chain };
-        self.use_identity(&renewed).map_err(|e| crate::errors::chain(&e))?;
+        self.use_identity(&renewed).map_err(|e| chain(&e))?;
         tracing::info!("certificate renewed");
         Ok(())
     }

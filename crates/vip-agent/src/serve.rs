@@ -3,7 +3,6 @@
 use crate::admin::access::{AccessLayer, Face};
 use crate::admin::service::AdminService;
 use crate::config::{Config, ConfigError};
-use crate::errors::chain;
 use crate::leader::{abdicate_to, successor};
 use crate::member::{Member, MemberError, Meta};
 use nix::fcntl::{Flock, FlockArg};
@@ -16,7 +15,7 @@ use tokio::net::UnixListener;
 use tokio::time::{Instant, sleep};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
-use vip_core::Name;
+use vip_core::{Name, chain};
 use vip_proto::v1::admin_server::AdminServer;
 
 /// How long a stopping node waits to be relieved: with the rest of the end it

@@ -378,47 +378,18 @@ impl Claims {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{apply, move_to, state_of, vip, voter};
     use crate::*;
 
     const START: Mono = Mono(10_000_000_000);
     const SESSION: Incarnation = Incarnation(7);
     const WEB: VipUid = VipUid(1);
 
-    fn apply(state: &mut State, op: Op) {
-        let command = Command { time_ms: 1, actor: Actor("test".into()), op };
-        assert!(!matches!(state.apply(1, &command), Outcome::Refused(_)));
-    }
-
     fn state() -> State {
-        let mut state = State::default();
-        for id in 1..=2 {
-            let node = Node {
-                id: NodeId(id),
-                name: format!("n{id}").parse().expect("valid"),
-                advertise: format!("10.0.0.{id}:7400"),
-                role: Role::Voter,
-                state: NodeState::Active,
-                spki: String::new(),
-                since_ms: 0,
-            };
-            state.nodes.insert(node.id, node);
-        }
-        let spec = VipSpec {
-            name: "web".parse().expect("valid"),
-            addresses: vec!["10.0.0.100/24".parse().expect("valid")],
-            interface: None,
-            placement: Placement::Sticky,
-        };
-        apply(&mut state, Op::AddVip { spec });
-        move_to(&mut state, 1);
+        let mut state = state_of([voter(1), voter(2)]);
+        apply(&mut state, Op::AddVip { spec: vip("web", 100) });
+        move_to(&mut state, WEB, 1);
         state
-    }
-
-    fn move_to(state: &mut State, node: u64) {
-        let seen = state.vip(WEB).map(|v| v.epoch).unwrap_or_default();
-        let to = Some(NodeId(node));
-        let moves = vec![Assignment { vip: WEB, seen, to, cause: Cause::Command }];
-        apply(state, Op::Assign { moves });
     }
 
     fn grantee(epoch: u64, incarnation: u64) -> Grantee {
@@ -473,7 +444,7 @@ mod tests {
         let mut state = state();
         apply(&mut state, Op::Settle { grants: vec![grantee(1, 7)], nested: false });
         let mut claims = open(&state);
-        move_to(&mut state, 2);
+        move_to(&mut state, WEB, 2);
         assert_eq!(sync(&mut claims, &state), [], "the next one is not ready yet");
         assert_eq!(claims.renewals(), [grantee(1, 7)]);
         let no = ClaimEvent::Denied(grantee(1, 7), Denial::NotHolder);

@@ -16,6 +16,7 @@
 //! ```
 
 mod announce;
+mod chain;
 mod claims;
 mod command;
 mod detector;
@@ -33,10 +34,13 @@ mod profile;
 mod promise;
 mod refusal;
 mod state;
+#[cfg(test)]
+mod testing;
 mod token;
 mod vip;
 
 pub use announce::{ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Announcements};
+pub use chain::chain;
 pub use claims::{ClaimAction, ClaimEvent, Claims, Holding};
 pub use command::{Actor, Assignment, Command, Grantee, Op, Outcome};
 pub use detector::{Detector, rank};

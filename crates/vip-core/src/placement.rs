@@ -106,35 +106,14 @@ impl Place<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Actor, Command, Op, Role, VipSpec};
+    use crate::testing::{apply, state_of, vip, voter};
+    use crate::{Op, Role, VipSpec};
 
     fn state(placement: Placement) -> State {
-        let mut state = State::default();
-        for id in 1..=3 {
-            let node = Node {
-                id: NodeId(id),
-                name: format!("n{id}").parse().expect("valid"),
-                advertise: format!("10.0.0.{id}:7400"),
-                role: if id == 3 { Role::Witness } else { Role::Voter },
-                state: NodeState::Active,
-                spki: String::new(),
-                since_ms: 0,
-            };
-            state.nodes.insert(node.id, node);
-        }
-        let spec = VipSpec {
-            name: "web".parse().expect("valid"),
-            addresses: vec!["10.0.0.100/24".parse().expect("valid")],
-            interface: None,
-            placement,
-        };
-        apply(&mut state, Op::AddVip { spec });
+        let witness = Node { role: Role::Witness, ..voter(3) };
+        let mut state = state_of([voter(1), voter(2), witness]);
+        apply(&mut state, Op::AddVip { spec: VipSpec { placement, ..vip("web", 100) } });
         state
-    }
-
-    fn apply(state: &mut State, op: Op) {
-        let command = Command { time_ms: 1, actor: Actor("test".into()), op };
-        state.apply(1, &command);
     }
 
     fn views(well: &[u64]) -> BTreeMap<NodeId, NodeView> {

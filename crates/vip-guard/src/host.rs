@@ -8,14 +8,14 @@ use crate::kernel::{Kernel, KernelError, KernelEvent, Link};
 use crate::packets::Sender;
 use crate::protocol::GateReport;
 use crate::records::{record_programs, recorded_programs};
-use crate::server::{GuardConfig, GuardError, chain};
+use crate::server::{GuardConfig, GuardError};
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem::discriminant;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use tracing::{debug, error, info, warn};
-use vip_core::{Address, Guard, GuardAction, GuardEvent, GuardNotice, Mono};
+use vip_core::{Address, Guard, GuardAction, GuardEvent, GuardNotice, Mono, chain};
 use vip_datapath::{Device, Gate};
 
 /// Why a VIP is refused.

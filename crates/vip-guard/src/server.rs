@@ -398,14 +398,3 @@ async fn read_orders(mut reader: OwnedReadHalf, send: mpsc::Sender<ToGuard>) {
         }
     }
 }
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    text
-}

@@ -138,14 +138,32 @@ impl Peer {
         unreachable(&refused)
     }
 
-    fn vote_reply(
-        &self,
-        reply: v1::VoteReply,
+    async fn ask_for_vote(
+        &mut self,
+        pre_vote: bool,
+        rpc: &VoteRequest<TypeConfig>,
+        option: &RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.rules.may_campaign().map_err(|r| self.refused(r))?;
+        let mut reply = self.ask_once(pre_vote, rpc, option).await;
+        if reply.as_ref().is_err_and(is_stale) {
+            reply = self.ask_once(pre_vote, rpc, option).await;
+        }
+        let reply = reply.map_err(|e| unreachable(&e))?.into_inner();
         if let Some(us) = reply.bound_for_us {
             self.rules.peer_bound(Duration::from_micros(us));
         }
         vote_reply_from(reply).map_err(|e| unreachable(&e))
+    }
+
+    async fn ask_once(
+        &mut self,
+        pre_vote: bool,
+        rpc: &VoteRequest<TypeConfig>,
+        option: &RPCOption,
+    ) -> Result<tonic::Response<v1::VoteReply>, tonic::Status> {
+        let request = timed(vote_request_to(rpc), option);
+        if pre_vote { self.client.pre_vote(request).await } else { self.client.vote(request).await }
     }
 }
 
@@ -173,13 +191,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.rules.may_campaign().map_err(|r| self.refused(r))?;
-        let request = || timed(vote_request_to(&rpc), &option);
-        let mut reply = self.client.vote(request()).await;
-        if reply.as_ref().is_err_and(is_stale) {
-            reply = self.client.vote(request()).await;
-        }
-        self.vote_reply(reply.map_err(|e| unreachable(&e))?.into_inner())
+        self.ask_for_vote(false, &rpc, &option).await
     }
 
     async fn pre_vote(
@@ -187,13 +199,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.rules.may_campaign().map_err(|r| self.refused(r))?;
-        let request = || timed(vote_request_to(&rpc), &option);
-        let mut reply = self.client.pre_vote(request()).await;
-        if reply.as_ref().is_err_and(is_stale) {
-            reply = self.client.pre_vote(request()).await;
-        }
-        self.vote_reply(reply.map_err(|e| unreachable(&e))?.into_inner())
+        self.ask_for_vote(true, &rpc, &option).await
     }
 
     async fn full_snapshot(

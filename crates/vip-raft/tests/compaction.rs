@@ -1,39 +1,20 @@
 //! A hundred thousand commands: the log is compacted and the disk stays flat.
 
+mod common;
+
+use common::NoRules;
 use futures_util::future::join_all;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::transport::{Channel, Endpoint};
-use vip_core::{Actor, Command, NodeId, Op, Outcome, Profile, PromiseTicket, Refused, Vote};
-use vip_raft::{LeaseRules, LogStore, PeerChannels, RaftNode, open};
+use vip_core::{Actor, Command, NodeId, Op, Outcome, Profile};
+use vip_raft::{LogStore, PeerChannels, RaftNode, open};
 
 const COMMANDS: u64 = 100_000;
 /// Commands under way at a time.
 const BATCH: u64 = 250;
 const LIMIT: Duration = Duration::from_secs(20);
-
-/// A single voter needs nobody's promise.
-struct Alone;
-
-impl LeaseRules for Alone {
-    fn saving_vote(&self, _: Vote) {}
-    fn may_campaign(&self) -> Result<(), Refused> {
-        Ok(())
-    }
-    fn may_vote(&self) -> Result<PromiseTicket, Refused> {
-        Err(Refused { remaining: Duration::ZERO })
-    }
-    fn still_may_vote(&self, _: PromiseTicket) -> bool {
-        true
-    }
-    fn may_renew(&self) -> bool {
-        true
-    }
-    fn leader_heard(&self, _: Vote) {}
-    fn peer_bound(&self, _: Duration) {}
-    fn abdicated(&self, _: Vote) {}
-}
 
 fn nobody(_: NodeId, _: &str) -> Channel {
     Endpoint::from_static("http://127.0.0.1:1").connect_lazy()
@@ -44,7 +25,7 @@ fn nobody(_: NodeId, _: &str) -> Channel {
 async fn store(dir: &Path) -> LogStore {
     let deadline = Instant::now() + LIMIT;
     loop {
-        match LogStore::open(dir, Arc::new(Alone)) {
+        match LogStore::open(dir, Arc::new(NoRules)) {
             Ok(store) => return store,
             Err(e) => assert!(Instant::now() < deadline, "{e}"),
         }
@@ -56,7 +37,7 @@ async fn node(dir: &Path) -> RaftNode {
     let store = store(dir).await;
     let peers = PeerChannels::new(Arc::new(nobody));
     let timing = Profile::Lan.timing();
-    open(dir, NodeId(1), store, &timing, peers, Arc::new(Alone)).await.expect("runs")
+    open(dir, NodeId(1), store, &timing, peers, Arc::new(NoRules)).await.expect("runs")
 }
 
 fn command(number: u64) -> Command {

@@ -1,5 +1,8 @@
 //! The log store: openraft's own suite, and what a crash leaves.
 
+mod common;
+
+use common::NoRules;
 use openraft::alias::{EntryOf, LogIdOf, VoteOf};
 use openraft::entry::RaftEntry;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
@@ -11,30 +14,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
-use vip_core::{PromiseTicket, Refused, Vote};
-use vip_raft::{LeaseRules, LogStore, StateMachine, StoreError, TypeConfig};
-
-/// No promises: only the store is looked at.
-struct NoRules;
-
-impl LeaseRules for NoRules {
-    fn saving_vote(&self, _: Vote) {}
-    fn may_campaign(&self) -> Result<(), Refused> {
-        Ok(())
-    }
-    fn may_vote(&self) -> Result<PromiseTicket, Refused> {
-        Err(Refused { remaining: Duration::ZERO })
-    }
-    fn still_may_vote(&self, _: PromiseTicket) -> bool {
-        true
-    }
-    fn may_renew(&self) -> bool {
-        true
-    }
-    fn leader_heard(&self, _: Vote) {}
-    fn peer_bound(&self, _: Duration) {}
-    fn abdicated(&self, _: Vote) {}
-}
+use vip_raft::{LogStore, StateMachine, StoreError, TypeConfig};
 
 fn open(dir: &Path) -> Result<LogStore, StoreError> {
     LogStore::open(dir, Arc::new(NoRules))

@@ -1,4 +1,5 @@
 use super::*;
+use crate::testing::{apply, move_to, state_of, vip, voter};
 use crate::*;
 use std::time::Duration;
 
@@ -12,42 +13,11 @@ fn ms(n: u64) -> Duration {
 
 /// A state in which `web` is at epoch 1, held by node 2, in term 1.
 fn state() -> State {
-    let mut state = State::default();
+    let mut state = state_of([voter(1), voter(2), voter(3)]);
     state.enter(Term(1));
-    let name = |n: &str| n.parse().expect("valid");
-    let spec = VipSpec {
-        name: name("web"),
-        addresses: vec!["10.0.0.100/24".parse().expect("valid")],
-        interface: None,
-        placement: Placement::Sticky,
-    };
-    apply(&mut state, Op::AddVip { spec });
-    for id in 1..=3 {
-        let node = Node {
-            id: NodeId(id),
-            name: name(&format!("n{id}")),
-            advertise: format!("10.0.0.{id}:7400"),
-            role: Role::Voter,
-            state: NodeState::Active,
-            spki: format!("s{id}"),
-            since_ms: 0,
-        };
-        state.nodes.insert(node.id, node);
-    }
-    move_to(&mut state, 2);
+    apply(&mut state, Op::AddVip { spec: vip("web", 100) });
+    move_to(&mut state, WEB, 2);
     state
-}
-
-fn apply(state: &mut State, op: Op) {
-    let command = Command { time_ms: 1, actor: Actor("test".into()), op };
-    assert!(!matches!(state.apply(1, &command), Outcome::Refused(_)));
-}
-
-fn move_to(state: &mut State, node: u64) {
-    let seen = state.vip(WEB).map(|v| v.epoch).unwrap_or_default();
-    let to = Some(NodeId(node));
-    let moves = vec![Assignment { vip: WEB, seen, to, cause: Cause::Command }];
-    apply(state, Op::Assign { moves });
 }
 
 fn grantee(epoch: u64, incarnation: u64) -> Grantee {
@@ -99,7 +69,7 @@ fn a_new_epoch_waits_for_w_after_the_last_grant() {
     let (mut grants, mut state) = (Grants::default(), state());
     ask(&mut grants, &state, T, 2, grantee(1, 7));
     ask(&mut grants, &state, T + ms(100), 2, grantee(1, 7));
-    move_to(&mut state, 3);
+    move_to(&mut state, WEB, 3);
     let free_at = T + ms(100) + LAN.wait;
     let wait = Verdict::Wait(free_at);
     assert_eq!(ask(&mut grants, &state, T + ms(101), 3, grantee(2, 9)), wait);
@@ -110,7 +80,7 @@ fn a_new_epoch_waits_for_w_after_the_last_grant() {
 fn a_release_lets_the_new_epoch_start_at_once() {
     let (mut grants, mut state) = (Grants::default(), state());
     ask(&mut grants, &state, T, 2, grantee(1, 7));
-    move_to(&mut state, 3);
+    move_to(&mut state, WEB, 3);
     let vip = state.vip(WEB).expect("there").clone();
     assert!(!grants.released(&vip, NodeId(2), grantee(1, 8)), "another session");
     assert!(matches!(ask(&mut grants, &state, T, 3, grantee(2, 9)), Verdict::Wait(_)));
@@ -142,7 +112,7 @@ fn a_new_leader_renews_at_once_only_what_is_settled() {
     assert_eq!(granted, Verdict::Granted);
 
     let mut unsettled = self::state();
-    move_to(&mut unsettled, 3);
+    move_to(&mut unsettled, WEB, 3);
     unsettled.enter(Term(2));
     let verdict = ask(&mut Grants::default(), &unsettled, T, 3, grantee(2, 9));
     assert_eq!(verdict, Verdict::Wait(T + LAN.wait));
@@ -153,7 +123,7 @@ fn a_leader_that_held_within_its_lease_leaves_no_wait() {
     let mut state = state();
     apply(&mut state, Op::Settle { grants: vec![grantee(1, 7)], nested: true });
     state.enter(Term(2));
-    move_to(&mut state, 3);
+    move_to(&mut state, WEB, 3);
     assert_eq!(ask(&mut Grants::default(), &state, T, 3, grantee(2, 9)), Verdict::Granted);
 }
 
@@ -163,7 +133,7 @@ fn a_leader_in_between_voids_the_shortcut() {
     apply(&mut state, Op::Settle { grants: vec![grantee(1, 7)], nested: true });
     state.enter(Term(2));
     state.enter(Term(3));
-    move_to(&mut state, 3);
+    move_to(&mut state, WEB, 3);
     let verdict = ask(&mut Grants::default(), &state, T, 3, grantee(2, 9));
     assert_eq!(verdict, Verdict::Wait(T + LAN.wait));
 }
@@ -172,8 +142,8 @@ fn a_leader_in_between_voids_the_shortcut() {
 fn a_nested_epoch_says_nothing_about_a_later_one() {
     let mut state = state();
     apply(&mut state, Op::Settle { grants: vec![grantee(1, 7)], nested: true });
-    move_to(&mut state, 3);
-    move_to(&mut state, 1);
+    move_to(&mut state, WEB, 3);
+    move_to(&mut state, WEB, 1);
     state.enter(Term(2));
     let verdict = ask(&mut Grants::default(), &state, T, 1, grantee(3, 9));
     assert_eq!(verdict, Verdict::Wait(T + LAN.wait));
@@ -204,7 +174,7 @@ fn an_address_of_a_removed_vip_waits_for_its_last_holder() {
 #[test]
 fn an_epoch_of_an_earlier_leader_nests_only_when_its_grants_have_run_out() {
     let mut state = state();
-    move_to(&mut state, 1);
+    move_to(&mut state, WEB, 1);
     apply(&mut state, Op::Settle { grants: vec![grantee(2, 7)], nested: false });
     state.enter(Term(2));
     let mut grants = Grants::default();
@@ -217,14 +187,14 @@ fn an_epoch_of_an_earlier_leader_nests_only_when_its_grants_have_run_out() {
 #[test]
 fn an_epoch_that_began_under_its_own_leader_nests_at_once() {
     let mut state = state();
-    move_to(&mut state, 1);
+    move_to(&mut state, WEB, 1);
     state.enter(Term(2));
     let (mut grants, later) = (Grants::default(), T + LAN.wait);
     let own =
         |grants: &Grants, state: &State| grants.unsettled(later, state, NodeId(1), later, &LAN).0;
     assert_eq!(ask(&mut grants, &state, later, 1, grantee(2, 7)), Verdict::Granted);
     assert_eq!(own(&grants, &state), [], "assigned in the term before: who knows");
-    move_to(&mut state, 1);
+    move_to(&mut state, WEB, 1);
     let (mut grants, later) = (Grants::default(), T + LAN.wait);
     assert_eq!(ask(&mut grants, &state, later, 1, grantee(3, 7)), Verdict::Granted);
     assert_eq!(own(&grants, &state), [grantee(3, 7)]);
@@ -234,7 +204,7 @@ fn an_epoch_that_began_under_its_own_leader_nests_at_once() {
 fn the_old_holder_is_told_to_go_only_when_the_new_one_is_ready() {
     let (mut grants, mut state) = (Grants::default(), state());
     ask(&mut grants, &state, T, 2, grantee(1, 7));
-    move_to(&mut state, 3);
+    move_to(&mut state, WEB, 3);
     let later = T + ms(5);
     assert_eq!(ask(&mut grants, &state, later, 2, grantee(1, 7)), Verdict::Granted);
     let wait = Verdict::Wait(later + LAN.wait);
@@ -249,7 +219,7 @@ fn the_old_holder_is_told_to_go_only_when_the_new_one_is_ready() {
 fn only_the_holder_of_the_epoch_before_goes_on_and_only_until_it_released() {
     let (mut grants, mut state) = (Grants::default(), state());
     ask(&mut grants, &state, T, 2, grantee(1, 7));
-    move_to(&mut state, 3);
+    move_to(&mut state, WEB, 3);
     let no = Verdict::Denied(Denial::NotHolder);
     assert_eq!(ask(&mut grants, &state, T, 1, grantee(1, 7)), no, "another node");
     assert_eq!(ask(&mut grants, &state, T, 2, grantee(1, 8)), no, "another session");
@@ -258,8 +228,8 @@ fn only_the_holder_of_the_epoch_before_goes_on_and_only_until_it_released() {
 
     let (mut grants, mut state) = (Grants::default(), self::state());
     ask(&mut grants, &state, T, 2, grantee(1, 7));
-    move_to(&mut state, 3);
-    move_to(&mut state, 3);
+    move_to(&mut state, WEB, 3);
+    move_to(&mut state, WEB, 3);
     assert_eq!(ask(&mut grants, &state, T, 2, grantee(1, 7)), no, "two epochs ago");
 }
 

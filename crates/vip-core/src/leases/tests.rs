@@ -1,8 +1,6 @@
 use super::*;
-use crate::{
-    Actor, Assignment, Cause, Command, Epoch, GuardNotice, Incarnation, Node, NodeState, Op,
-    Placement, Profile, Refused, Role, VipOrder, VipSpec, VipUid,
-};
+use crate::testing::{apply, move_to, state_of, vip, voter};
+use crate::{Epoch, GuardNotice, Incarnation, Op, Profile, Refused, VipOrder, VipUid};
 
 const START: Mono = Mono(10_000_000_000);
 const LAN: Timing = Profile::Lan.timing();
@@ -111,44 +109,13 @@ fn a_node_that_stops_campaigns_after_all_others() {
     assert_eq!(leases.campaign_due(), Some(before + LAN.stagger * 3));
 }
 
-fn apply(state: &mut State, op: Op) {
-    let command = Command { time_ms: 0, actor: Actor("test".into()), op };
-    assert!(!matches!(state.apply(1, &command), crate::Outcome::Refused(_)));
-}
-
-fn assign(state: &mut State, vip: VipUid, to: NodeId) {
-    let seen = state.vip(vip).expect("added").epoch;
-    apply(
-        state,
-        Op::Assign { moves: vec![Assignment { vip, seen, to: Some(to), cause: Cause::Command }] },
-    );
-}
-
 /// Term 1 of this node, with two VIPs of `holder`.
 fn state_with_two_vips(holder: NodeId) -> State {
-    let mut state = State::default();
+    let mut state = state_of([voter(1), voter(2)]);
     state.enter(Term(1));
-    for id in [ME, NodeId(2)] {
-        let node = Node {
-            id,
-            name: format!("n{id}").parse().expect("valid"),
-            advertise: format!("10.0.0.{id}:7400"),
-            role: Role::Voter,
-            state: NodeState::Active,
-            spki: String::new(),
-            since_ms: 0,
-        };
-        state.nodes.insert(id, node);
-    }
-    for number in 1..=2 {
-        let spec = VipSpec {
-            name: format!("v{number}").parse().expect("valid"),
-            addresses: vec![format!("10.0.0.10{number}/24").parse().expect("valid")],
-            interface: None,
-            placement: Placement::Sticky,
-        };
-        apply(&mut state, Op::AddVip { spec });
-        assign(&mut state, VipUid(number), holder);
+    for (number, name) in [(1, "v1"), (2, "v2")] {
+        apply(&mut state, Op::AddVip { spec: vip(name, 100 + number) });
+        move_to(&mut state, VipUid(number.into()), holder.0);
     }
     state
 }
@@ -198,7 +165,7 @@ fn what_a_guard_is_to_give_up_is_one_frame() {
     let opened = |number| GuardNotice::Opened { vip: VipUid(number), epoch: Epoch(1) };
     leases.step(START, LeaseEvent::Notices(vec![opened(1), opened(2)]));
     for number in 1..=2 {
-        assign(&mut state, VipUid(number), NodeId(2));
+        move_to(&mut state, VipUid(number), 2);
     }
     leases.step(START, LeaseEvent::Applied(Arc::new(state)));
     // The new holder is ready for both, and is told to wait.

@@ -1,0 +1,51 @@
+//! What tests of several modules start from.
+
+use crate::{
+    Actor, Assignment, Cause, Command, Node, NodeId, NodeState, Op, Outcome, Placement, Role,
+    State, VipSpec, VipUid,
+};
+
+/// An active voter `n<id>` at 10.0.0.`id`.
+pub(crate) fn voter(id: u64) -> Node {
+    Node {
+        id: NodeId(id),
+        name: format!("n{id}").parse().expect("valid"),
+        advertise: format!("10.0.0.{id}:7400"),
+        role: Role::Voter,
+        state: NodeState::Active,
+        spki: format!("s{id}"),
+        since_ms: 0,
+    }
+}
+
+/// A log that knows these members and nothing else.
+pub(crate) fn state_of(nodes: impl IntoIterator<Item = Node>) -> State {
+    let mut state = State::default();
+    state.nodes.extend(nodes.into_iter().map(|node| (node.id, node)));
+    state
+}
+
+/// A VIP with one address in 10.0.0.0/24.
+pub(crate) fn vip(name: &str, last: u8) -> VipSpec {
+    VipSpec {
+        name: name.parse().expect("valid"),
+        addresses: vec![format!("10.0.0.{last}/24").parse().expect("valid")],
+        interface: None,
+        placement: Placement::Sticky,
+    }
+}
+
+/// Applies what must not be refused.
+pub(crate) fn apply(state: &mut State, op: Op) {
+    let command = Command { time_ms: 1, actor: Actor("test".into()), op };
+    let outcome = state.apply(1, &command);
+    assert!(!matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+}
+
+/// Moves a VIP by command.
+pub(crate) fn move_to(state: &mut State, vip: VipUid, node: u64) {
+    let seen = state.vip(vip).expect("added").epoch;
+    let to = Some(NodeId(node));
+    let moves = vec![Assignment { vip, seen, to, cause: Cause::Command }];
+    apply(state, Op::Assign { moves });
+}

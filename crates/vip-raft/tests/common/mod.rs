@@ -1,0 +1,27 @@
+//! What the tests share.
+
+use std::time::Duration;
+use vip_core::{PromiseTicket, Refused, Vote};
+use vip_raft::LeaseRules;
+
+/// No promises: a single voter needs none.
+pub struct NoRules;
+
+impl LeaseRules for NoRules {
+    fn saving_vote(&self, _: Vote) {}
+    fn may_campaign(&self) -> Result<(), Refused> {
+        Ok(())
+    }
+    fn may_vote(&self) -> Result<PromiseTicket, Refused> {
+        Err(Refused { remaining: Duration::ZERO })
+    }
+    fn still_may_vote(&self, _: PromiseTicket) -> bool {
+        true
+    }
+    fn may_renew(&self) -> bool {
+        true
+    }
+    fn leader_heard(&self, _: Vote) {}
+    fn peer_bound(&self, _: Duration) {}
+    fn abdicated(&self, _: Vote) {}
+}
