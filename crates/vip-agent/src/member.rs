@@ -587,7 +587,7 @@ impl Member {
         let reply = reply.map_err(|e| e.message().to_owned())?.into_inner();
         let chain = reply.chain.into_iter().map(Into::into).collect();
         let issuer = Issuer::new(reply.key.into(), chain);
-        self.pki.store_issuer(&issuer).map_err(|e| chain(&e))?;
+        self.pki.store_issuer(&issuer).map_err(|e| vip_core::chain(&e))?;
         *self.issuer.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(issuer));
         Ok(())
     }
@@ -616,7 +616,7 @@ impl Member {
         };
         let chain = chain.into_iter().map(Into::into).collect();
         let renewed = NodeIdentity { key: identity.key, chain };
-        self.use_identity(&renewed).map_err(|e| chain(&e))?;
+        self.use_identity(&renewed).map_err(|e| vip_core::chain(&e))?;
         tracing::info!("certificate renewed");
         Ok(())
     }
