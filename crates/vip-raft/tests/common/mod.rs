@@ -5,7 +5,7 @@ use vip_core::{PromiseTicket, Refused, Vote};
 use vip_raft::LeaseRules;
 
 /// No promises: a single voter needs none.
-pub struct NoRules;
+pub(crate) struct NoRules;
 
 impl LeaseRules for NoRules {
     fn saving_vote(&self, _: Vote) {}
