@@ -12,7 +12,6 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 use tempfile::TempDir;
 use vip_raft::{LogStore, StateMachine, StoreError, TypeConfig};
 
