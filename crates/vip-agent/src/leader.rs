@@ -72,6 +72,7 @@ async fn work(member: &Member) -> Result<(), WriteError> {
     let (moves, own, others, releases) = tokio::join!(moves, own, others, releases);
     moves.and(own).and(others).and(releases)?;
     expire_joins(member).await?;
+    finish_leaves(member).await?;
     hand_leadership_away(member).await;
     Ok(())
 }
@@ -92,6 +93,23 @@ async fn expire_joins(member: &Member) -> Result<(), WriteError> {
     if member.raft.learner_ids().contains(&node.id) {
         member.raft.remove_learner(node.id, limit).await?;
     }
+    member.propose(Op::RemoveNode { node: node.id }).await.map(|_| ())
+}
+
+/// A node that left Raft, and whose leader was lost before it could say so in
+/// the log: nobody else would, because the node itself hears no leader any more.
+async fn finish_leaves(member: &Member) -> Result<(), WriteError> {
+    let state = member.raft.state();
+    let (voters, learners) = (member.raft.voter_ids(), member.raft.learner_ids());
+    let is_out = |n: &&vip_core::Node| {
+        n.state == NodeState::Leaving && !voters.contains(&n.id) && !learners.contains(&n.id)
+    };
+    let Some(node) = state.nodes.values().find(is_out) else { return Ok(()) };
+    let Ok(_guard) = member.membership.try_lock() else { return Ok(()) };
+    if state.vips.values().any(|vip| vip.holder == Some(node.id)) {
+        return Ok(());
+    }
+    tracing::info!(node = %node.name, "it left, but its removal was interrupted; finishing it");
     member.propose(Op::RemoveNode { node: node.id }).await.map(|_| ())
 }
 
