@@ -100,15 +100,9 @@ async fn expire_joins(member: &Member) -> Result<(), WriteError> {
 /// the log: nobody else would, because the node itself hears no leader any more.
 async fn finish_leaves(member: &Member) -> Result<(), WriteError> {
     let state = member.raft.state();
-    let (voters, learners) = (member.raft.voter_ids(), member.raft.learner_ids());
-    let is_out = |n: &&vip_core::Node| {
-        n.state == NodeState::Leaving && !voters.contains(&n.id) && !learners.contains(&n.id)
-    };
-    let Some(node) = state.nodes.values().find(is_out) else { return Ok(()) };
+    let members = member.raft.voter_ids().union(&member.raft.learner_ids()).copied().collect();
+    let Some(node) = state.left(&members) else { return Ok(()) };
     let Ok(_guard) = member.membership.try_lock() else { return Ok(()) };
-    if state.vips.values().any(|vip| vip.holder == Some(node.id)) {
-        return Ok(());
-    }
     tracing::info!(node = %node.name, "it left, but its removal was interrupted; finishing it");
     member.propose(Op::RemoveNode { node: node.id }).await.map(|_| ())
 }

@@ -9,11 +9,11 @@ mod vips;
 
 use crate::command::Position;
 use crate::{
-    Command, Event, EventKind, Name, Node, NodeId, Op, Outcome, Profile, Refusal, Term, Token,
-    TokenId, Vip, VipAddress, VipUid,
+    Command, Event, EventKind, Name, Node, NodeId, NodeState, Op, Outcome, Profile, Refusal, Term,
+    Token, TokenId, Vip, VipAddress, VipUid,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Events kept: some days of trouble, and still a small snapshot.
 const EVENTS_KEPT: usize = 1000;
@@ -174,6 +174,16 @@ impl State {
     #[must_use]
     pub fn node_named(&self, name: &str) -> Option<&Node> {
         self.nodes.values().find(|n| n.name.as_str() == name)
+    }
+
+    /// A node that is leaving, holds nothing and is not among Raft's `members`
+    /// any more: all that is missing is its removal here.
+    #[must_use]
+    pub fn left(&self, members: &BTreeSet<NodeId>) -> Option<&Node> {
+        let holds = |id: NodeId| self.vips.values().any(|vip| vip.holder == Some(id));
+        self.nodes.values().find(|node| {
+            node.state == NodeState::Leaving && !members.contains(&node.id) && !holds(node.id)
+        })
     }
 
     /// The name of a node, also of a removed one.

@@ -196,3 +196,19 @@ fn the_state_survives_a_snapshot() {
     let json = serde_json::to_string(&state).expect("serialises");
     assert_eq!(serde_json::from_str::<State>(&json).expect("reads"), state);
 }
+
+#[test]
+fn a_node_has_left_once_it_is_out_of_raft_and_holds_nothing() {
+    let mut state = testing::state_of([testing::voter(1), testing::voter(2)]);
+    let (vip, holder) = (VipUid(1), NodeId(1));
+    done(&mut state, Op::AddVip { spec: testing::vip("web", 100) });
+    testing::move_to(&mut state, vip, holder.0);
+    let nobody = BTreeSet::new();
+    assert_eq!(state.left(&nobody), None, "it does not want to");
+    done(&mut state, Op::NodeLeaving { node: holder });
+    assert_eq!(state.left(&nobody), None, "it holds a VIP");
+    let moves = vec![Assignment { vip, seen: Epoch(1), to: None, cause: Cause::Drain }];
+    done(&mut state, Op::Assign { moves });
+    assert_eq!(state.left(&[holder].into()), None, "Raft knows it");
+    assert_eq!(state.left(&nobody).map(|n| n.id), Some(holder));
+}
