@@ -81,5 +81,6 @@ fn kill_holder(cluster: &mut Cluster) -> Result<Value> {
         status.nodes.iter().all(|(_, state)| state == "active").then_some(())
     })?;
     let change = trace.changes().into_iter().next().context("a change of the answering host")?;
-    Ok(json!({ "outage_ms": change.ms(), "stretches": trace.holders().len() }))
+    let in_turn = cluster.holders(&trace)?;
+    Ok(json!({ "outage_ms": change.ms(), "stretches": in_turn.len(), "in_turn": in_turn }))
 }
