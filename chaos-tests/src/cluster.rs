@@ -211,6 +211,21 @@ impl Cluster {
         })
     }
 
+    /// Waits until `from` says that the VIP `web` answers at the leader, where
+    /// its placement wants it, and so will not move by itself; returns the
+    /// holder's name.
+    ///
+    /// # Errors
+    /// It does not in time.
+    pub fn wait_until_at_leader(&self, from: &str) -> Result<String> {
+        wait_for("the VIP to answer at the leader", TAKEOVER, || {
+            let leader = self.status(from).ok()?.leader?;
+            let json = self.host(from).ctl_json(&["vip", "show", "web"]).ok()?;
+            let there = json["holder"].as_str()? == leader;
+            (there && json["answers"].as_bool()?).then_some(leader)
+        })
+    }
+
     /// The hosts that answered, as [`Trace::holders`], by name.
     ///
     /// # Errors

@@ -272,7 +272,7 @@ fn a_restart_of_all_three_at_once_brings_the_vip_back() -> Result<()> {
     for name in ["n1", "n2", "n3"] {
         cluster.host_mut(name).start()?;
     }
-    let holder = cluster.wait_for_takeover("n2", "nobody")?;
+    let holder = cluster.wait_until_at_leader("n2")?;
     let probe = Probe::start(&cluster.lab, VIP)?;
     wait_for_replies(&cluster)?;
     let trace = run_until_answered(&cluster, probe, &holder)?;

@@ -111,7 +111,7 @@ fn a_flapping_link_never_gives_two_holders() -> Result<()> {
         faults.heal(&mut cluster)?;
         std::thread::sleep(Duration::from_millis(lasting / 2));
     }
-    let settled = cluster.wait_for_takeover("n2", "nobody")?;
+    let settled = cluster.wait_until_at_leader("n2")?;
     std::thread::sleep(LONG);
     let trace = probe.finish()?;
     // Each stretch of one holder ends before the next begins; two that answer

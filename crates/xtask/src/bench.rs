@@ -15,8 +15,9 @@ use crate::shell::{become_root, root, run as call};
 use anyhow::{Context, Result};
 use case::{Case, Kind};
 use clap::{Subcommand, ValueEnum};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What can be measured.
@@ -103,6 +104,14 @@ fn results(name: &str) -> PathBuf {
     root().join(RESULTS).join(name)
 }
 
+/// What an earlier run left in a file of results, if there was one.
+fn earlier<T: DeserializeOwned + Default>(path: &Path) -> Result<T> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
+        Err(_) => Ok(T::default()),
+    }
+}
+
 /// The load of the machine at the moment.
 fn load() -> Result<String> {
     Ok(std::fs::read_to_string("/proc/loadavg")?.trim().to_owned())
@@ -111,10 +120,7 @@ fn load() -> Result<String> {
 /// Runs what is missing of `runs` runs per cell, then prints the table.
 fn failover(runs: usize, only: &[Case]) -> Result<()> {
     let path = results("failover.json");
-    let mut results: Value = match std::fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)?,
-        Err(_) => json!({}),
-    };
+    let mut results: Value = earlier(&path)?;
     // Round by round, so that what disturbs the machine disturbs all alike.
     for round in 1..=runs {
         for (case, kind) in case::cells().filter(|(c, _)| only.is_empty() || only.contains(c)) {

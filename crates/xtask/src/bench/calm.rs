@@ -2,7 +2,7 @@
 //! what an idle node costs.
 
 use super::case::{Case, Kind, System, VIP};
-use super::{load, results};
+use super::{earlier, load, results};
 use anyhow::{Context, Result};
 use chaos_tests::{BusyLoops, Lab, Probe};
 use serde_json::{Value, json};
@@ -99,10 +99,7 @@ pub(super) fn run(kinds: &[Kind], loops: u8, loss: u8, lasting: Duration) -> Res
     found["load"] = json!(load);
     // Beside what was measured of other systems before.
     let path = results(&format!("calm-{loops}-{loss}.json"));
-    let mut all: Vec<Value> = match std::fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)?,
-        Err(_) => vec![],
-    };
+    let mut all: Vec<Value> = earlier(&path)?;
     all.push(found.clone());
     std::fs::write(&path, serde_json::to_vec_pretty(&all)?)?;
     println!("{found:#}");

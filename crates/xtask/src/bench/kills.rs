@@ -1,7 +1,7 @@
 //! The holder loses its power, again and again: what the worst costs.
 
 use super::case::VIP;
-use super::{load, results, spread};
+use super::{earlier, load, results, spread};
 use anyhow::{Context, Result};
 use chaos_tests::{Cluster, Fault, Faults, Options, Probe};
 use serde_json::{Value, json};
@@ -17,10 +17,7 @@ const STRANGE: f64 = 1.5;
 /// Goes on where an earlier run ended.
 pub(super) fn run(profile: &str, runs: usize) -> Result<()> {
     let path = results(&format!("kills-{profile}.json"));
-    let mut all: Vec<Value> = match std::fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)?,
-        Err(_) => vec![],
-    };
+    let mut all: Vec<Value> = earlier(&path)?;
     let options = Options { profile: profile.into(), ..Options::default() };
     let mut cluster = Cluster::formed(&options)?;
     cluster.host("n1").ctl_ok(&["vip", "add", "web", "--address", &format!("{VIP}/24")])?;
@@ -65,8 +62,7 @@ fn keep_logs(cluster: &Cluster, dir: &Path) -> Result<()> {
 }
 
 fn kill_holder(cluster: &mut Cluster) -> Result<Value> {
-    let settled = cluster.wait_until_settled("n1")?;
-    let holder = settled.vips[0].1.clone().context("a holder")?;
+    let holder = cluster.wait_until_at_leader("n1")?;
     let other = if holder == "n1" { "n2" } else { "n1" };
     let probe = Probe::start(&cluster.lab, VIP)?;
     std::thread::sleep(WATCH);
