@@ -5,7 +5,7 @@ use crate::member::Member;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
-use vip_core::{NodeId, NodeState, Op, Role, State};
+use vip_core::{NodeId, NodeState, Op};
 use vip_raft::WriteError;
 
 /// Liveness changes by time alone, so the leader looks this often at least.
@@ -107,31 +107,11 @@ async fn finish_leaves(member: &Member) -> Result<(), WriteError> {
     member.propose(Op::RemoveNode { node: node.id }).await.map(|_| ())
 }
 
-/// A witness, or a node that is drained, leads only for as long as nobody else
-/// can.
 async fn hand_leadership_away(member: &Member) {
-    let state = member.raft.state();
-    let me = member.meta.node;
-    if state.nodes.get(&me).is_some_and(vip_core::Node::may_hold) {
-        return;
-    }
-    if state.vips.values().any(|vip| vip.holder == Some(me)) {
-        return;
-    }
-    if let Some(to) = successor(member, &state) {
+    if let Some(to) = member.shared.leads_instead_of() {
         // If it cannot be now, the next look tries again.
         try_to_abdicate(member, to).await;
     }
-}
-
-/// The voter to lead next: alive, and able to hold VIPs if there is one.
-pub(crate) fn successor(member: &Member, state: &State) -> Option<NodeId> {
-    let alive = member.shared.alive();
-    let voters = member.raft.voter_ids();
-    let me = member.meta.node;
-    let candidates = voters.into_iter().filter(|id| *id != me && alive.contains(id));
-    let mut eligible = candidates.filter_map(|id| state.nodes.get(&id));
-    eligible.find(|n| n.may_hold() && n.role == Role::Voter).map(|n| n.id)
 }
 
 /// Ends this node's lease and hands leadership over. What it holds by that
@@ -150,7 +130,7 @@ pub(crate) async fn abdicate_to(member: &Member, to: NodeId) {
 async fn try_to_abdicate(member: &Member, to: NodeId) -> bool {
     // Once the lease is closed nothing is replicated any more: the successor
     // has to have it all.
-    if !member.raft.has_all(to) || !member.shared.close_lease() {
+    if !member.raft.has_all(to) || !member.shared.close_lease(to) {
         return false;
     }
     tracing::info!(%to, "handing leadership over");

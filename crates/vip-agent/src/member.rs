@@ -433,6 +433,11 @@ impl vip_raft::LeaseRules for LateRules {
             rules.peer_bound(remaining);
         }
     }
+    fn promised_vote(&self) {
+        if let Some(rules) = self.0.get() {
+            rules.promised_vote();
+        }
+    }
     fn abdicated(&self, vote: vip_core::Vote) {
         if let Some(rules) = self.0.get() {
             rules.abdicated(vote);

@@ -3,7 +3,7 @@
 use crate::admin::access::{AccessLayer, Face};
 use crate::admin::service::AdminService;
 use crate::config::{Config, ConfigError};
-use crate::leader::{abdicate_to, successor};
+use crate::leader::abdicate_to;
 use crate::member::{Member, MemberError, Meta};
 use nix::fcntl::{Flock, FlockArg};
 use std::future::Future;
@@ -243,7 +243,7 @@ async fn hand_over(agent: &Agent) {
         sleep(HAND_OVER_POLL).await;
     }
     if member.shared.has_lease()
-        && let Some(to) = successor(&member, &state)
+        && let Some(to) = member.shared.successor()
     {
         abdicate_to(&member, to).await;
         let leads = || member.shared.own_leadership().is_some();

@@ -65,6 +65,14 @@ impl Detector {
         self.not_before = now + pause;
     }
 
+    /// Another candidate has this node's vote, or the word that it would get
+    /// it: it is given the time of an election. With a stagger as short as an
+    /// election the next candidate would depose the one that is about to win.
+    pub fn gave_way(&mut self, now: Mono, rank: u32, timing: &Timing) {
+        let pause = timing.election + timing.stagger * (rank + 1);
+        self.not_before = self.not_before.max(now + pause);
+    }
+
     /// A voter refused: it is bound for `remaining`. Campaigning earlier is
     /// pointless, later costs time.
     pub fn refused(&mut self, now: Mono, remaining: Duration, rank: u32, timing: &Timing) {
@@ -78,6 +86,7 @@ mod tests {
     use crate::Profile;
 
     const LAN: Timing = Profile::Lan.timing();
+    const FAST: Timing = Profile::Fast.timing();
 
     fn ids(ids: &[u64]) -> BTreeSet<NodeId> {
         ids.iter().copied().map(NodeId).collect()
@@ -120,6 +129,20 @@ mod tests {
         let detector = Detector::freed(now);
         assert_eq!(detector.due(Mono::ZERO, 0, &LAN), now);
         assert_eq!(detector.due(Mono::ZERO, 2, &LAN), now + LAN.stagger * 2);
+    }
+
+    #[test]
+    fn another_candidate_is_given_the_time_of_an_election() {
+        let now = Mono(1_000_000_000);
+        let mut detector = Detector::default();
+        detector.gave_way(now, 1, &FAST);
+        assert!(detector.due(now, 1, &FAST) > now + FAST.election);
+        // Those who gave way at the same time do not campaign at the same time.
+        let mut other = Detector::default();
+        other.gave_way(now, 0, &FAST);
+        assert!(other.due(now, 0, &FAST) < detector.due(now, 1, &FAST));
+        detector.leader_heard();
+        assert_eq!(detector.due(now, 0, &FAST), now);
     }
 
     #[test]

@@ -12,6 +12,7 @@
 
 mod holder;
 mod leader;
+mod succession;
 mod voter;
 
 pub use holder::Ask;
@@ -175,6 +176,8 @@ pub struct Leases {
     /// most. Its vote is bound until then, also after it stepped down.
     relied_until: Mono,
     views: BTreeMap<NodeId, leader::PeerView>,
+    /// Whom this node handed leadership to, and when, unless they led since.
+    handed_to: BTreeMap<NodeId, Mono>,
     claims: Claims,
     guard: GuardLink,
     first_grant_pending: bool,
@@ -210,6 +213,7 @@ impl Leases {
             leading: None,
             relied_until: Mono::ZERO,
             views: BTreeMap::new(),
+            handed_to: BTreeMap::new(),
             claims: Claims::new(me),
             guard: GuardLink::default(),
             first_grant_pending: false,

@@ -48,6 +48,8 @@ pub trait LeaseRules: Send + Sync + 'static {
     fn leader_heard(&self, vote: Vote);
     /// Another voter is bound for that long.
     fn peer_bound(&self, remaining: Duration);
+    /// A candidate was told that it would get this node's vote.
+    fn promised_vote(&self);
     /// The leader of this term hands over and gave its lease up.
     fn abdicated(&self, vote: Vote);
 }

@@ -107,6 +107,9 @@ impl Raft for RaftService {
             return Ok(Response::new(self.bound(&refused, self.own_vote())));
         }
         let reply = self.raft.pre_vote(message).await.map_err(internal)?;
+        if reply.vote_granted {
+            self.rules.promised_vote();
+        }
         Ok(Response::new(vote_reply_to(&reply)))
     }
 

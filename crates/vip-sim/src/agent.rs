@@ -408,6 +408,10 @@ impl Agent {
                         RaftMessage::Append { .. } => {
                             self.is(Mutant::RenewAfterLeaseEnd) || self.leases.may_renew(now)
                         }
+                        RaftMessage::VoteReply { granted: true, pre: true, .. } => {
+                            self.leases.promised_vote(now);
+                            true
+                        }
                         RaftMessage::VoteReply { .. } | RaftMessage::AppendReply { .. } => true,
                     };
                     if allowed {
@@ -612,28 +616,17 @@ impl Agent {
 
     /// A witness, or a drained node, leads only while nobody else can.
     fn hand_leadership_away(&mut self, now: Mono) {
-        let may_hold = self.state.nodes.get(&self.me).is_some_and(vip_core::Node::may_hold);
-        let holds = self.state.vips.values().any(|vip| vip.holder == Some(self.me));
-        if !may_hold && !holds {
-            self.hand_over(now);
+        if let Some(to) = self.leases.leads_instead_of(now) {
+            self.hand_over(now, to);
         }
     }
 
     /// Ends this node's lease and hands leadership over, if that can be now.
-    fn hand_over(&mut self, now: Mono) {
-        let alive = self.leases.alive(now);
-        let voters = self.raft.view().voters;
-        let to = self.state.nodes.values().find(|node| {
-            node.id != self.me
-                && alive.contains(&node.id)
-                && voters.0.iter().all(|set| set.contains(&node.id))
-                && node.may_hold()
-        });
-        let Some(to) = to.map(|node| node.id) else { return };
+    fn hand_over(&mut self, now: Mono, to: NodeId) {
         if !self.raft.has_all(to) {
             return;
         }
-        let closed = self.leases.close_lease(now);
+        let closed = self.leases.close_lease(now, to);
         if !closed && !self.is(Mutant::AbdicatedWhileOpen) {
             return;
         }
@@ -648,8 +641,8 @@ impl Agent {
             if let Stopping::HandingOver { until } = self.stopping {
                 if !self.raft.leads() || now >= until {
                     self.out.push(Out::Exit);
-                } else if self.leases.has_lease(now) {
-                    self.hand_over(now);
+                } else {
+                    self.hand_over_to_successor(now);
                 }
             }
             return;
@@ -657,9 +650,15 @@ impl Agent {
         let hurried = self.is(Mutant::AbdicatedWhileOpen);
         if hurried || self.leases.claims().holdings().is_empty() || now >= until {
             self.stopping = Stopping::HandingOver { until };
-            if self.leases.has_lease(now) {
-                self.hand_over(now);
-            }
+            self.hand_over_to_successor(now);
+        }
+    }
+
+    fn hand_over_to_successor(&mut self, now: Mono) {
+        if self.leases.has_lease(now)
+            && let Some(to) = self.leases.successor(now)
+        {
+            self.hand_over(now, to);
         }
     }
 }

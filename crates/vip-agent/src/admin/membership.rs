@@ -3,7 +3,7 @@
 use super::service::{AdminService, Call, Route, not_a_member};
 use crate::errors::{from_write, internal, invalid};
 use crate::formation::{create_token, forget_membership, init, join};
-use crate::leader::{abdicate_to, successor};
+use crate::leader::abdicate_to;
 use crate::member::{COMMIT_TIMEOUT, Member, wall_clock_ms};
 use std::time::Duration;
 use tonic::{Code, Status};
@@ -156,7 +156,7 @@ impl AdminService {
         // leases run out.
         wait_until_relieved(call, node).await?;
         if node == member.meta.node {
-            let to = successor(member, &member.raft.state()).ok_or_else(|| {
+            let to = member.shared.successor().ok_or_else(|| {
                 Status::failed_precondition(
                     "no other voter is alive to lead the cluster. Nothing was removed",
                 )
@@ -194,7 +194,7 @@ fn may_go(member: &Member, node: NodeId) -> Result<(), Status> {
     let refuse =
         |why: &str| Err(Status::failed_precondition(format!("{why}. Nothing was changed")));
     let last = state.nodes.values().filter(|n| n.role.votes()).count() == 1;
-    if node == member.meta.node && !last && successor(member, &state).is_none() {
+    if node == member.meta.node && !last && member.shared.successor().is_none() {
         return refuse("it leads, and no other voter that can hold VIPs is alive to take over");
     }
     let holds = state.vips.values().any(|vip| vip.holder == Some(node));

@@ -91,8 +91,18 @@ impl LeaseShared {
     }
 
     /// See [`Leases::close_lease`].
-    pub(crate) fn close_lease(&self) -> bool {
-        self.with(Leases::close_lease)
+    pub(crate) fn close_lease(&self, successor: NodeId) -> bool {
+        self.with(|leases, now| leases.close_lease(now, successor))
+    }
+
+    /// See [`Leases::successor`].
+    pub(crate) fn successor(&self) -> Option<NodeId> {
+        self.with(|leases, now| leases.successor(now))
+    }
+
+    /// See [`Leases::leads_instead_of`].
+    pub(crate) fn leads_instead_of(&self) -> Option<NodeId> {
+        self.with(|leases, now| leases.leads_instead_of(now))
     }
 
     /// See [`Leases::closed_in_vain`].
@@ -168,6 +178,10 @@ impl LeaseRules for LeaseShared {
 
     fn peer_bound(&self, remaining: Duration) {
         self.with(|leases, now| leases.peer_bound(now, remaining));
+    }
+
+    fn promised_vote(&self) {
+        self.with(|leases, now| leases.promised_vote(now));
     }
 
     fn abdicated(&self, vote: Vote) {

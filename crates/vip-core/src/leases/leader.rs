@@ -148,17 +148,18 @@ impl Leases {
         self.leading.as_mut().is_none_or(|leading| leading.lease.may_renew(now))
     }
 
-    /// Ends the lease of this leadership for good, if nothing is held by it any
-    /// more: with the lease given up, another leader may grant at once. Not
+    /// Ends the lease of this leadership for good, in favour of `successor`, if
+    /// nothing is held by it any more: with the lease given up, another leader may grant at once. Not
     /// while the log lacks a grant or a release that only this leader knows of:
     /// the next one would have to wait for W, and the holder would fall silent.
     /// Returns whether it was ended.
-    pub fn close_lease(&mut self, now: Mono) -> bool {
+    pub fn close_lease(&mut self, now: Mono, successor: NodeId) -> bool {
         let work = self.leader_work(now);
         if !self.gates_are_shut(now) || !work.others.is_empty() || !work.releases.is_empty() {
             return false;
         }
         self.relied_until = Mono::ZERO;
+        self.handed_to.insert(successor, now);
         if let Some(leading) = &mut self.leading {
             leading.lease.close(now);
         }

@@ -109,6 +109,60 @@ fn a_node_that_stops_campaigns_after_all_others() {
     assert_eq!(leases.campaign_due(), Some(before + LAN.stagger * 3));
 }
 
+/// Three voters, the leader of term 1 (`OWN`'s) gone; node 2 of them.
+fn follower_of_a_lost_leader() -> (Leases, Mono) {
+    let start = LeasesStart {
+        me: NodeId(2),
+        timing: Profile::Fast.timing(),
+        saved: OWN,
+        longest: Duration::ZERO,
+        interfaces: BTreeMap::new(),
+    };
+    let mut leases = Leases::new(Mono::ZERO, start);
+    let voters = Voters::one([ME, NodeId(2), NodeId(3)]);
+    leases.step(START, LeaseEvent::Raft(RaftView { leads: None, voters }));
+    let promise = leases.timing.promise;
+    assert_eq!(leases.renewed_by(START, OWN, promise), crate::PromiseReply::Promised);
+    let free = START + promise;
+    assert_eq!(leases.campaign_due(), Some(free), "first in rank");
+    (leases, free)
+}
+
+#[test]
+fn a_voter_gives_the_candidate_it_votes_for_the_time_of_an_election() {
+    let (mut leases, free) = follower_of_a_lost_leader();
+    let election = leases.timing.election;
+    leases.promised_vote(free);
+    assert!(leases.campaign_due() > Some(free + election));
+    let granted = free + Duration::from_millis(1);
+    leases.saving_vote(granted, deposed_by(2));
+    let due = leases.campaign_due().expect("the candidate may be gone");
+    assert!(due > granted + election && due < granted + election * 2);
+
+    let own = Vote { term: Term(3), node: NodeId(2), committed: false };
+    let (mut leases, free) = follower_of_a_lost_leader();
+    leases.saving_vote(free, own);
+    assert_eq!(leases.campaign_due(), Some(free), "nobody to give way to");
+}
+
+/// The others can lead at once; it has just come back.
+#[test]
+fn a_leader_that_was_restarted_campaigns_after_all_others() {
+    let start = LeasesStart {
+        me: ME,
+        timing: LAN,
+        saved: OWN,
+        longest: LAN.promise,
+        interfaces: BTreeMap::new(),
+    };
+    let mut leases = Leases::new(START, start);
+    let voters = Voters::one([ME, NodeId(2), NodeId(3)]);
+    leases.step(START, LeaseEvent::Raft(RaftView { leads: None, voters }));
+    let actions = leases.step(START, LeaseEvent::GuardUp(Incarnation(1)));
+    assert!(actions.contains(&LeaseAction::Abdicate(OWN)), "{actions:?}");
+    assert_eq!(leases.campaign_due(), Some(START + LAN.stagger * 2));
+}
+
 /// Term 1 of this node, with two VIPs of `holder`.
 fn state_with_two_vips(holder: NodeId) -> State {
     let mut state = state_of([voter(1), voter(2)]);
@@ -195,8 +249,59 @@ fn a_lease_is_not_closed_while_the_log_lacks_a_grant() {
     let grant = Grantee { vip: VipUid(1), epoch: Epoch(1), incarnation: Incarnation(8) };
     let (answer, _) = leases.granted_to(START, NodeId(2), &[grant]);
     assert_eq!(answer.granted, [grant]);
-    assert!(!leases.close_lease(START));
+    assert!(!leases.close_lease(START, NodeId(2)));
     apply(&mut state, Op::Settle { grants: vec![grant], nested: false });
     leases.step(START, LeaseEvent::Applied(Arc::new(state)));
-    assert!(leases.close_lease(START));
+    assert!(leases.close_lease(START, NodeId(2)));
+}
+
+/// Node 1 leads with a lease and is drained; nodes 2 and 3 hear it.
+fn leading_drained(leases: &mut Leases, now: Mono) {
+    let mut state = state_of([voter(1), voter(2), voter(3)]);
+    apply(&mut state, Op::DrainNode { node: ME, drained: true });
+    leases.step(now, LeaseEvent::Applied(Arc::new(state)));
+}
+
+/// It may be heard by this node alone: another election would only end as the
+/// last one did.
+#[test]
+fn a_successor_that_was_not_elected_is_not_asked_again_at_once() {
+    let mut leases = leading();
+    leading_drained(&mut leases, START);
+    assert_eq!(leases.leads_instead_of(START), Some(NodeId(2)));
+    assert!(leases.close_lease(START, NodeId(2)));
+
+    // Elected again.
+    let next = Vote { term: Term(3), ..OWN };
+    let again = START + LAN.election * 2;
+    leases.saving_vote(again, next);
+    let voters = Voters::one([ME, NodeId(2), NodeId(3)]);
+    leases.step(again, LeaseEvent::Raft(RaftView { leads: Some(Term(3)), voters }));
+    assert_eq!(leases.leads_instead_of(again), None, "it rests");
+    assert_eq!(leases.successor(again), Some(NodeId(3)), "whom it did not ask yet");
+    let later = START + LAN.promise * 10;
+    let ack = |from| Acknowledgement {
+        from: NodeId(from),
+        vote: next,
+        sent_at: later,
+        able: true,
+        stopping: false,
+        unable: BTreeSet::new(),
+        open: BTreeSet::new(),
+    };
+    for from in [2, 3] {
+        leases.step(later, LeaseEvent::Acknowledged(ack(from)));
+    }
+    assert_eq!(leases.leads_instead_of(later), Some(NodeId(3)));
+}
+
+#[test]
+fn a_successor_that_led_is_as_good_as_any() {
+    let mut leases = leading();
+    leading_drained(&mut leases, START);
+    assert!(leases.close_lease(START, NodeId(2)));
+    let led = Vote { term: Term(2), node: NodeId(2), committed: true };
+    leases.saving_vote(START, led);
+    assert_eq!(leases.renewed_by(START, led, LAN.promise), crate::PromiseReply::Promised);
+    assert_eq!(leases.handed_to, BTreeMap::new());
 }

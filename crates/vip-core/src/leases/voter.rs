@@ -11,6 +11,7 @@ impl Leases {
         let reply = self.promise.renew(now, vote, promise);
         if reply == PromiseReply::Promised {
             self.heard = Some((vote, now));
+            self.handed_to.remove(&vote.node);
             self.detector.leader_heard();
             self.abdicated = false;
         }
@@ -26,7 +27,7 @@ impl Leases {
             self.detector = Detector::freed(now);
             self.abdicated = true;
         }
-        if self.heard.is_some_and(|(heard, _)| heard.term <= vote.term) {
+        if self.heard.is_none_or(|(heard, _)| heard.term <= vote.term) {
             self.heard = Some((vote, Mono::ZERO));
         }
         self.changed = true;
@@ -35,8 +36,7 @@ impl Leases {
     /// The leader of this vote hands over to another, who campaigns now.
     pub fn handed_over_by(&mut self, now: Mono, vote: Vote) {
         self.promise.abdicated(vote);
-        // The others give it time.
-        self.detector.refused(now, self.timing.election, 0, &self.timing);
+        self.give_way(now);
         self.changed = true;
     }
 
@@ -49,6 +49,19 @@ impl Leases {
             self.leading = None;
             self.changed = true;
         }
+        if vote.node != self.me {
+            self.give_way(now);
+        }
+    }
+
+    /// Another candidate heard that it would get this node's vote.
+    pub fn promised_vote(&mut self, now: Mono) {
+        self.give_way(now);
+    }
+
+    fn give_way(&mut self, now: Mono) {
+        let rank = self.rank(&self.all_voters()).unwrap_or(0);
+        self.detector.gave_way(now, rank, &self.timing);
     }
 
     /// Whether this node may ask for votes, and so give itself one.

@@ -23,5 +23,6 @@ impl LeaseRules for NoRules {
     }
     fn leader_heard(&self, _: Vote) {}
     fn peer_bound(&self, _: Duration) {}
+    fn promised_vote(&self) {}
     fn abdicated(&self, _: Vote) {}
 }

@@ -1,0 +1,40 @@
+//! To whom a leader hands leadership over.
+
+use super::Leases;
+use crate::{Mono, Node, NodeId};
+
+/// For how many promises a leader that should not lead goes on after a
+/// successor of its choice was not elected. Each attempt costs an election, and
+/// perhaps nobody else can win one.
+const REST_PROMISES: u32 = 10;
+
+impl Leases {
+    /// The voter to lead next: alive, and able to hold VIPs. Those that were
+    /// asked before and never led come last, the latest of them very last: a
+    /// node that this leader hears may be out of reach of a majority.
+    #[must_use]
+    pub fn successor(&self, now: Mono) -> Option<NodeId> {
+        let alive = self.alive(now);
+        let able = |id: &NodeId| self.state.nodes.get(id).is_some_and(Node::may_hold);
+        let in_all = |id: &NodeId| self.voters.0.iter().all(|set| set.contains(id));
+        let voters = self.all_voters();
+        let candidates = voters.into_iter().filter(|id| *id != self.me && alive.contains(id));
+        candidates
+            .filter(|id| able(id) && in_all(id))
+            .min_by_key(|id| (self.handed_to.get(id).copied(), *id))
+    }
+
+    /// To whom this node should hand leadership now: a witness, or a node that
+    /// is drained, leads only for as long as nobody else can.
+    #[must_use]
+    pub fn leads_instead_of(&self, now: Mono) -> Option<NodeId> {
+        let may_hold = self.state.nodes.get(&self.me).is_some_and(Node::may_hold);
+        let holds = self.state.vips.values().any(|vip| vip.holder == Some(self.me));
+        let latest = self.handed_to.values().max();
+        let rests = latest.is_some_and(|at| now < *at + self.timing.promise * REST_PROMISES);
+        if may_hold || holds || rests {
+            return None;
+        }
+        self.successor(now)
+    }
+}
