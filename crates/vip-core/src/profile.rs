@@ -1,10 +1,10 @@
 //! Timing profiles and the arithmetic that makes them safe.
 //!
-//! | | P | L | eps | G | W | heartbeat | openraft min/max | stagger |
+//! | | P | L | eps | G | W | heartbeat | stagger | openraft: heartbeat, min/max |
 //! |---|---|---|---|---|---|---|---|---|
-//! | `lan`  | 200 | 190 | 5 | 320 | 326 | 40 | 150/195 | 15 |
-//! | `fast` | 60 | 56 | 2 | 120 | 124 | 10 | 35/58 | 5 |
-//! | `wan`  | 2000 | 1900 | 20 | 3500 | 3530 | 250 | 1500/1950 | 50 |
+//! | `lan`  | 200 | 190 | 5 | 320 | 326 | 40 | 15 | 120, 150/195 |
+//! | `fast` | 60 | 56 | 2 | 120 | 124 | 10 | 5 | 30, 35/58 |
+//! | `wan`  | 2000 | 1900 | 20 | 3500 | 3530 | 250 | 50 | 750, 1500/1950 |
 //!
 //! With rho = 1e-3, in ms:
 //!
@@ -19,7 +19,10 @@
 //!   `G >= heartbeat + P + 3 stagger + election`, with 30 ms (lan), 30 ms
 //!   (fast), 500 ms (wan) left for the election: lan 320 >= 315, fast
 //!   120 >= 115, wan 3500 >= 2900.
-//! - openraft's own timers stay out of the way: `max < P`.
+//! - openraft's own lease stays out of the way: `max < P`. Elections are begun
+//!   by the detector alone, and lease messages say who lives, so openraft's
+//!   heartbeats need not be as frequent: they are a second sign of life, and
+//!   openraft's clock ticks five times for each.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -60,9 +63,12 @@ pub struct Timing {
     pub wait: Duration,
     /// Interval of lease messages and of a holder's renewals.
     pub heartbeat: Duration,
-    /// openraft's own election timer, a fallback below our own detector.
+    /// Interval of openraft's heartbeats.
+    pub raft_heartbeat: Duration,
+    /// openraft's election timer, which is switched off. It must be longer than
+    /// `raft_heartbeat`.
     pub election_min: Duration,
-    /// See `election_min`.
+    /// For how long openraft's own lease has a voter refuse candidates.
     pub election_max: Duration,
     /// Time between candidates of neighbouring rank.
     pub stagger: Duration,
@@ -101,10 +107,10 @@ pub enum TimingError {
         /// What it would have to be, ms.
         needed_ms: u128,
     },
-    /// openraft would campaign inside promises.
-    #[error("openraft's election timeout ({max_ms} ms) is not below P ({promise_ms} ms)")]
-    ElectionInsidePromise {
-        /// The timeout, ms.
+    /// openraft would refuse votes after the promise to the old leader ended.
+    #[error("openraft's own lease ({max_ms} ms) is not below P ({promise_ms} ms)")]
+    LongerOwnLease {
+        /// The lease, ms.
         max_ms: u128,
         /// P, ms.
         promise_ms: u128,
@@ -126,6 +132,7 @@ impl Profile {
                 grant: ms(320),
                 wait: ms(326),
                 heartbeat: ms(40),
+                raft_heartbeat: ms(120),
                 election_min: ms(150),
                 election_max: ms(195),
                 stagger: ms(15),
@@ -138,6 +145,7 @@ impl Profile {
                 grant: ms(120),
                 wait: ms(124),
                 heartbeat: ms(10),
+                raft_heartbeat: ms(30),
                 election_min: ms(35),
                 election_max: ms(58),
                 stagger: ms(5),
@@ -150,6 +158,7 @@ impl Profile {
                 grant: ms(3500),
                 wait: ms(3530),
                 heartbeat: ms(250),
+                raft_heartbeat: ms(750),
                 election_min: ms(1500),
                 election_max: ms(1950),
                 stagger: ms(50),
@@ -212,7 +221,7 @@ impl Timing {
             });
         }
         if self.election_max >= self.promise {
-            return Err(TimingError::ElectionInsidePromise {
+            return Err(TimingError::LongerOwnLease {
                 max_ms: self.election_max.as_millis(),
                 promise_ms: self.promise.as_millis(),
             });

@@ -6,7 +6,7 @@
 
 use crate::network::LeaseRules;
 use crate::seal::{Extent, SealFile};
-use crate::sync::{DiskClock, Syncer};
+use crate::sync::{DiskClock, Seal, Syncer};
 use crate::types::{LogEntry, LogId, RaftVote, TypeConfig, core_vote};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
@@ -169,7 +169,7 @@ impl LogStore {
     /// # Errors
     /// The disk failed.
     pub async fn close(&self) -> io::Result<()> {
-        self.sealed(self.bounded(|_| ())).await
+        self.synced(self.bounded(|_| ()), Seal::First).await
     }
 
     /// The vote that was saved last.
@@ -189,12 +189,12 @@ impl LogStore {
     }
 
     /// Waits until everything is durable, the seal included.
-    async fn sealed(&self, bound: Extent) -> io::Result<()> {
+    async fn synced(&self, bound: Extent, seal: Seal) -> io::Result<()> {
         let (send, done) = oneshot::channel();
         let tell = Box::new(move |result| {
             let _ = send.send(result);
         });
-        self.syncer.after_sync(bound, true, tell);
+        self.syncer.after_sync(bound, seal, tell);
         done.await.map_err(io::Error::other)?
     }
 
@@ -248,7 +248,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.rules.saving_vote(core_vote(vote));
         self.tree.insert(VOTE, encode(vote)?).map_err(io::Error::other)?;
         let bound = self.bounded(|bound| bound.term = vote.leader_id.term);
-        self.sealed(bound).await
+        self.synced(bound, Seal::Next).await
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
@@ -281,7 +281,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.tree.apply_batch(batch).map_err(io::Error::other)?;
         let bound = self.bounded(|bound| bound.index = bound.index.max(last));
         let done = Box::new(move |result| callback.io_completed(result));
-        self.syncer.after_sync(bound, false, done);
+        self.syncer.after_sync(bound, Seal::Later, done);
         Ok(())
     }
 
@@ -289,13 +289,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let from = last.map_or(0, |id| id.index + 1);
         // The seal comes down before the entries go.
         let bound = self.bounded(|bound| bound.index = last.map_or(0, |id| id.index));
-        self.sealed(bound).await?;
+        self.synced(bound, Seal::First).await?;
         let mut batch = sled::Batch::default();
         for item in self.tree.range(key(from)..=key(u64::MAX)).keys() {
             batch.remove(item.map_err(io::Error::other)?);
         }
         self.tree.apply_batch(batch).map_err(io::Error::other)?;
-        self.sealed(bound).await
+        self.synced(bound, Seal::First).await
     }
 
     async fn purge(&mut self, id: LogId) -> Result<(), io::Error> {

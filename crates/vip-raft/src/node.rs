@@ -87,13 +87,15 @@ fn ms(span: Duration) -> u64 {
 fn config(timing: &Timing) -> Result<Config, openraft::ConfigError> {
     Config {
         cluster_name: "vipd".into(),
-        heartbeat_interval: ms(timing.heartbeat),
+        heartbeat_interval: ms(timing.raft_heartbeat),
         election_timeout_min: ms(timing.election_min),
         election_timeout_max: ms(timing.election_max),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_AFTER),
         max_in_snapshot_log_to_keep: ENTRIES_KEPT,
         purge_batch_size: 64,
         install_snapshot_timeout: ms(WRITE_TIMEOUT),
+        // The lease path says when to campaign.
+        enable_elect: false,
         enable_pre_vote: Some(true),
         // A killed leader would otherwise lead again in its old term.
         enable_leader_restore: Some(false),

@@ -2,8 +2,8 @@
 //!
 //! sled takes damage for the end of what was written, and opens with what
 //! stands before it: a log that forgot acknowledged entries, or a vote, and
-//! does not know. The seal does. It is written with every vote, once a second
-//! while entries come, and at the end.
+//! does not know. The seal does. It is written right after every vote, once a
+//! second while entries come, and at the end.
 
 use std::fs::{File, OpenOptions};
 use std::io;

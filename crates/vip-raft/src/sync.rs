@@ -20,12 +20,22 @@ const SEAL_INTERVAL: Duration = Duration::from_secs(1);
 
 type Done = Box<dyn FnOnce(Result<(), io::Error>) + Send>;
 
+/// When the seal follows a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Seal {
+    /// Within [`SEAL_INTERVAL`].
+    Later,
+    /// Next. The write is acknowledged first: an election waits for it.
+    Next,
+    /// Before the write is acknowledged.
+    First,
+}
+
 /// A write that waits for the disk.
 struct Waiting {
     /// What the log holds with it.
     bound: Extent,
-    /// The seal must not lag behind this one.
-    seal_now: bool,
+    seal: Seal,
     done: Done,
 }
 
@@ -35,6 +45,7 @@ pub struct DiskClock(Arc<Mutex<DiskState>>);
 
 #[derive(Debug, Default)]
 struct DiskState {
+    waiting: usize,
     waiting_since: Option<Instant>,
     failed: Option<String>,
 }
@@ -55,15 +66,21 @@ impl DiskClock {
 
     fn waiting(&self) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.waiting += 1;
         state.waiting_since.get_or_insert_with(Instant::now);
     }
 
-    fn done(&self, more_wait: bool, error: Option<&io::Error>) {
+    /// The disk has done, or failed to do, the oldest `writes`.
+    fn done(&self, writes: usize) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.waiting_since = more_wait.then(Instant::now);
-        if let Some(error) = error {
-            state.failed.get_or_insert_with(|| error.to_string());
-        }
+        state.waiting = state.waiting.saturating_sub(writes);
+        // The next ones have been waiting for this one rather than the disk.
+        state.waiting_since = (state.waiting > 0).then(Instant::now);
+    }
+
+    fn failed(&self, error: &io::Error) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.failed.get_or_insert_with(|| error.to_string());
     }
 }
 
@@ -102,9 +119,9 @@ impl Syncer {
 
     /// Calls `done` once everything written before this call is durable, or
     /// cannot be made so. `bound` is what the log holds then.
-    pub(crate) fn after_sync(&self, bound: Extent, seal_now: bool, done: Done) {
+    pub(crate) fn after_sync(&self, bound: Extent, seal: Seal, done: Done) {
         self.clock.waiting();
-        let waiting = Waiting { bound, seal_now, done };
+        let waiting = Waiting { bound, seal, done };
         let gone = match &self.queue {
             Some(queue) => queue.send(waiting).err().map(|e| e.0),
             None => Some(waiting),
@@ -146,7 +163,10 @@ impl SyncThread {
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             let batch: Vec<_> = first.into_iter().chain(waiting.try_iter()).collect();
-            let seal_now = batch.iter().any(|w| w.seal_now);
+            let mut seal = batch.iter().map(|w| w.seal).max().unwrap_or(Seal::Later);
+            if sealed_at.elapsed() >= SEAL_INTERVAL {
+                seal = seal.max(Seal::Next);
+            }
             // After a failed sync the kernel may have dropped the dirty pages,
             // so a later success would prove nothing. Nothing is acknowledged
             // any more.
@@ -154,16 +174,22 @@ impl SyncThread {
                 broken = self.sync().err();
                 self.bound = batch.last().map_or(self.bound, |w| w.bound);
             }
-            if broken.is_none() && (seal_now || sealed_at.elapsed() >= SEAL_INTERVAL) {
+            if broken.is_none() && seal == Seal::First {
                 broken = self.write_seal().err();
                 sealed_at = Instant::now();
             }
-            self.clock.done(false, broken.as_ref());
+            self.clock.done(batch.len());
+            broken.iter().for_each(|error| self.clock.failed(error));
             for write in batch {
                 (write.done)(match &broken {
                     None => Ok(()),
                     Some(e) => Err(io::Error::new(e.kind(), e.to_string())),
                 });
+            }
+            if broken.is_none() && seal == Seal::Next {
+                broken = self.write_seal().err();
+                broken.iter().for_each(|error| self.clock.failed(error));
+                sealed_at = Instant::now();
             }
         }
         if broken.is_none() {
@@ -182,5 +208,21 @@ impl SyncThread {
             self.sealed = self.bound;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_came_while_another_was_synced_still_waits() {
+        let clock = DiskClock::default();
+        clock.waiting();
+        clock.waiting();
+        clock.done(1);
+        assert!(clock.0.lock().is_ok_and(|state| state.waiting_since.is_some()));
+        clock.done(1);
+        assert_eq!(clock.oldest_wait(), Duration::ZERO);
     }
 }

@@ -51,7 +51,8 @@ pub(crate) enum Bench {
         system: Vec<Kind>,
     },
     /// The holder loses its power, again and again. Goes on where an earlier
-    /// run ended.
+    /// run ended. All nodes share the disk of TMPDIR, and an election waits for
+    /// it: with TMPDIR on a RAM disk it has no part in the figures.
     Kills {
         /// How often.
         #[arg(long, default_value_t = 300)]
