@@ -231,12 +231,25 @@ impl Cluster {
     /// # Errors
     /// One of them is none of ours.
     pub fn holders(&self, trace: &Trace) -> Result<Vec<String>> {
-        let macs = self.macs()?;
+        self.names(trace.holders())
+    }
+
+    /// The hosts that answered or claimed the VIP, as [`Trace::claimants`], by
+    /// name.
+    ///
+    /// # Errors
+    /// One of them is none of ours.
+    pub fn claimants(&self, trace: &Trace) -> Result<Vec<String>> {
+        self.names(trace.claimants())
+    }
+
+    fn names(&self, macs: Vec<Mac>) -> Result<Vec<String>> {
+        let all = self.macs()?;
         let name = |mac: Mac| {
-            let host = macs.iter().find(|(_, m)| *m == mac).context("a host of ours")?;
+            let host = all.iter().find(|(_, m)| *m == mac).context("a host of ours")?;
             Ok(host.0.clone())
         };
-        trace.holders().into_iter().map(name).collect()
+        macs.into_iter().map(name).collect()
     }
 
     /// The Ethernet addresses of all hosts, by name.

@@ -26,5 +26,5 @@ pub use command::{Outcome, binaries, run, wait_for, within};
 pub use fault::{Fault, Faults};
 pub use host::{Host, Process};
 pub use net::{Lab, Mac};
-pub use probe::{Outage, Probe, Reply, Trace};
+pub use probe::{Claim, Outage, Probe, Reply, Trace};
 pub use random::{Plan, Summary, run as run_at_random};

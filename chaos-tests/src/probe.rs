@@ -4,7 +4,7 @@
 //! It asks twice: as any client, whose neighbour cache follows announcements;
 //! and each host directly, by its Ethernet address, whatever the cache says. A
 //! host that should be silent and is not cannot hide behind the announcement of
-//! another.
+//! another. It also notes who claims the VIP by ARP, asked or not.
 
 use crate::net::{Lab, Mac, enter};
 use anyhow::{Context, Result};
@@ -25,6 +25,9 @@ use std::time::{Duration, Instant};
 /// Between two requests.
 const INTERVAL: Duration = Duration::from_millis(1);
 const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_ARP: u16 = 0x0806;
+/// Sender's protocol address, in a frame.
+const ARP_SENDER: std::ops::Range<usize> = 28..32;
 const IPV4_AT: usize = 14;
 const ICMP_ECHO_REPLY: u8 = 0;
 /// ICMP ids of the two ways of asking.
@@ -44,12 +47,22 @@ pub struct Reply {
     pub direct: bool,
 }
 
+/// An ARP message with the VIP as the sender's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// When it came, ns since 1970, by the kernel.
+    pub at_ns: u64,
+    /// Who sent it.
+    pub from: Mac,
+}
+
 /// A running probe.
 #[derive(Debug)]
 pub struct Probe {
     stop: Arc<AtomicBool>,
     sender: Option<JoinHandle<Result<()>>>,
     receiver: Option<JoinHandle<Result<Vec<Reply>>>>,
+    listener: Option<JoinHandle<Result<Vec<Claim>>>>,
 }
 
 impl Probe {
@@ -68,9 +81,23 @@ impl Probe {
         let (namespace, ended) = (lab.namespace("client"), stop.clone());
         let receiver = std::thread::spawn(move || {
             enter(&namespace)?;
-            receive(vip, &ended)
+            let reply = |frame: &[u8], at_ns| {
+                let (from, direct) = echo_reply(frame, vip)?;
+                Some(Reply { at_ns, from, direct })
+            };
+            receive(ETHERTYPE_IPV4, reply, &ended)
         });
-        Ok(Self { stop, sender: Some(sender), receiver: Some(receiver) })
+        let (namespace, ended) = (lab.namespace("client"), stop.clone());
+        let listener = std::thread::spawn(move || {
+            enter(&namespace)?;
+            let claim = |frame: &[u8], at_ns| {
+                let from = arp_sender(frame, vip)?;
+                Some(Claim { at_ns, from })
+            };
+            receive(ETHERTYPE_ARP, claim, &ended)
+        });
+        let (receiver, listener) = (Some(receiver), Some(listener));
+        Ok(Self { stop, sender: Some(sender), receiver, listener })
     }
 
     /// Ends it and returns what it saw.
@@ -86,7 +113,9 @@ impl Probe {
         let receiver = self.receiver.take().context("finished twice")?;
         let mut replies = receiver.join().map_err(ended)??;
         replies.sort_by_key(|r| r.at_ns);
-        Ok(Trace { replies })
+        let listener = self.listener.take().context("finished twice")?;
+        let claims = listener.join().map_err(ended)??;
+        Ok(Trace { replies, claims })
     }
 }
 
@@ -151,13 +180,18 @@ fn send(vip: Ipv4Addr, own: Mac, hosts: &[Mac], stop: &AtomicBool) -> Result<()>
     Ok(())
 }
 
-fn receive(vip: Ipv4Addr, stop: &AtomicBool) -> Result<Vec<Reply>> {
-    let protocol = Protocol::from(i32::from(ETHERTYPE_IPV4.to_be()));
+/// Frames of a type, as far as `parse` makes something of them.
+fn receive<T>(
+    ethertype: u16,
+    parse: impl Fn(&[u8], u64) -> Option<T>,
+    stop: &AtomicBool,
+) -> Result<Vec<T>> {
+    let protocol = Protocol::from(i32::from(ethertype.to_be()));
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?;
     socket.set_read_timeout(Some(Duration::from_millis(50)))?;
     socket.set_recv_buffer_size(4 << 20)?;
     setsockopt(&socket, ReceiveTimestampns, &true)?;
-    let mut replies = vec![];
+    let mut parsed = vec![];
     let mut frame = [0u8; 256];
     let mut space = cmsg_space!(TimeSpec);
     while !stop.load(Ordering::Relaxed) {
@@ -175,13 +209,18 @@ fn receive(vip: Ipv4Addr, stop: &AtomicBool) -> Result<Vec<Reply>> {
                 (message.bytes, stamp)
             }
         };
-        let reply = echo_reply(&frame[..len.min(frame.len())], vip);
-        let (Some((from, direct)), Some(at)) = (reply, at) else { continue };
+        let Some(at) = at else { continue };
         let seconds = u64::try_from(at.tv_sec())?;
         let at_ns = seconds * 1_000_000_000 + u64::try_from(at.tv_nsec())?;
-        replies.push(Reply { at_ns, from, direct });
+        parsed.extend(parse(&frame[..len.min(frame.len())], at_ns));
     }
-    Ok(replies)
+    Ok(parsed)
+}
+
+/// Who claims `vip`, if that is what the frame is.
+fn arp_sender(frame: &[u8], vip: Ipv4Addr) -> Option<Mac> {
+    let claims = frame.get(ARP_SENDER)? == vip.octets();
+    claims.then(|| frame.get(6..12)?.try_into().ok()).flatten()
 }
 
 /// Who sent an echo reply from `vip`, and whether it was asked directly, if that
@@ -228,6 +267,8 @@ impl Outage {
 pub struct Trace {
     /// The replies.
     pub replies: Vec<Reply>,
+    /// Who claimed the VIP.
+    pub claims: Vec<Claim>,
 }
 
 impl Trace {
@@ -263,13 +304,21 @@ impl Trace {
     /// answered when it should not have. Which of the two, the epochs tell.
     #[must_use]
     pub fn holders(&self) -> Vec<Mac> {
-        let mut holders: Vec<Mac> = vec![];
-        for reply in &self.replies {
-            if holders.last() != Some(&reply.from) {
-                holders.push(reply.from);
-            }
-        }
+        let mut holders: Vec<Mac> = self.replies.iter().map(|r| r.from).collect();
+        holders.dedup();
         holders
+    }
+
+    /// The same, of those who answered or claimed the VIP by ARP.
+    #[must_use]
+    pub fn claimants(&self) -> Vec<Mac> {
+        let replies = self.replies.iter().map(|r| (r.at_ns, r.from));
+        let claims = self.claims.iter().map(|c| (c.at_ns, c.from));
+        let mut all: Vec<(u64, Mac)> = replies.chain(claims).collect();
+        all.sort_by_key(|(at, _)| *at);
+        let mut claimants: Vec<Mac> = all.into_iter().map(|(_, from)| from).collect();
+        claimants.dedup();
+        claimants
     }
 }
 
@@ -283,7 +332,7 @@ mod tests {
             from: [*from; 6],
             direct: false,
         };
-        Trace { replies: replies.iter().map(reply).collect() }
+        Trace { replies: replies.iter().map(reply).collect(), claims: vec![] }
     }
 
     #[test]
@@ -298,5 +347,13 @@ mod tests {
     #[test]
     fn two_hosts_that_answer_in_turn_are_seen() {
         assert_eq!(trace(&[(1, 1), (2, 2), (3, 1)]).holders().len(), 3);
+    }
+
+    #[test]
+    fn a_late_announcement_of_a_host_that_is_silent_is_seen() {
+        let mut trace = trace(&[(1, 1), (2, 2), (4, 2)]);
+        trace.claims.push(Claim { at_ns: 3_000_000, from: [1; 6] });
+        assert_eq!(trace.holders().len(), 2);
+        assert_eq!(trace.claimants().len(), 4);
     }
 }

@@ -33,6 +33,7 @@ fn holder(cluster: &Cluster, seen_by: &str) -> Result<String> {
 /// another had begun.
 fn assert_order(cluster: &Cluster, trace: &Trace, expected: &[&str]) -> Result<()> {
     assert_eq!(cluster.holders(trace)?, expected);
+    assert_eq!(cluster.claimants(trace)?, expected, "by ARP as well");
     Ok(())
 }
 

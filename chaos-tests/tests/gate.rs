@@ -7,7 +7,9 @@ use aya::programs::{LinkOrder, SchedClassifier};
 use chaos_tests::{Cluster, Lab, Options, Probe, Process, binaries, run, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::io::Read;
 use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -135,20 +137,65 @@ fn end(mut child: Child) -> Result<()> {
     Ok(())
 }
 
+impl<'a> Bare<'a> {
+    fn new(lab: &'a Lab, dir: &Path) -> Self {
+        let path = |name: &str| dir.join(name).display().to_string();
+        let settings = vec![
+            format!("node.data_dir={}", path("data")),
+            "node.name=n1".into(),
+            "node.advertise=10.77.0.1:7400".into(),
+            format!("admin.socket={}", path("admin.sock")),
+            format!("guard.socket={}", path("guard.sock")),
+        ];
+        Self { lab, settings }
+    }
+}
+
+/// An agent that gave its session up, because its guard was too slow, comes
+/// back before the guard has read the end of it. Another agent is refused.
+#[test]
+fn an_agent_that_begins_anew_replaces_its_own_session_only() -> Result<()> {
+    let lab = Lab::new(1)?;
+    let dir = std::env::temp_dir().join(lab.namespace("files"));
+    std::fs::create_dir_all(&dir)?;
+    let host = Bare::new(&lab, &dir);
+    let guard = host.guard()?;
+    let connect = || -> Result<UnixStream> {
+        let mut stream =
+            wait_for("the guard", SOON, || UnixStream::connect(dir.join("guard.sock")).ok())?;
+        stream.set_read_timeout(Some(SOON))?;
+        stream.read_exact(&mut [0])?;
+        Ok(stream)
+    };
+    let mut first = connect()?;
+    let second = connect()?;
+    first.read_to_end(&mut vec![]).context("the first session goes on")?;
+
+    let agent = host.agent()?;
+    host.ctl(&["init"])?;
+    wait_for("a stranger to be refused", SOON, || {
+        let log = std::fs::read_to_string(dir.join("log")).ok()?;
+        log.contains("serves another agent").then_some(())
+    })?;
+    drop(second);
+    wait_for("the agent to be served", SOON, || {
+        let status = host.ctl(&["-o", "json", "status"]).ok()?;
+        let status: serde_json::Value = serde_json::from_str(&status).ok()?;
+        (status["gate"] == "enforced").then_some(())
+    })?;
+    end(agent)?;
+    end(guard)?;
+    std::fs::remove_dir_all(&dir)?;
+    Ok(())
+}
+
 #[test]
 fn the_gate_outlives_its_guard_and_the_next_guard_replaces_it_with_few_rights() -> Result<()> {
     let lab = Lab::new(1)?;
     let dir = std::env::temp_dir().join(lab.namespace("files"));
     std::fs::create_dir_all(&dir)?;
     let path = |name: &str| dir.join(name).display().to_string();
-    let settings = vec![
-        format!("node.data_dir={}", path("data")),
-        "node.name=n1".into(),
-        "node.advertise=10.77.0.1:7400".into(),
-        format!("admin.socket={}", path("admin.sock")),
-        format!("guard.socket={}", path("guard.sock")),
-    ];
-    let host = Bare { lab: &lab, settings };
+    let host = Bare::new(&lab, &dir);
     let (guard, agent) = (host.guard()?, host.agent()?);
     host.ctl(&["init"])?;
     host.ctl(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;

@@ -186,6 +186,8 @@ fn listen(socket: &Path) -> Result<UnixListener, GuardError> {
 
 /// The one agent.
 struct Session {
+    /// The agent's process.
+    agent: Option<i32>,
     writer: OwnedWriteHalf,
     orders: mpsc::Receiver<ToGuard>,
     /// Claims to be made and released, in this order, when nothing else is to
@@ -194,6 +196,12 @@ struct Session {
 }
 
 impl Session {
+    /// Whether the same process is at the other end of `stream`.
+    fn is_with(&self, stream: &UnixStream) -> bool {
+        let agent = stream.peer_cred().ok().and_then(|peer| peer.pid());
+        agent.is_some() && agent == self.agent
+    }
+
     async fn tell(&mut self, message: FromGuard) {
         debug!(?message, "to the agent");
         // A broken connection shows as the end of orders.
@@ -253,6 +261,12 @@ async fn serve(
             },
             () = sleep(wait.unwrap_or_default()), if wait.is_some() => GuardEvent::Tick,
             Ok((stream, _)) = listener.accept() => {
+                if session.as_ref().is_some_and(|session| session.is_with(&stream)) {
+                    // It gave the old session up; its end was not read yet.
+                    warn!("the agent begins anew; letting go of everything");
+                    session = None;
+                    act(guard, host, &mut session, GuardEvent::AgentGone).await;
+                }
                 match greet(stream, session.is_some(), &host.report).await {
                     Some((incarnation, new)) => {
                         session = Some(new);
@@ -381,7 +395,8 @@ async fn greet(
     let (send, orders) = mpsc::channel(ORDERS_QUEUED);
     tokio::spawn(read_orders(reader, send));
     info!(%incarnation, "an agent came");
-    Some((incarnation, Session { writer, orders, backlog: VecDeque::new() }))
+    let session = Session { agent: peer.pid(), writer, orders, backlog: VecDeque::new() };
+    Some((incarnation, session))
 }
 
 fn random() -> Option<u64> {
