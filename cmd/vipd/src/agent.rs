@@ -1,7 +1,7 @@
 //! The agent process.
 
 use crate::Options;
-use tokio::signal::unix::{SignalKind, signal};
+use crate::supervised::{asked_to_stop, ready};
 use vip_agent::{AgentError, Config};
 
 /// Threads beside the lease thread: commands are rare and short.
@@ -11,19 +11,7 @@ pub(crate) fn run(_: &Options, config: Config) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
     let result = runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let stop = async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            tracing::info!("stopping");
-        };
-        let ready = || {
-            let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        };
-        Ok::<_, anyhow::Error>(vip_agent::run(config, stop, ready).await)
+        Ok::<_, anyhow::Error>(vip_agent::run(config, asked_to_stop()?, ready).await)
     })?;
     runtime.shutdown_background();
     match result {

@@ -1,8 +1,8 @@
 //! The guard process.
 
 use crate::Options;
+use crate::supervised::{asked_to_stop, ready};
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
 use vip_agent::{Config, ConfigError};
 use vip_guard::{GuardConfig, Prefix};
 
@@ -34,18 +34,7 @@ pub(crate) fn stand_by(_: &Options, config: Config) -> anyhow::Result<()> {
 
 fn serve(config: GuardConfig) -> anyhow::Result<()> {
     runtime()?.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let stop = async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        };
-        let ready = || {
-            let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        };
-        vip_guard::run(config, stop, ready).await.context("the guard stopped")
+        vip_guard::run(config, asked_to_stop()?, ready).await.context("the guard stopped")
     })
 }
 

@@ -3,6 +3,7 @@
 mod agent;
 mod guard;
 mod parent;
+mod supervised;
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;

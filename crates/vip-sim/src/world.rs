@@ -1,8 +1,12 @@
 //! The world: hosts, time, and one event after the other.
 
+mod due;
+mod faults;
+mod guards;
+
 use crate::agent::{Agent, AgentStart, Input, Message, Out};
 use crate::clock::{Clock, Real};
-use crate::guard::{Connection, FromGuard, GuardProcess, ToGuard};
+use crate::guard::{Connection, ToGuard};
 use crate::host::{Frozen, Host};
 use crate::invariant::{
     CommittedMoveStays, EpochNeverFalls, OneAnsweringNode, Violation, progress_after_heal,
@@ -10,15 +14,14 @@ use crate::invariant::{
 use crate::mutant::Mutant;
 use crate::network::Network;
 use crate::raft::Raft;
-use crate::scenario::{Fault, Processes, Scenario, Victim, host as host_of, node};
+use crate::scenario::{Fault, Scenario, host as host_of, node};
+use due::{Due, What};
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use vip_core::{
-    Actor, Address, Command, GuardAction, GuardNotice, Mono, Name, Node, NodeId, NodeState, Op,
-    Placement, State, Timing, VipSpec,
+    Actor, Command, Name, Node, NodeId, NodeState, Op, Placement, State, Timing, VipSpec,
 };
 
 /// How a seed is run.
@@ -67,49 +70,8 @@ const DISK_PATIENCE_PROMISES: u32 = 5;
 const LOOP: Duration = Duration::from_micros(50);
 /// A process is restarted after this long.
 const RESTART: std::ops::Range<u64> = 5_000..60_000;
-/// An agent without a guard tries to connect again after this long.
-const RECONNECT: Duration = Duration::from_millis(10);
 /// A message between processes of a host takes this long, microseconds.
 const LOCAL: std::ops::Range<u64> = 20..400;
-/// What was lost on the way to the leader is asked for again.
-const UNDRAINS: u32 = 9;
-
-#[derive(Debug)]
-enum What {
-    Agent { run: u64, input: Input },
-    AgentTick { tick: u64 },
-    Guard { run: u64, connection: Connection, message: ToGuard },
-    GuardTick { tick: u64 },
-    FromGuard { run: u64, connection: Connection, message: FromGuard },
-    StartAgent { run: u64 },
-    StartGuard { run: u64 },
-    Reconnect { run: u64 },
-    Fault(Fault),
-}
-
-struct Due {
-    at: Real,
-    order: u64,
-    host: usize,
-    what: What,
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-impl Eq for Due {}
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
 
 struct World {
     now: Real,
@@ -321,8 +283,6 @@ impl World {
         }
     }
 
-    // Agents.
-
     fn start_agent(&mut self, at: usize, run: u64) {
         let host = &self.hosts[at];
         if host.agent_run != run || !host.powered || host.agent.is_some() {
@@ -441,360 +401,6 @@ impl World {
         }
         let delay = micros(&mut self.rng, RESTART);
         self.after(delay, at, What::StartAgent { run });
-    }
-
-    // Guards.
-
-    fn start_guard(&mut self, at: usize, run: u64) {
-        let host = &mut self.hosts[at];
-        if host.guard_run != run || !host.powered || host.guard.is_some() {
-            return;
-        }
-        let purged = if self.options.mutant == Some(Mutant::NoPurge) {
-            BTreeSet::new()
-        } else {
-            host.kernel.purge()
-        };
-        host.guard = Some(GuardProcess::new());
-        self.trace(at, &"the guard starts");
-        for ip in purged {
-            self.answering_changed(at, ip);
-        }
-    }
-
-    fn guard(&mut self, at: usize, message: Option<(Connection, ToGuard)>) {
-        let host = &mut self.hosts[at];
-        let Some(guard) = &mut host.guard else { return };
-        if host.guard_frozen.times > 0 {
-            host.guard_frozen.backlog.push_back(message);
-            return;
-        }
-        let now = host.clock.local(self.now);
-        let connection = message.as_ref().map(|(c, _)| *c).or(guard.connection);
-        let (actions, answer) = match message {
-            Some((connection, message)) => guard.receive(now, &mut self.rng, connection, message),
-            None => (guard.tick(now), None),
-        };
-        let next = guard.next_tick();
-        host.guard_tick += 1;
-        let (tick, clock) = (host.guard_tick, host.clock);
-        if let Some(next) = next {
-            let due = clock.real(next).max(self.now.plus(LOOP));
-            self.at(due, at, What::GuardTick { tick });
-        }
-        if let (Some(answer), Some(connection)) = (answer, connection) {
-            self.answer(at, connection, answer);
-        }
-        self.act(at, connection, actions);
-    }
-
-    fn answer(&mut self, at: usize, connection: Connection, message: FromGuard) {
-        let delay = micros(&mut self.rng, LOCAL);
-        let host = &mut self.hosts[at];
-        host.to_agent_at = host.to_agent_at.max(self.now.plus(delay));
-        let (run, due) = (host.agent_run, host.to_agent_at);
-        self.at(due, at, What::FromGuard { run, connection, message });
-    }
-
-    fn act(&mut self, at: usize, connection: Option<Connection>, actions: Vec<GuardAction>) {
-        let mut notices = vec![];
-        for action in actions {
-            if let Some(ip) = self.hosts[at].kernel.act(&action) {
-                self.answering_changed(at, ip);
-            }
-            let GuardAction::Notify(notice) = action else { continue };
-            self.trace(at, &notice);
-            match notice {
-                GuardNotice::Opened { vip, epoch } => {
-                    self.stats.opened += 1;
-                    let result = self.epochs.opened(self.now, at, vip, epoch);
-                    self.check(result);
-                }
-                GuardNotice::Expired { .. } => self.stats.expired += 1,
-                GuardNotice::Released { .. } => {
-                    for address in vip_spec(false).addresses {
-                        self.one.released(self.now, at, address.ip);
-                    }
-                }
-                _ => {}
-            }
-            notices.push(notice);
-        }
-        if let (Some(connection), false) = (connection, notices.is_empty()) {
-            self.answer(at, connection, FromGuard::Notices(notices));
-        }
-    }
-
-    fn answering_changed(&mut self, at: usize, ip: IpAddr) {
-        let host = &self.hosts[at];
-        let until = host.kernel.answers_until(ip);
-        let until = if until == Mono::ZERO { Real::default() } else { host.clock.real(until) };
-        let result = self.one.changed(self.now, at, ip, until);
-        self.check(result);
-    }
-
-    fn tell_guard(&mut self, at: usize, message: ToGuard) {
-        let Some((connection, true)) = self.hosts[at].link else { return };
-        self.over_socket(at, connection, message);
-    }
-
-    fn over_socket(&mut self, at: usize, connection: Connection, message: ToGuard) {
-        let delay = micros(&mut self.rng, LOCAL);
-        let host = &mut self.hosts[at];
-        host.to_guard_at = host.to_guard_at.max(self.now.plus(delay));
-        let (run, due) = (host.guard_run, host.to_guard_at);
-        self.at(due, at, What::Guard { run, connection, message });
-    }
-
-    fn guard_said(&mut self, at: usize, run: u64, connection: Connection, message: FromGuard) {
-        let host = &mut self.hosts[at];
-        if host.agent_run != run || host.link.map(|(c, _)| c) != Some(connection) {
-            return;
-        }
-        match message {
-            FromGuard::Welcome(_) => host.link = Some((connection, true)),
-            FromGuard::Gone => {
-                let welcomed = host.link.take().is_some_and(|(_, welcomed)| welcomed);
-                self.after(RECONNECT, at, What::Reconnect { run });
-                if !welcomed {
-                    return;
-                }
-            }
-            FromGuard::Notices(_) | FromGuard::Alive => {}
-        }
-        self.agent(at, Input::Guard(message));
-    }
-
-    fn hang_up(&mut self, at: usize) {
-        let host = &mut self.hosts[at];
-        let run = host.agent_run;
-        if let Some((connection, _)) = host.link.take() {
-            self.over_socket(at, connection, ToGuard::Gone);
-        }
-        let input = Input::Guard(FromGuard::Gone);
-        self.after(Duration::ZERO, at, What::Agent { run, input });
-        self.after(RECONNECT, at, What::Reconnect { run });
-    }
-
-    fn reconnect(&mut self, at: usize, run: u64) {
-        let host = &mut self.hosts[at];
-        if host.agent_run != run || host.agent.is_none() || host.link.is_some() {
-            return;
-        }
-        if host.guard.is_none() {
-            self.after(RECONNECT, at, What::Reconnect { run });
-            return;
-        }
-        self.connections += 1;
-        let connection = self.connections;
-        host.link = Some((connection, false));
-        self.over_socket(at, connection, ToGuard::Connect);
-    }
-
-    fn kill_guard(&mut self, at: usize) {
-        let host = &mut self.hosts[at];
-        if host.guard.take().is_none() {
-            return;
-        }
-        self.guard_gone(at);
-    }
-
-    /// SIGTERM: it lets go first, unless it is frozen.
-    fn stop_guard(&mut self, at: usize) {
-        let host = &mut self.hosts[at];
-        let Some(mut guard) = host.guard.take() else { return };
-        if host.guard_frozen.times == 0 {
-            let now = host.clock.local(self.now);
-            let actions = guard.stop(now);
-            self.act(at, None, actions);
-        }
-        self.guard_gone(at);
-    }
-
-    fn guard_gone(&mut self, at: usize) {
-        let host = &mut self.hosts[at];
-        host.guard_run += 1;
-        host.guard_frozen = Frozen::default();
-        let (run, link) = (host.guard_run, host.link);
-        if let Some((connection, _)) = link {
-            self.answer(at, connection, FromGuard::Gone);
-        }
-        let delay = micros(&mut self.rng, RESTART);
-        self.after(delay, at, What::StartGuard { run });
-    }
-
-    // Faults.
-
-    fn fault(&mut self, fault: Fault) {
-        self.trace(0, &fault);
-        self.stats.faults += 1;
-        match fault {
-            Fault::Cut(links) => self.network.cut(&links),
-            Fault::Mend(links) => self.network.mend(&links),
-            Fault::Weather(weather) => self.network.weather = weather,
-            Fault::Freeze(at, who) => self.freeze(at, who),
-            Fault::Thaw(at, who) => self.thaw(at, who),
-            Fault::Kill(at, who) => {
-                if who != Processes::Guard {
-                    self.kill_agent(at);
-                }
-                if who != Processes::Agent {
-                    self.kill_guard(at);
-                }
-            }
-            Fault::PowerOff(at) => self.power_off(at),
-            Fault::PowerOn(at) => self.power_on(at),
-            Fault::SlowDisk(at, delay) => self.hosts[at].disk_delay = delay,
-            Fault::Elect(at, pre) => self.agent(at, Input::Elect { pre }),
-            Fault::Stop(at) => self.agent(at, Input::Stop),
-            Fault::Voters(voters) => self.everybody(&Input::Voters(voters)),
-            Fault::Move(at) => {
-                self.command(Op::PinVip { name: vip_name(), to: Some(node(at)) });
-            }
-            Fault::AutoPlace => self.command(Op::PinVip { name: vip_name(), to: None }),
-            Fault::Drain(at, drained) => self.command(Op::DrainNode { node: node(at), drained }),
-            Fault::Recreate => {
-                self.command(Op::RemoveVip { name: vip_name() });
-                self.command(Op::AddVip { spec: vip_spec(self.scenario.sticky) });
-            }
-            Fault::Heal(victim) => self.heal(victim),
-            Fault::DoubleAnswer => self.double_answer(),
-        }
-    }
-
-    fn everybody(&mut self, input: &Input) {
-        for at in 0..self.hosts.len() {
-            self.agent(at, input.clone());
-        }
-    }
-
-    fn command(&mut self, op: Op) {
-        self.everybody(&Input::Admin(op));
-    }
-
-    fn freeze(&mut self, at: usize, who: Processes) {
-        let host = &mut self.hosts[at];
-        host.agent_frozen.times += u32::from(who != Processes::Guard);
-        host.guard_frozen.times += u32::from(who != Processes::Agent);
-    }
-
-    fn thaw(&mut self, at: usize, who: Processes) {
-        let host = &mut self.hosts[at];
-        if who != Processes::Guard {
-            host.agent_frozen.times = host.agent_frozen.times.saturating_sub(1);
-        }
-        if who != Processes::Agent {
-            host.guard_frozen.times = host.guard_frozen.times.saturating_sub(1);
-        }
-        self.catch_up(at);
-    }
-
-    /// What waited for a frozen process reaches it.
-    fn catch_up(&mut self, at: usize) {
-        if self.hosts[at].guard_frozen.times == 0 {
-            for message in std::mem::take(&mut self.hosts[at].guard_frozen.backlog) {
-                self.guard(at, message);
-            }
-        }
-        if self.hosts[at].agent_frozen.times == 0 {
-            for input in std::mem::take(&mut self.hosts[at].agent_frozen.backlog) {
-                self.agent(at, input);
-            }
-        }
-    }
-
-    fn power_off(&mut self, at: usize) {
-        if !self.hosts[at].powered {
-            return;
-        }
-        self.kill_agent(at);
-        self.kill_guard(at);
-        let host = &mut self.hosts[at];
-        host.powered = false;
-        host.kernel = crate::kernel::Kernel::default();
-        host.link = None;
-        self.one.host_gone(self.now, at);
-    }
-
-    fn power_on(&mut self, at: usize) {
-        let host = &mut self.hosts[at];
-        if host.powered || host.dead {
-            return;
-        }
-        host.powered = true;
-        host.agent_run += 1;
-        host.guard_run += 1;
-        let (agent, guard) = (host.agent_run, host.guard_run);
-        let delay = micros(&mut self.rng, RESTART);
-        self.after(delay, at, What::StartGuard { run: guard });
-        let delay = micros(&mut self.rng, RESTART);
-        self.after(delay, at, What::StartAgent { run: agent });
-    }
-
-    fn heal(&mut self, victim: Option<Victim>) {
-        self.network.mend_all();
-        let victim = victim.filter(|victim| self.quorum_without(victim.host));
-        let dead = victim.as_ref().filter(|v| v.dead).map(|v| v.host);
-        self.network.cut(victim.as_ref().map_or(&[], |v| &v.cut));
-        for at in 0..self.hosts.len() {
-            let host = &mut self.hosts[at];
-            host.disk_delay = Duration::ZERO;
-            host.agent_frozen.times = 0;
-            host.guard_frozen.times = 0;
-            // Whoever stops it has waited long enough.
-            if self.hosts[at].agent.as_ref().is_some_and(Agent::is_stopping) {
-                self.kill_agent(at);
-                self.stop_guard(at);
-            }
-            if dead == Some(at) {
-                self.hosts[at].dead = true;
-                self.power_off(at);
-            } else {
-                self.power_on(at);
-                self.catch_up(at);
-            }
-        }
-        for again in 0..UNDRAINS {
-            let delay = self.timing.promise * again;
-            for at in 0..self.hosts.len() {
-                self.after(delay, 0, What::Fault(Fault::Drain(at, false)));
-            }
-        }
-    }
-
-    /// Whether every configuration that anybody knows of has a quorum without
-    /// this host, and somebody to hold the VIP.
-    fn quorum_without(&self, victim: usize) -> bool {
-        let known = self.hosts.iter().flat_map(|host| {
-            let of_agent = host.agent.as_ref().map(|a| a.raft.effective()).unwrap_or_default();
-            let log = host.disk.log.clone();
-            let raft = Raft::new(node(0), vec![], self.initial.clone(), host.disk.vote, log);
-            of_agent.into_iter().chain(raft.effective())
-        });
-        let victim = node(victim);
-        let enough = |set: BTreeSet<NodeId>| {
-            let left = set.iter().filter(|id| **id != victim).count();
-            left > set.len() / 2
-        };
-        known.into_iter().all(enough)
-    }
-
-    /// Opens the gate of a host that has no right to.
-    fn double_answer(&mut self) {
-        let spec = vip_spec(false);
-        let wrong = spec.addresses.first().and_then(|address| {
-            let holder = self.one.answering(self.now, address.ip)?;
-            let other = (0..self.hosts.len()).find(|h| *h != holder && self.hosts[*h].powered)?;
-            Some((other, address.ip, address.prefix))
-        });
-        let Some((at, ip, prefix)) = wrong else {
-            self.after(self.timing.heartbeat, 0, What::Fault(Fault::DoubleAnswer));
-            return;
-        };
-        let deadline = self.hosts[at].clock.local(self.now.plus(self.timing.promise));
-        let address = Address { ip, prefix, interface: String::new() };
-        let actions = vec![GuardAction::AddAddress(address), GuardAction::Gate { ip, deadline }];
-        self.act(at, None, actions);
     }
 }
 

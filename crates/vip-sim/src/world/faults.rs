@@ -1,0 +1,186 @@
+//! What goes wrong, and how it is mended.
+
+use super::{RESTART, What, World, micros, vip_name, vip_spec};
+use crate::agent::{Agent, Input};
+use crate::raft::Raft;
+use crate::scenario::{Fault, Processes, Victim, node};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use vip_core::{Address, GuardAction, NodeId, Op};
+
+/// What was lost on the way to the leader is asked for again.
+const UNDRAINS: u32 = 9;
+
+impl World {
+    pub(super) fn fault(&mut self, fault: Fault) {
+        self.trace(0, &fault);
+        self.stats.faults += 1;
+        match fault {
+            Fault::Cut(links) => self.network.cut(&links),
+            Fault::Mend(links) => self.network.mend(&links),
+            Fault::Weather(weather) => self.network.weather = weather,
+            Fault::Freeze(at, who) => self.freeze(at, who),
+            Fault::Thaw(at, who) => self.thaw(at, who),
+            Fault::Kill(at, who) => {
+                if who != Processes::Guard {
+                    self.kill_agent(at);
+                }
+                if who != Processes::Agent {
+                    self.kill_guard(at);
+                }
+            }
+            Fault::PowerOff(at) => self.power_off(at),
+            Fault::PowerOn(at) => self.power_on(at),
+            Fault::SlowDisk(at, delay) => self.hosts[at].disk_delay = delay,
+            Fault::Elect(at, pre) => self.agent(at, Input::Elect { pre }),
+            Fault::Stop(at) => self.agent(at, Input::Stop),
+            Fault::Voters(voters) => self.everybody(&Input::Voters(voters)),
+            Fault::Move(at) => {
+                self.command(Op::PinVip { name: vip_name(), to: Some(node(at)) });
+            }
+            Fault::AutoPlace => self.command(Op::PinVip { name: vip_name(), to: None }),
+            Fault::Drain(at, drained) => self.command(Op::DrainNode { node: node(at), drained }),
+            Fault::Recreate => {
+                self.command(Op::RemoveVip { name: vip_name() });
+                self.command(Op::AddVip { spec: vip_spec(self.scenario.sticky) });
+            }
+            Fault::Heal(victim) => self.heal(victim),
+            Fault::DoubleAnswer => self.double_answer(),
+        }
+    }
+
+    fn everybody(&mut self, input: &Input) {
+        for at in 0..self.hosts.len() {
+            self.agent(at, input.clone());
+        }
+    }
+
+    fn command(&mut self, op: Op) {
+        self.everybody(&Input::Admin(op));
+    }
+
+    fn freeze(&mut self, at: usize, who: Processes) {
+        let host = &mut self.hosts[at];
+        host.agent_frozen.times += u32::from(who != Processes::Guard);
+        host.guard_frozen.times += u32::from(who != Processes::Agent);
+    }
+
+    fn thaw(&mut self, at: usize, who: Processes) {
+        let host = &mut self.hosts[at];
+        if who != Processes::Guard {
+            host.agent_frozen.times = host.agent_frozen.times.saturating_sub(1);
+        }
+        if who != Processes::Agent {
+            host.guard_frozen.times = host.guard_frozen.times.saturating_sub(1);
+        }
+        self.catch_up(at);
+    }
+
+    /// What waited for a frozen process reaches it.
+    fn catch_up(&mut self, at: usize) {
+        if self.hosts[at].guard_frozen.times == 0 {
+            for message in std::mem::take(&mut self.hosts[at].guard_frozen.backlog) {
+                self.guard(at, message);
+            }
+        }
+        if self.hosts[at].agent_frozen.times == 0 {
+            for input in std::mem::take(&mut self.hosts[at].agent_frozen.backlog) {
+                self.agent(at, input);
+            }
+        }
+    }
+
+    fn power_off(&mut self, at: usize) {
+        if !self.hosts[at].powered {
+            return;
+        }
+        self.kill_agent(at);
+        self.kill_guard(at);
+        let host = &mut self.hosts[at];
+        host.powered = false;
+        host.kernel = crate::kernel::Kernel::default();
+        host.link = None;
+        self.one.host_gone(self.now, at);
+    }
+
+    fn power_on(&mut self, at: usize) {
+        let host = &mut self.hosts[at];
+        if host.powered || host.dead {
+            return;
+        }
+        host.powered = true;
+        host.agent_run += 1;
+        host.guard_run += 1;
+        let (agent, guard) = (host.agent_run, host.guard_run);
+        let delay = micros(&mut self.rng, RESTART);
+        self.after(delay, at, What::StartGuard { run: guard });
+        let delay = micros(&mut self.rng, RESTART);
+        self.after(delay, at, What::StartAgent { run: agent });
+    }
+
+    fn heal(&mut self, victim: Option<Victim>) {
+        self.network.mend_all();
+        let victim = victim.filter(|victim| self.quorum_without(victim.host));
+        let dead = victim.as_ref().filter(|v| v.dead).map(|v| v.host);
+        self.network.cut(victim.as_ref().map_or(&[], |v| &v.cut));
+        for at in 0..self.hosts.len() {
+            let host = &mut self.hosts[at];
+            host.disk_delay = Duration::ZERO;
+            host.agent_frozen.times = 0;
+            host.guard_frozen.times = 0;
+            // Whoever stops it has waited long enough.
+            if self.hosts[at].agent.as_ref().is_some_and(Agent::is_stopping) {
+                self.kill_agent(at);
+                self.stop_guard(at);
+            }
+            if dead == Some(at) {
+                self.hosts[at].dead = true;
+                self.power_off(at);
+            } else {
+                self.power_on(at);
+                self.catch_up(at);
+            }
+        }
+        for again in 0..UNDRAINS {
+            let delay = self.timing.promise * again;
+            for at in 0..self.hosts.len() {
+                self.after(delay, 0, What::Fault(Fault::Drain(at, false)));
+            }
+        }
+    }
+
+    /// Whether every configuration that anybody knows of has a quorum without
+    /// this host, and somebody to hold the VIP.
+    fn quorum_without(&self, victim: usize) -> bool {
+        let known = self.hosts.iter().flat_map(|host| {
+            let of_agent = host.agent.as_ref().map(|a| a.raft.effective()).unwrap_or_default();
+            let log = host.disk.log.clone();
+            let raft = Raft::new(node(0), vec![], self.initial.clone(), host.disk.vote, log);
+            of_agent.into_iter().chain(raft.effective())
+        });
+        let victim = node(victim);
+        let enough = |set: BTreeSet<NodeId>| {
+            let left = set.iter().filter(|id| **id != victim).count();
+            left > set.len() / 2
+        };
+        known.into_iter().all(enough)
+    }
+
+    /// Opens the gate of a host that has no right to.
+    fn double_answer(&mut self) {
+        let spec = vip_spec(false);
+        let wrong = spec.addresses.first().and_then(|address| {
+            let holder = self.one.answering(self.now, address.ip)?;
+            let other = (0..self.hosts.len()).find(|h| *h != holder && self.hosts[*h].powered)?;
+            Some((other, address.ip, address.prefix))
+        });
+        let Some((at, ip, prefix)) = wrong else {
+            self.after(self.timing.heartbeat, 0, What::Fault(Fault::DoubleAnswer));
+            return;
+        };
+        let deadline = self.hosts[at].clock.local(self.now.plus(self.timing.promise));
+        let address = Address { ip, prefix, interface: String::new() };
+        let actions = vec![GuardAction::AddAddress(address), GuardAction::Gate { ip, deadline }];
+        self.act(at, None, actions);
+    }
+}
