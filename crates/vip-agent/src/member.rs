@@ -1,18 +1,23 @@
 //! A node that is a member of a cluster: everything that runs for it.
 
+mod housekeeping;
+mod late_rules;
+mod longest_promise;
+mod meta;
+
+pub(crate) use meta::Meta;
+
 use crate::admin::access::{AccessLayer, Face};
 use crate::admin::service::AdminService;
 use crate::cluster_service::ClusterService;
-use crate::config::Config;
 use crate::leader::lead;
 use crate::lease::{LeasePeers, LeaseShared, LeaseThread, Start};
 use crate::serve::Agent;
 use arc_swap::ArcSwap;
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use meta::DATA_VERSION;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -22,15 +27,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::transport::server::Connected;
-use vip_core::{Actor, Command, LeasesStart, Name, NodeId, NodeState, Op, Outcome, Profile, chain};
+use vip_core::{Actor, Command, LeasesStart, Name, NodeId, Op, Outcome, chain};
 use vip_pki::{
     Connections, Connector, Identity, Issuer, NodeIdentity, PeerInfo, PeerStream, PkiDir, Roster,
     SharedRoster, accept, client_config, node_server_name, server_config,
 };
 use vip_proto::v1::admin_server::AdminServer;
-use vip_proto::v1::cluster_client::ClusterClient;
 use vip_proto::v1::cluster_server::ClusterServer;
-use vip_proto::{ALPN_GRPC, ALPN_LEASE, v1};
+use vip_proto::{ALPN_GRPC, ALPN_LEASE};
 use vip_raft::{Dial, LogStore, PeerChannels, RaftNode, RaftService, WriteError};
 
 /// Handshakes under way at a time; more wait, and time out if they are many.
@@ -46,28 +50,6 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a removed node's open connections outlive it: a node that leaves
 /// hears that it is out.
 const LAST_WORD: Duration = Duration::from_millis(50);
-/// How often a certificate's age and the issuing key are looked after.
-const HOUSEKEEPING: Duration = Duration::from_secs(60);
-/// Sooner, until a voter has the issuing key.
-const HOUSEKEEPING_SOON: Duration = Duration::from_secs(1);
-/// Newest layout of the data directory that this version understands.
-const DATA_VERSION: u32 = 1;
-
-/// What is stored beside the log: `node.json`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Meta {
-    pub(crate) version: u32,
-    pub(crate) cluster: String,
-    pub(crate) cluster_name: Name,
-    pub(crate) node: NodeId,
-    pub(crate) name: Name,
-    pub(crate) profile: Profile,
-    pub(crate) advertise: String,
-    /// Keys of members, for the time before the log is here.
-    pub(crate) members: BTreeMap<NodeId, String>,
-    pub(crate) issuer: String,
-}
-
 /// Why a member does not start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MemberError {
@@ -102,81 +84,6 @@ pub(crate) enum MemberError {
     Tls(#[source] vip_pki::TlsError),
     #[error("the lease thread cannot start")]
     Thread(#[source] io::Error),
-}
-
-impl Meta {
-    fn path(dir: &Path) -> PathBuf {
-        dir.join("node.json")
-    }
-
-    pub(crate) fn load(dir: &Path) -> Result<Option<Self>, MemberError> {
-        let path = Self::path(dir);
-        let text = match std::fs::read_to_string(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(MemberError::File { path, source }),
-            Ok(text) => text,
-        };
-        #[derive(Deserialize)]
-        struct Version {
-            version: u32,
-        }
-        let bad =
-            |e: serde_json::Error| MemberError::Meta { path: path.clone(), why: e.to_string() };
-        let found = serde_json::from_str::<Version>(&text).map_err(bad)?.version;
-        if found > DATA_VERSION {
-            return Err(MemberError::Newer { path: dir.to_owned(), found });
-        }
-        Ok(Some(serde_json::from_str(&text).map_err(bad)?))
-    }
-
-    pub(crate) fn store(&self, dir: &Path) -> Result<(), MemberError> {
-        let path = Self::path(dir);
-        let text = serde_json::to_string_pretty(self)
-            .map_err(|e| MemberError::Meta { path: path.clone(), why: e.to_string() })?;
-        vip_pki::write_secret(&path, text.as_bytes())
-            .map_err(|source| MemberError::File { path, source })
-    }
-
-    /// A data directory that was copied to another host must not run there.
-    fn check_address(&self, config: &Config) -> Result<(), MemberError> {
-        let ours = match (&config.node.advertise, self.advertise.parse::<SocketAddr>()) {
-            (Some(ours), _) if *ours != self.advertise => ours.clone(),
-            // Not configured: any address of this host may be meant. One that
-            // cannot be bound is not this host's.
-            (None, Ok(theirs)) if UdpSocket::bind((theirs.ip(), 0)).is_err() => {
-                config.advertise().unwrap_or_else(|_| "another one".into())
-            }
-            _ => return Ok(()),
-        };
-        let (name, theirs) = (self.name.clone(), self.advertise.clone());
-        Err(MemberError::Elsewhere { name, theirs, ours })
-    }
-
-    pub(crate) fn new(
-        cluster: (String, Name),
-        node: (NodeId, Name),
-        profile: Profile,
-        advertise: String,
-        members: BTreeMap<NodeId, String>,
-        issuer: String,
-    ) -> Self {
-        let ((cluster, cluster_name), (node, name)) = (cluster, node);
-        let version = DATA_VERSION;
-        Self { version, cluster, cluster_name, node, name, profile, advertise, members, issuer }
-    }
-}
-
-/// The largest P ever promised, stored before it is first used.
-fn store_longest_promise(dir: &Path, promise: Duration) -> Result<Duration, MemberError> {
-    let path = dir.join("longest-promise-ms");
-    let stored = std::fs::read_to_string(&path).ok().and_then(|t| t.trim().parse().ok());
-    let stored = stored.map(Duration::from_millis).unwrap_or_default();
-    if stored < promise {
-        let text = promise.as_millis().to_string();
-        vip_pki::write_secret(&path, text.as_bytes())
-            .map_err(|source| MemberError::File { path, source })?;
-    }
-    Ok(stored)
 }
 
 /// See the module.
@@ -258,7 +165,7 @@ impl Member {
 
         // The rules exist before the store, which tells them of votes; the
         // store knows the saved vote, which the rules start from.
-        let rules = Arc::new(LateRules::default());
+        let rules = Arc::new(late_rules::LateRules::default());
         let raft_dir = dir.join("raft");
         let store = LogStore::open(&raft_dir, rules.clone())?;
         let saved = store.saved_vote().map_err(|e| vip_raft::StoreError::Damaged {
@@ -266,7 +173,7 @@ impl Member {
             what: e.to_string(),
         })?;
         // On the very first start nothing was ever promised.
-        let mut longest = store_longest_promise(&dir, timing.promise)?;
+        let mut longest = longest_promise::store(&dir, timing.promise)?;
         if saved.term > vip_core::Term(0) {
             longest = longest.max(timing.promise);
         }
@@ -314,7 +221,7 @@ impl Member {
         tokio::spawn(serve_grpc(agent.clone(), self.clone(), grpc_streams));
         tokio::spawn(follow_roster(self.clone(), connections));
         tokio::spawn(lead(self.clone()));
-        tokio::spawn(housekeeping(self.clone()));
+        tokio::spawn(housekeeping::run(self.clone()));
         let start = Start {
             shared: self.shared.clone(),
             raft: self.raft.clone(),
@@ -392,57 +299,6 @@ impl Member {
 pub(crate) fn wall_clock_ms() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)).unwrap_or(0)
-}
-
-/// Rules that are set after the store was opened.
-#[derive(Default)]
-struct LateRules(std::sync::OnceLock<Arc<LeaseShared>>);
-
-impl LateRules {
-    fn set(&self, rules: Arc<LeaseShared>) {
-        let _ = self.0.set(rules);
-    }
-}
-
-impl vip_raft::LeaseRules for LateRules {
-    fn saving_vote(&self, vote: vip_core::Vote) {
-        if let Some(rules) = self.0.get() {
-            rules.saving_vote(vote);
-        }
-    }
-    fn may_campaign(&self) -> Result<(), vip_core::Refused> {
-        self.0.get().map_or(Ok(()), |rules| rules.may_campaign())
-    }
-    fn may_vote(&self) -> Result<vip_core::PromiseTicket, vip_core::Refused> {
-        let unset = vip_core::Refused { remaining: Duration::ZERO };
-        self.0.get().map_or(Err(unset), |rules| rules.may_vote())
-    }
-    fn still_may_vote(&self, ticket: vip_core::PromiseTicket) -> bool {
-        self.0.get().is_some_and(|rules| rules.still_may_vote(ticket))
-    }
-    fn may_renew(&self) -> bool {
-        self.0.get().is_some_and(|rules| rules.may_renew())
-    }
-    fn leader_heard(&self, vote: vip_core::Vote) {
-        if let Some(rules) = self.0.get() {
-            rules.leader_heard(vote);
-        }
-    }
-    fn peer_bound(&self, remaining: Duration) {
-        if let Some(rules) = self.0.get() {
-            rules.peer_bound(remaining);
-        }
-    }
-    fn promised_vote(&self) {
-        if let Some(rules) = self.0.get() {
-            rules.promised_vote();
-        }
-    }
-    fn abdicated(&self, vote: vip_core::Vote) {
-        if let Some(rules) = self.0.get() {
-            rules.abdicated(vote);
-        }
-    }
 }
 
 async fn handshakes(
@@ -532,97 +388,5 @@ async fn follow_roster(member: Arc<Member>, connections: Connections) {
             () = stop.cancelled() => return,
             changed = applied.changed() => if changed.is_err() { return },
         }
-    }
-}
-
-/// Renews the certificate and, on a voter, gets the issuing key.
-async fn housekeeping(member: Arc<Member>) {
-    let stop = member.stopped();
-    loop {
-        let pause = if member.wants_issuer() || member.is_joining() {
-            HOUSEKEEPING_SOON
-        } else {
-            HOUSEKEEPING
-        };
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-        }
-        if member.is_joining()
-            && let Some(mut client) = member.leader_client()
-        {
-            let _ = client.activate(v1::ActivateRequest {}).await;
-        }
-        if member.wants_issuer()
-            && let Err(e) = member.fetch_issuer().await
-        {
-            tracing::debug!(error = %e, "the issuing key could not be fetched; trying again");
-        }
-        if let Err(e) = member.renew_certificate_if_due().await {
-            tracing::warn!(error = %e, "the certificate could not be renewed; trying again");
-        }
-    }
-}
-
-impl Member {
-    fn is_joining(&self) -> bool {
-        let state = self.raft.state();
-        state.nodes.get(&self.meta.node).is_none_or(|n| n.state == NodeState::Joining)
-    }
-
-    fn is_voter(&self) -> bool {
-        let state = self.raft.state();
-        let node = state.nodes.get(&self.meta.node);
-        node.is_some_and(|n| n.role.votes() && n.state != NodeState::Joining)
-    }
-
-    fn wants_issuer(&self) -> bool {
-        self.issuer().is_none() && self.is_voter()
-    }
-
-    fn leader_client(&self) -> Option<ClusterClient<Channel>> {
-        let leader = self.shared.leader().filter(|l| *l != self.meta.node)?;
-        Some(ClusterClient::new(self.channel(leader)?))
-    }
-
-    /// Gets the issuing key from the leader.
-    pub(crate) async fn fetch_issuer(&self) -> Result<(), String> {
-        let mut client = self.leader_client().ok_or("no leader is known")?;
-        let reply = client.fetch_issuer(v1::FetchIssuerRequest {}).await;
-        let reply = reply.map_err(|e| e.message().to_owned())?.into_inner();
-        let chain = reply.chain.into_iter().map(Into::into).collect();
-        let issuer = Issuer::new(reply.key.into(), chain);
-        self.pki.store_issuer(&issuer).map_err(|e| vip_core::chain(&e))?;
-        *self.issuer.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(issuer));
-        Ok(())
-    }
-
-    /// After half of its life. Nodes differ in when they look, so that they do
-    /// not all come at once.
-    async fn renew_certificate_if_due(&self) -> Result<(), String> {
-        let text = |e: vip_pki::IdentityError| chain(&e);
-        let identity = self.pki.load_identity().map_err(text)?;
-        let (from, until) = identity.validity().ok_or("the certificate is damaged")?;
-        let now = i64::try_from(wall_clock_ms() / 1000).unwrap_or(i64::MAX);
-        if now < from + (until - from) / 2 {
-            return Ok(());
-        }
-        let csr = identity.key.csr().map_err(|e| chain(&e))?;
-        let chain = match self.leader_client() {
-            Some(mut client) => {
-                let reply = client.renew_certificate(v1::RenewCertificateRequest { csr }).await;
-                reply.map_err(|e| e.message().to_owned())?.into_inner().chain
-            }
-            None if self.shared.leader() == Some(self.meta.node) => {
-                let signed = crate::cluster_service::sign(self, self.meta.node, &csr);
-                signed.map_err(|e| e.message().to_owned())?
-            }
-            None => return Err("no leader is known".into()),
-        };
-        let chain = chain.into_iter().map(Into::into).collect();
-        let renewed = NodeIdentity { key: identity.key, chain };
-        self.use_identity(&renewed).map_err(|e| vip_core::chain(&e))?;
-        tracing::info!("certificate renewed");
-        Ok(())
     }
 }

@@ -1,0 +1,107 @@
+//! What a member does for itself from time to time: certificates and keys.
+
+use super::{Member, wall_clock_ms};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+use tonic::transport::Channel;
+use vip_core::{NodeState, chain};
+use vip_pki::{Issuer, NodeIdentity};
+use vip_proto::v1;
+use vip_proto::v1::cluster_client::ClusterClient;
+
+/// How often a certificate's age and the issuing key are looked after.
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// Sooner, until a voter has the issuing key.
+const HOUSEKEEPING_SOON: Duration = Duration::from_secs(1);
+
+/// Renews the certificate and, on a voter, gets the issuing key.
+pub(super) async fn run(member: Arc<Member>) {
+    let stop = member.stopped();
+    loop {
+        let pause = if member.wants_issuer() || member.is_joining() {
+            HOUSEKEEPING_SOON
+        } else {
+            HOUSEKEEPING
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        if member.is_joining()
+            && let Some(mut client) = member.leader_client()
+        {
+            let _ = client.activate(v1::ActivateRequest {}).await;
+        }
+        if member.wants_issuer()
+            && let Err(e) = member.fetch_issuer().await
+        {
+            tracing::debug!(error = %e, "the issuing key could not be fetched; trying again");
+        }
+        if let Err(e) = member.renew_certificate_if_due().await {
+            tracing::warn!(error = %e, "the certificate could not be renewed; trying again");
+        }
+    }
+}
+
+impl Member {
+    fn is_joining(&self) -> bool {
+        let state = self.raft.state();
+        state.nodes.get(&self.meta.node).is_none_or(|n| n.state == NodeState::Joining)
+    }
+
+    fn is_voter(&self) -> bool {
+        let state = self.raft.state();
+        let node = state.nodes.get(&self.meta.node);
+        node.is_some_and(|n| n.role.votes() && n.state != NodeState::Joining)
+    }
+
+    fn wants_issuer(&self) -> bool {
+        self.issuer().is_none() && self.is_voter()
+    }
+
+    fn leader_client(&self) -> Option<ClusterClient<Channel>> {
+        let leader = self.shared.leader().filter(|l| *l != self.meta.node)?;
+        Some(ClusterClient::new(self.channel(leader)?))
+    }
+
+    /// Gets the issuing key from the leader.
+    pub(crate) async fn fetch_issuer(&self) -> Result<(), String> {
+        let mut client = self.leader_client().ok_or("no leader is known")?;
+        let reply = client.fetch_issuer(v1::FetchIssuerRequest {}).await;
+        let reply = reply.map_err(|e| e.message().to_owned())?.into_inner();
+        let chain = reply.chain.into_iter().map(Into::into).collect();
+        let issuer = Issuer::new(reply.key.into(), chain);
+        self.pki.store_issuer(&issuer).map_err(|e| vip_core::chain(&e))?;
+        *self.issuer.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(issuer));
+        Ok(())
+    }
+
+    /// After half of its life. Nodes differ in when they look, so that they do
+    /// not all come at once.
+    async fn renew_certificate_if_due(&self) -> Result<(), String> {
+        let text = |e: vip_pki::IdentityError| chain(&e);
+        let identity = self.pki.load_identity().map_err(text)?;
+        let (from, until) = identity.validity().ok_or("the certificate is damaged")?;
+        let now = i64::try_from(wall_clock_ms() / 1000).unwrap_or(i64::MAX);
+        if now < from + (until - from) / 2 {
+            return Ok(());
+        }
+        let csr = identity.key.csr().map_err(|e| chain(&e))?;
+        let chain = match self.leader_client() {
+            Some(mut client) => {
+                let reply = client.renew_certificate(v1::RenewCertificateRequest { csr }).await;
+                reply.map_err(|e| e.message().to_owned())?.into_inner().chain
+            }
+            None if self.shared.leader() == Some(self.meta.node) => {
+                let signed = crate::cluster_service::sign(self, self.meta.node, &csr);
+                signed.map_err(|e| e.message().to_owned())?
+            }
+            None => return Err("no leader is known".into()),
+        };
+        let chain = chain.into_iter().map(Into::into).collect();
+        let renewed = NodeIdentity { key: identity.key, chain };
+        self.use_identity(&renewed).map_err(|e| vip_core::chain(&e))?;
+        tracing::info!("certificate renewed");
+        Ok(())
+    }
+}

@@ -1,0 +1,90 @@
+//! What a member knows before it has read its log.
+
+use super::MemberError;
+use crate::config::Config;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use vip_core::{Name, NodeId, Profile};
+
+/// Newest layout of the data directory that this version understands.
+pub(super) const DATA_VERSION: u32 = 1;
+
+/// What is stored beside the log: `node.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Meta {
+    pub(crate) version: u32,
+    pub(crate) cluster: String,
+    pub(crate) cluster_name: Name,
+    pub(crate) node: NodeId,
+    pub(crate) name: Name,
+    pub(crate) profile: Profile,
+    pub(crate) advertise: String,
+    /// Keys of members, for the time before the log is here.
+    pub(crate) members: BTreeMap<NodeId, String>,
+    pub(crate) issuer: String,
+}
+
+impl Meta {
+    fn path(dir: &Path) -> PathBuf {
+        dir.join("node.json")
+    }
+
+    pub(crate) fn load(dir: &Path) -> Result<Option<Self>, MemberError> {
+        let path = Self::path(dir);
+        let text = match std::fs::read_to_string(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(MemberError::File { path, source }),
+            Ok(text) => text,
+        };
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let bad =
+            |e: serde_json::Error| MemberError::Meta { path: path.clone(), why: e.to_string() };
+        let found = serde_json::from_str::<Version>(&text).map_err(bad)?.version;
+        if found > DATA_VERSION {
+            return Err(MemberError::Newer { path: dir.to_owned(), found });
+        }
+        Ok(Some(serde_json::from_str(&text).map_err(bad)?))
+    }
+
+    pub(crate) fn store(&self, dir: &Path) -> Result<(), MemberError> {
+        let path = Self::path(dir);
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|e| MemberError::Meta { path: path.clone(), why: e.to_string() })?;
+        vip_pki::write_secret(&path, text.as_bytes())
+            .map_err(|source| MemberError::File { path, source })
+    }
+
+    /// A data directory that was copied to another host must not run there.
+    pub(super) fn check_address(&self, config: &Config) -> Result<(), MemberError> {
+        let ours = match (&config.node.advertise, self.advertise.parse::<SocketAddr>()) {
+            (Some(ours), _) if *ours != self.advertise => ours.clone(),
+            // Not configured: any address of this host may be meant. One that
+            // cannot be bound is not this host's.
+            (None, Ok(theirs)) if UdpSocket::bind((theirs.ip(), 0)).is_err() => {
+                config.advertise().unwrap_or_else(|_| "another one".into())
+            }
+            _ => return Ok(()),
+        };
+        let (name, theirs) = (self.name.clone(), self.advertise.clone());
+        Err(MemberError::Elsewhere { name, theirs, ours })
+    }
+
+    pub(crate) fn new(
+        cluster: (String, Name),
+        node: (NodeId, Name),
+        profile: Profile,
+        advertise: String,
+        members: BTreeMap<NodeId, String>,
+        issuer: String,
+    ) -> Self {
+        let ((cluster, cluster_name), (node, name)) = (cluster, node);
+        let version = DATA_VERSION;
+        Self { version, cluster, cluster_name, node, name, profile, advertise, members, issuer }
+    }
+}
