@@ -365,9 +365,9 @@ impl Run {
         let given = assigned.iter().map(|a| &a.to);
         let allowed: Vec<String> = self.holder.iter().chain(given).cloned().collect();
         let macs = self.cluster.macs()?;
-        let name = |mac| macs.iter().find(|(_, m)| *m == mac).map(|(name, _)| name.clone());
+        let name = |mac: Mac| macs.iter().find(|(_, m)| *m == mac).map(|(name, _)| name.clone());
         // The foreign host is nobody's holder.
-        let is_ours = |mac: Mac| macs.iter().any(|(_, m)| *m == mac);
+        let is_ours = |mac| name(mac).is_some();
         let ours = Trace {
             replies: trace.replies.iter().filter(|r| is_ours(r.from)).copied().collect(),
             claims: trace.claims.iter().filter(|c| is_ours(c.from)).copied().collect(),

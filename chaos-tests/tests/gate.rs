@@ -94,7 +94,19 @@ struct Bare<'a> {
     settings: Vec<String>,
 }
 
-impl Bare<'_> {
+impl<'a> Bare<'a> {
+    fn new(lab: &'a Lab, dir: &Path) -> Self {
+        let path = |name: &str| dir.join(name).display().to_string();
+        let settings = vec![
+            format!("node.data_dir={}", path("data")),
+            "node.name=n1".into(),
+            "node.advertise=10.77.0.1:7400".into(),
+            format!("admin.socket={}", path("admin.sock")),
+            format!("guard.socket={}", path("guard.sock")),
+        ];
+        Self { lab, settings }
+    }
+
     fn start(&self, what: &str, capabilities: &str) -> Result<Child> {
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(self.dir().join("log"))?;
@@ -135,20 +147,6 @@ fn end(mut child: Child) -> Result<()> {
     kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGKILL)?;
     child.wait()?;
     Ok(())
-}
-
-impl<'a> Bare<'a> {
-    fn new(lab: &'a Lab, dir: &Path) -> Self {
-        let path = |name: &str| dir.join(name).display().to_string();
-        let settings = vec![
-            format!("node.data_dir={}", path("data")),
-            "node.name=n1".into(),
-            "node.advertise=10.77.0.1:7400".into(),
-            format!("admin.socket={}", path("admin.sock")),
-            format!("guard.socket={}", path("guard.sock")),
-        ];
-        Self { lab, settings }
-    }
 }
 
 /// An agent that gave its session up, because its guard was too slow, comes

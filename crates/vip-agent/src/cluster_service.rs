@@ -145,7 +145,9 @@ impl ClusterService {
             let change = member.raft.set_voters(voters, true, CATCH_UP_TIMEOUT);
             change.await.map_err(|e| from_write(&e))?;
         }
-        let outcome = member.propose(Op::ActivateNode { node }).await;
+        // Good in every term: Raft's own membership says that it takes part.
+        let (actor, activate) = (Actor::leader(&member.meta.name), Op::ActivateNode { node });
+        let outcome = member.propose_as(actor, activate, COMMIT_TIMEOUT).await;
         outcome.map_err(|e| from_write(&e))?.accepted().map_err(|e| from_refusal(&e))?;
         tracing::info!(%node, name = %record.name, role = %record.role, "joined");
         Ok(())

@@ -37,7 +37,8 @@ pub(crate) fn from_refusal(refusal: &Refusal) -> Status {
         Refusal::ClusterExists { .. }
         | Refusal::CannotHold { .. }
         | Refusal::EpochMoved { .. }
-        | Refusal::LastVoter { .. } => Code::FailedPrecondition,
+        | Refusal::LastVoter { .. }
+        | Refusal::OtherTerm { .. } => Code::FailedPrecondition,
     };
     Status::new(code, format!("{refusal}. Nothing was changed"))
 }

@@ -12,10 +12,12 @@ mod cluster_service;
 mod config;
 mod errors;
 mod formation;
+mod hand_over;
 mod leader;
 mod lease;
 mod member;
 mod serve;
+mod upkeep;
 
 pub use config::{AdminSection, Config, ConfigError, GuardSection, HttpSection, NodeSection};
 pub use serve::{AgentError, run};

@@ -13,6 +13,7 @@ use crate::cluster_service::ClusterService;
 use crate::leader::lead;
 use crate::lease::{LeasePeers, LeaseShared, LeaseThread, Start};
 use crate::serve::Agent;
+use crate::upkeep::keep_up;
 use arc_swap::ArcSwap;
 use meta::DATA_VERSION;
 use std::io;
@@ -27,7 +28,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::transport::server::Connected;
-use vip_core::{Actor, Command, LeasesStart, Name, NodeId, Op, Outcome, chain};
+use vip_core::{Actor, Command, LeasesStart, Name, NodeId, Op, Outcome, Term, chain};
 use vip_pki::{
     Connections, Connector, Identity, Issuer, NodeIdentity, PeerInfo, PeerStream, PkiDir, Roster,
     SharedRoster, accept, client_config, node_server_name, server_config,
@@ -221,6 +222,7 @@ impl Member {
         tokio::spawn(serve_grpc(agent.clone(), self.clone(), grpc_streams));
         tokio::spawn(follow_roster(self.clone(), connections));
         tokio::spawn(lead(self.clone()));
+        tokio::spawn(keep_up(self.clone()));
         tokio::spawn(housekeeping::run(self.clone()));
         let start = Start {
             shared: self.shared.clone(),
@@ -257,19 +259,21 @@ impl Member {
         self.stop.clone()
     }
 
-    /// Proposes a command of the cluster itself.
-    pub(crate) async fn propose(&self, op: Op) -> Result<Outcome, WriteError> {
-        self.propose_as(Actor::leader(&self.meta.name), op, COMMIT_TIMEOUT).await
+    /// Proposes what this node decided as leader of `term`; void in any other.
+    pub(crate) async fn propose(&self, term: Term, op: Op) -> Result<Outcome, WriteError> {
+        let actor = Actor::leader(&self.meta.name);
+        let command = Command { time_ms: wall_clock_ms(), actor, term: Some(term), op };
+        self.raft.write(command, COMMIT_TIMEOUT).await
     }
 
-    /// Proposes a command.
+    /// Proposes somebody's command.
     pub(crate) async fn propose_as(
         &self,
         actor: Actor,
         op: Op,
         limit: Duration,
     ) -> Result<Outcome, WriteError> {
-        let command = Command { time_ms: wall_clock_ms(), actor, op };
+        let command = Command { time_ms: wall_clock_ms(), actor, term: None, op };
         self.raft.write(command, limit).await
     }
 

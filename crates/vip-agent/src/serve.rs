@@ -3,7 +3,7 @@
 use crate::admin::access::{AccessLayer, Face};
 use crate::admin::service::AdminService;
 use crate::config::{Config, ConfigError};
-use crate::leader::abdicate_to;
+use crate::hand_over::hand_over_everything;
 use crate::member::{Member, MemberError, Meta};
 use nix::fcntl::{Flock, FlockArg};
 use std::future::Future;
@@ -18,13 +18,10 @@ use tokio_util::sync::CancellationToken;
 use vip_core::{Name, chain};
 use vip_proto::v1::admin_server::AdminServer;
 
-/// How long a stopping node waits to be relieved: with the rest of the end it
-/// is gone within 2 s.
-const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(1200);
 /// How long the data directory of an agent that just ended may stay locked.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often it looks whether it was.
-const HAND_OVER_POLL: Duration = Duration::from_millis(5);
+/// How often it looks whether it is.
+const LOCK_POLL: Duration = Duration::from_millis(5);
 
 /// Why the agent does not run, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -153,8 +150,10 @@ pub async fn run(
         () = stop => None,
         why = failure(&agent) => Some(why),
     };
-    if failed.is_none() {
-        hand_over(&agent).await;
+    if failed.is_none()
+        && let Some(member) = agent.member()
+    {
+        hand_over_everything(&member).await;
     }
     let _ = std::fs::remove_file(&socket);
     closing.cancel();
@@ -187,7 +186,7 @@ async fn lock(dir: &Path) -> Result<Flock<std::fs::File>, AgentError> {
             }
             Err((unlocked, _)) => handle = unlocked,
         }
-        sleep(HAND_OVER_POLL).await;
+        sleep(LOCK_POLL).await;
     }
 }
 
@@ -215,7 +214,7 @@ async fn failure(agent: &Agent) -> AgentError {
         if let Some(why) = member.raft.store.disk().failure() {
             return AgentError::Storage(why);
         }
-        if member.shared.closed_in_vain() {
+        if member.shared.transferred_in_vain() {
             return AgentError::Succession;
         }
         let metrics = member.raft.raft.metrics();
@@ -227,28 +226,6 @@ async fn failure(agent: &Agent) -> AgentError {
             && !member.stopped().is_cancelled()
         {
             return AgentError::Storage(fatal.to_string());
-        }
-    }
-}
-
-/// Gives away what this node holds, VIPs first, leadership last. Bounded: the
-/// guard lets go in any case.
-async fn hand_over(agent: &Agent) {
-    let Some(member) = agent.member() else { return };
-    let until = Instant::now() + HAND_OVER_TIMEOUT;
-    member.shared.stop_holding();
-    let state = member.raft.state();
-    let others = state.nodes.values().any(|n| n.id != member.meta.node && n.may_hold());
-    while others && !member.shared.holds_nothing() && Instant::now() < until {
-        sleep(HAND_OVER_POLL).await;
-    }
-    if member.shared.has_lease()
-        && let Some(to) = member.shared.successor()
-    {
-        abdicate_to(&member, to).await;
-        let leads = || member.shared.own_leadership().is_some();
-        while leads() && Instant::now() < until {
-            sleep(HAND_OVER_POLL).await;
         }
     }
 }

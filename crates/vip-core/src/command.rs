@@ -163,6 +163,11 @@ pub struct Command {
     pub time_ms: u64,
     /// Who proposed it.
     pub actor: Actor,
+    /// The term whose leader decided it; an entry of any other term changes
+    /// nothing. What a leader computed from what it knew must not speak for a
+    /// later leadership. `None`: a person's command, good in every term.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub term: Option<Term>,
     /// What to change.
     #[serde(flatten)]
     pub op: Op,

@@ -36,6 +36,8 @@ pub struct Detector {
     freed_at: Mono,
     not_before: Mono,
     attempts: u32,
+    /// To whom this node gave way since a leader was heard.
+    gave_way_to: BTreeSet<NodeId>,
 }
 
 impl Detector {
@@ -68,7 +70,12 @@ impl Detector {
     /// Another candidate has this node's vote, or the word that it would get
     /// it: it is given the time of an election. With a stagger as short as an
     /// election the next candidate would depose the one that is about to win.
-    pub fn gave_way(&mut self, now: Mono, rank: u32, timing: &Timing) {
+    /// Once until a leader is heard: of many candidates that cannot win, one
+    /// after the other would keep those back that can.
+    pub fn gave_way(&mut self, now: Mono, candidate: NodeId, rank: u32, timing: &Timing) {
+        if !self.gave_way_to.insert(candidate) {
+            return;
+        }
         let pause = timing.election + timing.stagger * (rank + 1);
         self.not_before = self.not_before.max(now + pause);
     }
@@ -135,11 +142,15 @@ mod tests {
     fn another_candidate_is_given_the_time_of_an_election() {
         let now = Mono(1_000_000_000);
         let mut detector = Detector::default();
-        detector.gave_way(now, 1, &FAST);
-        assert!(detector.due(now, 1, &FAST) > now + FAST.election);
+        detector.gave_way(now, NodeId(9), 1, &FAST);
+        let due = detector.due(now, 1, &FAST);
+        assert!(due > now + FAST.election);
+        // The same one again has had its time.
+        detector.gave_way(due, NodeId(9), 1, &FAST);
+        assert_eq!(detector.due(now, 1, &FAST), due);
         // Those who gave way at the same time do not campaign at the same time.
         let mut other = Detector::default();
-        other.gave_way(now, 0, &FAST);
+        other.gave_way(now, NodeId(9), 0, &FAST);
         assert!(other.due(now, 0, &FAST) < detector.due(now, 1, &FAST));
         detector.leader_heard();
         assert_eq!(detector.due(now, 0, &FAST), now);

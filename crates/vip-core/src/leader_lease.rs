@@ -39,6 +39,8 @@ const SUCCESSION_PROMISES: u32 = 4;
 pub struct LeaderLease {
     me: NodeId,
     term: Term,
+    /// Bound to another leader, or by a lease of its own, until then.
+    bound_until: Mono,
     elected_at: Mono,
     voters: Voters,
     /// Per voter: send time of the latest acknowledged message, plus L.
@@ -54,13 +56,24 @@ pub struct LeaderLease {
 
 impl LeaderLease {
     /// At the election of `me`, as `me` saw it: at `now`, which is later than
-    /// the election, so later than every older leader's lease end.
+    /// the election, so later than every older leader's lease end. But for one
+    /// that `me` itself promised, or relied on, until `bound_until`: between the
+    /// decision to campaign and the vote that Raft gives to itself that may
+    /// rise, and a voter that is a quorum by itself asks nobody else.
     #[must_use]
-    pub fn elected(me: NodeId, term: Term, now: Mono, voters: Voters, timing: &Timing) -> Self {
+    pub fn elected(
+        me: NodeId,
+        term: Term,
+        now: Mono,
+        bound_until: Mono,
+        voters: Voters,
+        timing: &Timing,
+    ) -> Self {
         Self {
             me,
             term,
-            elected_at: now,
+            bound_until,
+            elected_at: now.max(bound_until),
             voters,
             ends: BTreeMap::new(),
             lease: timing.lease,
@@ -123,7 +136,8 @@ impl LeaderLease {
             .iter()
             .map(|voter| match self.ends.get(voter) {
                 // The leader itself is bound by its own lease end.
-                _ if *voter == self.me => now + self.lease,
+                _ if *voter == self.me && now >= self.bound_until => now + self.lease,
+                _ if *voter == self.me => Mono::ZERO,
                 Some(end) => *end,
                 None => Mono::ZERO,
             })
@@ -174,6 +188,11 @@ impl LeaderLease {
     pub fn closed_in_vain(&self, now: Mono) -> bool {
         self.closed_at.is_some_and(|at| now >= at + SUCCESSION_PROMISES * self.promise)
     }
+
+    /// Whether a leadership that was given away at `at` should have a successor.
+    pub(crate) fn is_in_vain(timing: &Timing, at: Mono, now: Mono) -> bool {
+        now >= at + SUCCESSION_PROMISES * timing.promise
+    }
 }
 
 #[cfg(test)]
@@ -190,7 +209,7 @@ mod tests {
 
     fn lease(sets: &[&[u64]]) -> LeaderLease {
         let voters = Voters(sets.iter().map(|s| s.iter().map(|n| NodeId(*n)).collect()).collect());
-        LeaderLease::elected(NodeId(1), Term(2), START, voters, &LAN)
+        LeaderLease::elected(NodeId(1), Term(2), START, Mono::ZERO, voters, &LAN)
     }
 
     #[test]
@@ -244,6 +263,15 @@ mod tests {
     }
 
     #[test]
+    fn a_leader_that_promised_another_counts_itself_only_afterwards() {
+        let (bound, voters) = (START + ms(50), Voters::one([NodeId(1)]));
+        let lease = LeaderLease::elected(NodeId(1), Term(2), START, bound, voters, &LAN);
+        assert!(!lease.is_valid(START + ms(49)));
+        assert!(lease.is_valid(bound));
+        assert_eq!(lease.elected_at(), bound, "older grants end after that");
+    }
+
+    #[test]
     fn a_lapsed_leader_is_silent_for_two_promises() {
         let mut lease = lease(&[&[1, 2, 3]]);
         lease.acknowledged(NodeId(2), START);
@@ -263,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_lease_closed_for_a_successor_that_never_came_says_so() {
-        let mut lease = LeaderLease::elected(NodeId(1), Term(1), START, Voters::default(), &LAN);
+        let mut lease = lease(&[]);
         assert!(!lease.closed_in_vain(START + LAN.promise * 9));
         lease.close(START);
         lease.close(START + LAN.promise);

@@ -10,11 +10,13 @@
 //!  requests of other nodes ──> renewed_by, granted_to, abdicated_by, may_vote
 //! ```
 
+mod hand_over;
 mod holder;
 mod leader;
 mod succession;
 mod voter;
 
+pub use hand_over::{HAND_OVER_POLL, HandOver, HandOverStep};
 pub use holder::Ask;
 pub use leader::{Acknowledgement, Answers, LeaderWork};
 
@@ -175,6 +177,10 @@ pub struct Leases {
     /// The end of the lease that this node's own leaderships have relied on at
     /// most. Its vote is bound until then, also after it stepped down.
     relied_until: Mono,
+    /// The leadership of this node whose lease was closed last.
+    given_up: Option<Vote>,
+    /// A transfer that was not passed on, and when.
+    transfer_withheld: Option<(Vote, Mono)>,
     views: BTreeMap<NodeId, leader::PeerView>,
     /// Whom this node handed leadership to, and when, unless they led since.
     handed_to: BTreeMap<NodeId, Mono>,
@@ -212,6 +218,8 @@ impl Leases {
             abdicated: false,
             leading: None,
             relied_until: Mono::ZERO,
+            given_up: None,
+            transfer_withheld: None,
             views: BTreeMap::new(),
             handed_to: BTreeMap::new(),
             claims: Claims::new(me),

@@ -52,8 +52,8 @@ pub use guard::{
 pub use ids::{Epoch, Incarnation, NodeId, Term, TokenId, VipUid};
 pub use leader_lease::{LeaderLease, Voters};
 pub use leases::{
-    Acknowledgement, Answers, Ask, GrantAnswer, LeaderWork, LeaseAction, LeaseEvent, Leases,
-    LeasesStart, RaftView,
+    Acknowledgement, Answers, Ask, GrantAnswer, HAND_OVER_POLL, HandOver, HandOverStep, LeaderWork,
+    LeaseAction, LeaseEvent, Leases, LeasesStart, RaftView,
 };
 pub use mono::Mono;
 pub use name::{Name, NameError};

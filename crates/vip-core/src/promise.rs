@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!  process start ──> quarantine: now + largest P ever promised
-//!  Lease, AppendEntries of the saved vote ──> promised until now + P
+//!  Lease, AppendEntries of the vote on disk ──> promised until now + P
 //!  RequestVote inside a promise ──> refused, with the time left
 //!  Abdicate(term) ──> the promise to that term ends, no other
 //! ```
@@ -42,8 +42,9 @@ pub enum PromiseReply {
     /// P is larger than any before: store it durably
     /// ([`Promise::longest_stored`]), then ask again.
     StoreFirst,
-    /// The leader's vote is not the one saved here; nothing was promised.
-    /// Higher: openraft has not accepted it yet. Lower: it was deposed.
+    /// The leader's vote is not the one on this node's disk; nothing was
+    /// promised. This is the latest one here. Higher: the leader was deposed.
+    /// Equal or lower: it is not written yet.
     OtherVote(Vote),
 }
 
@@ -62,7 +63,10 @@ pub struct PromiseTicket(u64);
 /// The promises of one node.
 #[derive(Clone, Debug)]
 pub struct Promise {
+    /// The latest, perhaps on its way to the disk.
     saved: Vote,
+    /// What a restart would find.
+    durable: Vote,
     longest: Duration,
     quarantine_until: Mono,
     promised_to: Vote,
@@ -79,6 +83,7 @@ impl Promise {
     pub fn at_start(now: Mono, saved: Vote, longest: Duration) -> Self {
         Self {
             saved,
+            durable: saved,
             longest,
             quarantine_until: now + longest,
             promised_to: Vote::default(),
@@ -87,7 +92,7 @@ impl Promise {
         }
     }
 
-    /// The vote as last saved.
+    /// The latest vote, saved or being saved.
     #[must_use]
     pub fn saved_vote(&self) -> Vote {
         self.saved
@@ -99,6 +104,13 @@ impl Promise {
         self.saved = vote;
     }
 
+    /// `vote` is on the disk. Called after that, so that nothing is promised
+    /// which a restart would not find: it ends its quarantine early if its vote
+    /// is its own leadership's ([`Self::own_term_abdicated`]).
+    pub fn vote_is_durable(&mut self, vote: Vote) {
+        self.durable = vote;
+    }
+
     /// The largest P on disk is now `longest`.
     pub fn longest_stored(&mut self, longest: Duration) {
         self.longest = self.longest.max(longest);
@@ -106,7 +118,8 @@ impl Promise {
 
     /// A lease message, or entries, of the leader elected by `vote` arrived.
     pub fn renew(&mut self, now: Mono, vote: Vote, promise: Duration) -> PromiseReply {
-        if !vote.committed || !vote.same_candidacy(&self.saved) {
+        let known = vote.same_candidacy(&self.saved) && vote.same_candidacy(&self.durable);
+        if !vote.committed || !known {
             return PromiseReply::OtherVote(self.saved);
         }
         if promise > self.longest {
@@ -127,10 +140,10 @@ impl Promise {
     }
 
     /// This node itself led `term` until it stopped, and no other promise can
-    /// be outstanding: it saved its own committed vote, so it promised nobody
-    /// else since. Ends the quarantine.
+    /// be outstanding: its own committed vote is the last that its disk took,
+    /// and only to a vote on the disk is anything promised. Ends the quarantine.
     pub fn own_term_abdicated(&mut self, me: NodeId, term: Term) {
-        if self.saved.committed && self.saved.node == me && self.saved.term == term {
+        if self.durable == (Vote { term, node: me, committed: true }) {
             self.quarantine_until = Mono::ZERO;
         }
     }
@@ -215,7 +228,23 @@ mod tests {
         promise.saving_vote(next);
         assert_eq!(promise.renew(START + P, LEADER, P), PromiseReply::OtherVote(next));
         let elected = Vote { committed: true, ..next };
+        assert_eq!(promise.renew(START + P, elected, P), PromiseReply::OtherVote(next));
+        promise.vote_is_durable(next);
+        assert_eq!(promise.renew(START + P, LEADER, P), PromiseReply::OtherVote(next));
         assert_eq!(promise.renew(START + P, elected, P), PromiseReply::Promised);
+    }
+
+    /// The process is killed before its disk took the vote of a later leader,
+    /// and finds the vote of its own leadership, which it then gives up.
+    #[test]
+    fn a_restart_finds_every_vote_that_was_promised_to() {
+        let own = Vote { node: NodeId(7), ..LEADER };
+        let mut promise = Promise::at_start(Mono::ZERO, own, P);
+        let next = Vote { term: Term(4), node: NodeId(2), committed: true };
+        promise.saving_vote(next);
+        assert_ne!(promise.renew(START, next, P), PromiseReply::Promised);
+        promise.own_term_abdicated(NodeId(7), Term(3));
+        assert!(promise.free(START, Mono::ZERO).is_ok(), "it promised nobody");
     }
 
     #[test]

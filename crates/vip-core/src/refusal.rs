@@ -1,6 +1,6 @@
 //! Why the replicated state refused a command. Nothing was changed.
 
-use crate::{AddressError, Epoch, Name, NodeId, TokenError, TokenId, VipSpecError};
+use crate::{AddressError, Epoch, Name, NodeId, Term, TokenError, TokenId, VipSpecError};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -8,6 +8,14 @@ use std::net::IpAddr;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[serde(tag = "refusal", rename_all = "kebab-case")]
 pub enum Refusal {
+    /// A leader's own decision that reached the log under a later one.
+    #[error("it was decided in term {decided} and came in term {term}")]
+    OtherTerm {
+        /// When it was decided.
+        decided: Term,
+        /// The entry's.
+        term: Term,
+    },
     /// A second `init` in one log.
     #[error("this node is already a member of cluster {name}")]
     ClusterExists {

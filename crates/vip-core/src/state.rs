@@ -83,6 +83,9 @@ impl State {
     pub fn apply(&mut self, index: u64, command: &Command) -> Outcome {
         self.time_ms = self.time_ms.max(command.time_ms);
         let at = Position { term: self.term, index };
+        if let Some(decided) = command.term.filter(|decided| *decided != self.term) {
+            return Outcome::Refused(Refusal::OtherTerm { decided, term: self.term });
+        }
         let outcome = self.dispatch(at, &command.actor.0, &command.op);
         outcome.unwrap_or_else(Outcome::Refused)
     }

@@ -37,7 +37,7 @@ pub(crate) fn vip(name: &str, last: u8) -> VipSpec {
 
 /// Applies what must not be refused.
 pub(crate) fn apply(state: &mut State, op: Op) {
-    let command = Command { time_ms: 1, actor: Actor("test".into()), op };
+    let command = Command { time_ms: 1, actor: Actor("test".into()), term: None, op };
     let outcome = state.apply(1, &command);
     assert!(!matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
 }

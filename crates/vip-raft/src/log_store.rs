@@ -248,7 +248,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.rules.saving_vote(core_vote(vote));
         self.tree.insert(VOTE, encode(vote)?).map_err(io::Error::other)?;
         let bound = self.bounded(|bound| bound.term = vote.leader_id.term);
-        self.synced(bound, Seal::Next).await
+        self.synced(bound, Seal::Next).await?;
+        // What is promised from now on a restart will find a reason for.
+        self.rules.vote_is_durable(core_vote(vote));
+        Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {

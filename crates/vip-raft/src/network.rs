@@ -3,7 +3,7 @@
 use crate::convert::{
     append_reply_from, append_to, vote_from, vote_reply_from, vote_request_to, vote_to,
 };
-use crate::types::{Member, Snapshot, TypeConfig};
+use crate::types::{Member, Snapshot, TypeConfig, core_vote};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
@@ -30,6 +30,8 @@ pub(crate) const MAX_MESSAGE: usize = 16 << 20;
 pub trait LeaseRules: Send + Sync + 'static {
     /// openraft is about to save this vote.
     fn saving_vote(&self, vote: Vote);
+    /// This vote is on the disk, and no later one.
+    fn vote_is_durable(&self, vote: Vote);
     /// Whether this node may ask for votes.
     ///
     /// # Errors
@@ -48,10 +50,13 @@ pub trait LeaseRules: Send + Sync + 'static {
     fn leader_heard(&self, vote: Vote);
     /// Another voter is bound for that long.
     fn peer_bound(&self, remaining: Duration);
-    /// A candidate was told that it would get this node's vote.
-    fn promised_vote(&self);
+    /// This candidate was told that it would get this node's vote.
+    fn promised_vote(&self, candidate: NodeId);
     /// The leader of this term hands over and gave its lease up.
     fn abdicated(&self, vote: Vote);
+    /// Whether this node, leading by this vote, gave that lease up and may say
+    /// so.
+    fn may_transfer(&self, vote: Vote) -> bool;
 }
 
 /// Makes a channel to a node at an address, which connects when it is used.
@@ -238,6 +243,14 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
         let expected = *request.from_leader();
+        // openraft transfers whatever it leads when it gets there, and on its
+        // own account when it finds itself removed. The other side frees itself
+        // from its promise.
+        if !self.rules.may_transfer(core_vote(&expected)) {
+            return Err(unreachable(&AnyError::error(
+                "the lease of this leadership is not closed",
+            )));
+        }
         let message = v1::TransferLeaderRequest {
             from_leader: Some(vote_to(&expected)),
             to: *request.to_node_id(),

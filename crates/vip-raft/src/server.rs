@@ -106,9 +106,10 @@ impl Raft for RaftService {
         if let Err(refused) = self.rules.may_vote() {
             return Ok(Response::new(self.bound(&refused, self.own_vote())));
         }
+        let candidate = NodeId(message.vote.leader_id.voted_for);
         let reply = self.raft.pre_vote(message).await.map_err(internal)?;
         if reply.vote_granted {
-            self.rules.promised_vote();
+            self.rules.promised_vote(candidate);
         }
         Ok(Response::new(vote_reply_to(&reply)))
     }

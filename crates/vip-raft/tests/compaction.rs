@@ -43,7 +43,7 @@ async fn node(dir: &Path) -> RaftNode {
 fn command(number: u64) -> Command {
     // Refused, but a command like any other to the log.
     let op = Op::DrainNode { node: NodeId(99), drained: number.is_multiple_of(2) };
-    Command { time_ms: number, actor: Actor("test".into()), op }
+    Command { time_ms: number, actor: Actor("test".into()), term: None, op }
 }
 
 /// Bytes of a directory.

@@ -2,16 +2,22 @@
 //! vip-agent's lease thread, leader task and RPC handlers do, without deciding
 //! anything of its own.
 
+mod core_loop;
+mod leader;
+
+pub(crate) use core_loop::Task;
+
 use crate::disk::Write;
 use crate::guard::{FromGuard, ToGuard};
 use crate::mutant::Mutant;
-use crate::raft::{After, Effect, Entry, Index, Payload, Raft, RaftMessage};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use crate::raft::{After, Entry, Index, Payload, Raft, RaftMessage};
+use core_loop::{CoreLoop, Proposal};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use vip_core::{
-    Acknowledgement, Actor, Ask, Command, GrantAnswer, Grantee, Incarnation, LeaseAction,
-    LeaseEvent, Leases, LeasesStart, Mono, NodeId, Op, PromiseReply, PromiseTicket, RaftView,
+    Acknowledgement, Actor, Ask, GrantAnswer, Grantee, HAND_OVER_POLL, HandOver, Incarnation,
+    LeaseAction, LeaseEvent, Leases, LeasesStart, Mono, NodeId, Op, PromiseReply, RaftView,
     Settled, State, Term, Timing, VipOrder, VipUid, Vote,
 };
 
@@ -19,10 +25,6 @@ use vip_core::{
 const FIRST_GRANT_WAIT: Duration = Duration::from_millis(80);
 /// As in vip-agent: the leader looks for work this often at least.
 const LOOK: Duration = Duration::from_millis(20);
-/// As in vip-agent: how long a stopping node waits for its VIPs to move.
-const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(1500);
-/// As in vip-agent, with its interval.
-const HAND_OVER_POLL: Duration = Duration::from_millis(2);
 
 /// What nodes say to each other.
 #[derive(Clone, Debug)]
@@ -43,7 +45,10 @@ pub(crate) enum Input {
     Start,
     Tick,
     Message(NodeId, Message),
-    Durable(After),
+    /// A write is on the disk; a vote stands here as well.
+    Durable(Option<Vote>, After),
+    /// A task that looked at the leases before comes to Raft now.
+    Enqueue(Task),
     Guard(FromGuard),
     /// What Raft knows reaches the leases some time later.
     Observe,
@@ -89,12 +94,13 @@ struct Pending {
     until: Mono,
 }
 
-/// A stop under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stopping {
-    No,
-    Draining { until: Mono },
-    HandingOver { until: Mono },
+/// How the host is doing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Conditions {
+    /// No write waits for too long.
+    pub(crate) disk_is_well: bool,
+    /// How long a task stands still between looking and acting.
+    pub(crate) stall: Duration,
 }
 
 pub(crate) struct Agent {
@@ -106,6 +112,9 @@ pub(crate) struct Agent {
     pub(crate) raft: Raft,
     state: Arc<State>,
     applied: Index,
+    core: CoreLoop,
+    /// What Raft shows of itself: nothing new while it saves a vote.
+    shown: RaftView,
     observed: RaftView,
     observing: bool,
     applying: bool,
@@ -113,17 +122,19 @@ pub(crate) struct Agent {
     next_ask: u64,
     pending: Vec<Pending>,
     /// The leader's own proposals that are not applied yet.
-    batch: VecDeque<(Term, Index)>,
+    batch: Vec<Proposal>,
+    proposed: u64,
     look_at: Mono,
     replicate_at: Mono,
-    stopping: Stopping,
+    ending: Option<HandOver>,
+    stall: Duration,
     /// Sessions that asked last, for the mutants that mix them up.
     asked: BTreeMap<VipUid, Grantee>,
     prepared: BTreeMap<VipUid, vip_core::Epoch>,
-    /// Until when it is bound to others, for the mutants that forget the rest.
+    /// Until when it is bound to others, and to whom last, for the mutants that
+    /// forget the rest.
     promised_until: Mono,
-    /// Of the vote that is being written.
-    ticket: Option<PromiseTicket>,
+    promised_to: Vote,
     time_ms: u64,
     out: Vec<Out>,
 }
@@ -141,7 +152,7 @@ pub(crate) struct AgentStart {
 impl Agent {
     pub(crate) fn new(now: Mono, start: AgentStart) -> Self {
         let AgentStart { me, peers, timing, mutant, genesis, raft } = start;
-        let saved = raft.vote;
+        let (saved, shown) = (raft.vote, raft.view());
         // On the very first start nothing was ever promised.
         let quarantine = saved.term > Term(0) && mutant != Some(Mutant::NoQuarantine);
         let longest = if quarantine { timing.promise } else { Duration::ZERO };
@@ -156,20 +167,24 @@ impl Agent {
             raft,
             state: genesis,
             applied: 0,
+            core: CoreLoop::default(),
+            shown,
             observed: RaftView::default(),
             observing: false,
             applying: false,
             asks: BTreeMap::new(),
             next_ask: 0,
             pending: vec![],
-            batch: VecDeque::new(),
+            batch: vec![],
+            proposed: 0,
             look_at: Mono::ZERO,
             replicate_at: Mono::ZERO,
-            stopping: Stopping::No,
+            ending: None,
+            stall: Duration::ZERO,
             asked: BTreeMap::new(),
             prepared: BTreeMap::new(),
             promised_until: now + longest,
-            ticket: None,
+            promised_to: Vote::default(),
             time_ms: 0,
             out: vec![],
         }
@@ -184,7 +199,7 @@ impl Agent {
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping != Stopping::No
+        self.ending.is_some()
     }
 
     pub(crate) fn state(&self) -> &Arc<State> {
@@ -192,20 +207,19 @@ impl Agent {
     }
 
     /// Reacts, and says when to be called again at the latest.
-    pub(crate) fn handle(&mut self, now: Mono, disk: bool, input: Input) -> (Vec<Out>, Mono) {
-        self.leases.disk(disk);
+    pub(crate) fn handle(&mut self, now: Mono, host: Conditions, input: Input) -> (Vec<Out>, Mono) {
+        self.leases.disk(host.disk_is_well);
+        self.stall = host.stall;
         match input {
             Input::Start => {
                 self.step(now, LeaseEvent::Applied(self.state.clone()));
-                self.step(now, LeaseEvent::Raft(self.raft.view()));
+                self.step(now, LeaseEvent::Raft(self.shown.clone()));
                 self.out.push(Out::Guard(ToGuard::Connect));
             }
             Input::Tick => self.tick(now),
             Input::Message(from, message) => self.receive(now, from, message),
-            Input::Durable(after) => {
-                let effects = self.raft.durable(after);
-                self.perform(now, effects);
-            }
+            Input::Durable(vote, after) => self.durable(now, vote, after),
+            Input::Enqueue(task) => self.enqueue(now, task),
             Input::Guard(message) => self.guard(now, message),
             Input::Observe => {
                 self.observing = false;
@@ -219,27 +233,23 @@ impl Agent {
             Input::AskTimeout(id) => self.answered(now, id, None),
             Input::Admin(op) => {
                 if self.leases.leads_applied(now) {
-                    self.propose(now, Actor("admin".into()), op);
+                    self.propose(now, Actor("admin".into()), None, op);
                 }
             }
             Input::Voters(voters) => {
                 if self.leases.leads_applied(now) {
-                    let effects = self.raft.change_voters(voters);
-                    self.perform(now, effects);
+                    self.enqueue_later(now, Task::Voters(voters));
                 }
             }
-            Input::Elect { pre } => self.elect(now, pre),
-            Input::Stop => {
-                self.leases.stop_holding();
-                self.stopping = Stopping::Draining { until: now + HAND_OVER_TIMEOUT };
-            }
+            Input::Elect { pre } => self.enqueue(now, Task::Elect { pre }),
+            Input::Stop => self.ending = Some(HandOver::of_everything(now, &mut self.leases)),
         }
         self.settle(now);
         let next = [
             self.leases.next_tick(now),
             self.replicate_at,
             if self.raft.leads() { self.look_at } else { self.replicate_at },
-            if self.stopping == Stopping::No { self.replicate_at } else { now + HAND_OVER_POLL },
+            if self.ending.is_none() { self.replicate_at } else { now + HAND_OVER_POLL },
         ];
         let next = next.into_iter().chain(self.pending.iter().map(|p| p.until)).min();
         (std::mem::take(&mut self.out), next.unwrap_or(now))
@@ -257,22 +267,20 @@ impl Agent {
             self.look_at = now + LOOK;
             self.look(now);
         }
-        self.stop(now);
+        self.end(now);
     }
 
     fn tick(&mut self, now: Mono) {
         if now >= self.replicate_at {
             self.replicate_at = now + self.timing.heartbeat;
-            let mut effects = vec![];
-            self.raft.replicate(&mut effects);
-            self.perform(now, effects);
+            self.heartbeat_due(now);
             if self.is(Mutant::RenewAfterLeaseEnd)
                 && let Some(vote) = self.leases.own_leadership()
             {
                 self.renew(now, vote);
             }
         }
-        if self.leases.closed_in_vain(now) {
+        if self.leases.transferred_in_vain(now) {
             self.out.push(Out::StartOver);
         }
         self.observe(now);
@@ -280,7 +288,7 @@ impl Agent {
     }
 
     fn observe(&mut self, now: Mono) {
-        let mut view = self.raft.view();
+        let mut view = self.shown.clone();
         if self.is(Mutant::LeaseKeptOverMembership)
             && view.leads.is_some()
             && view.leads == self.observed.leads
@@ -289,6 +297,9 @@ impl Agent {
         }
         if view.leads.is_some() && view.leads != self.observed.leads {
             self.out.extend(view.leads.map(Out::Elected));
+            if self.is(Mutant::SelfVoteInPromise) {
+                self.leases.handed_over_by(now, self.promised_to);
+            }
         }
         self.observed.clone_from(&view);
         self.step(now, LeaseEvent::Raft(view));
@@ -339,14 +350,11 @@ impl Agent {
                 LeaseAction::Ping => self.out.push(Out::Guard(ToGuard::Ping)),
                 LeaseAction::Confirm => self.out.push(Out::Guard(ToGuard::Confirm)),
                 LeaseAction::EndSession => self.out.push(Out::Hangup),
-                LeaseAction::Elect { pre_vote } => self.elect(now, pre_vote),
+                LeaseAction::Elect { pre_vote } => {
+                    self.enqueue_later(now, Task::Elect { pre: pre_vote });
+                }
             }
         }
-    }
-
-    fn elect(&mut self, now: Mono, pre: bool) {
-        let effects = self.raft.elect(pre);
-        self.perform(now, effects);
     }
 
     fn broadcast(&mut self, message: &Message) {
@@ -389,48 +397,6 @@ impl Agent {
         self.step(now, LeaseEvent::Answered { session, sent_at, first, answer });
     }
 
-    fn perform(&mut self, now: Mono, effects: Vec<Effect>) {
-        for effect in effects {
-            match effect {
-                Effect::Saving(vote) => self.leases.saving_vote(now, vote),
-                Effect::Write(write, after) => self.out.push(Out::Write(write, after)),
-                Effect::Send(to, message) => {
-                    let allowed = match &message {
-                        RaftMessage::RequestVote { .. } => {
-                            let forgets = self.is(Mutant::SelfVoteInLease);
-                            self.leases.may_campaign(now).is_ok()
-                                || (forgets && now >= self.promised_until)
-                        }
-                        RaftMessage::VoteReply { granted: true, pre: false, .. } => {
-                            let ticket = self.ticket.take();
-                            ticket.is_none_or(|ticket| self.leases.still_may_vote(now, ticket))
-                        }
-                        RaftMessage::Append { .. } => {
-                            self.is(Mutant::RenewAfterLeaseEnd) || self.leases.may_renew(now)
-                        }
-                        RaftMessage::VoteReply { granted: true, pre: true, .. } => {
-                            self.leases.promised_vote(now);
-                            true
-                        }
-                        RaftMessage::VoteReply { .. } | RaftMessage::AppendReply { .. } => true,
-                    };
-                    if allowed {
-                        self.out.push(Out::Send(to, Message::Raft(message)));
-                    }
-                }
-            }
-        }
-        self.soon_observe();
-        self.take_commits();
-    }
-
-    fn soon_observe(&mut self) {
-        if !self.observing && self.raft.view() != self.observed {
-            self.observing = true;
-            self.out.push(Out::Soon(Input::Observe));
-        }
-    }
-
     fn take_commits(&mut self) {
         if self.applied >= self.raft.commit {
             return;
@@ -458,8 +424,8 @@ impl Agent {
             Message::Refused { remaining } => self.leases.peer_bound(now, remaining),
             Message::HandOver { vote, to } => {
                 self.leases.handed_over_by(now, vote);
-                if to == self.me && self.raft.vote.same_candidacy(&vote) {
-                    self.elect(now, false);
+                if to == self.me {
+                    self.enqueue(now, Task::TransferredBy(vote));
                 }
             }
             Message::Renew { vote, sent_at } => {
@@ -506,16 +472,18 @@ impl Agent {
         let promised = reply == PromiseReply::Promised;
         if promised {
             self.promised_until = now + self.timing.promise;
+            self.promised_to = vote;
         }
         promised
     }
 
     fn receive_raft(&mut self, now: Mono, from: NodeId, message: RaftMessage) {
+        let mut ticket = None;
         match &message {
             RaftMessage::RequestVote { .. } => {
                 let forgets = self.is(Mutant::LeaseForgotten) && !self.raft.leads();
                 match self.leases.may_vote(now) {
-                    Ok(ticket) => self.ticket = Some(ticket),
+                    Ok(permission) => ticket = Some(permission),
                     Err(_) if self.is(Mutant::NoVoteFilter) => {}
                     Err(_) if forgets && now >= self.promised_until => {}
                     Err(refused) => {
@@ -530,8 +498,14 @@ impl Agent {
             }
             RaftMessage::VoteReply { .. } | RaftMessage::AppendReply { .. } => {}
         }
-        let effects = self.raft.receive(from, message);
-        self.perform(now, effects);
+        // Between the rules' word and openraft's turn the RPC's task may stand
+        // still; entries are not asked about, they only renew.
+        let task = Task::Message { from, message, ticket };
+        if ticket.is_some() {
+            self.enqueue_later(now, task);
+        } else {
+            self.enqueue(now, task);
+        }
     }
 
     /// Requests that wait for something: answered when it can be said, or when
@@ -560,105 +534,6 @@ impl Agent {
             FromGuard::Alive => self.step(now, LeaseEvent::GuardAlive),
             FromGuard::Notices(notices) => self.step(now, LeaseEvent::Notices(notices)),
             FromGuard::Gone => self.step(now, LeaseEvent::GuardDown),
-        }
-    }
-
-    fn propose(&mut self, now: Mono, actor: Actor, op: Op) {
-        self.time_ms += 1;
-        let command = Command { time_ms: self.time_ms, actor, op };
-        let (index, effects) = self.raft.propose(Payload::Command(command));
-        self.batch.push_back((self.raft.vote.term, index));
-        self.perform(now, effects);
-    }
-
-    /// What vip-agent's leader task does: one batch after the other.
-    fn look(&mut self, now: Mono) {
-        let term = self.raft.vote.term;
-        let (leads, applied) = (self.raft.leads(), self.applied);
-        self.batch.retain(|(of, index)| leads && *of == term && *index > applied);
-        if !leads || !self.batch.is_empty() || !self.leases.leads_applied(now) {
-            return;
-        }
-        let mut work = self.leases.leader_work(now);
-        if self.is(Mutant::NestedAtOnce) {
-            work.own = self.unnested();
-        }
-        let leader = || Actor("leader".into());
-        if !work.moves.is_empty() {
-            self.propose(now, leader(), Op::Assign { moves: work.moves });
-        }
-        if !work.own.is_empty() {
-            self.propose(now, leader(), Op::Settle { grants: work.own, nested: true });
-        }
-        if !work.others.is_empty() {
-            self.propose(now, leader(), Op::Settle { grants: work.others, nested: false });
-        }
-        if !work.releases.is_empty() {
-            self.propose(now, leader(), Op::Released { releases: work.releases });
-        }
-        self.hand_leadership_away(now);
-    }
-
-    /// What this node holds and the log does not call nested in this term.
-    fn unnested(&self) -> Vec<Grantee> {
-        let nested = |grantee: &Grantee| {
-            let vip = self.state.vip(grantee.vip);
-            vip.is_some_and(|vip| {
-                vip.holder != Some(self.me)
-                    || vip.epoch != grantee.epoch
-                    || vip
-                        .nested
-                        .is_some_and(|n| n.term == self.state.term && n.epoch == grantee.epoch)
-            })
-        };
-        self.leases.claims().renewals().into_iter().filter(|grantee| !nested(grantee)).collect()
-    }
-
-    /// A witness, or a drained node, leads only while nobody else can.
-    fn hand_leadership_away(&mut self, now: Mono) {
-        if let Some(to) = self.leases.leads_instead_of(now) {
-            self.hand_over(now, to);
-        }
-    }
-
-    /// Ends this node's lease and hands leadership over, if that can be now.
-    fn hand_over(&mut self, now: Mono, to: NodeId) {
-        if !self.raft.has_all(to) {
-            return;
-        }
-        let closed = self.leases.close_lease(now, to);
-        if !closed && !self.is(Mutant::AbdicatedWhileOpen) {
-            return;
-        }
-        if let Some(vote) = self.leases.own_leadership() {
-            self.broadcast(&Message::HandOver { vote, to });
-        }
-    }
-
-    /// SIGTERM: VIPs first, leadership last.
-    fn stop(&mut self, now: Mono) {
-        let Stopping::Draining { until } = self.stopping else {
-            if let Stopping::HandingOver { until } = self.stopping {
-                if !self.raft.leads() || now >= until {
-                    self.out.push(Out::Exit);
-                } else {
-                    self.hand_over_to_successor(now);
-                }
-            }
-            return;
-        };
-        let hurried = self.is(Mutant::AbdicatedWhileOpen);
-        if hurried || self.leases.claims().holdings().is_empty() || now >= until {
-            self.stopping = Stopping::HandingOver { until };
-            self.hand_over_to_successor(now);
-        }
-    }
-
-    fn hand_over_to_successor(&mut self, now: Mono) {
-        if self.leases.has_lease(now)
-            && let Some(to) = self.leases.successor(now)
-        {
-            self.hand_over(now, to);
         }
     }
 }

@@ -31,6 +31,8 @@ pub(crate) struct Host {
     pub(crate) disk_free_at: Real,
     /// When the writes under way were issued.
     pub(crate) writes: VecDeque<Real>,
+    /// How long the agent's tasks stand still between looking and acting.
+    pub(crate) stall: Duration,
     pub(crate) powered: bool,
     /// Never again.
     pub(crate) dead: bool,
@@ -59,6 +61,7 @@ impl Host {
             disk_delay: Duration::ZERO,
             disk_free_at: Real::default(),
             writes: VecDeque::new(),
+            stall: Duration::ZERO,
             powered: true,
             dead: false,
             agent: None,

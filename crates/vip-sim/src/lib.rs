@@ -19,6 +19,7 @@
 
 mod agent;
 mod clock;
+mod coverage;
 mod disk;
 mod guard;
 mod host;
@@ -32,7 +33,9 @@ mod scenario;
 mod world;
 
 pub use clock::Real;
+pub use coverage::Coverage;
 pub use invariant::Violation;
 pub use many::{Summary, run_many};
 pub use mutant::Mutant;
+pub use scenario::{Kind, Scheme};
 pub use world::{Options, Report, Stats, run};

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
     let summary = run_many(cli.first..cli.first + cli.seeds, options);
     let end = cli.first + cli.seeds;
     println!("seeds {}..{end} in {:.1?}: {:?}", cli.first, started.elapsed(), summary.stats);
+    println!("{}", summary.coverage);
     judge(&summary.failed, cli.mutant)
 }
 

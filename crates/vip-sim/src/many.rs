@@ -1,5 +1,6 @@
 //! Many seeds on all cores.
 
+use crate::coverage::Coverage;
 use crate::world::{Options, Report, Stats, run};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,6 +11,8 @@ use std::sync::{Mutex, PoisonError};
 pub struct Summary {
     /// Sums over all worlds that were run.
     pub stats: Stats,
+    /// What went wrong how often.
+    pub coverage: Coverage,
     /// The worlds in which a rule did not hold, by seed.
     pub failed: Vec<Report>,
 }
@@ -29,6 +32,7 @@ pub fn run_many(seeds: Range<u64>, options: Options) -> Summary {
             let report = run(seed, options);
             let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
             summary.stats += report.stats;
+            summary.coverage.add(&report.kinds);
             if report.violation.is_some() {
                 enough.store(only_first, Ordering::Relaxed);
                 summary.failed.push(report);

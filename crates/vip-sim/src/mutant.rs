@@ -39,6 +39,19 @@ pub enum Mutant {
     SelfVoteInLease,
     /// Leadership is given up with a gate open.
     AbdicatedWhileOpen,
+    /// Leadership is transferred in whatever term Raft leads when it gets there.
+    TransferUnbound,
+    /// What a leader computed counts in a later term, too.
+    SettledInAnyTerm,
+    /// A vote counts though a promise rose while it was saved.
+    RacedVoteKept,
+    /// Somebody is promised to whose vote a restart would not find.
+    PromisedBeforeDurable,
+    /// A vote counts if no promise rose until it was saved; while it is, the
+    /// leader before it is promised to.
+    OlderPromisedMeanwhile,
+    /// A leader counts itself though it promised another.
+    SelfVoteInPromise,
     /// A guard starts without shutting what an earlier one left open.
     NoPurge,
 }

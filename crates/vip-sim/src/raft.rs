@@ -65,8 +65,17 @@ pub(crate) enum Effect {
 #[derive(Debug)]
 enum Role {
     Follower,
-    Candidate { granted: BTreeSet<NodeId>, pre: bool, vote: Vote },
-    Leader { next: BTreeMap<NodeId, Index>, matched: BTreeMap<NodeId, Index> },
+    Candidate {
+        granted: BTreeSet<NodeId>,
+        pre: bool,
+        vote: Vote,
+    },
+    Leader {
+        next: BTreeMap<NodeId, Index>,
+        matched: BTreeMap<NodeId, Index>,
+        /// It gives leadership away, and proposes nothing any more.
+        transferring: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -146,7 +155,10 @@ impl Raft {
     /// Begins an election.
     pub(crate) fn elect(&mut self, pre: bool) -> Vec<Effect> {
         let mut effects = vec![];
-        if self.leads() || !self.effective().iter().any(|set| set.contains(&self.me)) {
+        // As in openraft, and Ongaro's thesis, 4.2.2: a voter of the committed
+        // configuration campaigns too, though a later one without it is in its
+        // log: perhaps nobody else has the whole log.
+        if self.leads() || !self.view().voters.contains(self.me) {
             return effects;
         }
         let vote = Vote { term: Term(self.vote.term.0 + 1), node: self.me, committed: false };
@@ -176,16 +188,31 @@ impl Raft {
             return;
         }
         let next = self.others().into_iter().map(|id| (id, self.log.len() + 1)).collect();
-        self.role = Role::Leader { next, matched: BTreeMap::new() };
+        self.role = Role::Leader { next, matched: BTreeMap::new(), transferring: false };
         self.save(Vote { committed: true, ..vote }, After::Nothing, effects);
         self.push(vec![Payload::Blank], effects);
     }
 
-    /// Appends to the leader's own log. Returns the last index.
-    pub(crate) fn propose(&mut self, payload: Payload) -> (Index, Vec<Effect>) {
+    /// Appends to the leader's own log. Returns the last index, if this node
+    /// leads and goes on doing so.
+    pub(crate) fn propose(&mut self, payload: Payload) -> (Option<Index>, Vec<Effect>) {
         let mut effects = vec![];
+        if !matches!(self.role, Role::Leader { transferring: false, .. }) {
+            return (None, effects);
+        }
         self.push(vec![payload], &mut effects);
-        (self.log.len(), effects)
+        (Some(self.log.len()), effects)
+    }
+
+    /// The leader gives leadership away. Returns whether it is one.
+    pub(crate) fn transfer(&mut self) -> bool {
+        match &mut self.role {
+            Role::Leader { transferring, .. } => {
+                *transferring = true;
+                true
+            }
+            Role::Follower | Role::Candidate { .. } => false,
+        }
     }
 
     fn push(&mut self, payloads: Vec<Payload>, effects: &mut Vec<Effect>) {
@@ -322,7 +349,7 @@ impl Raft {
             RaftMessage::AppendReply { vote, saved, matched } => {
                 self.saw(saved, &mut effects);
                 if self.vote == vote
-                    && let Role::Leader { next, matched: have } = &mut self.role
+                    && let Role::Leader { next, matched: have, .. } = &mut self.role
                 {
                     let next = next.entry(from).or_insert(1);
                     if let Some(matched) = matched {

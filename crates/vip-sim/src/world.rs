@@ -4,8 +4,9 @@ mod due;
 mod faults;
 mod guards;
 
-use crate::agent::{Agent, AgentStart, Input, Message, Out};
+use crate::agent::{Agent, AgentStart, Conditions, Input, Message, Out};
 use crate::clock::{Clock, Real};
+use crate::disk::Write;
 use crate::guard::{Connection, ToGuard};
 use crate::host::{Frozen, Host};
 use crate::invariant::{
@@ -14,7 +15,7 @@ use crate::invariant::{
 use crate::mutant::Mutant;
 use crate::network::Network;
 use crate::raft::Raft;
-use crate::scenario::{Fault, Scenario, host as host_of, node};
+use crate::scenario::{Fault, Kind, Scenario, host as host_of, node};
 use due::{Due, What};
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -59,6 +60,8 @@ pub struct Report {
     pub seed: u64,
     /// What happened in it.
     pub stats: Stats,
+    /// Kinds of faults, as often as they were injected.
+    pub kinds: Vec<Kind>,
     /// The rule that did not hold.
     pub violation: Option<Violation>,
 }
@@ -101,7 +104,7 @@ pub fn run(seed: u64, options: Options) -> Report {
     world.start();
     world.play();
     let stats = Stats { moves: world.committed.moves() as u64, ..world.stats };
-    Report { seed, stats, violation: world.violation }
+    Report { seed, stats, kinds: world.scenario.kinds, violation: world.violation }
 }
 
 fn micros(rng: &mut fastrand::Rng, range: std::ops::Range<u64>) -> Duration {
@@ -137,7 +140,7 @@ fn genesis(scenario: &Scenario) -> State {
         state.nodes.insert(id, entry);
     }
     let op = Op::AddVip { spec: vip_spec(scenario.sticky) };
-    state.apply(0, &Command { time_ms: 0, actor: Actor("genesis".into()), op });
+    state.apply(0, &Command { time_ms: 0, actor: Actor("genesis".into()), term: None, op });
     state
 }
 
@@ -220,16 +223,21 @@ impl World {
     }
 
     fn judge_progress(&mut self) {
-        let leads = (0..self.hosts.len()).find(|at| {
-            let host = &self.hosts[*at];
-            let now = host.clock.local(self.now);
-            host.agent.as_ref().is_some_and(|agent| agent.has_lease(now))
-        });
+        let leads = self.leader();
         let state = leads.and_then(|at| self.hosts[at].agent.as_ref()).map(|a| a.state().clone());
         let ips = state.iter().flat_map(|s| s.vips.values()).flat_map(|vip| &vip.spec.addresses);
         let answering: Vec<_> = ips.map(|a| (a.ip, self.one.answering(self.now, a.ip))).collect();
         let result = progress_after_heal(self.now, leads, &answering);
         self.check(result);
+    }
+
+    /// A host whose agent leads with a lease.
+    fn leader(&self) -> Option<usize> {
+        (0..self.hosts.len()).find(|at| {
+            let host = &self.hosts[*at];
+            let now = host.clock.local(self.now);
+            host.agent.as_ref().is_some_and(|agent| agent.has_lease(now))
+        })
     }
 
     fn check(&mut self, result: Result<(), Violation>) {
@@ -250,7 +258,7 @@ impl World {
         match what {
             What::Agent { run, input } => {
                 if self.hosts[host].agent_run == run {
-                    if matches!(input, Input::Durable(_)) {
+                    if matches!(input, Input::Durable(..)) {
                         // The disk goes on when its process is frozen.
                         self.hosts[host].disk.complete();
                         self.hosts[host].writes.pop_front();
@@ -313,11 +321,12 @@ impl World {
             return;
         }
         let disk_is_well = host.writes.front().is_none_or(|at| at.plus(patience) > self.now);
+        let conditions = Conditions { disk_is_well, stall: host.stall };
         let now = host.clock.local(self.now);
         if self.options.trace && !matches!(input, Input::Tick) {
             eprintln!("{:>14} host {at}: {input:?}", self.now.to_string());
         }
-        let (out, next) = agent.handle(now, disk_is_well, input);
+        let (out, next) = agent.handle(now, conditions, input);
         host.agent_tick += 1;
         let tick = host.agent_tick;
         let due = host.clock.real(next).max(self.now.plus(LOOP));
@@ -335,6 +344,7 @@ impl World {
             Out::Guard(message) => self.tell_guard(at, message),
             Out::Hangup => self.hang_up(at),
             Out::Write(write, after) => {
+                let vote = if let Write::Vote(vote) = &write { Some(*vote) } else { None };
                 let host = &mut self.hosts[at];
                 host.disk.issue(write);
                 host.writes.push_back(self.now);
@@ -342,7 +352,7 @@ impl World {
                 // One flush takes what waits along; order is kept.
                 host.disk_free_at = host.disk_free_at.plus(LOOP).max(self.now.plus(takes));
                 let done = host.disk_free_at;
-                let input = Input::Durable(after);
+                let input = Input::Durable(vote, after);
                 self.at(done, at, What::Agent { run, input });
             }
             Out::Soon(input) => {

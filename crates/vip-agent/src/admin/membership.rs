@@ -3,7 +3,7 @@
 use super::service::{AdminService, Call, Route, not_a_member};
 use crate::errors::{from_write, internal, invalid};
 use crate::formation::{create_token, forget_membership, init, join};
-use crate::leader::abdicate_to;
+use crate::hand_over::hand_over_leadership;
 use crate::member::{COMMIT_TIMEOUT, Member, wall_clock_ms};
 use std::time::Duration;
 use tonic::{Code, Status};
@@ -161,7 +161,7 @@ impl AdminService {
                     "no other voter is alive to lead the cluster. Nothing was removed",
                 )
             })?;
-            abdicate_to(member, to).await;
+            hand_over_leadership(member, to).await;
             return Err(Status::aborted("leadership was handed over first; asking the new leader"));
         }
         let _one = member.membership.lock().await;

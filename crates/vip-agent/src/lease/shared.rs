@@ -49,7 +49,7 @@ impl LeaseShared {
 
     /// A short critical section. The time is read inside it, so that it never
     /// runs backwards from one to the next.
-    pub(super) fn with<R>(&self, act: impl FnOnce(&mut Leases, Mono) -> R) -> R {
+    pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Leases, Mono) -> R) -> R {
         let mut leases = lock(&self.leases);
         let patience = leases.timing().promise * DISK_PATIENCE_PROMISES;
         leases.disk(self.disk.failure().is_none() && self.disk.oldest_wait() < patience);
@@ -90,11 +90,6 @@ impl LeaseShared {
         self.with(|leases, _| leases.own_leadership())
     }
 
-    /// See [`Leases::close_lease`].
-    pub(crate) fn close_lease(&self, successor: NodeId) -> bool {
-        self.with(|leases, now| leases.close_lease(now, successor))
-    }
-
     /// See [`Leases::successor`].
     pub(crate) fn successor(&self) -> Option<NodeId> {
         self.with(|leases, now| leases.successor(now))
@@ -105,18 +100,9 @@ impl LeaseShared {
         self.with(|leases, now| leases.leads_instead_of(now))
     }
 
-    /// See [`Leases::closed_in_vain`].
-    pub(crate) fn closed_in_vain(&self) -> bool {
-        self.with(|leases, now| leases.closed_in_vain(now))
-    }
-
-    /// See [`Leases::stop_holding`].
-    pub(crate) fn stop_holding(&self) {
-        self.with(|leases, _| leases.stop_holding());
-    }
-
-    pub(crate) fn holds_nothing(&self) -> bool {
-        self.with(|leases, _| leases.claims().holdings().is_empty())
+    /// See [`Leases::transferred_in_vain`].
+    pub(crate) fn transferred_in_vain(&self) -> bool {
+        self.with(|leases, now| leases.transferred_in_vain(now))
     }
 
     pub(crate) fn guard(&self) -> GuardStatus {
@@ -153,6 +139,10 @@ impl LeaseRules for LeaseShared {
         self.with(|leases, now| leases.saving_vote(now, vote));
     }
 
+    fn vote_is_durable(&self, vote: Vote) {
+        self.with(|leases, _| leases.vote_is_durable(vote));
+    }
+
     fn may_campaign(&self) -> Result<(), Refused> {
         self.with(Leases::may_campaign)
     }
@@ -180,11 +170,15 @@ impl LeaseRules for LeaseShared {
         self.with(|leases, now| leases.peer_bound(now, remaining));
     }
 
-    fn promised_vote(&self) {
-        self.with(|leases, now| leases.promised_vote(now));
+    fn promised_vote(&self, candidate: NodeId) {
+        self.with(|leases, now| leases.promised_vote(now, candidate));
     }
 
     fn abdicated(&self, vote: Vote) {
         self.with(|leases, now| leases.handed_over_by(now, vote));
+    }
+
+    fn may_transfer(&self, vote: Vote) -> bool {
+        self.with(|leases, now| leases.may_transfer(now, vote))
     }
 }

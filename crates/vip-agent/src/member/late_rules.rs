@@ -20,6 +20,11 @@ impl vip_raft::LeaseRules for LateRules {
             rules.saving_vote(vote);
         }
     }
+    fn vote_is_durable(&self, vote: vip_core::Vote) {
+        if let Some(rules) = self.0.get() {
+            rules.vote_is_durable(vote);
+        }
+    }
     fn may_campaign(&self) -> Result<(), vip_core::Refused> {
         self.0.get().map_or(Ok(()), |rules| rules.may_campaign())
     }
@@ -43,14 +48,17 @@ impl vip_raft::LeaseRules for LateRules {
             rules.peer_bound(remaining);
         }
     }
-    fn promised_vote(&self) {
+    fn promised_vote(&self, candidate: vip_core::NodeId) {
         if let Some(rules) = self.0.get() {
-            rules.promised_vote();
+            rules.promised_vote(candidate);
         }
     }
     fn abdicated(&self, vote: vip_core::Vote) {
         if let Some(rules) = self.0.get() {
             rules.abdicated(vote);
         }
+    }
+    fn may_transfer(&self, vote: vip_core::Vote) -> bool {
+        self.0.get().is_some_and(|rules| rules.may_transfer(vote))
     }
 }

@@ -13,13 +13,11 @@ pub(super) fn store(dir: &Path, promise: Duration) -> Result<Duration, MemberErr
     let path = dir.join("longest-promise-ms");
     let file = |source| MemberError::File { path: path.clone(), source };
     let stored = match std::fs::read_to_string(&path) {
-        Ok(text) => text.trim().parse().map_or_else(
-            |_| {
-                tracing::warn!(path = %path.display(), "damaged; waiting for as long as any promise lasts");
-                Profile::Wan.timing().promise
-            },
-            Duration::from_millis,
-        ),
+        Ok(text) => text.trim().parse().map(Duration::from_millis).unwrap_or_else(|_| {
+            let path = path.display();
+            tracing::warn!(%path, "damaged; waiting for as long as any promise lasts");
+            Profile::Wan.timing().promise
+        }),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Duration::ZERO,
         Err(e) => return Err(file(e)),
     };

@@ -25,7 +25,7 @@ fn grantee(epoch: u64, incarnation: u64) -> Grantee {
 }
 
 fn lease(term: u64) -> LeaderLease {
-    LeaderLease::elected(NodeId(1), Term(term), T, Voters::one([NodeId(1)]), &LAN)
+    LeaderLease::elected(NodeId(1), Term(term), T, Mono::ZERO, Voters::one([NodeId(1)]), &LAN)
 }
 
 fn ask(grants: &mut Grants, state: &State, now: Mono, node: u64, grantee: Grantee) -> Verdict {

@@ -3,8 +3,8 @@
 
 use super::{GrantAnswer, Leading, LeaseAction, Leases, RaftView};
 use crate::{
-    Assignment, Denial, Epoch, Grantee, Grants, LeaderLease, Mono, NodeId, NodeView, Request, Term,
-    Verdict, Vip, VipUid, Vote, decide,
+    Assignment, Denial, Epoch, Grantee, Grants, LeaderLease, Mono, NodeId, NodeView, Op, Request,
+    Term, Verdict, Vip, VipUid, Vote, decide,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -60,6 +60,8 @@ pub struct Answers {
 /// Changes of the log that are due.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeaderWork {
+    /// The term that they are due in, and void in any other.
+    pub term: Term,
     /// Changes of holder.
     pub moves: Vec<Assignment>,
     /// Grants of this node to itself that nest in its lease.
@@ -68,6 +70,21 @@ pub struct LeaderWork {
     pub others: Vec<Grantee>,
     /// Epochs that ended.
     pub releases: Vec<Grantee>,
+}
+
+impl LeaderWork {
+    /// The commands, to be proposed in [`Self::term`], in order of urgency: a
+    /// VIP without a holder is what hurts.
+    #[must_use]
+    pub fn ops(self) -> Vec<Op> {
+        let Self { term: _, moves, own, others, releases } = self;
+        let settle = |grants: Vec<Grantee>, nested| {
+            (!grants.is_empty()).then_some(Op::Settle { grants, nested })
+        };
+        let moves = (!moves.is_empty()).then_some(Op::Assign { moves });
+        let releases = (!releases.is_empty()).then_some(Op::Released { releases });
+        [moves, settle(own, true), settle(others, false), releases].into_iter().flatten().collect()
+    }
 }
 
 impl Leases {
@@ -91,7 +108,10 @@ impl Leases {
                 }
             }
             (Some(term), _) => {
-                let lease = LeaderLease::elected(self.me, term, now, view.voters, &self.timing);
+                // Nobody but itself may have been asked for a vote.
+                let bound = self.promise.until().max(self.relied_until);
+                let (me, voters) = (self.me, view.voters);
+                let lease = LeaderLease::elected(me, term, now, bound, voters, &self.timing);
                 self.leading = Some(Leading { lease, grants: Grants::default() });
                 self.views.clear();
                 self.detector.leader_heard();
@@ -149,17 +169,23 @@ impl Leases {
     }
 
     /// Ends the lease of this leadership for good, in favour of `successor`, if
-    /// nothing is held by it any more: with the lease given up, another leader may grant at once. Not
-    /// while the log lacks a grant or a release that only this leader knows of:
-    /// the next one would have to wait for W, and the holder would fall silent.
-    /// Returns whether it was ended.
+    /// nothing is held by it any more: with the lease given up, another leader
+    /// may grant at once. Not while the log lacks a grant or a release that only
+    /// this leader knows of: the next one would have to wait for W, and the
+    /// holder would fall silent. Returns whether it was ended: leadership by
+    /// exactly this vote may be transferred then ([`Self::may_transfer`]).
     pub fn close_lease(&mut self, now: Mono, successor: NodeId) -> bool {
         let work = self.leader_work(now);
-        if !self.gates_are_shut(now) || !work.others.is_empty() || !work.releases.is_empty() {
+        if self.leading.is_none()
+            || !self.gates_are_shut(now)
+            || !work.others.is_empty()
+            || !work.releases.is_empty()
+        {
             return false;
         }
         self.relied_until = Mono::ZERO;
         self.handed_to.insert(successor, now);
+        self.given_up = self.own_leadership();
         if let Some(leading) = &mut self.leading {
             leading.lease.close(now);
         }
@@ -167,10 +193,27 @@ impl Leases {
         true
     }
 
-    /// See [`crate::LeaderLease::closed_in_vain`]. The agent has to start over.
+    /// Whether the voters may be told that leadership by `vote` is handed over,
+    /// which frees them from what they promised it: its lease was closed.
+    /// Raft transfers whatever leadership it has when it gets there, and also
+    /// on its own account, when it finds itself removed.
+    pub fn may_transfer(&mut self, now: Mono, vote: Vote) -> bool {
+        let closed = self.given_up == Some(vote);
+        if !closed {
+            self.transfer_withheld = Some((vote, now));
+        }
+        closed
+    }
+
+    /// Whether Raft gave leadership away, so that it proposes nothing any more,
+    /// and still has it: the successor must be dead, or it was never told
+    /// ([`Self::may_transfer`]). The agent has to start over.
     #[must_use]
-    pub fn closed_in_vain(&self, now: Mono) -> bool {
-        self.leading.as_ref().is_some_and(|leading| leading.lease.closed_in_vain(now))
+    pub fn transferred_in_vain(&self, now: Mono) -> bool {
+        let own = self.own_leadership();
+        let withheld = self.transfer_withheld.filter(|(vote, _)| own == Some(*vote));
+        withheld.is_some_and(|(_, at)| LeaderLease::is_in_vain(&self.timing, at, now))
+            || self.leading.as_ref().is_some_and(|leading| leading.lease.closed_in_vain(now))
     }
 
     /// Whether no gate of this host can be open: nothing is claimed, and a
@@ -322,7 +365,7 @@ impl Leases {
         let (own, others) =
             leading.grants.unsettled(now, &self.state, self.me, elected_at, &self.timing);
         let releases = leading.grants.unlogged_releases(&self.state);
-        LeaderWork { moves, own, others, releases }
+        LeaderWork { term: leading.lease.term(), moves, own, others, releases }
     }
 
     /// Whether the holder of this epoch says that it answers, and whether

@@ -2,39 +2,43 @@ use super::*;
 use crate::testing::{apply, move_to, state_of, vip, voter};
 use crate::{Epoch, GuardNotice, Incarnation, Op, Profile, Refused, VipOrder, VipUid};
 
-const START: Mono = Mono(10_000_000_000);
+pub(super) const START: Mono = Mono(10_000_000_000);
 const LAN: Timing = Profile::Lan.timing();
-const ME: NodeId = NodeId(1);
+pub(super) const ME: NodeId = NodeId(1);
 const OWN: Vote = Vote { term: Term(1), node: ME, committed: true };
 
-/// Leads term 1 of three voters, with a promise of node 2 from `START`.
-fn leading() -> Leases {
-    let start = LeasesStart {
-        me: ME,
-        timing: LAN,
-        saved: Vote::default(),
-        longest: Duration::ZERO,
-        interfaces: BTreeMap::new(),
-    };
+/// A node that never promised anything, in a group of three.
+fn one_of_three(me: NodeId, timing: Timing, saved: Vote) -> Leases {
+    let longest = Duration::ZERO;
+    let start = LeasesStart { me, timing, saved, longest, interfaces: BTreeMap::new() };
     let mut leases = Leases::new(Mono::ZERO, start);
-    leases.saving_vote(START, OWN);
+    leads(&mut leases, Mono::ZERO, None);
+    leases
+}
+
+/// Raft says whether this node leads the three voters, and in which term.
+fn leads(leases: &mut Leases, now: Mono, term: Option<u64>) {
     let voters = Voters::one([ME, NodeId(2), NodeId(3)]);
-    leases.step(START, LeaseEvent::Raft(RaftView { leads: Some(Term(1)), voters }));
+    leases.step(now, LeaseEvent::Raft(RaftView { leads: term.map(Term), voters }));
+}
+
+/// Leads term 1 of three voters, with a promise of node 2 from `START`.
+pub(super) fn leading() -> Leases {
+    let mut leases = one_of_three(ME, LAN, Vote::default());
+    leases.saving_vote(START, OWN);
+    leads(&mut leases, START, Some(1));
     promised(&mut leases, START);
     assert_eq!(leases.lease_end(START), START + LAN.lease);
     leases
 }
 
 fn promised(leases: &mut Leases, sent_at: Mono) -> Vec<LeaseAction> {
-    let ack = Acknowledgement {
-        from: NodeId(2),
-        vote: OWN,
-        sent_at,
-        able: true,
-        stopping: false,
-        unable: BTreeSet::new(),
-        open: BTreeSet::new(),
-    };
+    promised_by(leases, NodeId(2), OWN, sent_at)
+}
+
+fn promised_by(leases: &mut Leases, from: NodeId, vote: Vote, sent_at: Mono) -> Vec<LeaseAction> {
+    let (unable, open) = (BTreeSet::new(), BTreeSet::new());
+    let ack = Acknowledgement { from, vote, sent_at, able: true, stopping: false, unable, open };
     leases.step(sent_at, LeaseEvent::Acknowledged(ack))
 }
 
@@ -80,8 +84,7 @@ fn a_vote_ends_the_leadership_that_counted_on_it_at_once() {
     assert!(leases.still_may_vote(lapsed, ticket));
 
     // What Raft shows may be older than what it saved.
-    let voters = Voters::one([ME, NodeId(2), NodeId(3)]);
-    leases.step(lapsed, LeaseEvent::Raft(RaftView { leads: Some(Term(1)), voters }));
+    leads(&mut leases, lapsed, Some(1));
     promised(&mut leases, lapsed);
     assert!(!leases.has_lease(lapsed));
 }
@@ -102,8 +105,7 @@ fn a_vote_is_dropped_if_the_lease_revived_before_it_was_saved() {
 fn a_node_that_stops_campaigns_after_all_others() {
     let mut leases = leading();
     leases.saving_vote(START, deposed_by(2));
-    let voters = Voters::one([ME, NodeId(2), NodeId(3)]);
-    leases.step(START, LeaseEvent::Raft(RaftView { leads: None, voters }));
+    leads(&mut leases, START, None);
     let before = leases.campaign_due().expect("it votes");
     leases.stop_holding();
     assert_eq!(leases.campaign_due(), Some(before + LAN.stagger * 3));
@@ -111,16 +113,7 @@ fn a_node_that_stops_campaigns_after_all_others() {
 
 /// Three voters, the leader of term 1 (`OWN`'s) gone; node 2 of them.
 fn follower_of_a_lost_leader() -> (Leases, Mono) {
-    let start = LeasesStart {
-        me: NodeId(2),
-        timing: Profile::Fast.timing(),
-        saved: OWN,
-        longest: Duration::ZERO,
-        interfaces: BTreeMap::new(),
-    };
-    let mut leases = Leases::new(Mono::ZERO, start);
-    let voters = Voters::one([ME, NodeId(2), NodeId(3)]);
-    leases.step(START, LeaseEvent::Raft(RaftView { leads: None, voters }));
+    let mut leases = one_of_three(NodeId(2), Profile::Fast.timing(), OWN);
     let promise = leases.timing.promise;
     assert_eq!(leases.renewed_by(START, OWN, promise), crate::PromiseReply::Promised);
     let free = START + promise;
@@ -132,7 +125,7 @@ fn follower_of_a_lost_leader() -> (Leases, Mono) {
 fn a_voter_gives_the_candidate_it_votes_for_the_time_of_an_election() {
     let (mut leases, free) = follower_of_a_lost_leader();
     let election = leases.timing.election;
-    leases.promised_vote(free);
+    leases.promised_vote(free, NodeId(3));
     assert!(leases.campaign_due() > Some(free + election));
     let granted = free + Duration::from_millis(1);
     leases.saving_vote(granted, deposed_by(2));
@@ -156,8 +149,7 @@ fn a_leader_that_was_restarted_campaigns_after_all_others() {
         interfaces: BTreeMap::new(),
     };
     let mut leases = Leases::new(START, start);
-    let voters = Voters::one([ME, NodeId(2), NodeId(3)]);
-    leases.step(START, LeaseEvent::Raft(RaftView { leads: None, voters }));
+    leads(&mut leases, START, None);
     let actions = leases.step(START, LeaseEvent::GuardUp(Incarnation(1)));
     assert!(actions.contains(&LeaseAction::Abdicate(OWN)), "{actions:?}");
     assert_eq!(leases.campaign_due(), Some(START + LAN.stagger * 2));
@@ -255,8 +247,53 @@ fn a_lease_is_not_closed_while_the_log_lacks_a_grant() {
     assert!(leases.close_lease(START, NodeId(2)));
 }
 
+/// Raft speaks for whatever term it leads when it gets to a transfer.
+#[test]
+fn only_the_leadership_whose_lease_was_closed_is_transferred() {
+    let mut leases = leading();
+    assert!(!leases.may_transfer(START, OWN), "its lease runs");
+    assert!(leases.close_lease(START, NodeId(2)));
+    let next = Vote { term: Term(3), ..OWN };
+    leases.saving_vote(START, next);
+    leads(&mut leases, START, Some(3));
+    assert!(leases.may_transfer(START, OWN), "closed for good");
+    assert!(!leases.may_transfer(START, next));
+}
+
+/// Raft proposes nothing in a term that it believes to have given away.
+#[test]
+fn a_leader_that_must_not_be_transferred_starts_over() {
+    let mut leases = leading();
+    assert!(!leases.may_transfer(START, OWN));
+    assert!(!leases.transferred_in_vain(START + LAN.promise));
+    assert!(leases.transferred_in_vain(START + LAN.promise * 4));
+    leases.saving_vote(START, deposed_by(2));
+    assert!(!leases.transferred_in_vain(START + LAN.promise * 4), "it is over");
+}
+
+/// A leader that is the only voter is deposed by the vote of a node that has
+/// none, and elects itself again while its gate may be open.
+#[test]
+fn a_single_voter_waits_for_its_own_lease() {
+    let mut leases = leading();
+    let alone = |leads| RaftView { leads, voters: Voters::one([ME]) };
+    leases.step(START, LeaseEvent::Raft(alone(Some(Term(1)))));
+    let lapse = START + LAN.lease + LAN.gate_to_wire;
+    leases.saving_vote(START, deposed_by(9));
+    leases.saving_vote(START, Vote { term: Term(5), ..OWN });
+    leases.step(START, LeaseEvent::Raft(alone(Some(Term(5)))));
+    assert!(!leases.has_lease(lapse - Duration::from_millis(1)));
+    assert!(leases.has_lease(lapse));
+}
+
+#[test]
+fn a_lease_that_there_is_not_cannot_be_closed() {
+    let mut leases = one_of_three(ME, LAN, Vote::default());
+    assert!(!leases.close_lease(START, NodeId(2)));
+}
+
 /// Node 1 leads with a lease and is drained; nodes 2 and 3 hear it.
-fn leading_drained(leases: &mut Leases, now: Mono) {
+pub(super) fn leading_drained(leases: &mut Leases, now: Mono) {
     let mut state = state_of([voter(1), voter(2), voter(3)]);
     apply(&mut state, Op::DrainNode { node: ME, drained: true });
     leases.step(now, LeaseEvent::Applied(Arc::new(state)));
@@ -275,22 +312,12 @@ fn a_successor_that_was_not_elected_is_not_asked_again_at_once() {
     let next = Vote { term: Term(3), ..OWN };
     let again = START + LAN.election * 2;
     leases.saving_vote(again, next);
-    let voters = Voters::one([ME, NodeId(2), NodeId(3)]);
-    leases.step(again, LeaseEvent::Raft(RaftView { leads: Some(Term(3)), voters }));
+    leads(&mut leases, again, Some(3));
     assert_eq!(leases.leads_instead_of(again), None, "it rests");
     assert_eq!(leases.successor(again), Some(NodeId(3)), "whom it did not ask yet");
     let later = START + LAN.promise * 10;
-    let ack = |from| Acknowledgement {
-        from: NodeId(from),
-        vote: next,
-        sent_at: later,
-        able: true,
-        stopping: false,
-        unable: BTreeSet::new(),
-        open: BTreeSet::new(),
-    };
     for from in [2, 3] {
-        leases.step(later, LeaseEvent::Acknowledged(ack(from)));
+        promised_by(&mut leases, NodeId(from), next, later);
     }
     assert_eq!(leases.leads_instead_of(later), Some(NodeId(3)));
 }
@@ -302,6 +329,7 @@ fn a_successor_that_led_is_as_good_as_any() {
     assert!(leases.close_lease(START, NodeId(2)));
     let led = Vote { term: Term(2), node: NodeId(2), committed: true };
     leases.saving_vote(START, led);
+    leases.vote_is_durable(led);
     assert_eq!(leases.renewed_by(START, led, LAN.promise), crate::PromiseReply::Promised);
     assert_eq!(leases.handed_to, BTreeMap::new());
 }

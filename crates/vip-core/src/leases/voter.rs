@@ -36,7 +36,7 @@ impl Leases {
     /// The leader of this vote hands over to another, who campaigns now.
     pub fn handed_over_by(&mut self, now: Mono, vote: Vote) {
         self.promise.abdicated(vote);
-        self.give_way(now);
+        self.give_way(now, vote.node);
         self.changed = true;
     }
 
@@ -50,18 +50,23 @@ impl Leases {
             self.changed = true;
         }
         if vote.node != self.me {
-            self.give_way(now);
+            self.give_way(now, vote.node);
         }
     }
 
-    /// Another candidate heard that it would get this node's vote.
-    pub fn promised_vote(&mut self, now: Mono) {
-        self.give_way(now);
+    /// The disk has `vote`: whoever it elects may be promised.
+    pub fn vote_is_durable(&mut self, vote: Vote) {
+        self.promise.vote_is_durable(vote);
     }
 
-    fn give_way(&mut self, now: Mono) {
+    /// Another candidate heard that it would get this node's vote.
+    pub fn promised_vote(&mut self, now: Mono, candidate: NodeId) {
+        self.give_way(now, candidate);
+    }
+
+    fn give_way(&mut self, now: Mono, to: NodeId) {
         let rank = self.rank(&self.all_voters()).unwrap_or(0);
-        self.detector.gave_way(now, rank, &self.timing);
+        self.detector.gave_way(now, to, rank, &self.timing);
     }
 
     /// Whether this node may ask for votes, and so give itself one.

@@ -2,7 +2,7 @@ use super::*;
 use crate::*;
 
 fn command(op: Op) -> Command {
-    Command { time_ms: 1, actor: Actor("root@n1".into()), op }
+    Command { time_ms: 1, actor: Actor("root@n1".into()), term: None, op }
 }
 
 fn node(name: &str) -> Name {

@@ -1,7 +1,7 @@
 //! What the tests share.
 
 use std::time::Duration;
-use vip_core::{PromiseTicket, Refused, Vote};
+use vip_core::{NodeId, PromiseTicket, Refused, Vote};
 use vip_raft::LeaseRules;
 
 /// No promises: a single voter needs none.
@@ -9,6 +9,7 @@ pub(crate) struct NoRules;
 
 impl LeaseRules for NoRules {
     fn saving_vote(&self, _: Vote) {}
+    fn vote_is_durable(&self, _: Vote) {}
     fn may_campaign(&self) -> Result<(), Refused> {
         Ok(())
     }
@@ -23,6 +24,9 @@ impl LeaseRules for NoRules {
     }
     fn leader_heard(&self, _: Vote) {}
     fn peer_bound(&self, _: Duration) {}
-    fn promised_vote(&self) {}
+    fn promised_vote(&self, _: NodeId) {}
     fn abdicated(&self, _: Vote) {}
+    fn may_transfer(&self, _: Vote) -> bool {
+        true
+    }
 }

@@ -3,7 +3,7 @@
 use super::{RESTART, What, World, micros, vip_name, vip_spec};
 use crate::agent::{Agent, Input};
 use crate::raft::Raft;
-use crate::scenario::{Fault, Processes, Victim, node};
+use crate::scenario::{Cast, Directed, Fault, Processes, Scheme, Victim, node};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use vip_core::{Address, GuardAction, NodeId, Op};
@@ -32,6 +32,7 @@ impl World {
             Fault::PowerOff(at) => self.power_off(at),
             Fault::PowerOn(at) => self.power_on(at),
             Fault::SlowDisk(at, delay) => self.hosts[at].disk_delay = delay,
+            Fault::Stall(at, stall) => self.hosts[at].stall = stall,
             Fault::Elect(at, pre) => self.agent(at, Input::Elect { pre }),
             Fault::Stop(at) => self.agent(at, Input::Stop),
             Fault::Voters(voters) => self.everybody(&Input::Voters(voters)),
@@ -44,8 +45,25 @@ impl World {
                 self.command(Op::RemoveVip { name: vip_name() });
                 self.command(Op::AddVip { spec: vip_spec(self.scenario.sticky) });
             }
+            Fault::Scheme(scheme, salt) => self.scheme(scheme, salt),
             Fault::Heal(victim) => self.heal(victim),
             Fault::DoubleAnswer => self.double_answer(),
+        }
+    }
+
+    /// Several faults, one after the other, around whoever leads now.
+    fn scheme(&mut self, scheme: Scheme, salt: u64) {
+        let mut rng = fastrand::Rng::with_seed(salt);
+        let leader = self.leader().unwrap_or_else(|| rng.usize(0..self.hosts.len()));
+        let votes = |at: &usize| *at != leader && self.scenario.hosts[*at].role.votes();
+        let mut others: Vec<usize> = (0..self.hosts.len()).filter(votes).collect();
+        rng.shuffle(&mut others);
+        let cast = Cast { leader, others, hosts: self.hosts.len() };
+        for (delay, fault) in Directed::of(scheme, &mut rng, self.timing.promise, cast) {
+            // What begins before the heal must not break anything after it.
+            if self.now.plus(delay) < self.scenario.healed_at {
+                self.after(delay, 0, What::Fault(fault));
+            }
         }
     }
 
@@ -126,6 +144,7 @@ impl World {
         for at in 0..self.hosts.len() {
             let host = &mut self.hosts[at];
             host.disk_delay = Duration::ZERO;
+            host.stall = Duration::ZERO;
             host.agent_frozen.times = 0;
             host.guard_frozen.times = 0;
             // Whoever stops it has waited long enough.

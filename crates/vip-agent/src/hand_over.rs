@@ -1,0 +1,46 @@
+//! Carries out what vip-core decides about giving away VIPs and leadership.
+
+use crate::member::Member;
+use tokio::time::sleep;
+use vip_core::{HAND_OVER_POLL, HandOver, HandOverStep, NodeId};
+
+/// Gives away what this node holds, VIPs first, leadership last. Bounded: the
+/// guard lets go in any case.
+pub(crate) async fn hand_over_everything(member: &Member) {
+    let begun = member.shared.with(|leases, now| HandOver::of_everything(now, leases));
+    to_its_end(member, begun).await;
+}
+
+/// Gives leadership away. What was held by its lease must have been handed over
+/// before. Bounded: leadership stays if a VIP is still held here, or if the
+/// successor lags.
+pub(crate) async fn hand_over_leadership(member: &Member, to: NodeId) {
+    let begun = member.shared.with(|leases, now| HandOver::of_leadership(now, leases, to));
+    if let Some(begun) = begun {
+        to_its_end(member, begun).await;
+    }
+}
+
+/// Tries once.
+pub(crate) async fn try_to_hand_over_leadership(member: &Member, to: NodeId) {
+    let begun = member.shared.with(|leases, now| HandOver::of_leadership(now, leases, to));
+    if let Some(mut begun) = begun {
+        step(member, &mut begun).await;
+    }
+}
+
+async fn to_its_end(member: &Member, mut begun: HandOver) {
+    while step(member, &mut begun).await != HandOverStep::Done {
+        sleep(HAND_OVER_POLL).await;
+    }
+}
+
+async fn step(member: &Member, begun: &mut HandOver) -> HandOverStep {
+    let has_all = |node| member.raft.has_all(node);
+    let step = member.shared.with(|leases, now| begun.step(now, leases, has_all));
+    if let HandOverStep::Transfer(to) = step {
+        tracing::info!(%to, "handing leadership over");
+        let _ = member.raft.raft.trigger().transfer_leader(to.0).await;
+    }
+    step
+}

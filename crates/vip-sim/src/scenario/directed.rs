@@ -1,0 +1,316 @@
+//! Faults that belong together. Each scheme attacks a fact that only one
+//! process knows, or that was true when a task looked: its owner is killed,
+//! stalled or cut off at the worst time. Who leads is known only when a scheme
+//! begins, so it is made then.
+
+use super::{Fault, Link, Processes, chance, node, span};
+use crate::network::Weather;
+use std::time::Duration;
+
+/// The fact that is attacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scheme {
+    /// Whom a node promised: its vote is on the way to the disk when it dies.
+    PromiseBeforeDisk,
+    /// Until when a node is bound: it dies inside a promise.
+    RestartInPromise,
+    /// Which term a hand-over speaks for: it is stalled into a later one.
+    HandOverStalled,
+    /// Which term a settlement speaks for.
+    SettlementStalled,
+    /// That a voter was free when it was asked.
+    VoteStalled,
+    /// That a node was free when it decided to campaign.
+    LeftAlone,
+    /// What a leader granted and did not log.
+    GrantUnlogged,
+    /// Which guard session a grant was for.
+    MixedSessions,
+    /// What an overtaken leader counted on.
+    Overtaken,
+    /// Who stands behind a lease, when the voters change.
+    ExchangedVoters,
+}
+
+impl Scheme {
+    pub(super) const ALL: &[Self] = &[
+        Self::PromiseBeforeDisk,
+        Self::RestartInPromise,
+        Self::HandOverStalled,
+        Self::SettlementStalled,
+        Self::VoteStalled,
+        Self::LeftAlone,
+        Self::GrantUnlogged,
+        Self::MixedSessions,
+        Self::Overtaken,
+        Self::ExchangedVoters,
+    ];
+}
+
+/// Who takes part.
+pub(crate) struct Cast {
+    pub(crate) leader: usize,
+    /// The other hosts that may vote, in an order of chance. One at least.
+    pub(crate) others: Vec<usize>,
+    /// All hosts.
+    pub(crate) hosts: usize,
+}
+
+/// The faults of one scheme, from its beginning on.
+pub(crate) struct Directed<'a> {
+    rng: &'a mut fastrand::Rng,
+    p: Duration,
+    cast: Cast,
+    faults: Vec<(Duration, Fault)>,
+}
+
+impl<'a> Directed<'a> {
+    pub(crate) fn of(
+        scheme: Scheme,
+        rng: &'a mut fastrand::Rng,
+        p: Duration,
+        cast: Cast,
+    ) -> Vec<(Duration, Fault)> {
+        let mut made = Self { rng, p, cast, faults: vec![] };
+        match scheme {
+            Scheme::PromiseBeforeDisk => made.promise_before_disk(),
+            Scheme::RestartInPromise => made.restart_in_promise(),
+            Scheme::HandOverStalled => made.hand_over_stalled(),
+            Scheme::SettlementStalled => made.settlement_stalled(),
+            Scheme::VoteStalled => made.vote_stalled(),
+            Scheme::LeftAlone => made.left_alone(),
+            Scheme::GrantUnlogged => made.grant_unlogged(),
+            Scheme::MixedSessions => made.mixed_sessions(),
+            Scheme::Overtaken => made.overtaken(),
+            Scheme::ExchangedVoters => made.exchanged_voters(),
+        }
+        made.faults
+    }
+
+    fn push(&mut self, at: Duration, fault: Fault) {
+        self.faults.push((at, fault));
+    }
+
+    /// Some time in promises.
+    fn some(&mut self, low: f64, high: f64) -> Duration {
+        span(self.rng, self.p.mul_f64(low), self.p.mul_f64(high))
+    }
+
+    fn between(&self, a: usize, b: usize) -> Vec<Link> {
+        vec![(a, b), (b, a)]
+    }
+
+    /// All links of a host.
+    fn around(&self, host: usize) -> Vec<Link> {
+        (0..self.cast.hosts).filter(|h| *h != host).flat_map(|h| self.between(host, h)).collect()
+    }
+
+    fn other(&mut self) -> usize {
+        self.cast.others[0]
+    }
+
+    /// The leader is cut off, another leads; the first one is back with a slow
+    /// disk, becomes the only one that the second one hears, and dies.
+    fn promise_before_disk(&mut self) {
+        let (lost, next) = (self.cast.leader, self.other());
+        let (away, rest) = (self.around(lost), self.around(next));
+        let rest: Vec<Link> = rest.into_iter().filter(|(a, b)| *a != lost && *b != lost).collect();
+        self.push(Duration::ZERO, Fault::Cut(away.clone()));
+        let back = self.some(1.3, 2.5);
+        let slow = self.some(0.3, 3.0);
+        self.push(back, Fault::SlowDisk(lost, slow));
+        self.push(back, Fault::Mend(away));
+        let alone = back + self.some(0.02, 0.4);
+        self.push(alone, Fault::Cut(rest.clone()));
+        let killed = alone + self.some(0.02, 0.5);
+        self.push(killed, Fault::Kill(lost, Processes::Agent));
+        self.push(killed, Fault::SlowDisk(lost, Duration::ZERO));
+        let end = killed + self.some(0.5, 2.0);
+        self.push(end, Fault::Mend(rest));
+    }
+
+    /// A voter dies right after a promise, and somebody whom the leader does
+    /// not reach asks for its vote.
+    fn restart_in_promise(&mut self) {
+        let leader = self.cast.leader;
+        let candidate = self.other();
+        let voter = *self.cast.others.last().unwrap_or(&candidate);
+        let unheard = self.between(leader, candidate);
+        self.push(Duration::ZERO, Fault::Cut(unheard.clone()));
+        let at = self.some(0.9, 1.3);
+        self.push(at, Fault::Kill(voter, Processes::Agent));
+        let mut asked = at;
+        for _ in 0..4 {
+            asked += self.some(0.05, 0.3);
+            self.push(asked, Fault::Elect(candidate, false));
+        }
+        let end = asked + self.p;
+        self.push(end, Fault::Mend(unheard));
+    }
+
+    /// A drained leader closes its lease, and the word to its successor stands
+    /// still until it leads again.
+    fn hand_over_stalled(&mut self) {
+        let (leader, next) = (self.cast.leader, self.other());
+        let stall = self.some(1.5, 5.0);
+        self.push(Duration::ZERO, Fault::Stall(leader, stall));
+        self.push(Duration::ZERO, Fault::Drain(leader, true));
+        let drained = self.some(0.3, 1.0);
+        self.push(drained, Fault::Drain(leader, false));
+        let quick = self.some(0.1, 0.6);
+        self.push(drained + quick, Fault::Stall(leader, Duration::ZERO));
+        // The others cannot keep what they win.
+        let cut = drained + quick + self.some(0.2, 1.2);
+        let away = self.around(next);
+        self.push(cut, Fault::Cut(away.clone()));
+        let mut again = cut;
+        for _ in 0..3 {
+            again += self.some(0.2, 1.2);
+            self.push(again, Fault::Elect(leader, false));
+        }
+        self.push(again, Fault::Mend(away));
+        let rival = self.some(0.01, 1.5);
+        self.push(again + rival, Fault::Elect(next, false));
+    }
+
+    /// What a leader holds is settled in its name after another one led and
+    /// granted it, and leadership came straight back.
+    fn settlement_stalled(&mut self) {
+        let (leader, between) = (self.cast.leader, self.other());
+        self.push(Duration::ZERO, Fault::Move(leader));
+        let stall = self.some(0.3, 3.0);
+        let begin = self.some(0.001, 0.05);
+        self.push(begin, Fault::Stall(leader, stall));
+        let taken = begin + self.some(0.01, 0.3);
+        self.push(taken, Fault::Freeze(between, Processes::Guard));
+        self.push(taken, Fault::Thaw(between, Processes::Guard));
+        let away = self.between(leader, between);
+        self.push(taken, Fault::Cut(away.clone()));
+        let elected = taken + self.some(1.0, 1.6);
+        self.push(elected, Fault::Mend(away));
+        self.push(elected, Fault::Stall(leader, Duration::ZERO));
+        // It hands leadership back at once.
+        let drained = elected + self.some(0.1, 0.8);
+        self.push(drained, Fault::Drain(between, true));
+        let gone = drained + self.some(0.05, 0.6);
+        let cut = self.around(leader);
+        self.push(gone, Fault::Cut(cut.clone()));
+        let end = gone + self.some(1.5, 3.0);
+        self.push(end, Fault::Mend(cut));
+        self.push(end, Fault::Drain(between, false));
+    }
+
+    /// A voter that does not hear the leader lets its promise end and is asked;
+    /// before Raft gets to the question it hears the leader again.
+    fn vote_stalled(&mut self) {
+        let (leader, candidate) = (self.cast.leader, self.other());
+        let voter = *self.cast.others.last().unwrap_or(&candidate);
+        let mut unheard = vec![(leader, candidate)];
+        let stall = self.some(0.05, 0.6);
+        self.push(Duration::ZERO, Fault::Stall(voter, stall));
+        self.push(Duration::ZERO, Fault::Cut(unheard.clone()));
+        let deaf = vec![(leader, voter)];
+        self.push(Duration::ZERO, Fault::Cut(deaf.clone()));
+        let free = self.some(0.9, 1.2);
+        for _ in 0..2 {
+            let asked = free + self.some(0.01, 0.3);
+            self.push(asked, Fault::Elect(candidate, false));
+        }
+        let heard = free + self.some(0.01, 0.3);
+        self.push(heard, Fault::Mend(deaf));
+        let end = heard + self.p * 2;
+        self.push(end, Fault::Stall(voter, Duration::ZERO));
+        self.push(end, Fault::Mend(std::mem::take(&mut unheard)));
+    }
+
+    /// All voters but one go, and that one campaigns on a decision that is
+    /// older than its last promise.
+    fn left_alone(&mut self) {
+        let alone = self.other();
+        self.push(Duration::ZERO, Fault::Voters([node(alone)].into()));
+        let mut at = Duration::ZERO;
+        for _ in 0..4 {
+            at += self.some(0.002, 0.05);
+            self.push(at, Fault::Elect(alone, false));
+        }
+        let back = at + self.some(1.0, 4.0);
+        let all = self.cast.others.iter().copied().chain([self.cast.leader]).map(node).collect();
+        self.push(back, Fault::Voters(all));
+    }
+
+    /// A leader dies, or is cut off, right after a first grant.
+    fn grant_unlogged(&mut self) {
+        let (leader, holder) = (self.cast.leader, self.other());
+        let last = *self.cast.others.last().unwrap_or(&holder);
+        if chance(self.rng, 0.5) {
+            let slow = self.some(0.1, 1.0);
+            self.push(Duration::ZERO, Fault::SlowDisk(leader, slow));
+        }
+        self.push(Duration::ZERO, Fault::Move(holder));
+        let lost = self.some(0.005, 0.5);
+        let away = self.around(leader);
+        if chance(self.rng, 0.5) {
+            self.push(lost, Fault::Kill(leader, Processes::Agent));
+        }
+        self.push(lost, Fault::Cut(away.clone()));
+        if chance(self.rng, 0.5) {
+            self.push(lost, Fault::Freeze(holder, Processes::Guard));
+            self.push(lost + self.p * 3, Fault::Thaw(holder, Processes::Guard));
+        }
+        let mut moved = lost + self.p;
+        for _ in 0..3 {
+            moved += self.some(0.05, 0.6);
+            self.push(moved, Fault::Move(last));
+        }
+        self.push(moved, Fault::Mend(away));
+        self.push(moved, Fault::SlowDisk(leader, Duration::ZERO));
+    }
+
+    /// A new holder's guard is replaced while its first grant is on its way,
+    /// then frozen, while the VIP moves on.
+    fn mixed_sessions(&mut self) {
+        let (host, other) = (self.other(), self.cast.leader);
+        let late = Weather { late: 0.5, spike: self.p, ..Weather::FAIR };
+        self.push(Duration::ZERO, Fault::Weather(late));
+        self.push(Duration::ZERO, Fault::Move(host));
+        let killed = self.some(0.01, 0.25);
+        self.push(killed, Fault::Kill(host, Processes::Guard));
+        let frozen = killed + self.some(0.1, 1.0);
+        self.push(frozen, Fault::Freeze(host, Processes::Guard));
+        let moved = frozen + self.some(0.01, 0.5);
+        self.push(moved, Fault::Move(other));
+        let end = moved + self.p * 2;
+        self.push(end, Fault::Thaw(host, Processes::Guard));
+        self.push(end, Fault::Weather(Weather::FAIR));
+    }
+
+    /// A leader is overtaken by a node that it did not reach, and campaigns
+    /// again while its gate may still be open.
+    fn overtaken(&mut self) {
+        let (leader, other) = (self.cast.leader, self.other());
+        let unheard = vec![(leader, other)];
+        self.push(Duration::ZERO, Fault::Cut(unheard.clone()));
+        let free = self.p.mul_f64(1.05 + self.rng.f64());
+        self.push(free, Fault::Elect(other, false));
+        self.push(free, Fault::Mend(unheard));
+        let again = free + self.some(0.01, 0.5);
+        self.push(again, Fault::Elect(leader, false));
+        let moved = again + self.some(0.01, 0.25);
+        self.push(moved, Fault::Move(other));
+    }
+
+    /// One voter takes another's place, and then a leader reaches only the one
+    /// that went.
+    fn exchanged_voters(&mut self) {
+        let leader = self.cast.leader;
+        let &[came, went, stays, ..] = self.cast.others.as_slice() else { return };
+        let voters = |hosts: [usize; 3]| Fault::Voters(hosts.into_iter().map(node).collect());
+        self.push(Duration::ZERO, voters([leader, went, stays]));
+        let exchanged = self.some(0.25, 2.0);
+        self.push(exchanged, voters([leader, came, stays]));
+        let links = [self.between(came, leader), self.between(stays, leader)].concat();
+        let cut = exchanged + self.some(0.05, 1.0);
+        self.push(cut, Fault::Cut(links.clone()));
+        self.push(cut + self.p * 3, Fault::Mend(links));
+    }
+}
