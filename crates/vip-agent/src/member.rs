@@ -229,6 +229,7 @@ impl Member {
             raft: self.raft.clone(),
             peers: lease_peers,
             guard_socket: agent.config.guard.socket.clone(),
+            cluster: self.meta.cluster.clone(),
             listener,
             accepted,
             lease_streams,

@@ -15,8 +15,19 @@ use crate::{
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// How long a VIP that the guard could not claim is not tried again here.
-const RETRY_REFUSED: Duration = Duration::from_secs(30);
+/// How long a VIP that the guard could not claim is not tried again here: at
+/// first, because most of what a kernel refuses it refuses for a moment; and at
+/// most, because each attempt may move the VIP here and away again.
+const RETRY_REFUSED: Duration = Duration::from_secs(1);
+const RETRY_REFUSED_MAX: Duration = Duration::from_secs(30);
+
+/// A VIP that the guard could not claim.
+#[derive(Clone, Copy, Debug)]
+struct RefusedHere {
+    retry_at: Mono,
+    /// The pause before the next attempt, if this one fails too.
+    pause: Duration,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -83,7 +94,7 @@ pub struct Claims {
     session: Option<Incarnation>,
     claims: BTreeMap<VipUid, Claim>,
     releases: BTreeSet<Grantee>,
-    refused: BTreeMap<VipUid, Mono>,
+    refused: BTreeMap<VipUid, RefusedHere>,
 }
 
 impl Claims {
@@ -108,13 +119,13 @@ impl Claims {
         state: &State,
         addresses: impl Fn(&Vip) -> Vec<Address>,
     ) -> Vec<ClaimAction> {
-        self.refused.retain(|_, until| now < *until);
+        self.refused.retain(|uid, _| state.vip(*uid).is_some());
         self.forget_known_releases(state);
         let Some(session) = self.session else { return vec![] };
         let mut actions = self.release_unwanted(state);
         let me = self.me;
         for vip in state.vips.values().filter(|vip| vip.holder == Some(me)) {
-            if self.claims.contains_key(&vip.uid) || self.refused.contains_key(&vip.uid) {
+            if self.claims.contains_key(&vip.uid) || self.is_refused(now, vip.uid) {
                 continue;
             }
             match vip.bound(vip.epoch) {
@@ -186,6 +197,8 @@ impl Claims {
             ClaimEvent::GuardUp(incarnation) => {
                 self.lose_session();
                 self.session = Some(incarnation);
+                // What an earlier guard could not do this one may.
+                self.refused.clear();
                 vec![]
             }
             ClaimEvent::GuardDown => {
@@ -222,6 +235,7 @@ impl Claims {
                     && claim.stage == Stage::Asking
                 {
                     claim.stage = Stage::Open;
+                    self.refused.remove(&vip);
                 }
             }
             GuardNotice::Expired { vip, epoch } => {
@@ -268,7 +282,9 @@ impl Claims {
             }
             GuardRefusal::Address { .. } => {
                 self.claims.remove(&vip);
-                self.refused.insert(vip, now + RETRY_REFUSED);
+                let pause = self.refused.get(&vip).map_or(RETRY_REFUSED, |before| before.pause);
+                let next = (pause * 2).min(RETRY_REFUSED_MAX);
+                self.refused.insert(vip, RefusedHere { retry_at: now + pause, pause: next });
                 if let Some(session) = self.session {
                     self.release(vip, epoch, session, actions);
                 }
@@ -352,8 +368,12 @@ impl Claims {
 
     /// VIPs that this node's guard could not claim lately.
     #[must_use]
-    pub fn unable(&self) -> Vec<VipUid> {
-        self.refused.keys().copied().collect()
+    pub fn unable(&self, now: Mono) -> Vec<VipUid> {
+        self.refused.keys().copied().filter(|vip| self.is_refused(now, *vip)).collect()
+    }
+
+    fn is_refused(&self, now: Mono, vip: VipUid) -> bool {
+        self.refused.get(&vip).is_some_and(|refused| now < refused.retry_at)
     }
 
     /// Whether the guard answers for this epoch.
@@ -503,12 +523,20 @@ mod tests {
         let state = state();
         let mut claims = claims();
         sync(&mut claims, &state);
-        let why = GuardRefusal::Address { ip: [10, 0, 0, 100].into(), text: "no".into() };
-        notice(&mut claims, GuardNotice::Refused { vip: WEB, epoch: Epoch(1), why });
-        assert_eq!(claims.unable(), [WEB]);
-        assert_eq!(sync(&mut claims, &state), []);
-        let later = START + RETRY_REFUSED;
-        assert_eq!(claims.sync(later, &state, |_| vec![]), [prepare(1)]);
+        let why =
+            |text: &str| GuardRefusal::Address { ip: [10, 0, 0, 100].into(), text: text.into() };
+        let mut at = START;
+        for pause in [1, 2, 4, 8, 16, 30, 30].map(Duration::from_secs) {
+            let why = why("no");
+            let refused = GuardNotice::Refused { vip: WEB, epoch: Epoch(1), why };
+            claims.step(at, ClaimEvent::Notice(refused));
+            assert_eq!(claims.unable(at), [WEB]);
+            let early = at + pause - Duration::from_millis(1);
+            assert_eq!(claims.sync(early, &state, |_| vec![]), []);
+            at = at + pause;
+            assert_eq!(claims.unable(at), []);
+            assert_eq!(claims.sync(at, &state, |_| vec![]), [prepare(1)]);
+        }
     }
 
     #[test]
@@ -519,7 +547,7 @@ mod tests {
         let why = GuardRefusal::Address { ip: [10, 0, 0, 100].into(), text: "no link".into() };
         notice(&mut claims, GuardNotice::Refused { vip: WEB, epoch: Epoch(1), why });
         notice(&mut claims, GuardNotice::TryAgain);
-        assert_eq!(claims.unable(), []);
+        assert_eq!(claims.unable(START), []);
         assert_eq!(sync(&mut claims, &state), [prepare(1)]);
     }
 }

@@ -11,6 +11,10 @@ use std::time::Duration;
 /// Campaigns that find no quorum are repeated at most this many times slower.
 const MAX_BACKOFF: u32 = 4;
 
+/// With so many voters the pauses of those that give way again and again may
+/// last for as long as the candidates take turns; with fewer they cannot.
+const MANY_VOTERS: usize = 8;
+
 /// Place in the order of candidates: the voters in the order of their ids,
 /// beginning after the leader that is gone, witnesses last. `None` without a
 /// vote.
@@ -70,10 +74,17 @@ impl Detector {
     /// Another candidate has this node's vote, or the word that it would get
     /// it: it is given the time of an election. With a stagger as short as an
     /// election the next candidate would depose the one that is about to win.
-    /// Once until a leader is heard: of many candidates that cannot win, one
-    /// after the other would keep those back that can.
-    pub fn gave_way(&mut self, now: Mono, candidate: NodeId, rank: u32, timing: &Timing) {
-        if !self.gave_way_to.insert(candidate) {
+    /// Among many, once until a leader is heard: one after the other of those
+    /// that cannot win would keep those back that can.
+    pub fn gave_way(
+        &mut self,
+        now: Mono,
+        candidate: NodeId,
+        voters: usize,
+        rank: u32,
+        timing: &Timing,
+    ) {
+        if !self.gave_way_to.insert(candidate) && voters >= MANY_VOTERS {
             return;
         }
         let pause = timing.election + timing.stagger * (rank + 1);
@@ -142,15 +153,19 @@ mod tests {
     fn another_candidate_is_given_the_time_of_an_election() {
         let now = Mono(1_000_000_000);
         let mut detector = Detector::default();
-        detector.gave_way(now, NodeId(9), 1, &FAST);
+        detector.gave_way(now, NodeId(9), 3, 1, &FAST);
         let due = detector.due(now, 1, &FAST);
         assert!(due > now + FAST.election);
-        // The same one again has had its time.
-        detector.gave_way(due, NodeId(9), 1, &FAST);
+        // Among many the same one again has had its time.
+        detector.gave_way(due, NodeId(9), 8, 1, &FAST);
         assert_eq!(detector.due(now, 1, &FAST), due);
+        detector.gave_way(due, NodeId(9), 7, 1, &FAST);
+        assert!(detector.due(now, 1, &FAST) > due);
+        let mut detector = Detector::default();
+        detector.gave_way(now, NodeId(9), 3, 1, &FAST);
         // Those who gave way at the same time do not campaign at the same time.
         let mut other = Detector::default();
-        other.gave_way(now, NodeId(9), 0, &FAST);
+        other.gave_way(now, NodeId(9), 3, 0, &FAST);
         assert!(other.due(now, 0, &FAST) < detector.due(now, 1, &FAST));
         detector.leader_heard();
         assert_eq!(detector.due(now, 0, &FAST), now);

@@ -9,8 +9,15 @@
 //!
 //! It does nothing on its own account except let go.
 
+mod departed;
+mod orders;
+
+pub use orders::{
+    Address, GuardAction, GuardEvent, GuardFailure, GuardNotice, GuardRefusal, Limits, VipOrder,
+};
+
 use crate::{Announcements, Epoch, Incarnation, Mono, VipUid};
-use serde::{Deserialize, Serialize};
+use departed::Departed;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -21,179 +28,6 @@ const REFRESH_INTERVAL: Duration = Duration::from_millis(900);
 /// Shortest time between two answers to foreign claims of one VIP (RFC 5227
 /// §2.4 (c): at most one defence per 10 s; a burst of ours is one).
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
-
-/// An address on an interface of this host.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Address {
-    /// The address.
-    pub ip: IpAddr,
-    /// Its prefix length.
-    pub prefix: u8,
-    /// Kernel name of the interface; empty: the one with a route to it.
-    pub interface: String,
-}
-
-/// What the guard was started with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// G_max: no deadline reaches further ahead than this, whatever the agent
-    /// says.
-    pub longest_grant: Duration,
-    /// Whether the kernel enforces the deadlines. Without it an address is
-    /// added only when it may answer.
-    pub gated: bool,
-}
-
-/// An order of the agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum VipOrder {
-    /// Make ready to answer, without answering.
-    Prepare {
-        /// The VIP.
-        vip: VipUid,
-        /// Its epoch.
-        epoch: Epoch,
-        /// Its addresses.
-        addresses: Vec<Address>,
-    },
-    /// Answer until the deadlines. A deadline may also be moved back.
-    Extend {
-        /// The session that the grants were asked for in.
-        incarnation: Incarnation,
-        /// VIP, epoch, absolute deadline.
-        deadlines: Vec<(VipUid, Epoch, Mono)>,
-    },
-    /// Stop answering, and refuse this epoch and all before it from now on.
-    Release {
-        /// The VIP.
-        vip: VipUid,
-        /// The epoch.
-        epoch: Epoch,
-    },
-}
-
-/// What happens to a guard.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum GuardEvent {
-    /// An agent connected and got this session number.
-    AgentCame(Incarnation),
-    /// The agent's connection ended.
-    AgentGone,
-    /// The agent orders.
-    Order(VipOrder),
-    /// Time passed.
-    Tick,
-    /// The kernel lost one of our addresses.
-    AddressGone(IpAddr),
-    /// The kernel, or the allowlist, refused an address, or its interface has
-    /// no link any more.
-    AddressRefused {
-        /// The address.
-        ip: IpAddr,
-        /// Why.
-        text: String,
-    },
-    /// Somebody else claimed one of our addresses on the wire.
-    ForeignClaim(IpAddr),
-    /// Peers came back: some of them may believe what was true before.
-    Confirmed,
-    /// An interface came back.
-    LinkBack,
-    /// Asked to stop.
-    Stop,
-}
-
-/// Why the guard does not follow an order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum GuardRefusal {
-    /// The epoch ended here, or a later one was seen.
-    #[error("epoch {0} or a later one was seen already")]
-    Ended(Epoch),
-    /// The kernel or the allowlist refused the address.
-    #[error("{ip}: {text}")]
-    Address {
-        /// The address.
-        ip: IpAddr,
-        /// Why.
-        text: String,
-    },
-    /// Another VIP of this guard has the address.
-    #[error("{0} is still another VIP's here")]
-    InUse(IpAddr),
-}
-
-/// What the guard tells its agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum GuardNotice {
-    /// Ready: an extension takes effect at once.
-    Prepared {
-        /// The VIP.
-        vip: VipUid,
-        /// Its epoch.
-        epoch: Epoch,
-    },
-    /// The gate opened and the VIP was announced.
-    Opened {
-        /// The VIP.
-        vip: VipUid,
-        /// Its epoch.
-        epoch: Epoch,
-    },
-    /// The deadline passed; the address was deleted.
-    Expired {
-        /// The VIP.
-        vip: VipUid,
-        /// Its epoch.
-        epoch: Epoch,
-    },
-    /// Gate shut, address deleted, epoch refused from now on.
-    Released {
-        /// The VIP.
-        vip: VipUid,
-        /// The epoch.
-        epoch: Epoch,
-    },
-    /// Not done.
-    Refused {
-        /// The VIP.
-        vip: VipUid,
-        /// Its epoch.
-        epoch: Epoch,
-        /// Why.
-        why: GuardRefusal,
-    },
-    /// Somebody else claims an address of a VIP held here.
-    Conflict {
-        /// The VIP.
-        vip: VipUid,
-        /// The address.
-        ip: IpAddr,
-    },
-    /// What could not be claimed here may be possible now.
-    TryAgain,
-}
-
-/// What the guard does. In order; a failure comes back as an event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum GuardAction {
-    /// Write the gate's deadline. [`Mono::ZERO`]: shut.
-    Gate {
-        /// The address.
-        ip: IpAddr,
-        /// Until when it may answer.
-        deadline: Mono,
-    },
-    /// Add the address.
-    AddAddress(Address),
-    /// Delete the address.
-    DeleteAddress(Address),
-    /// Put off the kernel's own expiry.
-    RefreshAddresses(Vec<Address>),
-    /// Announce, on the wire.
-    Announce(Vec<Address>),
-    /// Tell the agent.
-    Notify(GuardNotice),
-}
 
 /// How far a claim has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,14 +47,21 @@ struct Claim {
     addresses: Vec<Address>,
     phase: Phase,
     deadline: Mono,
+    /// The largest deadline ordered: what the gate may still hold if it does
+    /// not take another.
+    furthest: Mono,
     announcements: Announcements,
     defended: Mono,
 }
 
 impl Claim {
+    fn has(&self, ip: IpAddr) -> bool {
+        self.addresses.iter().any(|a| a.ip == ip)
+    }
+
     /// Whether this host answers for the address by this claim.
     fn is_open(&self, ip: IpAddr) -> bool {
-        self.phase == Phase::Open && self.addresses.iter().any(|a| a.ip == ip)
+        self.phase == Phase::Open && self.has(ip)
     }
 }
 
@@ -230,8 +71,11 @@ pub struct Guard {
     limits: Limits,
     session: Option<Incarnation>,
     claims: BTreeMap<VipUid, Claim>,
+    /// Whose epochs the floors are.
+    cluster: String,
     /// Epochs up to here are refused.
     floors: BTreeMap<VipUid, Epoch>,
+    departed: Departed,
     refresh_at: Mono,
 }
 
@@ -243,7 +87,9 @@ impl Guard {
             limits,
             session: None,
             claims: BTreeMap::new(),
+            cluster: String::new(),
             floors: BTreeMap::new(),
+            departed: Departed::default(),
             refresh_at: Mono::ZERO,
         }
     }
@@ -251,9 +97,13 @@ impl Guard {
     /// Returns what to do, in order. Never blocks, never fails.
     pub fn step(&mut self, now: Mono, event: GuardEvent) -> Vec<GuardAction> {
         match event {
-            GuardEvent::AgentCame(incarnation) => {
+            GuardEvent::AgentCame { incarnation, cluster } => {
                 let actions = self.let_go_of_all();
                 self.session = Some(incarnation);
+                if self.cluster != cluster {
+                    self.cluster = cluster;
+                    self.floors.clear();
+                }
                 actions
             }
             GuardEvent::AgentGone | GuardEvent::Stop => {
@@ -269,6 +119,7 @@ impl Guard {
             GuardEvent::Order(VipOrder::Release { vip, epoch }) => self.release(vip, epoch),
             GuardEvent::Tick => self.tick(now),
             GuardEvent::AddressGone(ip) => self.address_gone(now, ip),
+            GuardEvent::AddressDeleted(ip) => self.address_deleted(ip),
             GuardEvent::AddressRefused { ip, text } => self.address_refused(ip, &text),
             GuardEvent::ForeignClaim(ip) => self.foreign_claim(now, ip),
             GuardEvent::Confirmed => self.announce_again(now),
@@ -280,6 +131,50 @@ impl Guard {
         }
     }
 
+    /// The kernel did not carry out an action. Returns what to do instead of
+    /// the rest of the list that the action was in; `None`: go on with it.
+    pub fn failed(&mut self, failure: &GuardFailure) -> Option<Vec<GuardAction>> {
+        match failure {
+            GuardFailure::Add { ip, text } => Some(self.address_refused(*ip, text)),
+            // It could not be trusted to fall silent on time, or to open.
+            GuardFailure::Gate { ip, text } if self.claims_ip(*ip) => {
+                let is_shut = |c: &Claim| c.phase == Phase::Expired && c.has(*ip);
+                if self.claims.values().any(is_shut) {
+                    return None;
+                }
+                let text = format!("the lease gate did not take its deadline: {text}");
+                Some(self.address_refused(*ip, &text))
+            }
+            GuardFailure::Gate { ip, .. } => {
+                self.departed.unshut(*ip);
+                None
+            }
+            // Behind a shut gate an address is silent.
+            GuardFailure::Delete { ip } => (!self.limits.gated || self.departed.is_unshut(*ip))
+                .then(|| {
+                    self.departed.lingers(*ip, self.limits.gated);
+                    vec![]
+                }),
+        }
+    }
+
+    /// Whether nothing that was let go of may still answer. Until then no agent
+    /// is welcome: it would take what an earlier session held for released.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.departed.none_lingers()
+    }
+
+    /// Addresses that were let go of and not seen to be gone.
+    #[must_use]
+    pub fn departed(&self) -> Vec<IpAddr> {
+        self.departed.addresses()
+    }
+
+    fn claims_ip(&self, ip: IpAddr) -> bool {
+        self.claims.values().any(|claim| claim.has(ip))
+    }
+
     /// When [`GuardEvent::Tick`] is due next, while anything is claimed.
     #[must_use]
     pub fn next_tick(&self) -> Option<Mono> {
@@ -287,7 +182,8 @@ impl Guard {
             Phase::Open => claim.deadline.min(claim.announcements.next()),
             Phase::Prepared | Phase::Expired => self.refresh_at,
         };
-        self.claims.values().map(|claim| due(claim).min(self.refresh_at)).min()
+        let claims = self.claims.values().map(|claim| due(claim).min(self.refresh_at));
+        claims.chain(self.departed.next_silent()).min()
     }
 
     /// The addresses that the kernel should have now.
@@ -340,7 +236,7 @@ impl Guard {
             }
             Some(claim) => {
                 let earlier = claim.epoch;
-                actions.extend(self.shut(vip));
+                actions.extend(self.shut(vip, None));
                 if earlier < epoch {
                     self.floors.insert(vip, earlier);
                 }
@@ -348,8 +244,7 @@ impl Guard {
             None => {}
         }
         for address in &addresses {
-            let has = |claim: &Claim| claim.addresses.iter().any(|a| a.ip == address.ip);
-            if self.claims.values().any(has) {
+            if self.claims_ip(address.ip) || self.departed.has_lingering(address.ip) {
                 let mut refused = refuse(GuardRefusal::InUse(address.ip));
                 actions.append(&mut refused);
                 return actions;
@@ -363,7 +258,8 @@ impl Guard {
         }
         let announcements = Announcements::starting(now);
         let (phase, deadline, defended) = (Phase::Prepared, Mono::ZERO, Mono::ZERO);
-        let claim = Claim { epoch, addresses, phase, deadline, announcements, defended };
+        let furthest = Mono::ZERO;
+        let claim = Claim { epoch, addresses, phase, deadline, furthest, announcements, defended };
         self.claims.insert(vip, claim);
         self.refresh_at = self.refresh_at.max(now + REFRESH_INTERVAL);
         actions.push(GuardAction::Notify(GuardNotice::Prepared { vip, epoch }));
@@ -400,6 +296,7 @@ impl Guard {
             }
             claim.phase = Phase::Open;
             claim.deadline = deadline;
+            claim.furthest = claim.furthest.max(deadline);
             let open = |a: &Address| GuardAction::Gate { ip: a.ip, deadline };
             actions.extend(claim.addresses.iter().map(open));
             if opens {
@@ -413,24 +310,32 @@ impl Guard {
         actions
     }
 
-    /// Gate shut, then address deleted; the claim is forgotten.
-    fn shut(&mut self, vip: VipUid) -> Vec<GuardAction> {
-        let Some(claim) = self.claims.remove(&vip) else { return vec![] };
+    /// Gate shut, then address deleted, then the agent told; the claim is
+    /// forgotten.
+    fn shut(&mut self, vip: VipUid, notice: Option<GuardNotice>) -> Vec<GuardAction> {
+        let Some(claim) = self.claims.remove(&vip) else {
+            return notice.map(GuardAction::Notify).into_iter().collect();
+        };
+        self.departed.add(vip, &claim.addresses, claim.furthest, notice.as_ref());
         let shut = |a: &Address| GuardAction::Gate { ip: a.ip, deadline: Mono::ZERO };
         let mut actions: Vec<_> = claim.addresses.iter().map(shut).collect();
         actions.extend(claim.addresses.into_iter().map(GuardAction::DeleteAddress));
+        actions.extend(notice.map(GuardAction::Notify));
         actions
     }
 
     fn release(&mut self, vip: VipUid, epoch: Epoch) -> Vec<GuardAction> {
-        let mut actions = vec![];
-        if self.claims.get(&vip).is_some_and(|claim| claim.epoch <= epoch) {
-            actions = self.shut(vip);
-        }
         let floor = self.floors.entry(vip).or_default();
         *floor = epoch.max(*floor);
-        actions.push(GuardAction::Notify(GuardNotice::Released { vip, epoch }));
-        actions
+        let notice = GuardNotice::Released { vip, epoch };
+        if self.claims.get(&vip).is_some_and(|claim| claim.epoch <= epoch) {
+            return self.shut(vip, Some(notice));
+        }
+        // It may be on its way out already.
+        if self.departed.tell_later(vip, &notice) {
+            return vec![];
+        }
+        vec![GuardAction::Notify(notice)]
     }
 
     fn let_go_of_all(&mut self) -> Vec<GuardAction> {
@@ -439,11 +344,14 @@ impl Guard {
             .into_iter()
             .flat_map(|(vip, claim)| {
                 self.floors.insert(vip, claim.epoch);
+                self.departed.add(vip, &claim.addresses, claim.furthest, None);
                 let shut = |a: &Address| GuardAction::Gate { ip: a.ip, deadline: Mono::ZERO };
                 let gates: Vec<_> = claim.addresses.iter().map(shut).collect();
                 gates.into_iter().chain(claim.addresses.into_iter().map(GuardAction::DeleteAddress))
             })
             .partition(|action| matches!(action, GuardAction::Gate { .. }));
+        // Who was to be told is gone.
+        self.departed.forget_notices();
         gates.into_iter().chain(rest).collect()
     }
 
@@ -467,6 +375,7 @@ impl Guard {
         // All gates first: deleting a thousand addresses takes a while.
         actions.append(&mut deletions);
         actions.append(&mut notices);
+        actions.extend(self.departed.silent_by(now).into_iter().map(GuardAction::Notify));
         if now >= self.refresh_at {
             self.refresh_at = now + REFRESH_INTERVAL;
             let addresses = self.wanted_addresses();
@@ -495,18 +404,26 @@ impl Guard {
         vec![]
     }
 
+    /// It does not answer here any more, whoever claims it.
+    fn address_deleted(&mut self, ip: IpAddr) -> Vec<GuardAction> {
+        let notices = self.departed.gone(ip);
+        let mut actions: Vec<_> = notices.into_iter().map(GuardAction::Notify).collect();
+        if !self.claims_ip(ip) {
+            actions.push(GuardAction::Forget(ip));
+        }
+        actions
+    }
+
     fn address_refused(&mut self, ip: IpAddr, text: &str) -> Vec<GuardAction> {
-        let has = |(_, claim): &(&VipUid, &Claim)| claim.addresses.iter().any(|a| a.ip == ip);
+        let has = |(_, claim): &(&VipUid, &Claim)| claim.has(ip);
         let Some((vip, epoch)) = self.claims.iter().find(has).map(|(vip, c)| (*vip, c.epoch))
         else {
             return vec![];
         };
-        let mut actions = self.shut(vip);
         let floor = self.floors.entry(vip).or_default();
         *floor = epoch.max(*floor);
         let why = GuardRefusal::Address { ip, text: text.to_owned() };
-        actions.push(GuardAction::Notify(GuardNotice::Refused { vip, epoch, why }));
-        actions
+        self.shut(vip, Some(GuardNotice::Refused { vip, epoch, why }))
     }
 
     /// Whether this host answers for the address at the moment.

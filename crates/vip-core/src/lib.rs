@@ -47,7 +47,8 @@ pub use detector::{Detector, rank};
 pub use event::{Cause, Event, EventKind};
 pub use grants::{Denial, Grants, Request, Verdict};
 pub use guard::{
-    Address, Guard, GuardAction, GuardEvent, GuardNotice, GuardRefusal, Limits, Phase, VipOrder,
+    Address, Guard, GuardAction, GuardEvent, GuardFailure, GuardNotice, GuardRefusal, Limits,
+    Phase, VipOrder,
 };
 pub use ids::{Epoch, Incarnation, NodeId, Term, TokenId, VipUid};
 pub use leader_lease::{LeaderLease, Voters};

@@ -1,13 +1,15 @@
 //! The gate: one map of deadlines, attached first everywhere.
 
+use crate::netfilter::IpGate;
 use crate::tcx::{self, Hook};
-use aya::maps::{HashMap as BpfMap, MapData, MapError};
+use aya::maps::{HashMap as BpfMap, IterableMap, MapData, MapError};
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use std::collections::BTreeSet;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
+use std::time::Duration;
 use vip_core::Mono;
 
 const OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/gate.o");
@@ -45,6 +47,28 @@ pub enum GateError {
         #[source]
         source: io::Error,
     },
+    /// Its packets begin with something that the gate cannot parse.
+    #[error(
+        "interface {ifindex} has packets of hardware type {kind}, which the lease gate cannot parse"
+    )]
+    Header {
+        /// The interface.
+        ifindex: u32,
+        /// `ARPHRD_*`.
+        kind: u16,
+    },
+    /// The kernel does not fall silent when this process expects it to.
+    #[error(
+        "the lease gate does not follow this process's clock: the kernel's CLOCK_BOOTTIME is \
+         another one here. Run vipd outside of time namespaces with an offset"
+    )]
+    Clock,
+    /// Netfilter did not take it.
+    #[error("the second gate, on IP, was not taken; it needs Linux 6.4 with its own BTF")]
+    Ip(#[source] io::Error),
+    /// It could not be tried.
+    #[error("the lease gate could not be tried")]
+    Trial(#[source] io::Error),
     /// A deadline could not be written.
     #[error("the gate's deadline for {ip} could not be written")]
     Deadline {
@@ -56,13 +80,25 @@ pub enum GateError {
     },
 }
 
+/// What an interface's packets begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Header {
+    /// An Ethernet header.
+    Ethernet,
+    /// The IP header.
+    None,
+    /// Something else, of this type (`ARPHRD_*`). The gate would look for
+    /// addresses in the wrong place.
+    Other(u16),
+}
+
 /// An interface that packets of a VIP can pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Device {
     /// Its index.
     pub ifindex: u32,
-    /// Whether its packets begin with an Ethernet header.
-    pub ethernet: bool,
+    /// What its packets begin with.
+    pub header: Header,
 }
 
 /// The loaded gate. Its programs stay in the kernel when it is dropped.
@@ -71,6 +107,8 @@ pub struct Gate {
     deadlines: BpfMap<MapData, [u8; 16], u64>,
     /// Kernel ids of the programs of this gate.
     ids: BTreeSet<u32>,
+    /// On IP, wherever it comes from.
+    ip: Option<IpGate>,
 }
 
 fn key(ip: IpAddr) -> [u8; 16] {
@@ -81,13 +119,34 @@ fn key(ip: IpAddr) -> [u8; 16] {
 }
 
 /// The two equal programs for a hook of a device.
-fn twins(device: Device, hook: Hook) -> [&'static str; 2] {
-    match (hook, device.ethernet) {
-        (Hook::In, true) => ["vipd_in_a", "vipd_in_b"],
-        (Hook::Out, true) => ["vipd_out_a", "vipd_out_b"],
-        (Hook::In, false) => ["vipd_in_l3_a", "vipd_in_l3_b"],
-        (Hook::Out, false) => ["vipd_out_l3_a", "vipd_out_l3_b"],
-    }
+fn twins(device: Device, hook: Hook) -> Result<[&'static str; 2], GateError> {
+    Ok(match (hook, device.header) {
+        (Hook::In, Header::Ethernet) => ["vipd_in_a", "vipd_in_b"],
+        (Hook::Out, Header::Ethernet) => ["vipd_out_a", "vipd_out_b"],
+        (Hook::In, Header::None) => ["vipd_in_l3_a", "vipd_in_l3_b"],
+        (Hook::Out, Header::None) => ["vipd_out_l3_a", "vipd_out_l3_b"],
+        (_, Header::Other(kind)) => {
+            return Err(GateError::Header { ifindex: device.ifindex, kind });
+        }
+    })
+}
+
+/// Reserved (RFC 1112 section 4), so nobody's: what the gate is tried with.
+const TRIAL: Ipv4Addr = Ipv4Addr::new(240, 0, 0, 1);
+/// The kernel's clock may differ from this process's by no more.
+const CLOCK_TOLERANCE: Duration = Duration::from_millis(1);
+/// A preempted comparison is repeated this often at most.
+const TRIALS: usize = 20;
+/// What the program returns: a pass goes on to the next one.
+const DROP: u32 = 2;
+
+/// An Ethernet frame to an address, as short as the gate's question needs.
+fn frame_to(ip: Ipv4Addr) -> [u8; 34] {
+    let mut frame = [0; 34];
+    frame[12] = 0x08;
+    frame[14] = 0x45;
+    frame[30..].copy_from_slice(&ip.octets());
+    frame
 }
 
 impl Gate {
@@ -106,16 +165,28 @@ impl Gate {
         let map = bpf.take_map("DEADLINES").ok_or(GateError::Missing("map"))?;
         let deadlines = BpfMap::try_from(map).map_err(|_| GateError::Missing("map of its type"))?;
         let mut ids = BTreeSet::new();
-        for ethernet in [true, false] {
+        for header in [Header::Ethernet, Header::None] {
             for hook in [Hook::In, Hook::Out] {
-                for name in twins(Device { ifindex: 0, ethernet }, hook) {
+                for name in twins(Device { ifindex: 0, header }, hook)? {
                     let program = Self::program_mut(&mut bpf, name)?;
                     program.load().map_err(|e| refused(name, e))?;
                     ids.insert(Self::id(program, name)?);
                 }
             }
         }
-        Ok(Self { bpf, deadlines, ids })
+        Ok(Self { bpf, deadlines, ids, ip: None })
+    }
+
+    /// Holds IP packets on all interfaces as well, those to come included. Not
+    /// ARP; and it falls with this process.
+    ///
+    /// # Errors
+    /// [`GateError::Ip`]; an interface that does not take the gate itself then
+    /// lets everything pass.
+    pub fn hold_ip(&mut self) -> Result<(), GateError> {
+        let map = self.deadlines.map().fd().as_fd();
+        self.ip = Some(IpGate::attach(map).map_err(GateError::Ip)?);
+        Ok(())
     }
 
     fn program_mut<'a>(
@@ -156,6 +227,46 @@ impl Gate {
         self.deadlines.insert(key(ip), deadline.0, 0).map_err(source)
     }
 
+    /// Takes an address out: packets to and from it pass.
+    ///
+    /// # Errors
+    /// [`GateError::Deadline`]; it stays as it is.
+    pub fn forget(&mut self, ip: IpAddr) -> Result<(), GateError> {
+        match self.deadlines.remove(&key(ip)) {
+            Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
+            Err(e) => Err(GateError::Deadline { ip, source: Box::new(e) }),
+        }
+    }
+
+    /// Tries the gate on a packet of its own: shut at `clock`'s present, open
+    /// just before a deadline that is near.
+    ///
+    /// # Errors
+    /// [`GateError::Clock`] if it is not so, as in a time namespace: deadlines
+    /// of this process then mean another time to the kernel.
+    pub fn follows(&mut self, clock: impl Fn() -> Mono) -> Result<(), GateError> {
+        let frame = frame_to(TRIAL);
+        let mut shut = || -> Result<bool, GateError> {
+            let program = Self::program_mut(&mut self.bpf, "vipd_in_a")?;
+            let fd = program.fd().map_err(|e| refused("vipd_in_a", e))?.as_fd();
+            Ok(tcx::test_run(fd, &frame).map_err(GateError::Trial)? == DROP)
+        };
+        let source = |e| GateError::Deadline { ip: TRIAL.into(), source: Box::new(e) };
+        let mut follows = false;
+        for _ in 0..TRIALS {
+            self.deadlines.insert(key(TRIAL.into()), clock().0, 0).map_err(source)?;
+            let shut_now = shut()?;
+            let soon = clock() + CLOCK_TOLERANCE;
+            self.deadlines.insert(key(TRIAL.into()), soon.0, 0).map_err(source)?;
+            follows = shut_now && !shut()?;
+            if follows {
+                break;
+            }
+        }
+        self.forget(TRIAL.into())?;
+        follows.then_some(()).ok_or(GateError::Clock)
+    }
+
     /// The deadline of an address, if the gate knows it.
     #[must_use]
     pub fn deadline(&self, ip: IpAddr) -> Option<Mono> {
@@ -186,7 +297,7 @@ impl Gate {
     ) -> Result<bool, GateError> {
         let Device { ifindex, .. } = device;
         let attach = |source| GateError::Attach { ifindex, source };
-        let names = twins(device, hook);
+        let names = twins(device, hook)?;
         let mut ids = [0; 2];
         for (id, name) in ids.iter_mut().zip(names) {
             *id = Self::id(Self::program_mut(&mut self.bpf, name)?, name)?;
@@ -228,7 +339,7 @@ impl Gate {
     /// [`GateError::Attach`].
     pub fn detach(&mut self, device: Device) -> Result<(), GateError> {
         for hook in [Hook::In, Hook::Out] {
-            for name in twins(device, hook) {
+            for name in twins(device, hook)? {
                 let program = Self::program_mut(&mut self.bpf, name)?;
                 let fd = program.fd().map_err(|e| refused(name, e))?.as_fd();
                 match tcx::detach(fd, device.ifindex, hook) {

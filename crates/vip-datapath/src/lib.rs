@@ -5,7 +5,10 @@
 //! clang is present). This crate loads it, writes its deadlines, and keeps it
 //! first on every interface.
 
+mod btf;
 mod gate;
+mod netfilter;
+mod syscall;
 mod tcx;
 
-pub use gate::{Device, Gate, GateError};
+pub use gate::{Device, Gate, GateError, Header};

@@ -4,14 +4,13 @@
 //! descriptor. `BPF_PROG_ATTACH` stays without a process or a pin, and goes
 //! with its interface; only the system call offers it.
 
-#![expect(unsafe_code, reason = "bpf(2) has no safe wrapper for tcx without links")]
-
+use crate::syscall::{bpf, raw};
 use std::io;
-use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 const BPF_PROG_ATTACH: libc::c_long = 8;
 const BPF_PROG_DETACH: libc::c_long = 9;
+const BPF_PROG_TEST_RUN: libc::c_long = 10;
 const BPF_PROG_QUERY: libc::c_long = 16;
 
 const BPF_F_BEFORE: u32 = 1 << 3;
@@ -65,18 +64,29 @@ struct QueryAttr {
     revision: u64,
 }
 
-fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<()> {
-    // SAFETY: `attr` is a live, initialised `repr(C)` struct laid out as the
-    // prefix of `union bpf_attr` that the command reads; the size is its own.
-    // Pointers inside it are set by `query` alone, to a buffer that outlives
-    // the call.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+#[repr(C)]
+#[derive(Default)]
+struct TestRunAttr {
+    program: u32,
+    verdict: u32,
+    frame_len: u32,
+    out_len: u32,
+    frame: u64,
+    out: u64,
+    repeat: u32,
+    duration: u32,
 }
 
-fn raw(fd: BorrowedFd<'_>) -> u32 {
-    u32::try_from(fd.as_raw_fd()).expect("an open descriptor is not negative")
+/// Runs a program once on a frame, which goes nowhere. Returns its verdict.
+pub(crate) fn test_run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<u32> {
+    let mut attr = TestRunAttr {
+        program: raw(program),
+        frame_len: u32::try_from(frame.len()).map_err(io::Error::other)?,
+        frame: frame.as_ptr() as u64,
+        ..Default::default()
+    };
+    bpf(BPF_PROG_TEST_RUN, &mut attr)?;
+    Ok(attr.verdict)
 }
 
 /// Puts a program before all others of the hook.
@@ -88,7 +98,7 @@ pub(crate) fn attach_first(program: BorrowedFd<'_>, ifindex: u32, hook: Hook) ->
         flags: BPF_F_BEFORE,
         ..Default::default()
     };
-    bpf(BPF_PROG_ATTACH, &mut attr)
+    bpf(BPF_PROG_ATTACH, &mut attr).map(|_| ())
 }
 
 /// The programs of a hook, in order.
@@ -114,7 +124,7 @@ pub(crate) fn detach(program: BorrowedFd<'_>, ifindex: u32, hook: Hook) -> io::R
         hook: hook as u32,
         ..Default::default()
     };
-    bpf(BPF_PROG_DETACH, &mut attr)
+    bpf(BPF_PROG_DETACH, &mut attr).map(|_| ())
 }
 
 /// Removes the program at `at`, which is not the first, by its position:
@@ -133,5 +143,5 @@ pub(crate) fn detach_at(chain: &Chain, at: usize, ifindex: u32, hook: Hook) -> i
         revision: chain.revision,
         ..Default::default()
     };
-    bpf(BPF_PROG_DETACH, &mut attr)
+    bpf(BPF_PROG_DETACH, &mut attr).map(|_| ())
 }

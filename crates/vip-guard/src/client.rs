@@ -1,6 +1,7 @@
 //! The agent's end of the guard's socket.
 
-use crate::protocol::{FromGuard, GateReport, ToGuard, read_frame, write_frame};
+use crate::clock::boottime;
+use crate::protocol::{FromGuard, GateReport, Hello, ToGuard, read_frame, write_frame};
 use std::io;
 use std::path::{Path, PathBuf};
 use tokio::net::UnixStream;
@@ -19,9 +20,18 @@ pub enum LinkError {
         #[source]
         source: io::Error,
     },
-    /// Another agent has it.
-    #[error("the guard at {0} serves another agent; two vipd on one host need a guard each")]
+    /// Another agent has it, or what that one held is not certainly silent yet.
+    #[error(
+        "the guard at {0} serves another agent; a second vipd on this host needs a network \
+         namespace of its own"
+    )]
     Busy(PathBuf),
+    /// Deadlines of this process mean another time to the guard.
+    #[error(
+        "the guard at {0} reads another clock: one of the two runs in a time namespace. Nothing \
+         is held here; run both in the same"
+    )]
+    OtherClock(PathBuf),
 }
 
 /// Sends orders.
@@ -52,18 +62,26 @@ impl GuardReader {
     }
 }
 
-/// Opens a session. The guard lets go of everything when it ends.
+/// Opens a session for the agent of `cluster`. The guard lets go of everything
+/// when it ends.
 ///
 /// # Errors
 /// [`LinkError`].
 pub async fn connect(
     path: &Path,
+    cluster: &str,
 ) -> Result<(GuardWriter, GuardReader, Incarnation, GateReport), LinkError> {
     let io = |source| LinkError::Io { path: path.to_owned(), source };
-    let (read, write) = UnixStream::connect(path).await.map_err(io)?.into_split();
+    let before = boottime();
+    let (read, mut write) = UnixStream::connect(path).await.map_err(io)?.into_split();
+    let hello = Hello { cluster: cluster.to_owned() };
+    write_frame(&mut write, &hello).await.map_err(io)?;
     let mut reader = GuardReader(read);
     match reader.receive().await.map_err(io)? {
-        FromGuard::Welcome { incarnation, gate } => {
+        FromGuard::Welcome { now, .. } if now < before || now > boottime() => {
+            Err(LinkError::OtherClock(path.to_owned()))
+        }
+        FromGuard::Welcome { incarnation, gate, .. } => {
             Ok((GuardWriter(write), reader, incarnation, gate))
         }
         FromGuard::Busy => Err(LinkError::Busy(path.to_owned())),

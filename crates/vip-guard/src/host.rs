@@ -3,29 +3,30 @@
 
 use crate::allow::{HostAddresses, Prefix, objection};
 use crate::clock::boottime;
+use crate::config::{GuardConfig, GuardError};
 use crate::frames::announcement;
 use crate::kernel::{Kernel, KernelError, KernelEvent, Link};
+use crate::lock::Namespace;
 use crate::packets::Sender;
 use crate::protocol::GateReport;
 use crate::records::{record_programs, recorded_programs};
-use crate::server::{GuardConfig, GuardError};
+use crate::settings::Settings;
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem::discriminant;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use tracing::{debug, error, info, warn};
-use vip_core::{Address, Guard, GuardAction, GuardEvent, GuardNotice, Mono, chain};
-use vip_datapath::{Device, Gate};
+use vip_core::{Address, Guard, GuardAction, GuardEvent, GuardFailure, GuardNotice, Mono, chain};
+use vip_datapath::{Device, Gate, GateError};
 
 /// Why a VIP is refused.
 pub(crate) const NO_LINK: &str = "its interface has no link";
 
-/// An address that cannot be added.
-struct Refused {
+/// What the kernel did not do of a list of actions.
+struct Failed {
     list: usize,
-    ip: IpAddr,
-    text: String,
+    failure: GuardFailure,
 }
 
 /// The kernel's side of a host, and what the guard put there.
@@ -40,23 +41,44 @@ pub(crate) struct Host {
     stale: BTreeSet<u32>,
     record: PathBuf,
     links: Vec<Link>,
+    /// Interfaces that the gate is not on, and why.
+    ungated: BTreeMap<u32, String>,
+    /// Why an interface without the gate could answer for addresses of others;
+    /// nothing: what needs no interface keeps it from that.
+    weakness: Option<String>,
+    settings: Option<Settings>,
     /// Where our addresses are.
     placed: BTreeMap<IpAddr, (Address, u32)>,
 }
 
 impl Host {
-    pub(crate) async fn open(config: &GuardConfig) -> Result<Self, GuardError> {
+    pub(crate) async fn open(
+        config: &GuardConfig,
+        namespace: &Namespace,
+    ) -> Result<Self, GuardError> {
         let (kernel, events, _task) = Kernel::open()?;
         let rights = |what| move |source| GuardError::Rights { what, source };
         let sender = Sender::open().map_err(rights("sending announcements"))?;
-        let (gate, report) = match Gate::load() {
-            Ok(gate) => (Some(gate), GateReport::Enforced),
+        let mut gate = match Gate::load() {
+            Ok(gate) => Some(gate),
             Err(e) if config.gate_optional => {
                 warn!(error = %chain(&e), "no lease gate: a frozen node may answer beyond its lease");
-                (None, GateReport::Missing(chain(&e)))
+                None
             }
             Err(e) => return Err(GuardError::Gate(e)),
         };
+        let (settings, weakness) = (Settings::raise(namespace.records()), String::new());
+        let mut report = GateReport::Missing("the lease gate is not loaded".into());
+        let mut weak = settings.as_ref().err().map(ToString::to_string);
+        if let Some(gate) = &mut gate {
+            // A gate on another clock would be reported and not be there.
+            gate.follows(boottime).map_err(GuardError::Gate)?;
+            weak = weak.or(gate.hold_ip().err().map(|e| chain(&e)));
+            report = GateReport::Enforced { weakness: weak.clone().unwrap_or(weakness) };
+        }
+        if let Some(text) = &weak {
+            warn!(text, "an interface that takes no gate could answer for every VIP");
+        }
         let record = config.socket.with_extension("programs");
         let mut stale = recorded_programs(&record);
         stale.extend(Gate::all_program_ids().unwrap_or_default());
@@ -67,8 +89,21 @@ impl Host {
             record_programs(&record, &all).map_err(file)?;
         }
         let links = kernel.links().await?;
-        let (allow, placed) = (config.allow.clone(), BTreeMap::new());
-        Ok(Self { kernel, events, sender, gate, report, allow, stale, record, links, placed })
+        Ok(Self {
+            kernel,
+            events,
+            sender,
+            gate,
+            report,
+            allow: config.allow.clone(),
+            stale,
+            record,
+            links,
+            ungated: BTreeMap::new(),
+            weakness: weak,
+            settings: settings.ok(),
+            placed: BTreeMap::new(),
+        })
     }
 
     /// Undoes what an earlier run left. The new gate, shut for every address
@@ -81,7 +116,8 @@ impl Host {
                 gate.set(*ip, Mono::ZERO).map_err(GuardError::Gate)?;
             }
             for link in &self.links {
-                gate.ensure_first(link.device, &BTreeSet::new()).map_err(GuardError::Gate)?;
+                // What takes none holds no VIP later; see `exposed`.
+                let _ = gate.ensure_first(link.device, &BTreeSet::new());
             }
         }
         for (ip, message) in left {
@@ -90,7 +126,7 @@ impl Host {
         }
         if let Some(gate) = &mut self.gate {
             for link in &self.links {
-                gate.ensure_first(link.device, &self.stale).map_err(GuardError::Gate)?;
+                attach(gate, link, &self.stale, &mut self.ungated);
             }
             let ids = gate.program_ids().clone();
             let file = |source| GuardError::File { path: self.record.clone(), source };
@@ -107,6 +143,24 @@ impl Host {
     pub(crate) fn without_link(&self) -> Vec<IpAddr> {
         let lost = self.placed.iter().filter(|(_, (_, ifindex))| !self.has_link(*ifindex));
         lost.map(|(ip, _)| *ip).collect()
+    }
+
+    /// The addresses that could answer beyond their lease, and why: those on
+    /// an interface that the gate is not on, and, if nothing but the gate keeps
+    /// that one from it, all others.
+    pub(crate) fn exposed(&self) -> Vec<(IpAddr, String)> {
+        let why = |ifindex: &u32| {
+            let own = self.ungated.get(ifindex).cloned();
+            own.or_else(|| self.exposed_by_others())
+        };
+        let placed = self.placed.iter();
+        placed.filter_map(|(ip, (_, ifindex))| Some((*ip, why(ifindex)?))).collect()
+    }
+
+    fn exposed_by_others(&self) -> Option<String> {
+        let weakness = self.weakness.as_ref().filter(|_| self.gate.is_some())?;
+        let (_, text) = self.ungated.first_key_value()?;
+        Some(format!("{text}, and nothing else keeps it from answering: {weakness}"))
     }
 
     pub(crate) fn is_own_mac(&self, mac: &[u8; 6]) -> bool {
@@ -128,31 +182,41 @@ impl Host {
         let back = links.iter().any(|l| l.running && !was_running(l));
         self.links = links;
         if let Some(gate) = &mut self.gate {
+            self.ungated.retain(|index, _| self.links.iter().any(|l| l.device.ifindex == *index));
             for link in &self.links {
-                match gate.ensure_first(link.device, &self.stale) {
-                    Ok(true) => info!(interface = %link.name, "lease gate attached"),
-                    Ok(false) => {}
-                    // Interfaces may go at any time.
-                    Err(e) => debug!(interface = %link.name, error = %chain(&e), "no gate"),
-                }
+                attach(gate, link, &self.stale, &mut self.ungated);
             }
         }
         back
     }
 
     /// Compares the addresses that should be there with those that are;
-    /// deletes what is too much and returns what is missing.
-    pub(crate) async fn reconcile_addresses(&mut self, guard: &Guard) -> Vec<IpAddr> {
+    /// deletes what is too much and returns what is missing, and what is gone.
+    pub(crate) async fn reconcile_addresses(&mut self, guard: &Guard) -> Vec<GuardEvent> {
         let Ok(there) = self.kernel.our_addresses().await else { return vec![] };
         let wanted: BTreeSet<_> = guard.wanted_addresses().into_iter().map(|a| a.ip).collect();
-        for (ip, message) in &there {
-            if !wanted.contains(ip) {
-                warn!(%ip, "an address of ours that nobody wants; deleting it");
-                let _ = self.kernel.delete_message(message.clone()).await;
+        let mut present = BTreeSet::new();
+        let mut events = vec![];
+        for (ip, message) in there {
+            if wanted.contains(&ip) {
+                present.insert(ip);
+                continue;
+            }
+            warn!(%ip, "an address of ours that nobody wants; deleting it");
+            match self.kernel.delete_message(message).await {
+                Ok(()) => {
+                    self.placed.remove(&ip);
+                    events.push(GuardEvent::AddressDeleted(ip));
+                }
+                Err(_) => {
+                    present.insert(ip);
+                }
             }
         }
-        let there: BTreeSet<_> = there.into_iter().map(|(ip, _)| ip).collect();
-        wanted.difference(&there).copied().collect()
+        events.extend(wanted.difference(&present).map(|ip| GuardEvent::AddressGone(*ip)));
+        let gone = guard.departed().into_iter().filter(|ip| !present.contains(ip));
+        events.extend(gone.map(GuardEvent::AddressDeleted));
+        events
     }
 
     /// Carries out lists of actions, each in its order. What they ask of the
@@ -175,7 +239,13 @@ impl Host {
                     let kind = discriminant(&action);
                     let mut waits = false;
                     match action {
-                        GuardAction::Gate { ip, deadline } => self.set_gate(ip, deadline),
+                        GuardAction::Gate { ip, deadline } => {
+                            if let Err(failure) = self.set_gate(ip, deadline)
+                                && let Some(instead) = guard.failed(&failure)
+                            {
+                                *actions = instead.into();
+                            }
+                        }
                         GuardAction::AddAddress(address) => {
                             additions.push((list, address));
                             waits = true;
@@ -184,6 +254,7 @@ impl Host {
                             deletions.push((list, address));
                             waits = true;
                         }
+                        GuardAction::Forget(ip) => self.forget(ip),
                         GuardAction::RefreshAddresses(addresses) => self.refresh(&addresses).await,
                         GuardAction::Announce(addresses) => self.announce(&addresses),
                         GuardAction::Notify(notice) => notices.push(notice),
@@ -196,32 +267,41 @@ impl Host {
             if deletions.is_empty() && additions.is_empty() {
                 return notices;
             }
-            for list in self.delete(deletions).await {
-                if self.gate.is_none() {
-                    // It may answer still: nobody is told that it is silent.
-                    lists[list].clear();
+            for (list, ip, deleted) in self.delete(deletions).await {
+                if deleted {
+                    let follow_up = guard.step(boottime(), GuardEvent::AddressDeleted(ip));
+                    follow_up.into_iter().rev().for_each(|action| lists[list].push_front(action));
+                } else if let Some(instead) = guard.failed(&GuardFailure::Delete { ip }) {
+                    lists[list] = instead.into();
                 }
             }
-            for refused in self.add(additions).await {
-                // A failure ends the list; what the guard makes of it follows.
-                error!(ip = %refused.ip, text = refused.text, "cannot add the address");
-                let (ip, text) = (refused.ip, refused.text);
-                let follow_up = guard.step(boottime(), GuardEvent::AddressRefused { ip, text });
-                lists[refused.list] = follow_up.into();
+            for Failed { list, failure } in self.add(additions).await {
+                error!(?failure, "the kernel did not take an address");
+                if let Some(instead) = guard.failed(&failure) {
+                    lists[list] = instead.into();
+                }
             }
         }
     }
 
-    fn set_gate(&mut self, ip: IpAddr, deadline: Mono) {
+    fn set_gate(&mut self, ip: IpAddr, deadline: Mono) -> Result<(), GuardFailure> {
+        let Some(gate) = &mut self.gate else { return Ok(()) };
+        gate.set(ip, deadline).map_err(|e| {
+            let text = chain(&e);
+            error!(%ip, text, "gate not written");
+            GuardFailure::Gate { ip, text }
+        })
+    }
+
+    fn forget(&mut self, ip: IpAddr) {
         let Some(gate) = &mut self.gate else { return };
-        if let Err(e) = gate.set(ip, deadline) {
-            // The old deadline stands, so the address falls silent by itself.
-            error!(%ip, error = %chain(&e), "gate not written");
+        if let Err(e) = gate.forget(ip) {
+            warn!(%ip, error = %chain(&e), "a shut gate stays behind");
         }
     }
 
     /// Adds addresses of lists; returns the first of each list that cannot be.
-    async fn add(&mut self, batch: Vec<(usize, Address)>) -> Vec<Refused> {
+    async fn add(&mut self, batch: Vec<(usize, Address)>) -> Vec<Failed> {
         if batch.is_empty() {
             return vec![];
         }
@@ -231,10 +311,11 @@ impl Host {
         let located = join_all(located).await;
         let mut gated = BTreeMap::new();
         let (mut refused, mut allowed) = (vec![], vec![]);
+        let failed = |list, ip, text| Failed { list, failure: GuardFailure::Add { ip, text } };
         for ((list, address), at) in batch.into_iter().zip(located) {
             match self.admit(&address, host.as_ref(), at, &mut gated) {
                 Ok(ifindex) => allowed.push((list, address, ifindex)),
-                Err(text) => refused.push(Refused { list, ip: address.ip, text }),
+                Err(text) => refused.push(failed(list, address.ip, text)),
             }
         }
         let added = allowed.iter().map(|(_, address, ifindex)| kernel.add(address, *ifindex));
@@ -244,7 +325,7 @@ impl Host {
                 Ok(()) => {
                     self.placed.insert(address.ip, (address, ifindex));
                 }
-                Err(e) => refused.push(Refused { list, ip: address.ip, text: e.to_string() }),
+                Err(e) => refused.push(failed(list, address.ip, e.to_string())),
             }
         }
         refused.sort_by_key(|refused| refused.list);
@@ -270,6 +351,7 @@ impl Host {
             return Err(NO_LINK.into());
         }
         let ungated = gated.entry(ifindex).or_insert_with(|| self.ungated(ifindex)).clone();
+        let ungated = ungated.or_else(|| self.exposed_by_others());
         let unknown = || {
             let gate = self.gate.as_ref()?;
             let unknown = gate.deadline(address.ip).is_none();
@@ -289,25 +371,33 @@ impl Host {
         gate.ensure_first(device, &self.stale).err().map(|e| chain(&e))
     }
 
-    /// Deletes addresses of lists; returns the lists of those that are left.
-    async fn delete(&mut self, batch: Vec<(usize, Address)>) -> Vec<usize> {
-        let mut placed = vec![];
-        for (list, address) in batch {
-            if let Some((address, ifindex)) = self.placed.remove(&address.ip) {
-                placed.push((list, address, ifindex));
+    /// Deletes addresses of lists; returns of each whether it is gone.
+    async fn delete(&mut self, batch: Vec<(usize, Address)>) -> Vec<(usize, IpAddr, bool)> {
+        let placed = |(list, address): (usize, Address)| {
+            let at = self.placed.get(&address.ip).cloned();
+            (list, address.ip, at)
+        };
+        let batch: Vec<_> = batch.into_iter().map(placed).collect();
+        let deleted = batch.iter().map(|(_, _, at)| async {
+            match at {
+                Some((address, ifindex)) => self.kernel.delete(address, *ifindex).await,
+                // Never added by this run, so gone since its start.
+                None => Ok(()),
             }
-        }
-        let deleted = placed.iter().map(|(_, address, at)| self.kernel.delete(address, *at));
+        });
         let deleted = join_all(deleted).await;
-        let mut left = vec![];
-        for ((list, address, _), result) in placed.iter().zip(deleted) {
-            if let Err(error) = result {
-                // The gate is shut; the reconciler and valid_lft follow up.
-                warn!(ip = %address.ip, %error, "address not deleted");
-                left.push(*list);
+        let mut outcome = vec![];
+        for ((list, ip, _), result) in batch.into_iter().zip(deleted) {
+            match &result {
+                Ok(()) => {
+                    self.placed.remove(&ip);
+                }
+                // The reconciler and valid_lft follow up.
+                Err(error) => warn!(%ip, %error, "address not deleted"),
             }
+            outcome.push((list, ip, result.is_ok()));
         }
-        left
+        outcome
     }
 
     async fn refresh(&mut self, addresses: &[Address]) {
@@ -333,17 +423,46 @@ impl Host {
         }
     }
 
-    /// Takes the gate off, unless an address is left behind: then it stays,
-    /// shut.
+    /// Takes the gate off and puts settings back, unless an address is left
+    /// behind: then all stays, shut.
     pub(crate) async fn detach(&mut self) {
         if !self.kernel.our_addresses().await.is_ok_and(|left| left.is_empty()) {
             return;
+        }
+        if let Some(settings) = self.settings.take() {
+            settings.restore();
         }
         let Some(gate) = &mut self.gate else { return };
         let devices: Vec<Device> = self.links.iter().map(|l| l.device).collect();
         for device in devices {
             if let Err(e) = gate.detach(device) {
                 debug!(error = %chain(&e), "gate not taken off");
+            }
+        }
+    }
+}
+
+/// Puts the gate first on an interface, or takes note why it is not there.
+fn attach(
+    gate: &mut Gate,
+    link: &Link,
+    stale: &BTreeSet<u32>,
+    ungated: &mut BTreeMap<u32, String>,
+) {
+    let (ifindex, name) = (link.device.ifindex, &link.name);
+    match gate.ensure_first(link.device, stale) {
+        Ok(changed) => {
+            if changed {
+                info!(interface = %name, "lease gate attached");
+            }
+            ungated.remove(&ifindex);
+        }
+        // Interfaces may go at any time.
+        Err(GateError::Attach { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {}
+        Err(e) => {
+            let text = format!("the lease gate is not on {name}: {}", chain(&e));
+            if ungated.insert(ifindex, text.clone()).as_ref() != Some(&text) {
+                warn!(interface = %name, text, "no VIP can be here");
             }
         }
     }

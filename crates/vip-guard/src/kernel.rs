@@ -18,7 +18,7 @@ use rtnetlink::{
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use tokio::task::JoinHandle;
 use vip_core::Address;
-use vip_datapath::Device;
+use vip_datapath::{Device, Header};
 
 /// Marks the addresses that vipd added (`IFA_PROTO`), so that a later run, and
 /// a person with `ip -d address`, can tell them from others.
@@ -217,10 +217,22 @@ fn is_vrf(message: &LinkMessage) -> bool {
     })
 }
 
+/// What the packets of an interface begin with. Not every tunnel has none:
+/// multipoint GRE puts addresses before them.
+fn header(kind: LinkLayerType) -> Header {
+    use LinkLayerType as T;
+    match kind {
+        T::Ether => Header::Ethernet,
+        T::None | T::Rawip | T::Tunnel | T::Tunnel6 | T::Sit => Header::None,
+        other => Header::Other(other.into()),
+    }
+}
+
 fn link(message: &LinkMessage) -> Link {
-    let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
+    let header = header(message.header.link_layer_type);
+    let ethernet = header == Header::Ethernet;
     let mut link = Link {
-        device: Device { ifindex: message.header.index, ethernet },
+        device: Device { ifindex: message.header.index, header },
         name: String::new(),
         mac: None,
         running: message.header.flags.contains(LinkFlags::Running),

@@ -8,9 +8,12 @@
 mod client;
 mod clock;
 mod protocol;
+mod realtime;
 
 #[cfg(feature = "server")]
 mod allow;
+#[cfg(feature = "server")]
+mod config;
 #[cfg(feature = "server")]
 mod frames;
 #[cfg(feature = "server")]
@@ -18,17 +21,28 @@ mod host;
 #[cfg(feature = "server")]
 mod kernel;
 #[cfg(feature = "server")]
+mod lock;
+#[cfg(feature = "server")]
 mod packets;
 #[cfg(feature = "server")]
 mod records;
 #[cfg(feature = "server")]
-mod server;
+mod run;
+#[cfg(feature = "server")]
+mod session;
+#[cfg(feature = "server")]
+mod settings;
 
 pub use client::{GuardReader, GuardWriter, LinkError, connect};
 pub use clock::boottime;
-pub use protocol::{FromGuard, GateReport, ToGuard};
+pub use protocol::{FromGuard, GateReport, Hello, ToGuard};
+pub use realtime::realtime;
 
 #[cfg(feature = "server")]
 pub use allow::{Prefix, PrefixError};
 #[cfg(feature = "server")]
-pub use server::{GuardConfig, GuardError, purge, run, wait_in_line};
+pub use config::{GuardConfig, GuardError};
+#[cfg(feature = "server")]
+pub use lock::wait_in_line;
+#[cfg(feature = "server")]
+pub use run::{purge, run};

@@ -5,12 +5,19 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use vip_core::{GuardNotice, Incarnation, VipOrder};
+use vip_core::{GuardNotice, Incarnation, Mono, VipOrder};
 
 /// Longest frame: a thousand VIPs of a few addresses fit with room to spare.
 const MAX_FRAME: u32 = 4 << 20;
 
-/// From the agent.
+/// The agent's first word.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The id of its cluster: epochs are a cluster's own.
+    pub cluster: String,
+}
+
+/// From the agent, after [`Hello`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToGuard {
     /// Orders about VIPs, to be carried out in this order. Any number of them is
@@ -27,7 +34,11 @@ pub enum ToGuard {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GateReport {
     /// The kernel enforces them.
-    Enforced,
+    Enforced {
+        /// What it would not enforce for an interface that appears while the
+        /// guard stands still, and why; empty: nothing.
+        weakness: String,
+    },
     /// Nothing does but the guard itself.
     Missing(String),
 }
@@ -41,6 +52,8 @@ pub enum FromGuard {
         incarnation: Incarnation,
         /// How deadlines are enforced.
         gate: GateReport,
+        /// The guard's clock, which has to be the agent's.
+        now: Mono,
     },
     /// The answer to a ping.
     Alive,

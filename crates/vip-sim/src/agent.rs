@@ -437,7 +437,7 @@ impl Agent {
                         sent_at,
                         able: self.leases.able(now),
                         stopping: self.leases.is_stopping(),
-                        unable: claims.unable().into_iter().collect(),
+                        unable: claims.unable(now).into_iter().collect(),
                         open: claims.renewals().into_iter().collect(),
                     };
                     self.out.push(Out::Send(from, Message::Renewed(ack)));

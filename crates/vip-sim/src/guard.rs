@@ -1,9 +1,26 @@
 //! A guard process: vip-core's guard, its one session, and what it does to the
 //! kernel.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use vip_core::{
-    Guard, GuardAction, GuardEvent, GuardNotice, Incarnation, Limits, Mono, Profile, VipOrder,
+    Guard, GuardAction, GuardEvent, GuardFailure, GuardNotice, Incarnation, Limits, Mono, Profile,
+    VipOrder,
 };
+
+/// What a guard process takes up.
+#[derive(Clone, Debug)]
+pub(crate) enum GuardInput {
+    Tick,
+    Message(Connection, ToGuard),
+    Kernel(GuardEvent),
+    /// Interfaces came, went, or lost their link.
+    Links,
+    /// A new interface, which takes the gate.
+    GateOn,
+    /// The periodic comparison.
+    Reconcile,
+}
 
 /// What an agent sends.
 #[derive(Clone, Debug)]
@@ -58,10 +75,14 @@ impl GuardProcess {
         connection: Connection,
         message: ToGuard,
     ) -> (Vec<GuardAction>, Option<FromGuard>) {
-        if matches!(message, ToGuard::Connect) && self.connection.is_none() {
+        if matches!(message, ToGuard::Connect)
+            && self.connection.is_none()
+            && self.guard.is_silent()
+        {
             self.connection = Some(connection);
             let incarnation = Incarnation(rng.u64(1..));
-            let actions = self.guard.step(now, GuardEvent::AgentCame(incarnation));
+            let came = GuardEvent::AgentCame { incarnation, cluster: String::new() };
+            let actions = self.guard.step(now, came);
             return (actions, Some(FromGuard::Welcome(incarnation)));
         }
         if self.connection != Some(connection) {
@@ -83,6 +104,27 @@ impl GuardProcess {
                 (step(&mut self.guard, GuardEvent::AgentGone), None)
             }
         }
+    }
+
+    /// Something happened in the kernel.
+    pub(crate) fn kernel(&mut self, now: Mono, event: GuardEvent) -> Vec<GuardAction> {
+        self.guard.step(now, event)
+    }
+
+    /// An action failed; see [`Guard::failed`].
+    pub(crate) fn failed(&mut self, failure: &GuardFailure) -> Option<Vec<GuardAction>> {
+        self.guard.failed(failure)
+    }
+
+    /// Compares what should be there with what is; returns events for what
+    /// differs, and what nobody wants.
+    pub(crate) fn compare(&self, there: &BTreeSet<IpAddr>) -> (Vec<GuardEvent>, Vec<IpAddr>) {
+        let wanted: BTreeSet<IpAddr> =
+            self.guard.wanted_addresses().into_iter().map(|a| a.ip).collect();
+        let missing = wanted.difference(there).map(|ip| GuardEvent::AddressGone(*ip));
+        let gone = self.guard.departed().into_iter().filter(|ip| !there.contains(ip));
+        let events = missing.chain(gone.map(GuardEvent::AddressDeleted)).collect();
+        (events, there.difference(&wanted).copied().collect())
     }
 
     /// Asked to stop: lets go of everything.

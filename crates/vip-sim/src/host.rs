@@ -3,7 +3,7 @@
 use crate::agent::{Agent, Input};
 use crate::clock::{Clock, Real};
 use crate::disk::Disk;
-use crate::guard::{Connection, GuardProcess, ToGuard};
+use crate::guard::{Connection, GuardInput, GuardProcess};
 use crate::kernel::Kernel;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub(crate) struct Host {
     pub(crate) agent_tick: u64,
     pub(crate) guard: Option<GuardProcess>,
     pub(crate) guard_run: u64,
-    pub(crate) guard_frozen: Frozen<Option<(Connection, ToGuard)>>,
+    pub(crate) guard_frozen: Frozen<GuardInput>,
     pub(crate) guard_tick: u64,
     /// The agent's connection to its guard, and whether it was welcomed.
     pub(crate) link: Option<(Connection, bool)>,
@@ -53,10 +53,10 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn new(clock: Clock) -> Self {
+    pub(crate) fn new(clock: Clock, kernel: Kernel) -> Self {
         Self {
             clock,
-            kernel: Kernel::default(),
+            kernel,
             disk: Disk::default(),
             disk_delay: Duration::ZERO,
             disk_free_at: Real::default(),

@@ -1,50 +1,143 @@
-//! The part of a host that acts without any process: the gate and the
-//! addresses. It survives its guard, and ends with the host.
+//! The part of a host that acts without any process: the gate, the addresses,
+//! the interfaces. It survives its guard, and ends with the host.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use vip_core::{GuardAction, Mono};
+use vip_core::{GuardAction, GuardFailure, Mono};
 
-#[derive(Clone, Debug, Default)]
+/// What the kernel refuses for a while.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    #[default]
+    None,
+    GateWrites,
+    Deletions,
+    GateWritesAndDeletions,
+    Additions,
+}
+
+#[derive(Clone, Debug)]
 pub(crate) struct Kernel {
     gate: BTreeMap<IpAddr, Mono>,
     addresses: BTreeSet<IpAddr>,
+    pub(crate) trouble: Trouble,
+    /// Interfaces that the gate's program is not on, and will not be.
+    pub(crate) ungated: u32,
+    /// What holds without a program on an interface: the gate on IP, and no
+    /// ARP for addresses of other interfaces.
+    second_gate: bool,
+    pub(crate) has_link: bool,
 }
 
+/// For good.
+const FOREVER: Mono = Mono(u64::MAX);
+
 impl Kernel {
-    /// Carries out an action of the guard. Returns the address whose answering
-    /// may have changed.
-    pub(crate) fn act(&mut self, action: &GuardAction) -> Option<IpAddr> {
-        match action {
-            GuardAction::Gate { ip, deadline } => {
-                self.gate.insert(*ip, *deadline);
-                Some(*ip)
-            }
-            GuardAction::AddAddress(address) => {
-                self.addresses.insert(address.ip);
-                Some(address.ip)
-            }
-            GuardAction::DeleteAddress(address) => {
-                self.addresses.remove(&address.ip);
-                Some(address.ip)
-            }
-            GuardAction::RefreshAddresses(_)
-            | GuardAction::Announce(_)
-            | GuardAction::Notify(_) => None,
+    pub(crate) fn new(second_gate: bool) -> Self {
+        Self {
+            gate: BTreeMap::new(),
+            addresses: BTreeSet::new(),
+            trouble: Trouble::None,
+            ungated: 0,
+            second_gate,
+            has_link: true,
         }
     }
 
+    /// Carries out an action of the guard. Returns the address whose answering
+    /// may have changed.
+    pub(crate) fn act(&mut self, action: &GuardAction) -> Result<Option<IpAddr>, GuardFailure> {
+        use Trouble as T;
+        let text = || "injected".to_owned();
+        let both = T::GateWritesAndDeletions;
+        match action {
+            GuardAction::Gate { ip, .. } if matches!(self.trouble, T::GateWrites) => {
+                Err(GuardFailure::Gate { ip: *ip, text: text() })
+            }
+            GuardAction::Gate { ip, .. } if self.trouble == both => {
+                Err(GuardFailure::Gate { ip: *ip, text: text() })
+            }
+            GuardAction::Gate { ip, deadline } => {
+                self.gate.insert(*ip, *deadline);
+                Ok(Some(*ip))
+            }
+            GuardAction::AddAddress(address) => {
+                let exposed = self.ungated > 0 && !self.second_gate;
+                if self.trouble == T::Additions || !self.has_link || exposed {
+                    return Err(GuardFailure::Add { ip: address.ip, text: text() });
+                }
+                self.addresses.insert(address.ip);
+                Ok(Some(address.ip))
+            }
+            GuardAction::DeleteAddress(address) => {
+                let refuses = self.trouble == T::Deletions || self.trouble == both;
+                if refuses && self.addresses.contains(&address.ip) {
+                    return Err(GuardFailure::Delete { ip: address.ip });
+                }
+                self.addresses.remove(&address.ip);
+                Ok(Some(address.ip))
+            }
+            GuardAction::Forget(ip) => {
+                self.gate.remove(ip);
+                Ok(Some(*ip))
+            }
+            GuardAction::RefreshAddresses(_)
+            | GuardAction::Announce(_)
+            | GuardAction::Notify(_) => Ok(None),
+        }
+    }
+
+    /// Nothing of it outlives the host.
+    pub(crate) fn rebooted(&self) -> Self {
+        Self::new(self.second_gate)
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.trouble = Trouble::None;
+        self.has_link = true;
+        // Somebody took away what took no gate.
+        self.ungated = 0;
+    }
+
+    /// The guard put its gate on the new interface.
+    pub(crate) fn gate_on(&mut self) {
+        self.ungated = self.ungated.saturating_sub(1);
+    }
+
     /// What a guard does first: shuts every gate, deletes what an earlier run
-    /// left.
-    pub(crate) fn purge(&mut self) -> BTreeSet<IpAddr> {
+    /// left. `None`: the kernel refuses, and the guard does not start.
+    pub(crate) fn purge(&mut self) -> Option<BTreeSet<IpAddr>> {
+        if self.trouble != Trouble::None {
+            return None;
+        }
         let known = self.gate.keys().copied().chain(std::mem::take(&mut self.addresses)).collect();
         self.gate.clear();
-        known
+        Some(known)
+    }
+
+    pub(crate) fn addresses(&self) -> BTreeSet<IpAddr> {
+        self.addresses.clone()
+    }
+
+    /// Something else deletes an address. Returns whether it was there.
+    pub(crate) fn lose(&mut self, ip: IpAddr) -> bool {
+        self.addresses.remove(&ip)
+    }
+
+    /// Whether addresses may answer by interfaces that no gate is on.
+    pub(crate) fn is_exposed(&self) -> bool {
+        self.ungated > 0 && !self.second_gate
     }
 
     /// Until when this host answers for an address.
     pub(crate) fn answers_until(&self, ip: IpAddr) -> Mono {
-        let there = self.addresses.contains(&ip);
-        self.gate.get(&ip).copied().filter(|_| there).unwrap_or(Mono::ZERO)
+        if !self.addresses.contains(&ip) {
+            return Mono::ZERO;
+        }
+        if self.is_exposed() {
+            return FOREVER;
+        }
+        // The gate lets pass what it does not know.
+        self.gate.get(&ip).copied().unwrap_or(FOREVER)
     }
 }

@@ -3,7 +3,7 @@
 use clap::Parser;
 use std::process::ExitCode;
 use std::time::Instant;
-use vip_sim::{Mutant, Options, Report, run, run_many};
+use vip_sim::{Mutant, Options, Report, Scheme, run, run_many};
 
 #[derive(Parser)]
 #[command(about = "Runs vipd's decisions under faults, one world per seed")]
@@ -20,11 +20,14 @@ struct Cli {
     /// With a rule switched off: finds a seed that shows it.
     #[arg(long)]
     mutant: Option<Mutant>,
+    /// Nothing goes wrong but by this scheme.
+    #[arg(long)]
+    only: Option<Scheme>,
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let options = Options { mutant: cli.mutant, ..Default::default() };
+    let options = Options { mutant: cli.mutant, only: cli.only, ..Default::default() };
     if let Some(seed) = cli.seed {
         let report = run(seed, Options { trace: true, ..options });
         println!("{:?}", report.stats);

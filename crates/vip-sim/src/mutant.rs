@@ -41,8 +41,6 @@ pub enum Mutant {
     AbdicatedWhileOpen,
     /// Leadership is transferred in whatever term Raft leads when it gets there.
     TransferUnbound,
-    /// What a leader computed counts in a later term, too.
-    SettledInAnyTerm,
     /// A vote counts though a promise rose while it was saved.
     RacedVoteKept,
     /// Somebody is promised to whose vote a restart would not find.
@@ -52,6 +50,10 @@ pub enum Mutant {
     OlderPromisedMeanwhile,
     /// A leader counts itself though it promised another.
     SelfVoteInPromise,
+    /// A new interface answers until the guard has put the gate on it.
+    NoSecondGate,
+    /// What the kernel refuses counts as done.
+    FailureUnnoticed,
     /// A guard starts without shutting what an earlier one left open.
     NoPurge,
 }

@@ -237,6 +237,26 @@ impl Raft {
         }
     }
 
+    /// Whether this node leads though a committed configuration is without it.
+    pub(crate) fn is_removed_leader(&self) -> bool {
+        let has_me = |sets: &[BTreeSet<NodeId>]| sets.iter().any(|set| set.contains(&self.me));
+        self.leads() && !has_me(&self.effective()) && !has_me(&self.membership(self.commit))
+    }
+
+    /// A removed leader stops leading.
+    pub(crate) fn retire(&mut self) {
+        if self.is_removed_leader() {
+            self.role = Role::Follower;
+        }
+    }
+
+    /// The voter that has most of the log.
+    pub(crate) fn best_voter(&self) -> Option<NodeId> {
+        let Role::Leader { matched, .. } = &self.role else { return None };
+        let voters = self.effective().into_iter().flatten().filter(|id| *id != self.me);
+        voters.max_by_key(|id| matched.get(id).copied().unwrap_or_default())
+    }
+
     /// Whether a follower has everything.
     pub(crate) fn has_all(&self, node: NodeId) -> bool {
         match &self.role {
@@ -303,7 +323,7 @@ impl Raft {
         };
         let own_term = self.term_at(self.commit) == self.vote.term;
         let mut effects = vec![];
-        if settled && caught_up && own_term && voters.contains(&self.me) && voters != effective[0] {
+        if settled && caught_up && own_term && voters != effective[0] {
             let joint = Payload::Membership(vec![effective[0].clone(), voters]);
             self.push(vec![joint], &mut effects);
         }

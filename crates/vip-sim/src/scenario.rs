@@ -4,6 +4,7 @@ mod directed;
 mod plan;
 
 use crate::clock::Real;
+use crate::kernel::Trouble;
 use crate::network::Weather;
 pub use directed::Scheme;
 pub(crate) use directed::{Cast, Directed};
@@ -55,6 +56,18 @@ pub(crate) enum Fault {
     Drain(usize, bool),
     /// Removes the VIP and adds it again, with the same address.
     Recreate,
+    /// An interface appears, and takes the gate's program or does not.
+    NewInterface {
+        host: usize,
+        takes_gate: bool,
+    },
+    Kernel(usize, Trouble),
+    /// The interface of the VIP loses its link, or gets it back.
+    Link(usize, bool),
+    /// Something else deletes the VIP's address.
+    LoseAddress(usize),
+    /// A foreign host claims it.
+    ForeignClaim(usize),
     /// Several faults around whoever leads then.
     Scheme(Scheme, u64),
     /// Everything that is broken is mended, but for one node if there is a
@@ -107,7 +120,7 @@ fn span(rng: &mut fastrand::Rng, low: Duration, high: Duration) -> Duration {
 }
 
 impl Scenario {
-    pub(crate) fn of(seed: u64) -> Self {
+    pub(crate) fn of(seed: u64, only: Option<Scheme>) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let rng = &mut rng;
         let profile = if chance(rng, 0.7) { Profile::Lan } else { Profile::Fast };
@@ -118,7 +131,7 @@ impl Scenario {
         let healed_at = started.plus(timing.promise * rng.u32(TROUBLE));
         let ends_at = healed_at.plus(crate::invariant::progress_bound(&timing));
         let Planned { faults, kinds } =
-            Plan::new(rng, timing.promise, &hosts).make(started, healed_at);
+            Plan::new(rng, timing.promise, &hosts).make(started, healed_at, only);
         Self {
             profile,
             sticky: chance(rng, 0.5),

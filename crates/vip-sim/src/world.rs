@@ -4,18 +4,19 @@ mod due;
 mod faults;
 mod guards;
 
-use crate::agent::{Agent, AgentStart, Conditions, Input, Message, Out};
+use crate::agent::{Agent, AgentStart, Conditions, Input, Message, Out, Task};
 use crate::clock::{Clock, Real};
 use crate::disk::Write;
-use crate::guard::{Connection, ToGuard};
+use crate::guard::{Connection, GuardInput, ToGuard};
 use crate::host::{Frozen, Host};
 use crate::invariant::{
     CommittedMoveStays, EpochNeverFalls, OneAnsweringNode, Violation, progress_after_heal,
 };
+use crate::kernel::Kernel;
 use crate::mutant::Mutant;
 use crate::network::Network;
 use crate::raft::Raft;
-use crate::scenario::{Fault, Kind, Scenario, host as host_of, node};
+use crate::scenario::{Fault, Kind, Scenario, Scheme, host as host_of, node};
 use due::{Due, What};
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -30,6 +31,8 @@ use vip_core::{
 pub struct Options {
     /// A broken rule.
     pub mutant: Option<Mutant>,
+    /// Nothing goes wrong but by this scheme.
+    pub only: Option<Scheme>,
     /// Open a gate without a right to it, once: the run has to fail.
     pub double_answer: bool,
     /// Print every event.
@@ -99,7 +102,7 @@ struct World {
 /// Runs the world of a seed to its end, or to the first broken rule.
 #[must_use]
 pub fn run(seed: u64, options: Options) -> Report {
-    let scenario = Scenario::of(seed);
+    let scenario = Scenario::of(seed, options.only);
     let mut world = World::new(seed, scenario, options);
     world.start();
     world.play();
@@ -157,6 +160,7 @@ impl World {
             Some(Mutant::NoWait) => timing.wait = Duration::ZERO,
             _ => {}
         }
+        let kernel = Kernel::new(options.mutant != Some(Mutant::NoSecondGate));
         let clock =
             |h: &crate::scenario::HostShape| Clock { offset: h.offset, rate_ppm: h.rate_ppm };
         Self {
@@ -168,7 +172,7 @@ impl World {
             timing,
             genesis,
             initial: initial.collect(),
-            hosts: scenario.hosts.iter().map(|h| Host::new(clock(h))).collect(),
+            hosts: scenario.hosts.iter().map(|h| Host::new(clock(h), kernel.clone())).collect(),
             network: Network::new(scenario.latency),
             connections: 0,
             one,
@@ -256,6 +260,8 @@ impl World {
 
     fn happen(&mut self, host: usize, what: What) {
         match what {
+            What::Agent { input: Input::Enqueue(Task::Voters(_)), .. }
+                if self.now >= self.scenario.healed_at => {}
             What::Agent { run, input } => {
                 if self.hosts[host].agent_run == run {
                     if matches!(input, Input::Durable(..)) {
@@ -271,14 +277,14 @@ impl World {
                     self.agent(host, Input::Tick);
                 }
             }
-            What::Guard { run, connection, message } => {
+            What::Guard { run, input } => {
                 if self.hosts[host].guard_run == run {
-                    self.guard(host, Some((connection, message)));
+                    self.guard(host, input);
                 }
             }
             What::GuardTick { tick } => {
                 if self.hosts[host].guard_tick == tick {
-                    self.guard(host, None);
+                    self.guard(host, GuardInput::Tick);
                 }
             }
             What::FromGuard { run, connection, message } => {
@@ -315,7 +321,11 @@ impl World {
         let Some(agent) = &mut host.agent else { return };
         if host.agent_frozen.times > 0 {
             // Whoever gives a command does not wait for a frozen node.
-            if !matches!(input, Input::Admin(_) | Input::Voters(_)) {
+            let command = matches!(
+                input,
+                Input::Admin(_) | Input::Voters(_) | Input::Enqueue(Task::Voters(_))
+            );
+            if !command {
                 host.agent_frozen.backlog.push_back(input);
             }
             return;

@@ -14,6 +14,10 @@ fn every_rule_holds_in_every_world() {
     assert!(stats.moves > 5 * SEEDS, "{stats:?}");
     assert!(stats.opened > 3 * SEEDS, "{stats:?}");
     assert!(stats.expired > SEEDS / 5, "{stats:?}");
+    println!("{}", summary.coverage);
+    // A pair of kinds that never meets is a blind spot.
+    let (rarest, worlds) = summary.coverage.pairs()[0];
+    assert!(worlds > SEEDS / 500, "{rarest:?} met in {worlds} worlds of {SEEDS}");
 }
 
 #[test]

@@ -92,7 +92,7 @@ pub(super) fn status(member: &Member) -> v1::StatusReply {
 fn gate(guard: &GuardStatus) -> String {
     match guard {
         GuardStatus::Absent => "no guard".into(),
-        GuardStatus::Present(GateReport::Enforced) => "enforced".into(),
+        GuardStatus::Present(GateReport::Enforced { .. }) => "enforced".into(),
         GuardStatus::Present(GateReport::Missing(why)) => format!("missing: {why}"),
     }
 }
@@ -113,7 +113,7 @@ fn warnings(member: &Member) -> Vec<String> {
         GuardStatus::Present(GateReport::Missing(_)) => warnings.push(
             "This node has no lease gate: if it freezes, it may answer beyond its lease.".into(),
         ),
-        GuardStatus::Present(GateReport::Enforced) => {}
+        GuardStatus::Present(GateReport::Enforced { .. }) => {}
     }
     let voters = member.raft.voter_ids().len();
     if voters == 2 {
@@ -284,8 +284,14 @@ pub(super) fn doctor(agent: &Agent) -> v1::DoctorReply {
         GuardStatus::Absent => {
             checks.push(check("guard", "error", "the guard is not there".into()));
         }
-        GuardStatus::Present(GateReport::Enforced) => {
+        GuardStatus::Present(GateReport::Enforced { weakness }) => {
             checks.push(check("gate", "ok", "the kernel enforces leases".into()));
+            if !weakness.is_empty() {
+                let text = format!(
+                    "an interface that appears while the guard stands still could answer: {weakness}"
+                );
+                checks.push(check("gate of new interfaces", "warning", text));
+            }
         }
         GuardStatus::Present(GateReport::Missing(why)) => {
             checks.push(check("gate", "warning", why));

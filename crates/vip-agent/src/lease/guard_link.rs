@@ -40,11 +40,15 @@ pub(super) enum GuardNews {
 }
 
 /// Connects, for as long as the receiver of news lives.
-pub(super) async fn keep_connected(socket: PathBuf, news: mpsc::Sender<GuardNews>) {
+pub(super) async fn keep_connected(
+    socket: PathBuf,
+    cluster: String,
+    news: mpsc::Sender<GuardNews>,
+) {
     let mut attempts = 0u32;
     let mut complained = false;
     while !news.is_closed() {
-        match connect(&socket).await {
+        match connect(&socket, &cluster).await {
             Ok((mut writer, reader, incarnation, gate)) => {
                 tracing::info!(%incarnation, ?gate, "guard connected");
                 (attempts, complained) = (0, false);
@@ -71,7 +75,7 @@ pub(super) async fn keep_connected(socket: PathBuf, news: mpsc::Sender<GuardNews
                     return;
                 }
             }
-            Err(e @ LinkError::Busy(_)) => {
+            Err(e @ (LinkError::Busy(_) | LinkError::OtherClock(_))) => {
                 if !complained {
                     tracing::error!("{e}");
                     complained = true;

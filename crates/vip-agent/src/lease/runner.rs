@@ -27,14 +27,12 @@ use vip_core::{
     Acknowledgement, Ask, GrantAnswer, GuardNotice, LeaseAction, LeaseEvent, Mono, NodeId,
     RaftView, Term, VipUid, Vote,
 };
-use vip_guard::{ToGuard, boottime};
+use vip_guard::{ToGuard, boottime, realtime};
 use vip_pki::PeerStream;
 use vip_proto::v1;
 use vip_proto::v1::lease_server::LeaseServer;
 use vip_raft::{RaftNode, VipRaft, voters};
 
-/// Priority among real-time threads: above default ones, below the kernel's.
-const REALTIME_PRIORITY: i32 = 10;
 /// Replies and news that may wait for the loop.
 const QUEUED: usize = 1024;
 /// How long a request for a first grant is kept waiting by the leader.
@@ -48,6 +46,8 @@ pub(crate) struct Start {
     pub(crate) raft: RaftNode,
     pub(crate) peers: LeasePeers,
     pub(crate) guard_socket: PathBuf,
+    /// Whose epochs are held.
+    pub(crate) cluster: String,
     /// Where this node is reached.
     pub(crate) listener: std::net::TcpListener,
     /// Accepted connections go there for their handshake.
@@ -85,22 +85,6 @@ impl LeaseThread {
     }
 }
 
-/// Asks for `SCHED_RR`; runs at default priority where that is not allowed.
-fn realtime() -> bool {
-    use thread_priority::unix::{
-        RealtimeThreadSchedulePolicy, ThreadSchedulePolicy, set_thread_priority_and_policy,
-        thread_native_id,
-    };
-    use thread_priority::{ThreadPriority, ThreadPriorityValue};
-    let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::RoundRobin);
-    let value =
-        u8::try_from(REALTIME_PRIORITY).ok().and_then(|p| ThreadPriorityValue::try_from(p).ok());
-    value.is_some_and(|value| {
-        let priority = ThreadPriority::Crossplatform(value);
-        set_thread_priority_and_policy(thread_native_id(), priority, policy).is_ok()
-    })
-}
-
 async fn run(start: Start) {
     let Ok(listener) = TcpListener::from_std(start.listener) else {
         tracing::error!("the listening socket cannot be used");
@@ -115,7 +99,7 @@ async fn run(start: Start) {
         .serve_with_incoming_shutdown(streams, stop.clone().cancelled_owned());
     tokio::spawn(serve);
     let (news, guard_news) = mpsc::channel(QUEUED);
-    tokio::spawn(keep_connected(start.guard_socket, news));
+    tokio::spawn(keep_connected(start.guard_socket, start.cluster, news));
 
     let (replies, received) = mpsc::channel(QUEUED);
     let mut looping = Loop {

@@ -61,7 +61,7 @@ impl Lease for LeaseService {
                 promise_us: micros(promise),
                 vote: other,
                 able: leases.able(now),
-                unable_vips: claims.unable().iter().map(|vip| vip.0).collect(),
+                unable_vips: claims.unable(now).iter().map(|vip| vip.0).collect(),
                 stopping: leases.is_stopping(),
                 open: claims.renewals().into_iter().map(Into::into).collect(),
             }

@@ -273,7 +273,7 @@ impl Leases {
             alive: true,
             able: self.able(now),
             stopping: self.stopping,
-            unable: self.claims.unable().into_iter().collect(),
+            unable: self.claims.unable(now).into_iter().collect(),
         };
         let mut views = BTreeMap::from([(self.me, own)]);
         let Some(leading) = &self.leading else { return views };

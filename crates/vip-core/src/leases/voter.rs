@@ -65,8 +65,9 @@ impl Leases {
     }
 
     fn give_way(&mut self, now: Mono, to: NodeId) {
-        let rank = self.rank(&self.all_voters()).unwrap_or(0);
-        self.detector.gave_way(now, to, rank, &self.timing);
+        let voters = self.all_voters();
+        let rank = self.rank(&voters).unwrap_or(0);
+        self.detector.gave_way(now, to, voters.len(), rank, &self.timing);
     }
 
     /// Whether this node may ask for votes, and so give itself one.

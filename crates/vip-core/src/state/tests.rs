@@ -1,4 +1,5 @@
 use super::*;
+use crate::testing::{apply, move_to, state_of, vip, voter};
 use crate::*;
 
 fn command(op: Op) -> Command {
@@ -211,4 +212,24 @@ fn a_node_has_left_once_it_is_out_of_raft_and_holds_nothing() {
     done(&mut state, Op::Assign { moves });
     assert_eq!(state.left(&[holder].into()), None, "Raft knows it");
     assert_eq!(state.left(&nobody).map(|n| n.id), Some(holder));
+}
+
+/// A settlement of an earlier leadership would speak for a lease that it knows
+/// nothing of.
+#[test]
+fn what_a_leader_decided_changes_nothing_in_another_term() {
+    let mut state = state_of([voter(1)]);
+    apply(&mut state, Op::AddVip { spec: vip("web", 100) });
+    move_to(&mut state, VipUid(1), 1);
+    state.enter(Term(3));
+    let grants = vec![Grantee { vip: VipUid(1), epoch: Epoch(1), incarnation: Incarnation(7) }];
+    let settle = command(Op::Settle { grants, nested: true });
+    let before = state.vip(VipUid(1)).cloned();
+    let late = Command { term: Some(Term(2)), ..settle.clone() };
+    let refusal = Refusal::OtherTerm { decided: Term(2), term: Term(3) };
+    assert_eq!(state.apply(9, &late), Outcome::Refused(refusal));
+    assert_eq!(state.vip(VipUid(1)).cloned(), before);
+    let due = Command { term: Some(Term(3)), ..settle };
+    assert_eq!(state.apply(10, &due), Outcome::Done);
+    assert!(state.vip(VipUid(1)).is_some_and(|vip| vip.nested.is_some()));
 }

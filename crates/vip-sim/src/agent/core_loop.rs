@@ -13,6 +13,7 @@ use crate::disk::Write;
 use crate::mutant::Mutant;
 use crate::raft::{After, Effect, Index, Payload, RaftMessage};
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 use vip_core::{Command, Mono, NodeId, PromiseTicket, Term, Vote};
 
 /// What waits for the core.
@@ -39,6 +40,8 @@ pub(crate) enum Task {
     /// The leader of this vote hands over to this node.
     TransferredBy(Vote),
     Replicate,
+    /// A removed leader stops leading.
+    Retire,
 }
 
 /// A proposal of the leader's task, which waits for all of them.
@@ -56,7 +59,12 @@ pub(crate) struct CoreLoop {
     saving: bool,
     /// Of the vote request that is being handled.
     ticket: Option<PromiseTicket>,
+    removed_since: Option<Mono>,
 }
+
+/// openraft's `removed_leader_step_down`, and that with its heartbeat.
+const REMOVED_TRANSFERS: Duration = Duration::from_millis(150);
+const REMOVED_RETIRES: Duration = Duration::from_millis(270);
 
 impl Agent {
     /// Hands something to the core.
@@ -70,6 +78,29 @@ impl Agent {
         if !self.core.saving {
             self.enqueue(now, Task::Replicate);
         }
+        self.step_down_if_removed(now);
+    }
+
+    /// openraft's own watcher: a leader that was removed transfers leadership,
+    /// unasked, and stops some time later.
+    fn step_down_if_removed(&mut self, now: Mono) {
+        if !self.raft.is_removed_leader() {
+            self.core.removed_since = None;
+            return;
+        }
+        let since = *self.core.removed_since.get_or_insert(now);
+        if now >= since + REMOVED_RETIRES {
+            self.enqueue(now, Task::Retire);
+        } else if now >= since + REMOVED_TRANSFERS
+            && let Some(to) = self.raft.best_voter()
+        {
+            self.enqueue(now, Task::Transfer(to));
+        }
+    }
+
+    /// Whoever wanted other voters does not want them any more.
+    pub(crate) fn forget_voters(&mut self) {
+        self.core.tasks.retain(|task| !matches!(task, Task::Voters(_)));
     }
 
     /// A write is on the disk.
@@ -128,6 +159,10 @@ impl Agent {
             }
             Task::TransferredBy(vote) if self.raft.vote == vote => self.raft.elect(false),
             Task::TransferredBy(_) => vec![],
+            Task::Retire => {
+                self.raft.retire();
+                vec![]
+            }
             Task::Replicate => {
                 let mut effects = vec![];
                 self.raft.replicate(&mut effects);

@@ -18,7 +18,6 @@ impl Agent {
 
     pub(super) fn propose(&mut self, now: Mono, actor: Actor, term: Option<Term>, op: Op) {
         self.time_ms += 1;
-        let term = term.filter(|_| !self.is(Mutant::SettledInAnyTerm));
         let command = Command { time_ms: self.time_ms, actor, term, op };
         self.proposed += 1;
         let number = self.proposed;

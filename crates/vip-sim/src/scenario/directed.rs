@@ -5,10 +5,11 @@
 
 use super::{Fault, Link, Processes, chance, node, span};
 use crate::network::Weather;
+use clap::ValueEnum;
 use std::time::Duration;
 
 /// The fact that is attacked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Scheme {
     /// Whom a node promised: its vote is on the way to the disk when it dies.
     PromiseBeforeDisk,
@@ -152,25 +153,26 @@ impl<'a> Directed<'a> {
     /// still until it leads again.
     fn hand_over_stalled(&mut self) {
         let (leader, next) = (self.cast.leader, self.other());
-        let stall = self.some(1.5, 5.0);
-        self.push(Duration::ZERO, Fault::Stall(leader, stall));
         self.push(Duration::ZERO, Fault::Drain(leader, true));
-        let drained = self.some(0.3, 1.0);
-        self.push(drained, Fault::Drain(leader, false));
-        let quick = self.some(0.1, 0.6);
-        self.push(drained + quick, Fault::Stall(leader, Duration::ZERO));
-        // The others cannot keep what they win.
-        let cut = drained + quick + self.some(0.2, 1.2);
-        let away = self.around(next);
-        self.push(cut, Fault::Cut(away.clone()));
-        let mut again = cut;
+        // It moves its VIPs, then closes its lease, then stands still.
+        let begin = self.some(0.01, 0.4);
+        let stall = self.some(2.2, 4.5);
+        self.push(begin, Fault::Stall(leader, stall));
+        self.push(begin + self.p / 4, Fault::Stall(leader, Duration::ZERO));
+        let mut undrained = begin + self.p;
         for _ in 0..3 {
-            again += self.some(0.2, 1.2);
+            undrained += self.some(0.1, 0.3);
+            self.push(undrained, Fault::Drain(leader, false));
+        }
+        // Whoever led in between is cut off, and comes back in time to elect.
+        let away = self.around(next);
+        self.push(undrained, Fault::Cut(away.clone()));
+        let mut again = undrained + self.p;
+        for _ in 0..3 {
+            again += self.some(0.03, 0.3);
             self.push(again, Fault::Elect(leader, false));
         }
         self.push(again, Fault::Mend(away));
-        let rival = self.some(0.01, 1.5);
-        self.push(again + rival, Fault::Elect(next, false));
     }
 
     /// What a leader holds is settled in its name after another one led and
@@ -205,22 +207,39 @@ impl<'a> Directed<'a> {
     fn vote_stalled(&mut self) {
         let (leader, candidate) = (self.cast.leader, self.other());
         let voter = *self.cast.others.last().unwrap_or(&candidate);
-        let mut unheard = vec![(leader, candidate)];
-        let stall = self.some(0.05, 0.6);
-        self.push(Duration::ZERO, Fault::Stall(voter, stall));
+        let unheard = self.between(leader, candidate);
         self.push(Duration::ZERO, Fault::Cut(unheard.clone()));
         let deaf = vec![(leader, voter)];
         self.push(Duration::ZERO, Fault::Cut(deaf.clone()));
-        let free = self.some(0.9, 1.2);
-        for _ in 0..2 {
-            let asked = free + self.some(0.01, 0.3);
-            self.push(asked, Fault::Elect(candidate, false));
+        // What the leader sends just before its lease lapses comes late.
+        let mended = self.some(0.6, 0.93);
+        self.push(mended, Fault::Mend(deaf));
+        let late = Weather { late: 0.7, spike: self.some(0.2, 0.8), ..Weather::FAIR };
+        self.push(mended, Fault::Weather(late));
+        let slow = self.some(0.05, 0.6);
+        if chance(self.rng, 0.5) {
+            self.push(mended, Fault::Stall(voter, slow));
+        } else {
+            self.push(mended, Fault::SlowDisk(voter, slow));
         }
-        let heard = free + self.some(0.01, 0.3);
-        self.push(heard, Fault::Mend(deaf));
-        let end = heard + self.p * 2;
-        self.push(end, Fault::Stall(voter, Duration::ZERO));
-        self.push(end, Fault::Mend(std::mem::take(&mut unheard)));
+        let mut asked = self.p.mul_f64(0.95);
+        if chance(self.rng, 0.5) {
+            for _ in 0..4 {
+                asked += self.some(0.01, 0.1);
+                self.push(asked, Fault::Elect(candidate, false));
+            }
+            asked += self.p;
+        } else {
+            asked += self.some(0.01, 0.35);
+            self.push(asked, Fault::Elect(candidate, false));
+            // Only the vote takes long, not what its leader then writes.
+            asked += self.some(0.01, 0.1);
+        }
+        self.push(asked, Fault::SlowDisk(voter, Duration::ZERO));
+        self.push(asked, Fault::Stall(voter, Duration::ZERO));
+        let end = asked + self.p;
+        self.push(end, Fault::Weather(Weather::FAIR));
+        self.push(end, Fault::Mend(unheard));
     }
 
     /// All voters but one go, and that one campaigns on a decision that is
@@ -228,14 +247,14 @@ impl<'a> Directed<'a> {
     fn left_alone(&mut self) {
         let alone = self.other();
         self.push(Duration::ZERO, Fault::Voters([node(alone)].into()));
-        let mut at = Duration::ZERO;
-        for _ in 0..4 {
-            at += self.some(0.002, 0.05);
-            self.push(at, Fault::Elect(alone, false));
-        }
+        // Earlier it would still need others, and only end the change.
+        let at = self.some(0.01, 0.3);
+        self.push(at, Fault::Elect(alone, false));
         let back = at + self.some(1.0, 4.0);
-        let all = self.cast.others.iter().copied().chain([self.cast.leader]).map(node).collect();
-        self.push(back, Fault::Voters(all));
+        let all: std::collections::BTreeSet<_> =
+            self.cast.others.iter().copied().chain([self.cast.leader]).map(node).collect();
+        self.push(back, Fault::Voters(all.clone()));
+        self.push(back + self.p, Fault::Voters(all));
     }
 
     /// A leader dies, or is cut off, right after a first grant.

@@ -3,6 +3,7 @@
 use super::directed::Scheme;
 use super::{Fault, HostShape, Link, Processes, Victim, chance, node, span};
 use crate::clock::Real;
+use crate::kernel::Trouble;
 use crate::network::Weather;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -38,6 +39,14 @@ pub enum Kind {
     Stall,
     /// A VIP is removed and added again, or unpinned.
     Recreate,
+    /// Interfaces appear, and take the gate or do not.
+    Interface,
+    /// The VIP's interface loses its link.
+    Link,
+    /// The kernel refuses what the guard wants.
+    Kernel,
+    /// Somebody else deletes the address, or claims it.
+    Foreign,
     /// Several faults that together hit one fact that only one process knows.
     Scheme(Scheme),
 }
@@ -60,6 +69,10 @@ impl Kind {
             K::Drain,
             K::Stall,
             K::Recreate,
+            K::Interface,
+            K::Link,
+            K::Kernel,
+            K::Foreign,
         ];
         plain.into_iter().chain(Scheme::ALL.iter().copied().map(K::Scheme))
     }
@@ -86,10 +99,11 @@ impl<'a> Plan<'a> {
         Self { rng, p, n: hosts.len(), hosts, faults: vec![] }
     }
 
-    pub(super) fn make(mut self, from: Real, to: Real) -> Planned {
+    pub(super) fn make(mut self, from: Real, to: Real, only: Option<Scheme>) -> Planned {
         let all: Vec<Kind> = Kind::all().collect();
         let pick = |rng: &mut fastrand::Rng| all[rng.usize(0..all.len())];
         let kinds: Vec<Kind> = (0..self.rng.usize(1..=5)).map(|_| pick(self.rng)).collect();
+        let kinds = only.map_or(kinds, |scheme| vec![Kind::Scheme(scheme)]);
         let pace = span(self.rng, self.p / 6, self.p * 3);
         let mut at = from;
         let mut injected = vec![];
@@ -176,11 +190,35 @@ impl<'a> Plan<'a> {
                 let fault = if chance(self.rng, 0.3) { Fault::Recreate } else { Fault::AutoPlace };
                 self.push(at, fault);
             }
+            Kind::Interface => {
+                let takes_gate = chance(self.rng, 0.7);
+                self.push(at, Fault::NewInterface { host, takes_gate });
+            }
+            Kind::Link => {
+                self.push(at, Fault::Link(host, false));
+                self.push(end, Fault::Link(host, true));
+            }
+            Kind::Kernel => {
+                let trouble = self.trouble();
+                self.push(at, Fault::Kernel(host, trouble));
+                self.push(end, Fault::Kernel(host, Trouble::None));
+            }
+            Kind::Foreign => {
+                let lost = chance(self.rng, 0.5);
+                let fault = if lost { Fault::LoseAddress(host) } else { Fault::ForeignClaim(host) };
+                self.push(at, fault);
+            }
             Kind::Scheme(scheme) => {
                 let salt = self.rng.u64(..);
                 self.push(at, Fault::Scheme(scheme, salt));
             }
         }
+    }
+
+    fn trouble(&mut self) -> Trouble {
+        use Trouble as T;
+        let all = [T::GateWrites, T::Deletions, T::GateWritesAndDeletions, T::Additions];
+        *self.rng.choice(&all).unwrap_or(&T::GateWrites)
     }
 
     fn weather(&mut self) -> Weather {

@@ -2,14 +2,14 @@
 
 use crate::agent::Input;
 use crate::clock::Real;
-use crate::guard::{Connection, FromGuard, ToGuard};
+use crate::guard::{Connection, FromGuard, GuardInput};
 use crate::scenario::Fault;
 
 #[derive(Debug)]
 pub(super) enum What {
     Agent { run: u64, input: Input },
     AgentTick { tick: u64 },
-    Guard { run: u64, connection: Connection, message: ToGuard },
+    Guard { run: u64, input: GuardInput },
     GuardTick { tick: u64 },
     FromGuard { run: u64, connection: Connection, message: FromGuard },
     StartAgent { run: u64 },

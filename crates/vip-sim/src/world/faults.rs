@@ -2,11 +2,12 @@
 
 use super::{RESTART, What, World, micros, vip_name, vip_spec};
 use crate::agent::{Agent, Input};
+use crate::guard::GuardInput;
 use crate::raft::Raft;
 use crate::scenario::{Cast, Directed, Fault, Processes, Scheme, Victim, node};
 use std::collections::BTreeSet;
 use std::time::Duration;
-use vip_core::{Address, GuardAction, NodeId, Op};
+use vip_core::{Address, GuardAction, GuardEvent, NodeId, Op};
 
 /// What was lost on the way to the leader is asked for again.
 const UNDRAINS: u32 = 9;
@@ -33,6 +34,27 @@ impl World {
             Fault::PowerOn(at) => self.power_on(at),
             Fault::SlowDisk(at, delay) => self.hosts[at].disk_delay = delay,
             Fault::Stall(at, stall) => self.hosts[at].stall = stall,
+            Fault::NewInterface { host, takes_gate } => {
+                self.hosts[host].kernel.ungated += 1;
+                self.exposure_changed(host);
+                if takes_gate {
+                    self.kernel_event(host, GuardInput::GateOn);
+                } else {
+                    self.kernel_event(host, GuardInput::Links);
+                }
+            }
+            Fault::Kernel(at, trouble) => self.hosts[at].kernel.trouble = trouble,
+            Fault::Link(at, has_link) => {
+                self.hosts[at].kernel.has_link = has_link;
+                self.kernel_event(at, GuardInput::Links);
+            }
+            Fault::LoseAddress(at) => self.lose_address(at),
+            Fault::ForeignClaim(at) => {
+                for address in vip_spec(false).addresses {
+                    let event = GuardEvent::ForeignClaim(address.ip);
+                    self.kernel_event(at, GuardInput::Kernel(event));
+                }
+            }
             Fault::Elect(at, pre) => self.agent(at, Input::Elect { pre }),
             Fault::Stop(at) => self.agent(at, Input::Stop),
             Fault::Voters(voters) => self.everybody(&Input::Voters(voters)),
@@ -63,6 +85,22 @@ impl World {
             // What begins before the heal must not break anything after it.
             if self.now.plus(delay) < self.scenario.healed_at {
                 self.after(delay, 0, What::Fault(fault));
+            }
+        }
+    }
+
+    fn exposure_changed(&mut self, at: usize) {
+        for ip in self.hosts[at].kernel.addresses() {
+            self.answering_changed(at, ip);
+        }
+    }
+
+    fn lose_address(&mut self, at: usize) {
+        for address in vip_spec(false).addresses {
+            if self.hosts[at].kernel.lose(address.ip) {
+                self.answering_changed(at, address.ip);
+                let event = GuardEvent::AddressGone(address.ip);
+                self.kernel_event(at, GuardInput::Kernel(event));
             }
         }
     }
@@ -116,7 +154,7 @@ impl World {
         self.kill_guard(at);
         let host = &mut self.hosts[at];
         host.powered = false;
-        host.kernel = crate::kernel::Kernel::default();
+        host.kernel = host.kernel.rebooted();
         host.link = None;
         self.one.host_gone(self.now, at);
     }
@@ -145,6 +183,9 @@ impl World {
             let host = &mut self.hosts[at];
             host.disk_delay = Duration::ZERO;
             host.stall = Duration::ZERO;
+            host.kernel.heal();
+            // Progress is owed by the quorums that there are now.
+            host.agent.iter_mut().for_each(Agent::forget_voters);
             host.agent_frozen.times = 0;
             host.guard_frozen.times = 0;
             // Whoever stops it has waited long enough.
@@ -158,6 +199,7 @@ impl World {
             } else {
                 self.power_on(at);
                 self.catch_up(at);
+                self.kernel_event(at, GuardInput::Links);
             }
         }
         for again in 0..UNDRAINS {

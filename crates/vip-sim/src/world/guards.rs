@@ -3,14 +3,16 @@
 use super::{LOCAL, LOOP, RESTART, What, World, micros, vip_spec};
 use crate::agent::Input;
 use crate::clock::Real;
-use crate::guard::{Connection, FromGuard, GuardProcess, ToGuard};
+use crate::guard::{Connection, FromGuard, GuardInput, GuardProcess, ToGuard};
 use crate::host::Frozen;
 use crate::mutant::Mutant;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
-use vip_core::{GuardAction, GuardNotice, Mono};
+use vip_core::{Address, GuardAction, GuardEvent, GuardNotice, Mono};
 
+/// As in vip-guard.
+const RECONCILE: Duration = Duration::from_secs(1);
 /// An agent without a guard tries to connect again after this long.
 const RECONNECT: Duration = Duration::from_millis(10);
 
@@ -21,41 +23,116 @@ impl World {
             return;
         }
         let purged = if self.options.mutant == Some(Mutant::NoPurge) {
-            BTreeSet::new()
+            Some(BTreeSet::new())
         } else {
             host.kernel.purge()
+        };
+        let Some(purged) = purged else {
+            let delay = micros(&mut self.rng, RESTART);
+            self.after(delay, at, What::StartGuard { run });
+            return;
         };
         host.guard = Some(GuardProcess::new());
         self.trace(at, &"the guard starts");
         for ip in purged {
             self.answering_changed(at, ip);
         }
+        self.after(RECONCILE, at, What::Guard { run, input: GuardInput::Reconcile });
     }
 
-    pub(super) fn guard(&mut self, at: usize, message: Option<(Connection, ToGuard)>) {
+    pub(super) fn guard(&mut self, at: usize, input: GuardInput) {
         let host = &mut self.hosts[at];
         let Some(guard) = &mut host.guard else { return };
         if host.guard_frozen.times > 0 {
-            host.guard_frozen.backlog.push_back(message);
+            host.guard_frozen.backlog.push_back(input);
             return;
         }
         let now = host.clock.local(self.now);
-        let connection = message.as_ref().map(|(c, _)| *c).or(guard.connection);
-        let (actions, answer) = match message {
-            Some((connection, message)) => guard.receive(now, &mut self.rng, connection, message),
-            None => (guard.tick(now), None),
+        let mut connection = guard.connection;
+        let mut answer = None;
+        let actions = match input {
+            GuardInput::Message(from, message) => {
+                connection = Some(from);
+                let (actions, reply) = guard.receive(now, &mut self.rng, from, message);
+                answer = reply;
+                actions
+            }
+            GuardInput::Tick => guard.tick(now),
+            GuardInput::Kernel(event) => guard.kernel(now, event),
+            GuardInput::GateOn => {
+                host.kernel.gate_on();
+                for ip in host.kernel.addresses() {
+                    self.answering_changed(at, ip);
+                }
+                return self.follow_links(at);
+            }
+            GuardInput::Links => return self.follow_links(at),
+            GuardInput::Reconcile => return self.reconcile(at),
         };
-        let next = guard.next_tick();
+        if let (Some(answer), Some(connection)) = (answer, connection) {
+            self.answer(at, connection, answer);
+        }
+        self.act(at, connection, actions);
+        self.tick_guard(at);
+    }
+
+    fn tick_guard(&mut self, at: usize) {
+        let host = &mut self.hosts[at];
+        let next = host.guard.as_ref().and_then(GuardProcess::next_tick);
         host.guard_tick += 1;
         let (tick, clock) = (host.guard_tick, host.clock);
         if let Some(next) = next {
             let due = clock.real(next).max(self.now.plus(LOOP));
             self.at(due, at, What::GuardTick { tick });
         }
-        if let (Some(answer), Some(connection)) = (answer, connection) {
-            self.answer(at, connection, answer);
-        }
+    }
+
+    /// The guard is told of something, as if it had seen it.
+    pub(super) fn kernel_event(&mut self, at: usize, input: GuardInput) {
+        let delay = micros(&mut self.rng, LOCAL);
+        let run = self.hosts[at].guard_run;
+        self.after(delay, at, What::Guard { run, input });
+    }
+
+    fn step_guard(&mut self, at: usize, event: GuardEvent) {
+        let host = &mut self.hosts[at];
+        let now = host.clock.local(self.now);
+        let Some(guard) = &mut host.guard else { return };
+        let (connection, actions) = (guard.connection, guard.kernel(now, event));
         self.act(at, connection, actions);
+        self.tick_guard(at);
+    }
+
+    /// As in vip-guard: an address is of no use without a link, and must not
+    /// stay where no gate is.
+    fn follow_links(&mut self, at: usize) {
+        let kernel = &self.hosts[at].kernel;
+        let (has_link, exposed) = (kernel.has_link, kernel.is_exposed());
+        if has_link && !exposed {
+            return self.step_guard(at, GuardEvent::LinkBack);
+        }
+        for ip in self.hosts[at].kernel.addresses() {
+            let text = "injected".to_owned();
+            self.step_guard(at, GuardEvent::AddressRefused { ip, text });
+        }
+    }
+
+    fn reconcile(&mut self, at: usize) {
+        let run = self.hosts[at].guard_run;
+        let there = self.hosts[at].kernel.addresses();
+        let Some(guard) = &self.hosts[at].guard else { return };
+        let (events, unwanted) = guard.compare(&there);
+        for event in events {
+            self.step_guard(at, event);
+        }
+        for ip in unwanted {
+            let address = Address { ip, prefix: 32, interface: String::new() };
+            if self.hosts[at].kernel.act(&GuardAction::DeleteAddress(address)).is_ok() {
+                self.answering_changed(at, ip);
+                self.step_guard(at, GuardEvent::AddressDeleted(ip));
+            }
+        }
+        self.after(RECONCILE, at, What::Guard { run, input: GuardInput::Reconcile });
     }
 
     fn answer(&mut self, at: usize, connection: Connection, message: FromGuard) {
@@ -66,6 +143,8 @@ impl World {
         self.at(due, at, What::FromGuard { run, connection, message });
     }
 
+    /// Carries out a list. A failure may end it, and what the guard says then
+    /// takes the place of the rest.
     pub(super) fn act(
         &mut self,
         at: usize,
@@ -73,26 +152,32 @@ impl World {
         actions: Vec<GuardAction>,
     ) {
         let mut notices = vec![];
-        for action in actions {
-            if let Some(ip) = self.hosts[at].kernel.act(&action) {
-                self.answering_changed(at, ip);
-            }
-            let GuardAction::Notify(notice) = action else { continue };
-            self.trace(at, &notice);
-            match notice {
-                GuardNotice::Opened { vip, epoch } => {
-                    self.stats.opened += 1;
-                    let result = self.epochs.opened(self.now, at, vip, epoch);
-                    self.check(result);
+        let mut actions = VecDeque::from(actions);
+        while let Some(action) = actions.pop_front() {
+            match self.hosts[at].kernel.act(&action) {
+                Ok(Some(ip)) => self.answering_changed(at, ip),
+                Ok(None) => {}
+                Err(failure) => {
+                    self.trace(at, &failure);
+                    let blind = self.options.mutant == Some(Mutant::FailureUnnoticed);
+                    let guard = self.hosts[at].guard.as_mut().filter(|_| !blind);
+                    if let Some(instead) = guard.and_then(|guard| guard.failed(&failure)) {
+                        actions = instead.into();
+                    }
+                    continue;
                 }
-                GuardNotice::Expired { .. } => self.stats.expired += 1,
-                GuardNotice::Released { .. } => {
-                    for address in vip_spec(false).addresses {
-                        self.one.released(self.now, at, address.ip);
+            }
+            if let GuardAction::DeleteAddress(address) = &action {
+                let now = self.hosts[at].clock.local(self.now);
+                let deleted = GuardEvent::AddressDeleted(address.ip);
+                if let Some(guard) = &mut self.hosts[at].guard {
+                    for follow_up in guard.kernel(now, deleted).into_iter().rev() {
+                        actions.push_front(follow_up);
                     }
                 }
-                _ => {}
             }
+            let GuardAction::Notify(notice) = action else { continue };
+            self.noticed(at, &notice);
             notices.push(notice);
         }
         if let (Some(connection), false) = (connection, notices.is_empty()) {
@@ -100,7 +185,29 @@ impl World {
         }
     }
 
-    fn answering_changed(&mut self, at: usize, ip: IpAddr) {
+    fn noticed(&mut self, at: usize, notice: &GuardNotice) {
+        self.trace(at, notice);
+        match *notice {
+            GuardNotice::Opened { vip, epoch } => {
+                self.stats.opened += 1;
+                let result = self.epochs.opened(self.now, at, vip, epoch);
+                self.check(result);
+            }
+            GuardNotice::Expired { .. } => self.stats.expired += 1,
+            GuardNotice::Released { .. } => {
+                for address in vip_spec(false).addresses {
+                    // It has to be true.
+                    let now = self.hosts[at].clock.local(self.now);
+                    if self.hosts[at].kernel.answers_until(address.ip) <= now {
+                        self.one.released(self.now, at, address.ip);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn answering_changed(&mut self, at: usize, ip: IpAddr) {
         let host = &self.hosts[at];
         let until = host.kernel.answers_until(ip);
         let until = if until == Mono::ZERO { Real::default() } else { host.clock.real(until) };
@@ -118,7 +225,8 @@ impl World {
         let host = &mut self.hosts[at];
         host.to_guard_at = host.to_guard_at.max(self.now.plus(delay));
         let (run, due) = (host.guard_run, host.to_guard_at);
-        self.at(due, at, What::Guard { run, connection, message });
+        let input = GuardInput::Message(connection, message);
+        self.at(due, at, What::Guard { run, input });
     }
 
     pub(super) fn guard_said(

@@ -1,0 +1,215 @@
+//! What a guard is told, what it does, what it says.
+
+use crate::{Epoch, Incarnation, Mono, VipUid};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// An address on an interface of this host.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Address {
+    /// The address.
+    pub ip: IpAddr,
+    /// Its prefix length.
+    pub prefix: u8,
+    /// Kernel name of the interface; empty: the one with a route to it.
+    pub interface: String,
+}
+
+/// What the guard was started with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// G_max: no deadline reaches further ahead than this, whatever the agent
+    /// says.
+    pub longest_grant: Duration,
+    /// Whether the kernel enforces the deadlines. Without it an address is
+    /// added only when it may answer.
+    pub gated: bool,
+}
+
+/// An order of the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VipOrder {
+    /// Make ready to answer, without answering.
+    Prepare {
+        /// The VIP.
+        vip: VipUid,
+        /// Its epoch.
+        epoch: Epoch,
+        /// Its addresses.
+        addresses: Vec<Address>,
+    },
+    /// Answer until the deadlines. A deadline may also be moved back.
+    Extend {
+        /// The session that the grants were asked for in.
+        incarnation: Incarnation,
+        /// VIP, epoch, absolute deadline.
+        deadlines: Vec<(VipUid, Epoch, Mono)>,
+    },
+    /// Stop answering, and refuse this epoch and all before it from now on.
+    Release {
+        /// The VIP.
+        vip: VipUid,
+        /// The epoch.
+        epoch: Epoch,
+    },
+}
+
+/// What happens to a guard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GuardEvent {
+    /// An agent connected.
+    AgentCame {
+        /// The number of this session.
+        incarnation: Incarnation,
+        /// The cluster that it speaks for; empty before it has one. Epochs are
+        /// a cluster's own.
+        cluster: String,
+    },
+    /// The agent's connection ended.
+    AgentGone,
+    /// The agent orders.
+    Order(VipOrder),
+    /// Time passed.
+    Tick,
+    /// Something else deleted one of our addresses.
+    AddressGone(IpAddr),
+    /// An address of ours is certainly not configured any more.
+    AddressDeleted(IpAddr),
+    /// The kernel, or the allowlist, refused an address, or its interface has
+    /// no link any more.
+    AddressRefused {
+        /// The address.
+        ip: IpAddr,
+        /// Why.
+        text: String,
+    },
+    /// Somebody else claimed one of our addresses on the wire.
+    ForeignClaim(IpAddr),
+    /// Peers came back: some of them may believe what was true before.
+    Confirmed,
+    /// An interface came back.
+    LinkBack,
+    /// Asked to stop.
+    Stop,
+}
+
+/// Why the guard does not follow an order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum GuardRefusal {
+    /// The epoch ended here, or a later one was seen.
+    #[error("epoch {0} or a later one was seen already")]
+    Ended(Epoch),
+    /// The kernel or the allowlist refused the address.
+    #[error("{ip}: {text}")]
+    Address {
+        /// The address.
+        ip: IpAddr,
+        /// Why.
+        text: String,
+    },
+    /// Another VIP of this guard has the address.
+    #[error("{0} is still another VIP's here")]
+    InUse(IpAddr),
+}
+
+/// What the guard tells its agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GuardNotice {
+    /// Ready: an extension takes effect at once.
+    Prepared {
+        /// The VIP.
+        vip: VipUid,
+        /// Its epoch.
+        epoch: Epoch,
+    },
+    /// The gate opened and the VIP was announced.
+    Opened {
+        /// The VIP.
+        vip: VipUid,
+        /// Its epoch.
+        epoch: Epoch,
+    },
+    /// The deadline passed; the address was deleted.
+    Expired {
+        /// The VIP.
+        vip: VipUid,
+        /// Its epoch.
+        epoch: Epoch,
+    },
+    /// Gate shut, address deleted, epoch refused from now on.
+    Released {
+        /// The VIP.
+        vip: VipUid,
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// Not done.
+    Refused {
+        /// The VIP.
+        vip: VipUid,
+        /// Its epoch.
+        epoch: Epoch,
+        /// Why.
+        why: GuardRefusal,
+    },
+    /// Somebody else claims an address of a VIP held here.
+    Conflict {
+        /// The VIP.
+        vip: VipUid,
+        /// The address.
+        ip: IpAddr,
+    },
+    /// What could not be claimed here may be possible now.
+    TryAgain,
+}
+
+/// An action that the kernel did not carry out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GuardFailure {
+    /// The gate did not take a deadline; the one before stands.
+    Gate {
+        /// The address.
+        ip: IpAddr,
+        /// Why.
+        text: String,
+    },
+    /// The address was not added.
+    Add {
+        /// The address.
+        ip: IpAddr,
+        /// Why.
+        text: String,
+    },
+    /// The address was not deleted.
+    Delete {
+        /// The address.
+        ip: IpAddr,
+    },
+}
+
+/// What the guard does. In order; a failure is told to
+/// [`crate::Guard::failed`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GuardAction {
+    /// Write the gate's deadline. [`Mono::ZERO`]: shut.
+    Gate {
+        /// The address.
+        ip: IpAddr,
+        /// Until when it may answer.
+        deadline: Mono,
+    },
+    /// Add the address.
+    AddAddress(Address),
+    /// Delete the address; [`GuardEvent::AddressDeleted`] follows at once.
+    DeleteAddress(Address),
+    /// Take the address out of the gate: it is nobody's here, and what is
+    /// routed through this host to its holder elsewhere passes.
+    Forget(IpAddr),
+    /// Put off the kernel's own expiry.
+    RefreshAddresses(Vec<Address>),
+    /// Announce, on the wire.
+    Announce(Vec<Address>),
+    /// Tell the agent.
+    Notify(GuardNotice),
+}

@@ -1,0 +1,82 @@
+//! One guard per socket, and one per network namespace.
+//!
+//! A lock on a socket's neighbour keeps the next guard in line. That on the
+//! namespace keeps out a guard that has another socket: both would purge what
+//! the other holds. It is a file in a folder that nobody else can write to, so
+//! that no stranger can keep a guard from starting.
+
+use crate::config::GuardError;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Where the namespaces' locks are, and what a later guard has to know of one.
+const PLACE: &str = "/run/vipd-guard";
+/// The namespace of this process.
+const NAMESPACE: &str = "/proc/self/ns/net";
+
+/// Waits, without a limit, until no other guard has the socket.
+///
+/// # Errors
+/// The lock file cannot be made.
+pub fn wait_in_line(socket: &Path) -> Result<(), GuardError> {
+    let (path, handle) = lock_file(socket)?;
+    let locked = Flock::lock(handle, FlockArg::LockExclusive);
+    locked.map(drop).map_err(|(_, e)| GuardError::File { path, source: e.into() })
+}
+
+/// Takes the socket's lock, or says who has it.
+pub(crate) fn socket(socket: &Path) -> Result<Flock<File>, GuardError> {
+    let (_, handle) = lock_file(socket)?;
+    Flock::lock(handle, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, _)| GuardError::AlreadyRunning(socket.to_owned()))
+}
+
+fn lock_file(socket: &Path) -> Result<(PathBuf, File), GuardError> {
+    let path = socket.with_extension("lock");
+    let file = |source| GuardError::File { path: path.clone(), source };
+    if let Some(dir) = socket.parent() {
+        std::fs::create_dir_all(dir).map_err(file)?;
+    }
+    let mut options = OpenOptions::new();
+    let handle = options.create(true).truncate(false).write(true).open(&path).map_err(file)?;
+    Ok((path, handle))
+}
+
+/// The present network namespace, for one guard alone.
+pub(crate) struct Namespace {
+    _lock: Flock<File>,
+    records: PathBuf,
+}
+
+impl Namespace {
+    /// Takes it.
+    pub(crate) fn take() -> Result<Self, GuardError> {
+        let (place, namespace) = (Path::new(PLACE), Path::new(NAMESPACE));
+        let file = |path: &Path| {
+            let path = path.to_owned();
+            move |source| GuardError::File { path, source }
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(place).map_err(file(place))?;
+        let there = std::fs::symlink_metadata(place).map_err(file(place))?;
+        let own = nix::unistd::geteuid().as_raw();
+        let trusted = there.uid() == 0 || there.uid() == own;
+        if !there.is_dir() || !trusted || there.mode() & 0o022 != 0 {
+            return Err(GuardError::LockPlace(place.to_owned()));
+        }
+        let number = std::fs::metadata(namespace).map_err(file(namespace))?.ino();
+        let path = place.join(format!("net-{number}.lock"));
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        let handle = options.open(&path).map_err(file(&path))?;
+        let lock = Flock::lock(handle, FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, _)| GuardError::NamespaceTaken)?;
+        Ok(Self { _lock: lock, records: path.with_extension("settings") })
+    }
+
+    /// A file for what a later guard of this namespace has to know.
+    pub(crate) fn records(&self) -> &Path {
+        &self.records
+    }
+}

@@ -1,0 +1,190 @@
+//! Agents at the socket: greeted, read and written to on tasks of their own.
+//! The guard's loop never waits for one.
+
+use crate::clock::boottime;
+use crate::protocol::{FromGuard, GateReport, Hello, ToGuard, read_frame, write_frame};
+use std::collections::{BTreeSet, VecDeque};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing::{debug, info, warn};
+use vip_core::{Incarnation, VipOrder};
+
+/// Orders that may wait while one is carried out.
+const ORDERS_QUEUED: usize = 256;
+/// Messages that an agent may be behind. One that reads nothing any more is
+/// given up, and everything that it held is let go of.
+const MESSAGES_QUEUED: usize = 1024;
+/// Claims made and released between two looks at what else is to be done:
+/// renewals of what is held already do not wait for a thousand new addresses.
+const CHUNK: usize = 128;
+/// Connections that did not say who they are yet.
+const GREETINGS: usize = 16;
+/// How long they may take to.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest name of a cluster: its id has 32 digits.
+const CLUSTER_LEN: usize = 64;
+
+/// A connection that said what it is.
+pub(crate) struct Arrival {
+    /// The agent's process.
+    process: Option<i32>,
+    /// For whom it speaks.
+    pub(crate) cluster: String,
+    reader: OwnedReadHalf,
+    writer: OwnedWriteHalf,
+}
+
+/// Takes connections for as long as the receiver lives.
+pub(crate) fn listen(socket: &Path) -> std::io::Result<mpsc::Receiver<Arrival>> {
+    // The lock is ours, so a socket that is there belongs to nobody.
+    match std::fs::remove_file(socket) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket)?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o660))?;
+    let (send, arrivals) = mpsc::channel(1);
+    tokio::spawn(accept(listener, send));
+    Ok(arrivals)
+}
+
+async fn accept(listener: UnixListener, arrivals: mpsc::Sender<Arrival>) {
+    let places = Arc::new(Semaphore::new(GREETINGS));
+    while let Ok((stream, _)) = listener.accept().await {
+        // Without a place left it is dropped; agents try again.
+        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+        let arrivals = arrivals.clone();
+        tokio::spawn(async move {
+            if let Some(arrival) = greet(stream).await {
+                let _ = arrivals.send(arrival).await;
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn greet(stream: UnixStream) -> Option<Arrival> {
+    let peer = stream.peer_cred().ok()?;
+    let own = nix::unistd::geteuid().as_raw();
+    if peer.uid() != 0 && peer.uid() != own {
+        warn!(uid = peer.uid(), "refused a stranger on the guard's socket");
+        return None;
+    }
+    let (mut reader, writer) = stream.into_split();
+    let Hello { cluster } = timeout(GREETING_TIMEOUT, read_frame(&mut reader)).await.ok()?.ok()?;
+    if cluster.len() > CLUSTER_LEN {
+        warn!("refused a greeting that names no cluster of vipd");
+        return None;
+    }
+    Some(Arrival { process: peer.pid(), cluster, reader, writer })
+}
+
+impl Arrival {
+    /// Turns it away.
+    pub(crate) fn refuse(mut self) {
+        tokio::spawn(async move {
+            let _ =
+                timeout(GREETING_TIMEOUT, write_frame(&mut self.writer, &FromGuard::Busy)).await;
+        });
+    }
+
+    /// Makes it the agent.
+    pub(crate) fn admit(self, gate: GateReport) -> Option<(Incarnation, Session)> {
+        let Self { process, cluster: _, reader, writer } = self;
+        let incarnation = Incarnation(random()?);
+        let (messages, outgoing) = mpsc::channel(MESSAGES_QUEUED);
+        let (incoming, orders) = mpsc::channel(ORDERS_QUEUED);
+        let tasks = [tokio::spawn(write(writer, outgoing)), tokio::spawn(read(reader, incoming))];
+        let mut session =
+            Session { process, messages: Some(messages), orders, backlog: VecDeque::new(), tasks };
+        session.tell(FromGuard::Welcome { incarnation, gate, now: boottime() });
+        info!(%incarnation, "an agent came");
+        Some((incarnation, session))
+    }
+}
+
+/// The one agent. Dropping it ends the connection.
+pub(crate) struct Session {
+    process: Option<i32>,
+    /// `None` once it is too far behind.
+    messages: Option<mpsc::Sender<FromGuard>>,
+    orders: mpsc::Receiver<ToGuard>,
+    /// Claims to be made and released, in this order, when nothing else is to
+    /// be done.
+    pub(crate) backlog: VecDeque<VipOrder>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Session {
+    /// Whether the same process arrived again.
+    pub(crate) fn is_with(&self, arrival: &Arrival) -> bool {
+        self.process.is_some() && self.process == arrival.process
+    }
+
+    /// The next message; `None`: the agent is gone, or given up.
+    pub(crate) async fn next(&mut self) -> Option<ToGuard> {
+        self.messages.as_ref()?;
+        self.orders.recv().await
+    }
+
+    /// Never waits. A broken connection shows in [`Self::next`].
+    pub(crate) fn tell(&mut self, message: FromGuard) {
+        debug!(?message, "to the agent");
+        let Some(messages) = &self.messages else { return };
+        if let Err(mpsc::error::TrySendError::Full(_)) = messages.try_send(message) {
+            warn!("the agent does not read what it is told; giving it up");
+            self.messages = None;
+        }
+    }
+
+    /// The next orders that do not depend on each other: one for each VIP.
+    pub(crate) fn next_chunk(&mut self) -> Vec<VipOrder> {
+        let mut vips = BTreeSet::new();
+        let mut chunk = vec![];
+        while chunk.len() < CHUNK
+            && let Some(order) = self.backlog.pop_front_if(|order| match order {
+                VipOrder::Prepare { vip, .. } | VipOrder::Release { vip, .. } => vips.insert(*vip),
+                VipOrder::Extend { .. } => true,
+            })
+        {
+            chunk.push(order);
+        }
+        chunk
+    }
+}
+
+fn random() -> Option<u64> {
+    use std::io::Read;
+    let mut bytes = [0; 8];
+    std::fs::File::open("/dev/urandom").ok()?.read_exact(&mut bytes).ok()?;
+    Some(u64::from_le_bytes(bytes))
+}
+
+async fn read(mut reader: OwnedReadHalf, send: mpsc::Sender<ToGuard>) {
+    while let Ok(order) = read_frame(&mut reader).await {
+        if send.send(order).await.is_err() {
+            break;
+        }
+    }
+}
+
+async fn write(mut writer: OwnedWriteHalf, mut messages: mpsc::Receiver<FromGuard>) {
+    while let Some(message) = messages.recv().await {
+        if write_frame(&mut writer, &message).await.is_err() {
+            break;
+        }
+    }
+}
