@@ -4,6 +4,7 @@ use crate::command::{GAVE_UP, wait_for};
 use crate::host::Host;
 use crate::net::{Lab, Mac};
 use crate::probe::Trace;
+use crate::slow_disk::SlowDisk;
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -21,11 +22,13 @@ pub struct Options {
     pub profile: String,
     /// More settings for every host.
     pub settings: Vec<String>,
+    /// Disks that can be slowed down.
+    pub slow_disks: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 3, profile: "lan".into(), settings: vec![] }
+        Self { nodes: 3, profile: "lan".into(), settings: vec![], slow_disks: false }
     }
 }
 
@@ -94,6 +97,9 @@ impl Cluster {
         let settings = [&settings, options.settings.as_slice()].concat();
         let namespace = self.lab.namespace(&name);
         let mut host = Host::new(&name, namespace, address, self.dir.join(&name), &settings)?;
+        if options.slow_disks {
+            host.give(SlowDisk::build(&self.dir)?);
+        }
         host.start()?;
         self.hosts.push(host);
         Ok(())

@@ -2,6 +2,7 @@
 
 use crate::command::{Outcome, binaries, run, wait_for};
 use crate::net::exec;
+use crate::slow_disk::{SlowDisk, hold_back};
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -34,6 +35,7 @@ pub struct Host {
     namespace: String,
     dir: PathBuf,
     settings: Vec<String>,
+    slow_disk: Option<SlowDisk>,
     child: Option<Child>,
 }
 
@@ -76,13 +78,32 @@ impl Host {
         ];
         all.extend_from_slice(settings);
         let name = name.to_owned();
-        Ok(Self { name, address, namespace, dir, settings: all, child: None })
+        let slow_disk = None;
+        Ok(Self { name, address, namespace, dir, settings: all, slow_disk, child: None })
     }
 
     /// Where its files are.
     #[must_use]
     pub fn dir(&self) -> &PathBuf {
         &self.dir
+    }
+
+    /// From its next start on its disk can be slowed down.
+    pub(crate) fn give(&mut self, disk: SlowDisk) {
+        self.slow_disk = Some(disk);
+    }
+
+    /// Each write of its processes takes so much longer from now on, and is
+    /// lost if its process is killed before; of a cluster with slow disks.
+    ///
+    /// # Errors
+    /// It cannot be said.
+    pub fn slow_disk(&self, by: Duration) -> Result<()> {
+        hold_back(&self.delay(), by)
+    }
+
+    fn delay(&self) -> PathBuf {
+        self.dir.join("slow-disk-us")
     }
 
     /// Starts `vipd run`.
@@ -95,6 +116,9 @@ impl Host {
         command.args(["netns", "exec", &self.namespace]).arg(binaries()?.join("vipd")).arg("run");
         for setting in &self.settings {
             command.args(["--set", setting]);
+        }
+        if let Some(disk) = &self.slow_disk {
+            disk.preload(&mut command, &self.delay());
         }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.child = Some(command.spawn().context("starting vipd")?);

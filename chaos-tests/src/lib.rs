@@ -19,6 +19,7 @@ mod linear;
 mod net;
 mod probe;
 mod random;
+mod slow_disk;
 
 pub use busy::BusyLoops;
 pub use cluster::{Cluster, Options, Status};

@@ -16,6 +16,8 @@ static LABS: AtomicU32 = AtomicU32::new(0);
 pub struct Lab {
     prefix: String,
     hosts: Vec<String>,
+    /// Hosts that are not on the switch.
+    bare: Vec<String>,
 }
 
 /// Runs `ip`.
@@ -38,7 +40,7 @@ impl Lab {
         let number = LABS.fetch_add(1, Ordering::Relaxed);
         // Interface names have 15 characters at most.
         let prefix = format!("v{:x}{number}", std::process::id());
-        let mut lab = Self { prefix, hosts: vec![] };
+        let mut lab = Self { prefix, hosts: vec![], bare: vec![] };
         lab.build(nodes)?;
         Ok(lab)
     }
@@ -74,6 +76,17 @@ impl Lab {
         let v6 = format!("fd77::{last}/64");
         ip(&["-n", &host, "address", "add", &v6, "dev", "eth0", "nodad"])?;
         Ok(())
+    }
+
+    /// A host without an interface but its loopback.
+    ///
+    /// # Errors
+    /// `ip` failed.
+    pub fn add_bare_host(&mut self, name: &str) -> Result<()> {
+        let host = self.namespace(name);
+        ip(&["netns", "add", &host])?;
+        self.bare.push(name.to_owned());
+        ip(&["-n", &host, "link", "set", "lo", "up"]).map(|_| ())
     }
 
     /// The namespace of a host, or of the switch ("sw").
@@ -154,7 +167,15 @@ impl Lab {
     /// # Errors
     /// There is none.
     pub fn mac(&self, name: &str) -> Result<Mac> {
-        let json = self.ip(name, &["-j", "link", "show", "dev", "eth0"])?;
+        self.mac_of(name, "eth0")
+    }
+
+    /// The Ethernet address of one interface of a host.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn mac_of(&self, name: &str, interface: &str) -> Result<Mac> {
+        let json = self.ip(name, &["-j", "link", "show", "dev", interface])?;
         let links: serde_json::Value = serde_json::from_str(&json)?;
         let text = links[0]["address"].as_str().context("no address")?;
         let mut mac = [0; 6];
@@ -205,7 +226,8 @@ pub(crate) fn enter(namespace: &str) -> Result<()> {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        for name in self.hosts.iter().map(String::as_str).chain(["sw"]) {
+        let all = self.bare.iter().chain(&self.hosts).map(String::as_str);
+        for name in all.chain(["sw"]) {
             let namespace = self.namespace(name);
             // Whatever still runs in it is ours.
             let pids = run("ip", &["netns", "pids", &namespace]).map(|o| o.stdout);

@@ -71,9 +71,17 @@ impl Probe {
     /// # Errors
     /// No sockets.
     pub fn start(lab: &Lab, vip: Ipv4Addr) -> Result<Self> {
+        Self::start_towards(lab, vip, &[])
+    }
+
+    /// The same, and asks these Ethernet addresses directly as well.
+    ///
+    /// # Errors
+    /// No sockets.
+    pub fn start_towards(lab: &Lab, vip: Ipv4Addr, more: &[Mac]) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let (namespace, ended) = (lab.namespace("client"), stop.clone());
-        let (own, hosts) = (lab.mac("client")?, lab.host_macs()?);
+        let (own, hosts) = (lab.mac("client")?, [&lab.host_macs()?, more].concat());
         let sender = std::thread::spawn(move || {
             enter(&namespace)?;
             send(vip, own, &hosts, &ended)
@@ -307,6 +315,25 @@ impl Trace {
         let mut holders: Vec<Mac> = self.replies.iter().map(|r| r.from).collect();
         holders.dedup();
         holders
+    }
+
+    /// Hosts that answered again within `span` after another one had answered:
+    /// two at a time, unless the VIP was moved there and back.
+    #[must_use]
+    pub fn overlaps(&self, span: Duration) -> Vec<Mac> {
+        let span = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        let mut stretches: Vec<(Mac, u64, u64)> = vec![];
+        for reply in &self.replies {
+            match stretches.last_mut() {
+                Some((from, _, last)) if *from == reply.from => *last = reply.at_ns,
+                _ => stretches.push((reply.from, reply.at_ns, reply.at_ns)),
+            }
+        }
+        let again = |three: &[(Mac, u64, u64)]| match three {
+            [(a, _, last), _, (b, first, _)] if a == b && first - last < span => Some(*a),
+            _ => None,
+        };
+        stretches.windows(3).filter_map(again).collect()
     }
 
     /// The same, of those who answered or claimed the VIP by ARP.

@@ -11,6 +11,8 @@ pub(crate) struct Need {
 
 /// For network namespaces.
 pub(crate) const IP: Need = Need { program: "ip", package: "iproute2" };
+/// For reaching a VIP from behind a router.
+pub(crate) const PING: Need = Need { program: "ping", package: "iputils-ping" };
 /// For partitions and loss between nodes.
 pub(crate) const NFT: Need = Need { program: "nft", package: "nftables" };
 /// For what a failed run leaves.

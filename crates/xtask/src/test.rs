@@ -1,7 +1,7 @@
 //! `cargo xtask test`.
 
 use crate::packages::{
-    CC, IP, NFT, PYTHON3, SETPRIV, STRACE, SYSTEMD, TCPDUMP, install, install_packages,
+    CC, IP, NFT, PING, PYTHON3, SETPRIV, STRACE, SYSTEMD, TCPDUMP, install, install_packages,
 };
 use crate::shell::{become_root, root, run as call};
 use anyhow::Result;
@@ -40,7 +40,7 @@ fn make_python() -> Result<()> {
 
 pub(crate) fn run() -> Result<()> {
     become_root()?;
-    install(&[CC, IP, NFT, SETPRIV, STRACE, SYSTEMD, PYTHON3, TCPDUMP])?;
+    install(&[CC, IP, NFT, PING, SETPRIV, STRACE, SYSTEMD, PYTHON3, TCPDUMP])?;
     make_python()?;
     run_all()
 }

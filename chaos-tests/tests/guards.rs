@@ -1,0 +1,147 @@
+//! What a guard refuses, and what it does not wait for.
+
+use anyhow::{Context, Result};
+use chaos_tests::{Cluster, Lab, Options, Probe, Process, binaries, run, wait_for};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+const SOON: Duration = Duration::from_secs(10);
+/// The name of no cluster, then pings without end.
+const HELLO: &[u8] = &[1, 0, 0, 0, 0];
+const PING: &[u8] = &[1, 0, 0, 0, 1];
+
+/// A guard by itself, in a host that runs nothing else.
+struct Alone {
+    child: Child,
+    dir: PathBuf,
+}
+
+impl Alone {
+    fn start(lab: &Lab, name: &str, before: &[&str]) -> Result<Self> {
+        let dir = std::env::temp_dir().join(lab.namespace(name));
+        std::fs::create_dir_all(&dir)?;
+        let log = std::fs::File::create(dir.join("log"))?;
+        let child = Command::new("ip")
+            .args(["netns", "exec", &lab.namespace("n1")])
+            .args(before)
+            .arg(binaries()?.join("vipd"))
+            .args(["guard", "--set", &format!("guard.socket={}", dir.join("guard.sock").display())])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        Ok(Self { child, dir })
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    fn connect(&self) -> Result<UnixStream> {
+        let path = self.dir.join("guard.sock");
+        let mut stream = wait_for("the guard", SOON, || UnixStream::connect(&path).ok())?;
+        stream.write_all(HELLO)?;
+        Ok(stream)
+    }
+
+    fn end(&mut self) -> Result<Option<i32>> {
+        let status = wait_for("it ends", SOON, || self.child.try_wait().ok().flatten());
+        Ok(status.with_context(|| self.log())?.code())
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Each would take the other's addresses for leftovers.
+#[test]
+fn a_second_guard_in_one_network_namespace_is_refused() -> Result<()> {
+    let cluster = Cluster::formed(&Options { nodes: 1, ..Options::default() })?;
+    cluster.host("n1").ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    wait_for("the client knows the VIP", SOON, || {
+        let all = cluster.lab.ip("client", &["neigh", "show", "10.77.0.100"]).ok()?;
+        all.contains("lladdr").then_some(())
+    })?;
+    let mut second = Alone::start(&cluster.lab, "second", &[])?;
+    assert_eq!(second.end()?, Some(1));
+    let log = second.log();
+    assert!(log.contains("network namespace of its own"), "{log}");
+    // Neither does a purge by hand.
+    let vipd = binaries()?.join("vipd").display().to_string();
+    let purge = cluster.lab.exec("n1", &vipd, &["purge"])?;
+    assert_eq!(purge.code, Some(1), "{}", purge.stdout);
+    let trace = probe.finish()?;
+    assert_eq!(trace.outages(Duration::from_millis(100)), [], "nothing was taken away");
+    Ok(())
+}
+
+/// With another clock the kernel would open and shut at another time than the
+/// guard believes, and everybody would be told that leases are enforced.
+#[test]
+fn a_guard_on_another_clock_than_the_kernels_does_not_run() -> Result<()> {
+    let lab = Lab::new(1)?;
+    for offset in ["1000", "-1"] {
+        let before = ["unshare", "--time", "--fork", "--boottime", offset];
+        let mut guard = Alone::start(&lab, "shifted", &before)?;
+        assert_eq!(guard.end()?, Some(1), "{offset}: {}", guard.log());
+        assert!(guard.log().contains("CLOCK_BOOTTIME"), "{}", guard.log());
+    }
+    let mut guard = Alone::start(&lab, "straight", &["unshare", "--time", "--fork"])?;
+    guard.connect()?;
+    kill(Pid::from_raw(i32::try_from(guard.child.id())?), Signal::SIGKILL)?;
+    guard.child.wait()?;
+    Ok(())
+}
+
+/// A client that asks and does not read fills every buffer on the way.
+#[test]
+fn a_guard_does_not_wait_for_a_client_that_does_not_read() -> Result<()> {
+    let lab = Lab::new(1)?;
+    let mut guard = Alone::start(&lab, "asked", &[])?;
+    let mut deaf = guard.connect()?;
+    let pings = PING.repeat(1000);
+    deaf.set_write_timeout(Some(Duration::from_millis(500)))?;
+    // Until it is given up, or nothing more fits in.
+    while deaf.write_all(&pings).is_ok() {}
+    let pid = run("ip", &["netns", "pids", &lab.namespace("n1")])?.ok()?;
+    let pid = pid.split_whitespace().next().context("a guard")?.parse()?;
+    kill(Pid::from_raw(pid), Signal::SIGTERM)?;
+    assert_eq!(guard.end()?, Some(0), "{}", guard.log());
+    Ok(())
+}
+
+/// Epochs begin anew with a cluster; a guard that was told of higher ones must
+/// not hold that against it.
+#[test]
+fn a_new_cluster_of_the_same_host_answers_at_once() -> Result<()> {
+    let mut cluster = Cluster::formed(&Options { nodes: 1, ..Options::default() })?;
+    let n1 = cluster.host("n1");
+    n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+    let epoch = || n1.ctl_json(&["vip", "show", "web"]).ok()?["epoch"].as_u64();
+    for _ in 0..4 {
+        let (before, agent) = (epoch().context("an epoch")?, n1.find(Process::Agent));
+        let agent = agent.context("an agent")?;
+        n1.signal(&[Process::Agent], Signal::SIGKILL)?;
+        n1.wait_for_process(Process::Agent, agent)?;
+        wait_for("the next epoch", SOON, || epoch().filter(|epoch| *epoch > before))?;
+    }
+    n1.ctl_ok(&["leave", "--force"])?;
+    n1.ctl_ok(&["init", "--name", "again"])?;
+    n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+    assert_eq!(epoch(), Some(1));
+    cluster.hosts.clear();
+    Ok(())
+}
