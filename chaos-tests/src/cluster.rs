@@ -4,7 +4,7 @@ use crate::command::{GAVE_UP, wait_for};
 use crate::host::Host;
 use crate::net::{Lab, Mac};
 use crate::probe::Trace;
-use crate::slow_disk::SlowDisk;
+use crate::unwell::Unwell;
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -22,13 +22,13 @@ pub struct Options {
     pub profile: String,
     /// More settings for every host.
     pub settings: Vec<String>,
-    /// Disks that can be slowed down.
-    pub slow_disks: bool,
+    /// Disks and clocks that can be unwell.
+    pub unwell: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 3, profile: "lan".into(), settings: vec![], slow_disks: false }
+        Self { nodes: 3, profile: "lan".into(), settings: vec![], unwell: false }
     }
 }
 
@@ -97,8 +97,8 @@ impl Cluster {
         let settings = [&settings, options.settings.as_slice()].concat();
         let namespace = self.lab.namespace(&name);
         let mut host = Host::new(&name, namespace, address, self.dir.join(&name), &settings)?;
-        if options.slow_disks {
-            host.give(SlowDisk::build(&self.dir)?);
+        if options.unwell {
+            host.give(Unwell::build(&self.dir)?);
         }
         host.start()?;
         self.hosts.push(host);

@@ -2,7 +2,7 @@
 
 use crate::command::{Outcome, binaries, run, wait_for};
 use crate::net::exec;
-use crate::slow_disk::{SlowDisk, hold_back};
+use crate::unwell::{Unwell, say};
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -35,7 +35,7 @@ pub struct Host {
     namespace: String,
     dir: PathBuf,
     settings: Vec<String>,
-    slow_disk: Option<SlowDisk>,
+    unwell: Option<Unwell>,
     child: Option<Child>,
 }
 
@@ -78,8 +78,8 @@ impl Host {
         ];
         all.extend_from_slice(settings);
         let name = name.to_owned();
-        let slow_disk = None;
-        Ok(Self { name, address, namespace, dir, settings: all, slow_disk, child: None })
+        let unwell = None;
+        Ok(Self { name, address, namespace, dir, settings: all, unwell, child: None })
     }
 
     /// Where its files are.
@@ -88,22 +88,35 @@ impl Host {
         &self.dir
     }
 
-    /// From its next start on its disk can be slowed down.
-    pub(crate) fn give(&mut self, disk: SlowDisk) {
-        self.slow_disk = Some(disk);
+    /// From its next start on its disk and its clock can be unwell.
+    pub(crate) fn give(&mut self, unwell: Unwell) {
+        self.unwell = Some(unwell);
     }
 
     /// Each write of its processes takes so much longer from now on, and is
-    /// lost if its process is killed before; of a cluster with slow disks.
+    /// lost if its process is killed before; of an unwell cluster.
     ///
     /// # Errors
     /// It cannot be said.
     pub fn slow_disk(&self, by: Duration) -> Result<()> {
-        hold_back(&self.delay(), by)
+        say(&self.delay(), Some(by.as_micros()).filter(|us| *us > 0))
+    }
+
+    /// Its clock seems to be steered: a tick takes so many microseconds instead
+    /// of 10,000. `None`: it is straight. Of an unwell cluster.
+    ///
+    /// # Errors
+    /// It cannot be said.
+    pub fn slew(&self, tick_us: Option<u128>) -> Result<()> {
+        say(&self.tick(), tick_us)
     }
 
     fn delay(&self) -> PathBuf {
         self.dir.join("slow-disk-us")
+    }
+
+    fn tick(&self) -> PathBuf {
+        self.dir.join("tick-us")
     }
 
     /// Starts `vipd run`.
@@ -117,8 +130,8 @@ impl Host {
         for setting in &self.settings {
             command.args(["--set", setting]);
         }
-        if let Some(disk) = &self.slow_disk {
-            disk.preload(&mut command, &self.delay());
+        if let Some(unwell) = &self.unwell {
+            unwell.preload(&mut command, &self.delay(), &self.tick());
         }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.child = Some(command.spawn().context("starting vipd")?);

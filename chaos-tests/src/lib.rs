@@ -19,7 +19,7 @@ mod linear;
 mod net;
 mod probe;
 mod random;
-mod slow_disk;
+mod unwell;
 
 pub use busy::BusyLoops;
 pub use cluster::{Cluster, Options, Status};

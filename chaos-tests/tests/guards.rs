@@ -145,3 +145,22 @@ fn a_new_cluster_of_the_same_host_answers_at_once() -> Result<()> {
     cluster.hosts.clear();
     Ok(())
 }
+
+/// A lease on such a clock lasts longer than others wait for it.
+#[test]
+fn a_holder_whose_clock_is_slewed_lets_go_and_says_what_to_set() -> Result<()> {
+    let cluster = Cluster::formed(&Options { unwell: true, ..Options::default() })?;
+    let n1 = cluster.host("n1");
+    n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+    let steered = || n1.ctl(&["doctor"]).is_ok_and(|out| out.stdout.contains("is steered by"));
+    assert!(!steered(), "nothing is wrong yet");
+    // As fast as chrony slews by default.
+    n1.slew(Some(10_833))?;
+    let new = cluster.wait_for_takeover("n2", "n1")?;
+    assert_ne!(new, "n1");
+    assert!(steered(), "doctor says so");
+    assert!(n1.log().contains("Set `maxslewrate 500` in chrony.conf"), "and so does the log");
+    n1.slew(None)?;
+    cluster.host("n2").ctl_ok(&["vip", "move", "web", "--to", "n1"])?;
+    Ok(())
+}

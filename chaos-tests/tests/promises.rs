@@ -20,7 +20,7 @@ const TRIALS: usize = 4;
 /// Did it promise anything to the one after?
 #[test]
 fn a_killed_voter_finds_on_its_disk_whom_it_promised() -> Result<()> {
-    let options = Options { slow_disks: true, ..Options::default() };
+    let options = Options { unwell: true, ..Options::default() };
     let mut cluster = Cluster::formed(&options)?;
     cluster.host("n1").ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
     for trial in 1..=TRIALS {

@@ -48,6 +48,14 @@ pub(crate) struct Vip {
     pub(crate) interface: Option<String>,
     pub(crate) placement: String,
     pub(crate) pinned: Option<String>,
+    pub(crate) hindered: Vec<Hindrance>,
+}
+
+/// A node that could not hold a VIP when it last tried.
+#[derive(Serialize)]
+pub(crate) struct Hindrance {
+    pub(crate) node: String,
+    pub(crate) why: String,
 }
 
 #[derive(Serialize)]
@@ -112,7 +120,14 @@ impl From<v1::Vip> for Vip {
             interface: some(v.interface),
             placement: v.placement,
             pinned: some(v.pinned),
+            hindered: v.hindered.into_iter().map(Into::into).collect(),
         }
+    }
+}
+
+impl From<v1::Hindrance> for Hindrance {
+    fn from(h: v1::Hindrance) -> Self {
+        Self { node: h.node, why: h.why }
     }
 }
 
@@ -245,7 +260,13 @@ pub(crate) fn vips(vips: &[Vip]) -> String {
         ]
     };
     let header = ["VIP", "ADDRESSES", "HOLDER", "EPOCH", "SINCE", "CAUSE", "PLACEMENT"];
-    table(&header, vips.iter().map(row))
+    let mut text = table(&header, vips.iter().map(row));
+    for vip in vips {
+        for Hindrance { node, why } in &vip.hindered {
+            text += &format!("\n{} cannot be on {node}: {why}", vip.name);
+        }
+    }
+    text
 }
 
 pub(crate) fn status(status: &Status) -> String {

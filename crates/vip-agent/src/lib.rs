@@ -11,6 +11,7 @@ mod admin;
 mod cluster_service;
 mod config;
 mod errors;
+mod essential;
 mod formation;
 mod hand_over;
 mod leader;

@@ -10,6 +10,7 @@ pub(crate) use meta::Meta;
 use crate::admin::access::{AccessLayer, Face};
 use crate::admin::service::AdminService;
 use crate::cluster_service::ClusterService;
+use crate::essential;
 use crate::leader::lead;
 use crate::lease::{LeasePeers, LeaseShared, LeaseThread, Start};
 use crate::serve::Agent;
@@ -179,7 +180,8 @@ impl Member {
             longest = longest.max(timing.promise);
         }
         let interfaces = agent.config.node.interfaces.clone();
-        let start = LeasesStart { me: meta.node, timing, saved, longest, interfaces };
+        let run = fastrand::u64(..);
+        let start = LeasesStart { me: meta.node, timing, run, saved, longest, interfaces };
         let shared = LeaseShared::new(start, store.disk());
         rules.set(shared.clone());
 
@@ -218,12 +220,15 @@ impl Member {
         let (to_lease, lease_streams) = mpsc::channel(CONNECTIONS_QUEUED);
         let (to_grpc, grpc_streams) = mpsc::channel(CONNECTIONS_QUEUED);
         let connections = Connections::default();
-        tokio::spawn(handshakes(self.clone(), connections.clone(), waiting, to_lease, to_grpc));
-        tokio::spawn(serve_grpc(agent.clone(), self.clone(), grpc_streams));
-        tokio::spawn(follow_roster(self.clone(), connections));
-        tokio::spawn(lead(self.clone()));
-        tokio::spawn(keep_up(self.clone()));
-        tokio::spawn(housekeeping::run(self.clone()));
+        essential::spawn(
+            "handshakes",
+            handshakes(self.clone(), connections.clone(), waiting, to_lease, to_grpc),
+        );
+        essential::spawn("serve_grpc", serve_grpc(agent.clone(), self.clone(), grpc_streams));
+        essential::spawn("follow_roster", follow_roster(self.clone(), connections));
+        essential::spawn("lead", lead(self.clone()));
+        essential::spawn("keep_up", keep_up(self.clone()));
+        essential::spawn("housekeeping", housekeeping::run(self.clone()));
         let start = Start {
             shared: self.shared.clone(),
             raft: self.raft.clone(),

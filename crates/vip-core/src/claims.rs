@@ -9,8 +9,8 @@
 //! ```
 
 use crate::{
-    Address, Denial, Epoch, Grantee, GuardNotice, GuardRefusal, Incarnation, Mono, NodeId, State,
-    Vip, VipOrder, VipUid,
+    Address, Denial, Epoch, Grantee, GuardNotice, GuardRefusal, Incarnation, Mono, NodeId,
+    Obstacle, State, Vip, VipOrder, VipUid,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,8 +22,9 @@ const RETRY_REFUSED: Duration = Duration::from_secs(1);
 const RETRY_REFUSED_MAX: Duration = Duration::from_secs(30);
 
 /// A VIP that the guard could not claim.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct RefusedHere {
+    why: Obstacle,
     retry_at: Mono,
     /// The pause before the next attempt, if this one fails too.
     pause: Duration,
@@ -280,11 +281,12 @@ impl Claims {
             GuardRefusal::InUse(_) => {
                 self.claims.remove(&vip);
             }
-            GuardRefusal::Address { .. } => {
+            GuardRefusal::Address(obstacle) => {
                 self.claims.remove(&vip);
                 let pause = self.refused.get(&vip).map_or(RETRY_REFUSED, |before| before.pause);
                 let next = (pause * 2).min(RETRY_REFUSED_MAX);
-                self.refused.insert(vip, RefusedHere { retry_at: now + pause, pause: next });
+                let (why, retry_at) = (obstacle.clone(), now + pause);
+                self.refused.insert(vip, RefusedHere { why, retry_at, pause: next });
                 if let Some(session) = self.session {
                     self.release(vip, epoch, session, actions);
                 }
@@ -372,6 +374,12 @@ impl Claims {
         self.refused.keys().copied().filter(|vip| self.is_refused(now, *vip)).collect()
     }
 
+    /// Why the guard could not claim VIPs when it last tried.
+    #[must_use]
+    pub fn obstacles(&self) -> BTreeMap<VipUid, Obstacle> {
+        self.refused.iter().map(|(vip, refused)| (*vip, refused.why.clone())).collect()
+    }
+
     fn is_refused(&self, now: Mono, vip: VipUid) -> bool {
         self.refused.get(&vip).is_some_and(|refused| now < refused.retry_at)
     }
@@ -410,6 +418,10 @@ mod tests {
         apply(&mut state, Op::AddVip { spec: vip("web", 100) });
         move_to(&mut state, WEB, 1);
         state
+    }
+
+    fn obstacle() -> Obstacle {
+        Obstacle { ip: [10, 0, 0, 100].into(), why: Why::NoLink }
     }
 
     fn grantee(epoch: u64, incarnation: u64) -> Grantee {
@@ -523,11 +535,10 @@ mod tests {
         let state = state();
         let mut claims = claims();
         sync(&mut claims, &state);
-        let why =
-            |text: &str| GuardRefusal::Address { ip: [10, 0, 0, 100].into(), text: text.into() };
+        let why = || GuardRefusal::Address(obstacle());
         let mut at = START;
         for pause in [1, 2, 4, 8, 16, 30, 30].map(Duration::from_secs) {
-            let why = why("no");
+            let why = why();
             let refused = GuardNotice::Refused { vip: WEB, epoch: Epoch(1), why };
             claims.step(at, ClaimEvent::Notice(refused));
             assert_eq!(claims.unable(at), [WEB]);
@@ -544,7 +555,7 @@ mod tests {
         let state = state();
         let mut claims = claims();
         sync(&mut claims, &state);
-        let why = GuardRefusal::Address { ip: [10, 0, 0, 100].into(), text: "no link".into() };
+        let why = GuardRefusal::Address(obstacle());
         notice(&mut claims, GuardNotice::Refused { vip: WEB, epoch: Epoch(1), why });
         notice(&mut claims, GuardNotice::TryAgain);
         assert_eq!(claims.unable(START), []);

@@ -1,8 +1,8 @@
 //! What can be proposed to the log.
 
 use crate::{
-    Cause, Epoch, Incarnation, JoinProof, Name, NodeId, Profile, Refusal, Role, Term, TokenId,
-    VipSpec, VipUid,
+    Cause, Epoch, Incarnation, JoinProof, Name, NodeId, Obstacle, Profile, Refusal, Role, Term,
+    TokenId, VipSpec, VipUid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,17 @@ pub struct Grantee {
     pub epoch: Epoch,
     /// The session.
     pub incarnation: Incarnation,
+}
+
+/// What hinders a node from holding a VIP now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObstacleChange {
+    /// The VIP.
+    pub vip: VipUid,
+    /// The node.
+    pub node: NodeId,
+    /// What; nothing any more.
+    pub why: Option<Obstacle>,
 }
 
 /// What to change.
@@ -147,6 +158,17 @@ pub enum Op {
         grants: Vec<Grantee>,
         /// The proposing leader holds them itself.
         nested: bool,
+    },
+    /// Why nodes cannot hold VIPs, where that changed.
+    Obstacles {
+        /// Each VIP and node at most once.
+        changes: Vec<ObstacleChange>,
+    },
+    /// Removed VIPs that answer nowhere any more: the leader waited for as long
+    /// as anybody can have been granted them.
+    Outwaited {
+        /// Which.
+        vips: Vec<VipUid>,
     },
     /// Epochs that answer nowhere any more, for good.
     Released {

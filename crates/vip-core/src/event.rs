@@ -1,6 +1,6 @@
 //! What happened to the cluster, as `vipctl events` shows it.
 
-use crate::{Epoch, Name, NodeId, Role};
+use crate::{Epoch, Name, NodeId, Obstacle, Role};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -126,6 +126,15 @@ pub enum EventKind {
         epoch: Epoch,
         /// Why.
         cause: Cause,
+    },
+    /// A node could not hold a VIP.
+    VipObstacle {
+        /// The VIP.
+        vip: Name,
+        /// The node.
+        node: NodeId,
+        /// Why.
+        why: Obstacle,
     },
     /// The holder of this epoch answers.
     VipAnswers {

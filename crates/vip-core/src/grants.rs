@@ -258,6 +258,22 @@ impl Grants {
         (own, others)
     }
 
+    /// Removed VIPs that certainly answer nowhere any more, which the log does
+    /// not know yet: nobody can be granted them, and whoever was has had his
+    /// time.
+    #[must_use]
+    pub fn outwaited(
+        &self,
+        now: Mono,
+        lease: &LeaderLease,
+        state: &State,
+        timing: &Timing,
+    ) -> Vec<VipUid> {
+        let silent =
+            |old: &&Vip| now >= self.silent_at(old, old.epoch, lease, state.previous_term, timing);
+        state.retired.iter().filter(silent).map(|old| old.uid).collect()
+    }
+
     /// Releases that the log does not know yet.
     #[must_use]
     pub fn unlogged_releases(&self, state: &State) -> Vec<Grantee> {

@@ -16,7 +16,7 @@ pub use orders::{
     Address, GuardAction, GuardEvent, GuardFailure, GuardNotice, GuardRefusal, Limits, VipOrder,
 };
 
-use crate::{Announcements, Epoch, Incarnation, Mono, VipUid};
+use crate::{Announcements, Epoch, Incarnation, Mono, Obstacle, VipUid, Why};
 use departed::Departed;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -120,7 +120,7 @@ impl Guard {
             GuardEvent::Tick => self.tick(now),
             GuardEvent::AddressGone(ip) => self.address_gone(now, ip),
             GuardEvent::AddressDeleted(ip) => self.address_deleted(ip),
-            GuardEvent::AddressRefused { ip, text } => self.address_refused(ip, &text),
+            GuardEvent::AddressRefused(obstacle) => self.address_refused(obstacle),
             GuardEvent::ForeignClaim(ip) => self.foreign_claim(now, ip),
             GuardEvent::Confirmed => self.announce_again(now),
             GuardEvent::LinkBack => {
@@ -135,15 +135,15 @@ impl Guard {
     /// the rest of the list that the action was in; `None`: go on with it.
     pub fn failed(&mut self, failure: &GuardFailure) -> Option<Vec<GuardAction>> {
         match failure {
-            GuardFailure::Add { ip, text } => Some(self.address_refused(*ip, text)),
+            GuardFailure::Add(obstacle) => Some(self.address_refused(obstacle.clone())),
             // It could not be trusted to fall silent on time, or to open.
             GuardFailure::Gate { ip, text } if self.claims_ip(*ip) => {
                 let is_shut = |c: &Claim| c.phase == Phase::Expired && c.has(*ip);
                 if self.claims.values().any(is_shut) {
                     return None;
                 }
-                let text = format!("the lease gate did not take its deadline: {text}");
-                Some(self.address_refused(*ip, &text))
+                let why = Why::NoGate(format!("it did not take the deadline: {text}"));
+                Some(self.address_refused(Obstacle { ip: *ip, why }))
             }
             GuardFailure::Gate { ip, .. } => {
                 self.departed.unshut(*ip);
@@ -316,7 +316,8 @@ impl Guard {
         let Some(claim) = self.claims.remove(&vip) else {
             return notice.map(GuardAction::Notify).into_iter().collect();
         };
-        self.departed.add(vip, &claim.addresses, claim.furthest, notice.as_ref());
+        let silent_at = claim.furthest + self.limits.gate_to_wire;
+        self.departed.add(vip, &claim.addresses, silent_at, notice.as_ref());
         let shut = |a: &Address| GuardAction::Gate { ip: a.ip, deadline: Mono::ZERO };
         let mut actions: Vec<_> = claim.addresses.iter().map(shut).collect();
         actions.extend(claim.addresses.into_iter().map(GuardAction::DeleteAddress));
@@ -344,7 +345,8 @@ impl Guard {
             .into_iter()
             .flat_map(|(vip, claim)| {
                 self.floors.insert(vip, claim.epoch);
-                self.departed.add(vip, &claim.addresses, claim.furthest, None);
+                let silent_at = claim.furthest + self.limits.gate_to_wire;
+                self.departed.add(vip, &claim.addresses, silent_at, None);
                 let shut = |a: &Address| GuardAction::Gate { ip: a.ip, deadline: Mono::ZERO };
                 let gates: Vec<_> = claim.addresses.iter().map(shut).collect();
                 gates.into_iter().chain(claim.addresses.into_iter().map(GuardAction::DeleteAddress))
@@ -414,15 +416,15 @@ impl Guard {
         actions
     }
 
-    fn address_refused(&mut self, ip: IpAddr, text: &str) -> Vec<GuardAction> {
-        let has = |(_, claim): &(&VipUid, &Claim)| claim.has(ip);
+    fn address_refused(&mut self, obstacle: Obstacle) -> Vec<GuardAction> {
+        let has = |(_, claim): &(&VipUid, &Claim)| claim.has(obstacle.ip);
         let Some((vip, epoch)) = self.claims.iter().find(has).map(|(vip, c)| (*vip, c.epoch))
         else {
             return vec![];
         };
         let floor = self.floors.entry(vip).or_default();
         *floor = epoch.max(*floor);
-        let why = GuardRefusal::Address { ip, text: text.to_owned() };
+        let why = GuardRefusal::Address(obstacle);
         self.shut(vip, Some(GuardNotice::Refused { vip, epoch, why }))
     }
 

@@ -22,7 +22,7 @@ pub use leader::{Acknowledgement, Answers, LeaderWork};
 
 use crate::{
     Claims, Detector, Grantee, Grants, GuardNotice, Incarnation, LeaderLease, Mono, NodeId,
-    Promise, State, Term, Timing, VipOrder, Vote, Voters,
+    Promise, Report, State, Term, Timing, VipOrder, Vote, Voters,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -47,6 +47,8 @@ pub struct LeasesStart {
     pub me: NodeId,
     /// The profile's timings.
     pub timing: Timing,
+    /// This process, drawn at random.
+    pub run: u64,
     /// The vote as last saved.
     pub saved: Vote,
     /// The largest P ever promised; the quarantine lasts as long.
@@ -182,6 +184,8 @@ pub struct Leases {
     /// A transfer that was not passed on, and when.
     transfer_withheld: Option<(Vote, Mono)>,
     views: BTreeMap<NodeId, leader::PeerView>,
+    /// What this node said of itself last.
+    said: Report,
     /// Whom this node handed leadership to, and when, unless they led since.
     handed_to: BTreeMap<NodeId, Mono>,
     claims: Claims,
@@ -194,6 +198,7 @@ pub struct Leases {
     resigns: Option<Vote>,
     stopping: bool,
     disk_is_well: bool,
+    clock_is_well: bool,
     wants: Wants,
     changed: bool,
 }
@@ -202,7 +207,7 @@ impl Leases {
     /// At process start, in quarantine.
     #[must_use]
     pub fn new(now: Mono, start: LeasesStart) -> Self {
-        let LeasesStart { me, timing, saved, longest, interfaces } = start;
+        let LeasesStart { me, timing, run, saved, longest, interfaces } = start;
         let mut promise = Promise::at_start(now, saved, longest);
         // The caller stored this one before it started us.
         promise.longest_stored(timing.promise);
@@ -221,6 +226,7 @@ impl Leases {
             given_up: None,
             transfer_withheld: None,
             views: BTreeMap::new(),
+            said: Report { run, ..Report::default() },
             handed_to: BTreeMap::new(),
             claims: Claims::new(me),
             guard: GuardLink::default(),
@@ -230,6 +236,7 @@ impl Leases {
             resigns: (saved.committed && saved.node == me).then_some(saved),
             stopping: false,
             disk_is_well: true,
+            clock_is_well: true,
             wants: Wants::default(),
             changed: false,
         }
@@ -286,6 +293,14 @@ impl Leases {
     /// Whether this node's disk writes in time.
     pub fn disk(&mut self, is_well: bool) {
         self.disk_is_well = is_well;
+    }
+
+    /// Whether its clock runs as leases assume. One that does not makes lease
+    /// and promise mean another time than to others: the lease lapses, and
+    /// nothing is held.
+    pub fn clock(&mut self, is_well: bool) {
+        self.changed |= self.clock_is_well != is_well;
+        self.clock_is_well = is_well;
     }
 
     /// This node.

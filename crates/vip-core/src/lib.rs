@@ -18,6 +18,7 @@
 mod announce;
 mod chain;
 mod claims;
+mod clock_rate;
 mod command;
 mod detector;
 mod event;
@@ -33,6 +34,7 @@ mod placement;
 mod profile;
 mod promise;
 mod refusal;
+mod report;
 mod state;
 #[cfg(test)]
 mod testing;
@@ -42,7 +44,8 @@ mod vip;
 pub use announce::{ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Announcements};
 pub use chain::chain;
 pub use claims::{ClaimAction, ClaimEvent, Claims, Holding};
-pub use command::{Actor, Assignment, Command, Grantee, Op, Outcome};
+pub use clock_rate::{Steering, TooFast};
+pub use command::{Actor, Assignment, Command, Grantee, ObstacleChange, Op, Outcome};
 pub use detector::{Detector, rank};
 pub use event::{Cause, Event, EventKind};
 pub use grants::{Denial, Grants, Request, Verdict};
@@ -63,6 +66,7 @@ pub use placement::{NodeView, decide};
 pub use profile::{MAX_CLOCK_DRIFT, Profile, Timing, TimingError};
 pub use promise::{Promise, PromiseReply, PromiseTicket, Refused, Vote};
 pub use refusal::Refusal;
+pub use report::{Obstacle, Report, Why};
 pub use state::{Cluster, State, Tombstone};
 pub use token::{
     JoinProof, Token, TokenError, TokenSecret, TokenText, VERIFIER_LEN, join_statement,

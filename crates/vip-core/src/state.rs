@@ -9,8 +9,8 @@ mod vips;
 
 use crate::command::Position;
 use crate::{
-    Command, Event, EventKind, Name, Node, NodeId, NodeState, Op, Outcome, Profile, Refusal, Term,
-    Token, TokenId, Vip, VipAddress, VipUid,
+    Command, Event, EventKind, Name, Node, NodeId, NodeState, Obstacle, Op, Outcome, Profile,
+    Refusal, Term, Token, TokenId, Vip, VipAddress, VipUid,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -53,6 +53,9 @@ pub struct State {
     pub tokens: BTreeMap<TokenId, Token>,
     /// VIPs, by identity.
     pub vips: BTreeMap<VipUid, Vip>,
+    /// Why nodes could not hold VIPs when they last tried.
+    #[serde(default)]
+    pub obstacles: BTreeMap<VipUid, BTreeMap<NodeId, Obstacle>>,
     /// What happened, oldest first.
     pub events: VecDeque<Event>,
     /// Log time, ms since 1970; never falls.
@@ -62,7 +65,8 @@ pub struct State {
     /// Term of the entry before the first one of `term`.
     pub previous_term: Term,
     /// Removed VIPs that a node which was not there may still answer for. They
-    /// go when that node released them, never by time: no clock proves it.
+    /// go when that node released them, or when a leader waited long enough and
+    /// says so: the log's own time proves nothing.
     pub(crate) retired: Vec<Vip>,
     next_node: u64,
     next_vip: u64,
@@ -109,6 +113,11 @@ impl State {
             Op::PinVip { name, to } => self.pin_vip(name, *to),
             Op::Assign { moves } => self.assign(at, actor, moves),
             Op::Settle { grants, nested } => Ok(self.settle(at, actor, grants, *nested)),
+            Op::Obstacles { changes } => Ok(self.obstacles_changed(actor, changes)),
+            Op::Outwaited { vips } => {
+                self.retired.retain(|old| !vips.contains(&old.uid));
+                Ok(Outcome::Done)
+            }
             Op::Released { releases } => Ok(self.released(actor, releases)),
         }
     }

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::str::FromStr;
+use vip_core::Why;
 
 /// A prefix of the allowlist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,18 +56,18 @@ pub(crate) struct HostAddresses {
 }
 
 /// Why an address may not be added, or nothing.
-pub(crate) fn objection(allow: &[Prefix], host: &HostAddresses, ip: IpAddr) -> Option<String> {
+pub(crate) fn objection(allow: &[Prefix], host: &HostAddresses, ip: IpAddr) -> Option<Why> {
     if host.configured.contains(&ip) {
-        return Some("this host has it already, and vipd did not add it".into());
+        return Some(Why::HostHasIt);
     }
     if !allow.is_empty() {
         let allowed = allow.iter().any(|prefix| prefix.contains(ip));
-        return (!allowed).then(|| "outside `allow` of [guard] in this host's vipd.toml".into());
+        return (!allowed).then_some(Why::NotAllowed);
     }
     if ip.is_multicast() || ip.is_unspecified() || ip.is_loopback() {
-        return Some("not a unicast address".into());
+        return Some(Why::NotUnicast);
     }
-    host.gateways.contains(&ip).then(|| "it is a gateway of this host".into())
+    host.gateways.contains(&ip).then_some(Why::Gateway)
 }
 
 #[cfg(test)]

@@ -17,11 +17,10 @@ use std::mem::discriminant;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use tracing::{debug, error, info, warn};
-use vip_core::{Address, Guard, GuardAction, GuardEvent, GuardFailure, GuardNotice, Mono, chain};
+use vip_core::{
+    Address, Guard, GuardAction, GuardEvent, GuardFailure, GuardNotice, Mono, Obstacle, Why, chain,
+};
 use vip_datapath::{Device, Gate, GateError};
-
-/// Why a VIP is refused.
-pub(crate) const NO_LINK: &str = "its interface has no link";
 
 /// What the kernel did not do of a list of actions.
 struct Failed {
@@ -148,13 +147,14 @@ impl Host {
     /// The addresses that could answer beyond their lease, and why: those on
     /// an interface that the gate is not on, and, if nothing but the gate keeps
     /// that one from it, all others.
-    pub(crate) fn exposed(&self) -> Vec<(IpAddr, String)> {
+    pub(crate) fn exposed(&self) -> Vec<Obstacle> {
         let why = |ifindex: &u32| {
             let own = self.ungated.get(ifindex).cloned();
             own.or_else(|| self.exposed_by_others())
         };
         let placed = self.placed.iter();
-        placed.filter_map(|(ip, (_, ifindex))| Some((*ip, why(ifindex)?))).collect()
+        let obstacle = |ip, text| Obstacle { ip, why: Why::NoGate(text) };
+        placed.filter_map(|(ip, (_, ifindex))| Some(obstacle(*ip, why(ifindex)?))).collect()
     }
 
     fn exposed_by_others(&self) -> Option<String> {
@@ -311,11 +311,14 @@ impl Host {
         let located = join_all(located).await;
         let mut gated = BTreeMap::new();
         let (mut refused, mut allowed) = (vec![], vec![]);
-        let failed = |list, ip, text| Failed { list, failure: GuardFailure::Add { ip, text } };
+        let failed = |list, ip, why| {
+            let failure = GuardFailure::Add(Obstacle { ip, why });
+            Failed { list, failure }
+        };
         for ((list, address), at) in batch.into_iter().zip(located) {
             match self.admit(&address, host.as_ref(), at, &mut gated) {
                 Ok(ifindex) => allowed.push((list, address, ifindex)),
-                Err(text) => refused.push(failed(list, address.ip, text)),
+                Err(why) => refused.push(failed(list, address.ip, why)),
             }
         }
         let added = allowed.iter().map(|(_, address, ifindex)| kernel.add(address, *ifindex));
@@ -325,7 +328,7 @@ impl Host {
                 Ok(()) => {
                     self.placed.insert(address.ip, (address, ifindex));
                 }
-                Err(e) => refused.push(failed(list, address.ip, e.to_string())),
+                Err(e) => refused.push(failed(list, address.ip, e.into())),
             }
         }
         refused.sort_by_key(|refused| refused.list);
@@ -341,24 +344,24 @@ impl Host {
         host: Result<&HostAddresses, &KernelError>,
         at: Result<u32, KernelError>,
         gated: &mut BTreeMap<u32, Option<String>>,
-    ) -> Result<u32, String> {
-        let host = host.map_err(ToString::to_string)?;
-        if let Some(text) = objection(&self.allow, host, address.ip) {
-            return Err(text);
+    ) -> Result<u32, Why> {
+        let host = host.map_err(|e| Why::Kernel(e.to_string()))?;
+        if let Some(why) = objection(&self.allow, host, address.ip) {
+            return Err(why);
         }
-        let ifindex = at.map_err(|e| e.to_string())?;
+        let ifindex = at?;
         if !self.has_link(ifindex) {
-            return Err(NO_LINK.into());
+            return Err(Why::NoLink);
         }
         let ungated = gated.entry(ifindex).or_insert_with(|| self.ungated(ifindex)).clone();
         let ungated = ungated.or_else(|| self.exposed_by_others());
         let unknown = || {
             let gate = self.gate.as_ref()?;
             let unknown = gate.deadline(address.ip).is_none();
-            unknown.then(|| "the gate did not take its deadline".to_owned())
+            unknown.then(|| "it did not take its deadline".to_owned())
         };
         match ungated.or_else(unknown) {
-            Some(text) => Err(text),
+            Some(text) => Err(Why::NoGate(text)),
             None => Ok(ifindex),
         }
     }

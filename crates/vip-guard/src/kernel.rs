@@ -17,7 +17,7 @@ use rtnetlink::{
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use tokio::task::JoinHandle;
-use vip_core::Address;
+use vip_core::{Address, Why};
 use vip_datapath::{Device, Header};
 
 /// Marks the addresses that vipd added (`IFA_PROTO`), so that a later run, and
@@ -38,6 +38,16 @@ pub(crate) enum KernelError {
     NoInterface(String),
     #[error("no interface of this host has a route to {0}; name one with --interface")]
     NoRoute(IpAddr),
+}
+
+impl From<KernelError> for Why {
+    fn from(error: KernelError) -> Self {
+        match error {
+            KernelError::NoInterface(name) => Self::NoInterface(name),
+            KernelError::NoRoute(_) => Self::NoRoute,
+            KernelError::Netlink(_) | KernelError::Socket(_) => Self::Kernel(error.to_string()),
+        }
+    }
 }
 
 /// What the kernel told without being asked.

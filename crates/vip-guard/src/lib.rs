@@ -34,7 +34,7 @@ mod session;
 mod settings;
 
 pub use client::{GuardReader, GuardWriter, LinkError, connect};
-pub use clock::boottime;
+pub use clock::{boottime, clock_steering};
 pub use protocol::{FromGuard, GateReport, Hello, ToGuard};
 pub use realtime::realtime;
 

@@ -11,7 +11,7 @@
 
 use crate::clock::boottime;
 use crate::config::{GuardConfig, GuardError};
-use crate::host::{Host, NO_LINK};
+use crate::host::Host;
 use crate::kernel::{Kernel, KernelEvent};
 use crate::lock::{self, Namespace};
 use crate::packets::Listener;
@@ -25,7 +25,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
-use vip_core::{Guard, GuardAction, GuardEvent, Limits, Profile, VipOrder};
+use vip_core::{Guard, GuardAction, GuardEvent, Limits, Obstacle, Profile, VipOrder, Why};
 
 /// Everything is compared with the kernel this often, in case an event was
 /// lost or somebody attached a program before ours.
@@ -74,6 +74,7 @@ pub async fn run(
         // Replicated timings reach the guard only as deadlines; the longest of
         // any profile bounds what a confused agent can ask for.
         longest_grant: Profile::Wan.timing().grant,
+        gate_to_wire: Profile::Wan.timing().gate_to_wire,
         gated: matches!(host.report, GateReport::Enforced { .. }),
     };
     let mut guard = Guard::new(limits);
@@ -218,11 +219,12 @@ async fn follow_links(guard: &mut Guard, host: &mut Host, session: &mut Option<S
     let back = host.reconcile_links().await;
     for ip in host.without_link() {
         warn!(%ip, "the interface of a VIP has no link; letting go of it");
-        act(guard, host, session, GuardEvent::AddressRefused { ip, text: NO_LINK.into() }).await;
+        let obstacle = Obstacle { ip, why: Why::NoLink };
+        act(guard, host, session, GuardEvent::AddressRefused(obstacle)).await;
     }
-    for (ip, text) in host.exposed() {
-        warn!(%ip, text, "a VIP could answer beyond its lease; letting go of it");
-        act(guard, host, session, GuardEvent::AddressRefused { ip, text }).await;
+    for obstacle in host.exposed() {
+        warn!(%obstacle, "a VIP could answer beyond its lease; letting go of it");
+        act(guard, host, session, GuardEvent::AddressRefused(obstacle)).await;
     }
     if back {
         act(guard, host, session, GuardEvent::LinkBack).await;

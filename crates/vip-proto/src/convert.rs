@@ -1,7 +1,9 @@
 //! From the wire to `vip_core` and back.
 
 use crate::v1;
-use vip_core::{Denial, Epoch, Grantee, Incarnation, NodeId, Term, VipUid, Vote};
+use vip_core::{
+    Denial, Epoch, Grantee, Incarnation, NodeId, Obstacle, Report, Term, VipUid, Vote, Why,
+};
 
 /// A field that does not say what it should.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,5 +75,118 @@ impl TryFrom<v1::Denied> for (Grantee, Denial) {
         };
         let grantee = denied.grantee.ok_or(FieldError::Missing("grantee"))?;
         Ok((grantee.into(), denial))
+    }
+}
+
+impl From<(VipUid, Obstacle)> for v1::Obstacle {
+    fn from((vip, obstacle): (VipUid, Obstacle)) -> Self {
+        use v1::obstacle::Why as W;
+        let Obstacle { ip, why } = obstacle;
+        let (why, detail) = match why {
+            Why::NoLink => (W::NoLink, String::new()),
+            Why::NoInterface(name) => (W::NoInterface, name),
+            Why::NoRoute => (W::NoRoute, String::new()),
+            Why::NotAllowed => (W::NotAllowed, String::new()),
+            Why::NotUnicast => (W::NotUnicast, String::new()),
+            Why::HostHasIt => (W::HostHasIt, String::new()),
+            Why::Gateway => (W::Gateway, String::new()),
+            Why::NoGate(text) => (W::NoGate, text),
+            Why::Kernel(text) => (W::Kernel, text),
+        };
+        Self { vip: vip.0, ip: ip.to_string(), why: why.into(), detail }
+    }
+}
+
+impl TryFrom<v1::Obstacle> for (VipUid, Obstacle) {
+    type Error = FieldError;
+    fn try_from(message: v1::Obstacle) -> Result<Self, FieldError> {
+        use v1::obstacle::Why as W;
+        let code = message.why();
+        let v1::Obstacle { vip, ip, why: _, detail } = message;
+        let why = match code {
+            W::Unspecified => return Err(FieldError::Missing("why")),
+            W::NoLink => Why::NoLink,
+            W::NoInterface => Why::NoInterface(detail),
+            W::NoRoute => Why::NoRoute,
+            W::NotAllowed => Why::NotAllowed,
+            W::NotUnicast => Why::NotUnicast,
+            W::HostHasIt => Why::HostHasIt,
+            W::Gateway => Why::Gateway,
+            W::NoGate => Why::NoGate(detail),
+            W::Kernel => Why::Kernel(detail),
+        };
+        let invalid =
+            |e: std::net::AddrParseError| FieldError::Invalid { field: "ip", why: e.to_string() };
+        Ok((VipUid(vip), Obstacle { ip: ip.parse().map_err(invalid)?, why }))
+    }
+}
+
+impl From<Report> for v1::Report {
+    fn from(report: Report) -> Self {
+        let Report { run, seq, able, stopping, unable, obstacles, open } = report;
+        Self {
+            run,
+            seq,
+            able,
+            stopping,
+            unable_vips: unable.into_iter().map(|vip| vip.0).collect(),
+            obstacles: obstacles.into_iter().map(Into::into).collect(),
+            open: open.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::Report> for Report {
+    type Error = FieldError;
+    fn try_from(message: v1::Report) -> Result<Self, FieldError> {
+        let v1::Report { run, seq, able, stopping, unable_vips, obstacles, open } = message;
+        Ok(Self {
+            run,
+            seq,
+            able,
+            stopping,
+            unable: unable_vips.into_iter().map(VipUid).collect(),
+            obstacles: obstacles.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            open: open.into_iter().map(Into::into).collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_arrives_as_it_was_sent() {
+        let all = [
+            Why::NoLink,
+            Why::NoInterface("eth9".into()),
+            Why::NoRoute,
+            Why::NotAllowed,
+            Why::NotUnicast,
+            Why::HostHasIt,
+            Why::Gateway,
+            Why::NoGate("no".into()),
+            Why::Kernel("no".into()),
+        ];
+        let obstacle = |why| Obstacle { ip: [10, 0, 0, 9].into(), why };
+        let obstacles = (1..).map(VipUid).zip(all.map(obstacle)).collect();
+        let open = Grantee { vip: VipUid(3), epoch: Epoch(4), incarnation: Incarnation(5) };
+        let report = Report {
+            run: 7,
+            seq: 8,
+            able: true,
+            stopping: true,
+            unable: [VipUid(1)].into(),
+            obstacles,
+            open: [open].into(),
+        };
+        assert_eq!(Report::try_from(v1::Report::from(report.clone())), Ok(report));
+    }
+
+    #[test]
+    fn a_report_with_an_obstacle_of_no_kind_is_an_error() {
+        let message = v1::Report { obstacles: vec![v1::Obstacle::default()], ..Default::default() };
+        assert!(Report::try_from(message).is_err());
     }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use vip_core::{
     Acknowledgement, Actor, Ask, GrantAnswer, Grantee, HAND_OVER_POLL, HandOver, Incarnation,
-    LeaseAction, LeaseEvent, Leases, LeasesStart, Mono, NodeId, Op, PromiseReply, RaftView,
+    LeaseAction, LeaseEvent, Leases, LeasesStart, Mono, NodeId, Op, PromiseReply, RaftView, Report,
     Settled, State, Term, Timing, VipOrder, VipUid, Vote,
 };
 
@@ -30,12 +30,29 @@ const LOOK: Duration = Duration::from_millis(20);
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
     Raft(RaftMessage),
-    Refused { remaining: Duration },
-    HandOver { vote: Vote, to: NodeId },
-    Renew { vote: Vote, sent_at: Mono },
+    Refused {
+        remaining: Duration,
+    },
+    HandOver {
+        vote: Vote,
+        to: NodeId,
+    },
+    Renew {
+        vote: Vote,
+        sent_at: Mono,
+    },
     Renewed(Acknowledgement),
-    Ask { id: u64, wanted: Vec<Grantee>, released: Vec<Grantee>, first: bool },
-    Answer { id: u64, answer: GrantAnswer },
+    Ask {
+        id: u64,
+        wanted: Vec<Grantee>,
+        released: Vec<Grantee>,
+        report: Option<Report>,
+        first: bool,
+    },
+    Answer {
+        id: u64,
+        answer: GrantAnswer,
+    },
     Abdicate(Vote),
 }
 
@@ -142,6 +159,8 @@ pub(crate) struct Agent {
 /// What an agent starts with.
 pub(crate) struct AgentStart {
     pub(crate) me: NodeId,
+    /// Which of the agents of its host.
+    pub(crate) run: u64,
     pub(crate) peers: Vec<NodeId>,
     pub(crate) timing: Timing,
     pub(crate) mutant: Option<Mutant>,
@@ -151,13 +170,13 @@ pub(crate) struct AgentStart {
 
 impl Agent {
     pub(crate) fn new(now: Mono, start: AgentStart) -> Self {
-        let AgentStart { me, peers, timing, mutant, genesis, raft } = start;
+        let AgentStart { me, run, peers, timing, mutant, genesis, raft } = start;
         let (saved, shown) = (raft.vote, raft.view());
         // On the very first start nothing was ever promised.
         let quarantine = saved.term > Term(0) && mutant != Some(Mutant::NoQuarantine);
         let longest = if quarantine { timing.promise } else { Duration::ZERO };
         let interfaces = BTreeMap::new();
-        let leases = Leases::new(now, LeasesStart { me, timing, saved, longest, interfaces });
+        let leases = Leases::new(now, LeasesStart { me, timing, run, saved, longest, interfaces });
         Self {
             me,
             peers,
@@ -367,11 +386,11 @@ impl Agent {
     }
 
     fn ask(&mut self, now: Mono, ask: Ask) {
-        let Ask { leader, session, wanted, released, first } = ask;
+        let Ask { leader, session, wanted, released, report, first } = ask;
         self.next_ask += 1;
         let id = self.next_ask;
         self.asks.insert(id, (session, now, first));
-        self.out.push(Out::Send(leader, Message::Ask { id, wanted, released, first }));
+        self.out.push(Out::Send(leader, Message::Ask { id, wanted, released, report, first }));
         let wait = if first { FIRST_GRANT_WAIT } else { Duration::ZERO };
         self.out.push(Out::After(self.timing.promise + wait, Input::AskTimeout(id)));
     }
@@ -430,16 +449,8 @@ impl Agent {
             }
             Message::Renew { vote, sent_at } => {
                 if self.promise(now, vote) {
-                    let claims = self.leases.claims();
-                    let ack = Acknowledgement {
-                        from: self.me,
-                        vote,
-                        sent_at,
-                        able: self.leases.able(now),
-                        stopping: self.leases.is_stopping(),
-                        unable: claims.unable(now).into_iter().collect(),
-                        open: claims.renewals().into_iter().collect(),
-                    };
+                    let report = self.leases.report(now);
+                    let ack = Acknowledgement { from: self.me, vote, sent_at, report };
                     self.out.push(Out::Send(from, Message::Renewed(ack)));
                 }
             }
@@ -449,8 +460,8 @@ impl Agent {
                 }
                 self.step(now, LeaseEvent::Acknowledged(ack));
             }
-            Message::Ask { id, wanted, released, first } => {
-                self.leases.released_by(from, &released);
+            Message::Ask { id, wanted, released, report, first } => {
+                self.leases.released_by(from, &released, report);
                 for grantee in &wanted {
                     self.asked.insert(grantee.vip, *grantee);
                 }

@@ -54,8 +54,9 @@ pub(crate) struct GuardProcess {
 
 impl GuardProcess {
     pub(crate) fn new() -> Self {
-        let longest_grant = Profile::Wan.timing().grant;
-        let guard = Guard::new(Limits { longest_grant, gated: true });
+        let longest = Profile::Wan.timing();
+        let (longest_grant, gate_to_wire) = (longest.grant, longest.gate_to_wire);
+        let guard = Guard::new(Limits { longest_grant, gate_to_wire, gated: true });
         Self { guard, connection: None }
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use vip_core::{GuardAction, GuardFailure, Mono};
+use vip_core::{GuardAction, GuardFailure, Mono, Obstacle, Why};
 
 /// What the kernel refuses for a while.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,7 +64,8 @@ impl Kernel {
             GuardAction::AddAddress(address) => {
                 let exposed = self.ungated > 0 && !self.second_gate;
                 if self.trouble == T::Additions || !self.has_link || exposed {
-                    return Err(GuardFailure::Add { ip: address.ip, text: text() });
+                    let why = Why::Kernel(text());
+                    return Err(GuardFailure::Add(Obstacle { ip: address.ip, why }));
                 }
                 self.addresses.insert(address.ip);
                 Ok(Some(address.ip))

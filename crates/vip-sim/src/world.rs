@@ -307,7 +307,7 @@ impl World {
         let (vote, log) = (host.disk.vote, host.disk.log.clone());
         let raft = Raft::new(me, peers.clone(), self.initial.clone(), vote, log);
         let (timing, mutant, genesis) = (self.timing, self.options.mutant, self.genesis.clone());
-        let start = AgentStart { me, peers, timing, mutant, genesis, raft };
+        let start = AgentStart { me, run, peers, timing, mutant, genesis, raft };
         let now = host.clock.local(self.now);
         self.epochs.restarted(at);
         self.hosts[at].agent = Some(Agent::new(now, start));

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use vip_core::{EventKind, NodeId, NodeState, State, Token, Vip};
+use vip_core::{EventKind, MAX_CLOCK_DRIFT, NodeId, NodeState, Obstacle, State, Token, Vip};
 use vip_guard::GateReport;
 use vip_proto::v1;
 
@@ -32,7 +32,23 @@ pub(super) fn vip(state: &State, vip: &Vip) -> v1::Vip {
         cause: vip.cause.map(|c| c.as_str().to_owned()).unwrap_or_default(),
         answers: vip.bound(vip.epoch).is_some() && vip.fenced < vip.epoch,
         pinned: name(state, vip.pinned),
+        hindered: hindered(state, vip),
     }
+}
+
+fn hindered(state: &State, vip: &Vip) -> Vec<v1::Hindrance> {
+    let nodes = state.obstacles.get(&vip.uid).into_iter().flatten();
+    let text = |(node, why): (&NodeId, &Obstacle)| v1::Hindrance {
+        node: name(state, Some(*node)),
+        why: why.to_string(),
+    };
+    nodes.map(text).collect()
+}
+
+/// What hinders nodes from holding the VIP, as the end of a sentence.
+pub(super) fn hindrances(state: &State, vip: &Vip) -> String {
+    let text = |h: v1::Hindrance| format!("; on {}: {}", h.node, h.why);
+    hindered(state, vip).into_iter().map(text).collect()
 }
 
 pub(super) fn vips(member: &Member) -> Vec<v1::Vip> {
@@ -114,6 +130,13 @@ fn warnings(member: &Member) -> Vec<String> {
             "This node has no lease gate: if it freezes, it may answer beyond its lease.".into(),
         ),
         GuardStatus::Present(GateReport::Enforced { .. }) => {}
+    }
+    warnings.extend(member.shared.clock_trouble().map(|why| format!("{why}.")));
+    let state = member.raft.state();
+    for vip in state.vips_by_name() {
+        for v1::Hindrance { node, why } in hindered(&state, vip) {
+            warnings.push(format!("VIP {} cannot be on {node}: {why}.", vip.spec.name));
+        }
     }
     let voters = member.raft.voter_ids().len();
     if voters == 2 {
@@ -211,6 +234,11 @@ fn event(state: &State, event: &vip_core::Event) -> v1::Event {
             let text = format!("VIP {vip} goes to {to} at epoch {epoch}: {cause}{from}");
             ("vip-assigned", text)
         }
+        EventKind::VipObstacle { vip, node, why } => {
+            out.vip = vip.to_string();
+            out.node = node_name(*node);
+            ("vip-obstacle", format!("VIP {vip} cannot be on {}: {why}", out.node))
+        }
         EventKind::VipAnswers { vip, node, epoch } => {
             out.vip = vip.to_string();
             out.node = node_name(*node);
@@ -265,6 +293,47 @@ pub(super) fn events(member: &Arc<Member>, after: u64, follow: bool) -> EventStr
     Box::pin(ReceiverStream::new(receive))
 }
 
+/// How fast chrony slews by default, and what it may at most.
+const CHRONY_CONF: [&str; 2] = ["/etc/chrony/chrony.conf", "/etc/chrony.conf"];
+
+/// What the clock does, and what its daemon may do with it.
+fn clock_check() -> v1::doctor_reply::Check {
+    let check = |result: &str, text: String| v1::doctor_reply::Check {
+        name: "clock".into(),
+        result: result.into(),
+        text,
+    };
+    match vip_guard::clock_steering().map(|steering| steering.check()) {
+        Ok(Err(why)) => return check("error", why.to_string()),
+        Err(why) => {
+            return check("warning", format!("how the clock is steered cannot be read: {why}"));
+        }
+        Ok(Ok(())) => {}
+    }
+    let conf = CHRONY_CONF.iter().find_map(|path| std::fs::read_to_string(path).ok());
+    match conf.map(|text| chrony_slews_at_most(&text)) {
+        Some(ppm) if ppm > MAX_CLOCK_DRIFT * 1e6 => {
+            let text = format!(
+                "chrony may slew this clock by {ppm:.0} ppm, and this node then leads and holds \
+                 nothing until that is over; set `maxslewrate 500` in chrony.conf"
+            );
+            check("warning", text)
+        }
+        _ => check("ok", "it runs as leases assume".into()),
+    }
+}
+
+/// `maxslewrate` of a chrony.conf, ppm.
+fn chrony_slews_at_most(conf: &str) -> f64 {
+    const DEFAULT: f64 = 83_333.333;
+    let value = |line: &str| {
+        let mut words = line.split_whitespace();
+        words.next().filter(|word| word.eq_ignore_ascii_case("maxslewrate"))?;
+        words.next()?.parse().ok()
+    };
+    conf.lines().filter_map(value).next_back().unwrap_or(DEFAULT)
+}
+
 pub(super) fn doctor(agent: &Agent) -> v1::DoctorReply {
     let check = |name: &str, result: &str, text: String| v1::doctor_reply::Check {
         name: name.to_owned(),
@@ -276,6 +345,7 @@ pub(super) fn doctor(agent: &Agent) -> v1::DoctorReply {
         Ok(address) => checks.push(check("advertise", "ok", format!("peers use {address}"))),
         Err(e) => checks.push(check("advertise", "error", e.to_string())),
     }
+    checks.push(clock_check());
     let Some(member) = agent.member() else {
         checks.push(check("membership", "warning", "this node is in no cluster".into()));
         return v1::DoctorReply { checks };
@@ -307,4 +377,16 @@ pub(super) fn doctor(agent: &Agent) -> v1::DoctorReply {
         Some(why) => checks.push(check("disk", "error", why)),
     }
     v1::DoctorReply { checks }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chronys_limit_is_read_from_its_configuration() {
+        assert!(chrony_slews_at_most("pool example.net iburst\n") > 80_000.0);
+        let set = "# maxslewrate 1\nmaxslewrate 500\n";
+        assert!((chrony_slews_at_most(set) - 500.0).abs() < 1e-9);
+    }
 }

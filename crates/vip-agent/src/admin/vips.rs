@@ -108,10 +108,11 @@ async fn wait_until_it_answers(
             .then(|| Ok(super::views::vip(state, vip)))
     };
     let missing = |state: &State| {
-        let holder = state.vip_named(name.as_str()).and_then(|v| v.holder);
-        match holder.and_then(|h| state.node_name(h)) {
-            Some(node) => format!("{name} is assigned to {node}, which does not answer yet"),
-            None => format!("no node can hold {name} at the moment"),
+        let vip = state.vip_named(name.as_str());
+        let why = vip.map(|vip| super::views::hindrances(state, vip)).unwrap_or_default();
+        match vip.and_then(|vip| vip.holder).and_then(|holder| state.node_name(holder)) {
+            Some(node) => format!("{name} is assigned to {node}, which does not answer yet{why}"),
+            None => format!("no node can hold {name} at the moment{why}"),
         }
     };
     call.wait(look, missing).await?

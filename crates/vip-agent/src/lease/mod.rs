@@ -1,6 +1,7 @@
 //! The lease path: promises, leases, grants and claims, on a thread of its own
 //! that never waits for a disk.
 
+mod clock_watch;
 mod guard_link;
 mod peers;
 mod runner;

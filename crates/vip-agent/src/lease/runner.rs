@@ -9,6 +9,7 @@ use super::guard_link::{GuardNews, Orders, keep_connected};
 use super::peers::LeasePeers;
 use super::service::LeaseService;
 use super::shared::{GuardStatus, LeaseShared};
+use crate::essential;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use std::collections::BTreeSet;
@@ -24,8 +25,8 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use vip_core::{
-    Acknowledgement, Ask, GrantAnswer, GuardNotice, LeaseAction, LeaseEvent, Mono, NodeId,
-    RaftView, Term, VipUid, Vote,
+    Acknowledgement, Ask, GrantAnswer, GuardNotice, LeaseAction, LeaseEvent, NodeId, RaftView,
+    Report, Term, Vote,
 };
 use vip_guard::{ToGuard, boottime, realtime};
 use vip_pki::PeerStream;
@@ -72,7 +73,7 @@ impl LeaseThread {
         let run = move || {
             let priority = realtime();
             tracing::debug!(realtime = priority, "lease thread runs");
-            runtime.block_on(run(start));
+            essential::run("lease", || runtime.block_on(run(start)));
         };
         Ok(Self(Some(std::thread::Builder::new().name("lease".into()).spawn(run)?)))
     }
@@ -91,15 +92,19 @@ async fn run(start: Start) {
         return;
     };
     let stop = start.stop.clone();
-    tokio::spawn(accept(listener, start.accepted, stop.clone()));
+    essential::spawn("accept", accept(listener, start.accepted, stop.clone()));
     let service = LeaseServer::new(LeaseService { shared: start.shared.clone() });
     let streams = ReceiverStream::new(start.lease_streams).map(Ok::<_, io::Error>);
     let serve = tonic::transport::Server::builder()
         .add_service(service)
         .serve_with_incoming_shutdown(streams, stop.clone().cancelled_owned());
-    tokio::spawn(serve);
+    essential::spawn("serve leases", async move {
+        if let Err(error) = serve.await {
+            tracing::error!(%error, "leases are not served any more");
+        }
+    });
     let (news, guard_news) = mpsc::channel(QUEUED);
-    tokio::spawn(keep_connected(start.guard_socket, start.cluster, news));
+    essential::spawn("guard link", keep_connected(start.guard_socket, start.cluster, news));
 
     let (replies, received) = mpsc::channel(QUEUED);
     let mut looping = Loop {
@@ -177,7 +182,10 @@ impl Loop {
                     self.peers.clear();
                     LeaseEvent::Tick
                 }
-                () = sleep_until(self.next_wake()) => self.raft_view(),
+                () = sleep_until(self.next_wake()) => {
+                    self.shared.look_at_clock();
+                    self.raft_view()
+                }
             };
             self.step(event);
         }
@@ -282,10 +290,10 @@ impl Loop {
                 let sent_at = boottime();
                 let Ok(reply) = client.renew(request).await else { return };
                 let reply = reply.into_inner();
-                if reply.promised {
-                    let ack = acknowledgement(node, vote, sent_at, reply);
-                    let _ = replies.send(LeaseEvent::Acknowledged(ack)).await;
-                }
+                let report = reply.report.map(Report::try_from);
+                let Some(Ok(report)) = report.filter(|_| reply.promised) else { return };
+                let ack = Acknowledgement { from: node, vote, sent_at, report };
+                let _ = replies.send(LeaseEvent::Acknowledged(ack)).await;
             });
         }
     }
@@ -304,7 +312,7 @@ impl Loop {
     }
 
     fn ask(&mut self, ask: Ask) {
-        let Ask { leader, session, wanted, released, first } = ask;
+        let Ask { leader, session, wanted, released, report, first } = ask;
         let client = self.members().into_iter().find(|(id, _)| *id == leader);
         let client = client.map(|(_, address)| self.peers.client(leader, &address));
         let wait = if first { FIRST_GRANT_WAIT } else { Duration::ZERO };
@@ -313,6 +321,7 @@ impl Loop {
             wanted: wanted.into_iter().map(Into::into).collect(),
             released: released.into_iter().map(Into::into).collect(),
             wait_us: u64::try_from(wait.as_micros()).unwrap_or(0),
+            report: report.map(Into::into),
         });
         request.set_timeout(timeout);
         let replies = self.replies.clone();
@@ -353,23 +362,6 @@ fn raft_view(raft: &VipRaft) -> RaftView {
         leads.then_some(Term(metrics.vote.leader_id.term))
     };
     RaftView { leads, voters: voters(raft) }
-}
-
-fn acknowledgement(
-    from: NodeId,
-    vote: Vote,
-    sent_at: Mono,
-    reply: v1::RenewReply,
-) -> Acknowledgement {
-    Acknowledgement {
-        from,
-        vote,
-        sent_at,
-        able: reply.able,
-        stopping: reply.stopping,
-        unable: reply.unable_vips.into_iter().map(VipUid).collect(),
-        open: reply.open.into_iter().map(Into::into).collect(),
-    }
 }
 
 fn grant_answer(reply: tonic::Response<v1::GrantReply>) -> GrantAnswer {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 use tonic::{Request, Response, Status};
-use vip_core::{Grantee, NodeId, PromiseReply};
+use vip_core::{Grantee, NodeId, PromiseReply, Report};
 use vip_guard::boottime;
 use vip_pki::{Identity, PeerInfo};
 use vip_proto::v1;
@@ -55,15 +55,11 @@ impl Lease for LeaseService {
                 PromiseReply::OtherVote(saved) => Some(saved.into()),
                 PromiseReply::Promised | PromiseReply::StoreFirst => None,
             };
-            let claims = leases.claims();
             v1::RenewReply {
                 promised: reply == PromiseReply::Promised,
                 promise_us: micros(promise),
                 vote: other,
-                able: leases.able(now),
-                unable_vips: claims.unable(now).iter().map(|vip| vip.0).collect(),
-                stopping: leases.is_stopping(),
-                open: claims.renewals().into_iter().map(Into::into).collect(),
+                report: Some(leases.report(now).into()),
             }
         });
         Ok(Response::new(reply))
@@ -79,7 +75,9 @@ impl Lease for LeaseService {
         let released: Vec<Grantee> = message.released.into_iter().map(Into::into).collect();
         let until = Instant::now() + Duration::from_micros(message.wait_us).min(MAX_WAIT);
         let mut changes = self.shared.changes();
-        self.shared.with(|leases, _| leases.released_by(node, &released));
+        let report = message.report.map(Report::try_from).transpose();
+        let report = report.map_err(|e| Status::invalid_argument(e.to_string()))?;
+        self.shared.with(|leases, _| leases.released_by(node, &released, report));
         let decide = || self.shared.with(|leases, now| leases.granted_to(now, node, &wanted));
         loop {
             changes.borrow_and_update();

@@ -2,13 +2,14 @@
 //! lease decisions under one lock, and a counter that tells that something
 //! changed.
 
+use super::clock_watch::ClockWatch;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use vip_core::{
     Answers, Epoch, LeaderWork, LeaseAction, LeaseEvent, Leases, LeasesStart, Mono, NodeId,
-    PromiseTicket, Refused, Vip, Vote,
+    PromiseTicket, Refused, TooFast, Vip, Vote,
 };
 use vip_guard::{GateReport, boottime};
 use vip_raft::{DiskClock, LeaseRules};
@@ -29,6 +30,7 @@ pub(crate) struct LeaseShared {
     leases: Mutex<Leases>,
     guard: Mutex<GuardStatus>,
     disk: DiskClock,
+    clock: ClockWatch,
     changed: watch::Sender<u64>,
 }
 
@@ -43,6 +45,7 @@ impl LeaseShared {
             leases: Mutex::new(Leases::new(boottime(), start)),
             guard: Mutex::new(GuardStatus::Absent),
             disk,
+            clock: ClockWatch::default(),
             changed: watch::Sender::new(0),
         })
     }
@@ -60,6 +63,17 @@ impl LeaseShared {
             self.changed.send_modify(|n| *n = n.wrapping_add(1));
         }
         result
+    }
+
+    /// Looks at the clock, as often as a lease is renewed.
+    pub(super) fn look_at_clock(&self) {
+        let is_well = self.clock.look();
+        self.with(|leases, _| leases.clock(is_well));
+    }
+
+    /// What is wrong with the clock.
+    pub(crate) fn clock_trouble(&self) -> Option<TooFast> {
+        self.clock.trouble()
     }
 
     pub(super) fn step(&self, event: LeaseEvent) -> Vec<LeaseAction> {

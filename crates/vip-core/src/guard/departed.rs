@@ -12,7 +12,7 @@ use std::net::IpAddr;
 #[derive(Clone, Debug)]
 struct Leaving {
     vip: VipUid,
-    /// The last deadline that the gate may hold.
+    /// The last deadline that the gate may hold, and the time to the wire.
     silent_at: Mono,
     /// The gate did not take the order to shut.
     unshut: bool,

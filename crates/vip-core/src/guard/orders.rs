@@ -1,6 +1,6 @@
 //! What a guard is told, what it does, what it says.
 
-use crate::{Epoch, Incarnation, Mono, VipUid};
+use crate::{Epoch, Incarnation, Mono, Obstacle, VipUid};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -22,6 +22,8 @@ pub struct Limits {
     /// G_max: no deadline reaches further ahead than this, whatever the agent
     /// says.
     pub longest_grant: Duration,
+    /// eps: the longest time that a packet takes from the gate to the wire.
+    pub gate_to_wire: Duration,
     /// Whether the kernel enforces the deadlines. Without it an address is
     /// added only when it may answer.
     pub gated: bool,
@@ -76,14 +78,8 @@ pub enum GuardEvent {
     AddressGone(IpAddr),
     /// An address of ours is certainly not configured any more.
     AddressDeleted(IpAddr),
-    /// The kernel, or the allowlist, refused an address, or its interface has
-    /// no link any more.
-    AddressRefused {
-        /// The address.
-        ip: IpAddr,
-        /// Why.
-        text: String,
-    },
+    /// An address cannot be here any more.
+    AddressRefused(Obstacle),
     /// Somebody else claimed one of our addresses on the wire.
     ForeignClaim(IpAddr),
     /// Peers came back: some of them may believe what was true before.
@@ -101,13 +97,8 @@ pub enum GuardRefusal {
     #[error("epoch {0} or a later one was seen already")]
     Ended(Epoch),
     /// The kernel or the allowlist refused the address.
-    #[error("{ip}: {text}")]
-    Address {
-        /// The address.
-        ip: IpAddr,
-        /// Why.
-        text: String,
-    },
+    #[error("{0}")]
+    Address(Obstacle),
     /// Another VIP of this guard has the address.
     #[error("{0} is still another VIP's here")]
     InUse(IpAddr),
@@ -175,12 +166,7 @@ pub enum GuardFailure {
         text: String,
     },
     /// The address was not added.
-    Add {
-        /// The address.
-        ip: IpAddr,
-        /// Why.
-        text: String,
-    },
+    Add(Obstacle),
     /// The address was not deleted.
     Delete {
         /// The address.

@@ -17,7 +17,7 @@ fn came(incarnation: Incarnation, cluster: &str) -> GuardEvent {
 }
 
 fn guard(gated: bool) -> Guard {
-    let mut guard = Guard::new(Limits { longest_grant: ms(500), gated });
+    let mut guard = Guard::new(Limits { longest_grant: ms(500), gate_to_wire: ms(20), gated });
     assert_eq!(guard.step(START, came(SESSION, "lab")), []);
     guard
 }
@@ -176,8 +176,8 @@ fn an_address_that_something_else_deleted_comes_back_and_is_announced() {
 fn a_refused_address_ends_the_epoch_here() {
     let mut guard = guard(true);
     guard.step(START, prepare(3));
-    let text = "outside the allowlist".to_owned();
-    let refused = GuardEvent::AddressRefused { ip: address(100).ip, text };
+    let refused =
+        GuardEvent::AddressRefused(Obstacle { ip: address(100).ip, why: Why::NotAllowed });
     let actions = guard.step(START, refused);
     assert!(matches!(actions.last(), Some(GuardAction::Notify(GuardNotice::Refused { .. }))));
     assert_eq!(guard.phase(WEB), None);
@@ -241,9 +241,9 @@ fn a_release_is_told_only_when_the_last_deadline_has_passed_if_the_kernel_refuse
     assert!(!guard.is_silent());
     assert_eq!(guard.step(START, release(3)), [], "asked again, it still is not");
     // The deadline before the last one may be the one that stands.
-    assert_eq!(guard.next_tick(), Some(START + ms(300)));
-    assert_eq!(guard.step(START + ms(299), GuardEvent::Tick), []);
-    assert_eq!(guard.step(START + ms(300), GuardEvent::Tick), [released(3)]);
+    assert_eq!(guard.next_tick(), Some(START + ms(320)));
+    assert_eq!(guard.step(START + ms(319), GuardEvent::Tick), []);
+    assert_eq!(guard.step(START + ms(320), GuardEvent::Tick), [released(3)]);
     assert!(guard.is_silent());
 }
 

@@ -2,7 +2,7 @@
 
 use super::{GrantAnswer, LeaseAction, Leases, Wants};
 use crate::{
-    Address, ClaimAction, ClaimEvent, Grantee, GuardNotice, Incarnation, Mono, NodeId, Vip,
+    Address, ClaimAction, ClaimEvent, Grantee, GuardNotice, Incarnation, Mono, NodeId, Report, Vip,
     VipOrder,
 };
 use std::collections::BTreeMap;
@@ -18,6 +18,9 @@ pub struct Ask {
     pub wanted: Vec<Grantee>,
     /// What ended here.
     pub released: Vec<Grantee>,
+    /// What this node says of itself, if it reports a release: the leader must
+    /// not give a VIP back to a node that cannot hold it.
+    pub report: Option<Report>,
     /// Whether first grants are asked for: the leader may take its time.
     pub first: bool,
 }
@@ -125,7 +128,7 @@ impl Leases {
         actions: &mut Vec<LeaseAction>,
     ) -> Option<Mono> {
         let (me, session, lease_end) = (self.me, self.claims.session(), self.lease_end(now));
-        self.released_by(me, &self.claims.releases());
+        self.released_by(me, &self.claims.releases(), None);
         let mut wanted = self.claims.waiting();
         // Orders for many VIPs cost; half a heartbeat of lease is enough.
         if lease_end >= self.guard.extended + self.timing.heartbeat / 2 {
@@ -194,13 +197,16 @@ impl Leases {
         let released = if wants.report { self.claims.releases() } else { vec![] };
         if !wanted.is_empty() || !released.is_empty() {
             let first = false;
-            actions.push(LeaseAction::Ask(Ask { leader, session, wanted, released, first }));
+            let report = (!released.is_empty()).then(|| self.report(now));
+            let ask = Ask { leader, session, wanted, released, report, first };
+            actions.push(LeaseAction::Ask(ask));
         }
         let wanted = if wants.ask { self.claims.waiting() } else { vec![] };
         if !wanted.is_empty() && !self.first_grant_pending {
             self.first_grant_pending = true;
-            let (released, first) = (vec![], true);
-            actions.push(LeaseAction::Ask(Ask { leader, session, wanted, released, first }));
+            let (released, report, first) = (vec![], None, true);
+            let ask = Ask { leader, session, wanted, released, report, first };
+            actions.push(LeaseAction::Ask(ask));
         }
     }
 }

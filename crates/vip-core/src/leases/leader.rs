@@ -3,8 +3,8 @@
 
 use super::{GrantAnswer, Leading, LeaseAction, Leases, RaftView};
 use crate::{
-    Assignment, Denial, Epoch, Grantee, Grants, LeaderLease, Mono, NodeId, NodeView, Op, Request,
-    Term, Verdict, Vip, VipUid, Vote, decide,
+    Assignment, Denial, Epoch, Grantee, Grants, LeaderLease, Mono, NodeId, NodeView,
+    ObstacleChange, Op, Report, Request, Term, Verdict, Vip, VipUid, Vote, decide,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -21,31 +21,15 @@ pub struct Acknowledgement {
     pub vote: Vote,
     /// When the message was sent.
     pub sent_at: Mono,
-    /// Its guard can hold VIPs.
-    pub able: bool,
-    /// It is about to stop.
-    pub stopping: bool,
-    /// VIPs that its guard cannot claim.
-    pub unable: BTreeSet<VipUid>,
-    /// What it answers for.
-    pub open: BTreeSet<Grantee>,
+    /// What it says of itself.
+    pub report: Report,
 }
 
 /// What this node, leading, knows of another.
 #[derive(Clone, Debug)]
 pub(super) struct PeerView {
     last_ack: Mono,
-    able: bool,
-    stopping: bool,
-    unable: BTreeSet<VipUid>,
-    open: BTreeSet<Grantee>,
-}
-
-impl PeerView {
-    fn same(&self, other: &Self) -> bool {
-        (self.able, self.stopping, &self.unable, &self.open)
-            == (other.able, other.stopping, &other.unable, &other.open)
-    }
+    report: Report,
 }
 
 /// Whether a VIP answers where it should and only there.
@@ -70,6 +54,10 @@ pub struct LeaderWork {
     pub others: Vec<Grantee>,
     /// Epochs that ended.
     pub releases: Vec<Grantee>,
+    /// What came to hinder nodes, or hinders them no more.
+    pub obstacles: Vec<ObstacleChange>,
+    /// Removed VIPs that nobody can answer for any more.
+    pub outwaited: Vec<VipUid>,
 }
 
 impl LeaderWork {
@@ -77,13 +65,16 @@ impl LeaderWork {
     /// VIP without a holder is what hurts.
     #[must_use]
     pub fn ops(self) -> Vec<Op> {
-        let Self { term: _, moves, own, others, releases } = self;
+        let Self { term: _, moves, own, others, releases, obstacles, outwaited } = self;
         let settle = |grants: Vec<Grantee>, nested| {
             (!grants.is_empty()).then_some(Op::Settle { grants, nested })
         };
         let moves = (!moves.is_empty()).then_some(Op::Assign { moves });
         let releases = (!releases.is_empty()).then_some(Op::Released { releases });
-        [moves, settle(own, true), settle(others, false), releases].into_iter().flatten().collect()
+        let obstacles = (!obstacles.is_empty()).then_some(Op::Obstacles { changes: obstacles });
+        let outwaited = (!outwaited.is_empty()).then_some(Op::Outwaited { vips: outwaited });
+        let all = [moves, settle(own, true), settle(others, false), releases, obstacles, outwaited];
+        all.into_iter().flatten().collect()
     }
 }
 
@@ -225,8 +216,9 @@ impl Leases {
     }
 
     pub(super) fn heartbeat(&mut self, now: Mono, actions: &mut Vec<LeaseAction>) {
-        // A node whose disk stalls lets its lease lapse.
-        if self.leading.is_none() || !self.disk_is_well || !self.may_renew(now) {
+        // A node whose disk stalls, or whose clock is not true, lets its lease lapse.
+        let well = self.disk_is_well && self.clock_is_well;
+        if self.leading.is_none() || !well || !self.may_renew(now) {
             return;
         }
         if let Some(vote) = self.own_leadership() {
@@ -235,31 +227,62 @@ impl Leases {
     }
 
     pub(super) fn acknowledged(&mut self, ack: Acknowledgement, actions: &mut Vec<LeaseAction>) {
-        let Acknowledgement { from, vote, sent_at, able, stopping, unable, open } = ack;
+        let Acknowledgement { from, vote, sent_at, report } = ack;
         if self.own_leadership() != Some(vote) {
             return;
         }
         let Some(leading) = &mut self.leading else { return };
         leading.lease.acknowledged(from, sent_at);
-        let before = self.views.get(&from);
-        // Replies overtake each other; the view is that of the latest message.
-        if before.is_some_and(|old| old.last_ack > sent_at) {
-            return;
-        }
-        let view = PeerView { last_ack: sent_at, able, stopping, unable, open };
-        self.changed |= !before.is_some_and(|old| old.same(&view));
+        self.reported(from, report);
+        let Some(view) = self.views.get_mut(&from) else { return };
         // After a partition its neighbours may know another holder's address.
-        if before.is_some_and(|old| sent_at > old.last_ack + self.timing.promise) {
+        if view.last_ack > Mono::ZERO && sent_at > view.last_ack + self.timing.promise {
             actions.push(LeaseAction::Confirm);
         }
-        self.views.insert(from, view);
+        view.last_ack = view.last_ack.max(sent_at);
+    }
+
+    /// Takes over what another node says of itself. Of messages that overtook
+    /// each other the latest counts.
+    pub(super) fn reported(&mut self, from: NodeId, report: Report) {
+        if self.leading.is_none() {
+            return;
+        }
+        match self.views.get_mut(&from) {
+            Some(view) if !report.follows(&view.report) => {}
+            Some(view) => {
+                self.changed |= !report.says_the_same(&view.report);
+                view.report = report;
+            }
+            None => {
+                self.changed = true;
+                self.views.insert(from, PeerView { last_ack: Mono::ZERO, report });
+            }
+        }
+    }
+
+    /// What this node says of itself now.
+    pub fn report(&mut self, now: Mono) -> Report {
+        let said = Report {
+            run: self.said.run,
+            seq: self.said.seq,
+            able: self.able(now),
+            stopping: self.stopping,
+            unable: self.claims.unable(now).into_iter().collect(),
+            obstacles: self.claims.obstacles(),
+            open: self.claims.renewals().into_iter().collect(),
+        };
+        if said != self.said {
+            self.said = Report { seq: said.seq + 1, ..said };
+        }
+        self.said.clone()
     }
 
     /// Whether this node's guard can hold VIPs, or is about to.
     #[must_use]
     pub fn able(&self, now: Mono) -> bool {
         let restarting = self.guard.lost_at.is_some_and(|at| now < at + GUARD_GRACE);
-        (self.guard.present || restarting) && self.disk_is_well
+        (self.guard.present || restarting) && self.disk_is_well && self.clock_is_well
     }
 
     /// Whether this node asks to be relieved of its VIPs.
@@ -283,9 +306,9 @@ impl Leases {
             let view = match self.views.get(&id) {
                 Some(view) => NodeView {
                     alive: grace || now < view.last_ack + self.timing.promise,
-                    able: view.able,
-                    stopping: view.stopping,
-                    unable: view.unable.clone(),
+                    able: view.report.able,
+                    stopping: view.report.stopping,
+                    unable: view.report.unable.clone(),
                 },
                 None => NodeView { alive: grace, able: grace, ..Default::default() },
             };
@@ -340,8 +363,11 @@ impl Leases {
         (answer, free_at)
     }
 
-    /// Takes note of releases that `node` reports.
-    pub fn released_by(&mut self, node: NodeId, releases: &[Grantee]) {
+    /// Takes note of releases that `node` reports, with what it says of itself.
+    pub fn released_by(&mut self, node: NodeId, releases: &[Grantee], report: Option<Report>) {
+        if let Some(report) = report {
+            self.reported(node, report);
+        }
         let Some(leading) = &mut self.leading else { return };
         for release in releases {
             let Some(vip) = self.state.vip_or_retired(release.vip) else { continue };
@@ -365,7 +391,9 @@ impl Leases {
         let (own, others) =
             leading.grants.unsettled(now, &self.state, self.me, elected_at, &self.timing);
         let releases = leading.grants.unlogged_releases(&self.state);
-        LeaderWork { term: leading.lease.term(), moves, own, others, releases }
+        let (term, obstacles) = (leading.lease.term(), self.unlogged_obstacles());
+        let outwaited = leading.grants.outwaited(now, &leading.lease, &self.state, &self.timing);
+        LeaderWork { term, moves, own, others, releases, obstacles, outwaited }
     }
 
     /// Whether the holder of this epoch says that it answers, and whether
@@ -376,10 +404,29 @@ impl Leases {
             None => false,
             Some(holder) if holder == self.me => self.claims.is_open(vip.uid, vip.epoch),
             Some(holder) => self.views.get(&holder).is_some_and(|view| {
-                view.open.iter().any(|g| g.vip == vip.uid && g.epoch == vip.epoch)
+                view.report.open.iter().any(|g| g.vip == vip.uid && g.epoch == vip.epoch)
             }),
         };
         Answers { open, before_ended: self.ended(vip) >= vip.epoch.previous() }
+    }
+
+    /// Where what nodes say of themselves differs from what the log says. Of
+    /// those that were not heard nothing is known.
+    fn unlogged_obstacles(&self) -> Vec<ObstacleChange> {
+        let own = self.claims.obstacles();
+        let others = self.views.iter().map(|(node, view)| (*node, &view.report.obstacles));
+        let mut changes = vec![];
+        for (node, said) in others.chain([(self.me, &own)]) {
+            let logged = |vip: &VipUid| self.state.obstacles.get(vip)?.get(&node);
+            let new = said
+                .iter()
+                .filter(|(vip, why)| self.state.vip(**vip).is_some() && logged(vip) != Some(*why));
+            let new = new.map(|(vip, why)| (*vip, Some(why.clone())));
+            let over = self.state.obstacles.keys().filter(|vip| logged(vip).is_some());
+            let over = over.filter(|vip| !said.contains_key(vip)).map(|vip| (*vip, None));
+            changes.extend(new.chain(over).map(|(vip, why)| ObstacleChange { vip, node, why }));
+        }
+        changes
     }
 
     /// Up to which epoch a VIP is known to answer nowhere.

@@ -10,7 +10,7 @@ const OWN: Vote = Vote { term: Term(1), node: ME, committed: true };
 /// A node that never promised anything, in a group of three.
 fn one_of_three(me: NodeId, timing: Timing, saved: Vote) -> Leases {
     let longest = Duration::ZERO;
-    let start = LeasesStart { me, timing, saved, longest, interfaces: BTreeMap::new() };
+    let start = LeasesStart { me, timing, run: 0, saved, longest, interfaces: BTreeMap::new() };
     let mut leases = Leases::new(Mono::ZERO, start);
     leads(&mut leases, Mono::ZERO, None);
     leases
@@ -37,8 +37,8 @@ fn promised(leases: &mut Leases, sent_at: Mono) -> Vec<LeaseAction> {
 }
 
 fn promised_by(leases: &mut Leases, from: NodeId, vote: Vote, sent_at: Mono) -> Vec<LeaseAction> {
-    let (unable, open) = (BTreeSet::new(), BTreeSet::new());
-    let ack = Acknowledgement { from, vote, sent_at, able: true, stopping: false, unable, open };
+    let report = Report { able: true, ..Report::default() };
+    let ack = Acknowledgement { from, vote, sent_at, report };
     leases.step(sent_at, LeaseEvent::Acknowledged(ack))
 }
 
@@ -144,6 +144,7 @@ fn a_leader_that_was_restarted_campaigns_after_all_others() {
     let start = LeasesStart {
         me: ME,
         timing: LAN,
+        run: 0,
         saved: OWN,
         longest: LAN.promise,
         interfaces: BTreeMap::new(),
@@ -332,4 +333,57 @@ fn a_successor_that_led_is_as_good_as_any() {
     leases.vote_is_durable(led);
     assert_eq!(leases.renewed_by(START, led, LAN.promise), crate::PromiseReply::Promised);
     assert_eq!(leases.handed_to, BTreeMap::new());
+}
+
+/// With the release alone the VIP would be given back to the node that just
+/// lost its link, and the grant after that would have to wait for W.
+#[test]
+fn a_release_comes_with_why_the_vip_cannot_go_back() {
+    let mut leases = leading();
+    let mut state = state_with_two_vips(NodeId(2));
+    let held = Grantee { vip: VipUid(1), epoch: Epoch(1), incarnation: Incarnation(8) };
+    apply(&mut state, Op::Settle { grants: vec![held], nested: false });
+    leases.step(START, LeaseEvent::Applied(Arc::new(state)));
+    leases.step(START, LeaseEvent::GuardUp(Incarnation(7)));
+    let obstacle = crate::Obstacle { ip: [10, 0, 0, 100].into(), why: crate::Why::NoLink };
+    let report = Report {
+        seq: 1,
+        able: true,
+        unable: [VipUid(1)].into(),
+        obstacles: [(VipUid(1), obstacle.clone())].into(),
+        ..Report::default()
+    };
+    leases.released_by(NodeId(2), &[held], Some(report));
+    let work = leases.leader_work(START);
+    let to = work.moves.iter().find(|step| step.vip == VipUid(1)).map(|step| step.to);
+    assert_eq!(to, Some(Some(ME)), "{work:?}");
+    // A renewal that was answered before comes after.
+    promised(&mut leases, START);
+    assert!(!leases.leader_work(START).moves.iter().any(|step| step.to == Some(NodeId(2))));
+    let change = crate::ObstacleChange { vip: VipUid(1), node: NodeId(2), why: Some(obstacle) };
+    assert_eq!(work.obstacles, [change]);
+}
+
+#[test]
+fn a_leader_whose_clock_is_not_true_lets_its_lease_lapse() {
+    let mut leases = leading();
+    leases.step(START, LeaseEvent::GuardUp(Incarnation(7)));
+    assert!(leases.able(START));
+    leases.clock(false);
+    let due = START + LAN.heartbeat;
+    let actions = leases.step(due, LeaseEvent::Tick);
+    assert!(!actions.iter().any(|a| matches!(a, LeaseAction::Renew { .. })), "{actions:?}");
+    assert!(!leases.able(due), "it holds nothing");
+    leases.clock(true);
+    let actions = leases.step(due + LAN.heartbeat, LeaseEvent::Tick);
+    assert!(actions.iter().any(|a| matches!(a, LeaseAction::Renew { .. })), "{actions:?}");
+}
+
+#[test]
+fn a_node_whose_clock_is_not_true_does_not_campaign() {
+    let (mut leases, free) = follower_of_a_lost_leader();
+    assert!(leases.campaign_due().is_some());
+    leases.clock(false);
+    assert_eq!(leases.campaign_due(), None);
+    assert!(leases.may_vote(free).is_ok(), "it still votes");
 }

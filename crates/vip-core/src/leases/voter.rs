@@ -110,7 +110,7 @@ impl Leases {
     }
 
     pub(super) fn campaign_due(&self) -> Option<Mono> {
-        if self.leading.is_some() || !self.disk_is_well {
+        if self.leading.is_some() || !self.disk_is_well || !self.clock_is_well {
             return None;
         }
         let rank = self.turn()?;

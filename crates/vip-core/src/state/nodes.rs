@@ -150,6 +150,10 @@ impl State {
         for vip in self.vips.values_mut().filter(|v| v.pinned == Some(id)) {
             vip.pinned = None;
         }
+        for nodes in self.obstacles.values_mut() {
+            nodes.remove(&id);
+        }
+        self.obstacles.retain(|_, nodes| !nodes.is_empty());
         let name = node.name.clone();
         self.tombstones.insert(id, Tombstone { name: node.name, spki: node.spki });
         self.record(actor, EventKind::NodeRemoved { node: id, name });

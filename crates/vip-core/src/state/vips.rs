@@ -3,8 +3,8 @@
 use super::State;
 use crate::command::Position;
 use crate::{
-    Assignment, EventKind, Grantee, Name, Nested, NodeId, Outcome, Refusal, Settled, Vip, VipSpec,
-    VipUid,
+    Assignment, EventKind, Grantee, Name, Nested, NodeId, ObstacleChange, Outcome, Refusal,
+    Settled, Vip, VipSpec, VipUid,
 };
 use std::net::SocketAddr;
 
@@ -40,6 +40,7 @@ impl State {
 
     pub(super) fn remove_vip(&mut self, actor: &str, name: &Name) -> Result<Outcome, Refusal> {
         let uid = self.uid_of(name)?;
+        self.obstacles.remove(&uid);
         if let Some(vip) = self.vips.remove(&uid)
             && vip.fenced < vip.epoch
         {
@@ -150,6 +151,29 @@ impl State {
                 self.record(actor, EventKind::VipAnswers { vip, node, epoch: grant.epoch });
             }
         }
+        Outcome::Done
+    }
+
+    pub(super) fn obstacles_changed(&mut self, actor: &str, changes: &[ObstacleChange]) -> Outcome {
+        for ObstacleChange { vip: uid, node, why } in changes {
+            let Some(vip) = self.vips.get(uid).map(|vip| vip.spec.name.clone()) else { continue };
+            if !self.nodes.contains_key(node) {
+                continue;
+            }
+            let known = self.obstacles.entry(*uid).or_default();
+            match why {
+                Some(why) if known.get(node) != Some(why) => {
+                    known.insert(*node, why.clone());
+                    let (node, why) = (*node, why.clone());
+                    self.record(actor, EventKind::VipObstacle { vip, node, why });
+                }
+                Some(_) => {}
+                None => {
+                    known.remove(node);
+                }
+            }
+        }
+        self.obstacles.retain(|_, nodes| !nodes.is_empty());
         Outcome::Done
     }
 

@@ -9,7 +9,7 @@ use crate::mutant::Mutant;
 use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
-use vip_core::{Address, GuardAction, GuardEvent, GuardNotice, Mono};
+use vip_core::{Address, GuardAction, GuardEvent, GuardNotice, Mono, Obstacle, Why};
 
 /// As in vip-guard.
 const RECONCILE: Duration = Duration::from_secs(1);
@@ -112,8 +112,8 @@ impl World {
             return self.step_guard(at, GuardEvent::LinkBack);
         }
         for ip in self.hosts[at].kernel.addresses() {
-            let text = "injected".to_owned();
-            self.step_guard(at, GuardEvent::AddressRefused { ip, text });
+            let obstacle = Obstacle { ip, why: Why::NoLink };
+            self.step_guard(at, GuardEvent::AddressRefused(obstacle));
         }
     }
 

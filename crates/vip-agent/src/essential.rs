@@ -1,0 +1,71 @@
+//! Tasks without which an agent is worse than none.
+//!
+//! An agent whose lease thread is gone still votes and never leads, and one
+//! without a leader task leads and assigns nothing. Others take its VIPs only
+//! if it is gone as a whole.
+
+use futures_util::FutureExt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+fn gone(name: &str) -> ! {
+    tracing::error!(task = name, "a task that the agent cannot do without panicked; ending");
+    // The guard lets go when the connection ends; there is nothing to unwind.
+    std::process::abort();
+}
+
+/// Runs a task; the process ends if it panics.
+pub(crate) fn spawn(name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(async move {
+        if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+            gone(name);
+        }
+    });
+}
+
+/// Runs a thread's work; the process ends if it panics.
+pub(crate) fn run(name: &'static str, work: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(work)).is_err() {
+        gone(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// Set in the child process of the test below.
+    const CHILD: &str = "VIPD_ESSENTIAL_CHILD";
+
+    /// Not a test: what the child does, which must not live to its end.
+    #[test]
+    fn child_loses_something_essential() {
+        let Some(what) = std::env::var_os(CHILD) else { return };
+        if what == "thread" {
+            run("test", || panic!("on purpose"));
+        } else {
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            runtime.block_on(async {
+                spawn("test", async { panic!("on purpose") });
+                std::future::pending::<()>().await;
+            });
+        }
+    }
+
+    #[test]
+    fn the_process_ends_with_its_lease_thread_and_its_tasks() {
+        use std::os::unix::process::ExitStatusExt;
+        for what in ["thread", "task"] {
+            let own = std::env::current_exe().expect("this program");
+            let mut child = Command::new(own);
+            child.args(["child_loses_something_essential", "--nocapture"]).env(CHILD, what);
+            let outcome = child.output().expect("started");
+            assert_eq!(
+                outcome.status.signal(),
+                Some(nix::sys::signal::Signal::SIGABRT as i32),
+                "{what}"
+            );
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What one node says of itself, to the leader.
+//!
+//! Everything that a decision rests on comes in one message, so that no fact
+//! overtakes its reason: a VIP that a node let go of comes with why it cannot
+//! hold it, or it would be given back to it.
+
+use crate::{Grantee, VipUid};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+/// Why an address cannot be on a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// Its interface has no link.
+    NoLink,
+    /// There is no interface of this name.
+    NoInterface(String),
+    /// No interface has a route to it.
+    NoRoute,
+    /// Outside the host's own allowlist.
+    NotAllowed,
+    /// Multicast, loopback, unspecified.
+    NotUnicast,
+    /// The host has it for itself.
+    HostHasIt,
+    /// The host routes through it.
+    Gateway,
+    /// The lease gate does not hold it.
+    NoGate(String),
+    /// The kernel refused.
+    Kernel(String),
+}
+
+/// Why a node cannot hold a VIP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Obstacle {
+    /// The address that cannot be there.
+    pub ip: IpAddr,
+    /// Why.
+    pub why: Why,
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ip = self.ip;
+        match &self.why {
+            Why::NoLink => write!(f, "the interface of {ip} has no link"),
+            Why::NoInterface(name) => write!(f, "no interface {name}"),
+            Why::NoRoute => write!(f, "no route to {ip}: name an interface"),
+            Why::NotAllowed => write!(f, "{ip} is outside `allow` of [guard] in its vipd.toml"),
+            Why::NotUnicast => write!(f, "{ip} is not a unicast address"),
+            Why::HostHasIt => write!(f, "the host has {ip} already, and vipd did not add it"),
+            Why::Gateway => write!(f, "{ip} is a gateway of the host"),
+            Why::NoGate(text) => write!(f, "the lease gate cannot hold {ip}: {text}"),
+            Why::Kernel(text) => write!(f, "the kernel refused {ip}: {text}"),
+        }
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The node's process, drawn at random at its start.
+    pub run: u64,
+    /// Counts the changes of what follows within a run: messages overtake each
+    /// other.
+    pub seq: u64,
+    /// The node's guard can hold VIPs.
+    pub able: bool,
+    /// It is about to stop.
+    pub stopping: bool,
+    /// VIPs that it does not try to hold at the moment.
+    pub unable: BTreeSet<VipUid>,
+    /// Why it could not hold VIPs when it last tried.
+    pub obstacles: BTreeMap<VipUid, Obstacle>,
+    /// What it answers for.
+    pub open: BTreeSet<Grantee>,
+}
+
+impl Report {
+    /// Whether this one was made after `other`, as far as they tell.
+    #[must_use]
+    pub fn follows(&self, other: &Self) -> bool {
+        self.run != other.run || self.seq >= other.seq
+    }
+
+    /// Whether both say the same.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let numbered = Self { run: self.run, seq: self.seq, ..other.clone() };
+        *self == numbered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_obstacle_says_what_to_do() {
+        let obstacle = Obstacle { ip: [10, 9, 9, 9].into(), why: Why::NoRoute };
+        assert_eq!(obstacle.to_string(), "no route to 10.9.9.9: name an interface");
+    }
+
+    #[test]
+    fn an_obstacle_comes_out_of_the_log_as_it_went_in() {
+        for why in [Why::NoRoute, Why::NoInterface("eth9".into()), Why::Kernel("no".into())] {
+            let obstacle = Obstacle { ip: [10, 9, 9, 9].into(), why };
+            let json = serde_json::to_string(&obstacle).expect("plain");
+            assert_eq!(serde_json::from_str::<Obstacle>(&json).expect(&json), obstacle);
+        }
+    }
+
+    #[test]
+    fn a_report_of_the_same_run_follows_by_number() {
+        let first = Report { run: 1, seq: 5, ..Default::default() };
+        assert!(!Report { seq: 4, ..first.clone() }.follows(&first));
+        assert!(Report { seq: 5, able: true, ..first.clone() }.follows(&first));
+        assert!(Report { run: 2, seq: 0, ..first.clone() }.follows(&first), "it was restarted");
+    }
+}
