@@ -7,10 +7,9 @@ use futures_util::future::join_all;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
+use vip_core::LEADER_LOOKS;
 use vip_raft::WriteError;
 
-/// Liveness changes by time alone, so the leader looks this often at least.
-const LOOK: Duration = Duration::from_millis(20);
 /// After a failed proposal.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -22,7 +21,7 @@ pub(crate) async fn lead(member: Arc<Member>) {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = changes.changed() => {}
-            () = sleep(LOOK) => {}
+            () = sleep(LEADER_LOOKS) => {}
         }
         changes.borrow_and_update();
         if !member.shared.leads_applied() {

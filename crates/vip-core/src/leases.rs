@@ -15,10 +15,12 @@ mod holder;
 mod leader;
 mod succession;
 mod voter;
+mod waiting;
 
 pub use hand_over::{HAND_OVER_POLL, HandOver, HandOverStep};
 pub use holder::Ask;
 pub use leader::{Acknowledgement, Answers, LeaderWork};
+pub use waiting::{FIRST_GRANT_WAIT, Waiting, WaitingStep};
 
 use crate::{
     Claims, Detector, Grantee, Grants, GuardNotice, Incarnation, LeaderLease, Mono, NodeId,
@@ -27,6 +29,13 @@ use crate::{
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// A leader looks for work this often at least: liveness changes by time alone.
+pub const LEADER_LOOKS: Duration = Duration::from_millis(20);
+
+/// A disk that keeps a write waiting for longer than this many promises is not
+/// well.
+const DISK_PATIENCE_PROMISES: u32 = 5;
 
 /// A node with nothing to do looks up again after this long.
 const IDLE: Duration = Duration::from_millis(100);
@@ -290,9 +299,12 @@ impl Leases {
         self.changed = true;
     }
 
-    /// Whether this node's disk writes in time.
-    pub fn disk(&mut self, is_well: bool) {
-        self.disk_is_well = is_well;
+    /// How the disk does: for how long its oldest write has been waiting, and
+    /// whether it failed. One that is not well costs the node its leadership and
+    /// its VIPs.
+    pub fn disk(&mut self, oldest_wait: Duration, failed: bool) {
+        let patience = self.timing.promise * DISK_PATIENCE_PROMISES;
+        self.disk_is_well = !failed && oldest_wait < patience;
     }
 
     /// Whether its clock runs as leases assume. One that does not makes lease

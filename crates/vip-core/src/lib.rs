@@ -56,8 +56,9 @@ pub use guard::{
 pub use ids::{Epoch, Incarnation, NodeId, Term, TokenId, VipUid};
 pub use leader_lease::{LeaderLease, Voters};
 pub use leases::{
-    Acknowledgement, Answers, Ask, GrantAnswer, HAND_OVER_POLL, HandOver, HandOverStep, LeaderWork,
-    LeaseAction, LeaseEvent, Leases, LeasesStart, RaftView,
+    Acknowledgement, Answers, Ask, FIRST_GRANT_WAIT, GrantAnswer, HAND_OVER_POLL, HandOver,
+    HandOverStep, LEADER_LOOKS, LeaderWork, LeaseAction, LeaseEvent, Leases, LeasesStart, RaftView,
+    Waiting, WaitingStep,
 };
 pub use mono::Mono;
 pub use name::{Name, NameError};

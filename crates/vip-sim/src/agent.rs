@@ -16,15 +16,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use vip_core::{
-    Acknowledgement, Actor, Ask, GrantAnswer, Grantee, HAND_OVER_POLL, HandOver, Incarnation,
-    LeaseAction, LeaseEvent, Leases, LeasesStart, Mono, NodeId, Op, PromiseReply, RaftView, Report,
-    Settled, State, Term, Timing, VipOrder, VipUid, Vote,
+    Acknowledgement, Actor, Ask, FIRST_GRANT_WAIT, GrantAnswer, Grantee, HAND_OVER_POLL, HandOver,
+    Incarnation, LEADER_LOOKS, LeaseAction, LeaseEvent, Leases, LeasesStart, Mono, NodeId, Op,
+    PromiseReply, RaftView, Report, Settled, State, Term, Timing, VipOrder, VipUid, Vote, Waiting,
+    WaitingStep,
 };
-
-/// As in vip-agent: how long a leader keeps a request for a first grant.
-const FIRST_GRANT_WAIT: Duration = Duration::from_millis(80);
-/// As in vip-agent: the leader looks for work this often at least.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// What nodes say to each other.
 #[derive(Clone, Debug)]
@@ -107,15 +103,15 @@ pub(crate) enum Out {
 struct Pending {
     from: NodeId,
     id: u64,
-    wanted: Vec<Grantee>,
-    until: Mono,
+    waiting: Waiting,
+    looks_at: Mono,
 }
 
 /// How the host is doing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Conditions {
-    /// No write waits for too long.
-    pub(crate) disk_is_well: bool,
+    /// For how long its oldest write has been waiting.
+    pub(crate) oldest_write: Duration,
     /// How long a task stands still between looking and acting.
     pub(crate) stall: Duration,
 }
@@ -227,7 +223,7 @@ impl Agent {
 
     /// Reacts, and says when to be called again at the latest.
     pub(crate) fn handle(&mut self, now: Mono, host: Conditions, input: Input) -> (Vec<Out>, Mono) {
-        self.leases.disk(host.disk_is_well);
+        self.leases.disk(host.oldest_write, false);
         self.stall = host.stall;
         match input {
             Input::Start => {
@@ -270,7 +266,7 @@ impl Agent {
             if self.raft.leads() { self.look_at } else { self.replicate_at },
             if self.ending.is_none() { self.replicate_at } else { now + HAND_OVER_POLL },
         ];
-        let next = next.into_iter().chain(self.pending.iter().map(|p| p.until)).min();
+        let next = next.into_iter().chain(self.pending.iter().map(|p| p.looks_at)).min();
         (std::mem::take(&mut self.out), next.unwrap_or(now))
     }
 
@@ -283,7 +279,7 @@ impl Agent {
         }
         self.take_commits();
         if now >= self.look_at {
-            self.look_at = now + LOOK;
+            self.look_at = now + LEADER_LOOKS;
             self.look(now);
         }
         self.end(now);
@@ -470,7 +466,8 @@ impl Agent {
                     self.step(now, LeaseEvent::Applied(state));
                 }
                 let wait = if first { FIRST_GRANT_WAIT } else { Duration::ZERO };
-                self.pending.push(Pending { from, id, wanted, until: now + wait });
+                let waiting = Waiting::of(now, from, wanted, wait);
+                self.pending.push(Pending { from, id, waiting, looks_at: now });
                 self.answer_pending(now);
             }
             Message::Answer { id, answer } => self.answered(now, id, Some(answer)),
@@ -519,19 +516,15 @@ impl Agent {
         }
     }
 
-    /// Requests that wait for something: answered when it can be said, or when
-    /// their time is up.
+    /// Requests that wait for something: answered when it can be said.
     fn answer_pending(&mut self, now: Mono) {
-        let pending = std::mem::take(&mut self.pending);
-        for request in pending {
-            let (answer, free_at) = self.leases.granted_to(now, request.from, &request.wanted);
-            match free_at {
-                Some(free_at) if now < request.until => {
-                    // Looked at again when it is due, at the latest.
-                    self.out.push(Out::After(free_at.since(now), Input::Tick));
+        for mut request in std::mem::take(&mut self.pending) {
+            match request.waiting.step(now, &mut self.leases) {
+                WaitingStep::Until(at) => {
+                    request.looks_at = at;
                     self.pending.push(request);
                 }
-                _ => {
+                WaitingStep::Answer(answer) => {
                     let message = Message::Answer { id: request.id, answer };
                     self.out.push(Out::Send(request.from, message));
                 }

@@ -69,9 +69,6 @@ pub struct Report {
     pub violation: Option<Violation>,
 }
 
-/// A disk that keeps a write waiting for so many promises is not well; as in
-/// vip-agent.
-const DISK_PATIENCE_PROMISES: u32 = 5;
 /// The shortest time between two looks of a process at its timers.
 const LOOP: Duration = Duration::from_micros(50);
 /// A process is restarted after this long.
@@ -316,7 +313,6 @@ impl World {
     }
 
     fn agent(&mut self, at: usize, input: Input) {
-        let patience = self.timing.promise * DISK_PATIENCE_PROMISES;
         let host = &mut self.hosts[at];
         let Some(agent) = &mut host.agent else { return };
         if host.agent_frozen.times > 0 {
@@ -330,8 +326,9 @@ impl World {
             }
             return;
         }
-        let disk_is_well = host.writes.front().is_none_or(|at| at.plus(patience) > self.now);
-        let conditions = Conditions { disk_is_well, stall: host.stall };
+        let issued = host.writes.front().copied().unwrap_or(self.now);
+        let oldest_write = Duration::from_nanos(self.now.0 - issued.0);
+        let conditions = Conditions { oldest_write, stall: host.stall };
         let now = host.clock.local(self.now);
         if self.options.trace && !matches!(input, Input::Tick) {
             eprintln!("{:>14} host {at}: {input:?}", self.now.to_string());

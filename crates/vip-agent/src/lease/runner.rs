@@ -25,8 +25,8 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use vip_core::{
-    Acknowledgement, Ask, GrantAnswer, GuardNotice, LeaseAction, LeaseEvent, NodeId, RaftView,
-    Report, Term, Vote,
+    Acknowledgement, Ask, FIRST_GRANT_WAIT, GrantAnswer, GuardNotice, LeaseAction, LeaseEvent,
+    NodeId, RaftView, Report, Term, Vote,
 };
 use vip_guard::{ToGuard, boottime, realtime};
 use vip_pki::PeerStream;
@@ -36,8 +36,6 @@ use vip_raft::{RaftNode, VipRaft, voters};
 
 /// Replies and news that may wait for the loop.
 const QUEUED: usize = 1024;
-/// How long a request for a first grant is kept waiting by the leader.
-const FIRST_GRANT_WAIT: Duration = Duration::from_millis(80);
 /// After a failed accept.
 const PAUSE: Duration = Duration::from_millis(100);
 

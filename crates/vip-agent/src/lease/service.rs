@@ -3,21 +3,13 @@
 use super::shared::LeaseShared;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 use tonic::{Request, Response, Status};
-use vip_core::{Grantee, NodeId, PromiseReply, Report};
+use vip_core::{Grantee, NodeId, PromiseReply, Report, Waiting, WaitingStep};
 use vip_guard::boottime;
 use vip_pki::{Identity, PeerInfo};
 use vip_proto::v1;
 use vip_proto::v1::lease_server::Lease;
-
-/// The longest that a holder's request may be kept waiting: well below every
-/// G, which runs from the time the request was sent.
-const MAX_WAIT: Duration = Duration::from_millis(100);
-
-/// Of many VIPs some are free a little earlier than others: one answer for
-/// what is free within this time costs less than one for each.
-const GATHER: Duration = Duration::from_millis(5);
 
 /// Serves the other members' lease threads.
 pub(super) struct LeaseService {
@@ -73,30 +65,27 @@ impl Lease for LeaseService {
         let message = request.into_inner();
         let wanted: Vec<Grantee> = message.wanted.into_iter().map(Into::into).collect();
         let released: Vec<Grantee> = message.released.into_iter().map(Into::into).collect();
-        let until = Instant::now() + Duration::from_micros(message.wait_us).min(MAX_WAIT);
-        let mut changes = self.shared.changes();
         let report = message.report.map(Report::try_from).transpose();
         let report = report.map_err(|e| Status::invalid_argument(e.to_string()))?;
-        self.shared.with(|leases, _| leases.released_by(node, &released, report));
-        let decide = || self.shared.with(|leases, now| leases.granted_to(now, node, &wanted));
+        let wait = Duration::from_micros(message.wait_us);
+        let mut changes = self.shared.changes();
+        let mut waiting = self.shared.with(|leases, now| {
+            leases.released_by(node, &released, report);
+            Waiting::of(now, node, wanted, wait)
+        });
         loop {
             changes.borrow_and_update();
-            let (mut answer, free_at) = decide();
-            let Some(free_at) = free_at.filter(|_| Instant::now() < until) else {
-                let all = answer.granted.len() + answer.denied.len() == wanted.len();
-                if !all && !answer.granted.is_empty() && Instant::now() + GATHER < until {
-                    sleep(GATHER).await;
-                    answer = decide().0;
+            match self.shared.with(|leases, now| waiting.step(now, leases)) {
+                WaitingStep::Answer(answer) => {
+                    return Ok(Response::new(v1::GrantReply {
+                        granted: answer.granted.into_iter().map(Into::into).collect(),
+                        denied: answer.denied.into_iter().map(Into::into).collect(),
+                    }));
                 }
-                return Ok(Response::new(v1::GrantReply {
-                    granted: answer.granted.into_iter().map(Into::into).collect(),
-                    denied: answer.denied.into_iter().map(Into::into).collect(),
-                }));
-            };
-            let due = Instant::now() + free_at.since(boottime());
-            tokio::select! {
-                _ = changes.changed() => {}
-                () = sleep_until(due.min(until)) => {}
+                WaitingStep::Until(at) => tokio::select! {
+                    _ = changes.changed() => {}
+                    () = sleep(at.since(boottime())) => {}
+                },
             }
         }
     }

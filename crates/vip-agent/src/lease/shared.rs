@@ -14,10 +14,6 @@ use vip_core::{
 use vip_guard::{GateReport, boottime};
 use vip_raft::{DiskClock, LeaseRules};
 
-/// A disk that keeps a write waiting for longer than this many promises costs
-/// the node its leadership and its VIPs.
-const DISK_PATIENCE_PROMISES: u32 = 5;
-
 /// The guard as status shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum GuardStatus {
@@ -54,8 +50,7 @@ impl LeaseShared {
     /// runs backwards from one to the next.
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Leases, Mono) -> R) -> R {
         let mut leases = lock(&self.leases);
-        let patience = leases.timing().promise * DISK_PATIENCE_PROMISES;
-        leases.disk(self.disk.failure().is_none() && self.disk.oldest_wait() < patience);
+        leases.disk(self.disk.oldest_wait(), self.disk.failure().is_some());
         let result = act(&mut leases, boottime());
         let changed = leases.take_changed();
         drop(leases);

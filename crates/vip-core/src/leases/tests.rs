@@ -157,7 +157,7 @@ fn a_leader_that_was_restarted_campaigns_after_all_others() {
 }
 
 /// Term 1 of this node, with two VIPs of `holder`.
-fn state_with_two_vips(holder: NodeId) -> State {
+pub(super) fn state_with_two_vips(holder: NodeId) -> State {
     let mut state = state_of([voter(1), voter(2)]);
     state.enter(Term(1));
     for (number, name) in [(1, "v1"), (2, "v2")] {
