@@ -10,7 +10,7 @@ pub(crate) use core_loop::Task;
 use crate::disk::Write;
 use crate::guard::{FromGuard, ToGuard};
 use crate::mutant::Mutant;
-use crate::raft::{After, Entry, Index, Payload, Raft, RaftMessage};
+use crate::raft::{After, Entry, Index, Payload, Raft, RaftMessage, Snapshot};
 use core_loop::{CoreLoop, Proposal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -94,11 +94,16 @@ pub(crate) enum Out {
     Committed(Index, Arc<Entry>),
     /// The state after it.
     State(Arc<State>),
+    /// To be found by the next agent.
+    Snapshot(Snapshot),
     Elected(Term),
     Exit,
     /// The agent alone ends, and is started again.
     StartOver,
 }
+
+/// Entries between two snapshots: few, so that most worlds have some.
+const SNAPSHOT_AFTER: Index = 10;
 
 struct Pending {
     from: NodeId,
@@ -166,7 +171,10 @@ pub(crate) struct AgentStart {
 
 impl Agent {
     pub(crate) fn new(now: Mono, start: AgentStart) -> Self {
-        let AgentStart { me, run, peers, timing, mutant, genesis, raft } = start;
+        let AgentStart { me, run, peers, timing, mutant, genesis, mut raft } = start;
+        let applied = raft.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
+        let state = raft.snapshot.as_ref().map_or(genesis, |snapshot| snapshot.state.clone());
+        raft.commit = applied;
         let (saved, shown) = (raft.vote, raft.view());
         // On the very first start nothing was ever promised.
         let quarantine = saved.term > Term(0) && mutant != Some(Mutant::NoQuarantine);
@@ -180,8 +188,8 @@ impl Agent {
             mutant,
             leases,
             raft,
-            state: genesis,
-            applied: 0,
+            state,
+            applied,
             core: CoreLoop::default(),
             shown,
             observed: RaftView::default(),
@@ -427,10 +435,24 @@ impl Agent {
             self.out.push(Out::Committed(self.applied, entry));
             self.out.push(Out::State(self.state.clone()));
         }
+        self.soon_apply();
+        let made = self.raft.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
+        if self.applied >= made + SNAPSHOT_AFTER {
+            self.keep_snapshot(Snapshot { index: self.applied, state: self.state.clone() });
+        }
+    }
+
+    fn soon_apply(&mut self) {
         if !self.applying {
             self.applying = true;
             self.out.push(Out::Soon(Input::Applied));
         }
+    }
+
+    /// A restart begins with it, and late followers get it.
+    fn keep_snapshot(&mut self, snapshot: Snapshot) {
+        self.raft.snapshot = Some(snapshot.clone());
+        self.out.push(Out::Snapshot(snapshot));
     }
 
     fn receive(&mut self, now: Mono, from: NodeId, message: Message) {
@@ -501,7 +523,7 @@ impl Agent {
                     }
                 }
             }
-            RaftMessage::Append { vote, .. } => {
+            RaftMessage::Append { vote, .. } | RaftMessage::Install { vote, .. } => {
                 self.promise(now, *vote);
             }
             RaftMessage::VoteReply { .. } | RaftMessage::AppendReply { .. } => {}

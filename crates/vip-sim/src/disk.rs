@@ -1,7 +1,7 @@
 //! What survives a crash. Writes are durable one after the other, some time
 //! after they were issued; a crash loses any suffix of those under way.
 
-use crate::raft::Entry;
+use crate::raft::{Entry, Snapshot};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use vip_core::Vote;
@@ -21,12 +21,19 @@ pub(crate) enum Write {
 pub(crate) struct Disk {
     pub(crate) vote: Vote,
     pub(crate) log: Vec<Arc<Entry>>,
+    pub(crate) snapshot: Option<Snapshot>,
     under_way: VecDeque<Write>,
 }
 
 impl Disk {
     pub(crate) fn issue(&mut self, write: Write) {
         self.under_way.push_back(write);
+    }
+
+    /// A file of its own, in place at once: openraft purges the log only behind
+    /// one that is.
+    pub(crate) fn keep(&mut self, snapshot: Snapshot) {
+        self.snapshot = Some(snapshot);
     }
 
     /// The oldest write became durable.

@@ -5,7 +5,7 @@
 use crate::disk::Write;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use vip_core::{Command, NodeId, RaftView, Term, Vote, Voters};
+use vip_core::{Command, NodeId, RaftView, State, Term, Vote, Voters};
 
 /// Index of an entry in the log, from 1; 0 is before the first.
 pub(crate) type Index = usize;
@@ -29,11 +29,46 @@ pub(crate) type Last = (Term, Index);
 
 #[derive(Clone, Debug)]
 pub(crate) enum RaftMessage {
-    RequestVote { vote: Vote, last: Last, pre: bool },
-    VoteReply { vote: Vote, granted: bool, pre: bool, saved: Vote },
-    Append { vote: Vote, previous: Last, entries: Vec<Arc<Entry>>, commit: Index },
-    AppendReply { vote: Vote, saved: Vote, matched: Option<Index> },
+    RequestVote {
+        vote: Vote,
+        last: Last,
+        pre: bool,
+    },
+    VoteReply {
+        vote: Vote,
+        granted: bool,
+        pre: bool,
+        saved: Vote,
+    },
+    Append {
+        vote: Vote,
+        previous: Last,
+        entries: Vec<Arc<Entry>>,
+        commit: Index,
+    },
+    AppendReply {
+        vote: Vote,
+        saved: Vote,
+        matched: Option<Index>,
+    },
+    /// A snapshot, with the entries that it stands for: the model keeps them to
+    /// compare logs, the node that installs it applies none of them.
+    Install {
+        vote: Vote,
+        snapshot: Snapshot,
+        entries: Vec<Arc<Entry>>,
+    },
 }
+
+/// The state after an entry.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) index: Index,
+    pub(crate) state: Arc<State>,
+}
+
+/// Entries kept behind a snapshot, for followers that are a little late.
+const KEPT: usize = 4;
 
 /// What follows once a write is durable.
 #[derive(Clone, Debug)]
@@ -60,6 +95,8 @@ pub(crate) enum Effect {
     Write(Write, After),
     /// A vote is about to be written.
     Saving(Vote),
+    /// The state is this one now.
+    Installed(Snapshot),
 }
 
 #[derive(Debug)]
@@ -86,6 +123,9 @@ pub(crate) struct Raft {
     pub(crate) vote: Vote,
     pub(crate) log: Vec<Arc<Entry>>,
     pub(crate) commit: Index,
+    /// The last one made here; what is older than some entries before it is not
+    /// sent any more.
+    pub(crate) snapshot: Option<Snapshot>,
     role: Role,
 }
 
@@ -97,7 +137,8 @@ impl Raft {
         vote: Vote,
         log: Vec<Arc<Entry>>,
     ) -> Self {
-        Self { me, peers, initial, vote, log, commit: 0, role: Role::Follower }
+        let (commit, snapshot) = (0, None);
+        Self { me, peers, initial, vote, log, commit, snapshot, role: Role::Follower }
     }
 
     pub(crate) fn leads(&self) -> bool {
@@ -229,6 +270,12 @@ impl Raft {
     pub(crate) fn replicate(&self, effects: &mut Vec<Effect>) {
         let Role::Leader { next, .. } = &self.role else { return };
         for (to, next) in next {
+            if let Some(snapshot) = self.snapshot.as_ref().filter(|s| *next + KEPT <= s.index) {
+                let (vote, snapshot) = (self.vote, snapshot.clone());
+                let entries = self.log[..snapshot.index].to_vec();
+                effects.push(Effect::Send(*to, RaftMessage::Install { vote, snapshot, entries }));
+                continue;
+            }
             let previous = (self.term_at(next - 1), next - 1);
             let entries = self.log[next - 1..].to_vec();
             let commit = self.commit;
@@ -366,6 +413,9 @@ impl Raft {
             RaftMessage::Append { vote, previous, entries, commit } => {
                 self.append(from, vote, previous, entries, commit, &mut effects);
             }
+            RaftMessage::Install { vote, snapshot, entries } => {
+                self.install(from, vote, snapshot, entries, &mut effects);
+            }
             RaftMessage::AppendReply { vote, saved, matched } => {
                 self.saw(saved, &mut effects);
                 if self.vote == vote
@@ -406,6 +456,50 @@ impl Raft {
         self.follow(vote, after, effects);
     }
 
+    /// Whether a leader's message is followed; then its vote is taken over.
+    fn follows(&mut self, vote: Vote, effects: &mut Vec<Effect>) -> bool {
+        let acceptable = vote.term > self.vote.term
+            || (vote.term == self.vote.term
+                && (vote.node == self.vote.node || !self.vote.committed)
+                && !self.leads());
+        if acceptable && self.vote == vote {
+            self.role = Role::Follower;
+        } else if acceptable {
+            self.follow(vote, After::Nothing, effects);
+        }
+        acceptable
+    }
+
+    fn install(
+        &mut self,
+        from: NodeId,
+        vote: Vote,
+        snapshot: Snapshot,
+        entries: Vec<Arc<Entry>>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let reply = |saved, matched| RaftMessage::AppendReply { vote, saved, matched };
+        if !self.follows(vote, effects) {
+            effects.push(Effect::Send(from, reply(self.vote, None)));
+            return;
+        }
+        let index = snapshot.index;
+        let message = reply(vote, Some(index));
+        let term = entries.last().map_or(Term(0), |entry| entry.term);
+        if self.term_at(index) != term {
+            self.log.clone_from(&entries);
+            let write = Write::Log { from: 0, entries };
+            effects.push(Effect::Write(write, After::Nothing));
+        }
+        if index > self.commit {
+            self.commit = index;
+            effects.push(Effect::Installed(snapshot));
+        }
+        // Behind whatever is still being written.
+        let write = Write::Log { from: self.log.len(), entries: vec![] };
+        effects.push(Effect::Write(write, After::Reply { to: from, message }));
+    }
+
     fn append(
         &mut self,
         from: NodeId,
@@ -416,18 +510,9 @@ impl Raft {
         effects: &mut Vec<Effect>,
     ) {
         let reply = |saved, matched| RaftMessage::AppendReply { vote, saved, matched };
-        let acceptable = vote.term > self.vote.term
-            || (vote.term == self.vote.term
-                && (vote.node == self.vote.node || !self.vote.committed)
-                && !self.leads());
-        if !acceptable {
+        if !self.follows(vote, effects) {
             effects.push(Effect::Send(from, reply(self.vote, None)));
             return;
-        }
-        if self.vote == vote {
-            self.role = Role::Follower;
-        } else {
-            self.follow(vote, After::Nothing, effects);
         }
         let (term, at) = previous;
         if self.log.len() < at || self.term_at(at) != term {

@@ -302,7 +302,10 @@ impl World {
         let me = node(at);
         let peers: Vec<NodeId> = (0..self.hosts.len()).filter(|h| *h != at).map(node).collect();
         let (vote, log) = (host.disk.vote, host.disk.log.clone());
-        let raft = Raft::new(me, peers.clone(), self.initial.clone(), vote, log);
+        // One that went further than the log did is lost with the crash.
+        let snapshot = host.disk.snapshot.clone().filter(|s| s.index <= log.len());
+        let mut raft = Raft::new(me, peers.clone(), self.initial.clone(), vote, log);
+        raft.snapshot = snapshot;
         let (timing, mutant, genesis) = (self.timing, self.options.mutant, self.genesis.clone());
         let start = AgentStart { me, run, peers, timing, mutant, genesis, raft };
         let now = host.clock.local(self.now);
@@ -377,6 +380,7 @@ impl World {
                 let result = self.committed.applied(self.now, at, &state);
                 self.check(result);
             }
+            Out::Snapshot(snapshot) => self.hosts[at].disk.keep(snapshot),
             Out::Elected(term) => {
                 self.stats.elections += 1;
                 self.trace(at, &format!("leads term {term}"));

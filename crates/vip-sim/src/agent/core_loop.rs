@@ -209,6 +209,12 @@ impl Agent {
                 self.core.saving = matches!(write, Write::Vote(_));
                 self.out.push(Out::Write(write, after));
             }
+            Effect::Installed(snapshot) => {
+                self.state = snapshot.state.clone();
+                self.applied = snapshot.index;
+                self.keep_snapshot(snapshot);
+                self.soon_apply();
+            }
             Effect::Send(to, message) => {
                 if self.may_send(now, &message) {
                     self.out.push(Out::Send(to, Message::Raft(message)));
@@ -232,7 +238,7 @@ impl Agent {
                 self.leases.promised_vote(now, vote.node);
                 true
             }
-            RaftMessage::Append { .. } => {
+            RaftMessage::Append { .. } | RaftMessage::Install { .. } => {
                 self.is(Mutant::RenewAfterLeaseEnd) || self.leases.may_renew(now)
             }
             RaftMessage::VoteReply { .. } | RaftMessage::AppendReply { .. } => true,
