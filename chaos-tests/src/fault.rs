@@ -7,6 +7,7 @@ use crate::host::Process;
 use anyhow::Result;
 use nix::sys::signal::Signal;
 use std::fmt;
+use std::time::Duration;
 
 /// A fault. Hosts are named.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,9 @@ pub enum Fault {
     Mute(String),
     /// Two hosts do not reach each other.
     CutPair(String, String),
+    /// Each write of a host's processes takes so much longer, and is lost if its
+    /// process is killed before.
+    SlowDisk(String, Duration),
     /// Percent of packets lost between nodes.
     Loss(u8),
     /// Percent of packets doubled between nodes.
@@ -59,6 +63,7 @@ impl Fault {
             Self::Deaf(_) => "deaf",
             Self::Mute(_) => "mute",
             Self::CutPair(..) => "cut pair",
+            Self::SlowDisk(..) => "slow disk",
             Self::Loss(_) => "loss",
             Self::Duplication(_) => "duplication",
             Self::LoseAnnouncements => "lost announcements",
@@ -97,6 +102,7 @@ impl fmt::Display for Fault {
             | Self::Unplug(host)
             | Self::Deaf(host)
             | Self::Mute(host) => write!(f, "{} {host}", self.kind()),
+            Self::SlowDisk(host, by) => write!(f, "{} {host} {by:?}", self.kind()),
             Self::Loss(n) | Self::Duplication(n) | Self::Busy(n) => {
                 write!(f, "{} {n}", self.kind())
             }
@@ -150,6 +156,7 @@ impl Faults {
             }
             Fault::Isolate(host) => cluster.lab.isolate(host)?,
             Fault::Unplug(host) => cluster.lab.cable(host, false)?,
+            Fault::SlowDisk(host, by) => cluster.host(host).slow_disk(*by)?,
             Fault::ForeignHost => self.intrude(cluster)?,
             Fault::Busy(loops) => self.busy.push(BusyLoops::start(*loops)?),
             Fault::Deaf(_)
@@ -179,6 +186,7 @@ impl Faults {
                         cluster.host_mut(&host).start()?;
                     }
                 }
+                Fault::SlowDisk(host, _) => cluster.host(&host).slow_disk(Duration::ZERO)?,
                 Fault::Isolate(host) => cluster.lab.heal(&host)?,
                 Fault::Unplug(host) => cluster.lab.cable(&host, true)?,
                 Fault::ForeignHost => cluster.lab.cable(ALIEN, false)?,

@@ -136,7 +136,8 @@ struct Assigned {
 
 impl Run {
     fn new(plan: &Plan) -> Result<Self> {
-        let options = Options { nodes: 4, profile: plan.profile.clone(), ..Options::default() };
+        let options =
+            Options { nodes: 4, profile: plan.profile.clone(), unwell: true, ..Options::default() };
         let cluster = Cluster::bare(&options)?;
         cluster.host("n1").ctl_ok(&["init", "--name", "chaos"])?;
         for name in &MEMBERS[1..] {
@@ -431,7 +432,7 @@ fn choose(rng: &mut fastrand::Rng) -> Fault {
         1 => vec![both[1]],
         _ => both.to_vec(),
     };
-    match rng.u8(..15) {
+    match rng.u8(..17) {
         0 => Fault::Kill(host, some),
         1 => Fault::PowerOff(host),
         2 => Fault::RestartAndCut(host, other),
@@ -450,6 +451,11 @@ fn choose(rng: &mut fastrand::Rng) -> Fault {
             } else {
                 Fault::ForeignHost
             }
+        }
+        14 | 15 => {
+            // From what nobody notices to what costs a node its VIPs.
+            let spans = [5, 50, 300, 1500].map(Duration::from_millis);
+            Fault::SlowDisk(host, spans[rng.usize(0..spans.len())])
         }
         _ => Fault::Busy(rng.u8(1..=8)),
     }

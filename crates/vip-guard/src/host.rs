@@ -6,10 +6,11 @@ use crate::clock::boottime;
 use crate::config::{GuardConfig, GuardError};
 use crate::frames::announcement;
 use crate::kernel::{Kernel, KernelError, KernelEvent, Link};
+use crate::ledger::Ledger;
 use crate::lock::Namespace;
 use crate::packets::Sender;
 use crate::protocol::GateReport;
-use crate::records::{record_programs, recorded_programs};
+use crate::records::{Placed, record_programs, recorded_programs};
 use crate::settings::Settings;
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -46,6 +47,7 @@ pub(crate) struct Host {
     /// nothing: what needs no interface keeps it from that.
     weakness: Option<String>,
     settings: Option<Settings>,
+    ledger: Ledger,
     /// Where our addresses are.
     placed: BTreeMap<IpAddr, (Address, u32)>,
 }
@@ -56,6 +58,8 @@ impl Host {
         namespace: &Namespace,
     ) -> Result<Self, GuardError> {
         let (kernel, events, _task) = Kernel::open()?;
+        let ledger = Ledger::open(namespace.addresses());
+        kernel.unmarked().are(ledger.placed.clone());
         let rights = |what| move |source| GuardError::Rights { what, source };
         let sender = Sender::open().map_err(rights("sending announcements"))?;
         let mut gate = match Gate::load() {
@@ -66,7 +70,7 @@ impl Host {
             }
             Err(e) => return Err(GuardError::Gate(e)),
         };
-        let (settings, weakness) = (Settings::raise(namespace.records()), String::new());
+        let (settings, weakness) = (Settings::raise(&namespace.settings()), String::new());
         let mut report = GateReport::Missing("the lease gate is not loaded".into());
         let mut weak = settings.as_ref().err().map(ToString::to_string);
         if let Some(gate) = &mut gate {
@@ -101,6 +105,7 @@ impl Host {
             ungated: BTreeMap::new(),
             weakness: weak,
             settings: settings.ok(),
+            ledger,
             placed: BTreeMap::new(),
         })
     }
@@ -123,6 +128,8 @@ impl Host {
             self.kernel.delete_message(message).await?;
             info!(%ip, "purged an address that an earlier run left");
         }
+        self.ledger.clear();
+        self.kernel.unmarked().are(BTreeSet::new());
         if let Some(gate) = &mut self.gate {
             for link in &self.links {
                 attach(gate, link, &self.stale, &mut self.ungated);
@@ -321,8 +328,12 @@ impl Host {
                 Err(why) => refused.push(failed(list, address.ip, why)),
             }
         }
+        self.expect(allowed.iter().map(|(_, address, ifindex)| (*ifindex, address.ip)));
         let added = allowed.iter().map(|(_, address, ifindex)| kernel.add(address, *ifindex));
         let added = join_all(added).await;
+        if let Some((_, address, _)) = allowed.first() {
+            self.look_for_marks(address.ip).await;
+        }
         for ((list, address, ifindex), result) in allowed.into_iter().zip(added) {
             match result {
                 Ok(()) => {
@@ -334,6 +345,33 @@ impl Host {
         refused.sort_by_key(|refused| refused.list);
         refused.dedup_by_key(|refused| refused.list);
         refused
+    }
+
+    /// Takes note of addresses before they are added: a guard that is killed
+    /// leaves them behind, and the next one has to know them.
+    fn expect(&mut self, placed: impl Iterator<Item = Placed>) {
+        if self.ledger.marks == Some(true) {
+            return;
+        }
+        self.ledger.placed.extend(placed);
+        self.kernel.unmarked().are(self.ledger.placed.clone());
+        self.ledger.store();
+    }
+
+    /// Once: does the kernel itself say which addresses are ours?
+    async fn look_for_marks(&mut self, ip: IpAddr) {
+        if self.ledger.marks.is_some() {
+            return;
+        }
+        self.ledger.marks = self.kernel.keeps_marks(ip).await.ok().flatten();
+        match self.ledger.marks {
+            Some(true) => {
+                self.ledger.clear();
+                self.kernel.unmarked().are(BTreeSet::new());
+            }
+            Some(false) => info!("this kernel keeps no mark of addresses; they are recorded"),
+            None => {}
+        }
     }
 
     /// The interface that an address may be added to, or why there is none.

@@ -2,6 +2,7 @@
 
 use crate::allow::HostAddresses;
 use crate::frames::Mac;
+use crate::records::Placed;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -15,7 +16,9 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute};
 use rtnetlink::{
     AddressMessageBuilder, Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection,
 };
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task::JoinHandle;
 use vip_core::{Address, Why};
 use vip_datapath::{Device, Header};
@@ -71,6 +74,24 @@ pub(crate) struct Link {
 #[derive(Clone)]
 pub(crate) struct Kernel {
     handle: Handle,
+    unmarked: Unmarked,
+}
+
+/// Addresses of ours on a kernel that does not give the mark back (`IFA_PROTO`,
+/// Linux 5.18).
+#[derive(Clone, Default)]
+pub(crate) struct Unmarked(Arc<Mutex<BTreeSet<Placed>>>);
+
+impl Unmarked {
+    fn has(&self, message: &AddressMessage) -> bool {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        local(message).is_some_and(|ip| known.contains(&(message.header.index, ip)))
+    }
+
+    /// These, and no others.
+    pub(crate) fn are(&self, placed: BTreeSet<Placed>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = placed;
+    }
 }
 
 type Events = std::pin::Pin<Box<dyn Stream<Item = KernelEvent> + Send>>;
@@ -81,8 +102,13 @@ impl Kernel {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
         let (connection, handle, messages) = new_multicast_connection(&groups)?;
         let task = tokio::spawn(connection);
-        let events = messages.filter_map(|(message, _)| async move { event(&message) });
-        Ok((Self { handle }, Box::pin(events), task))
+        let unmarked = Unmarked::default();
+        let known = unmarked.clone();
+        let events = messages.filter_map(move |(message, _)| {
+            let event = event(&message, &known);
+            async move { event }
+        });
+        Ok((Self { handle, unmarked }, Box::pin(events), task))
     }
 
     /// The interfaces that packets of a VIP can enter or leave the host by:
@@ -101,6 +127,22 @@ impl Kernel {
         Ok(all.iter().filter(own).map(link).collect())
     }
 
+    /// The addresses that are ours without a mark, to be said.
+    pub(crate) fn unmarked(&self) -> &Unmarked {
+        &self.unmarked
+    }
+
+    fn is_ours(&self, message: &AddressMessage) -> bool {
+        is_marked(message) || self.unmarked.has(message)
+    }
+
+    /// Whether the kernel gives back that an address which was just added is
+    /// ours. `None`: it is gone already.
+    pub(crate) async fn keeps_marks(&self, ip: IpAddr) -> Result<Option<bool>, KernelError> {
+        let all = self.addresses().await?;
+        Ok(all.iter().find(|message| local(message) == Some(ip)).map(is_marked))
+    }
+
     async fn addresses(&self) -> Result<Vec<AddressMessage>, KernelError> {
         Ok(self.handle.address().get().execute().try_collect().await?)
     }
@@ -108,14 +150,14 @@ impl Kernel {
     /// Addresses on this host that a run of vipd added.
     pub(crate) async fn our_addresses(&self) -> Result<Vec<(IpAddr, AddressMessage)>, KernelError> {
         let all = self.addresses().await?;
-        let ours = all.into_iter().filter(is_ours);
+        let ours = all.into_iter().filter(|message| self.is_ours(message));
         Ok(ours.filter_map(|m| Some((local(&m)?, m))).collect())
     }
 
     /// What the host has beside ours.
     pub(crate) async fn host_addresses(&self) -> Result<HostAddresses, KernelError> {
         let all = self.addresses().await?;
-        let configured = all.iter().filter(|m| !is_ours(m)).filter_map(local).collect();
+        let configured = all.iter().filter(|m| !self.is_ours(m)).filter_map(local).collect();
         let mut gateways = vec![];
         let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
         let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
@@ -205,7 +247,7 @@ impl Kernel {
     }
 }
 
-fn is_ours(message: &AddressMessage) -> bool {
+fn is_marked(message: &AddressMessage) -> bool {
     let ours = AddressAttribute::Protocol(AddressProtocol::Other(OUR_PROTOCOL));
     message.attributes.contains(&ours)
 }
@@ -257,10 +299,13 @@ fn link(message: &LinkMessage) -> Link {
     link
 }
 
-fn event(message: &NetlinkMessage<RouteNetlinkMessage>) -> Option<KernelEvent> {
+fn event(
+    message: &NetlinkMessage<RouteNetlinkMessage>,
+    unmarked: &Unmarked,
+) -> Option<KernelEvent> {
     let NetlinkPayload::InnerMessage(message) = &message.payload else { return None };
     match message {
-        RouteNetlinkMessage::DelAddress(address) if is_ours(address) => {
+        RouteNetlinkMessage::DelAddress(address) if is_marked(address) || unmarked.has(address) => {
             local(address).map(KernelEvent::AddressGone)
         }
         RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_) => {

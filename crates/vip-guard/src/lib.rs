@@ -21,6 +21,8 @@ mod host;
 #[cfg(feature = "server")]
 mod kernel;
 #[cfg(feature = "server")]
+mod ledger;
+#[cfg(feature = "server")]
 mod lock;
 #[cfg(feature = "server")]
 mod packets;

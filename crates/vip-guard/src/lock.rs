@@ -72,11 +72,16 @@ impl Namespace {
         let handle = options.open(&path).map_err(file(&path))?;
         let lock = Flock::lock(handle, FlockArg::LockExclusiveNonblock)
             .map_err(|(_, _)| GuardError::NamespaceTaken)?;
-        Ok(Self { _lock: lock, records: path.with_extension("settings") })
+        Ok(Self { _lock: lock, records: path })
     }
 
-    /// A file for what a later guard of this namespace has to know.
-    pub(crate) fn records(&self) -> &Path {
-        &self.records
+    /// The file for what was set here and is to be put back.
+    pub(crate) fn settings(&self) -> PathBuf {
+        self.records.with_extension("settings")
+    }
+
+    /// The file for the addresses that bear no mark.
+    pub(crate) fn addresses(&self) -> PathBuf {
+        self.records.with_extension("addresses")
     }
 }

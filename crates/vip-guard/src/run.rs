@@ -17,6 +17,7 @@ use crate::lock::{self, Namespace};
 use crate::packets::Listener;
 use crate::protocol::{FromGuard, GateReport, ToGuard};
 use crate::realtime::realtime;
+use crate::records::recorded_addresses;
 use crate::session::{Arrival, Session, listen};
 use crate::settings::Settings;
 use futures_util::StreamExt;
@@ -40,13 +41,14 @@ const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
 pub async fn purge() -> Result<Vec<IpAddr>, GuardError> {
     let namespace = Namespace::take()?;
     let (kernel, _events, _task) = Kernel::open()?;
+    kernel.unmarked().are(recorded_addresses(&namespace.addresses()));
     let left = kernel.our_addresses().await?;
     let mut purged = vec![];
     for (ip, message) in left {
         kernel.delete_message(message).await?;
         purged.push(ip);
     }
-    Settings::restore_recorded(namespace.records());
+    Settings::restore_recorded(&namespace.settings());
     Ok(purged)
 }
 
