@@ -311,10 +311,10 @@ fn what_is_wrong_at_the_start_is_named() -> Result<()> {
     let outcome = n1.exec(&vipd, &[&["guard"], settings.as_slice()].concat())?;
     refused(&outcome, 1, &["another guard"]);
 
-    // A guard without its capabilities.
+    // A guard without its capabilities, where no other one runs.
     let other = format!("guard.socket={}", cluster.dir().join("other.sock").display());
     let bare = ["--bounding-set=-all", "--inh-caps=-all", &vipd, "guard", "--set", &other];
-    refused(&n1.exec("setpriv", &bare)?, 1, &["CAP_NET"]);
+    refused(&cluster.lab.exec("client", "setpriv", &bare)?, 1, &["CAP_NET"]);
 
     // The port is taken.
     let blocker = std::thread::scope(|scope| {
