@@ -8,8 +8,9 @@ use futures_util::FutureExt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-fn gone(name: &str) -> ! {
-    tracing::error!(task = name, "a task that the agent cannot do without panicked; ending");
+/// Ends the process: a task is gone without which it is worse than none.
+pub(crate) fn gone(name: &str) -> ! {
+    tracing::error!(task = name, "a task that the agent cannot do without is gone; ending");
     // The guard lets go when the connection ends; there is nothing to unwind.
     std::process::abort();
 }

@@ -87,7 +87,7 @@ impl LeaseThread {
 async fn run(start: Start) {
     let Ok(listener) = TcpListener::from_std(start.listener) else {
         tracing::error!("the listening socket cannot be used");
-        return;
+        essential::gone("lease");
     };
     let stop = start.stop.clone();
     essential::spawn("accept", accept(listener, start.accepted, stop.clone()));
