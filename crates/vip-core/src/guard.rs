@@ -134,6 +134,9 @@ impl Guard {
     /// The kernel did not carry out an action. Returns what to do instead of
     /// the rest of the list that the action was in; `None`: go on with it.
     pub fn failed(&mut self, failure: &GuardFailure) -> Option<Vec<GuardAction>> {
+        if let GuardFailure::Gate { ip, .. } = failure {
+            self.departed.unshut(*ip);
+        }
         match failure {
             GuardFailure::Add(obstacle) => Some(self.address_refused(obstacle.clone())),
             // It could not be trusted to fall silent on time, or to open.
@@ -145,10 +148,7 @@ impl Guard {
                 let why = Why::NoGate(format!("it did not take the deadline: {text}"));
                 Some(self.address_refused(Obstacle { ip: *ip, why }))
             }
-            GuardFailure::Gate { ip, .. } => {
-                self.departed.unshut(*ip);
-                None
-            }
+            GuardFailure::Gate { .. } => None,
             // Behind a shut gate an address is silent.
             GuardFailure::Delete { ip } => (!self.limits.gated || self.departed.is_unshut(*ip))
                 .then(|| {

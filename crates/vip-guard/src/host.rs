@@ -35,6 +35,8 @@ pub(crate) struct Host {
     pub(crate) events: std::pin::Pin<Box<dyn futures_util::Stream<Item = KernelEvent> + Send>>,
     sender: Sender,
     gate: Option<Gate>,
+    /// The addresses that the gate knows.
+    known: BTreeSet<IpAddr>,
     pub(crate) report: GateReport,
     allow: Vec<Prefix>,
     /// Gate programs of earlier runs, to be taken off.
@@ -97,6 +99,7 @@ impl Host {
             events,
             sender,
             gate,
+            known: BTreeSet::new(),
             report,
             allow: config.allow.clone(),
             stale,
@@ -223,6 +226,10 @@ impl Host {
         events.extend(wanted.difference(&present).map(|ip| GuardEvent::AddressGone(*ip)));
         let gone = guard.departed().into_iter().filter(|ip| !present.contains(ip));
         events.extend(gone.map(GuardEvent::AddressDeleted));
+        // What stayed in the gate though nobody has it here any more.
+        let claimed: BTreeSet<_> = guard.gate_entries().into_iter().map(|(ip, _)| ip).collect();
+        let left = self.known.iter().filter(|ip| !claimed.contains(ip) && !present.contains(ip));
+        events.extend(left.copied().map(GuardEvent::AddressDeleted));
         events
     }
 
@@ -293,6 +300,7 @@ impl Host {
 
     fn set_gate(&mut self, ip: IpAddr, deadline: Mono) -> Result<(), GuardFailure> {
         let Some(gate) = &mut self.gate else { return Ok(()) };
+        self.known.insert(ip);
         gate.set(ip, deadline).map_err(|e| {
             let text = chain(&e);
             error!(%ip, text, "gate not written");
@@ -302,8 +310,11 @@ impl Host {
 
     fn forget(&mut self, ip: IpAddr) {
         let Some(gate) = &mut self.gate else { return };
-        if let Err(e) = gate.forget(ip) {
-            warn!(%ip, error = %chain(&e), "a shut gate stays behind");
+        match gate.forget(ip) {
+            Ok(()) => {
+                self.known.remove(&ip);
+            }
+            Err(e) => warn!(%ip, error = %chain(&e), "a shut gate stays behind"),
         }
     }
 

@@ -78,6 +78,9 @@ impl TryFrom<v1::Denied> for (Grantee, Denial) {
     }
 }
 
+/// Longest text about an obstacle.
+const DETAIL_LEN: usize = 400;
+
 impl From<(VipUid, Obstacle)> for v1::Obstacle {
     fn from((vip, obstacle): (VipUid, Obstacle)) -> Self {
         use v1::obstacle::Why as W;
@@ -103,6 +106,8 @@ impl TryFrom<v1::Obstacle> for (VipUid, Obstacle) {
         use v1::obstacle::Why as W;
         let code = message.why();
         let v1::Obstacle { vip, ip, why: _, detail } = message;
+        // It goes into the log of every node.
+        let detail = detail.chars().take(DETAIL_LEN).collect::<String>();
         let why = match code {
             W::Unspecified => return Err(FieldError::Missing("why")),
             W::NoLink => Why::NoLink,

@@ -41,7 +41,10 @@ impl Departed {
         notice: Option<&GuardNotice>,
     ) {
         for address in addresses {
-            let unshut = self.is_unshut(address.ip);
+            // What another VIP left open with this address may be open still.
+            let before = self.0.get(&address.ip).filter(|leaving| leaving.unshut);
+            let (unshut, earlier) = (before.is_some(), before.map(|leaving| leaving.silent_at));
+            let silent_at = earlier.map_or(silent_at, |earlier| earlier.max(silent_at));
             let notices = notice.cloned().into_iter().collect();
             let leaving = Leaving { vip, silent_at, unshut, lingers: None, notices };
             self.0.insert(address.ip, leaving);

@@ -416,7 +416,10 @@ impl Leases {
         let own = self.claims.obstacles();
         let others = self.views.iter().map(|(node, view)| (*node, &view.report.obstacles));
         let mut changes = vec![];
-        for (node, said) in others.chain([(self.me, &own)]) {
+        // One that was removed meanwhile has no place in the log any more.
+        let members =
+            others.chain([(self.me, &own)]).filter(|(n, _)| self.state.nodes.contains_key(n));
+        for (node, said) in members {
             let logged = |vip: &VipUid| self.state.obstacles.get(vip)?.get(&node);
             let new = said
                 .iter()

@@ -387,3 +387,20 @@ fn a_node_whose_clock_is_not_true_does_not_campaign() {
     assert_eq!(leases.campaign_due(), None);
     assert!(leases.may_vote(free).is_ok(), "it still votes");
 }
+
+/// What the log does not take must not be proposed again and again.
+#[test]
+fn nothing_is_logged_of_a_node_that_was_removed() {
+    let mut leases = leading();
+    let state = state_with_two_vips(ME);
+    leases.step(START, LeaseEvent::Applied(Arc::new(state.clone())));
+    let obstacle = crate::Obstacle { ip: [10, 0, 0, 100].into(), why: crate::Why::NoLink };
+    let obstacles: BTreeMap<_, _> = [(VipUid(1), obstacle)].into();
+    let report = Report { seq: 1, able: true, obstacles, ..Report::default() };
+    leases.released_by(NodeId(2), &[], Some(report));
+    assert_eq!(leases.leader_work(START).obstacles.len(), 1);
+    let mut without = state;
+    without.nodes.remove(&NodeId(2));
+    leases.step(START, LeaseEvent::Applied(Arc::new(without)));
+    assert_eq!(leases.leader_work(START).obstacles, []);
+}
