@@ -364,6 +364,7 @@ async fn serve_grpc(agent: Arc<Agent>, member: Arc<Member>, streams: mpsc::Recei
         .serve_with_incoming_shutdown(streams, member.stopped().cancelled_owned());
     if let Err(e) = served.await {
         tracing::error!(error = %chain(&e), "the gRPC server ended");
+        essential::gone("serve_grpc");
     }
 }
 

@@ -5,11 +5,12 @@
 //! ppm), and then a holder's lease outlasts what others waited for. `adjtimex`
 //! tells how the kernel steers CLOCK_MONOTONIC, and CLOCK_BOOTTIME with it.
 //!
-//! It is read at each heartbeat. A slew that begins right after one is noticed
-//! a heartbeat later, so the lease that it meets is off by at most the slew's
-//! share of a heartbeat and of what is left of the lease: at chrony's limit, in
-//! `lan`, 8.3 % of 190 ms are 16 ms. That much an old holder may answer beside
-//! a new one, once, if it loses leadership in that very lease.
+//! It is read at each heartbeat. A slew that begins right after one is noticed a
+//! heartbeat later; what was granted before that runs to its end. So, at
+//! chrony's limit, a leading holder may outlast its lease by 8.3 % of L (16 ms
+//! in `lan`, 158 ms in `wan`), another one by 8.3 % of G (27 ms, 290 ms), once,
+//! if it loses the VIP in that very lease. A voter's promise has a margin for
+//! any slew ([`crate::Promise::clock`]).
 
 use crate::profile::MAX_CLOCK_DRIFT;
 

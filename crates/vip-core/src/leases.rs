@@ -307,12 +307,13 @@ impl Leases {
         self.disk_is_well = !failed && oldest_wait < patience;
     }
 
-    /// Whether its clock runs as leases assume. One that does not makes lease
-    /// and promise mean another time than to others: the lease lapses, and
-    /// nothing is held.
+    /// Whether its clock runs as leases assume. One that does not makes lease,
+    /// grant and promise mean another time than to others: the lease lapses,
+    /// nothing is asked for, and promises last longer.
     pub fn clock(&mut self, is_well: bool) {
         self.changed |= self.clock_is_well != is_well;
         self.clock_is_well = is_well;
+        self.promise.clock(is_well);
     }
 
     /// This node.

@@ -56,6 +56,10 @@ pub struct Refused {
     pub remaining: Duration,
 }
 
+/// The kernel slews a clock by a tenth at most (`adjtimex(2)`: a tick of 9,000
+/// to 11,000 microseconds, and 500 ppm), so an eighth of a promise covers it.
+const SLEW_SHARE: u32 = 8;
+
 /// Permission to let openraft grant a vote; void once a promise rose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PromiseTicket(u64);
@@ -71,6 +75,9 @@ pub struct Promise {
     quarantine_until: Mono,
     promised_to: Vote,
     promised_until: Mono,
+    clock_is_well: bool,
+    /// For how much longer it is bound than its own clock says.
+    margin: Duration,
     /// Counts promises, so that a vote that raced one is noticed.
     raised: u64,
 }
@@ -88,6 +95,8 @@ impl Promise {
             quarantine_until: now + longest,
             promised_to: Vote::default(),
             promised_until: Mono::ZERO,
+            clock_is_well: true,
+            margin: Duration::ZERO,
             raised: 0,
         }
     }
@@ -127,6 +136,9 @@ impl Promise {
         }
         self.promised_to = vote;
         self.promised_until = self.promised_until.max(now + promise);
+        if self.clock_is_well {
+            self.margin = Duration::ZERO;
+        }
         self.raised += 1;
         PromiseReply::Promised
     }
@@ -148,10 +160,23 @@ impl Promise {
         }
     }
 
+    /// Whether this node's clock runs as leases assume. On one that is slewed a
+    /// promise would end too early for whoever counts on it: it lasts longer
+    /// until one is given on a true clock again.
+    pub fn clock(&mut self, is_well: bool) {
+        self.clock_is_well = is_well;
+        if !is_well {
+            self.margin = self.longest / SLEW_SHARE;
+        }
+    }
+
     /// When this node is free to vote and to campaign.
     #[must_use]
     pub fn until(&self) -> Mono {
-        self.promised_until.max(self.quarantine_until)
+        match self.promised_until.max(self.quarantine_until) {
+            Mono::ZERO => Mono::ZERO,
+            until => until + self.margin,
+        }
     }
 
     /// Whether a vote may be granted or asked for now. `lease_end` is this
@@ -253,6 +278,24 @@ mod tests {
         assert_eq!(promise.renew(START, LEADER, P * 2), PromiseReply::StoreFirst);
         promise.longest_stored(P * 2);
         assert_eq!(promise.renew(START, LEADER, P * 2), PromiseReply::Promised);
+    }
+
+    /// chrony slews by 8.3 %: P of this clock is 185 ms of everybody else's.
+    #[test]
+    fn a_promise_on_a_slewed_clock_lasts_longer() {
+        let mut promise = promised();
+        promise.clock(false);
+        assert!(promise.free(START + P, Mono::ZERO).is_err());
+        assert!(promise.free(START + P.mul_f64(1.1005), Mono::ZERO).is_err());
+        assert!(promise.free(START + P * 9 / 8, Mono::ZERO).is_ok());
+        // What was given before the slew ended is longer after it, too.
+        promise.clock(true);
+        assert!(promise.free(START + P, Mono::ZERO).is_err());
+        assert_eq!(promise.renew(START + P, LEADER, P), PromiseReply::Promised);
+        assert!(promise.free(START + P * 2, Mono::ZERO).is_ok());
+        promise.clock(false);
+        promise.abdicated(LEADER);
+        assert!(promise.free(START, Mono::ZERO).is_ok(), "nothing is promised");
     }
 
     #[test]

@@ -22,8 +22,8 @@ pub enum LinkError {
     },
     /// Another agent has it, or what that one held is not certainly silent yet.
     #[error(
-        "the guard at {0} serves another agent; a second vipd on this host needs a network \
-         namespace of its own"
+        "the guard at {0} serves another agent, or what that one held is not certainly silent yet. \
+         A second vipd on this host needs a network namespace of its own"
     )]
     Busy(PathBuf),
     /// Deadlines of this process mean another time to the guard.

@@ -48,7 +48,9 @@ pub(crate) struct Host {
     /// Why an interface without the gate could answer for addresses of others;
     /// nothing: what needs no interface keeps it from that.
     weakness: Option<String>,
-    settings: Option<Settings>,
+    settings: Settings,
+    /// Why there is no second gate, if there is none.
+    no_ip_gate: Option<String>,
     ledger: Ledger,
     /// Where our addresses are.
     placed: BTreeMap<IpAddr, (Address, u32)>,
@@ -72,14 +74,17 @@ impl Host {
             }
             Err(e) => return Err(GuardError::Gate(e)),
         };
-        let (settings, weakness) = (Settings::raise(&namespace.settings()), String::new());
+        let mut settings = Settings::open(&namespace.settings());
+        let kept = settings.keep().err().map(|e| e.to_string());
         let mut report = GateReport::Missing("the lease gate is not loaded".into());
-        let mut weak = settings.as_ref().err().map(ToString::to_string);
+        let mut no_ip_gate = None;
+        let mut weak = kept;
         if let Some(gate) = &mut gate {
             // A gate on another clock would be reported and not be there.
             gate.follows(boottime).map_err(GuardError::Gate)?;
-            weak = weak.or(gate.hold_ip().err().map(|e| chain(&e)));
-            report = GateReport::Enforced { weakness: weak.clone().unwrap_or(weakness) };
+            no_ip_gate = gate.hold_ip().err().map(|e| chain(&e));
+            weak = weak.or_else(|| no_ip_gate.clone());
+            report = GateReport::Enforced { weakness: weak.clone().unwrap_or_default() };
         }
         if let Some(text) = &weak {
             warn!(text, "an interface that takes no gate could answer for every VIP");
@@ -107,7 +112,8 @@ impl Host {
             links,
             ungated: BTreeMap::new(),
             weakness: weak,
-            settings: settings.ok(),
+            settings,
+            no_ip_gate,
             ledger,
             placed: BTreeMap::new(),
         })
@@ -121,6 +127,7 @@ impl Host {
         if let Some(gate) = &mut self.gate {
             for (ip, _) in &left {
                 gate.set(*ip, Mono::ZERO).map_err(GuardError::Gate)?;
+                self.known.insert(*ip);
             }
             for link in &self.links {
                 // What takes none holds no VIP later; see `exposed`.
@@ -169,7 +176,9 @@ impl Host {
 
     fn exposed_by_others(&self) -> Option<String> {
         let weakness = self.weakness.as_ref().filter(|_| self.gate.is_some())?;
-        let (_, text) = self.ungated.first_key_value()?;
+        // One that is down hears nobody.
+        let up = |ifindex: &u32| self.has_link(*ifindex);
+        let (_, text) = self.ungated.iter().find(|(ifindex, _)| up(ifindex))?;
         Some(format!("{text}, and nothing else keeps it from answering: {weakness}"))
     }
 
@@ -203,6 +212,7 @@ impl Host {
     /// Compares the addresses that should be there with those that are;
     /// deletes what is too much and returns what is missing, and what is gone.
     pub(crate) async fn reconcile_addresses(&mut self, guard: &Guard) -> Vec<GuardEvent> {
+        self.keep_settings();
         let Ok(there) = self.kernel.our_addresses().await else { return vec![] };
         let wanted: BTreeSet<_> = guard.wanted_addresses().into_iter().map(|a| a.ip).collect();
         let mut present = BTreeSet::new();
@@ -231,6 +241,18 @@ impl Host {
         let left = self.known.iter().filter(|ip| !claimed.contains(ip) && !present.contains(ip));
         events.extend(left.copied().map(GuardEvent::AddressDeleted));
         events
+    }
+
+    /// Somebody else may have lowered what keeps new interfaces silent.
+    fn keep_settings(&mut self) {
+        let Some(GateReport::Enforced { weakness }) = Some(&mut self.report) else { return };
+        let weak = self.settings.keep().err().map(|e| e.to_string());
+        let weak = weak.or_else(|| self.no_ip_gate.clone());
+        if weak != self.weakness {
+            warn!(weakness = weak.as_deref().unwrap_or("none"), "interfaces to come");
+            *weakness = weak.clone().unwrap_or_default();
+            self.weakness = weak;
+        }
     }
 
     /// Carries out lists of actions, each in its order. What they ask of the
@@ -442,7 +464,9 @@ impl Host {
         for ((list, ip, _), result) in batch.into_iter().zip(deleted) {
             match &result {
                 Ok(()) => {
-                    self.placed.remove(&ip);
+                    if let Some((_, ifindex)) = self.placed.remove(&ip) {
+                        self.ledger.remove((ifindex, ip));
+                    }
                 }
                 // The reconciler and valid_lft follow up.
                 Err(error) => warn!(%ip, %error, "address not deleted"),
@@ -481,9 +505,7 @@ impl Host {
         if !self.kernel.our_addresses().await.is_ok_and(|left| left.is_empty()) {
             return;
         }
-        if let Some(settings) = self.settings.take() {
-            settings.restore();
-        }
+        self.settings.restore();
         let Some(gate) = &mut self.gate else { return };
         let devices: Vec<Device> = self.links.iter().map(|l| l.device).collect();
         for device in devices {

@@ -25,6 +25,13 @@ impl Ledger {
         }
     }
 
+    /// It is not ours any more.
+    pub(crate) fn remove(&mut self, placed: Placed) {
+        if self.placed.remove(&placed) {
+            self.store();
+        }
+    }
+
     pub(crate) fn clear(&mut self) {
         self.placed.clear();
         let _ = std::fs::remove_file(&self.path);

@@ -48,6 +48,7 @@ pub async fn purge() -> Result<Vec<IpAddr>, GuardError> {
         kernel.delete_message(message).await?;
         purged.push(ip);
     }
+    let _ = std::fs::remove_file(namespace.addresses());
     Settings::restore_recorded(&namespace.settings());
     Ok(purged)
 }
@@ -135,14 +136,6 @@ async fn serve(
                     continue;
                 }
             },
-            Ok((mac, ip)) = claims.claim() => {
-                // Before its own turn a holder hears the one before it.
-                if host.is_own_mac(&mac) || !guard.is_open(ip) {
-                    continue;
-                }
-                warn!(%ip, mac = ?mac, "another host claims an address of a VIP held here");
-                GuardEvent::ForeignClaim(ip)
-            }
             _ = reconcile.tick() => {
                 follow_links(guard, host, &mut session).await;
                 for event in host.reconcile_addresses(guard).await {
@@ -153,6 +146,15 @@ async fn serve(
             () = std::future::ready(()), if session.as_ref().is_some_and(|s| !s.backlog.is_empty()) => {
                 work_on_backlog(guard, host, &mut session).await;
                 continue;
+            }
+            // Last: anybody on the network can make many of these.
+            Ok((mac, ip)) = claims.claim() => {
+                // Before its own turn a holder hears the one before it.
+                if host.is_own_mac(&mac) || !guard.is_open(ip) {
+                    continue;
+                }
+                warn!(%ip, mac = ?mac, "another host claims an address of a VIP held here");
+                GuardEvent::ForeignClaim(ip)
             }
         };
         act(guard, host, &mut session, event).await;

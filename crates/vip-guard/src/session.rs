@@ -131,7 +131,7 @@ impl Drop for Session {
 impl Session {
     /// Whether the same process arrived again.
     pub(crate) fn is_with(&self, arrival: &Arrival) -> bool {
-        self.process.is_some() && self.process == arrival.process
+        self.process.is_some_and(|pid| pid > 0) && self.process == arrival.process
     }
 
     /// The next message; `None`: the agent is gone, or given up.

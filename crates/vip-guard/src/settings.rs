@@ -26,42 +26,12 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Raises what is too low.
-    ///
-    /// # Errors
-    /// Not allowed; what was raised stays recorded.
-    pub(crate) fn raise(record: &Path) -> io::Result<Self> {
-        Self::raise_in(Path::new(DIRECTORY), record)
+    /// With what an earlier guard raised and did not put back.
+    pub(crate) fn open(record: &Path) -> Self {
+        Self::open_in(Path::new(DIRECTORY), record)
     }
 
-    fn raise_in(directory: &Path, record: &Path) -> io::Result<Self> {
-        let mut settings = Self::recorded(directory, record);
-        for (name, wanted) in WANTED {
-            let present = settings.read(name)?;
-            if present < wanted {
-                settings.before.insert(name.to_owned(), present);
-                settings.store()?;
-                settings.write(name, wanted)?;
-                info!(name, from = present, to = wanted, "raised for all interfaces");
-            } else if present != wanted {
-                settings.before.remove(name);
-            }
-        }
-        settings.store()?;
-        // 3 to 7 of arp_ignore answer for other interfaces' addresses.
-        let ignore = settings.read("arp_ignore")?;
-        if !matches!(ignore, 1 | 2 | 8) {
-            let text = format!(
-                "net.ipv4.conf.all.arp_ignore is {ignore}, which lets every interface \
-                                answer for the addresses of others; 1, 2 or 8 do not"
-            );
-            return Err(io::Error::other(text));
-        }
-        Ok(settings)
-    }
-
-    /// What an earlier guard raised and did not put back.
-    fn recorded(directory: &Path, record: &Path) -> Self {
+    fn open_in(directory: &Path, record: &Path) -> Self {
         let text = std::fs::read_to_string(record).unwrap_or_default();
         let entry = |line: &str| {
             let (name, value) = line.split_once(' ')?;
@@ -70,6 +40,36 @@ impl Settings {
         let known = |name: &str| WANTED.iter().any(|(wanted, _)| *wanted == name);
         let before = text.lines().filter_map(entry).filter(|(name, _)| known(name)).collect();
         Self { directory: directory.to_owned(), record: record.to_owned(), before }
+    }
+
+    /// Raises what is too low. Again and again: others set these as well.
+    ///
+    /// # Errors
+    /// Not allowed, or set to what answers for other interfaces; what was raised
+    /// stays recorded.
+    pub(crate) fn keep(&mut self) -> io::Result<()> {
+        let known = self.before.clone();
+        for (name, wanted) in WANTED {
+            let present = self.read(name)?;
+            if present < wanted {
+                self.before.insert(name.to_owned(), present);
+                self.store()?;
+                self.write(name, wanted)?;
+                info!(name, from = present, to = wanted, "raised for all interfaces");
+            } else if present != wanted {
+                self.before.remove(name);
+            }
+        }
+        if self.before != known {
+            self.store()?;
+        }
+        match self.read("arp_ignore")? {
+            1 | 2 | 8 => Ok(()),
+            ignore => Err(io::Error::other(format!(
+                "net.ipv4.conf.all.arp_ignore is {ignore}, which lets every interface answer for \
+                 the addresses of others; 1, 2 or 8 do not"
+            ))),
+        }
     }
 
     fn read(&self, name: &str) -> io::Result<u32> {
@@ -88,11 +88,11 @@ impl Settings {
     }
 
     /// Puts back what is still as it was set here.
-    pub(crate) fn restore(self) {
+    pub(crate) fn restore(&mut self) {
         for (name, wanted) in WANTED {
-            let Some(before) = self.before.get(name) else { continue };
+            let Some(before) = self.before.remove(name) else { continue };
             let result = match self.read(name) {
-                Ok(present) if present == wanted => self.write(name, *before),
+                Ok(present) if present == wanted => self.write(name, before),
                 result => result.map(|_| ()),
             };
             if let Err(error) = result {
@@ -104,7 +104,7 @@ impl Settings {
 
     /// Puts back what a guard that is gone raised.
     pub(crate) fn restore_recorded(record: &Path) {
-        Self::recorded(Path::new(DIRECTORY), record).restore();
+        Self::open(record).restore();
     }
 }
 
@@ -136,14 +136,15 @@ mod tests {
         }
 
         fn raise(&self) -> io::Result<Settings> {
-            Settings::raise_in(self.0.path(), &self.0.path().join("record"))
+            let mut settings = Settings::open_in(self.0.path(), &self.0.path().join("record"));
+            settings.keep().map(|()| settings)
         }
     }
 
     #[test]
     fn what_is_too_low_is_raised_and_put_back() {
         let kernel = Kernel::with(0, 1);
-        let settings = kernel.raise().expect("allowed");
+        let mut settings = kernel.raise().expect("allowed");
         assert_eq!(kernel.both(), [1, 2]);
         settings.restore();
         assert_eq!(kernel.both(), [0, 1]);
@@ -167,7 +168,7 @@ mod tests {
     #[test]
     fn what_somebody_else_changed_meanwhile_is_theirs() {
         let kernel = Kernel::with(0, 0);
-        let settings = kernel.raise().expect("allowed");
+        let mut settings = kernel.raise().expect("allowed");
         kernel.set("arp_ignore", 8);
         settings.restore();
         assert_eq!(kernel.both(), [8, 0]);
@@ -178,5 +179,16 @@ mod tests {
         let kernel = Kernel::with(3, 0);
         assert!(kernel.raise().is_err());
         assert_eq!(kernel.get("arp_ignore"), 3);
+    }
+
+    #[test]
+    fn what_somebody_lowers_is_raised_again() {
+        let kernel = Kernel::with(1, 2);
+        let mut settings = kernel.raise().expect("allowed");
+        kernel.set("arp_ignore", 0);
+        settings.keep().expect("allowed");
+        assert_eq!(kernel.both(), [1, 2]);
+        settings.restore();
+        assert_eq!(kernel.both(), [0, 2], "as they wanted it");
     }
 }

@@ -99,6 +99,7 @@ async fn run(start: Start) {
     essential::spawn("serve leases", async move {
         if let Err(error) = serve.await {
             tracing::error!(%error, "leases are not served any more");
+            essential::gone("serve leases");
         }
     });
     let (news, guard_news) = mpsc::channel(QUEUED);
@@ -239,7 +240,12 @@ impl Loop {
     }
 
     fn step(&mut self, event: LeaseEvent) {
-        for action in self.shared.step(event) {
+        let actions = self.shared.step(event);
+        // What is renewed now rests on the clock; whatever event came first.
+        if actions.iter().any(|a| matches!(a, LeaseAction::Renew { .. } | LeaseAction::Ping)) {
+            self.shared.look_at_clock();
+        }
+        for action in actions {
             match action {
                 LeaseAction::Renew { vote, promise } => self.renew(vote, promise),
                 LeaseAction::Ask(ask) => self.ask(ask),

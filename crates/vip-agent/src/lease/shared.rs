@@ -3,6 +3,7 @@
 //! changed.
 
 use super::clock_watch::ClockWatch;
+use crate::essential;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -49,7 +50,8 @@ impl LeaseShared {
     /// A short critical section. The time is read inside it, so that it never
     /// runs backwards from one to the next.
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Leases, Mono) -> R) -> R {
-        let mut leases = lock(&self.leases);
+        // Half of a decision is none: what panicked in here is not gone on with.
+        let Ok(mut leases) = self.leases.lock() else { essential::gone("leases") };
         leases.disk(self.disk.oldest_wait(), self.disk.failure().is_some());
         let result = act(&mut leases, boottime());
         let changed = leases.take_changed();

@@ -243,3 +243,39 @@ fn a_holder_that_was_given_up_does_not_go_on() {
     let no = Verdict::Denied(Denial::NotHolder);
     assert_eq!(ask(&mut grants, &state, T + ms(5), 2, grantee(1, 7)), no);
 }
+
+/// A VIP that was removed while its holder was away.
+fn removed_unsettled() -> State {
+    let mut state = state();
+    apply(&mut state, Op::RemoveVip { name: "web".parse().expect("valid") });
+    state.enter(Term(2));
+    state
+}
+
+#[test]
+fn a_removed_vip_is_outwaited_once_nobody_can_answer_for_it() {
+    let (grants, mut state) = (Grants::default(), removed_unsettled());
+    let lease = lease(2);
+    let early = T + LAN.wait - ms(1);
+    assert_eq!(grants.outwaited(early, &lease, &state, &LAN), []);
+    assert_eq!(grants.outwaited(T + LAN.wait, &lease, &state, &LAN), [WEB]);
+    // Its address is free for another VIP then, at once and for good.
+    apply(&mut state, Op::Outwaited { vips: vec![WEB] });
+    assert_eq!(grants.outwaited(T + LAN.wait, &lease, &state, &LAN), []);
+    apply(&mut state, Op::AddVip { spec: vip("next", 100) });
+    let next = state.vip_named("next").expect("added").uid;
+    move_to(&mut state, next, 3);
+    let mut grants = Grants::default();
+    let wanted = Grantee { vip: next, epoch: Epoch(1), incarnation: Incarnation(9) };
+    assert_eq!(ask(&mut grants, &state, T, 3, wanted), Verdict::Granted);
+}
+
+#[test]
+fn a_removed_vip_that_this_leader_granted_is_outwaited_from_its_last_grant() {
+    let (mut grants, mut state) = (Grants::default(), state());
+    ask(&mut grants, &state, T + ms(500), 2, grantee(1, 7));
+    apply(&mut state, Op::RemoveVip { name: "web".parse().expect("valid") });
+    let free_at = T + ms(500) + LAN.wait;
+    assert_eq!(grants.outwaited(free_at - ms(1), &lease(1), &state, &LAN), []);
+    assert_eq!(grants.outwaited(free_at, &lease(1), &state, &LAN), [WEB]);
+}

@@ -193,6 +193,12 @@ impl Leases {
     pub(super) fn ask_leader(&mut self, now: Mono, wants: Wants, actions: &mut Vec<LeaseAction>) {
         let Some(leader) = self.leader(now).filter(|leader| *leader != self.me) else { return };
         let session = self.claims.session();
+        // A grant would last for longer than others wait.
+        let wants = Wants {
+            renew: wants.renew && self.clock_is_well,
+            ask: wants.ask && self.clock_is_well,
+            ..wants
+        };
         let wanted = if wants.renew { self.claims.renewals() } else { vec![] };
         let released = if wants.report { self.claims.releases() } else { vec![] };
         if !wanted.is_empty() || !released.is_empty() {

@@ -383,9 +383,35 @@ fn a_leader_whose_clock_is_not_true_lets_its_lease_lapse() {
 fn a_node_whose_clock_is_not_true_does_not_campaign() {
     let (mut leases, free) = follower_of_a_lost_leader();
     assert!(leases.campaign_due().is_some());
+    assert!(leases.may_vote(free).is_ok());
     leases.clock(false);
     assert_eq!(leases.campaign_due(), None);
-    assert!(leases.may_vote(free).is_ok(), "it still votes");
+    assert!(leases.may_vote(free).is_err(), "its promise ended too early");
+    let late = free + leases.timing.promise / 8;
+    assert!(leases.may_vote(late).is_ok(), "it still votes");
+}
+
+/// Others wait for W after its last grant, which its clock does not keep.
+#[test]
+fn a_holder_whose_clock_is_not_true_asks_for_nothing() {
+    let mut leases = one_of_three(ME, LAN, Vote::default());
+    let other = Vote { term: Term(1), node: NodeId(2), committed: true };
+    leases.saving_vote(START, other);
+    leases.vote_is_durable(other);
+    leases.step(START, LeaseEvent::Applied(Arc::new(state_with_two_vips(ME))));
+    leases.step(START, LeaseEvent::GuardUp(SESSION));
+    let prepared = |number| GuardNotice::Prepared { vip: VipUid(number), epoch: Epoch(1) };
+    leases.step(START, LeaseEvent::Notices(vec![prepared(1), prepared(2)]));
+    assert_eq!(leases.renewed_by(START, other, LAN.promise), crate::PromiseReply::Promised);
+    let asks = |leases: &mut Leases, at| {
+        leases.renewed_by(at, other, LAN.promise);
+        let actions = leases.step(at, LeaseEvent::Tick);
+        actions.iter().filter(|action| matches!(action, LeaseAction::Ask(_))).count()
+    };
+    leases.clock(false);
+    assert_eq!(asks(&mut leases, START + LAN.heartbeat), 0);
+    leases.clock(true);
+    assert_eq!(asks(&mut leases, START + LAN.heartbeat * 2), 1);
 }
 
 /// What the log does not take must not be proposed again and again.
