@@ -117,6 +117,8 @@ struct Pending {
 pub(crate) struct Conditions {
     /// For how long its oldest write has been waiting.
     pub(crate) oldest_write: Duration,
+    /// Its clock runs as leases assume.
+    pub(crate) clock_is_well: bool,
     /// How long a task stands still between looking and acting.
     pub(crate) stall: Duration,
 }
@@ -232,6 +234,7 @@ impl Agent {
     /// Reacts, and says when to be called again at the latest.
     pub(crate) fn handle(&mut self, now: Mono, host: Conditions, input: Input) -> (Vec<Out>, Mono) {
         self.leases.disk(host.oldest_write, false);
+        self.leases.clock(host.clock_is_well);
         self.stall = host.stall;
         match input {
             Input::Start => {

@@ -54,6 +54,8 @@ pub enum Mutant {
     NoSecondGate,
     /// What the kernel refuses counts as done.
     FailureUnnoticed,
+    /// A clock that is slewed counts as true.
+    SlewUnnoticed,
     /// A guard starts without shutting what an earlier one left open.
     NoPurge,
 }

@@ -167,9 +167,18 @@ impl Raft {
         self.membership(self.log.len())
     }
 
+    /// The last configuration that is certainly committed, as openraft sees it: a
+    /// change is begun only when the one before is, so of the last two in the
+    /// log the earlier one, if this node does not know better.
+    fn committed_membership(&self) -> Vec<BTreeSet<NodeId>> {
+        let is_membership = |entry: &Arc<Entry>| matches!(entry.payload, Payload::Membership(_));
+        let last = self.log.iter().rposition(is_membership).unwrap_or(0);
+        self.membership(self.commit.max(last))
+    }
+
     pub(crate) fn view(&self) -> RaftView {
         let mut sets = vec![];
-        for set in self.effective().into_iter().chain(self.membership(self.commit)) {
+        for set in self.effective().into_iter().chain(self.committed_membership()) {
             if !sets.contains(&set) {
                 sets.push(set);
             }

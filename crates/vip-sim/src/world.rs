@@ -149,9 +149,7 @@ impl World {
         let mut timing = scenario.profile.timing();
         let genesis = Arc::new(genesis(&scenario));
         let initial = (0..scenario.hosts.len()).filter(|at| scenario.hosts[*at].votes).map(node);
-        let wild = u32::try_from(scenario.beyond_ppm.max(0)).unwrap_or(u32::MAX);
-        let allowance = timing.wait * 3 * wild / 1_000_000;
-        let one = OneAnsweringNode::new(timing.gate_to_wire, allowance);
+        let one = OneAnsweringNode::new(timing.gate_to_wire);
         match options.mutant {
             Some(Mutant::LeaseLongerThanPromise) => timing.lease = timing.promise * 3 / 2,
             Some(Mutant::NoWait) => timing.wait = Duration::ZERO,
@@ -224,6 +222,18 @@ impl World {
     }
 
     fn judge_progress(&mut self) {
+        // A node whose clock is not true need not lead or hold.
+        if self.scenario.hosts.iter().any(|host| !host.clock_is_well()) {
+            return;
+        }
+        if self.options.trace {
+            for (at, host) in self.hosts.iter().enumerate() {
+                let raft = host.agent.as_ref().map(|agent| &agent.raft);
+                let shown =
+                    raft.map(|r| (r.vote, r.last(), r.commit, r.effective(), r.view().voters));
+                eprintln!("host {at}: {shown:?}");
+            }
+        }
         let leads = self.leader();
         let state = leads.and_then(|at| self.hosts[at].agent.as_ref()).map(|a| a.state().clone());
         let ips = state.iter().flat_map(|s| s.vips.values()).flat_map(|vip| &vip.spec.addresses);
@@ -331,7 +341,9 @@ impl World {
         }
         let issued = host.writes.front().copied().unwrap_or(self.now);
         let oldest_write = Duration::from_nanos(self.now.0 - issued.0);
-        let conditions = Conditions { oldest_write, stall: host.stall };
+        let unseen = self.options.mutant == Some(Mutant::SlewUnnoticed);
+        let clock_is_well = self.scenario.hosts[at].clock_is_well() || unseen;
+        let conditions = Conditions { oldest_write, clock_is_well, stall: host.stall };
         let now = host.clock.local(self.now);
         if self.options.trace && !matches!(input, Input::Tick) {
             eprintln!("{:>14} host {at}: {input:?}", self.now.to_string());

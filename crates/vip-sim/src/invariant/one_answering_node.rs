@@ -14,13 +14,11 @@ pub(crate) struct OneAnsweringNode {
     /// Per address and host: until when it answers, or may have.
     until: BTreeMap<(IpAddr, usize), Real>,
     gate_to_wire: Duration,
-    /// What clocks beyond every rule may cost.
-    allowance: Duration,
 }
 
 impl OneAnsweringNode {
-    pub(crate) fn new(gate_to_wire: Duration, allowance: Duration) -> Self {
-        Self { until: BTreeMap::new(), gate_to_wire, allowance }
+    pub(crate) fn new(gate_to_wire: Duration) -> Self {
+        Self { until: BTreeMap::new(), gate_to_wire }
     }
 
     /// From now on `host` answers for `ip` until `until`, unless it is changed
@@ -38,7 +36,7 @@ impl OneAnsweringNode {
         }
         let other =
             self.until.iter().find(|((address, other), last): &(&(IpAddr, usize), &Real)| {
-                *address == ip && *other != host && **last > now.plus(self.allowance)
+                *address == ip && *other != host && **last > now
             });
         if let Some(((_, other), last)) = other {
             let what = format!(
