@@ -164,3 +164,31 @@ fn a_holder_whose_clock_is_slewed_lets_go_and_says_what_to_set() -> Result<()> {
     cluster.host("n2").ctl_ok(&["vip", "move", "web", "--to", "n1"])?;
     Ok(())
 }
+
+/// What keeps an interface silent that appears while the guard stands still.
+#[test]
+fn settings_are_kept_while_the_guard_runs_and_put_back_also_after_a_kill() -> Result<()> {
+    let mut cluster = Cluster::bare(&Options { nodes: 1, ..Options::default() })?;
+    let ignore = "/proc/sys/net/ipv4/conf/all/arp_ignore";
+    let announce = "/proc/sys/net/ipv4/conf/all/arp_announce";
+    let settings = |cluster: &Cluster| {
+        let read = |path| cluster.lab.exec("n1", "cat", &[path]).ok()?.ok().ok();
+        Some([read(ignore)?.trim().to_owned(), read(announce)?.trim().to_owned()])
+    };
+    let are = |cluster: &Cluster, wanted: [&str; 2]| {
+        wait_for("the settings", SOON, || settings(cluster).filter(|found| *found == wanted))
+    };
+    are(&cluster, ["1", "2"])?;
+    cluster.lab.exec("n1", "sh", &["-c", &format!("echo 0 > {ignore}")])?.ok()?;
+    are(&cluster, ["1", "2"]).context("somebody else lowered one")?;
+    let guard = cluster.host("n1").find(Process::Guard).context("a guard")?;
+    cluster.host("n1").signal(&[Process::Guard], Signal::SIGKILL)?;
+    cluster.host("n1").wait_for_process(Process::Guard, guard)?;
+    are(&cluster, ["1", "2"])?;
+    wait_for("the guard", SOON, || {
+        cluster.host("n1").dir().join("guard.sock").exists().then_some(())
+    })?;
+    cluster.host_mut("n1").stop()?;
+    are(&cluster, ["0", "0"]).context("put back")?;
+    Ok(())
+}

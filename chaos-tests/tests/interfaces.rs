@@ -91,8 +91,17 @@ fn what_is_routed_behind_a_former_holder_reaches_the_vip() -> Result<()> {
         .into_iter()
         .map(|(host, number)| pod_behind(&mut cluster.lab, host, number))
         .collect::<Result<Vec<_>>>()?;
-    for to in ["n2", "n3", "n1", "n2", "n1", "n3", "n2", "n3", "n1", "n2"] {
+    for (turn, to) in
+        ["n2", "n3", "n1", "n2", "n1", "n3", "n2", "n3", "n1", "n2"].iter().enumerate()
+    {
         cluster.host("n1").ctl_ok(&["vip", "move", "web", "--to", to])?;
+        if turn == 4 {
+            // Another takes over, and the next guard here purges what is left.
+            cluster.host_mut(to).kill_all();
+            cluster.wait_for_takeover("n2", to)?;
+            cluster.host_mut(to).start()?;
+            cluster.wait_until_settled(to)?;
+        }
         for pod in &pods {
             let ask =
                 || cluster.lab.exec(pod, "ping", &["-c1", "-W1", "10.77.0.100"]).ok()?.ok().ok();
@@ -144,6 +153,15 @@ fn an_interface_that_the_gate_cannot_parse_holds_nothing_and_the_others_go_on() 
     let odd = n1.ctl(&[&["--timeout", "3s"], &add[..]].concat())?;
     assert_eq!(odd.code, Some(1));
     assert!(odd.stderr.contains("hardware type 32"), "{}", odd.stderr);
+    let far = ["--timeout", "2s", "vip", "add", "far", "--address", "10.9.9.9/24"];
+    let far = n1.ctl(&far)?;
+    let words = "on n1: no route to 10.9.9.9: name an interface";
+    assert!(far.stderr.contains(words), "{}", far.stderr);
+    let told = "far cannot be on n1: no route to 10.9.9.9: name an interface";
+    for command in ["status", "events"] {
+        let text = n1.ctl_ok(&[command])?;
+        assert!(text.contains(told), "{command}: {text}");
+    }
     assert!(!cluster.lab.ip("n1", &["address", "show"])?.contains("10.99.0.1"));
     let web = n1.ctl_json(&["vip", "show", "web"])?;
     assert_eq!((web["answers"].as_bool(), web["epoch"].as_u64()), (Some(true), Some(1)), "{web}");
