@@ -97,6 +97,8 @@ fn what_is_routed_behind_a_former_holder_reaches_the_vip() -> Result<()> {
         cluster.host("n1").ctl_ok(&["vip", "move", "web", "--to", to])?;
         if turn == 4 {
             // Another takes over, and the next guard here purges what is left.
+            // Frozen first, so that it does not let go in order.
+            cluster.host(to).signal(&[Process::Guard], Signal::SIGSTOP)?;
             cluster.host_mut(to).kill_all();
             cluster.wait_for_takeover("n2", to)?;
             cluster.host_mut(to).start()?;
