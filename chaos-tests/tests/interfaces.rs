@@ -102,7 +102,10 @@ fn what_is_routed_behind_a_former_holder_reaches_the_vip() -> Result<()> {
             cluster.host_mut(to).kill_all();
             cluster.wait_for_takeover("n2", to)?;
             cluster.host_mut(to).start()?;
-            cluster.wait_until_settled(to)?;
+            wait_for("its next guard", SOON, || {
+                let starts = cluster.host(to).log().matches("guard ready").count();
+                (starts > 1).then_some(())
+            })?;
         }
         for pod in &pods {
             let ask =
