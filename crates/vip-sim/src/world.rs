@@ -63,6 +63,8 @@ pub struct Report {
     pub seed: u64,
     /// What happened in it.
     pub stats: Stats,
+    /// Some clocks were not true, and their nodes need hold nothing.
+    pub slewed: bool,
     /// Kinds of faults, as often as they were injected.
     pub kinds: Vec<Kind>,
     /// The rule that did not hold.
@@ -104,7 +106,8 @@ pub fn run(seed: u64, options: Options) -> Report {
     world.start();
     world.play();
     let stats = Stats { moves: world.committed.moves() as u64, ..world.stats };
-    Report { seed, stats, kinds: world.scenario.kinds, violation: world.violation }
+    let slewed = world.is_slewed();
+    Report { seed, stats, slewed, kinds: world.scenario.kinds, violation: world.violation }
 }
 
 fn micros(rng: &mut fastrand::Rng, range: std::ops::Range<u64>) -> Duration {
@@ -221,9 +224,13 @@ impl World {
         }
     }
 
+    fn is_slewed(&self) -> bool {
+        self.scenario.hosts.iter().any(|host| !host.clock_is_well())
+    }
+
     fn judge_progress(&mut self) {
         // A node whose clock is not true need not lead or hold.
-        if self.scenario.hosts.iter().any(|host| !host.clock_is_well()) {
+        if self.is_slewed() {
             return;
         }
         if self.options.trace {
