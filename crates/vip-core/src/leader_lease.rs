@@ -186,12 +186,12 @@ impl LeaderLease {
     /// only one that is long enough.
     #[must_use]
     pub fn closed_in_vain(&self, now: Mono) -> bool {
-        self.closed_at.is_some_and(|at| now >= at + SUCCESSION_PROMISES * self.promise)
+        self.closed_at.is_some_and(|at| Self::is_in_vain(self.promise, at, now))
     }
 
     /// Whether a leadership that was given away at `at` should have a successor.
-    pub(crate) fn is_in_vain(timing: &Timing, at: Mono, now: Mono) -> bool {
-        now >= at + SUCCESSION_PROMISES * timing.promise
+    pub(crate) fn is_in_vain(promise: Duration, at: Mono, now: Mono) -> bool {
+        now >= at + SUCCESSION_PROMISES * promise
     }
 }
 

@@ -245,7 +245,7 @@ impl Host {
 
     /// Somebody else may have lowered what keeps new interfaces silent.
     fn keep_settings(&mut self) {
-        let Some(GateReport::Enforced { weakness }) = Some(&mut self.report) else { return };
+        let GateReport::Enforced { weakness } = &mut self.report else { return };
         let weak = self.settings.keep().err().map(|e| e.to_string());
         let weak = weak.or_else(|| self.no_ip_gate.clone());
         if weak != self.weakness {

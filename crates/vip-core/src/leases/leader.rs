@@ -203,7 +203,7 @@ impl Leases {
     pub fn transferred_in_vain(&self, now: Mono) -> bool {
         let own = self.own_leadership();
         let withheld = self.transfer_withheld.filter(|(vote, _)| own == Some(*vote));
-        withheld.is_some_and(|(_, at)| LeaderLease::is_in_vain(&self.timing, at, now))
+        withheld.is_some_and(|(_, at)| LeaderLease::is_in_vain(self.timing.promise, at, now))
             || self.leading.as_ref().is_some_and(|leading| leading.lease.closed_in_vain(now))
     }
 
