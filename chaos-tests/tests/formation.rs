@@ -1,7 +1,8 @@
 //! Joining, leaving, tokens: what works, and what is refused without a change.
 
 use anyhow::{Context, Result};
-use chaos_tests::{Cluster, Host, Options, Outcome, wait_for};
+use chaos_tests::{Cluster, Host, Options, Outcome, Process, wait_for};
+use nix::sys::signal::Signal;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -176,6 +177,37 @@ fn a_dead_node_is_removed_and_replaced_under_its_name() -> Result<()> {
     join(cluster.host("n3"), "10.77.0.1:7400", &token)?.ok()?;
     assert_eq!(names(&cluster, "n3")?, ["n1", "n2", "n3"]);
     Ok(())
+}
+
+/// Raft changes who votes in two steps. Whoever asked hangs up between them:
+/// the second voter does not answer, so the first step cannot be committed yet.
+#[test]
+fn a_removal_whose_caller_hung_up_is_finished() -> Result<()> {
+    let cluster = Cluster::formed(&options(3))?;
+    let leader = cluster.wait_until_settled("n1")?.leader.context("a leader")?;
+    let mut others = cluster.hosts.iter().map(|h| h.name.clone()).filter(|name| *name != leader);
+    let (slow, removed) = (others.next().context("n2")?, others.next().context("n3")?);
+    let leader = cluster.host(&leader);
+    let changes = || leader.log().matches("changing who votes").count();
+    let before = changes();
+
+    cluster.host(&slow).signal(&[Process::Agent], Signal::SIGSTOP)?;
+    let vipctl = chaos_tests::binaries()?.join("vipctl");
+    let mut caller = std::process::Command::new(vipctl)
+        .arg("--socket")
+        .arg(leader.dir().join("admin.sock"))
+        .args(["node", "remove", &removed])
+        .spawn()?;
+    let begun = wait_for("the change begins", SOON, || (changes() > before).then_some(()));
+    caller.kill()?;
+    caller.wait()?;
+    cluster.host(&slow).signal(&[Process::Agent], Signal::SIGCONT)?;
+    begun?;
+
+    wait_for("the removal is finished", SOON, || {
+        let seen = cluster.status(&leader.name).ok()?;
+        (seen.quorum && seen.nodes.iter().all(|(name, _)| *name != removed)).then_some(())
+    })
 }
 
 #[test]

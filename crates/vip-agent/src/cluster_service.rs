@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tonic::{Request, Response, Status};
-use vip_core::{Actor, JoinProof, Name, NodeId, NodeState, Op, Outcome, Role, TokenId};
+use vip_core::{Actor, JoinProof, Name, NodeId, NodeState, Op, Outcome, Role, Term, TokenId};
 use vip_pki::{Identity, PeerInfo, spki_of_csr};
 use vip_proto::v1;
 use vip_proto::v1::cluster_server::Cluster;
@@ -131,18 +131,21 @@ impl ClusterService {
         // One after the other: each membership change must be committed before
         // the next begins.
         let _one = member.membership.lock().await;
+        let term = own_term(member)?;
         let state = member.raft.state();
         let record = state.nodes.get(&node).cloned();
         let record = record.ok_or_else(|| Status::not_found("this node is not admitted"))?;
         if record.state != NodeState::Joining {
             return Ok(());
         }
-        let learner = member.raft.add_learner(node, record.advertise.clone(), CATCH_UP_TIMEOUT);
+        let address = record.advertise.clone();
+        let learner = member.raft.add_learner(term, node, address, CATCH_UP_TIMEOUT);
         learner.await.map_err(|e| from_write(&e))?;
         if record.role.votes() {
+            member.raft.finish_change(term, CATCH_UP_TIMEOUT).await.map_err(|e| from_write(&e))?;
             let mut voters = member.raft.voter_ids();
             voters.insert(node);
-            let change = member.raft.set_voters(voters, true, CATCH_UP_TIMEOUT);
+            let change = member.raft.set_voters(term, voters, true, CATCH_UP_TIMEOUT);
             change.await.map_err(|e| from_write(&e))?;
         }
         // Good in every term: Raft's own membership says that it takes part.
@@ -165,6 +168,13 @@ async fn reach(address: &str) -> Result<(), Status> {
         "the cluster's leader cannot reach this node at {address}: {why}. Nothing was changed and \
          the token can still be used; check node.advertise in vipd.toml and the firewall"
     )))
+}
+
+/// The term that this node leads. A change of membership is decided in it, and
+/// good in it alone.
+pub(crate) fn own_term(member: &Member) -> Result<Term, Status> {
+    let vote = member.shared.own_leadership();
+    vote.map(|vote| vote.term).ok_or_else(|| no_quorum("the leader changed meanwhile"))
 }
 
 fn sender(extensions: &tonic::Extensions) -> Result<NodeId, Status> {

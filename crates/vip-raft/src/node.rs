@@ -4,16 +4,17 @@ use crate::log_store::{LogStore, StoreError};
 use crate::network::{LeaseRules, Network, PeerChannels};
 use crate::server::WRITE_TIMEOUT;
 use crate::state_machine::{Applied, StateMachine};
-use crate::types::{LogCommand, Member, TypeConfig, VipRaft};
+use crate::types::{LogCommand, LogId, Member, TypeConfig, VipRaft, log_id};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
-use openraft::{Config, SnapshotPolicy};
+use openraft::raft::Precondition;
+use openraft::{ChangeMembers, Config, SnapshotPolicy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use vip_core::{Command, NodeId, Outcome, Timing, Voters};
+use vip_core::{Command, NodeId, Outcome, Term, Timing, Voters};
 
 /// Entries between two snapshots: a few MB of log at most.
 pub const SNAPSHOT_AFTER: u64 = 2000;
@@ -132,6 +133,9 @@ fn write_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Wr
         RaftError::APIError(ClientWriteError::ChangeMembershipError(e)) => {
             WriteError::Membership(e.to_string())
         }
+        RaftError::APIError(ClientWriteError::PreconditionFailed(_)) => {
+            WriteError::NotLeader { leader: None }
+        }
         RaftError::APIError(_) => WriteError::Unknown,
         RaftError::Fatal(fatal) => WriteError::Stopped(fatal.to_string()),
     }
@@ -170,47 +174,112 @@ impl RaftNode {
         Ok(result.map_err(write_error)?.data.0)
     }
 
-    /// Makes a node a learner and waits until it has caught up.
+    /// Makes a node a learner and waits until it has what was in the log then.
     ///
     /// # Errors
-    /// [`WriteError`].
+    /// [`WriteError`]; `NotLeader` if this node does not lead `term` any more.
     pub async fn add_learner(
         &self,
+        term: Term,
         node: NodeId,
         address: String,
         limit: Duration,
     ) -> Result<(), WriteError> {
-        let add = self.raft.add_learner(node.0, Member { address }, true);
-        let result = tokio::time::timeout(limit, add).await.map_err(|_| WriteError::Unknown)?;
-        result.map(|_| ()).map_err(write_error)
+        let learner = BTreeMap::from([(node.0, Member { address })]);
+        let added = async {
+            let at = self.change(term, ChangeMembers::AddNodes(learner), true).await?;
+            let has_it = |m: &openraft::RaftMetrics<TypeConfig>| {
+                let followers = m.replication.as_ref();
+                let matched =
+                    |all: &BTreeMap<_, Option<LogId>>| all.get(&node.0).copied().flatten();
+                followers.is_none_or(|all| matched(all).is_some_and(|id| id.index >= at))
+            };
+            let metrics = self.raft.wait(None).metrics(has_it, "the learner caught up").await;
+            let metrics = metrics.map_err(|e| WriteError::Stopped(e.to_string()))?;
+            let leads = metrics.replication.is_some();
+            leads.then_some(()).ok_or(WriteError::NotLeader { leader: None })
+        };
+        tokio::time::timeout(limit, added).await.map_err(|_| WriteError::Unknown)?
     }
 
     /// Sets who votes; whoever is not in it and was a voter goes, unless kept
-    /// as learner.
+    /// as learner. If it ends between its two steps, [`Self::finish_change`] is
+    /// due.
     ///
     /// # Errors
-    /// [`WriteError`].
+    /// [`WriteError`]; `NotLeader` if this node does not lead `term` any more.
     pub async fn set_voters(
         &self,
+        term: Term,
         voters: BTreeSet<NodeId>,
         keep_learners: bool,
         limit: Duration,
     ) -> Result<(), WriteError> {
+        tracing::info!(?voters, "changing who votes");
         let ids: BTreeSet<u64> = voters.into_iter().map(|id| id.0).collect();
-        let change = self.raft.change_membership(ids, keep_learners);
+        let change = self.change(term, ChangeMembers::ReplaceAllVoters(ids), keep_learners);
         let result = tokio::time::timeout(limit, change).await.map_err(|_| WriteError::Unknown)?;
-        result.map(|_| ()).map_err(write_error)
+        result.map(|_| ())
     }
 
     /// Takes a learner out.
     ///
     /// # Errors
-    /// [`WriteError`].
-    pub async fn remove_learner(&self, node: NodeId, limit: Duration) -> Result<(), WriteError> {
-        let change = openraft::ChangeMembers::RemoveNodes(BTreeSet::from([node.0]));
-        let change = self.raft.change_membership(change, false);
+    /// [`WriteError`]; `NotLeader` if this node does not lead `term` any more.
+    pub async fn remove_learner(
+        &self,
+        term: Term,
+        node: NodeId,
+        limit: Duration,
+    ) -> Result<(), WriteError> {
+        let change = ChangeMembers::RemoveNodes(BTreeSet::from([node.0]));
+        let change = self.change(term, change, false);
         let result = tokio::time::timeout(limit, change).await.map_err(|_| WriteError::Unknown)?;
-        result.map(|_| ()).map_err(write_error)
+        result.map(|_| ())
+    }
+
+    /// Changes the membership, as leader of `term` and no other: whoever asks
+    /// looked at the membership in that term, and after a stall another leader
+    /// may have changed it. Returns the index of the (last) entry.
+    async fn change(
+        &self,
+        term: Term,
+        change: ChangeMembers<u64, Member>,
+        retain: bool,
+    ) -> Result<u64, WriteError> {
+        let committed_leader_id = log_id(term.0, 0).leader_id;
+        let in_term = Precondition::CommittedLeaderId { committed_leader_id };
+        let changed = self.raft.change_membership_if(change, retain, [in_term]).await;
+        Ok(changed.map_err(write_error)?.log_id.index)
+    }
+
+    /// Finishes a change of who votes that was left between its two steps:
+    /// whoever wanted it gave up, or leads no more, and openraft leaves the
+    /// joint configuration as it is. Whoever votes no more stays as learner.
+    /// Returns who votes, if there was something to finish.
+    ///
+    /// # Errors
+    /// [`WriteError`]; `NotLeader` if this node does not lead `term` any more.
+    pub async fn finish_change(
+        &self,
+        term: Term,
+        limit: Duration,
+    ) -> Result<Option<BTreeSet<NodeId>>, WriteError> {
+        let Some(voters) = self.unfinished_voters() else { return Ok(None) };
+        self.set_voters(term, voters.clone(), true, limit).await?;
+        Ok(Some(voters))
+    }
+
+    /// Who is to vote by a committed change whose second step is missing.
+    fn unfinished_voters(&self) -> Option<BTreeSet<NodeId>> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let (effective, committed) =
+            (&metrics.membership_config, &metrics.committed_membership_config);
+        let sets = effective.membership().get_joint_config();
+        let unfinished = sets.len() > 1 && effective.log_id() == committed.log_id();
+        let wanted = sets.last().filter(|_| unfinished)?;
+        Some(wanted.iter().copied().map(NodeId).collect())
     }
 
     /// Current voters of the effective configuration.

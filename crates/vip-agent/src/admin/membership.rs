@@ -1,6 +1,7 @@
 //! Calls about membership: init, join, leave, tokens, drain, remove, login.
 
 use super::service::{AdminService, Call, Route, not_a_member};
+use crate::cluster_service::own_term;
 use crate::errors::{from_write, internal, invalid};
 use crate::formation::{create_token, forget_membership, init, join};
 use crate::hand_over::hand_over_leadership;
@@ -165,15 +166,17 @@ impl AdminService {
             return Err(Status::aborted("leadership was handed over first; asking the new leader"));
         }
         let _one = member.membership.lock().await;
-        let mut voters = member.raft.voter_ids();
+        let term = own_term(member)?;
         let limit = || call.time_left().max(COMMIT_TIMEOUT);
+        member.raft.finish_change(term, limit()).await.map_err(|e| from_write(&e))?;
+        let mut voters = member.raft.voter_ids();
         if voters.remove(&node) {
             // A removed voter does not stay as learner.
-            let change = member.raft.set_voters(voters, false, limit());
+            let change = member.raft.set_voters(term, voters, false, limit());
             change.await.map_err(|e| from_write(&e))?;
         }
         if member.raft.learner_ids().contains(&node) {
-            let change = member.raft.remove_learner(node, limit());
+            let change = member.raft.remove_learner(term, node, limit());
             change.await.map_err(|e| from_write(&e))?;
         }
         call.propose(Op::RemoveNode { node }).await?;
