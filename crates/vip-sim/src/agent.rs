@@ -7,7 +7,7 @@ mod leader;
 
 pub(crate) use core_loop::Task;
 
-use crate::disk::Write;
+use crate::disk::{Write, Written};
 use crate::guard::{FromGuard, ToGuard};
 use crate::mutant::Mutant;
 use crate::raft::{After, Entry, Index, Payload, Raft, RaftMessage, Snapshot};
@@ -58,8 +58,8 @@ pub(crate) enum Input {
     Start,
     Tick,
     Message(NodeId, Message),
-    /// A write is on the disk; a vote stands here as well.
-    Durable(Option<Vote>, After),
+    /// A write is on the disk.
+    Durable(Written, After),
     /// A task that looked at the leases before comes to Raft now.
     Enqueue(Task),
     Guard(FromGuard),
@@ -102,6 +102,8 @@ pub(crate) enum Out {
     StartOver,
 }
 
+/// How often the leader looks for what others left unfinished.
+const UPKEEP: Duration = Duration::from_millis(200);
 /// Entries between two snapshots: few, so that most worlds have some.
 const SNAPSHOT_AFTER: Index = 10;
 
@@ -146,6 +148,7 @@ pub(crate) struct Agent {
     proposed: u64,
     look_at: Mono,
     replicate_at: Mono,
+    upkeep_at: Mono,
     ending: Option<HandOver>,
     stall: Duration,
     /// Sessions that asked last, for the mutants that mix them up.
@@ -178,6 +181,7 @@ impl Agent {
         let state = raft.snapshot.as_ref().map_or(genesis, |snapshot| snapshot.state.clone());
         raft.commit = applied;
         let (saved, shown) = (raft.vote, raft.view());
+        raft.demote();
         // On the very first start nothing was ever promised.
         let quarantine = saved.term > Term(0) && mutant != Some(Mutant::NoQuarantine);
         let longest = if quarantine { timing.promise } else { Duration::ZERO };
@@ -204,6 +208,7 @@ impl Agent {
             proposed: 0,
             look_at: Mono::ZERO,
             replicate_at: Mono::ZERO,
+            upkeep_at: Mono::ZERO,
             ending: None,
             stall: Duration::ZERO,
             asked: BTreeMap::new(),
@@ -244,7 +249,7 @@ impl Agent {
             }
             Input::Tick => self.tick(now),
             Input::Message(from, message) => self.receive(now, from, message),
-            Input::Durable(vote, after) => self.durable(now, vote, after),
+            Input::Durable(written, after) => self.durable(now, written, after),
             Input::Enqueue(task) => self.enqueue(now, task),
             Input::Guard(message) => self.guard(now, message),
             Input::Observe => {
@@ -305,6 +310,10 @@ impl Agent {
             {
                 self.renew(now, vote);
             }
+        }
+        if now >= self.upkeep_at {
+            self.upkeep_at = now + UPKEEP;
+            self.keep_up(now);
         }
         if self.leases.transferred_in_vain(now) {
             self.out.push(Out::StartOver);

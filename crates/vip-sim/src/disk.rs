@@ -10,11 +10,38 @@ use vip_core::Vote;
 #[derive(Clone, Debug)]
 pub(crate) enum Write {
     Vote(Vote),
+    /// The log ends there from now on.
+    Truncate(usize),
     /// Replaces the log from `from` on.
     Log {
         from: usize,
         entries: Vec<Arc<Entry>>,
     },
+}
+
+/// What sort of write became durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    Vote(Vote),
+    Truncation,
+    Entries,
+}
+
+impl Write {
+    pub(crate) fn sort(&self) -> Written {
+        match self {
+            Self::Vote(vote) => Written::Vote(*vote),
+            Self::Truncate(_) => Written::Truncation,
+            Self::Log { .. } => Written::Entries,
+        }
+    }
+}
+
+impl Written {
+    /// Whether openraft's core stands still until it is on the disk.
+    pub(crate) fn is_waited_for(self) -> bool {
+        self != Self::Entries
+    }
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +67,7 @@ impl Disk {
     pub(crate) fn complete(&mut self) {
         match self.under_way.pop_front() {
             Some(Write::Vote(vote)) => self.vote = vote,
+            Some(Write::Truncate(keep)) => self.log.truncate(keep),
             Some(Write::Log { from, entries }) => {
                 self.log.truncate(from);
                 self.log.extend(entries);

@@ -2,10 +2,12 @@
 //! configurations. It stands in for openraft, whose promises it keeps and no
 //! more; the lease rules around it are the agent's.
 
+mod voters;
+
 use crate::disk::Write;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use vip_core::{Command, NodeId, RaftView, State, Term, Vote, Voters};
+use vip_core::{Command, NodeId, State, Term, Vote};
 
 /// Index of an entry in the log, from 1; 0 is before the first.
 pub(crate) type Index = usize;
@@ -99,19 +101,24 @@ pub(crate) enum Effect {
     Installed(Snapshot),
 }
 
+/// Who said yes to a vote, or would.
+#[derive(Debug)]
+struct Tally {
+    vote: Vote,
+    granted: BTreeSet<NodeId>,
+}
+
 #[derive(Debug)]
 enum Role {
     Follower,
-    Candidate {
-        granted: BTreeSet<NodeId>,
-        pre: bool,
-        vote: Vote,
-    },
+    Candidate(Tally),
     Leader {
         next: BTreeMap<NodeId, Index>,
         matched: BTreeMap<NodeId, Index>,
         /// It gives leadership away, and proposes nothing any more.
         transferring: bool,
+        /// Whom the second step of its change of voters is to leave.
+        wanted: Option<BTreeSet<NodeId>>,
     },
 }
 
@@ -127,6 +134,10 @@ pub(crate) struct Raft {
     /// sent any more.
     pub(crate) snapshot: Option<Snapshot>,
     role: Role,
+    /// Writes that are not durable yet.
+    under_way: usize,
+    /// It asks who would vote for it. Beside a candidacy, perhaps.
+    asking: Option<Tally>,
 }
 
 impl Raft {
@@ -138,7 +149,14 @@ impl Raft {
         log: Vec<Arc<Entry>>,
     ) -> Self {
         let (commit, snapshot) = (0, None);
-        Self { me, peers, initial, vote, log, commit, snapshot, role: Role::Follower }
+        let (role, under_way, asking) = (Role::Follower, 0, None);
+        Self { me, peers, initial, vote, log, commit, snapshot, role, under_way, asking }
+    }
+
+    /// A leader is not restored: after a restart its own vote counts as a
+    /// candidate's. Not on the disk.
+    pub(crate) fn demote(&mut self) {
+        self.vote.committed &= self.vote.node != self.me;
     }
 
     pub(crate) fn leads(&self) -> bool {
@@ -153,53 +171,31 @@ impl Raft {
         index.checked_sub(1).and_then(|at| self.log.get(at)).map_or(Term(0), |e| e.term)
     }
 
-    fn membership(&self, through: Index) -> Vec<BTreeSet<NodeId>> {
-        let sets = self.log[..through.min(self.log.len())].iter().rev().find_map(|entry| {
-            match &entry.payload {
-                Payload::Membership(sets) => Some(sets.clone()),
-                Payload::Blank | Payload::Command(_) => None,
-            }
-        });
-        sets.unwrap_or_else(|| vec![self.initial.clone()])
+    fn write(&mut self, write: Write, after: After, effects: &mut Vec<Effect>) {
+        self.under_way += 1;
+        effects.push(Effect::Write(write, after));
     }
 
-    pub(crate) fn effective(&self) -> Vec<BTreeSet<NodeId>> {
-        self.membership(self.log.len())
-    }
-
-    /// The last configuration that is certainly committed, as openraft sees it: a
-    /// change is begun only when the one before is, so of the last two in the
-    /// log the earlier one, if this node does not know better.
-    fn committed_membership(&self) -> Vec<BTreeSet<NodeId>> {
-        let is_membership = |entry: &Arc<Entry>| matches!(entry.payload, Payload::Membership(_));
-        let last = self.log.iter().rposition(is_membership).unwrap_or(0);
-        self.membership(self.commit.max(last))
-    }
-
-    pub(crate) fn view(&self) -> RaftView {
-        let mut sets = vec![];
-        for set in self.effective().into_iter().chain(self.committed_membership()) {
-            if !sets.contains(&set) {
-                sets.push(set);
-            }
+    /// Replies behind whatever is still being written.
+    fn reply_when_written(&mut self, to: NodeId, message: RaftMessage, effects: &mut Vec<Effect>) {
+        if self.under_way == 0 {
+            effects.push(Effect::Send(to, message));
+        } else {
+            let nothing = Write::Log { from: self.log.len(), entries: vec![] };
+            self.write(nothing, After::Reply { to, message }, effects);
         }
-        let leads = self.leads().then_some(self.vote.term);
-        RaftView { leads, voters: Voters(sets) }
-    }
-
-    fn is_quorum(&self, nodes: &BTreeSet<NodeId>) -> bool {
-        let sets = self.effective();
-        sets.iter().all(|set| set.intersection(nodes).count() > set.len() / 2)
     }
 
     fn save(&mut self, vote: Vote, after: After, effects: &mut Vec<Effect>) {
         self.vote = vote;
         effects.push(Effect::Saving(vote));
-        effects.push(Effect::Write(Write::Vote(vote), after));
+        self.write(Write::Vote(vote), after, effects);
     }
 
-    fn others(&self) -> Vec<NodeId> {
-        self.peers.clone()
+    /// The other voters of the configuration that counts.
+    fn voters(&self) -> impl Iterator<Item = NodeId> {
+        let all: BTreeSet<NodeId> = self.effective().into_iter().flatten().collect();
+        all.into_iter().filter(|id| *id != self.me)
     }
 
     /// Begins an election.
@@ -212,11 +208,13 @@ impl Raft {
             return effects;
         }
         let vote = Vote { term: Term(self.vote.term.0 + 1), node: self.me, committed: false };
-        self.role = Role::Candidate { granted: BTreeSet::from([self.me]), pre, vote };
+        let tally = Tally { vote, granted: BTreeSet::from([self.me]) };
         if pre {
+            self.asking = Some(tally);
             self.request(vote, true, &mut effects);
-            self.count(&mut effects);
+            self.count_words(&mut effects);
         } else {
+            (self.role, self.asking) = (Role::Candidate(tally), None);
             self.save(vote, After::Ask(vote), &mut effects);
         }
         effects
@@ -224,21 +222,26 @@ impl Raft {
 
     fn request(&self, vote: Vote, pre: bool, effects: &mut Vec<Effect>) {
         let message = RaftMessage::RequestVote { vote, last: self.last(), pre };
-        effects.extend(self.others().into_iter().map(|to| Effect::Send(to, message.clone())));
+        effects.extend(self.voters().map(|to| Effect::Send(to, message.clone())));
     }
 
-    fn count(&mut self, effects: &mut Vec<Effect>) {
-        let Role::Candidate { granted, pre, vote } = &self.role else { return };
-        let (pre, vote) = (*pre, *vote);
+    /// Enough said that they would vote for it.
+    fn count_words(&mut self, effects: &mut Vec<Effect>) {
+        if self.asking.as_ref().is_some_and(|asking| self.is_quorum(&asking.granted)) {
+            effects.extend(self.elect(false));
+        }
+    }
+
+    fn count_votes(&mut self, effects: &mut Vec<Effect>) {
+        let Role::Candidate(Tally { vote, granted }) = &self.role else { return };
+        let vote = *vote;
         if !self.is_quorum(granted) {
             return;
         }
-        if pre {
-            effects.extend(self.elect(false));
-            return;
-        }
-        let next = self.others().into_iter().map(|id| (id, self.log.len() + 1)).collect();
-        self.role = Role::Leader { next, matched: BTreeMap::new(), transferring: false };
+        let next = self.peers.iter().map(|id| (*id, self.log.len() + 1)).collect();
+        let (matched, transferring, wanted) = (BTreeMap::new(), false, None);
+        self.role = Role::Leader { next, matched, transferring, wanted };
+        self.asking = None;
         self.save(Vote { committed: true, ..vote }, After::Nothing, effects);
         self.push(vec![Payload::Blank], effects);
     }
@@ -261,7 +264,7 @@ impl Raft {
                 *transferring = true;
                 true
             }
-            Role::Follower | Role::Candidate { .. } => false,
+            Role::Follower | Role::Candidate(_) => false,
         }
     }
 
@@ -271,65 +274,65 @@ impl Raft {
             payloads.into_iter().map(|payload| Arc::new(Entry { term, payload })).collect();
         self.log.extend(entries.iter().cloned());
         let after = After::Own { vote: self.vote, through: self.log.len() };
-        effects.push(Effect::Write(Write::Log { from, entries }, after));
+        self.write(Write::Log { from, entries }, after, effects);
         self.replicate(effects);
     }
 
-    /// Sends each peer what it lacks, or a heartbeat.
-    pub(crate) fn replicate(&self, effects: &mut Vec<Effect>) {
+    /// A leader's heartbeat. One that gives leadership away sends none.
+    pub(crate) fn heartbeat(&self) -> Vec<Effect> {
+        let mut effects = vec![];
+        if !self.is_transferring() {
+            self.replicate(&mut effects);
+        }
+        effects
+    }
+
+    pub(crate) fn is_transferring(&self) -> bool {
+        matches!(self.role, Role::Leader { transferring: true, .. })
+    }
+
+    /// Sends each peer what it lacks.
+    fn replicate(&self, effects: &mut Vec<Effect>) {
         let Role::Leader { next, .. } = &self.role else { return };
-        for (to, next) in next {
-            if let Some(snapshot) = self.snapshot.as_ref().filter(|s| *next + KEPT <= s.index) {
-                let (vote, snapshot) = (self.vote, snapshot.clone());
-                let entries = self.log[..snapshot.index].to_vec();
-                effects.push(Effect::Send(*to, RaftMessage::Install { vote, snapshot, entries }));
-                continue;
-            }
-            let previous = (self.term_at(next - 1), next - 1);
-            let entries = self.log[next - 1..].to_vec();
-            let commit = self.commit;
-            let message = RaftMessage::Append { vote: self.vote, previous, entries, commit };
-            effects.push(Effect::Send(*to, message));
+        effects.extend(next.iter().map(|(to, next)| self.batch(*to, *next)));
+    }
+
+    fn batch(&self, to: NodeId, next: Index) -> Effect {
+        if let Some(snapshot) = self.snapshot.as_ref().filter(|s| next + KEPT <= s.index) {
+            let (vote, snapshot) = (self.vote, snapshot.clone());
+            let entries = self.log[..snapshot.index].to_vec();
+            return Effect::Send(to, RaftMessage::Install { vote, snapshot, entries });
         }
+        let previous = (self.term_at(next - 1), next - 1);
+        let entries = self.log[next - 1..].to_vec();
+        let commit = self.commit;
+        Effect::Send(to, RaftMessage::Append { vote: self.vote, previous, entries, commit })
     }
 
-    /// Whether this node leads though a committed configuration is without it.
-    pub(crate) fn is_removed_leader(&self) -> bool {
-        let has_me = |sets: &[BTreeSet<NodeId>]| sets.iter().any(|set| set.contains(&self.me));
-        self.leads() && !has_me(&self.effective()) && !has_me(&self.membership(self.commit))
-    }
-
-    /// A removed leader stops leading.
-    pub(crate) fn retire(&mut self) {
-        if self.is_removed_leader() {
-            self.role = Role::Follower;
+    /// Up to where a follower has this leader's log, if that is known.
+    pub(crate) fn matched(&self, node: NodeId) -> Option<Index> {
+        match &self.role {
+            Role::Leader { matched, .. } => matched.get(&node).copied(),
+            Role::Follower | Role::Candidate(_) => None,
         }
-    }
-
-    /// The voter that has most of the log.
-    pub(crate) fn best_voter(&self) -> Option<NodeId> {
-        let Role::Leader { matched, .. } = &self.role else { return None };
-        let voters = self.effective().into_iter().flatten().filter(|id| *id != self.me);
-        voters.max_by_key(|id| matched.get(id).copied().unwrap_or_default())
     }
 
     /// Whether a follower has everything.
     pub(crate) fn has_all(&self, node: NodeId) -> bool {
-        match &self.role {
-            Role::Leader { matched, .. } => matched.get(&node) == Some(&self.log.len()),
-            Role::Follower | Role::Candidate { .. } => false,
-        }
+        self.matched(node) == Some(self.log.len())
     }
 
     /// A write became durable.
     pub(crate) fn durable(&mut self, after: After) -> Vec<Effect> {
+        self.under_way -= 1;
         let mut effects = vec![];
         match after {
             After::Ask(vote) => {
-                let asks = |role: &Role| matches!(role, Role::Candidate { vote: v, pre: false, .. } if *v == vote);
+                let asks =
+                    |role: &Role| matches!(role, Role::Candidate(tally) if tally.vote == vote);
                 if self.vote == vote && asks(&self.role) {
                     self.request(vote, false, &mut effects);
-                    self.count(&mut effects);
+                    self.count_votes(&mut effects);
                 }
             }
             After::Own { vote, through } => {
@@ -360,42 +363,24 @@ impl Raft {
                 break;
             }
         }
-        // The second half of a joint change.
-        let effective = self.effective();
-        if effective.len() == 2 && self.membership(self.commit) == effective {
-            self.push(vec![Payload::Membership(vec![effective[1].clone()])], effects);
-        }
+        self.finish_change(effects);
     }
 
-    /// The leader changes who votes. Refused while a change is under way.
-    pub(crate) fn change_voters(&mut self, voters: BTreeSet<NodeId>) -> Vec<Effect> {
-        let effective = self.effective();
-        let settled = effective.len() == 1 && self.membership(self.commit) == effective;
-        let caught_up = match &self.role {
-            Role::Leader { matched, .. } => voters
-                .iter()
-                .all(|id| *id == self.me || matched.get(id).is_some_and(|m| *m >= self.commit)),
-            Role::Follower | Role::Candidate { .. } => false,
-        };
-        let own_term = self.term_at(self.commit) == self.vote.term;
-        let mut effects = vec![];
-        if settled && caught_up && own_term && voters != effective[0] {
-            let joint = Payload::Membership(vec![effective[0].clone(), voters]);
-            self.push(vec![joint], &mut effects);
-        }
-        effects
-    }
-
+    /// Takes over somebody's vote.
     fn follow(&mut self, vote: Vote, after: After, effects: &mut Vec<Effect>) {
-        self.role = Role::Follower;
-        self.save(vote, after, effects);
+        (self.role, self.asking) = (Role::Follower, None);
+        if self.vote != vote {
+            self.save(vote, after, effects);
+        } else if let After::Reply { to, message } = after {
+            // It is on the disk: the core waited for that.
+            effects.push(Effect::Send(to, message));
+        }
     }
 
     /// A higher vote was seen in a reply.
     fn saw(&mut self, saved: Vote, effects: &mut Vec<Effect>) {
         if saved.term > self.vote.term {
-            let vote = Vote { committed: false, ..saved };
-            self.follow(vote, After::Nothing, effects);
+            self.follow(saved, After::Nothing, effects);
         }
     }
 
@@ -408,16 +393,7 @@ impl Raft {
                 self.vote_requested(from, vote, last, pre, &mut effects);
             }
             RaftMessage::VoteReply { vote, granted, pre, saved } => {
-                if let Role::Candidate { granted: all, pre: p, vote: v } = &mut self.role
-                    && *p == pre
-                    && *v == vote
-                    && granted
-                {
-                    all.insert(from);
-                    self.count(&mut effects);
-                } else if !granted {
-                    self.saw(saved, &mut effects);
-                }
+                self.vote_answered(from, vote, granted, pre, saved, &mut effects);
             }
             RaftMessage::Append { vote, previous, entries, commit } => {
                 self.append(from, vote, previous, entries, commit, &mut effects);
@@ -426,23 +402,74 @@ impl Raft {
                 self.install(from, vote, snapshot, entries, &mut effects);
             }
             RaftMessage::AppendReply { vote, saved, matched } => {
-                self.saw(saved, &mut effects);
-                if self.vote == vote
-                    && let Role::Leader { next, matched: have, .. } = &mut self.role
-                {
-                    let next = next.entry(from).or_insert(1);
-                    if let Some(matched) = matched {
-                        let known = have.entry(from).or_default();
-                        *known = matched.max(*known);
-                        *next = (*known + 1).max(*next);
-                        self.advance(&mut effects);
-                    } else {
-                        *next = have.get(&from).copied().unwrap_or_default() + 1;
-                    }
+                if self.leads() && self.vote == vote {
+                    // A committed vote names the next leader.
+                    self.saw(saved, &mut effects);
                 }
+                self.matched_by(from, vote, matched, &mut effects);
             }
         }
         effects
+    }
+
+    fn matched_by(
+        &mut self,
+        from: NodeId,
+        vote: Vote,
+        matched: Option<Index>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Role::Leader { next, matched: have, .. } = &mut self.role else { return };
+        if self.vote != vote {
+            return;
+        }
+        let next = next.entry(from).or_insert(1);
+        if let Some(matched) = matched {
+            let known = have.entry(from).or_default();
+            *known = matched.max(*known);
+            *next = (*known + 1).max(*next);
+            self.advance(effects);
+        } else {
+            *next = have.get(&from).copied().unwrap_or_default() + 1;
+            let next = *next;
+            effects.push(self.batch(from, next));
+        }
+    }
+
+    fn vote_answered(
+        &mut self,
+        from: NodeId,
+        vote: Vote,
+        granted: bool,
+        pre: bool,
+        saved: Vote,
+        effects: &mut Vec<Effect>,
+    ) {
+        let tally = match (&mut self.role, &mut self.asking) {
+            (_, Some(asking)) if pre => asking,
+            (Role::Candidate(tally), _) if !pre => tally,
+            _ => return,
+        };
+        if tally.vote != vote {
+            return;
+        }
+        if !granted {
+            // Never the whole vote: it could be this node's own, of a time of
+            // which it forgot the log.
+            let seen = Vote { committed: false, ..saved };
+            self.saw(seen, effects);
+            if pre && saved.committed && self.vote == seen && seen.node != self.me {
+                // The one that it voted for leads.
+                (self.role, self.asking) = (Role::Follower, None);
+            }
+            return;
+        }
+        tally.granted.insert(from);
+        if pre {
+            self.count_words(effects);
+        } else {
+            self.count_votes(effects);
+        }
     }
 
     fn vote_requested(
@@ -472,7 +499,7 @@ impl Raft {
                 && (vote.node == self.vote.node || !self.vote.committed)
                 && !self.leads());
         if acceptable && self.vote == vote {
-            self.role = Role::Follower;
+            (self.role, self.asking) = (Role::Follower, None);
         } else if acceptable {
             self.follow(vote, After::Nothing, effects);
         }
@@ -497,16 +524,20 @@ impl Raft {
         let term = entries.last().map_or(Term(0), |entry| entry.term);
         if self.term_at(index) != term {
             self.log.clone_from(&entries);
-            let write = Write::Log { from: 0, entries };
-            effects.push(Effect::Write(write, After::Nothing));
+            self.write(Write::Log { from: 0, entries }, After::Nothing, effects);
         }
         if index > self.commit {
             self.commit = index;
             effects.push(Effect::Installed(snapshot));
         }
-        // Behind whatever is still being written.
-        let write = Write::Log { from: self.log.len(), entries: vec![] };
-        effects.push(Effect::Write(write, After::Reply { to: from, message }));
+        self.reply_when_written(from, message, effects);
+    }
+
+    fn truncate(&mut self, keep: Index, effects: &mut Vec<Effect>) {
+        if keep < self.log.len() {
+            self.log.truncate(keep);
+            self.write(Write::Truncate(keep), After::Nothing, effects);
+        }
     }
 
     fn append(
@@ -525,6 +556,8 @@ impl Raft {
         }
         let (term, at) = previous;
         if self.log.len() < at || self.term_at(at) != term {
+            // Another leader's, never committed.
+            self.truncate(at - 1, effects);
             effects.push(Effect::Send(from, reply(vote, None)));
             return;
         }
@@ -537,15 +570,16 @@ impl Raft {
         let message = reply(vote, Some(through));
         if let Some(first) = first {
             let (keep, entries) = (at + first, entries[first..].to_vec());
-            self.log.truncate(keep);
+            self.truncate(keep, effects);
             self.log.extend(entries.iter().cloned());
             let after = After::Reply { to: from, message };
-            effects.push(Effect::Write(Write::Log { from: keep, entries }, after));
+            self.write(Write::Log { from: keep, entries }, after, effects);
         } else {
-            // Behind whatever is still being written.
-            let write = Write::Log { from: self.log.len(), entries: vec![] };
-            effects.push(Effect::Write(write, After::Reply { to: from, message }));
+            self.reply_when_written(from, message, effects);
         }
         self.commit = self.commit.max(commit.min(through));
     }
 }
+
+#[cfg(test)]
+mod tests;

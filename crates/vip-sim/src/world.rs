@@ -6,7 +6,6 @@ mod guards;
 
 use crate::agent::{Agent, AgentStart, Conditions, Input, Message, Out, Task};
 use crate::clock::{Clock, Real};
-use crate::disk::Write;
 use crate::guard::{Connection, GuardInput, ToGuard};
 use crate::host::{Frozen, Host};
 use crate::invariant::{
@@ -373,7 +372,7 @@ impl World {
             Out::Guard(message) => self.tell_guard(at, message),
             Out::Hangup => self.hang_up(at),
             Out::Write(write, after) => {
-                let vote = if let Write::Vote(vote) = &write { Some(*vote) } else { None };
+                let written = write.sort();
                 let host = &mut self.hosts[at];
                 host.disk.issue(write);
                 host.writes.push_back(self.now);
@@ -381,7 +380,7 @@ impl World {
                 // One flush takes what waits along; order is kept.
                 host.disk_free_at = host.disk_free_at.plus(LOOP).max(self.now.plus(takes));
                 let done = host.disk_free_at;
-                let input = Input::Durable(vote, after);
+                let input = Input::Durable(written, after);
                 self.at(done, at, What::Agent { run, input });
             }
             Out::Soon(input) => {

@@ -1,5 +1,5 @@
 //! openraft's core: one loop that takes up one thing after the other, and
-//! stands still while a vote is being saved.
+//! stands still while a vote is being saved or the log is cut.
 //!
 //! ```text
 //!  RPC ── ticket ──┐
@@ -9,7 +9,7 @@
 //! ```
 
 use super::{Agent, Input, Message, Out};
-use crate::disk::Write;
+use crate::disk::Written;
 use crate::mutant::Mutant;
 use crate::raft::{After, Effect, Index, Payload, RaftMessage};
 use std::collections::{BTreeSet, VecDeque};
@@ -39,7 +39,7 @@ pub(crate) enum Task {
     Transfer(NodeId),
     /// The leader of this vote hands over to this node.
     TransferredBy(Vote),
-    Replicate,
+    Heartbeat,
     /// A removed leader stops leading.
     Retire,
 }
@@ -55,7 +55,7 @@ pub(crate) enum Proposal {
 pub(crate) struct CoreLoop {
     tasks: VecDeque<Task>,
     effects: VecDeque<Effect>,
-    /// A vote is on its way to the disk.
+    /// A write that it waits for is on its way to the disk.
     saving: bool,
     /// Of the vote request that is being handled.
     ticket: Option<PromiseTicket>,
@@ -76,7 +76,7 @@ impl Agent {
     /// One heartbeat waits at most.
     pub(super) fn heartbeat_due(&mut self, now: Mono) {
         if !self.core.saving {
-            self.enqueue(now, Task::Replicate);
+            self.enqueue(now, Task::Heartbeat);
         }
         self.step_down_if_removed(now);
     }
@@ -101,16 +101,21 @@ impl Agent {
     /// Whoever wanted other voters does not want them any more.
     pub(crate) fn forget_voters(&mut self) {
         self.core.tasks.retain(|task| !matches!(task, Task::Voters(_)));
+        self.raft.forget_change();
     }
 
     /// A write is on the disk.
-    pub(super) fn durable(&mut self, now: Mono, vote: Option<Vote>, after: After) {
-        let Some(vote) = vote else { return self.enqueue(now, Task::Flushed(after)) };
-        self.core.saving = false;
-        if self.is(Mutant::OlderPromisedMeanwhile) {
-            self.leases.saving_vote(now, vote);
+    pub(super) fn durable(&mut self, now: Mono, written: Written, after: After) {
+        if !written.is_waited_for() {
+            return self.enqueue(now, Task::Flushed(after));
         }
-        self.leases.vote_is_durable(vote);
+        self.core.saving = false;
+        if let Written::Vote(vote) = written {
+            if self.is(Mutant::OlderPromisedMeanwhile) {
+                self.leases.saving_vote(now, vote);
+            }
+            self.leases.vote_is_durable(vote);
+        }
         for effect in self.raft.durable(after).into_iter().rev() {
             self.core.effects.push_front(effect);
         }
@@ -163,11 +168,7 @@ impl Agent {
                 self.raft.retire();
                 vec![]
             }
-            Task::Replicate => {
-                let mut effects = vec![];
-                self.raft.replicate(&mut effects);
-                effects
-            }
+            Task::Heartbeat => self.raft.heartbeat(),
         }
     }
 
@@ -206,7 +207,7 @@ impl Agent {
                 }
             }
             Effect::Write(write, after) => {
-                self.core.saving = matches!(write, Write::Vote(_));
+                self.core.saving = write.sort().is_waited_for();
                 self.out.push(Out::Write(write, after));
             }
             Effect::Installed(snapshot) => {

@@ -51,6 +51,14 @@ impl Agent {
         }
     }
 
+    /// Finishes a change of voters that its leader or its caller left.
+    pub(super) fn keep_up(&mut self, now: Mono) {
+        let unfinished = self.raft.unfinished_change();
+        if let Some(voters) = unfinished.filter(|_| self.leases.leads_applied(now)) {
+            self.enqueue_later(now, Task::Voters(voters));
+        }
+    }
+
     /// What this node holds and the log does not call nested in this term.
     fn unnested(&self) -> Vec<Grantee> {
         let nested = |grantee: &Grantee| {

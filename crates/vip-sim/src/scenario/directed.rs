@@ -175,31 +175,39 @@ impl<'a> Directed<'a> {
         self.push(again, Fault::Mend(away));
     }
 
-    /// What a leader holds is settled in its name after another one led and
-    /// granted it, and leadership came straight back.
+    /// That what a leader holds ends with its lease is written down late: after
+    /// another one led, granted it for longer, and gave leadership straight
+    /// back. Then the first one is cut off.
     fn settlement_stalled(&mut self) {
-        let (leader, between) = (self.cast.leader, self.other());
-        self.push(Duration::ZERO, Fault::Move(leader));
-        let stall = self.some(0.3, 3.0);
-        let begin = self.some(0.001, 0.05);
-        self.push(begin, Fault::Stall(leader, stall));
-        let taken = begin + self.some(0.01, 0.3);
-        self.push(taken, Fault::Freeze(between, Processes::Guard));
-        self.push(taken, Fault::Thaw(between, Processes::Guard));
-        let away = self.between(leader, between);
+        let (leader, holder) = (self.cast.leader, self.other());
+        let rest: Vec<usize> = self.cast.others[1..].to_vec();
+        self.push(Duration::ZERO, Fault::Move(holder));
+        // Drained nodes lead only while nobody else can.
+        for host in &rest {
+            self.push(Duration::ZERO, Fault::Drain(*host, true));
+        }
+        let drained = self.some(0.2, 0.6);
+        self.push(drained, Fault::Drain(leader, true));
+        // It waits until what it was granted before has run out.
+        let stall = self.some(1.2, 2.4);
+        self.push(drained + self.p / 3, Fault::Stall(holder, stall));
+        let taken = drained + self.some(1.5, 2.3);
+        let away = self.around(holder);
         self.push(taken, Fault::Cut(away.clone()));
-        let elected = taken + self.some(1.0, 1.6);
-        self.push(elected, Fault::Mend(away));
-        self.push(elected, Fault::Stall(leader, Duration::ZERO));
-        // It hands leadership back at once.
-        let drained = elected + self.some(0.1, 0.8);
-        self.push(drained, Fault::Drain(between, true));
-        let gone = drained + self.some(0.05, 0.6);
-        let cut = self.around(leader);
-        self.push(gone, Fault::Cut(cut.clone()));
+        self.push(taken, Fault::Stall(holder, Duration::ZERO));
+        let back = taken + self.some(1.1, 1.5);
+        self.push(back, Fault::Mend(away.clone()));
+        // Its guard hears no more of the shorter deadline that a leader has.
+        let frozen = back + self.some(0.01, 0.3);
+        self.push(frozen, Fault::Freeze(holder, Processes::Guard));
+        let gone = frozen + self.some(0.05, 0.5);
+        self.push(gone, Fault::Cut(away.clone()));
+        for host in rest.into_iter().chain([leader]) {
+            self.push(gone, Fault::Drain(host, false));
+        }
         let end = gone + self.some(1.5, 3.0);
-        self.push(end, Fault::Mend(cut));
-        self.push(end, Fault::Drain(between, false));
+        self.push(end, Fault::Thaw(holder, Processes::Guard));
+        self.push(end, Fault::Mend(away));
     }
 
     /// A voter that does not hear the leader lets its promise end and is asked;

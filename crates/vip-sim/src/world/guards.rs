@@ -194,7 +194,8 @@ impl World {
                 self.check(result);
             }
             GuardNotice::Expired { .. } => self.stats.expired += 1,
-            GuardNotice::Released { .. } => {
+            // Refusing what it held lets go of it as well.
+            GuardNotice::Released { .. } | GuardNotice::Refused { .. } => {
                 for address in vip_spec(false).addresses {
                     // It has to be true.
                     let now = self.hosts[at].clock.local(self.now);
