@@ -79,6 +79,13 @@ fn a_second_guard_in_one_network_namespace_is_refused() -> Result<()> {
     assert_eq!(second.end()?, Some(1));
     let log = second.log();
     assert!(log.contains("network namespace of its own"), "{log}");
+    // Not even one that does not see the first one's files, in a container say.
+    let apart =
+        ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /run && exec \"$0\" \"$@\""];
+    let mut third = Alone::start(&cluster.lab, "third", &apart)?;
+    assert_eq!(third.end()?, Some(1), "{}", third.log());
+    let log = third.log();
+    assert!(log.contains("network namespace of its own"), "{log}");
     // Neither does a purge by hand.
     let vipd = binaries()?.join("vipd").display().to_string();
     let purge = cluster.lab.exec("n1", &vipd, &["purge"])?;
@@ -104,6 +111,60 @@ fn a_guard_on_another_clock_than_the_kernels_does_not_run() -> Result<()> {
     kill(Pid::from_raw(i32::try_from(guard.child.id())?), Signal::SIGKILL)?;
     guard.child.wait()?;
     Ok(())
+}
+
+/// Nor does an agent hold anything by a guard whose clock is not its own.
+#[test]
+fn an_agent_on_another_clock_than_its_guards_holds_nothing() -> Result<()> {
+    let lab = Lab::new(1)?;
+    let guard = Alone::start(&lab, "straight", &[])?;
+    drop(guard.connect()?);
+    let file = |name: &str| guard.dir.join(name).display().to_string();
+    let log = std::fs::File::create(guard.dir.join("agent-log"))?;
+    let vipd = binaries()?.join("vipd").display().to_string();
+    let mut agent = Command::new("ip");
+    agent.args(["netns", "exec", &lab.namespace("n1")]);
+    agent.args([
+        "unshare",
+        "--time",
+        "--fork",
+        "--kill-child",
+        "--boottime",
+        "1000",
+        &vipd,
+        "agent",
+    ]);
+    for setting in [
+        "node.name=n1".to_owned(),
+        "node.advertise=10.77.0.1:7400".to_owned(),
+        format!("node.data_dir={}", file("data")),
+        format!("admin.socket={}", file("admin.sock")),
+        format!("guard.socket={}", file("guard.sock")),
+    ] {
+        agent.args(["--set", &setting]);
+    }
+    agent.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    let mut agent = agent.spawn()?;
+    let vipctl = binaries()?.join("vipctl").display().to_string();
+    let ctl = |arguments: &[&str]| {
+        run(&vipctl, &[&["--socket", &file("admin.sock")], arguments].concat())
+    };
+    let tried = || -> Result<()> {
+        ctl(&["init"])?.ok()?;
+        let added = ["--timeout", "3s", "vip", "add", "web", "--address", "10.77.0.100/24"];
+        let added = ctl(&added)?;
+        assert_eq!(added.code, Some(1), "{}", added.stdout);
+        wait_for("it says why", SOON, || {
+            let log = std::fs::read_to_string(guard.dir.join("agent-log")).ok()?;
+            log.contains("reads another clock").then_some(())
+        })?;
+        assert!(!lab.has_address("n1", "10.77.0.100")?);
+        Ok(())
+    };
+    let tried = tried();
+    agent.kill()?;
+    agent.wait()?;
+    tried
 }
 
 /// A client that asks and does not read fills every buffer on the way.

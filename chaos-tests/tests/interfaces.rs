@@ -58,6 +58,51 @@ fn an_interface_that_appears_while_the_guard_is_frozen_answers_for_nothing() -> 
     Ok(())
 }
 
+/// The same for IPv6. Neighbour solicitations are answered for the addresses of
+/// the interface that they came in by alone, so the client is told where to send.
+#[test]
+fn an_interface_that_appears_while_the_guard_is_frozen_takes_no_ipv6() -> Result<()> {
+    let cluster = Cluster::formed(&Options::default())?;
+    let lab = &cluster.lab;
+    let n1 = cluster.host("n1");
+    n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24", "--address", "fd77::100/64"])?;
+    cluster.wait_until_settled("n3")?;
+    let tell = |mac: [u8; 6]| {
+        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+        let entry = ["neigh", "replace", "fd77::100", "lladdr", &mac, "dev", "eth0"];
+        lab.ip("client", &[&["-6"], &entry[..], &["nud", "permanent"]].concat())
+    };
+    let ask = || -> Result<bool> {
+        let ping = lab.exec("client", "ping", &["-6", "-c1", "-W0.1", "fd77::100"])?;
+        Ok(ping.code == Some(0))
+    };
+    // An echo is answered by the interface that it came in by, if that has a route
+    // and, at once here, an address of its own to ask for the way back.
+    let no_dad = "echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad";
+    lab.exec("n1", "sh", &["-c", no_dad])?.ok()?;
+    let cable = || -> Result<[u8; 6]> {
+        let mac = second_cable(lab, "n1")?;
+        lab.ip("n1", &["address", "add", "fd77::51/64", "dev", "eth1", "nodad"])?;
+        Ok(mac)
+    };
+    // By the new interface, while its host is the holder: the way is open.
+    tell(cable()?)?;
+    wait_for("an answer by the second cable", SOON, || ask().ok()?.then_some(()))?;
+    lab.ip("n1", &["link", "delete", "eth1"])?;
+
+    n1.signal(&[Process::Agent, Process::Guard], Signal::SIGSTOP)?;
+    cluster.wait_for_takeover("n2", "n1")?;
+    tell(cable()?)?;
+    let (mut asked, mut answered) = (0, 0);
+    while asked < 10 && lab.has_address("n1", "fd77::100")? {
+        answered += u32::from(ask()?);
+        asked += 1;
+    }
+    assert!(asked > 2, "it had the address: asked {asked} times");
+    assert_eq!(answered, 0, "of {asked}");
+    Ok(())
+}
+
 /// A network behind a host, with one machine in it.
 fn pod_behind(lab: &mut Lab, host: &str, number: u8) -> Result<String> {
     let pod = format!("pod{number}");

@@ -80,6 +80,14 @@ pub enum GateError {
     },
 }
 
+impl GateError {
+    /// Whether another gate is there already: netfilter takes one at a place.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        matches!(self, Self::Ip(e) if e.raw_os_error() == Some(libc::EBUSY))
+    }
+}
+
 /// What an interface's packets begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Header {

@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem::discriminant;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 use tracing::{debug, error, info, warn};
 use vip_core::{
     Address, Guard, GuardAction, GuardEvent, GuardFailure, GuardNotice, Mono, Obstacle, Why, chain,
@@ -45,15 +46,34 @@ pub(crate) struct Host {
     links: Vec<Link>,
     /// Interfaces that the gate is not on, and why.
     ungated: BTreeMap<u32, String>,
-    /// Why an interface without the gate could answer for addresses of others;
-    /// nothing: what needs no interface keeps it from that.
-    weakness: Option<String>,
     settings: Settings,
     /// Why there is no second gate, if there is none.
     no_ip_gate: Option<String>,
     ledger: Ledger,
     /// Where our addresses are.
     placed: BTreeMap<IpAddr, (Address, u32)>,
+}
+
+/// How long the kernel may take to let go of what a killed guard had.
+const LET_GO: Duration = Duration::from_secs(1);
+/// Between two looks.
+const LET_GO_POLL: Duration = Duration::from_millis(10);
+
+/// Puts up the second gate. Returns why there is none, if there is none.
+///
+/// # Errors
+/// Another guard has it: one that does not see our files, in another container
+/// of this network namespace.
+async fn hold_ip(gate: &mut Gate) -> Result<Option<String>, GuardError> {
+    let until = boottime() + LET_GO;
+    loop {
+        match gate.hold_ip() {
+            Ok(()) => return Ok(None),
+            Err(e) if !e.is_taken() => return Ok(Some(chain(&e))),
+            Err(_) if boottime() >= until => return Err(GuardError::NamespaceTaken),
+            Err(_) => tokio::time::sleep(LET_GO_POLL).await,
+        }
+    }
 }
 
 impl Host {
@@ -74,18 +94,19 @@ impl Host {
             }
             Err(e) => return Err(GuardError::Gate(e)),
         };
-        let mut settings = Settings::open(&namespace.settings());
-        let kept = settings.keep().err().map(|e| e.to_string());
-        let mut report = GateReport::Missing("the lease gate is not loaded".into());
         let mut no_ip_gate = None;
-        let mut weak = kept;
         if let Some(gate) = &mut gate {
             // A gate on another clock would be reported and not be there.
             gate.follows(boottime).map_err(GuardError::Gate)?;
-            no_ip_gate = gate.hold_ip().err().map(|e| chain(&e));
-            weak = weak.or_else(|| no_ip_gate.clone());
-            report = GateReport::Enforced { weakness: weak.clone().unwrap_or_default() };
+            no_ip_gate = hold_ip(gate).await?;
         }
+        let mut settings = Settings::open(&namespace.settings());
+        let kept = settings.keep().err().map(|e| e.to_string());
+        let weak = kept.or_else(|| no_ip_gate.clone());
+        let report = match &gate {
+            Some(_) => GateReport::Enforced { weakness: weak.clone().unwrap_or_default() },
+            None => GateReport::Missing("the lease gate is not loaded".into()),
+        };
         if let Some(text) = &weak {
             warn!(text, "an interface that takes no gate could answer for every VIP");
         }
@@ -111,7 +132,6 @@ impl Host {
             record,
             links,
             ungated: BTreeMap::new(),
-            weakness: weak,
             settings,
             no_ip_gate,
             ledger,
@@ -175,7 +195,10 @@ impl Host {
     }
 
     fn exposed_by_others(&self) -> Option<String> {
-        let weakness = self.weakness.as_ref().filter(|_| self.gate.is_some())?;
+        let GateReport::Enforced { weakness } = &self.report else { return None };
+        if weakness.is_empty() {
+            return None;
+        }
         // One that is down hears nobody.
         let up = |ifindex: &u32| self.has_link(*ifindex);
         let (_, text) = self.ungated.iter().find(|(ifindex, _)| up(ifindex))?;
@@ -247,11 +270,10 @@ impl Host {
     fn keep_settings(&mut self) {
         let GateReport::Enforced { weakness } = &mut self.report else { return };
         let weak = self.settings.keep().err().map(|e| e.to_string());
-        let weak = weak.or_else(|| self.no_ip_gate.clone());
-        if weak != self.weakness {
-            warn!(weakness = weak.as_deref().unwrap_or("none"), "interfaces to come");
-            *weakness = weak.clone().unwrap_or_default();
-            self.weakness = weak;
+        let weak = weak.or_else(|| self.no_ip_gate.clone()).unwrap_or_default();
+        if weak != *weakness {
+            warn!(weakness = weak, "interfaces to come");
+            *weakness = weak;
         }
     }
 
