@@ -15,18 +15,20 @@ pub(crate) async fn hand_over_everything(member: &Member) {
 /// before. Bounded: leadership stays if a VIP is still held here, or if the
 /// successor lags.
 pub(crate) async fn hand_over_leadership(member: &Member, to: NodeId) {
-    let begun = member.shared.with(|leases, now| HandOver::of_leadership(now, leases, to));
-    if let Some(begun) = begun {
+    if let Some(begun) = of_leadership(member, to) {
         to_its_end(member, begun).await;
     }
 }
 
 /// Tries once.
 pub(crate) async fn try_to_hand_over_leadership(member: &Member, to: NodeId) {
-    let begun = member.shared.with(|leases, now| HandOver::of_leadership(now, leases, to));
-    if let Some(mut begun) = begun {
+    if let Some(mut begun) = of_leadership(member, to) {
         step(member, &mut begun).await;
     }
+}
+
+fn of_leadership(member: &Member, to: NodeId) -> Option<HandOver> {
+    member.shared.with(|leases, now| HandOver::of_leadership(now, leases, to))
 }
 
 async fn to_its_end(member: &Member, mut begun: HandOver) {
