@@ -98,7 +98,7 @@ fn an_interface_that_appears_while_the_guard_is_frozen_takes_no_ipv6() -> Result
         answered += u32::from(ask()?);
         asked += 1;
     }
-    assert!(asked > 2, "it had the address: asked {asked} times");
+    assert!(asked > 0, "it had the address");
     assert_eq!(answered, 0, "of {asked}");
     Ok(())
 }

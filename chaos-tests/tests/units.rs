@@ -40,3 +40,17 @@ fn the_units_are_valid_and_hardened() -> Result<()> {
     std::fs::remove_dir_all(&dir)?;
     Ok(())
 }
+
+/// What hardening would take away: the guard raises settings of the kernel's
+/// network, and the agent asks how the clock is steered.
+#[test]
+fn the_units_leave_what_guard_and_agent_need() -> Result<()> {
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd");
+    for (unit, line) in
+        [("vipd-guard.service", "ProtectKernelTunables=no"), ("vipd.service", "ProtectClock=no")]
+    {
+        let text = std::fs::read_to_string(units.join(unit))?;
+        assert!(text.lines().any(|l| l.trim() == line), "{unit} lacks {line}");
+    }
+    Ok(())
+}

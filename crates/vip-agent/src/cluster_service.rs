@@ -13,6 +13,7 @@ use vip_core::{Actor, JoinProof, Name, NodeId, NodeState, Op, Outcome, Role, Ter
 use vip_pki::{Identity, PeerInfo, spki_of_csr};
 use vip_proto::v1;
 use vip_proto::v1::cluster_server::Cluster;
+use vip_raft::WriteError;
 
 /// Failed joins per address and minute.
 const FAILED_JOINS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("not zero");
@@ -172,9 +173,12 @@ async fn reach(address: &str) -> Result<(), Status> {
 
 /// The term that this node leads. A change of membership is decided in it, and
 /// good in it alone.
+///
+/// # Errors
+/// It does not lead, or the state here may lack what earlier leaders decided.
 pub(crate) fn own_term(member: &Member) -> Result<Term, Status> {
-    let vote = member.shared.own_leadership();
-    vote.map(|vote| vote.term).ok_or_else(|| no_quorum("the leader changed meanwhile"))
+    let vote = member.shared.own_leadership().filter(|_| member.shared.leads_applied());
+    vote.map(|vote| vote.term).ok_or_else(|| from_write(&WriteError::OtherTerm))
 }
 
 fn sender(extensions: &tonic::Extensions) -> Result<NodeId, Status> {

@@ -18,6 +18,9 @@ pub(crate) fn no_quorum(what: &str) -> Status {
 pub(crate) fn from_write(error: &WriteError) -> Status {
     match error {
         WriteError::NotLeader { .. } => no_quorum("the leader changed while the command was sent"),
+        WriteError::OtherTerm => {
+            Status::aborted("the leader changed meanwhile; asking the new leader")
+        }
         WriteError::Unknown => no_quorum(&error.to_string()),
         WriteError::Stopped(_) => Status::unavailable(error.to_string()),
         WriteError::Membership(_) => Status::failed_precondition(error.to_string()),

@@ -4,10 +4,11 @@
 //! membership may wait for seconds, and VIPs do not.
 
 use crate::member::{COMMIT_TIMEOUT, Member, wall_clock_ms};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
-use vip_core::{Node, NodeState, Op, Term};
+use vip_core::{NodeId, Op, Term};
 use vip_raft::WriteError;
 
 /// A join that is not finished after so long is undone.
@@ -41,39 +42,55 @@ async fn work(member: &Member, term: Term) -> Result<(), WriteError> {
     if let Some(voters) = raft.finish_change(term, COMMIT_TIMEOUT).await? {
         tracing::info!(?voters, "finished a change of who votes that was interrupted");
     }
-    let state = raft.state();
-    let now = wall_clock_ms();
-    let late = |n: &&Node| n.state == NodeState::Joining && n.since_ms + JOIN_TIMEOUT_MS < now;
-    if let Some(node) = state.nodes.values().find(late) {
-        tracing::warn!(node = %node.name, "its join was never finished; undoing it");
-        remove(member, term, node).await?;
+    if let Some(node) = raft.state().late_join(wall_clock_ms(), JOIN_TIMEOUT_MS) {
+        remove(member, term, node.id).await?;
+        tracing::warn!(node = %node.name, "its join was never finished, and is undone");
     }
-    let (voters, learners) = (raft.voter_ids(), raft.learner_ids());
-    let half_gone = |n: &&Node| {
-        let was_voter = n.role.votes() && n.state == NodeState::Leaving;
-        was_voter && !voters.contains(&n.id) && learners.contains(&n.id)
-    };
-    if let Some(node) = state.nodes.values().find(half_gone) {
-        tracing::info!(node = %node.name, "it votes no more, but its leave was interrupted; finishing it");
-        remove(member, term, node).await?;
+    let learners = raft.learner_ids();
+    if let Some(node) = raft.state().half_left(&raft.voter_ids(), &learners) {
+        remove(member, term, node.id).await?;
+        tracing::info!(node = %node.name, "finished its leave, which was interrupted");
+    }
+    if let Some(node) = raft.state().voteless(&learners)
+        && member.shared.alive().contains(&node.id)
+    {
+        let voters = raft.voter_ids().into_iter().chain([node.id]).collect();
+        raft.set_voters(term, voters, true, COMMIT_TIMEOUT).await?;
+        tracing::info!(node = %node.name, "votes again: its leave was undone");
     }
     // Left Raft, but not the log: nobody else would say so, because the node
     // itself hears no leader any more.
-    let members = raft.voter_ids().union(&raft.learner_ids()).copied().collect();
+    let members: BTreeSet<NodeId> = raft.voter_ids().union(&raft.learner_ids()).copied().collect();
     if let Some(node) = raft.state().left(&members) {
-        tracing::info!(node = %node.name, "it left, but its removal was interrupted; finishing it");
-        member.propose(term, Op::RemoveNode { node: node.id }).await?;
+        remove(member, term, node.id).await?;
+        tracing::info!(node = %node.name, "finished its removal, which was interrupted");
+    }
+    // Left the log, but not Raft.
+    let state = raft.state();
+    let unknown = |id: &NodeId| *id != member.meta.node && !state.nodes.contains_key(id);
+    if let Some(node) = members.into_iter().find(unknown) {
+        leave_raft(member, term, node).await?;
+        tracing::warn!(%node, "took a member out of Raft that the log does not know any more");
     }
     Ok(())
 }
 
-async fn remove(member: &Member, term: Term, node: &Node) -> Result<(), WriteError> {
+async fn remove(member: &Member, term: Term, node: NodeId) -> Result<(), WriteError> {
+    leave_raft(member, term, node).await?;
+    let outcome = member.propose(term, Op::RemoveNode { node }).await?;
+    if let Err(refusal) = outcome.accepted() {
+        tracing::warn!(%node, %refusal, "it could not be removed");
+    }
+    Ok(())
+}
+
+async fn leave_raft(member: &Member, term: Term, node: NodeId) -> Result<(), WriteError> {
     let mut voters = member.raft.voter_ids();
-    if voters.remove(&node.id) {
+    if voters.remove(&node) {
         member.raft.set_voters(term, voters, false, COMMIT_TIMEOUT).await?;
     }
-    if member.raft.learner_ids().contains(&node.id) {
-        member.raft.remove_learner(term, node.id, COMMIT_TIMEOUT).await?;
+    if member.raft.learner_ids().contains(&node) {
+        member.raft.remove_learner(term, node, COMMIT_TIMEOUT).await?;
     }
-    member.propose(term, Op::RemoveNode { node: node.id }).await.map(|_| ())
+    Ok(())
 }

@@ -188,6 +188,38 @@ impl State {
         self.nodes.values().find(|n| n.name.as_str() == name)
     }
 
+    /// A node whose join did not come to its end within `limit_ms`.
+    #[must_use]
+    pub fn late_join(&self, now_ms: u64, limit_ms: u64) -> Option<&Node> {
+        self.nodes
+            .values()
+            .find(|node| node.state == NodeState::Joining && node.since_ms + limit_ms < now_ms)
+    }
+
+    /// A node that is leaving and has lost its vote, and is among Raft's members
+    /// still: whoever removed it did not come to the end.
+    #[must_use]
+    pub fn half_left(
+        &self,
+        voters: &BTreeSet<NodeId>,
+        learners: &BTreeSet<NodeId>,
+    ) -> Option<&Node> {
+        self.nodes.values().find(|node| {
+            let had_vote = node.role.votes() && node.state == NodeState::Leaving;
+            had_vote && !voters.contains(&node.id) && learners.contains(&node.id)
+        })
+    }
+
+    /// A node that should vote and does not: its leave was undone after it had
+    /// lost its vote.
+    #[must_use]
+    pub fn voteless(&self, learners: &BTreeSet<NodeId>) -> Option<&Node> {
+        self.nodes.values().find(|node| {
+            let stays = matches!(node.state, NodeState::Active | NodeState::Drained);
+            stays && node.role.votes() && learners.contains(&node.id)
+        })
+    }
+
     /// A node that is leaving, holds nothing and is not among Raft's `members`
     /// any more: all that is missing is its removal here.
     #[must_use]

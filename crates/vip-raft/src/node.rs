@@ -4,7 +4,7 @@ use crate::log_store::{LogStore, StoreError};
 use crate::network::{LeaseRules, Network, PeerChannels};
 use crate::server::WRITE_TIMEOUT;
 use crate::state_machine::{Applied, StateMachine};
-use crate::types::{LogCommand, LogId, Member, TypeConfig, VipRaft, log_id};
+use crate::types::{LogCommand, LogId, Member, TypeConfig, VipRaft, leader_of};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::Precondition;
@@ -30,6 +30,9 @@ pub enum WriteError {
         /// Who does, if that is known.
         leader: Option<NodeId>,
     },
+    /// What was decided in one term of its leader is void in any other.
+    #[error("this node does not lead any more as it did when that was decided")]
+    OtherTerm,
     /// No quorum within the time. The command may still be committed later.
     #[error("no quorum confirmed the command in time; it may still take effect")]
     Unknown,
@@ -133,9 +136,7 @@ fn write_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Wr
         RaftError::APIError(ClientWriteError::ChangeMembershipError(e)) => {
             WriteError::Membership(e.to_string())
         }
-        RaftError::APIError(ClientWriteError::PreconditionFailed(_)) => {
-            WriteError::NotLeader { leader: None }
-        }
+        RaftError::APIError(ClientWriteError::PreconditionFailed(_)) => WriteError::OtherTerm,
         RaftError::APIError(_) => WriteError::Unknown,
         RaftError::Fatal(fatal) => WriteError::Stopped(fatal.to_string()),
     }
@@ -177,7 +178,7 @@ impl RaftNode {
     /// Makes a node a learner and waits until it has what was in the log then.
     ///
     /// # Errors
-    /// [`WriteError`]; `NotLeader` if this node does not lead `term` any more.
+    /// [`WriteError`]; `OtherTerm` if this node does not lead `term` any more.
     pub async fn add_learner(
         &self,
         term: Term,
@@ -197,7 +198,7 @@ impl RaftNode {
             let metrics = self.raft.wait(None).metrics(has_it, "the learner caught up").await;
             let metrics = metrics.map_err(|e| WriteError::Stopped(e.to_string()))?;
             let leads = metrics.replication.is_some();
-            leads.then_some(()).ok_or(WriteError::NotLeader { leader: None })
+            leads.then_some(()).ok_or(WriteError::OtherTerm)
         };
         tokio::time::timeout(limit, added).await.map_err(|_| WriteError::Unknown)?
     }
@@ -207,7 +208,7 @@ impl RaftNode {
     /// due.
     ///
     /// # Errors
-    /// [`WriteError`]; `NotLeader` if this node does not lead `term` any more.
+    /// [`WriteError`]; `OtherTerm` if this node does not lead `term` any more.
     pub async fn set_voters(
         &self,
         term: Term,
@@ -225,7 +226,7 @@ impl RaftNode {
     /// Takes a learner out.
     ///
     /// # Errors
-    /// [`WriteError`]; `NotLeader` if this node does not lead `term` any more.
+    /// [`WriteError`]; `OtherTerm` if this node does not lead `term` any more.
     pub async fn remove_learner(
         &self,
         term: Term,
@@ -247,8 +248,7 @@ impl RaftNode {
         change: ChangeMembers<u64, Member>,
         retain: bool,
     ) -> Result<u64, WriteError> {
-        let committed_leader_id = log_id(term.0, 0).leader_id;
-        let in_term = Precondition::CommittedLeaderId { committed_leader_id };
+        let in_term = Precondition::CommittedLeaderId { committed_leader_id: leader_of(term) };
         let changed = self.raft.change_membership_if(change, retain, [in_term]).await;
         Ok(changed.map_err(write_error)?.log_id.index)
     }
@@ -256,16 +256,21 @@ impl RaftNode {
     /// Finishes a change of who votes that was left between its two steps:
     /// whoever wanted it gave up, or leads no more, and openraft leaves the
     /// joint configuration as it is. Whoever votes no more stays as learner.
-    /// Returns who votes, if there was something to finish.
+    /// Returns who votes, if there was something to finish. A leader that the
+    /// change is to be without leaves it to the next.
     ///
     /// # Errors
-    /// [`WriteError`]; `NotLeader` if this node does not lead `term` any more.
+    /// [`WriteError`]; `OtherTerm` if this node does not lead `term` any more,
+    /// or should not.
     pub async fn finish_change(
         &self,
         term: Term,
         limit: Duration,
     ) -> Result<Option<BTreeSet<NodeId>>, WriteError> {
         let Some(voters) = self.unfinished_voters() else { return Ok(None) };
+        if !voters.contains(&self.id) {
+            return Err(WriteError::OtherTerm);
+        }
         self.set_voters(term, voters.clone(), true, limit).await?;
         Ok(Some(voters))
     }

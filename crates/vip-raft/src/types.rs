@@ -65,8 +65,12 @@ pub(crate) type Snapshot = openraft::alias::SnapshotOf<TypeConfig, Vec<u8>>;
 pub type VipRaft = openraft::Raft<TypeConfig, crate::StateMachine>;
 
 pub(crate) fn log_id(term: u64, index: u64) -> LogId {
-    let leader_id = LeaderId::new(term, 0).to_committed();
-    LogId { leader_id, index }
+    LogId { leader_id: leader_of(Term(term)), index }
+}
+
+/// The leader of a term, as openraft names it in log ids.
+pub(crate) fn leader_of(term: Term) -> CommittedLeader {
+    LeaderId::new(term.0, 0).to_committed()
 }
 
 pub(crate) fn term_of(id: &LogId) -> Term {

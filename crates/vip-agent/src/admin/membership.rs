@@ -8,7 +8,7 @@ use crate::hand_over::hand_over_leadership;
 use crate::member::{COMMIT_TIMEOUT, Member, wall_clock_ms};
 use std::time::Duration;
 use tonic::{Code, Status};
-use vip_core::{Actor, Name, NodeId, Op, Role, State};
+use vip_core::{Actor, Name, NodeId, NodeState, Op, Role, State};
 use vip_pki::{AdminRole, node_server_name};
 use vip_proto::v1;
 
@@ -165,8 +165,23 @@ impl AdminService {
             hand_over_leadership(member, to).await;
             return Err(Status::aborted("leadership was handed over first; asking the new leader"));
         }
-        let _one = member.membership.lock().await;
+        let waiting = tokio::time::timeout(call.time_left(), member.membership.lock());
+        let _one = waiting.await.map_err(|_| {
+            Status::deadline_exceeded(format!(
+                "another change of members is under way, and {name} waits for it: it is leaving \
+                 and holds nothing, but is still a member; try again"
+            ))
+        })?;
         let term = own_term(member)?;
+        match member.raft.state().nodes.get(&node).map(|n| n.state) {
+            Some(NodeState::Leaving) => {}
+            Some(_) => {
+                let undone = format!("{name} was to leave, but that was undone meanwhile");
+                return Err(Status::aborted(undone));
+            }
+            // Somebody else came to the end of it.
+            None => return Ok(v1::RemoveNodeReply {}),
+        }
         let limit = || call.time_left().max(COMMIT_TIMEOUT);
         member.raft.finish_change(term, limit()).await.map_err(|e| from_write(&e))?;
         let mut voters = member.raft.voter_ids();

@@ -233,3 +233,24 @@ fn what_a_leader_decided_changes_nothing_in_another_term() {
     assert_eq!(state.apply(10, &due), Outcome::Done);
     assert!(state.vip(VipUid(1)).is_some_and(|vip| vip.nested.is_some()));
 }
+
+/// Joins and leaves that nobody came to the end of, by what Raft and the log say.
+#[test]
+fn what_is_left_unfinished_is_found() {
+    let mut state = state_of((1..=4).map(voter));
+    let ids = |ids: &[u64]| ids.iter().copied().map(NodeId).collect();
+    let (voters, learners) = (ids(&[1, 2]), ids(&[3]));
+    let found = |node: Option<&Node>| node.map(|node| node.id);
+    assert_eq!(found(state.late_join(u64::MAX, 0)), None);
+    assert_eq!(found(state.half_left(&voters, &learners)), None);
+    assert_eq!(found(state.voteless(&learners)), Some(NodeId(3)), "it is to stay");
+
+    let mut set_state = |id, to| state.nodes.get_mut(&NodeId(id)).expect("there").state = to;
+    set_state(3, NodeState::Leaving);
+    set_state(4, NodeState::Joining);
+    assert_eq!(found(state.half_left(&voters, &learners)), Some(NodeId(3)));
+    assert_eq!(found(state.half_left(&ids(&[1, 2, 3]), &ids(&[]))), None, "it votes still");
+    assert_eq!(found(state.voteless(&ids(&[3, 4]))), None);
+    assert_eq!(found(state.late_join(100, 100)), None);
+    assert_eq!(found(state.late_join(101, 100)), Some(NodeId(4)));
+}

@@ -5,7 +5,7 @@
 //!  RPC ── ticket ──┐
 //!  elect, propose ─┼──> tasks ──> Raft ──> effects ──> disk, network
 //!  flushed writes ─┘                          │
-//!            a vote on its way to the disk: nothing goes on before it is there
+//!   a vote, or a cut, on its way to the disk: nothing goes on before it is there
 //! ```
 
 use super::{Agent, Input, Message, Out};

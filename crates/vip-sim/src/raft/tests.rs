@@ -8,7 +8,8 @@
 //!                   └──> openraft nodes ─┴──> the same?
 //! ```
 //!
-//! openraft's own leases are over before each step: promises are vip-core's.
+//! openraft's own leases are over before each election: promises are vip-core's.
+//! Snapshots are left out.
 //! Entries of an earlier leadership that come late are left out: which of them
 //! are under way is openraft's own affair, as it sends one batch after another.
 

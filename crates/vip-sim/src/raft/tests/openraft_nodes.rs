@@ -1,5 +1,6 @@
-//! Nodes of openraft, configured as vip-raft does, over messages and writes
-//! that wait until they are told to go on.
+//! Nodes of openraft over messages and writes that wait until they are told to
+//! go on. As vip-raft has them where it changes what a node does: pre-votes, no
+//! leader restored; without clocks of their own.
 
 mod patient;
 mod store;
