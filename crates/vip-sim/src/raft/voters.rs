@@ -57,7 +57,7 @@ impl Raft {
         RaftView { leads, voters: Voters(sets) }
     }
 
-    pub(super) fn is_quorum(&self, nodes: &BTreeSet<NodeId>) -> bool {
+    pub(crate) fn is_quorum(&self, nodes: &BTreeSet<NodeId>) -> bool {
         let sets = self.effective();
         sets.iter().all(|set| set.intersection(nodes).count() > set.len() / 2)
     }

@@ -5,7 +5,7 @@ use crate::agent::{Agent, Input};
 use crate::guard::GuardInput;
 use crate::raft::Raft;
 use crate::scenario::{Cast, Directed, Fault, Processes, Scheme, Victim, node};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use vip_core::{Address, GuardAction, GuardEvent, NodeId, Op};
 
@@ -176,7 +176,8 @@ impl World {
 
     fn heal(&mut self, victim: Option<Victim>) {
         self.network.mend_all();
-        let victim = victim.filter(|victim| self.quorum_without(victim.host));
+        let owed = |v: &Victim| self.quorum_without(v.host) && self.electable_without(v.host);
+        let victim = victim.filter(owed);
         let dead = victim.as_ref().filter(|v| v.dead).map(|v| v.host);
         self.network.cut(victim.as_ref().map_or(&[], |v| &v.cut));
         for at in 0..self.hosts.len() {
@@ -225,6 +226,29 @@ impl World {
             left > set.len() / 2
         };
         known.into_iter().all(enough)
+    }
+
+    /// Whether somebody can be elected without this host. Perhaps not where logs
+    /// differ in who votes: one with a change that was never committed may be
+    /// ahead of the others', and those that it names behind another. Raft itself
+    /// waits for whoever is missing then, also if he goes on sending.
+    fn electable_without(&self, victim: usize) -> bool {
+        let logs = (0..self.hosts.len()).map(|at| {
+            let host = &self.hosts[at];
+            let log = host.agent.as_ref().map_or(&host.disk.log, |agent| &agent.raft.log);
+            let (vote, initial) = (host.disk.vote, self.initial.clone());
+            (node(at), Raft::new(node(at), vec![], initial, vote, log.clone()))
+        });
+        let logs: BTreeMap<NodeId, Raft> = logs.collect();
+        let sent = &logs[&node(victim)];
+        logs.values().all(|raft| raft.effective() == sent.effective())
+            || logs.iter().filter(|(id, _)| **id != node(victim)).any(|(id, candidate)| {
+                let others = logs.iter().filter(|(id, _)| **id != node(victim));
+                let behind = others.filter(|(_, raft)| raft.last() <= candidate.last());
+                let votes = candidate.effective().iter().any(|set| set.contains(id));
+                let may = votes && sent.last() <= candidate.last();
+                may && candidate.is_quorum(&behind.map(|(id, _)| *id).collect())
+            })
     }
 
     /// Opens the gate of a host that has no right to.
