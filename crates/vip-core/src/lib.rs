@@ -9,13 +9,14 @@
 //!                                          │
 //!   leader:  placement::decide <───────────┤   who should hold what
 //!            leader_lease, grants <────────┤   who may answer, until when
-//!   voter:   promise                       │   whom this node must not vote for
+//!   voter:   promise, authority <──────────┤   whom this node must not vote for
 //!   holder:  claims <──────────────────────┘   what to ask of leader and guard
 //!   guard:   guard                             gate, address, announcement
 //!   leases: all of the above but the guard and apply, as one step function
 //! ```
 
 mod announce;
+mod authority;
 mod chain;
 mod claims;
 mod clock_rate;
@@ -42,6 +43,7 @@ mod token;
 mod vip;
 
 pub use announce::{ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Announcements};
+pub use authority::{Presumption, TERM_LEAP};
 pub use chain::chain;
 pub use claims::{ClaimAction, ClaimEvent, Claims, Holding};
 pub use clock_rate::{Steering, TooFast};

@@ -1,6 +1,6 @@
 //! Between openraft's messages and `raft.proto`.
 
-use crate::types::{LogEntry, LogId, TypeConfig, core_vote, log_id, raft_vote, term_of};
+use crate::types::{LogEntry, LogId, RaftVote, TypeConfig, core_vote, log_id, raft_vote, term_of};
 use openraft::EntryPayload;
 use openraft::alias::EntryPayloadOf;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
@@ -14,11 +14,11 @@ pub(crate) fn log_id_from(id: v1::LogId) -> LogId {
     log_id(id.term, id.index)
 }
 
-pub(crate) fn vote_to(vote: &crate::types::RaftVote) -> v1::Vote {
+pub(crate) fn vote_to(vote: &RaftVote) -> v1::Vote {
     core_vote(vote).into()
 }
 
-pub(crate) fn vote_from(vote: Option<v1::Vote>) -> Result<crate::types::RaftVote, FieldError> {
+pub(crate) fn vote_from(vote: Option<v1::Vote>) -> Result<RaftVote, FieldError> {
     Ok(raft_vote(vote.ok_or(FieldError::Missing("vote"))?.into()))
 }
 
@@ -52,12 +52,35 @@ pub(crate) fn append_to(
 pub(crate) fn append_from(
     request: &v1::AppendRequest,
 ) -> Result<AppendEntriesRequest<TypeConfig>, FieldError> {
-    Ok(AppendEntriesRequest {
-        vote: vote_from(request.vote)?,
-        prev_log_id: request.previous.map(log_id_from),
-        entries: request.entries.iter().map(entry_from).collect::<Result<_, _>>()?,
-        leader_commit: request.commit.map(log_id_from),
-    })
+    let vote = vote_from(request.vote)?;
+    let prev_log_id = request.previous.map(log_id_from);
+    let leader_commit = request.commit.map(log_id_from);
+    let entries: Vec<LogEntry> =
+        request.entries.iter().map(entry_from).collect::<Result<_, _>>()?;
+    for id in [&prev_log_id, &leader_commit].into_iter().flatten() {
+        no_later(Some(id), &vote)?;
+    }
+    let mut next = prev_log_id.map_or(0, |id| id.index.saturating_add(1));
+    for entry in &entries {
+        no_later(Some(&entry.log_id), &vote)?;
+        if entry.log_id.index != next {
+            let why = format!("entry {} where {next} would follow", entry.log_id.index);
+            return Err(FieldError::Invalid { field: "entries", why });
+        }
+        next = next.saturating_add(1);
+    }
+    Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
+}
+
+/// Nothing in a log is of a later term than whoever has it leads or campaigns in.
+pub(crate) fn no_later(id: Option<&LogId>, vote: &RaftVote) -> Result<(), FieldError> {
+    match id {
+        Some(id) if term_of(id).0 > vote.leader_id.term => {
+            let why = format!("of term {}, in a message of {}", term_of(id), vote.leader_id.term);
+            Err(FieldError::Invalid { field: "log_id", why })
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 pub(crate) fn append_reply_to(reply: &AppendEntriesResponse<TypeConfig>) -> v1::AppendReply {
@@ -94,7 +117,9 @@ pub(crate) fn vote_request_to(request: &VoteRequest<TypeConfig>) -> v1::VoteRequ
 pub(crate) fn vote_request_from(
     request: v1::VoteRequest,
 ) -> Result<VoteRequest<TypeConfig>, FieldError> {
-    Ok(VoteRequest::new(vote_from(request.vote)?, request.last_log.map(log_id_from)))
+    let (vote, last) = (vote_from(request.vote)?, request.last_log.map(log_id_from));
+    no_later(last.as_ref(), &vote)?;
+    Ok(VoteRequest::new(vote, last))
 }
 
 pub(crate) fn vote_reply_to(reply: &VoteResponse<TypeConfig>) -> v1::VoteReply {

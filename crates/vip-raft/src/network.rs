@@ -3,7 +3,7 @@
 use crate::convert::{
     append_reply_from, append_to, vote_from, vote_reply_from, vote_request_to, vote_to,
 };
-use crate::types::{Member, Snapshot, TypeConfig, core_vote};
+use crate::types::{Member, RaftVote, Snapshot, TypeConfig, core_vote};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
@@ -16,7 +16,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tonic::transport::Channel;
-use vip_core::{NodeId, PromiseTicket, Refused, Vote};
+use vip_core::{NodeId, Presumption, PromiseTicket, Refused, Term, Vote};
 use vip_proto::v1;
 use vip_proto::v1::raft_client::RaftClient;
 
@@ -32,6 +32,11 @@ pub trait LeaseRules: Send + Sync + 'static {
     fn saving_vote(&self, vote: Vote);
     /// This vote is on the disk, and no later one.
     fn vote_is_durable(&self, vote: Vote);
+    /// Whether this member may lead or campaign in this term.
+    ///
+    /// # Errors
+    /// What it says is not even to be stored.
+    fn may_lead(&self, node: NodeId, term: Term) -> Result<(), Presumption>;
     /// Whether this node may ask for votes.
     ///
     /// # Errors
@@ -111,12 +116,13 @@ impl RaftNetworkFactory<TypeConfig> for Network {
         let client = RaftClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
-        Peer { client, rules: self.rules.clone() }
+        Peer { node: NodeId(target), client, rules: self.rules.clone() }
     }
 }
 
 /// A client of one peer.
 pub(crate) struct Peer {
+    node: NodeId,
     client: RaftClient<Channel>,
     rules: Arc<dyn LeaseRules>,
 }
@@ -145,6 +151,17 @@ impl Peer {
         unreachable(&refused)
     }
 
+    /// A reply may name a vote that is higher than any here: this node would
+    /// store it. Only who may lead speaks of that; a learner knows of it from
+    /// somebody who will say so himself.
+    fn believable(&self, vote: &RaftVote) -> Result<(), RPCError<TypeConfig>> {
+        let term = Term(vote.leader_id.term);
+        self.rules.may_lead(self.node, term).map_err(|presumption| {
+            tracing::warn!(node = %self.node, %presumption, "a reply was not believed");
+            unreachable(&presumption)
+        })
+    }
+
     async fn ask_for_vote(
         &mut self,
         pre_vote: bool,
@@ -160,7 +177,9 @@ impl Peer {
         if let Some(us) = reply.bound_for_us {
             self.rules.peer_bound(Duration::from_micros(us));
         }
-        vote_reply_from(reply).map_err(|e| unreachable(&e))
+        let reply = vote_reply_from(reply).map_err(|e| unreachable(&e))?;
+        self.believable(&reply.vote)?;
+        Ok(reply)
     }
 
     async fn ask_once(
@@ -189,8 +208,12 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         }
         let request = append_to(&rpc).map_err(|e| unreachable(&e))?;
         let reply = self.client.append(timed(request, &option)).await;
-        append_reply_from(reply.map_err(|e| unreachable(&e))?.into_inner())
-            .map_err(|e| unreachable(&e))
+        let reply = append_reply_from(reply.map_err(|e| unreachable(&e))?.into_inner())
+            .map_err(|e| unreachable(&e))?;
+        if let AppendEntriesResponse::HigherVote(vote) = &reply {
+            self.believable(vote)?;
+        }
+        Ok(reply)
     }
 
     async fn vote(
@@ -211,7 +234,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
 
     async fn full_snapshot(
         &mut self,
-        vote: crate::types::RaftVote,
+        vote: RaftVote,
         snapshot: Snapshot,
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
@@ -220,7 +243,8 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             StreamingError::Unreachable(Unreachable::from_string(e.to_string()))
         };
         let meta = serde_json::to_vec(&snapshot.meta).map_err(|e| failed(&e))?;
-        let first = v1::SnapshotChunk { vote: Some(vote_to(&vote)), meta, data: vec![] };
+        let own = vote;
+        let first = v1::SnapshotChunk { vote: Some(vote_to(&own)), meta, data: vec![] };
         let rest = snapshot
             .snapshot
             .chunks(CHUNK)
@@ -232,6 +256,9 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             reply = self.client.install_snapshot(request) => {
                 let reply = reply.map_err(|e| failed(&e))?.into_inner();
                 let vote = vote_from(reply.vote).map_err(|e| failed(&e))?;
+                if vote_to(&vote) != vote_to(&own) {
+                    self.believable(&vote).map_err(|e| failed(&e))?;
+                }
                 Ok(SnapshotResponse::new(vote))
             }
         }

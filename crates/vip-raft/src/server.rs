@@ -1,15 +1,16 @@
 //! The receiving side of Raft's RPCs, with the lease rules around it.
 
 use crate::convert::{
-    append_from, append_reply_to, log_id_from, vote_from, vote_reply_to, vote_request_from, vote_to,
+    append_from, append_reply_to, log_id_from, no_later, vote_from, vote_reply_to,
+    vote_request_from, vote_to,
 };
 use crate::network::{LeaseRules, MAX_MESSAGE};
-use crate::types::{Snapshot, VipRaft, core_vote};
+use crate::types::{RaftVote, Snapshot, SnapshotMeta, VipRaft, core_vote};
 use openraft::async_runtime::WatchReceiver;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Request, Response, Status, Streaming};
-use vip_core::NodeId;
+use vip_core::{NodeId, Term};
 use vip_proto::v1;
 use vip_proto::v1::raft_server::{Raft, RaftServer};
 
@@ -44,12 +45,15 @@ impl RaftService {
             .max_encoding_message_size(MAX_MESSAGE)
     }
 
-    /// The certificate must be of the node that the message speaks for.
-    fn authorise(&self, extensions: &tonic::Extensions, claimed: u64) -> Result<(), Status> {
-        match (self.peer_of)(extensions) {
-            Some(NodeId(peer)) if peer == claimed => Ok(()),
-            _ => Err(Status::permission_denied("the certificate is not of the sending node")),
+    /// The certificate must be of the node that the message speaks for, and
+    /// that one may lead. Nothing was stored or passed on before.
+    fn authorise(&self, extensions: &tonic::Extensions, vote: &RaftVote) -> Result<(), Status> {
+        let claimed = NodeId(vote.leader_id.voted_for);
+        if (self.peer_of)(extensions) != Some(claimed) {
+            return Err(Status::permission_denied("the certificate is not of the sending node"));
         }
+        let may = self.rules.may_lead(claimed, Term(vote.leader_id.term));
+        may.map_err(|presumption| Status::permission_denied(presumption.to_string()))
     }
 
     fn bound(&self, refused: &vip_core::Refused, vote: v1::Vote) -> v1::VoteReply {
@@ -69,7 +73,7 @@ impl Raft for RaftService {
         request: Request<v1::AppendRequest>,
     ) -> Result<Response<v1::AppendReply>, Status> {
         let message = append_from(request.get_ref()).map_err(bad)?;
-        self.authorise(request.extensions(), message.vote.leader_id.voted_for)?;
+        self.authorise(request.extensions(), &message.vote)?;
         self.rules.leader_heard(core_vote(&message.vote));
         let reply = self.raft.append_entries(message).await.map_err(internal)?;
         Ok(Response::new(append_reply_to(&reply)))
@@ -80,7 +84,7 @@ impl Raft for RaftService {
         request: Request<v1::VoteRequest>,
     ) -> Result<Response<v1::VoteReply>, Status> {
         let mut message = vote_request_from(*request.get_ref()).map_err(bad)?;
-        self.authorise(request.extensions(), message.vote.leader_id.voted_for)?;
+        self.authorise(request.extensions(), &message.vote)?;
         let ticket = match self.rules.may_vote() {
             Ok(ticket) => ticket,
             Err(refused) => {
@@ -102,7 +106,7 @@ impl Raft for RaftService {
         request: Request<v1::VoteRequest>,
     ) -> Result<Response<v1::VoteReply>, Status> {
         let message = vote_request_from(*request.get_ref()).map_err(bad)?;
-        self.authorise(request.extensions(), message.vote.leader_id.voted_for)?;
+        self.authorise(request.extensions(), &message.vote)?;
         if let Err(refused) = self.rules.may_vote() {
             return Ok(Response::new(self.bound(&refused, self.own_vote())));
         }
@@ -121,8 +125,9 @@ impl Raft for RaftService {
         let (_, extensions, mut chunks) = request.into_parts();
         let first = chunks.message().await?.ok_or_else(|| bad("an empty snapshot"))?;
         let vote = vote_from(first.vote).map_err(bad)?;
-        self.authorise(&extensions, vote.leader_id.voted_for)?;
-        let meta = serde_json::from_slice(&first.meta).map_err(bad)?;
+        self.authorise(&extensions, &vote)?;
+        let meta: SnapshotMeta = serde_json::from_slice(&first.meta).map_err(bad)?;
+        no_later(meta.last_log_id.as_ref(), &vote).map_err(bad)?;
         let mut data = first.data;
         while let Some(chunk) = chunks.message().await? {
             data.extend_from_slice(&chunk.data);
@@ -141,10 +146,11 @@ impl Raft for RaftService {
     ) -> Result<Response<v1::TransferLeaderReply>, Status> {
         let message = request.get_ref();
         let vote = vote_from(message.from_leader).map_err(bad)?;
-        self.authorise(request.extensions(), vote.leader_id.voted_for)?;
+        self.authorise(request.extensions(), &vote)?;
         // Sent only by a leader that closed its lease before.
         self.rules.abdicated(core_vote(&vote));
         let last_log = message.last_log.map(log_id_from);
+        no_later(last_log.as_ref(), &vote).map_err(bad)?;
         let transfer = openraft::raft::TransferLeaderRequest::new(vote, message.to, last_log);
         let reply = self.raft.handle_transfer_leader(transfer).await.map_err(internal)?;
         let why = reply.as_ref().err().map(ToString::to_string).unwrap_or_default();

@@ -23,6 +23,13 @@ fn sender(extensions: &tonic::Extensions) -> Result<NodeId, Status> {
     }
 }
 
+impl LeaseService {
+    fn may_lead(&self, vote: vip_core::Vote) -> Result<(), Status> {
+        let may = self.shared.with(|leases, _| leases.may_lead(vote.node, vote.term));
+        may.map_err(|presumption| Status::permission_denied(presumption.to_string()))
+    }
+}
+
 fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
@@ -40,6 +47,7 @@ impl Lease for LeaseService {
         if vote.node != from {
             return Err(Status::permission_denied("a lease is asked for by the leader itself"));
         }
+        self.may_lead(vote)?;
         let promise = Duration::from_micros(message.promise_us);
         let reply = self.shared.with(|leases, now| {
             let reply = leases.renewed_by(now, vote, promise);
@@ -100,6 +108,7 @@ impl Lease for LeaseService {
         if vote.node != from || !vote.committed {
             return Err(Status::permission_denied("a leadership is given up by the leader itself"));
         }
+        self.may_lead(vote)?;
         tracing::info!(term = %vote.term, node = %from, "the leader says that its lease is over");
         self.shared.with(|leases, now| leases.abdicated_by(now, vote));
         Ok(Response::new(v1::AbdicateReply {}))

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use vip_core::{
     Answers, Epoch, LeaderWork, LeaseAction, LeaseEvent, Leases, LeasesStart, Mono, NodeId,
-    PromiseTicket, Refused, TooFast, Vip, Vote,
+    Presumption, PromiseTicket, Refused, Term, TooFast, Vip, Vote,
 };
 use vip_guard::{GateReport, boottime};
 use vip_raft::{DiskClock, LeaseRules};
@@ -152,6 +152,10 @@ impl LeaseRules for LeaseShared {
 
     fn vote_is_durable(&self, vote: Vote) {
         self.with(|leases, _| leases.vote_is_durable(vote));
+    }
+
+    fn may_lead(&self, node: NodeId, term: Term) -> Result<(), Presumption> {
+        self.with(|leases, _| leases.may_lead(node, term))
     }
 
     fn may_campaign(&self) -> Result<(), Refused> {

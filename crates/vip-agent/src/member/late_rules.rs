@@ -25,6 +25,13 @@ impl vip_raft::LeaseRules for LateRules {
             rules.vote_is_durable(vote);
         }
     }
+    fn may_lead(
+        &self,
+        node: vip_core::NodeId,
+        term: vip_core::Term,
+    ) -> Result<(), vip_core::Presumption> {
+        self.0.get().map_or(Ok(()), |rules| rules.may_lead(node, term))
+    }
     fn may_campaign(&self) -> Result<(), vip_core::Refused> {
         self.0.get().map_or(Ok(()), |rules| rules.may_campaign())
     }

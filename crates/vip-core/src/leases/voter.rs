@@ -1,7 +1,10 @@
 //! As voter: whom this node promised, when it votes, when it campaigns.
 
 use super::{LeaseAction, Leases};
-use crate::{Detector, Mono, NodeId, PromiseReply, PromiseTicket, Refused, Role, Vote, rank};
+use crate::{
+    Detector, Mono, NodeId, Presumption, PromiseReply, PromiseTicket, Refused, Role, Term, Vote,
+    authority, rank,
+};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -31,6 +34,15 @@ impl Leases {
             self.heard = Some((vote, Mono::ZERO));
         }
         self.changed = true;
+    }
+
+    /// Whether a member may lead or campaign in this term, as far as the log is
+    /// known here.
+    ///
+    /// # Errors
+    /// [`Presumption`]: what it says must not even be stored.
+    pub fn may_lead(&self, node: NodeId, term: Term) -> Result<(), Presumption> {
+        authority::may_lead(&self.state, self.promise.saved_vote().term, node, term)
     }
 
     /// The leader of this vote hands over to another, who campaigns now.

@@ -1,0 +1,314 @@
+//! What somebody with a member's key can say, over real connections: the
+//! attacker has the key and a host of its own, and sends what it likes.
+
+use anyhow::{Context, Result};
+use chaos_tests::{Cluster, Host, Lab, Options, Probe};
+use serde_json::{Value, json};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status, Streaming};
+use vip_core::{Actor, Command, NodeId, Op, Placement, VipSpec};
+use vip_pki::{
+    Connections, Connector, NodeIdentity, PkiDir, Roster, SharedRoster, accept, node_server_name,
+};
+use vip_proto::v1::lease_client::LeaseClient;
+use vip_proto::v1::raft_client::RaftClient;
+use vip_proto::v1::raft_server::{Raft, RaftServer};
+use vip_proto::{ALPN_GRPC, ALPN_LEASE, v1};
+
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+/// Far ahead of any term here, and no leap.
+const HIGH: u64 = 1000;
+
+/// Somebody with a node's key.
+struct Attacker {
+    node: u64,
+    cluster: String,
+    identity: NodeIdentity,
+    roster: SharedRoster,
+}
+
+impl Attacker {
+    fn with_key_of(host: &Host) -> Result<Self> {
+        let data = host.dir().join("data");
+        let meta: Value = serde_json::from_str(&std::fs::read_to_string(data.join("node.json"))?)?;
+        let text = |key: &str| meta[key].as_str().context("text").map(str::to_owned);
+        let (cluster, issuer) = (text("cluster")?, text("issuer")?);
+        let members = meta["members"].as_object().context("members")?.iter().map(|(id, spki)| {
+            Ok((NodeId(id.parse()?), spki.as_str().context("a key")?.to_owned()))
+        });
+        let members = members.collect::<Result<Vec<_>>>()?;
+        let roster = Roster::of_join(cluster.clone(), issuer, members);
+        Ok(Self {
+            node: meta["node"].as_u64().context("an id")?,
+            cluster,
+            identity: PkiDir::new(&data).load_identity()?,
+            roster: Arc::new(arc_swap::ArcSwap::from_pointee(roster)),
+        })
+    }
+
+    fn channel(&self, to: u64, alpn: &[u8]) -> Result<Channel> {
+        let connector = Connector {
+            address: format!("10.77.0.{to}:7400"),
+            server_name: node_server_name(NodeId(to), &self.cluster),
+            config: vip_pki::client_config(&self.identity, self.roster.clone(), alpn)?,
+            timeout: Duration::from_secs(2),
+            unacknowledged: Duration::from_secs(2),
+        };
+        Ok(connector.channel())
+    }
+
+    fn vote(&self, term: u64, committed: bool) -> Option<v1::Vote> {
+        Some(v1::Vote { term, node: self.node, committed })
+    }
+
+    /// A VIP of the attacker's, as entry behind the first one of every log.
+    fn forged(&self, term: u64) -> v1::AppendRequest {
+        let spec = VipSpec {
+            name: "forged".parse().expect("a name"),
+            addresses: vec!["10.77.0.66/24".parse().expect("an address")],
+            interface: None,
+            placement: Placement::Sticky,
+        };
+        let (actor, op) = (Actor("root@n1".into()), Op::AddVip { spec });
+        let command = json!({ "Normal": Command { time_ms: 1, actor, term: None, op } });
+        let entry = |index, payload: &Value| v1::Entry {
+            log_id: Some(v1::LogId { term, index }),
+            payload: payload.to_string().into_bytes(),
+        };
+        v1::AppendRequest {
+            vote: self.vote(term, true),
+            previous: None,
+            entries: vec![entry(0, &json!("Blank")), entry(1, &command)],
+            commit: Some(v1::LogId { term, index: 1 }),
+        }
+    }
+
+    /// Says to one node that it leads, in every way there is. What it was told.
+    async fn lead(&self, to: u64, term: u64) -> Result<Vec<(&'static str, Status)>> {
+        let mut raft = RaftClient::new(self.channel(to, ALPN_GRPC)?);
+        let mut lease = LeaseClient::new(self.channel(to, ALPN_LEASE)?);
+        let last_log = Some(v1::LogId { term, index: u64::MAX });
+        let vote = v1::VoteRequest { vote: self.vote(term, false), last_log };
+        let chunk = v1::SnapshotChunk {
+            vote: self.vote(term, true),
+            meta: b"{}".to_vec(),
+            data: vec![0; 1 << 10],
+        };
+        let transfer =
+            v1::TransferLeaderRequest { from_leader: self.vote(term, true), to, last_log: None };
+        let renew = v1::RenewRequest { vote: self.vote(term, true), promise_us: 60_000_000 };
+        let abdicate = v1::AbdicateRequest { vote: self.vote(term, true) };
+        let mut told = vec![
+            ("append", raft.append(self.forged(term)).await.err()),
+            ("vote", raft.vote(vote).await.err()),
+            ("pre-vote", raft.pre_vote(vote).await.err()),
+            ("snapshot", raft.install_snapshot(tokio_stream::iter([chunk])).await.err()),
+            ("transfer", raft.transfer_leader(transfer).await.err()),
+            ("renew", lease.renew(renew).await.err()),
+        ];
+        for _ in 0..200 {
+            told.push(("abdicate", lease.abdicate(abdicate).await.err()));
+        }
+        told.into_iter()
+            .map(|(what, refused)| Ok((what, refused.context(format!("{what} was taken"))?)))
+            .collect()
+    }
+}
+
+/// Runs on a host of its own.
+fn on<R: Send>(lab: &Lab, host: &str, attack: impl AsyncFnOnce() -> Result<R> + Send) -> Result<R> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            lab.enter(host)?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(attack())
+        });
+        thread.join().expect("no panic")
+    })
+}
+
+/// Who leads, in which term, and which VIPs there are.
+fn seen(cluster: &Cluster, by: &str) -> Result<(Value, Value, Value)> {
+    let status = cluster.host(by).ctl_json(&["status"])?;
+    let names: Vec<_> =
+        status["vips"].as_array().context("VIPs")?.iter().map(|v| v["name"].clone()).collect();
+    Ok((status["leader"].clone(), status["term"].clone(), names.into()))
+}
+
+/// Three voters with a VIP, and a fourth host with a role.
+fn four(role: &str) -> Result<Cluster> {
+    let cluster = Cluster::bare(&Options { nodes: 4, ..Options::default() })?;
+    cluster.host("n1").ctl_ok(&["init", "--name", "test"])?;
+    for name in ["n2", "n3"] {
+        cluster.join(cluster.host(name), "voter")?;
+    }
+    cluster.join(cluster.host("n4"), role)?;
+    cluster.host("n1").ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+    cluster.wait_until_settled("n3")?;
+    Ok(cluster)
+}
+
+#[test]
+fn a_learners_key_neither_leads_nor_campaigns_nor_ends_a_lease() -> Result<()> {
+    let mut cluster = four("learner")?;
+    cluster.host_mut("n4").kill_all();
+    let before = seen(&cluster, "n1")?;
+    let attacker = Attacker::with_key_of(cluster.host("n4"))?;
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    for term in [HIGH, u64::MAX] {
+        for to in 1..=3 {
+            let told = on(&cluster.lab, "n4", async || attacker.lead(to, term).await)?;
+            for (what, status) in told {
+                assert_eq!(status.code(), Code::PermissionDenied, "{what}: {status}");
+                assert!(status.message().contains("has no vote"), "{what}: {status}");
+            }
+        }
+    }
+    let trace = probe.finish()?;
+    assert_eq!(trace.outages(Duration::from_millis(100)), [], "nothing fell silent");
+    assert_eq!(seen(&cluster, "n2")?, before);
+    Ok(())
+}
+
+/// A voter is a peer: it may be elected. But not in a term that would be the
+/// last, and not with a log that no leader can have.
+#[test]
+fn a_voters_key_does_not_end_the_cluster_by_a_term_or_a_log() -> Result<()> {
+    let mut cluster = four("voter")?;
+    cluster.host_mut("n4").kill_all();
+    cluster.wait_until_settled("n3")?;
+    let before = seen(&cluster, "n1")?;
+    let attacker = Attacker::with_key_of(cluster.host("n4"))?;
+    for to in 1..=3 {
+        let told = on(&cluster.lab, "n4", async || attacker.lead(to, u64::MAX).await)?;
+        for (what, status) in told {
+            assert_eq!(status.code(), Code::PermissionDenied, "{what}: {status}");
+            assert!(status.message().contains("further ahead"), "{what}: {status}");
+        }
+        let (mut later, mut hole) = (attacker.forged(HIGH), attacker.forged(HIGH));
+        later.vote = attacker.vote(HIGH - 1, true);
+        hole.entries.remove(0);
+        for bad in [later, hole] {
+            let refused = on(&cluster.lab, "n4", async || {
+                let mut raft = RaftClient::new(attacker.channel(to, ALPN_GRPC)?);
+                raft.append(bad).await.err().context("it was taken")
+            })?;
+            assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        }
+    }
+    assert_eq!(seen(&cluster, "n2")?, before);
+    // Nor was any of it stored.
+    cluster.host_mut("n1").stop()?;
+    cluster.host_mut("n1").start()?;
+    cluster.wait_until_settled("n1")?;
+    Ok(())
+}
+
+/// Answers every leader that somebody else leads, in a later term.
+#[derive(Clone)]
+struct Liar {
+    vote: Option<v1::Vote>,
+    told: Arc<AtomicU32>,
+}
+
+#[tonic::async_trait]
+impl Raft for Liar {
+    async fn append(
+        &self,
+        _: Request<v1::AppendRequest>,
+    ) -> Result<Response<v1::AppendReply>, Status> {
+        self.told.fetch_add(1, Ordering::Relaxed);
+        let result = self.vote.map(v1::append_reply::Result::HigherVote);
+        Ok(Response::new(v1::AppendReply { result }))
+    }
+
+    async fn vote(&self, _: Request<v1::VoteRequest>) -> Result<Response<v1::VoteReply>, Status> {
+        let vote = self.vote;
+        Ok(Response::new(v1::VoteReply {
+            vote,
+            granted: false,
+            last_log: None,
+            bound_for_us: None,
+        }))
+    }
+
+    async fn pre_vote(
+        &self,
+        request: Request<v1::VoteRequest>,
+    ) -> Result<Response<v1::VoteReply>, Status> {
+        self.vote(request).await
+    }
+
+    async fn install_snapshot(
+        &self,
+        _: Request<Streaming<v1::SnapshotChunk>>,
+    ) -> Result<Response<v1::SnapshotReply>, Status> {
+        Ok(Response::new(v1::SnapshotReply { vote: self.vote }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        _: Request<v1::TransferLeaderRequest>,
+    ) -> Result<Response<v1::TransferLeaderReply>, Status> {
+        Err(Status::unimplemented("never asked"))
+    }
+}
+
+impl Attacker {
+    /// Serves lies in this node's name until enough leaders were told.
+    async fn lie(&self, term: u64) -> Result<()> {
+        let told = Arc::new(AtomicU32::new(0));
+        let liar = Liar { vote: self.vote(term, true), told: told.clone() };
+        let config =
+            vip_pki::server_config(&self.identity, self.roster.clone(), &[ALPN_GRPC, ALPN_LEASE])?;
+        let listener = TcpListener::bind(("0.0.0.0", 7400)).await?;
+        let (roster, connections) = (self.roster.clone(), Connections::default());
+        let (accepted, streams) = mpsc::channel(16);
+        let port = tokio::spawn(async move {
+            while let Ok((stream, from)) = listener.accept().await {
+                let config = config.clone();
+                if let Ok(stream) = accept(stream, from, config, &roster, &connections).await {
+                    let _ = accepted.send(Ok::<_, std::io::Error>(stream)).await;
+                }
+            }
+        });
+        let served = tonic::transport::Server::builder()
+            .add_service(RaftServer::new(liar))
+            .serve_with_incoming(ReceiverStream::new(streams));
+        let enough = async {
+            while told.load(Ordering::Relaxed) < 20 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            ended = served => ended?,
+            enough = tokio::time::timeout(Duration::from_secs(20), enough) => enough?,
+        }
+        port.abort();
+        Ok(())
+    }
+}
+
+/// Whoever replicates to it would step down, and store the term.
+#[test]
+fn a_learner_that_answers_with_a_later_leader_deposes_nobody() -> Result<()> {
+    let mut cluster = four("learner")?;
+    cluster.host_mut("n4").kill_all();
+    let before = seen(&cluster, "n1")?;
+    let attacker = Attacker::with_key_of(cluster.host("n4"))?;
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    for term in [HIGH, u64::MAX] {
+        on(&cluster.lab, "n4", async || attacker.lie(term).await)?;
+    }
+    let trace = probe.finish()?;
+    assert_eq!(trace.outages(Duration::from_millis(100)), [], "nothing fell silent");
+    assert_eq!(seen(&cluster, "n2")?, before);
+    Ok(())
+}
