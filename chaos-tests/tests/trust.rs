@@ -1,7 +1,7 @@
 //! What somebody with a member's key can say, over real connections: the
 //! attacker has the key and a host of its own, and sends what it likes.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use chaos_tests::{Cluster, Host, Lab, Options, Probe};
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
@@ -12,11 +12,13 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
+use tonic::transport::server::Router;
 use tonic::{Code, Request, Response, Status, Streaming};
 use vip_core::{Actor, Command, NodeId, Op, Placement, VipSpec};
 use vip_pki::{
     Connections, Connector, NodeIdentity, PkiDir, Roster, SharedRoster, accept, node_server_name,
 };
+use vip_proto::v1::cluster_server::ClusterServer;
 use vip_proto::v1::lease_client::LeaseClient;
 use vip_proto::v1::raft_client::RaftClient;
 use vip_proto::v1::raft_server::{Raft, RaftServer};
@@ -142,9 +144,9 @@ fn seen(cluster: &Cluster, by: &str) -> Result<(Value, Value, Value)> {
     Ok((status["leader"].clone(), status["term"].clone(), names.into()))
 }
 
-/// Three voters with a VIP, and a fourth host with a role.
+/// Three voters with a VIP, a fourth host with a role, and a fifth outside.
 fn four(role: &str) -> Result<Cluster> {
-    let cluster = Cluster::bare(&Options { nodes: 4, ..Options::default() })?;
+    let cluster = Cluster::bare(&Options { nodes: 5, ..Options::default() })?;
     cluster.host("n1").ctl_ok(&["init", "--name", "test"])?;
     for name in ["n2", "n3"] {
         cluster.join(cluster.host(name), "voter")?;
@@ -261,14 +263,79 @@ impl Raft for Liar {
     }
 }
 
+/// Answers a joiner with another root and another cluster.
+struct Impostor(String);
+
+#[tonic::async_trait]
+impl v1::cluster_server::Cluster for Impostor {
+    async fn identify(
+        &self,
+        _: Request<v1::IdentifyRequest>,
+    ) -> Result<Response<v1::IdentifyReply>, Status> {
+        Ok(Response::new(v1::IdentifyReply { cluster: self.0.clone() }))
+    }
+
+    async fn join(
+        &self,
+        request: Request<v1::JoinRequest>,
+    ) -> Result<Response<v1::JoinReply>, Status> {
+        let ca =
+            vip_pki::generate_cluster_ca("mine").map_err(|e| Status::internal(e.to_string()))?;
+        let chain = ca.issuer.sign_node(&request.get_ref().csr, NodeId(9), 1, "mine");
+        let chain = chain.map_err(|e| Status::internal(e.to_string()))?;
+        let admitted = v1::join_reply::Admitted {
+            node: 9,
+            role: "voter".into(),
+            cluster: "mine".into(),
+            cluster_name: "mine".into(),
+            profile: "lan".into(),
+            chain: chain.iter().map(|c| c.to_vec()).collect(),
+            members: vec![],
+        };
+        let result = Some(v1::join_reply::Result::Admitted(admitted));
+        Ok(Response::new(v1::JoinReply { result }))
+    }
+
+    async fn activate(
+        &self,
+        _: Request<v1::ActivateRequest>,
+    ) -> Result<Response<v1::ActivateReply>, Status> {
+        Ok(Response::new(v1::ActivateReply {}))
+    }
+
+    async fn renew_certificate(
+        &self,
+        _: Request<v1::RenewCertificateRequest>,
+    ) -> Result<Response<v1::RenewCertificateReply>, Status> {
+        Err(Status::unimplemented("never asked"))
+    }
+
+    async fn fetch_issuer(
+        &self,
+        _: Request<v1::FetchIssuerRequest>,
+    ) -> Result<Response<v1::FetchIssuerReply>, Status> {
+        Err(Status::unimplemented("never asked"))
+    }
+}
+
+/// The port, as soon as the process that was killed has let go of it.
+async fn bound() -> Result<TcpListener> {
+    let until = tokio::time::Instant::now() + Duration::from_secs(5);
+    loop {
+        match TcpListener::bind(("0.0.0.0", 7400)).await {
+            Ok(listener) => return Ok(listener),
+            Err(e) if tokio::time::Instant::now() >= until => return Err(e.into()),
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+}
+
 impl Attacker {
-    /// Serves lies in this node's name until enough leaders were told.
-    async fn lie(&self, term: u64) -> Result<()> {
-        let told = Arc::new(AtomicU32::new(0));
-        let liar = Liar { vote: self.vote(term, true), told: told.clone() };
-        let config =
-            vip_pki::server_config(&self.identity, self.roster.clone(), &[ALPN_GRPC, ALPN_LEASE])?;
-        let listener = TcpListener::bind(("0.0.0.0", 7400)).await?;
+    /// Serves this node's port, with its certificate, until `done`.
+    async fn serve(&self, lies: Router, done: impl Future<Output = Result<()>>) -> Result<()> {
+        let alpn = [ALPN_GRPC, ALPN_LEASE];
+        let config = vip_pki::server_config(&self.identity, self.roster.clone(), &alpn)?;
+        let listener = bound().await?;
         let (roster, connections) = (self.roster.clone(), Connections::default());
         let (accepted, streams) = mpsc::channel(16);
         let port = tokio::spawn(async move {
@@ -279,20 +346,27 @@ impl Attacker {
                 }
             }
         });
-        let served = tonic::transport::Server::builder()
-            .add_service(RaftServer::new(liar))
-            .serve_with_incoming(ReceiverStream::new(streams));
+        let served = lies.serve_with_incoming(ReceiverStream::new(streams));
+        let served = tokio::select! {
+            ended = served => ended.map_err(anyhow::Error::from),
+            done = tokio::time::timeout(Duration::from_secs(20), done) => done?,
+        };
+        port.abort();
+        served
+    }
+
+    /// Lies to leaders in this node's name until enough were told.
+    async fn lie(&self, term: u64) -> Result<()> {
+        let told = Arc::new(AtomicU32::new(0));
+        let liar = Liar { vote: self.vote(term, true), told: told.clone() };
+        let lies = tonic::transport::Server::builder().add_service(RaftServer::new(liar));
         let enough = async {
             while told.load(Ordering::Relaxed) < 20 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
+            Ok(())
         };
-        tokio::select! {
-            ended = served => ended?,
-            enough = tokio::time::timeout(Duration::from_secs(20), enough) => enough?,
-        }
-        port.abort();
-        Ok(())
+        self.serve(lies, enough).await
     }
 }
 
@@ -310,5 +384,33 @@ fn a_learner_that_answers_with_a_later_leader_deposes_nobody() -> Result<()> {
     let trace = probe.finish()?;
     assert_eq!(trace.outages(Duration::from_millis(100)), [], "nothing fell silent");
     assert_eq!(seen(&cluster, "n2")?, before);
+    Ok(())
+}
+
+/// Its certificate is of the cluster that the token names; its answer is not.
+#[test]
+fn a_joiner_takes_no_other_root_from_a_member() -> Result<()> {
+    let mut cluster = four("learner")?;
+    let token = cluster.token("voter")?;
+    cluster.host_mut("n4").kill_all();
+    let attacker = Attacker::with_key_of(cluster.host("n4"))?;
+    let n5 = cluster.host("n5");
+    on(&cluster.lab, "n4", async || {
+        let impostor = ClusterServer::new(Impostor(attacker.cluster.clone()));
+        let lies = tonic::transport::Server::builder().add_service(impostor);
+        let control = n5.control();
+        let joined = async {
+            let join = move || control.ctl(&["join", "10.77.0.4:7400", "--token-file", &token]);
+            let refused = tokio::task::spawn_blocking(join).await??;
+            ensure!(refused.code == Some(1), "{refused:?}");
+            ensure!(refused.stderr.contains("its root is another one"), "{}", refused.stderr);
+            Ok(())
+        };
+        attacker.serve(lies, joined).await
+    })?;
+    assert!(!n5.dir().join("data/pki/node.crt").exists(), "nothing was stored");
+    // Nor is it worse off for it.
+    let token = cluster.token("voter")?;
+    n5.ctl_ok(&["join", "10.77.0.1:7400", "--token-file", &token])?;
     Ok(())
 }

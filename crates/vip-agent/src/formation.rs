@@ -187,6 +187,7 @@ pub(crate) async fn join(
     let profile = admitted.profile.parse().map_err(|e: String| Status::internal(e))?;
     let chain: Vec<CertificateDer<'static>> =
         admitted.chain.into_iter().map(CertificateDer::from).collect();
+    believe(&admitted.cluster, NodeId(admitted.node), role, &chain, &token, &key)?;
     let issuer = vip_pki::Issuer::new(Vec::new().into(), chain.iter().skip(1).cloned().collect());
     let issuer = issuer.spki().map_err(|e| internal("the cluster's CA", &e))?;
     let members = admitted.members.iter().map(|m| (NodeId(m.node), m.spki.clone())).collect();
@@ -223,6 +224,32 @@ pub(crate) async fn join(
         let _ = member.fetch_issuer().await;
     }
     Ok((member, role))
+}
+
+/// Whoever answered is a member of the cluster that the token names, perhaps a
+/// stolen one: nothing of another root is stored.
+fn believe(
+    cluster: &str,
+    node: NodeId,
+    role: Role,
+    chain: &[CertificateDer<'_>],
+    token: &TokenText,
+    key: &NodeKey,
+) -> Result<(), Status> {
+    let refuse = |why: String| {
+        Status::permission_denied(format!(
+            "the answer was not believed: {why}. Nothing was stored here; the token may be used \
+             up. Join by another member, and look at the one that answered"
+        ))
+    };
+    if role != token.role {
+        return Err(refuse(format!(
+            "it makes a {role} of this node, and the token a {}",
+            token.role
+        )));
+    }
+    let expected = vip_pki::Expected { root: token.pin, key, node, cluster };
+    expected.check(chain).map_err(|e| refuse(vip_core::chain(&e)))
 }
 
 async fn connect(address: &str, token: &TokenText) -> Result<Channel, Status> {

@@ -50,6 +50,11 @@ pub(crate) fn spki_hash(certificate: &CertificateDer<'_>) -> Option<String> {
     Some(sha256_hex(parsed.public_key().raw))
 }
 
+/// The same as bytes, as join tokens have it.
+pub(crate) fn spki_pin(certificate: &CertificateDer<'_>) -> Option<[u8; 32]> {
+    HEXLOWER.decode(spki_hash(certificate)?.as_bytes()).ok()?.try_into().ok()
+}
+
 /// The hash of the public key (SPKI) in a request.
 ///
 /// # Errors
@@ -125,6 +130,13 @@ impl Issuer {
         &self.key
     }
 
+    /// Hash of the public half of its key, whatever its certificate says.
+    pub(crate) fn key_spki(&self) -> Result<String, CaError> {
+        let key = rustls_pki_types::PrivatePkcs8KeyDer::from(&self.key[..]);
+        let key = KeyPair::try_from(&key).map_err(CaError::Sign)?;
+        Ok(sha256_hex(&key.subject_public_key_info()))
+    }
+
     /// Its certificate, then the root's.
     #[must_use]
     pub fn chain(&self) -> &[CertificateDer<'static>] {
@@ -144,9 +156,7 @@ impl Issuer {
     /// # Errors
     /// [`CaError::Certificate`].
     pub fn root_pin(&self) -> Result<[u8; 32], CaError> {
-        let hash = self.chain.last().and_then(spki_hash).ok_or(CaError::Certificate)?;
-        let bytes = HEXLOWER.decode(hash.as_bytes()).map_err(|_| CaError::Certificate)?;
-        bytes.try_into().map_err(|_| CaError::Certificate)
+        self.chain.last().and_then(spki_pin).ok_or(CaError::Certificate)
     }
 
     /// Signs a node's key. Of the request nothing but the key is used: names

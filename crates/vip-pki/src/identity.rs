@@ -1,6 +1,6 @@
 //! What a node keeps on disk to be itself: `<data_dir>/pki/`.
 
-use crate::ca::{CaError, Issuer, sha256_hex};
+use crate::ca::{CaError, Issuer, sha256_hex, spki_pin};
 use crate::files::write_secret;
 use rcgen::{CertificateParams, KeyPair, PublicKeyData};
 use rustls_pki_types::pem::PemObject;
@@ -97,6 +97,12 @@ impl NodeIdentity {
     #[must_use]
     pub fn root(&self) -> Option<&CertificateDer<'static>> {
         self.chain.last()
+    }
+
+    /// SHA-256 of the root's public key (SPKI), as join tokens have it.
+    #[must_use]
+    pub fn root_pin(&self) -> Option<[u8; 32]> {
+        spki_pin(self.root()?)
     }
 
     /// When the leaf was valid from and until, seconds since 1970.

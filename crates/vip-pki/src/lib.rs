@@ -10,6 +10,7 @@ mod ca;
 mod connect;
 mod files;
 mod identity;
+mod issued;
 mod names;
 mod roster;
 mod verify;
@@ -21,6 +22,7 @@ pub use connect::{
 };
 pub use files::write_secret;
 pub use identity::{IdentityError, NodeIdentity, NodeKey, PkiDir, chain_pem};
+pub use issued::{Expected, NotIssued};
 pub use names::{AdminRole, Identity, node_server_name, user_server_name};
 pub use roster::{Denied, Roster, SharedRoster};
 pub use rustls::{ClientConfig, Error as TlsError, ServerConfig};

@@ -71,6 +71,11 @@ impl Member {
         let reply = reply.map_err(|e| e.message().to_owned())?.into_inner();
         let chain = reply.chain.into_iter().map(Into::into).collect();
         let issuer = Issuer::new(reply.key.into(), chain);
+        let state = self.raft.state();
+        let named = state.cluster.as_ref().map_or(&[][..], |cluster| &cluster.issuers);
+        let identity = self.pki.load_identity().map_err(|e| vip_core::chain(&e))?;
+        let root = identity.root().ok_or("the certificate is damaged")?;
+        issuer.check(root, named).map_err(|e| vip_core::chain(&e))?;
         self.pki.store_issuer(&issuer).map_err(|e| vip_core::chain(&e))?;
         *self.issuer.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(issuer));
         Ok(())
@@ -98,7 +103,11 @@ impl Member {
             }
             None => return Err("no leader is known".into()),
         };
-        let chain = chain.into_iter().map(Into::into).collect();
+        let chain: Vec<_> = chain.into_iter().map(Into::into).collect();
+        let root = identity.root_pin().ok_or("the certificate is damaged")?;
+        let (key, node, cluster) = (&identity.key, self.meta.node, &self.meta.cluster);
+        let expected = vip_pki::Expected { root, key, node, cluster };
+        expected.check(&chain).map_err(|e| vip_core::chain(&e))?;
         let renewed = NodeIdentity { key: identity.key, chain };
         self.use_identity(&renewed).map_err(|e| vip_core::chain(&e))?;
         tracing::info!("certificate renewed");

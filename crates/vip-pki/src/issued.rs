@@ -1,0 +1,168 @@
+//! Certificates that the cluster answers with. Whoever answers is a member, and
+//! a member may lie: what is stored leads to the root that is known already.
+
+use crate::ca::{Issuer, spki_hash, spki_pin};
+use crate::identity::NodeKey;
+use crate::names::Identity;
+use crate::verify::{algorithms, leaf_identity};
+use rustls_pki_types::{CertificateDer, UnixTime};
+use vip_core::NodeId;
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+
+/// Why an answer is not believed. Nothing was stored.
+#[derive(Debug, thiserror::Error)]
+pub enum NotIssued {
+    /// Not leaf, issuer and root.
+    #[error("it has {0} certificates where 3 belong")]
+    Length(usize),
+    /// Another cluster's.
+    #[error("its root is another one")]
+    Root,
+    /// Not signed, not now, not for this.
+    #[error("its certificate does not lead to the root")]
+    Chain(#[source] webpki::Error),
+    /// Somebody else's.
+    #[error("its certificate is for another key")]
+    Key,
+    /// Another node's, or another cluster's.
+    #[error("its certificate is not for node {node} of this cluster")]
+    Name {
+        /// The node that it was to be for.
+        node: NodeId,
+    },
+    /// The log knows no such issuer.
+    #[error("its issuing key is not one that the log names")]
+    Issuer,
+}
+
+/// What a node's certificate must be.
+#[derive(Clone, Copy)]
+pub struct Expected<'a> {
+    /// SHA-256 of the root's public key (SPKI), as tokens have it.
+    pub root: [u8; 32],
+    /// The node's own key.
+    pub key: &'a NodeKey,
+    /// Its id.
+    pub node: NodeId,
+    /// The cluster's id.
+    pub cluster: &'a str,
+}
+
+impl Expected<'_> {
+    /// Checks leaf, issuer and root.
+    ///
+    /// # Errors
+    /// [`NotIssued`].
+    pub fn check(&self, chain: &[CertificateDer<'_>]) -> Result<(), NotIssued> {
+        let [leaf, issuer, root] = chain else { return Err(NotIssued::Length(chain.len())) };
+        if spki_pin(root) != Some(self.root) {
+            return Err(NotIssued::Root);
+        }
+        let verified = |usage: KeyUsage| {
+            let anchors = [anchor_from_trusted_cert(root)?];
+            let issuers = std::slice::from_ref(issuer);
+            EndEntityCert::try_from(leaf)?
+                .verify_for_usage(
+                    algorithms().all,
+                    &anchors,
+                    issuers,
+                    UnixTime::now(),
+                    usage,
+                    None,
+                    None,
+                )
+                .map(|_| ())
+        };
+        verified(KeyUsage::server_auth()).map_err(NotIssued::Chain)?;
+        verified(KeyUsage::client_auth()).map_err(NotIssued::Chain)?;
+        if spki_hash(leaf).as_ref() != Some(&self.key.spki()) {
+            return Err(NotIssued::Key);
+        }
+        if leaf_identity(leaf, self.cluster) != Some(Identity::Node(self.node)) {
+            return Err(NotIssued::Name { node: self.node });
+        }
+        Ok(())
+    }
+}
+
+impl Issuer {
+    /// Checks an issuing key that a member sent: one that the log names, below
+    /// this root, and the key to it.
+    ///
+    /// # Errors
+    /// [`NotIssued`].
+    pub fn check(&self, root: &CertificateDer<'_>, named: &[String]) -> Result<(), NotIssued> {
+        let [certificate, own_root] = self.chain() else {
+            return Err(NotIssued::Length(self.chain().len() + 1));
+        };
+        if own_root != root {
+            return Err(NotIssued::Root);
+        }
+        let spki = spki_hash(certificate).ok_or(NotIssued::Issuer)?;
+        let fits = self.key_spki().is_ok_and(|own| own == spki);
+        if !fits || !named.contains(&spki) {
+            return Err(NotIssued::Issuer);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::{NewCa, generate_cluster_ca};
+
+    const NODE: NodeId = NodeId(7);
+
+    fn root_of(ca: &NewCa) -> [u8; 32] {
+        ca.issuer.root_pin().expect("a root")
+    }
+
+    fn signed(
+        ca: &NewCa,
+        key: &NodeKey,
+        node: NodeId,
+        cluster: &str,
+    ) -> Vec<CertificateDer<'static>> {
+        let csr = key.csr().expect("a request");
+        ca.issuer.sign_node(&csr, node, 3, cluster).expect("signed")
+    }
+
+    #[test]
+    fn only_what_leads_to_the_known_root_is_believed() {
+        let (ca, other) = (generate_cluster_ca("c").expect("made"), generate_cluster_ca("c"));
+        let (other, key) = (other.expect("made"), NodeKey::generate().expect("made"));
+        let expected = Expected { root: root_of(&ca), key: &key, node: NODE, cluster: "c" };
+        let good = signed(&ca, &key, NODE, "c");
+        assert!(expected.check(&good).is_ok());
+
+        assert!(matches!(expected.check(&good[..2]), Err(NotIssued::Length(2))));
+        let foreign = signed(&other, &key, NODE, "c");
+        assert!(matches!(expected.check(&foreign), Err(NotIssued::Root)));
+        // The right root beside a chain that does not lead to it.
+        let mixed = [foreign[0].clone(), foreign[1].clone(), good[2].clone()];
+        assert!(matches!(expected.check(&mixed), Err(NotIssued::Chain(_))));
+        let mixed = [foreign[0].clone(), good[1].clone(), good[2].clone()];
+        assert!(matches!(expected.check(&mixed), Err(NotIssued::Chain(_))));
+        let theirs = signed(&ca, &NodeKey::generate().expect("made"), NODE, "c");
+        assert!(matches!(expected.check(&theirs), Err(NotIssued::Key)));
+        for (node, cluster) in [(NodeId(8), "c"), (NODE, "d")] {
+            let chain = signed(&ca, &key, node, cluster);
+            assert!(matches!(expected.check(&chain), Err(NotIssued::Name { .. })));
+        }
+    }
+
+    #[test]
+    fn an_issuing_key_is_one_that_the_log_names_and_fits() {
+        let (ca, other) = (generate_cluster_ca("c").expect("made"), generate_cluster_ca("c"));
+        let other = other.expect("made");
+        let root = ca.issuer.chain()[1].clone();
+        let named = [ca.issuer.spki().expect("a key")];
+        assert!(ca.issuer.check(&root, &named).is_ok());
+        assert!(matches!(other.issuer.check(&root, &named), Err(NotIssued::Root)));
+        assert!(matches!(ca.issuer.check(&root, &[]), Err(NotIssued::Issuer)));
+        let chain = ca.issuer.chain().to_vec();
+        let wrong_key = Issuer::new(other.issuer.key().to_vec().into(), chain);
+        assert!(matches!(wrong_key.check(&root, &named), Err(NotIssued::Issuer)));
+    }
+}
