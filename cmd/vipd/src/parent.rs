@@ -6,7 +6,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use vip_agent::Config;
 
@@ -30,47 +32,75 @@ pub(crate) fn end_with_parent() {
     }
 }
 
+/// A child that is started again whenever it ended.
 struct Kept {
     what: &'static str,
-    options: Options,
-    child: Child,
+    child: Option<Child>,
     started: Instant,
+    /// When to start it, if it does not run.
+    due: Instant,
     /// Short lives in a row.
     failures: u32,
 }
 
 impl Kept {
-    fn start(what: &'static str, options: &Options) -> std::io::Result<Self> {
-        let child = spawn(what, options)?;
-        tracing::info!(pid = child.id(), "{what} started");
-        Ok(Self { what, options: options.clone(), child, started: Instant::now(), failures: 0 })
+    fn new(what: &'static str) -> Self {
+        let now = Instant::now();
+        Self { what, child: None, started: now, due: now, failures: 0 }
     }
 
     /// Starts it again if it ended. An end that a restart cannot mend is
     /// returned.
-    fn look(&mut self) -> std::io::Result<Option<ExitStatus>> {
-        let Some(status) = self.child.try_wait()? else { return Ok(None) };
-        if status.code() == Some(i32::from(USAGE)) {
-            return Ok(Some(status));
+    fn look(&mut self, how: &How<'_>) -> Option<ExitStatus> {
+        let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+        if let Some(status) = ended {
+            self.child = None;
+            if status.code() == Some(i32::from(USAGE)) {
+                return Some(status);
+            }
+            tracing::warn!(%status, "{} ended; starting it again", self.what);
+            self.failures = if self.started.elapsed() < SHORT_LIFE { self.failures + 1 } else { 0 };
+            let pause = if self.failures > 1 { PAUSE } else { Duration::ZERO };
+            self.due = Instant::now() + pause;
         }
-        tracing::warn!(%status, "{} ended; starting it again", self.what);
-        let failures = if self.started.elapsed() < SHORT_LIFE { self.failures + 1 } else { 0 };
-        if failures > 1 {
-            std::thread::sleep(PAUSE);
+        if self.child.is_none() && Instant::now() >= self.due {
+            self.start(how);
         }
-        *self = Self { failures, ..Self::start(self.what, &self.options)? };
-        Ok(None)
+        None
+    }
+
+    fn start(&mut self, how: &How<'_>) {
+        self.started = Instant::now();
+        match how.spawn(self.what) {
+            Ok(child) => {
+                tracing::info!(pid = child.id(), "{} started", self.what);
+                self.child = Some(child);
+            }
+            // As while the program is being replaced.
+            Err(error) => {
+                let program = how.program.display();
+                tracing::warn!(%program, %error, "{} cannot be started; trying again", self.what);
+                self.due = Instant::now() + PAUSE;
+            }
+        }
+    }
+
+    /// How long nothing has to be done about it, if that is known.
+    fn idle(&self) -> Option<Duration> {
+        let due = self.due.saturating_duration_since(Instant::now());
+        self.child.is_none().then_some(due)
     }
 
     fn signal(&self, signal: Signal) {
-        if let Ok(pid) = i32::try_from(self.child.id()) {
+        if let Some(pid) = self.child.as_ref().and_then(|c| i32::try_from(c.id()).ok()) {
             let _ = kill(Pid::from_raw(pid), signal);
         }
     }
 
     fn wait_until(&mut self, until: Instant) -> bool {
+        let Some(child) = &mut self.child else { return true };
         while Instant::now() < until {
-            match self.child.try_wait() {
+            match child.try_wait() {
                 Ok(None) => std::thread::sleep(Duration::from_millis(5)),
                 _ => return true,
             }
@@ -79,17 +109,27 @@ impl Kept {
     }
 }
 
-fn spawn(what: &str, options: &Options) -> std::io::Result<Child> {
-    use std::os::unix::process::CommandExt;
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg(what).args(options.arguments());
-    if what == "guard" {
-        command.arg("--standby");
+/// What children are made of.
+struct How<'a> {
+    /// Where this program was when it was started. What the kernel says later is
+    /// of no use once another one has taken its place.
+    program: PathBuf,
+    options: &'a Options,
+}
+
+impl How<'_> {
+    fn spawn(&self, what: &str) -> std::io::Result<Child> {
+        use std::os::unix::process::CommandExt;
+        let mut command = Command::new(&self.program);
+        command.arg(what).args(self.options.arguments());
+        if what == "guard" {
+            command.arg("--standby");
+        }
+        // A group of its own: ctrl-C reaches the parent, which ends both in order.
+        command.process_group(0);
+        command.env(PARENT, std::process::id().to_string());
+        command.spawn()
     }
-    // A group of its own: ctrl-C reaches the parent, which ends both in order.
-    command.process_group(0);
-    command.env(PARENT, std::process::id().to_string());
-    command.spawn()
 }
 
 pub(crate) fn run(options: &Options, config: Config) -> anyhow::Result<()> {
@@ -97,28 +137,41 @@ pub(crate) fn run(options: &Options, config: Config) -> anyhow::Result<()> {
     if std::env::var_os("INVOCATION_ID").is_some() && std::env::var_os("NOTIFY_SOCKET").is_some() {
         return agent::run(options, config);
     }
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGCHLD])?;
-    let mut kept = vec![];
+    let signals = signals()?;
+    let how = How { program: std::env::current_exe()?, options };
     // Where a guard runs already this one waits in line, and takes over if that
     // one goes.
-    kept.push(Kept::start("guard", options)?);
-    kept.push(Kept::start("agent", options)?);
-    for signal in signals.forever() {
+    let mut kept = [Kept::new("guard"), Kept::new("agent")];
+    loop {
+        if let Some(status) = kept.iter_mut().find_map(|child| child.look(&how)) {
+            end(&mut kept);
+            std::process::exit(status.code().unwrap_or(i32::from(FAILED)));
+        }
+        let signal = match kept.iter().filter_map(Kept::idle).min() {
+            Some(idle) => signals.recv_timeout(idle),
+            None => signals.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
         match signal {
-            SIGCHLD => {
-                for index in 0..kept.len() {
-                    if let Some(status) = kept[index].look()? {
-                        end(&mut kept);
-                        let code = status.code().unwrap_or(i32::from(FAILED));
-                        std::process::exit(code);
-                    }
-                }
-            }
-            _ => break,
+            Ok(SIGCHLD) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(_) | Err(RecvTimeoutError::Disconnected) => break,
         }
     }
     end(&mut kept);
     Ok(())
+}
+
+/// Signals, so that they can be waited for with a limit.
+fn signals() -> anyhow::Result<Receiver<i32>> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGCHLD])?;
+    let (send, receive) = mpsc::channel();
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            if send.send(signal).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(receive)
 }
 
 /// The agent first, which hands over what it holds; then the guard, which lets
@@ -129,7 +182,7 @@ fn end(kept: &mut [Kept]) {
         child.signal(Signal::SIGTERM);
         if !child.wait_until(until) {
             child.signal(Signal::SIGKILL);
-            let _ = child.child.wait();
+            let _ = child.child.as_mut().map(Child::wait);
         }
     }
 }

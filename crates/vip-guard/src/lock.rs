@@ -7,8 +7,8 @@
 
 use crate::config::GuardError;
 use nix::fcntl::{Flock, FlockArg};
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Where the namespaces' locks are, and what a later guard has to know of one.
@@ -40,7 +40,11 @@ fn lock_file(socket: &Path) -> Result<(PathBuf, File), GuardError> {
         std::fs::create_dir_all(dir).map_err(file)?;
     }
     let mut options = OpenOptions::new();
-    let handle = options.create(true).truncate(false).write(true).open(&path).map_err(file)?;
+    options.create(true).truncate(false).write(true).mode(0o600);
+    let handle = options.open(&path).map_err(file)?;
+    // Whoever may read it could lock it, and keep a guard away. It may be an
+    // earlier version's.
+    handle.set_permissions(Permissions::from_mode(0o600)).map_err(file)?;
     Ok((path, handle))
 }
 

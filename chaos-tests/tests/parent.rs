@@ -1,0 +1,130 @@
+//! `vipd run` without systemd: the parent of agent and guard, while its program
+//! is replaced, is missing, or is stopped in between.
+
+use anyhow::{Context, Result, ensure};
+use chaos_tests::{Lab, binaries, run, wait_for};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// A vipd from a copy of the program, in a host by itself.
+struct Copied {
+    child: Child,
+    dir: PathBuf,
+}
+
+impl Copied {
+    fn start(lab: &Lab) -> Result<Self> {
+        let dir = std::env::temp_dir().join(format!("{}-files", lab.namespace("parent")));
+        std::fs::create_dir_all(&dir)?;
+        std::fs::copy(binaries()?.join("vipd"), dir.join("vipd"))?;
+        let log = std::fs::File::create(dir.join("log"))?;
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &lab.namespace("n1")]).arg(dir.join("vipd")).arg("run");
+        for (key, value) in [
+            ("node.name", "n1".to_owned()),
+            ("node.advertise", "10.77.0.1:7400".to_owned()),
+            ("node.data_dir", dir.join("data").display().to_string()),
+            ("admin.socket", dir.join("admin.sock").display().to_string()),
+            ("guard.socket", dir.join("guard.sock").display().to_string()),
+        ] {
+            command.args(["--set", &format!("{key}={value}")]);
+        }
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
+        let started = Self { child, dir };
+        wait_for("the agent", SOON, || started.answers().then_some(()))
+            .with_context(|| started.log())?;
+        Ok(started)
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    fn answers(&self) -> bool {
+        let Ok(vipctl) = binaries().map(|dir| dir.join("vipctl").display().to_string()) else {
+            return false;
+        };
+        let socket = self.dir.join("admin.sock").display().to_string();
+        // Code 4: nobody is there.
+        run(&vipctl, &["--socket", &socket, "--timeout", "1s", "status"])
+            .is_ok_and(|outcome| outcome.code != Some(4))
+    }
+
+    /// Pids of its children that run `what`.
+    fn find(&self, what: &str) -> Vec<i32> {
+        let parent = self.child.id();
+        let children = format!("/proc/{parent}/task/{parent}/children");
+        let children = std::fs::read_to_string(children).unwrap_or_default();
+        let pids = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+        let runs = |pid: &i32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|b| *b == 0).nth(1) == Some(what.as_bytes())
+        };
+        pids.filter(runs).collect()
+    }
+
+    fn kill_agent(&self) -> Result<()> {
+        let agent = *self.find("agent").first().context("an agent")?;
+        kill(Pid::from_raw(agent), Signal::SIGKILL)?;
+        wait_for("it is gone", SOON, || (!self.find("agent").contains(&agent)).then_some(()))
+    }
+}
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// An upgrade moves the new program into the place of the old one.
+#[test]
+fn a_crash_after_an_upgrade_starts_the_new_program() -> Result<()> {
+    let lab = Lab::new(1)?;
+    let vipd = Copied::start(&lab)?;
+    let (program, new) = (vipd.dir.join("vipd"), vipd.dir.join("new"));
+    std::fs::copy(&program, &new)?;
+    std::fs::rename(&new, &program)?;
+    vipd.kill_agent()?;
+    wait_for("the next agent", SOON, || vipd.answers().then_some(())).with_context(|| vipd.log())
+}
+
+/// The program is missing for a while, and then for longer than somebody waits.
+#[test]
+fn a_missing_program_is_waited_for_and_leaves_no_child_behind() -> Result<()> {
+    let lab = Lab::new(1)?;
+    let mut vipd = Copied::start(&lab)?;
+    let (program, aside) = (vipd.dir.join("vipd"), vipd.dir.join("aside"));
+    std::fs::rename(&program, &aside)?;
+    vipd.kill_agent()?;
+    wait_for("it says why", SOON, || vipd.log().contains("cannot be started").then_some(()))?;
+    let guard = *vipd.find("guard").first().context("the guard stays")?;
+    std::fs::rename(&aside, &program)?;
+    wait_for("the next agent", SOON, || vipd.answers().then_some(()))
+        .with_context(|| vipd.log())?;
+
+    std::fs::rename(&program, &aside)?;
+    vipd.kill_agent()?;
+    kill(Pid::from_raw(i32::try_from(vipd.child.id())?), Signal::SIGTERM)?;
+    let ended = wait_for("it ends", SOON, || vipd.child.try_wait().ok().flatten())?;
+    ensure!(ended.success(), "{ended}: {}", vipd.log());
+    ensure!(kill(Pid::from_raw(guard), None).is_err(), "its guard is gone too");
+    Ok(())
+}
+
+/// Whoever can open the lock can hold it, and keep the next guard away.
+#[test]
+fn nobody_else_can_open_the_guards_lock() -> Result<()> {
+    let lab = Lab::new(1)?;
+    let vipd = Copied::start(&lab)?;
+    let lock = std::fs::metadata(vipd.dir.join("guard.lock"))?;
+    assert_eq!(lock.permissions().mode() & 0o777, 0o600);
+    Ok(())
+}
