@@ -207,6 +207,9 @@ fn an_interface_that_the_gate_cannot_parse_holds_nothing_and_the_others_go_on() 
     let far = n1.ctl(&far)?;
     let words = "on n1: no route to 10.9.9.9: name an interface";
     assert!(far.stderr.contains(words), "{}", far.stderr);
+    let cloud = ["--timeout", "2s", "vip", "add", "cloud", "--address", "169.254.169.254/32"];
+    let cloud = n1.ctl(&[&cloud[..], &["--interface", "eth0"]].concat())?;
+    assert!(cloud.stderr.contains("169.254.169.254 is outside `allow`"), "{}", cloud.stderr);
     let told = "far cannot be on n1: no route to 10.9.9.9: name an interface";
     for command in ["status", "events"] {
         let text = n1.ctl_ok(&[command])?;

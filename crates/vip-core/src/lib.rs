@@ -15,6 +15,7 @@
 //!   leases: all of the above but the guard and apply, as one step function
 //! ```
 
+mod address;
 mod announce;
 mod authority;
 mod chain;
@@ -42,6 +43,7 @@ mod testing;
 mod token;
 mod vip;
 
+pub use address::{is_metadata, unfit};
 pub use announce::{ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Announcements};
 pub use authority::{Presumption, TERM_LEAP};
 pub use chain::chain;

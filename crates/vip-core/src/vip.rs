@@ -1,5 +1,6 @@
 //! VIPs: what is wanted, and who holds it.
 
+use crate::address::unfit;
 use crate::{Cause, Epoch, Incarnation, Name, NodeId, Term, VipUid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -55,47 +56,9 @@ impl FromStr for VipAddress {
             return Err(AddressError::Prefix { text: text.to_owned(), max });
         }
         let address = Self { ip, prefix };
-        match address.why_not_unicast() {
+        match unfit(ip, prefix) {
             Some(kind) => Err(AddressError::NotUnicast(ip, kind)),
             None => Ok(address),
-        }
-    }
-}
-
-impl VipAddress {
-    fn why_not_unicast(&self) -> Option<&'static str> {
-        if self.ip.is_unspecified() {
-            return Some("the unspecified address");
-        }
-        if self.ip.is_loopback() {
-            return Some("a loopback address");
-        }
-        if self.ip.is_multicast() {
-            return Some("a multicast address");
-        }
-        match self.ip {
-            IpAddr::V4(v4) => {
-                let bits = u32::from(v4);
-                let host = u32::MAX.checked_shr(u32::from(self.prefix)).unwrap_or(0);
-                if v4.octets()[0] == 0 || v4.octets()[0] >= 240 {
-                    Some("not a unicast address")
-                } else if self.prefix <= 30 && bits & host == host {
-                    Some("the broadcast address of its prefix")
-                } else if self.prefix <= 30 && bits & host == 0 {
-                    Some("the network address of its prefix")
-                } else {
-                    None
-                }
-            }
-            IpAddr::V6(v6) => {
-                if v6.segments()[0] & 0xffc0 == 0xfe80 {
-                    Some("a link-local address")
-                } else if v6.to_ipv4_mapped().is_some() {
-                    Some("an IPv4-mapped address")
-                } else {
-                    None
-                }
-            }
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 use std::str::FromStr;
-use vip_core::Why;
+use vip_core::{Why, is_metadata, unfit};
 
 /// A prefix of the allowlist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +56,16 @@ pub(crate) struct HostAddresses {
 }
 
 /// Why an address may not be added, or nothing.
-pub(crate) fn objection(allow: &[Prefix], host: &HostAddresses, ip: IpAddr) -> Option<Why> {
+pub(crate) fn objection(
+    allow: &[Prefix],
+    host: &HostAddresses,
+    ip: IpAddr,
+    prefix: u8,
+) -> Option<Why> {
+    // What no host can have, whatever is allowed.
+    if unfit(ip, prefix).is_some() {
+        return Some(Why::NotUnicast);
+    }
     if host.configured.contains(&ip) {
         return Some(Why::HostHasIt);
     }
@@ -64,8 +73,9 @@ pub(crate) fn objection(allow: &[Prefix], host: &HostAddresses, ip: IpAddr) -> O
         let allowed = allow.iter().any(|prefix| prefix.contains(ip));
         return (!allowed).then_some(Why::NotAllowed);
     }
-    if ip.is_multicast() || ip.is_unspecified() || ip.is_loopback() {
-        return Some(Why::NotUnicast);
+    // Whoever has it hands out credentials to the machines around.
+    if is_metadata(ip) {
+        return Some(Why::NotAllowed);
     }
     host.gateways.contains(&ip).then_some(Why::Gateway)
 }
@@ -93,11 +103,42 @@ mod tests {
     fn a_gateway_and_the_hosts_own_addresses_are_never_vips_by_default() {
         let host =
             HostAddresses { configured: vec![ip("10.0.0.1")], gateways: vec![ip("10.0.0.254")] };
-        assert!(objection(&[], &host, ip("10.0.0.1")).is_some());
-        assert!(objection(&[], &host, ip("10.0.0.254")).is_some());
-        assert!(objection(&[], &host, ip("10.0.0.9")).is_none());
+        assert!(objection(&[], &host, ip("10.0.0.1"), 24).is_some());
+        assert!(objection(&[], &host, ip("10.0.0.254"), 24).is_some());
+        assert!(objection(&[], &host, ip("10.0.0.9"), 24).is_none());
         let allow = ["10.0.0.8/30".parse().expect("valid")];
-        assert!(objection(&allow, &host, ip("10.0.0.9")).is_none());
-        assert!(objection(&allow, &host, ip("10.0.0.12")).is_some());
+        assert!(objection(&allow, &host, ip("10.0.0.9"), 24).is_none());
+        assert!(objection(&allow, &host, ip("10.0.0.12"), 24).is_some());
+    }
+    #[test]
+    fn what_no_host_can_have_is_refused_whatever_is_allowed() {
+        let host = HostAddresses::default();
+        let all = ["0.0.0.0/0", "::/0"].map(|prefix| prefix.parse().expect("valid"));
+        for (text, prefix) in [
+            ("255.255.255.255", 32),
+            ("240.0.0.1", 24),
+            ("0.0.0.5", 24),
+            ("10.0.0.255", 24),
+            ("10.0.0.0", 24),
+            ("224.0.0.18", 32),
+            ("127.0.0.1", 8),
+            ("fe80::1", 64),
+            ("::ffff:10.0.0.9", 128),
+            ("::1", 128),
+        ] {
+            assert_eq!(objection(&[], &host, ip(text), prefix), Some(Why::NotUnicast), "{text}");
+            assert_eq!(objection(&all, &host, ip(text), prefix), Some(Why::NotUnicast), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_clouds_metadata_address_is_root_s_decision() {
+        let host = HostAddresses::default();
+        for text in ["169.254.169.254", "168.63.129.16", "fd00:ec2::254"] {
+            let own = [format!("{text}/{}", if text.contains(':') { 128 } else { 32 })];
+            let own = own.map(|prefix| prefix.parse().expect("valid"));
+            assert_eq!(objection(&[], &host, ip(text), 24), Some(Why::NotAllowed), "{text}");
+            assert_eq!(objection(&own, &host, ip(text), 24), None, "{text}");
+        }
     }
 }

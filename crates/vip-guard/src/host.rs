@@ -439,7 +439,7 @@ impl Host {
         gated: &mut BTreeMap<u32, Option<String>>,
     ) -> Result<u32, Why> {
         let host = host.map_err(|e| Why::Kernel(e.to_string()))?;
-        if let Some(why) = objection(&self.allow, host, address.ip) {
+        if let Some(why) = objection(&self.allow, host, address.ip, address.prefix) {
             return Err(why);
         }
         let ifindex = at?;

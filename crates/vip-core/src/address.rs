@@ -1,0 +1,68 @@
+//! Which addresses can be a VIP at all, whoever asks: the one rule of commands
+//! and of guards.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// What an address with this prefix length is instead of one that a host can
+/// have. Nothing: it can be a VIP.
+#[must_use]
+pub fn unfit(ip: IpAddr, prefix: u8) -> Option<&'static str> {
+    if ip.is_unspecified() {
+        return Some("the unspecified address");
+    }
+    if ip.is_loopback() {
+        return Some("a loopback address");
+    }
+    if ip.is_multicast() {
+        return Some("a multicast address");
+    }
+    match ip {
+        IpAddr::V4(v4) => {
+            let bits = u32::from(v4);
+            let host = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
+            if v4.octets()[0] == 0 || v4.octets()[0] >= 240 {
+                Some("not a unicast address")
+            } else if prefix <= 30 && bits & host == host {
+                Some("the broadcast address of its prefix")
+            } else if prefix <= 30 && bits & host == 0 {
+                Some("the network address of its prefix")
+            } else {
+                None
+            }
+        }
+        IpAddr::V6(v6) => {
+            if v6.segments()[0] & 0xffc0 == 0xfe80 {
+                Some("a link-local address")
+            } else if v6.to_ipv4_mapped().is_some() {
+                Some("an IPv4-mapped address")
+            } else {
+                None
+            }
+        }
+    }
+}
+
+/// Where machines of clouds ask who they are and get their credentials: whoever
+/// answers there is believed. Those of AWS, Google, Azure and OpenStack, of
+/// AWS's containers and its DNS, Azure's wire server, Alibaba and Oracle.
+const METADATA_V4: [Ipv4Addr; 6] = [
+    Ipv4Addr::new(169, 254, 169, 254),
+    Ipv4Addr::new(169, 254, 170, 2),
+    Ipv4Addr::new(169, 254, 169, 253),
+    Ipv4Addr::new(168, 63, 129, 16),
+    Ipv4Addr::new(100, 100, 100, 200),
+    Ipv4Addr::new(192, 0, 0, 192),
+];
+const METADATA_V6: [Ipv6Addr; 2] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+];
+
+/// Whether it is where a cloud's machines ask who they are.
+#[must_use]
+pub fn is_metadata(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => METADATA_V4.contains(&v4),
+        IpAddr::V6(v6) => METADATA_V6.contains(&v6),
+    }
+}
