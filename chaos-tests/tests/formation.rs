@@ -252,6 +252,8 @@ fn learners_and_witnesses_do_their_part() -> Result<()> {
     let roles: Vec<_> =
         nodes.as_array().context("a list")?.iter().map(|n| n["role"].as_str()).collect();
     assert_eq!(roles, [Some("voter"), Some("witness"), Some("learner")]);
+    let keeps_issuer = |name| cluster.host(name).dir().join("data/pki/issuer.key").exists();
+    assert_eq!(["n1", "n2", "n3"].map(keeps_issuer), [true, false, false], "who can sign");
     cluster.host("n1").ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
     refused(&cluster.host("n1").ctl(&["vip", "move", "web", "--to", "n2"])?, 1, &["witness"]);
     cluster.host("n1").ctl_ok(&["vip", "move", "web", "--to", "n3"])?;

@@ -257,10 +257,12 @@ impl Cluster for ClusterService {
     ) -> Result<Response<v1::FetchIssuerReply>, Status> {
         let node = sender(request.extensions())?;
         let state = self.member.raft.state();
-        let votes = |n: &vip_core::Node| {
-            matches!(n.role, Role::Voter | Role::Witness) && n.state != NodeState::Joining
+        // A witness leads only until it has handed leadership on.
+        let keeps = |n: &vip_core::Node| {
+            let stays = !matches!(n.state, NodeState::Joining | NodeState::Leaving);
+            n.role == Role::Voter && stays
         };
-        if !state.nodes.get(&node).is_some_and(votes) {
+        if !state.nodes.get(&node).is_some_and(keeps) {
             return Err(Status::permission_denied("only voters keep the issuing key"));
         }
         let issuer =

@@ -219,7 +219,7 @@ pub(crate) async fn join(
             "this node was admitted but has not caught up with the log yet; it goes on",
         )
     })?;
-    if role.votes() {
+    if role == Role::Voter {
         // So that it can lead at once; housekeeping tries again if not.
         let _ = member.fetch_issuer().await;
     }

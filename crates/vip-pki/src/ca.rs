@@ -1,7 +1,7 @@
 //! The cluster's certificate authorities. The root signs the issuer, once; the
 //! issuer, which every voter has, signs nodes and people.
 
-use crate::names::{AdminRole, node_server_name, user_server_name};
+use crate::names::{AdminRole, Identity, node_server_name, user_server_name};
 use aws_lc_rs::digest;
 use data_encoding::HEXLOWER;
 use rcgen::{
@@ -20,6 +20,15 @@ pub const ROOT_DAYS: i64 = 3650;
 const NODE_DAYS: i64 = 7;
 /// Life of a person's certificate: a working day.
 const USER_HOURS: i64 = 12;
+/// The longest life that a certificate may claim.
+pub(crate) fn longest_life(identity: &Identity) -> Duration {
+    let life = match identity {
+        Identity::Node(_) | Identity::Anonymous => Duration::days(NODE_DAYS),
+        Identity::User { .. } => Duration::hours(USER_HOURS),
+    };
+    life + BACKDATE
+}
+
 /// Certificates begin this much earlier, for clocks that are behind.
 const BACKDATE: Duration = Duration::HOUR;
 /// Where a node's certificate says at which log index it was admitted.
@@ -192,7 +201,7 @@ impl Issuer {
         Ok((chain, (OffsetDateTime::now_utc() + life).unix_timestamp() * 1000))
     }
 
-    fn sign(
+    pub(crate) fn sign(
         &self,
         csr: &[u8],
         name: &str,

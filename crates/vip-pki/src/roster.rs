@@ -18,6 +18,9 @@ pub enum Denied {
     /// An unknown id that the log, as far as it is known here, never admitted.
     #[error("node {0} is not a member")]
     Unknown(NodeId),
+    /// Signed for longer than this cluster signs.
+    #[error("the certificate is valid for longer than this cluster's are")]
+    Life,
     /// A CA that the log does not list.
     #[error("the certificate was issued by a CA that this cluster does not trust")]
     Issuer,

@@ -3,10 +3,10 @@
 //!
 //! Resumption is off because a resumed handshake would skip the check.
 
-use crate::ca::{ADMITTED, spki_hash};
+use crate::ca::{ADMITTED, longest_life, spki_hash};
 use crate::identity::NodeIdentity;
 use crate::names::{self, Identity};
-use crate::roster::{Roster, SharedRoster};
+use crate::roster::{Denied, Roster, SharedRoster};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{
@@ -61,14 +61,17 @@ fn admitted_index(leaf: &X509Certificate<'_>) -> u64 {
 #[derive(Debug)]
 struct Verifier {
     root: TrustAnchor<'static>,
+    root_spki: String,
     roster: SharedRoster,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Verifier {
     fn new(root: &CertificateDer<'_>, roster: SharedRoster) -> Result<Self, Error> {
-        let root = anchor_from_trusted_cert(root).map_err(|_| general("the root is no CA"))?;
-        Ok(Self { root: root.to_owned(), roster, algorithms: algorithms() })
+        let no_ca = || general("the root is no CA");
+        let root_spki = spki_hash(root).ok_or_else(no_ca)?;
+        let root = anchor_from_trusted_cert(root).map_err(|_| no_ca())?.to_owned();
+        Ok(Self { root, root_spki, roster, algorithms: algorithms() })
     }
 
     fn check(
@@ -93,7 +96,7 @@ impl Verifier {
             }
             result => result.map_err(bad)?,
         }
-        authorise(&roster, &identity, leaf, intermediates)?;
+        authorise(&roster, &self.root_spki, &identity, leaf, intermediates)?;
         Ok(identity)
     }
 
@@ -118,20 +121,30 @@ fn is_known_key(roster: &Roster, identity: &Identity, leaf: &CertificateDer<'_>)
     }
 }
 
+/// What a genuine chain may still not do, by what the log says. Whoever steals
+/// an issuing key or has an old one signs what it likes: one issuer stands
+/// between leaf and root, it is listed, and no life is longer than it signs.
 fn authorise(
     roster: &Roster,
+    root: &str,
     identity: &Identity,
     leaf: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
 ) -> Result<(), Error> {
-    let issuer = intermediates.first().and_then(spki_hash).unwrap_or_default();
-    if !roster.trusts_issuer(&issuer) {
-        return Err(bad(crate::roster::Denied::Issuer));
+    let issuers = intermediates.iter().map(|c| spki_hash(c).unwrap_or_default());
+    let issuers: Vec<String> = issuers.filter(|spki| spki != root).collect();
+    let [issuer] = issuers.as_slice() else { return Err(bad(Denied::Issuer)) };
+    if !roster.trusts_issuer(issuer) {
+        return Err(bad(Denied::Issuer));
+    }
+    let (_, parsed) =
+        X509Certificate::from_der(leaf).map_err(|_| general("the certificate is damaged"))?;
+    let (from, until) = (parsed.validity().not_before, parsed.validity().not_after);
+    if until.timestamp() - from.timestamp() > longest_life(identity).whole_seconds() {
+        return Err(bad(Denied::Life));
     }
     if let Identity::Node(node) = identity {
         let spki = spki_hash(leaf).unwrap_or_default();
-        let (_, parsed) =
-            X509Certificate::from_der(leaf).map_err(|_| general("the certificate is damaged"))?;
         roster.admits(*node, &spki, admitted_index(&parsed)).map_err(bad)?;
     }
     Ok(())
@@ -342,4 +355,71 @@ pub fn pinned_config(pin: &[u8; 32], alpn: &[u8]) -> Result<Arc<ClientConfig>, E
     let pin = data_encoding::HEXLOWER.encode(pin);
     let config = client_builder(Arc::new(Pinned { pin }))?.with_no_client_auth();
     Ok(finished(config, alpn))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::{Issuer, NewCa, generate_cluster_ca};
+    use crate::identity::NodeKey;
+    use arc_swap::ArcSwap;
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose};
+    use vip_core::NodeId;
+
+    const NODE: NodeId = NodeId(7);
+
+    /// A verifier that knows one node, by its key.
+    fn verifier(ca: &NewCa, key: &NodeKey) -> Verifier {
+        let issuer = ca.issuer.spki().expect("a key");
+        let roster = Roster::of_join("c".into(), issuer, [(NODE, key.spki())]);
+        let root = &ca.issuer.chain()[1];
+        Verifier::new(root, Arc::new(ArcSwap::from_pointee(roster))).expect("a root")
+    }
+
+    fn check(verifier: &Verifier, chain: &[CertificateDer<'_>]) -> Result<Identity, Error> {
+        verifier.check(&chain[0], &chain[1..], UnixTime::now(), KeyUsage::client_auth)
+    }
+
+    /// Another issuer below the same root, as before a rotation.
+    fn unlisted(ca: &NewCa) -> Issuer {
+        let root = ca.issuer.chain()[1].clone();
+        let root_key = KeyPair::from_pem(&ca.root_key).expect("a key");
+        let signer = rcgen::Issuer::from_ca_cert_der(&root, root_key).expect("a CA");
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let issuer = params.signed_by(&key, &signer).expect("signed");
+        Issuer::new(key.serialize_der().into(), vec![issuer.der().clone(), root])
+    }
+
+    #[test]
+    fn the_one_issuer_of_a_chain_is_a_listed_one() {
+        let (ca, key) = (generate_cluster_ca("c").expect("made"), NodeKey::generate());
+        let key = key.expect("made");
+        let (verifier, csr) = (verifier(&ca, &key), key.csr().expect("a request"));
+        let good = ca.issuer.sign_node(&csr, NODE, 1, "c").expect("signed");
+        assert_eq!(check(&verifier, &good), Ok(Identity::Node(NODE)));
+        assert_eq!(check(&verifier, &good[..2]), Ok(Identity::Node(NODE)), "without its root");
+
+        let bad = unlisted(&ca).sign_node(&csr, NODE, 1, "c").expect("signed");
+        assert!(check(&verifier, &bad).is_err());
+        // A listed one beside the one that signed.
+        let mixed = [bad[0].clone(), good[1].clone(), bad[1].clone(), good[2].clone()];
+        assert!(check(&verifier, &mixed).is_err());
+    }
+
+    #[test]
+    fn no_certificate_lives_longer_than_the_issuer_signs() {
+        let (ca, key) = (generate_cluster_ca("c").expect("made"), NodeKey::generate());
+        let key = key.expect("made");
+        let (verifier, csr) = (verifier(&ca, &key), key.csr().expect("a request"));
+        let long = time::Duration::days(3000);
+        for name in ["7.node.c", "eve.admin.admin.c"] {
+            let chain = ca.issuer.sign(&csr, name, Some(1), long).expect("signed");
+            assert!(check(&verifier, &chain).is_err(), "{name}");
+        }
+        let week = ca.issuer.sign(&csr, "eve.admin.admin.c", None, time::Duration::days(7));
+        assert!(check(&verifier, &week.expect("signed")).is_err(), "a person's is a day's");
+    }
 }

@@ -4,7 +4,7 @@ use super::{Member, wall_clock_ms};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tonic::transport::Channel;
-use vip_core::{NodeState, chain};
+use vip_core::{NodeState, Role, chain};
 use vip_pki::{Issuer, NodeIdentity};
 use vip_proto::v1;
 use vip_proto::v1::cluster_client::ClusterClient;
@@ -52,7 +52,7 @@ impl Member {
     fn is_voter(&self) -> bool {
         let state = self.raft.state();
         let node = state.nodes.get(&self.meta.node);
-        node.is_some_and(|n| n.role.votes() && n.state != NodeState::Joining)
+        node.is_some_and(|n| n.role == Role::Voter && n.state != NodeState::Joining)
     }
 
     fn wants_issuer(&self) -> bool {
