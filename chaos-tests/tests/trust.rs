@@ -14,9 +14,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::transport::server::Router;
 use tonic::{Code, Request, Response, Status, Streaming};
-use vip_core::{Actor, Command, NodeId, Op, Placement, VipSpec};
+use vip_core::{Actor, Command, NodeId, Op, Placement, TokenText, VipSpec};
 use vip_pki::{
-    Connections, Connector, NodeIdentity, PkiDir, Roster, SharedRoster, accept, node_server_name,
+    Connections, Connector, NodeIdentity, NodeKey, PkiDir, Roster, SharedRoster, accept,
+    node_server_name,
 };
 use vip_proto::v1::cluster_server::ClusterServer;
 use vip_proto::v1::lease_client::LeaseClient;
@@ -412,5 +413,88 @@ fn a_joiner_takes_no_other_root_from_a_member() -> Result<()> {
     // Nor is it worse off for it.
     let token = cluster.token("voter")?;
     n5.ctl_ok(&["join", "10.77.0.1:7400", "--token-file", &token])?;
+    Ok(())
+}
+
+/// Somebody outside with a token, or with none.
+struct Stranger {
+    token: TokenText,
+    cluster: String,
+    key: NodeKey,
+}
+
+impl Stranger {
+    /// A request to join that is right in everything.
+    fn request(&self, advertise: &str) -> Result<v1::JoinRequest> {
+        let (name, spki) = ("n9".parse()?, self.key.spki());
+        let (id, role) = (&self.token.id, self.token.role);
+        let statement = vip_core::join_statement(&self.cluster, id, role, &name, advertise, &spki);
+        Ok(v1::JoinRequest {
+            token_id: id.0.clone(),
+            name: name.to_string(),
+            advertise: advertise.to_owned(),
+            csr: self.key.csr()?,
+            proof: self.token.secret.sign(&statement).0,
+        })
+    }
+
+    async fn join(&self, request: v1::JoinRequest) -> Result<Status> {
+        let config = vip_pki::pinned_config(&self.token.pin, ALPN_GRPC)?;
+        let limit = Duration::from_secs(2);
+        let channel = vip_pki::pinned_channel("10.77.0.1:7400", config, limit).await?;
+        let mut client = v1::cluster_client::ClusterClient::new(channel);
+        client.join(request).await.err().context("it was admitted")
+    }
+}
+
+#[test]
+fn a_stranger_learns_nothing_and_leaves_little_behind() -> Result<()> {
+    let cluster = Cluster::bare(&Options { nodes: 2, ..Options::default() })?;
+    let n1 = cluster.host("n1");
+    n1.ctl_ok(&["init", "--name", "test"])?;
+    let token = std::fs::read_to_string(cluster.token("voter")?)?;
+    let stranger = Stranger {
+        token: TokenText::parse(token.trim()).context("a token")?,
+        cluster: Attacker::with_key_of(n1)?.cluster,
+        key: NodeKey::generate()?,
+    };
+    let ask = |request| on(&cluster.lab, "n2", async || stranger.join(request).await);
+
+    // A look around from the leader's host, through a token.
+    for door in ["127.0.0.1:22", "[::1]:7400", "169.254.169.254:80", "224.0.0.1:1", "0.0.0.0:7400"]
+    {
+        let refused = ask(stranger.request(door)?)?;
+        assert_eq!(refused.code(), Code::InvalidArgument, "{door}: {refused}");
+        assert!(refused.message().contains("no other member reaches"), "{door}: {refused}");
+    }
+    let shut = ask(stranger.request("10.77.0.2:9")?)?;
+    let dark = ask(stranger.request("10.77.0.77:9")?)?;
+    assert_eq!(shut.message().replace("10.77.0.2:", "10.77.0.77:"), dark.message());
+
+    // Which tokens there are.
+    let (mut unknown, mut forged) =
+        (stranger.request("10.77.0.2:7400")?, stranger.request("10.77.0.2:7400")?);
+    unknown.token_id = "aaaaaaaa".into();
+    forged.proof = "00".repeat(64);
+    let (unknown, forged) = (ask(unknown)?, ask(forged)?);
+    assert_eq!(unknown.code(), forged.code());
+    let same = forged.message().replace(&stranger.token.id.0, "aaaaaaaa");
+    assert_eq!(unknown.message(), same);
+
+    // Its log and its errors are not the stranger's to fill.
+    let before = n1.log().len();
+    for part in 0..3 {
+        let mut long = stranger.request("10.77.0.2:7400")?;
+        let text = "x".repeat(1 << 20);
+        match part {
+            0 => long.token_id = text,
+            1 => long.name = text,
+            _ => long.advertise = text,
+        }
+        let refused = ask(long)?;
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        assert!(refused.message().len() < 200, "{}", refused.message().len());
+    }
+    assert!(n1.log().len() - before < 4096, "{} bytes more", n1.log().len() - before);
     Ok(())
 }

@@ -3,13 +3,16 @@
 use crate::errors::{from_refusal, from_write, internal, invalid, no_quorum};
 use crate::member::{COMMIT_TIMEOUT, Member};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tonic::{Request, Response, Status};
-use vip_core::{Actor, JoinProof, Name, NodeId, NodeState, Op, Outcome, Role, Term, TokenId};
+use vip_core::{
+    Actor, JoinProof, Name, NodeId, NodeState, Op, Outcome, Role, Term, TokenError, TokenId,
+    no_peer,
+};
 use vip_pki::{Identity, PeerInfo, spki_of_csr};
 use vip_proto::v1;
 use vip_proto::v1::cluster_server::Cluster;
@@ -19,6 +22,14 @@ use vip_raft::WriteError;
 const FAILED_JOINS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("not zero");
 /// Largest request for a certificate.
 const MAX_CSR: usize = 16 << 10;
+/// Longest token id: ours have 10 characters.
+const MAX_TOKEN_ID: usize = 32;
+/// Longest name (RFC 1035 section 2.3.4).
+const MAX_NAME: usize = 63;
+/// Longest host name (RFC 1035 section 2.3.4), and a port.
+const MAX_ADDRESS: usize = 253 + 6;
+/// Longest proof: a signature of 64 bytes, as hexadecimal digits.
+const MAX_PROOF: usize = 128;
 /// How long the joiner's port may take to answer.
 const REACH_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a learner may take to catch up.
@@ -53,13 +64,11 @@ impl ClusterService {
 
     async fn admit(&self, message: v1::JoinRequest) -> Result<v1::JoinReply, Status> {
         use v1::join_reply as j;
+        check_lengths(&message)?;
         let member = &self.member;
         if let Some(leader) = self.elsewhere()? {
             let redirect = j::Redirect { leader };
             return Ok(v1::JoinReply { result: Some(j::Result::Redirect(redirect)) });
-        }
-        if message.csr.len() > MAX_CSR {
-            return Err(Status::invalid_argument("the certificate request is too long"));
         }
         let issuer = member
             .issuer()
@@ -114,14 +123,19 @@ impl ClusterService {
     ) -> Result<(), Status> {
         let (state, id) = (self.member.raft.state(), TokenId(message.token_id.clone()));
         let refuse = |error| from_refusal(&vip_core::Refusal::Token { token: id.clone(), error });
-        let token = state.tokens.get(&id);
-        let token = token.ok_or_else(|| refuse(vip_core::TokenError::Unknown))?;
+        // What tokens there are, only their owners learn.
+        let unknown = || refuse(TokenError::Unknown);
+        let token = state.tokens.get(&id).ok_or_else(unknown)?;
         let cluster = &self.member.meta.cluster;
         let statement =
             vip_core::join_statement(cluster, &id, token.role, name, &message.advertise, spki);
         let now = state.time_ms.max(crate::member::wall_clock_ms());
         let proof = JoinProof(message.proof.clone());
-        token.admits(now, spki, &statement, &proof).map_err(refuse)
+        match token.admits(now, spki, &statement, &proof) {
+            Err(TokenError::Proof) => Err(unknown()),
+            Err(error) => Err(refuse(error)),
+            Ok(()) => Ok(()),
+        }
     }
 
     async fn activate_node(&self, node: NodeId) -> Result<(), Status> {
@@ -158,17 +172,45 @@ impl ClusterService {
     }
 }
 
+/// Whether the joiner's port takes connections. The answer says no more than
+/// that: a token is not worth a look around from here.
 async fn reach(address: &str) -> Result<(), Status> {
-    let connect = tokio::time::timeout(REACH_TIMEOUT, TcpStream::connect(address));
-    let why = match connect.await {
-        Ok(Ok(_)) => return Ok(()),
-        Ok(Err(e)) => e.to_string(),
-        Err(_) => format!("no answer within {} s", REACH_TIMEOUT.as_secs()),
+    const THEN: &str = "Nothing was changed and the token can still be used; check \
+                        node.advertise in vipd.toml";
+    let connect = async {
+        let found: Vec<SocketAddr> = tokio::net::lookup_host(address).await.ok()?.collect();
+        if let Some(what) = found.iter().find_map(|found| no_peer(found.ip())) {
+            return Some(Err(what));
+        }
+        TcpStream::connect(found.as_slice()).await.ok().map(|_| Ok(()))
     };
-    Err(Status::failed_precondition(format!(
-        "the cluster's leader cannot reach this node at {address}: {why}. Nothing was changed and \
-         the token can still be used; check node.advertise in vipd.toml and the firewall"
-    )))
+    match tokio::time::timeout(REACH_TIMEOUT, connect).await {
+        Ok(Some(Ok(()))) => Ok(()),
+        Ok(Some(Err(what))) => Err(Status::invalid_argument(format!(
+            "no other member reaches this node at {address}: it is {what}. {THEN}"
+        ))),
+        Ok(None) | Err(_) => Err(Status::failed_precondition(format!(
+            "the cluster's leader cannot reach this node at {address}. {THEN} and the firewall"
+        ))),
+    }
+}
+
+/// Texts of a request are not taken up before they are known to be short: they
+/// come back in errors, and in the log.
+fn check_lengths(message: &v1::JoinRequest) -> Result<(), Status> {
+    let parts = [
+        ("token id", message.token_id.len(), MAX_TOKEN_ID),
+        ("name", message.name.len(), MAX_NAME),
+        ("address", message.advertise.len(), MAX_ADDRESS),
+        ("proof", message.proof.len(), MAX_PROOF),
+        ("certificate request", message.csr.len(), MAX_CSR),
+    ];
+    match parts.into_iter().find(|(_, len, max)| len > max) {
+        Some((what, len, max)) => Err(Status::invalid_argument(format!(
+            "the {what} has {len} bytes, and at most {max} are taken. Nothing was changed"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// The term that this node leads. A change of membership is decided in it, and

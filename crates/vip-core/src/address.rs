@@ -42,6 +42,19 @@ pub fn unfit(ip: IpAddr, prefix: u8) -> Option<&'static str> {
     }
 }
 
+/// What an address is instead of one where the members of a cluster reach each
+/// other, or a joiner. Whoever holds a token may not have the leader knock at
+/// doors of its own host or link.
+#[must_use]
+pub fn no_peer(ip: IpAddr) -> Option<&'static str> {
+    let whole = if ip.is_ipv4() { 32 } else { 128 };
+    match ip {
+        IpAddr::V4(v4) if v4.is_link_local() => Some("a link-local address"),
+        _ if is_metadata(ip) => Some("a cloud's metadata address"),
+        _ => unfit(ip, whole),
+    }
+}
+
 /// Where machines of clouds ask who they are and get their credentials: whoever
 /// answers there is believed. Those of AWS, Google, Azure and OpenStack, of
 /// AWS's containers and its DNS, Azure's wire server, Alibaba and Oracle.
@@ -64,5 +77,34 @@ pub fn is_metadata(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => METADATA_V4.contains(&v4),
         IpAddr::V6(v6) => METADATA_V6.contains(&v6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_on_no_hosts_own_addresses_and_links() {
+        let no = |text: &str| no_peer(text.parse().expect("valid")).is_some();
+        for bad in [
+            "127.0.0.1",
+            "0.0.0.0",
+            "169.254.1.1",
+            "169.254.169.254",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::1",
+            "::",
+            "fe80::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "fd00:ec2::254",
+        ] {
+            assert!(no(bad), "{bad}");
+        }
+        for good in ["10.0.0.255", "192.0.2.1", "fd77::1", "2001:db8::1"] {
+            assert!(!no(good), "{good}");
+        }
     }
 }

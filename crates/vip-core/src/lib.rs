@@ -43,7 +43,7 @@ mod testing;
 mod token;
 mod vip;
 
-pub use address::{is_metadata, unfit};
+pub use address::{is_metadata, no_peer, unfit};
 pub use announce::{ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Announcements};
 pub use authority::{Presumption, TERM_LEAP};
 pub use chain::chain;
