@@ -122,10 +122,12 @@ impl LeaderLease {
     }
 
     /// Until when no other leader can have been elected: for each
-    /// configuration the quorum's smallest, of these the smallest.
+    /// configuration the quorum's smallest, of these the smallest. Nothing before
+    /// `bound_until`: another leader's lease may rest on what this node promised,
+    /// and no promise of others to this one says anything about that.
     #[must_use]
     pub fn end(&self, now: Mono) -> Mono {
-        if self.closed_at.is_some() {
+        if self.closed_at.is_some() || now < self.bound_until {
             return Mono::ZERO;
         }
         self.voters.0.iter().map(|set| self.quorum_end(set, now)).min().unwrap_or(Mono::ZERO)
@@ -136,8 +138,7 @@ impl LeaderLease {
             .iter()
             .map(|voter| match self.ends.get(voter) {
                 // The leader itself is bound by its own lease end.
-                _ if *voter == self.me && now >= self.bound_until => now + self.lease,
-                _ if *voter == self.me => Mono::ZERO,
+                _ if *voter == self.me => now + self.lease,
                 Some(end) => *end,
                 None => Mono::ZERO,
             })
@@ -260,6 +261,25 @@ mod tests {
     #[test]
     fn a_single_voter_always_has_its_lease() {
         assert!(lease(&[&[1]]).is_valid(START + ms(100_000)));
+    }
+
+    /// The other leader's lease may rest on this node alone: whoever votes after
+    /// a change, and promised nobody, says nothing about it.
+    #[test]
+    fn a_leader_that_promised_another_has_no_lease_before_that_is_over() {
+        let (bound, voters) = (START + ms(50), Voters::one([1, 2, 3].map(NodeId)));
+        let mut lease = LeaderLease::elected(NodeId(1), Term(2), START, bound, voters, &LAN);
+        let acknowledge = |lease: &mut LeaderLease| {
+            lease.acknowledged(NodeId(2), START);
+            lease.acknowledged(NodeId(3), START);
+        };
+        acknowledge(&mut lease);
+        assert!(!lease.is_valid(START + ms(49)));
+        assert!(lease.may_renew(START + ms(49)), "it counts on");
+        lease.membership_changed(Voters::one([NodeId(3)]), START);
+        acknowledge(&mut lease);
+        assert!(!lease.is_valid(START + ms(49)));
+        assert!(lease.is_valid(bound));
     }
 
     #[test]
