@@ -85,16 +85,19 @@ impl Verifier {
         let result = self.check_chain(leaf, intermediates, now, usage());
         let identity = leaf_identity(leaf, roster.cluster())
             .ok_or_else(|| general("the certificate is not of this cluster"))?;
-        match result {
-            Err(webpki::Error::CertExpired { not_after, .. })
-                if is_known_key(&roster, &identity, leaf) =>
-            {
-                // Still the key that the log knows: checked as of its last
-                // valid second, so that expiry never stops a failover.
-                let clamped = UnixTime::since_unix_epoch(Duration::from_secs(not_after.as_secs()));
-                self.check_chain(leaf, intermediates, clamped, usage()).map_err(bad)?;
+        // Still the key that the log knows: checked as of the nearest second in
+        // which it is valid, so that neither expiry nor a clock stops a failover.
+        let nearest = match result {
+            Err(webpki::Error::CertExpired { not_after, .. }) => Some(not_after),
+            Err(webpki::Error::CertNotValidYet { not_before, .. }) => Some(not_before),
+            _ => None,
+        };
+        match nearest.filter(|_| is_known_key(&roster, &identity, leaf)) {
+            Some(at) => {
+                let at = UnixTime::since_unix_epoch(Duration::from_secs(at.as_secs()));
+                self.check_chain(leaf, intermediates, at, usage()).map_err(bad)?;
             }
-            result => result.map_err(bad)?,
+            None => result.map_err(bad)?,
         }
         authorise(&roster, &self.root_spki, &identity, leaf, intermediates)?;
         Ok(identity)
@@ -407,6 +410,26 @@ mod tests {
         // A listed one beside the one that signed.
         let mixed = [bad[0].clone(), good[1].clone(), bad[1].clone(), good[2].clone()];
         assert!(check(&verifier, &mixed).is_err());
+    }
+
+    /// A clock that is hours behind, or a month ahead.
+    #[test]
+    fn a_known_key_is_let_in_whatever_the_clock_says_and_no_other() {
+        let (ca, key) = (generate_cluster_ca("c").expect("made"), NodeKey::generate());
+        let key = key.expect("made");
+        let (verifier, csr) = (verifier(&ca, &key), key.csr().expect("a request"));
+        let known = ca.issuer.sign_node(&csr, NODE, 1, "c").expect("signed");
+        let other = NodeKey::generate().expect("made").csr().expect("a request");
+        let other = ca.issuer.sign_node(&other, NodeId(8), 1, "c").expect("signed");
+        let now = UnixTime::now().as_secs();
+        for at in [now - 3 * 3600, now + 30 * 86_400] {
+            let at = UnixTime::since_unix_epoch(Duration::from_secs(at));
+            let check = |chain: &[CertificateDer<'_>]| {
+                verifier.check(&chain[0], &chain[1..], at, KeyUsage::client_auth)
+            };
+            assert_eq!(check(&known), Ok(Identity::Node(NODE)));
+            assert!(check(&other).is_err());
+        }
     }
 
     #[test]
