@@ -64,11 +64,14 @@ impl Detector {
     }
 
     /// This node campaigns now. It tries again when the election should have
-    /// ended, later each time.
-    pub fn campaigned(&mut self, now: Mono, rank: u32, timing: &Timing) {
+    /// ended, later each time. Those who believe another leader gone may have
+    /// one rank, and would meet again and again: from the second time on what
+    /// tells them apart is their `place` among all voters.
+    pub fn campaigned(&mut self, now: Mono, rank: u32, place: u32, timing: &Timing) {
+        let apart = timing.stagger * (place * self.attempts);
         self.attempts = (self.attempts + 1).min(MAX_BACKOFF);
         let pause = (timing.election + timing.stagger * (rank + 1)) * self.attempts;
-        self.not_before = now + pause;
+        self.not_before = now + pause + apart;
     }
 
     /// Another candidate has this node's vote, or the word that it would get
@@ -171,11 +174,25 @@ mod tests {
         assert_eq!(detector.due(now, 0, &FAST), now);
     }
 
+    /// Of four voters one is gone, so that both need each other's vote: 3.6 s
+    /// without a leader, in a world of the simulator.
+    #[test]
+    fn candidates_of_one_rank_do_not_meet_for_ever() {
+        let mut now = Mono(1_000_000_000);
+        let (mut one, mut other) = (Detector::default(), Detector::default());
+        for _ in 0..2 {
+            one.campaigned(now, 0, 0, &LAN);
+            other.campaigned(now, 0, 3, &LAN);
+            now = one.due(now, 0, &LAN);
+        }
+        assert!(other.due(now, 0, &LAN) > now + LAN.election);
+    }
+
     #[test]
     fn a_refusal_says_when_to_try_again() {
         let now = Mono(1_000_000_000);
         let mut detector = Detector::default();
-        detector.campaigned(now, 0, &LAN);
+        detector.campaigned(now, 0, 0, &LAN);
         let left = Duration::from_millis(7);
         detector.refused(now, left, 0, &LAN);
         assert_eq!(detector.due(now, 0, &LAN), now + left);

@@ -140,7 +140,9 @@ impl Leases {
 
     pub(super) fn campaign(&mut self, now: Mono, actions: &mut Vec<LeaseAction>) {
         let Some(rank) = self.turn() else { return };
-        self.detector.campaigned(now, rank, &self.timing);
+        let place = self.all_voters().iter().position(|id| *id == self.me).unwrap_or(0);
+        let place = u32::try_from(place).unwrap_or(u32::MAX);
+        self.detector.campaigned(now, rank, place, &self.timing);
         // openraft would not pre-vote inside its own lease, which knows of no
         // abdication.
         let pre_vote = !std::mem::take(&mut self.abdicated);
