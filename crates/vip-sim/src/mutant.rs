@@ -34,9 +34,6 @@ pub enum Mutant {
     NestedForever,
     /// A leader that stepped down votes while its gate may be open.
     LeaseForgotten,
-    /// A leader that stepped down gives itself a vote while its gate may be
-    /// open.
-    SelfVoteInLease,
     /// Leadership is given up with a gate open.
     AbdicatedWhileOpen,
     /// Leadership is transferred in whatever term Raft leads when it gets there.

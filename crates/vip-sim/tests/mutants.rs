@@ -18,7 +18,7 @@ fn attack(mutant: Mutant) -> Option<Scheme> {
         Mutant::TransferUnbound => Some(Scheme::HandOverStalled),
         Mutant::SelfVoteInPromise => Some(Scheme::LeftAlone),
         Mutant::EarlierSession | Mutant::StaleEpoch => Some(Scheme::MixedSessions),
-        Mutant::LeaseForgotten | Mutant::SelfVoteInLease => Some(Scheme::Overtaken),
+        Mutant::LeaseForgotten => Some(Scheme::Overtaken),
         Mutant::LeaseKeptOverMembership => Some(Scheme::ExchangedVoters),
         _ => None,
     }

@@ -227,10 +227,7 @@ impl Agent {
     /// What the lease rules say at the moment of sending.
     fn may_send(&mut self, now: Mono, message: &RaftMessage) -> bool {
         match message {
-            RaftMessage::RequestVote { .. } => {
-                let forgets = self.is(Mutant::SelfVoteInLease);
-                self.leases.may_campaign(now).is_ok() || (forgets && now >= self.promised_until)
-            }
+            RaftMessage::RequestVote { .. } => self.leases.may_campaign(now).is_ok(),
             RaftMessage::VoteReply { granted: true, pre: false, .. } => {
                 let ticket = self.core.ticket.filter(|_| !self.is(Mutant::RacedVoteKept));
                 ticket.is_none_or(|ticket| self.leases.still_may_vote(now, ticket))
