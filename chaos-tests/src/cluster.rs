@@ -83,22 +83,24 @@ impl Cluster {
         let lab = Lab::new(options.nodes)?;
         let dir = std::env::temp_dir().join(lab.namespace("files"));
         let mut cluster = Self { hosts: vec![], lab, dir, keep: false };
+        // Before the first process that loads it: none may find half of it.
+        let unwell = options.unwell.then(|| Unwell::build(&cluster.dir)).transpose()?;
         for number in 1..=options.nodes {
-            cluster.add(number, options)?;
+            cluster.add(number, options, unwell.clone())?;
         }
         Ok(cluster)
     }
 
     /// Starts vipd on a host that the lab has.
-    fn add(&mut self, number: u8, options: &Options) -> Result<()> {
+    fn add(&mut self, number: u8, options: &Options, unwell: Option<Unwell>) -> Result<()> {
         let (name, address) = (format!("n{number}"), format!("10.77.0.{number}"));
         let settings =
             [format!("node.advertise={address}:7400"), format!("node.profile={}", options.profile)];
         let settings = [&settings, options.settings.as_slice()].concat();
         let namespace = self.lab.namespace(&name);
         let mut host = Host::new(&name, namespace, address, self.dir.join(&name), &settings)?;
-        if options.unwell {
-            host.give(Unwell::build(&self.dir)?);
+        if let Some(unwell) = unwell {
+            host.give(unwell);
         }
         host.start()?;
         self.hosts.push(host);
@@ -124,6 +126,9 @@ impl Cluster {
         for host in &self.hosts[1..] {
             self.join(host, "voter")?;
         }
+        // Or nothing would ever be unwell, and no test the wiser.
+        let ignored = self.hosts.iter().find(|host| host.log().contains("cannot be preloaded"));
+        anyhow::ensure!(ignored.is_none(), "the loader ignored the library");
         Ok(())
     }
 
