@@ -158,26 +158,35 @@ fn four(role: &str) -> Result<Cluster> {
     Ok(cluster)
 }
 
-#[test]
-fn a_learners_key_neither_leads_nor_campaigns_nor_ends_a_lease() -> Result<()> {
+/// A learner's key, used in a later term and in the last: leader, term and VIPs
+/// stay, and the VIP answers all the while.
+fn nothing_comes_of(attack: impl Fn(&Lab, &Attacker, u64) -> Result<()>) -> Result<()> {
     let mut cluster = four("learner")?;
     cluster.host_mut("n4").kill_all();
     let before = seen(&cluster, "n1")?;
     let attacker = Attacker::with_key_of(cluster.host("n4"))?;
     let probe = Probe::start(&cluster.lab, VIP)?;
     for term in [HIGH, u64::MAX] {
-        for to in 1..=3 {
-            let told = on(&cluster.lab, "n4", async || attacker.lead(to, term).await)?;
-            for (what, status) in told {
-                assert_eq!(status.code(), Code::PermissionDenied, "{what}: {status}");
-                assert!(status.message().contains("has no vote"), "{what}: {status}");
-            }
-        }
+        attack(&cluster.lab, &attacker, term)?;
     }
     let trace = probe.finish()?;
     assert_eq!(trace.outages(Duration::from_millis(100)), [], "nothing fell silent");
     assert_eq!(seen(&cluster, "n2")?, before);
     Ok(())
+}
+
+#[test]
+fn a_learners_key_neither_leads_nor_campaigns_nor_ends_a_lease() -> Result<()> {
+    nothing_comes_of(|lab, attacker, term| {
+        for to in 1..=3 {
+            let told = on(lab, "n4", async || attacker.lead(to, term).await)?;
+            for (what, status) in told {
+                assert_eq!(status.code(), Code::PermissionDenied, "{what}: {status}");
+                assert!(status.message().contains("has no vote"), "{what}: {status}");
+            }
+        }
+        Ok(())
+    })
 }
 
 /// A voter is a peer: it may be elected. But not in a term that would be the
@@ -374,18 +383,7 @@ impl Attacker {
 /// Whoever replicates to it would step down, and store the term.
 #[test]
 fn a_learner_that_answers_with_a_later_leader_deposes_nobody() -> Result<()> {
-    let mut cluster = four("learner")?;
-    cluster.host_mut("n4").kill_all();
-    let before = seen(&cluster, "n1")?;
-    let attacker = Attacker::with_key_of(cluster.host("n4"))?;
-    let probe = Probe::start(&cluster.lab, VIP)?;
-    for term in [HIGH, u64::MAX] {
-        on(&cluster.lab, "n4", async || attacker.lie(term).await)?;
-    }
-    let trace = probe.finish()?;
-    assert_eq!(trace.outages(Duration::from_millis(100)), [], "nothing fell silent");
-    assert_eq!(seen(&cluster, "n2")?, before);
-    Ok(())
+    nothing_comes_of(|lab, attacker, term| on(lab, "n4", async || attacker.lie(term).await))
 }
 
 /// Its certificate is of the cluster that the token names; its answer is not.

@@ -69,28 +69,17 @@ async fn work(member: &Member, term: Term) -> Result<(), WriteError> {
     let state = raft.state();
     let unknown = |id: &NodeId| *id != member.meta.node && !state.nodes.contains_key(id);
     if let Some(node) = members.into_iter().find(unknown) {
-        leave_raft(member, term, node).await?;
+        raft.remove_member(term, node, COMMIT_TIMEOUT).await?;
         tracing::warn!(%node, "took a member out of Raft that the log does not know any more");
     }
     Ok(())
 }
 
 async fn remove(member: &Member, term: Term, node: NodeId) -> Result<(), WriteError> {
-    leave_raft(member, term, node).await?;
+    member.raft.remove_member(term, node, COMMIT_TIMEOUT).await?;
     let outcome = member.propose(term, Op::RemoveNode { node }).await?;
     if let Err(refusal) = outcome.accepted() {
         tracing::warn!(%node, %refusal, "it could not be removed");
-    }
-    Ok(())
-}
-
-async fn leave_raft(member: &Member, term: Term, node: NodeId) -> Result<(), WriteError> {
-    let mut voters = member.raft.voter_ids();
-    if voters.remove(&node) {
-        member.raft.set_voters(term, voters, false, COMMIT_TIMEOUT).await?;
-    }
-    if member.raft.learner_ids().contains(&node) {
-        member.raft.remove_learner(term, node, COMMIT_TIMEOUT).await?;
     }
     Ok(())
 }

@@ -239,6 +239,28 @@ impl RaftNode {
         result.map(|_| ())
     }
 
+    /// Takes a member out, whether it votes or not. Each change that it takes may
+    /// last as long as `limit`.
+    ///
+    /// # Errors
+    /// [`WriteError`]; `OtherTerm` if this node does not lead `term` any more.
+    pub async fn remove_member(
+        &self,
+        term: Term,
+        node: NodeId,
+        limit: Duration,
+    ) -> Result<(), WriteError> {
+        let mut voters = self.voter_ids();
+        if voters.remove(&node) {
+            // A removed voter does not stay as learner.
+            self.set_voters(term, voters, false, limit).await?;
+        }
+        if self.learner_ids().contains(&node) {
+            self.remove_learner(term, node, limit).await?;
+        }
+        Ok(())
+    }
+
     /// Changes the membership, as leader of `term` and no other: whoever asks
     /// looked at the membership in that term, and after a stall another leader
     /// may have changed it. Returns the index of the (last) entry.

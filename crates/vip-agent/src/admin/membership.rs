@@ -184,16 +184,8 @@ impl AdminService {
         }
         let limit = || call.time_left().max(COMMIT_TIMEOUT);
         member.raft.finish_change(term, limit()).await.map_err(|e| from_write(&e))?;
-        let mut voters = member.raft.voter_ids();
-        if voters.remove(&node) {
-            // A removed voter does not stay as learner.
-            let change = member.raft.set_voters(term, voters, false, limit());
-            change.await.map_err(|e| from_write(&e))?;
-        }
-        if member.raft.learner_ids().contains(&node) {
-            let change = member.raft.remove_learner(term, node, limit());
-            change.await.map_err(|e| from_write(&e))?;
-        }
+        let removal = member.raft.remove_member(term, node, limit());
+        removal.await.map_err(|e| from_write(&e))?;
         call.propose(Op::RemoveNode { node }).await?;
         Ok(v1::RemoveNodeReply {})
     }
