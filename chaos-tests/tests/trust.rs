@@ -291,7 +291,7 @@ impl v1::cluster_server::Cluster for Impostor {
     ) -> Result<Response<v1::JoinReply>, Status> {
         let ca =
             vip_pki::generate_cluster_ca("mine").map_err(|e| Status::internal(e.to_string()))?;
-        let chain = ca.issuer.sign_node(&request.get_ref().csr, NodeId(9), 1, "mine");
+        let chain = ca.issuer.sign_node(&request.get_ref().csr, NodeId(9), None, 1, "mine");
         let chain = chain.map_err(|e| Status::internal(e.to_string()))?;
         let admitted = v1::join_reply::Admitted {
             node: 9,
@@ -310,7 +310,7 @@ impl v1::cluster_server::Cluster for Impostor {
         &self,
         _: Request<v1::ActivateRequest>,
     ) -> Result<Response<v1::ActivateReply>, Status> {
-        Ok(Response::new(v1::ActivateReply {}))
+        Ok(Response::new(v1::ActivateReply::default()))
     }
 
     async fn renew_certificate(
@@ -422,6 +422,15 @@ struct Stranger {
 }
 
 impl Stranger {
+    /// Of the cluster that `host` belongs to.
+    fn with_token(token: &str, host: &Host) -> Result<Self> {
+        Ok(Self {
+            token: TokenText::parse(token.trim()).context("a token")?,
+            cluster: Attacker::with_key_of(host)?.cluster,
+            key: NodeKey::generate()?,
+        })
+    }
+
     /// A request to join that is right in everything.
     fn request(&self, advertise: &str) -> Result<v1::JoinRequest> {
         let (name, spki) = ("n9".parse()?, self.key.spki());
@@ -437,11 +446,32 @@ impl Stranger {
     }
 
     async fn join(&self, request: v1::JoinRequest) -> Result<Status> {
+        self.ask(request).await?.err().context("it was admitted")
+    }
+
+    async fn ask(&self, request: v1::JoinRequest) -> Result<Result<v1::JoinReply, Status>> {
         let config = vip_pki::pinned_config(&self.token.pin, ALPN_GRPC)?;
         let limit = Duration::from_secs(2);
         let channel = vip_pki::pinned_channel("10.77.0.1:7400", config, limit).await?;
         let mut client = v1::cluster_client::ClusterClient::new(channel);
-        client.join(request).await.err().context("it was admitted")
+        Ok(client.join(request).await.map(Response::into_inner))
+    }
+
+    /// Is admitted, and so has a node's key; it runs nothing.
+    async fn admitted(self, advertise: &str) -> Result<Attacker> {
+        use v1::join_reply::Result::Admitted;
+        let reply = self.ask(self.request(advertise)?).await??;
+        let Some(Admitted(admitted)) = reply.result else { anyhow::bail!("elsewhere") };
+        let chain: Vec<_> = admitted.chain.into_iter().map(Into::into).collect();
+        let members = admitted.members.into_iter().map(|m| (NodeId(m.node), m.spki));
+        let issuer = vip_pki::Issuer::new(vec![].into(), chain[1..].to_vec()).spki()?;
+        let roster = Roster::of_join(admitted.cluster.clone(), issuer, members);
+        Ok(Attacker {
+            node: admitted.node,
+            cluster: admitted.cluster,
+            identity: NodeIdentity { key: self.key, chain },
+            roster: Arc::new(arc_swap::ArcSwap::from_pointee(roster)),
+        })
     }
 }
 
@@ -451,11 +481,7 @@ fn a_stranger_learns_nothing_and_leaves_little_behind() -> Result<()> {
     let n1 = cluster.host("n1");
     n1.ctl_ok(&["init", "--name", "test"])?;
     let token = std::fs::read_to_string(cluster.token("voter")?)?;
-    let stranger = Stranger {
-        token: TokenText::parse(token.trim()).context("a token")?,
-        cluster: Attacker::with_key_of(n1)?.cluster,
-        key: NodeKey::generate()?,
-    };
+    let stranger = Stranger::with_token(&token, n1)?;
     let ask = |request| on(&cluster.lab, "n2", async || stranger.join(request).await);
 
     // A look around from the leader's host, through a token.
@@ -494,5 +520,70 @@ fn a_stranger_learns_nothing_and_leaves_little_behind() -> Result<()> {
         assert!(refused.message().len() < 200, "{}", refused.message().len());
     }
     assert!(n1.log().len() - before < 4096, "{} bytes more", n1.log().len() - before);
+    Ok(())
+}
+
+/// A voter's token, and a port that takes connections and answers nothing.
+#[test]
+fn a_port_that_answers_nothing_gets_no_vote_and_no_say() -> Result<()> {
+    let cluster = Cluster::bare(&Options { nodes: 2, ..Options::default() })?;
+    let n1 = cluster.host("n1");
+    n1.ctl_ok(&["init", "--name", "test"])?;
+    n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+    let token = std::fs::read_to_string(cluster.token("voter")?)?;
+    let stranger = Stranger::with_token(&token, n1)?;
+    let before = seen(&cluster, "n1")?;
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    let (attacker, told) = on(&cluster.lab, "n2", async || {
+        let mute = TcpListener::bind(("0.0.0.0", 7401)).await?;
+        let attacker = stranger.admitted("10.77.0.2:7401").await?;
+        // Neither by what it says of itself, nor by waiting.
+        let mut client = v1::cluster_client::ClusterClient::new(attacker.channel(1, ALPN_GRPC)?);
+        let csr = attacker.identity.key.csr()?;
+        let request = v1::ActivateRequest { csr, applied: u64::MAX };
+        let refused = client.activate(request).await.err().context("it was taken in")?;
+        assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+        assert!(refused.message().contains("does not follow"), "{refused}");
+        let told = attacker.lead(1, HIGH).await?;
+        drop(mute);
+        Ok((attacker, told))
+    })?;
+    for (what, status) in told {
+        assert_eq!(status.code(), Code::PermissionDenied, "{what}: {status}");
+        assert!(status.message().contains("has not joined"), "{what}: {status}");
+    }
+    assert_eq!(probe.finish()?.outages(Duration::from_millis(100)), [], "nothing fell silent");
+    assert_eq!(seen(&cluster, "n1")?, before);
+    let status = n1.ctl_json(&["status"])?;
+    let nodes = status["nodes"].as_array().context("nodes")?;
+    let joining = nodes.iter().find(|n| n["id"] == attacker.node).context("the node")?;
+    assert_eq!(joining["state"], "joining");
+    assert!(status["warnings"].to_string().contains("n9 stays joining: its log does not follow"));
+    // The cluster of one decides by itself.
+    n1.ctl_ok(&["node", "remove", "n9"])?;
+    Ok(())
+}
+
+/// Whoever votes may give up what it leads, and nothing else.
+#[test]
+fn a_voter_ends_no_leadership_that_nobody_promised_to() -> Result<()> {
+    let mut cluster = four("voter")?;
+    cluster.host_mut("n4").kill_all();
+    // Who holds asks the leader for more time, again and again.
+    cluster.host("n1").ctl_ok(&["vip", "move", "web", "--to", "n2"])?;
+    let before = seen(&cluster, "n1")?;
+    let attacker = Attacker::with_key_of(cluster.host("n4"))?;
+    let term = before.1.as_u64().context("a term")?;
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    on(&cluster.lab, "n4", async || {
+        let mut lease = LeaseClient::new(attacker.channel(2, ALPN_LEASE)?);
+        for vote in [term - 1, term, term + 1, HIGH].repeat(1000) {
+            let abdicate = v1::AbdicateRequest { vote: attacker.vote(vote, true) };
+            lease.abdicate(abdicate).await?;
+        }
+        Ok(())
+    })?;
+    assert_eq!(probe.finish()?.outages(Duration::from_millis(100)), [], "nothing fell silent");
+    assert_eq!(seen(&cluster, "n2")?, before);
     Ok(())
 }

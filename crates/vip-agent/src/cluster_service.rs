@@ -1,5 +1,6 @@
 //! Joining, as the cluster sees it.
 
+use crate::activation::activate;
 use crate::errors::{from_refusal, from_write, internal, invalid, no_quorum};
 use crate::member::{COMMIT_TIMEOUT, Member};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
@@ -32,8 +33,6 @@ const MAX_ADDRESS: usize = 253 + 6;
 const MAX_PROOF: usize = 128;
 /// How long the joiner's port may take to answer.
 const REACH_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a learner may take to catch up.
-const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// See the module.
 pub(crate) struct ClusterService {
@@ -49,15 +48,13 @@ impl ClusterService {
 
     /// The leader's address, if it is not this node.
     fn elsewhere(&self) -> Result<Option<String>, Status> {
-        let leader = self
-            .member
-            .shared
-            .leader()
-            .ok_or_else(|| no_quorum("this cluster has no leader at the moment"))?;
-        if leader == self.member.meta.node {
+        let member = &self.member;
+        let none = || no_quorum("this cluster has no leader at the moment");
+        let leader = member.shared.leader().ok_or_else(none)?;
+        if leader == member.meta.node {
             return Ok(None);
         }
-        let state = self.member.raft.state();
+        let state = member.raft.state();
         let address = state.nodes.get(&leader).map(|n| n.advertise.clone());
         address.map(Some).ok_or_else(|| no_quorum("the leader's address is not known here yet"))
     }
@@ -93,7 +90,7 @@ impl ClusterService {
             return Err(Status::internal("admission answered something else"));
         };
         let chain = issuer
-            .sign_node(&message.csr, node, admitted, &member.meta.cluster)
+            .sign_node(&message.csr, node, None, admitted, &member.meta.cluster)
             .map_err(|e| internal("signing", &e))?;
         let state = member.raft.state();
         let members = state.nodes.values().map(|n| j::Member {
@@ -136,39 +133,6 @@ impl ClusterService {
             Err(error) => Err(refuse(error)),
             Ok(()) => Ok(()),
         }
-    }
-
-    async fn activate_node(&self, node: NodeId) -> Result<(), Status> {
-        let member = &self.member;
-        if self.elsewhere()?.is_some() {
-            return Err(no_quorum("the leader changed during the join; trying again helps"));
-        }
-        // One after the other: each membership change must be committed before
-        // the next begins.
-        let _one = member.membership.lock().await;
-        let term = own_term(member)?;
-        let state = member.raft.state();
-        let record = state.nodes.get(&node).cloned();
-        let record = record.ok_or_else(|| Status::not_found("this node is not admitted"))?;
-        if record.state != NodeState::Joining {
-            return Ok(());
-        }
-        let address = record.advertise.clone();
-        let learner = member.raft.add_learner(term, node, address, CATCH_UP_TIMEOUT);
-        learner.await.map_err(|e| from_write(&e))?;
-        if record.role.votes() {
-            member.raft.finish_change(term, CATCH_UP_TIMEOUT).await.map_err(|e| from_write(&e))?;
-            let mut voters = member.raft.voter_ids();
-            voters.insert(node);
-            let change = member.raft.set_voters(term, voters, true, CATCH_UP_TIMEOUT);
-            change.await.map_err(|e| from_write(&e))?;
-        }
-        // Good in every term: Raft's own membership says that it takes part.
-        let (actor, activate) = (Actor::leader(&member.meta.name), Op::ActivateNode { node });
-        let outcome = member.propose_as(actor, activate, COMMIT_TIMEOUT).await;
-        outcome.map_err(|e| from_write(&e))?.accepted().map_err(|e| from_refusal(&e))?;
-        tracing::info!(%node, name = %record.name, role = %record.role, "joined");
-        Ok(())
     }
 }
 
@@ -223,15 +187,32 @@ pub(crate) fn own_term(member: &Member) -> Result<Term, Status> {
     vote.map(|vote| vote.term).ok_or_else(|| from_write(&WriteError::OtherTerm))
 }
 
+fn only_members() -> Status {
+    Status::permission_denied("only for members")
+}
+
 fn sender(extensions: &tonic::Extensions) -> Result<NodeId, Status> {
     match extensions.get::<PeerInfo>().map(|p| &p.identity) {
         Some(Identity::Node(node)) => Ok(*node),
-        _ => Err(Status::permission_denied("only for members")),
+        _ => Err(only_members()),
     }
 }
 
-/// A new certificate for a member's key, the one that the log knows.
-pub(crate) fn sign(member: &Member, node: NodeId, csr: &[u8]) -> Result<Vec<Vec<u8>>, Status> {
+/// A new certificate for a member's key, the one that the log knows: of its
+/// role, once it has joined.
+pub(crate) fn renewed(member: &Member, node: NodeId, csr: &[u8]) -> Result<Vec<Vec<u8>>, Status> {
+    let state = member.raft.state();
+    let joined = state.nodes.get(&node).filter(|n| n.state != NodeState::Joining);
+    sign(member, node, joined.map(|n| n.role), csr)
+}
+
+/// A certificate for a member's key, the one that the log knows.
+pub(crate) fn sign(
+    member: &Member,
+    node: NodeId,
+    role: Option<Role>,
+    csr: &[u8],
+) -> Result<Vec<Vec<u8>>, Status> {
     let issuer = member
         .issuer()
         .ok_or_else(|| Status::unavailable("the leader has no issuing key yet; try again"))?;
@@ -242,7 +223,7 @@ pub(crate) fn sign(member: &Member, node: NodeId, csr: &[u8]) -> Result<Vec<Vec<
     }
     let index = member.raft.applied.borrow().index;
     let chain = issuer
-        .sign_node(csr, node, index, &member.meta.cluster)
+        .sign_node(csr, node, role, index, &member.meta.cluster)
         .map_err(|e| internal("signing", &e))?;
     Ok(chain.iter().map(|c| c.to_vec()).collect())
 }
@@ -279,9 +260,9 @@ impl Cluster for ClusterService {
         &self,
         request: Request<v1::ActivateRequest>,
     ) -> Result<Response<v1::ActivateReply>, Status> {
-        let node = sender(request.extensions())?;
-        self.activate_node(node).await?;
-        Ok(Response::new(v1::ActivateReply {}))
+        let speaker = request.extensions().get::<PeerInfo>().and_then(PeerInfo::speaker);
+        let speaker = speaker.ok_or_else(only_members)?;
+        activate(&self.member, speaker, request.get_ref()).await.map(Response::new)
     }
 
     async fn renew_certificate(
@@ -289,7 +270,7 @@ impl Cluster for ClusterService {
         request: Request<v1::RenewCertificateRequest>,
     ) -> Result<Response<v1::RenewCertificateReply>, Status> {
         let node = sender(request.extensions())?;
-        let chain = sign(&self.member, node, &request.get_ref().csr)?;
+        let chain = renewed(&self.member, node, &request.get_ref().csr)?;
         Ok(Response::new(v1::RenewCertificateReply { chain }))
     }
 

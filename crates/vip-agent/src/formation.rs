@@ -101,7 +101,7 @@ pub(crate) async fn init(agent: &Arc<Agent>, name: Name) -> Result<Initialised, 
     let spki = key.spki();
     let me = NodeId(1);
     let csr = key.csr().map_err(|e| internal("making a key", &e))?;
-    let chain = ca.issuer.sign_node(&csr, me, 0, &cluster);
+    let chain = ca.issuer.sign_node(&csr, me, Some(Role::Voter), 0, &cluster);
     let chain = chain.map_err(|e| internal("signing", &e))?;
     let pki = PkiDir::new(&dir);
     let stored = pki
@@ -332,11 +332,9 @@ async fn activate(
     let mut last = Status::unavailable("no member of the cluster answers");
     while Instant::now() < until {
         for (node, address) in known.iter().filter(|(id, _)| *id != member.meta.node) {
-            let channel = member.peers.get(*node, address);
-            let mut request = tonic::Request::new(v1::ActivateRequest {});
-            request.set_timeout(limit);
-            match ClusterClient::new(channel).activate(request).await {
-                Ok(_) => return Ok(()),
+            let channel = || ClusterClient::new(member.peers.get(*node, address));
+            match member.activate(channel, limit).await {
+                Ok(()) => return Ok(()),
                 Err(status) => last = status,
             }
         }

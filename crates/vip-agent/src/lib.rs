@@ -7,6 +7,7 @@
 //!  peers ─> lease service ─────────┴─> lease thread <─> guard
 //! ```
 
+mod activation;
 mod admin;
 mod cluster_service;
 mod config;

@@ -7,6 +7,7 @@ mod meta;
 
 pub(crate) use meta::Meta;
 
+use crate::activation::Joins;
 use crate::admin::access::{AccessLayer, Face};
 use crate::admin::service::AdminService;
 use crate::cluster_service::ClusterService;
@@ -98,6 +99,7 @@ pub(crate) struct Member {
     pub(crate) pki: PkiDir,
     /// Membership changes one after the other.
     pub(crate) membership: tokio::sync::Mutex<()>,
+    pub(crate) joins: Joins,
     issuer: Mutex<Option<Arc<Issuer>>>,
     configs: Arc<ArcSwap<Configs>>,
     redial: watch::Sender<u64>,
@@ -200,6 +202,7 @@ impl Member {
             roster,
             pki,
             membership: tokio::sync::Mutex::new(()),
+            joins: Joins::default(),
             issuer: Mutex::new(issuer),
             configs,
             redial: watch::Sender::new(0),
@@ -344,10 +347,7 @@ async fn handshakes(
 
 async fn serve_grpc(agent: Arc<Agent>, member: Arc<Member>, streams: mpsc::Receiver<PeerStream>) {
     let peer_of = Arc::new(|extensions: &tonic::Extensions| {
-        match extensions.get::<PeerInfo>().map(|p| &p.identity) {
-            Some(Identity::Node(node)) => Some(*node),
-            _ => None,
-        }
+        extensions.get::<PeerInfo>().and_then(PeerInfo::speaker)
     });
     let raft = RaftService::new(member.raft.raft.clone(), member.shared.clone(), peer_of);
     let cluster = ClusterServer::new(ClusterService::new(member.clone()));

@@ -44,7 +44,9 @@ async fn work(member: &Member, term: Term) -> Result<(), WriteError> {
     }
     if let Some(node) = raft.state().late_join(wall_clock_ms(), JOIN_TIMEOUT_MS) {
         remove(member, term, node.id).await?;
-        tracing::warn!(node = %node.name, "its join was never finished, and is undone");
+        let lacks = member.joins.lacks(node.id).unwrap_or_else(|| "it never asked".into());
+        member.joins.forget(node.id);
+        tracing::warn!(node = %node.name, %lacks, "its join was never finished, and is undone");
     }
     let learners = raft.learner_ids();
     if let Some(node) = raft.state().half_left(&raft.voter_ids(), &learners) {

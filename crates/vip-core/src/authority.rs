@@ -3,12 +3,22 @@
 //! TLS proves who speaks. A certificate alone makes nobody a leader: learners
 //! have one too.
 
-use crate::{NodeId, State, Term};
+use crate::{NodeId, NodeState, Role, State, Term};
 
 /// A term may be ahead of this node's by so much. An election a millisecond
 /// takes seven weeks for that, and a joiner begins at 0; a term near the end of
 /// its range, once stored, would be the cluster's last.
 pub const TERM_LEAP: u64 = 1 << 32;
+
+/// Who speaks, as its certificate says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Speaker {
+    /// The node.
+    pub node: NodeId,
+    /// What it was certified as; nothing while it joins, and where nobody
+    /// looked.
+    pub role: Option<Role>,
+}
 
 /// Why a message about leadership is refused. Nothing was stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,6 +26,9 @@ pub enum Presumption {
     /// A role without a vote.
     #[error("node {0} has no vote in this cluster, so it neither leads nor campaigns")]
     NoVote(NodeId),
+    /// A member to be.
+    #[error("node {0} has not joined yet, so it neither leads nor campaigns")]
+    Joining(NodeId),
     /// No honest cluster gets there.
     #[error("term {theirs} is further ahead of {ours} than elections can be")]
     Leap {
@@ -26,20 +39,28 @@ pub enum Presumption {
     },
 }
 
-/// Whether `node` may lead or campaign in term `theirs`, as far as this node
-/// knows: one that its log has not heard of yet may, since whoever is behind has
-/// to follow a leader that is newer than its log.
+/// Whether a node may lead or campaign in term `theirs`, as far as is known
+/// here. Whoever is behind has to follow a leader that is newer than its log: of
+/// a node that the log has not heard of, or not as a full member, the
+/// certificate says what it is by now.
 ///
 /// # Errors
 /// [`Presumption`].
 pub(crate) fn may_lead(
     state: &State,
     ours: Term,
-    node: NodeId,
+    speaker: Speaker,
     theirs: Term,
 ) -> Result<(), Presumption> {
-    if state.nodes.get(&node).is_some_and(|known| !known.role.votes()) {
-        return Err(Presumption::NoVote(node));
+    let Speaker { node, role } = speaker;
+    let certified = role.is_some_and(Role::votes);
+    match state.nodes.get(&node) {
+        Some(known) if !known.role.votes() => return Err(Presumption::NoVote(node)),
+        Some(known) if known.state == NodeState::Joining && !certified => {
+            return Err(Presumption::Joining(node));
+        }
+        None if !certified => return Err(Presumption::NoVote(node)),
+        Some(_) | None => {}
     }
     if theirs.0 > ours.0.saturating_add(TERM_LEAP) {
         return Err(Presumption::Leap { ours, theirs });
@@ -50,26 +71,45 @@ pub(crate) fn may_lead(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Node;
     use crate::testing::{state_of, voter};
-    use crate::{Node, Role};
 
     fn state() -> State {
-        let roles = [(1, Role::Voter), (2, Role::Witness), (3, Role::Learner)];
-        state_of(roles.map(|(id, role)| Node { role, ..voter(id) }))
+        let roles = [(1, Role::Voter), (2, Role::Witness), (3, Role::Learner), (4, Role::Voter)];
+        let joining = |id| if id == 4 { NodeState::Joining } else { NodeState::Active };
+        state_of(roles.map(|(id, role)| Node { role, state: joining(id), ..voter(id) }))
+    }
+
+    fn speaker(id: u64, role: Option<Role>) -> Speaker {
+        Speaker { node: NodeId(id), role }
     }
 
     #[test]
     fn whoever_votes_leads_and_a_learner_does_not() {
-        let may = |id| may_lead(&state(), Term(7), NodeId(id), Term(8));
-        assert_eq!(may(1), Ok(()));
-        assert_eq!(may(2), Ok(()));
-        assert_eq!(may(3), Err(Presumption::NoVote(NodeId(3))));
-        assert_eq!(may(9), Ok(()), "it joined later than this log goes");
+        for certified in [None, Some(Role::Voter), Some(Role::Learner)] {
+            let may = |id| may_lead(&state(), Term(7), speaker(id, certified), Term(8));
+            assert_eq!(may(1), Ok(()));
+            assert_eq!(may(2), Ok(()));
+            assert_eq!(may(3), Err(Presumption::NoVote(NodeId(3))), "the log knows it");
+        }
+    }
+
+    #[test]
+    fn of_a_node_that_the_log_knows_too_little_of_the_certificate_speaks() {
+        let may = |id, role| may_lead(&state(), Term(7), speaker(id, role), Term(8));
+        for votes in [Role::Voter, Role::Witness] {
+            assert_eq!(may(9, Some(votes)), Ok(()), "it joined later than this log goes");
+            assert_eq!(may(4, Some(votes)), Ok(()), "it joined in full meanwhile");
+        }
+        for none in [None, Some(Role::Learner)] {
+            assert_eq!(may(9, none), Err(Presumption::NoVote(NodeId(9))));
+            assert_eq!(may(4, none), Err(Presumption::Joining(NodeId(4))));
+        }
     }
 
     #[test]
     fn no_term_leaps_further_than_elections_can() {
-        let may = |ours, theirs| may_lead(&state(), Term(ours), NodeId(1), Term(theirs));
+        let may = |ours, theirs| may_lead(&state(), Term(ours), speaker(1, None), Term(theirs));
         assert_eq!(may(0, TERM_LEAP), Ok(()), "a joiner");
         assert!(matches!(may(0, TERM_LEAP + 1), Err(Presumption::Leap { .. })));
         assert!(matches!(may(9, u64::MAX), Err(Presumption::Leap { .. })));

@@ -45,7 +45,7 @@ mod vip;
 
 pub use address::{is_metadata, no_peer, unfit};
 pub use announce::{ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Announcements};
-pub use authority::{Presumption, TERM_LEAP};
+pub use authority::{Presumption, Speaker, TERM_LEAP};
 pub use chain::chain;
 pub use claims::{ClaimAction, ClaimEvent, Claims, Holding};
 pub use clock_rate::{Steering, TooFast};

@@ -143,10 +143,17 @@ impl Promise {
         PromiseReply::Promised
     }
 
+    /// Whether this node promised to the leader elected by `vote`, and to none
+    /// since.
+    #[must_use]
+    pub fn is_to(&self, vote: Vote) -> bool {
+        self.promised_to.same_candidacy(&vote)
+    }
+
     /// The leader elected by `vote` gave up its lease and said so: what was
     /// promised to it, and only that, is void.
     pub fn abdicated(&mut self, vote: Vote) {
-        if self.promised_to.same_candidacy(&vote) {
+        if self.is_to(vote) {
             self.promised_until = Mono::ZERO;
         }
     }

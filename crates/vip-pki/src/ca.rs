@@ -10,7 +10,7 @@ use rcgen::{
 };
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 use time::{Duration, OffsetDateTime};
-use vip_core::{Name, NodeId};
+use vip_core::{Name, NodeId, Role};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
@@ -168,7 +168,8 @@ impl Issuer {
         self.chain.last().and_then(spki_pin).ok_or(CaError::Certificate)
     }
 
-    /// Signs a node's key. Of the request nothing but the key is used: names
+    /// Signs a node's key, as one of `role`: none of a node that joins. Of the
+    /// request nothing but the key is used: names
     /// and extensions in it are the requester's wishes.
     ///
     /// # Errors
@@ -177,12 +178,15 @@ impl Issuer {
         &self,
         csr: &[u8],
         node: NodeId,
+        role: Option<Role>,
         admitted: u64,
         cluster: &str,
     ) -> Result<Vec<CertificateDer<'static>>, CaError> {
         let name = node_server_name(node, cluster);
         let life = Duration::days(NODE_DAYS);
-        self.sign(csr, &name, Some(admitted), life)
+        let unit = (DnType::OrganizationalUnitName, format!("{ADMITTED}{admitted}"));
+        let role = role.map(|role| (DnType::OrganizationName, role.to_string()));
+        self.sign(csr, &name, std::iter::once(unit).chain(role), life)
     }
 
     /// Signs a person's key.
@@ -197,7 +201,7 @@ impl Issuer {
         cluster: &str,
     ) -> Result<(Vec<CertificateDer<'static>>, i64), CaError> {
         let life = Duration::hours(USER_HOURS);
-        let chain = self.sign(csr, &user_server_name(user, role, cluster), None, life)?;
+        let chain = self.sign(csr, &user_server_name(user, role, cluster), [], life)?;
         Ok((chain, (OffsetDateTime::now_utc() + life).unix_timestamp() * 1000))
     }
 
@@ -205,14 +209,13 @@ impl Issuer {
         &self,
         csr: &[u8],
         name: &str,
-        admitted: Option<u64>,
+        parts: impl IntoIterator<Item = (DnType, String)>,
         life: Duration,
     ) -> Result<Vec<CertificateDer<'static>>, CaError> {
         let public_key = request(csr)?.public_key;
         let mut params = params(name, OffsetDateTime::now_utc(), life);
-        if let Some(index) = admitted {
-            let unit = format!("{ADMITTED}{index}");
-            params.distinguished_name.push(DnType::OrganizationalUnitName, unit);
+        for (part, text) in parts {
+            params.distinguished_name.push(part, text);
         }
         let san = name.try_into().map_err(CaError::Request)?;
         params.subject_alt_names = vec![rcgen::SanType::DnsName(san)];

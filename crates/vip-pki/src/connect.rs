@@ -3,7 +3,7 @@
 
 use crate::names::Identity;
 use crate::roster::SharedRoster;
-use crate::verify::leaf_identity;
+use crate::verify::{leaf_identity, leaf_role};
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::ServerName;
@@ -22,7 +22,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
-use vip_core::NodeId;
+use vip_core::{NodeId, Role, Speaker};
 
 /// A handshake that takes longer is not one.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -193,6 +193,7 @@ impl Connections {
 pub struct PeerStream {
     stream: tokio_rustls::server::TlsStream<TcpStream>,
     identity: Identity,
+    role: Option<Role>,
     address: SocketAddr,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     id: u64,
@@ -215,6 +216,7 @@ pub async fn accept(
     let handshake = TlsAcceptor::from(config).accept(stream);
     let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await??;
     let leaf = stream.get_ref().1.peer_certificates().and_then(|c| c.first());
+    let role = leaf.and_then(leaf_role);
     let identity = match leaf {
         None => Identity::Anonymous,
         Some(leaf) => leaf_identity(leaf, roster.load().cluster())
@@ -229,7 +231,7 @@ pub async fn accept(
         token.cancel();
     }
     let connections = connections.clone();
-    Ok(PeerStream { stream, identity, address, cut, id, connections })
+    Ok(PeerStream { stream, identity, role, address, cut, id, connections })
 }
 
 impl PeerStream {
@@ -258,14 +260,27 @@ impl Drop for PeerStream {
 pub struct PeerInfo {
     /// Who.
     pub identity: Identity,
+    /// Of a member, what its certificate says it is.
+    pub role: Option<Role>,
     /// From where.
     pub address: SocketAddr,
+}
+
+impl PeerInfo {
+    /// The member that speaks, if it is one.
+    #[must_use]
+    pub fn speaker(&self) -> Option<Speaker> {
+        match self.identity {
+            Identity::Node(node) => Some(Speaker { node, role: self.role }),
+            _ => None,
+        }
+    }
 }
 
 impl Connected for PeerStream {
     type ConnectInfo = PeerInfo;
     fn connect_info(&self) -> PeerInfo {
-        PeerInfo { identity: self.identity.clone(), address: self.address }
+        PeerInfo { identity: self.identity.clone(), role: self.role, address: self.address }
     }
 }
 

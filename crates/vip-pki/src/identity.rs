@@ -2,11 +2,13 @@
 
 use crate::ca::{CaError, Issuer, sha256_hex, spki_pin};
 use crate::files::write_secret;
+use crate::verify::leaf_role;
 use rcgen::{CertificateParams, KeyPair, PublicKeyData};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::io;
 use std::path::{Path, PathBuf};
+use vip_core::Role;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
@@ -103,6 +105,12 @@ impl NodeIdentity {
     #[must_use]
     pub fn root_pin(&self) -> Option<[u8; 32]> {
         spki_pin(self.root()?)
+    }
+
+    /// What the leaf says that the node is; nothing while it joins.
+    #[must_use]
+    pub fn role(&self) -> Option<Role> {
+        leaf_role(self.chain.first()?)
     }
 
     /// When the leaf was valid from and until, seconds since 1970.

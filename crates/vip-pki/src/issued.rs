@@ -125,7 +125,7 @@ mod tests {
         cluster: &str,
     ) -> Vec<CertificateDer<'static>> {
         let csr = key.csr().expect("a request");
-        ca.issuer.sign_node(&csr, node, 3, cluster).expect("signed")
+        ca.issuer.sign_node(&csr, node, None, 3, cluster).expect("signed")
     }
 
     #[test]

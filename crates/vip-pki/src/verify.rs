@@ -21,6 +21,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use std::sync::Arc;
 use std::time::Duration;
+use vip_core::Role;
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -49,6 +50,12 @@ pub(crate) fn leaf_identity(leaf: &CertificateDer<'_>, cluster: &str) -> Option<
         [GeneralName::DNSName(name)] => names::parse(name, cluster),
         _ => None,
     }
+}
+
+/// What a member's leaf says that it is.
+pub(crate) fn leaf_role(leaf: &CertificateDer<'_>) -> Option<Role> {
+    let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
+    parsed.subject().iter_organization().next()?.as_str().ok()?.parse().ok()
 }
 
 fn admitted_index(leaf: &X509Certificate<'_>) -> u64 {
@@ -401,11 +408,11 @@ mod tests {
         let (ca, key) = (generate_cluster_ca("c").expect("made"), NodeKey::generate());
         let key = key.expect("made");
         let (verifier, csr) = (verifier(&ca, &key), key.csr().expect("a request"));
-        let good = ca.issuer.sign_node(&csr, NODE, 1, "c").expect("signed");
+        let good = ca.issuer.sign_node(&csr, NODE, None, 1, "c").expect("signed");
         assert_eq!(check(&verifier, &good), Ok(Identity::Node(NODE)));
         assert_eq!(check(&verifier, &good[..2]), Ok(Identity::Node(NODE)), "without its root");
 
-        let bad = unlisted(&ca).sign_node(&csr, NODE, 1, "c").expect("signed");
+        let bad = unlisted(&ca).sign_node(&csr, NODE, None, 1, "c").expect("signed");
         assert!(check(&verifier, &bad).is_err());
         // A listed one beside the one that signed.
         let mixed = [bad[0].clone(), good[1].clone(), bad[1].clone(), good[2].clone()];
@@ -418,9 +425,9 @@ mod tests {
         let (ca, key) = (generate_cluster_ca("c").expect("made"), NodeKey::generate());
         let key = key.expect("made");
         let (verifier, csr) = (verifier(&ca, &key), key.csr().expect("a request"));
-        let known = ca.issuer.sign_node(&csr, NODE, 1, "c").expect("signed");
+        let known = ca.issuer.sign_node(&csr, NODE, None, 1, "c").expect("signed");
         let other = NodeKey::generate().expect("made").csr().expect("a request");
-        let other = ca.issuer.sign_node(&other, NodeId(8), 1, "c").expect("signed");
+        let other = ca.issuer.sign_node(&other, NodeId(8), None, 1, "c").expect("signed");
         let now = UnixTime::now().as_secs();
         for at in [now - 3 * 3600, now + 30 * 86_400] {
             let at = UnixTime::since_unix_epoch(Duration::from_secs(at));
@@ -439,10 +446,10 @@ mod tests {
         let (verifier, csr) = (verifier(&ca, &key), key.csr().expect("a request"));
         let long = time::Duration::days(3000);
         for name in ["7.node.c", "eve.admin.admin.c"] {
-            let chain = ca.issuer.sign(&csr, name, Some(1), long).expect("signed");
+            let chain = ca.issuer.sign(&csr, name, [], long).expect("signed");
             assert!(check(&verifier, &chain).is_err(), "{name}");
         }
-        let week = ca.issuer.sign(&csr, "eve.admin.admin.c", None, time::Duration::days(7));
+        let week = ca.issuer.sign(&csr, "eve.admin.admin.c", [], time::Duration::days(7));
         assert!(check(&verifier, &week.expect("signed")).is_err(), "a person's is a day's");
     }
 }

@@ -16,7 +16,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tonic::transport::Channel;
-use vip_core::{NodeId, Presumption, PromiseTicket, Refused, Term, Vote};
+use vip_core::{NodeId, Presumption, PromiseTicket, Refused, Speaker, Term, Vote};
 use vip_proto::v1;
 use vip_proto::v1::raft_client::RaftClient;
 
@@ -32,11 +32,12 @@ pub trait LeaseRules: Send + Sync + 'static {
     fn saving_vote(&self, vote: Vote);
     /// This vote is on the disk, and no later one.
     fn vote_is_durable(&self, vote: Vote);
-    /// Whether this member may lead or campaign in this term.
+    /// Whether this member, as its certificate describes it, may lead or
+    /// campaign in this term.
     ///
     /// # Errors
     /// What it says is not even to be stored.
-    fn may_lead(&self, node: NodeId, term: Term) -> Result<(), Presumption>;
+    fn may_lead(&self, speaker: Speaker, term: Term) -> Result<(), Presumption>;
     /// Whether this node may ask for votes.
     ///
     /// # Errors
@@ -156,7 +157,8 @@ impl Peer {
     /// somebody who will say so himself.
     fn believable(&self, vote: &RaftVote) -> Result<(), RPCError<TypeConfig>> {
         let term = Term(vote.leader_id.term);
-        self.rules.may_lead(self.node, term).map_err(|presumption| {
+        let speaker = Speaker { node: self.node, role: None };
+        self.rules.may_lead(speaker, term).map_err(|presumption| {
             tracing::warn!(node = %self.node, %presumption, "a reply was not believed");
             unreachable(&presumption)
         })

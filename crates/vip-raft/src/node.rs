@@ -4,7 +4,7 @@ use crate::log_store::{LogStore, StoreError};
 use crate::network::{LeaseRules, Network, PeerChannels};
 use crate::server::WRITE_TIMEOUT;
 use crate::state_machine::{Applied, StateMachine};
-use crate::types::{LogCommand, LogId, Member, TypeConfig, VipRaft, leader_of};
+use crate::types::{LogCommand, Member, TypeConfig, VipRaft, leader_of};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::Precondition;
@@ -175,7 +175,7 @@ impl RaftNode {
         Ok(result.map_err(write_error)?.data.0)
     }
 
-    /// Makes a node a learner and waits until it has what was in the log then.
+    /// Makes a node a learner. It has the log when [`Self::has`] says so.
     ///
     /// # Errors
     /// [`WriteError`]; `OtherTerm` if this node does not lead `term` any more.
@@ -187,20 +187,9 @@ impl RaftNode {
         limit: Duration,
     ) -> Result<(), WriteError> {
         let learner = BTreeMap::from([(node.0, Member { address })]);
-        let added = async {
-            let at = self.change(term, ChangeMembers::AddNodes(learner), true).await?;
-            let has_it = |m: &openraft::RaftMetrics<TypeConfig>| {
-                let followers = m.replication.as_ref();
-                let matched =
-                    |all: &BTreeMap<_, Option<LogId>>| all.get(&node.0).copied().flatten();
-                followers.is_none_or(|all| matched(all).is_some_and(|id| id.index >= at))
-            };
-            let metrics = self.raft.wait(None).metrics(has_it, "the learner caught up").await;
-            let metrics = metrics.map_err(|e| WriteError::Stopped(e.to_string()))?;
-            let leads = metrics.replication.is_some();
-            leads.then_some(()).ok_or(WriteError::OtherTerm)
-        };
-        tokio::time::timeout(limit, added).await.map_err(|_| WriteError::Unknown)?
+        let added = self.change(term, ChangeMembers::AddNodes(learner), true);
+        let added = tokio::time::timeout(limit, added).await.map_err(|_| WriteError::Unknown)?;
+        added.map(|_| ())
     }
 
     /// Sets who votes; whoever is not in it and was a voter goes, unless kept
@@ -318,10 +307,19 @@ impl RaftNode {
     /// Whether `node` has every entry of this leader's log.
     #[must_use]
     pub fn has_all(&self, node: NodeId) -> bool {
+        self.matched(node) >= self.raft.metrics().borrow_watched().last_log_index
+    }
+
+    /// Whether `node` has this leader's log up to `index`.
+    #[must_use]
+    pub fn has(&self, node: NodeId, index: u64) -> bool {
+        self.matched(node) >= Some(index)
+    }
+
+    fn matched(&self, node: NodeId) -> Option<u64> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let matched = metrics.replication.as_ref().and_then(|r| r.get(&node.0).copied().flatten());
-        matched.map(|id| id.index) >= metrics.last_log_index
+        metrics.replication.as_ref()?.get(&node.0).copied().flatten().map(|id| id.index)
     }
 
     /// Members without a vote.

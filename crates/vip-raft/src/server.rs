@@ -10,7 +10,7 @@ use openraft::async_runtime::WatchReceiver;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Request, Response, Status, Streaming};
-use vip_core::{NodeId, Term};
+use vip_core::{NodeId, Speaker, Term};
 use vip_proto::v1;
 use vip_proto::v1::raft_server::{Raft, RaftServer};
 
@@ -18,7 +18,7 @@ use vip_proto::v1::raft_server::{Raft, RaftServer};
 const MAX_SNAPSHOT: usize = 256 << 20;
 
 /// Who sent a request, as its certificate says.
-pub type PeerOf = Arc<dyn Fn(&tonic::Extensions) -> Option<NodeId> + Send + Sync>;
+pub type PeerOf = Arc<dyn Fn(&tonic::Extensions) -> Option<Speaker> + Send + Sync>;
 
 /// Serves Raft to the other members.
 #[derive(Clone)]
@@ -49,10 +49,11 @@ impl RaftService {
     /// that one may lead. Nothing was stored or passed on before.
     fn authorise(&self, extensions: &tonic::Extensions, vote: &RaftVote) -> Result<(), Status> {
         let claimed = NodeId(vote.leader_id.voted_for);
-        if (self.peer_of)(extensions) != Some(claimed) {
-            return Err(Status::permission_denied("the certificate is not of the sending node"));
-        }
-        let may = self.rules.may_lead(claimed, Term(vote.leader_id.term));
+        let speaker = (self.peer_of)(extensions).filter(|speaker| speaker.node == claimed);
+        let speaker = speaker.ok_or_else(|| {
+            Status::permission_denied("the certificate is not of the sending node")
+        })?;
+        let may = self.rules.may_lead(speaker, Term(vote.leader_id.term));
         may.map_err(|presumption| Status::permission_denied(presumption.to_string()))
     }
 

@@ -138,6 +138,10 @@ fn warnings(member: &Member) -> Vec<String> {
             warnings.push(format!("VIP {} cannot be on {node}: {why}.", vip.spec.name));
         }
     }
+    for node in state.nodes.values().filter(|node| node.state == NodeState::Joining) {
+        let lacks = member.joins.lacks(node.id).map(|lacks| format!(": {lacks}"));
+        warnings.extend(lacks.map(|lacks| format!("{} stays joining{lacks}.", node.name)));
+    }
     let voters = member.raft.voter_ids().len();
     if voters == 2 {
         warnings.push(

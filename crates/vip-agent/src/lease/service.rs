@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
 use tonic::{Request, Response, Status};
-use vip_core::{Grantee, NodeId, PromiseReply, Report, Waiting, WaitingStep};
+use vip_core::{Grantee, PromiseReply, Report, Speaker, Term, Waiting, WaitingStep};
 use vip_guard::boottime;
-use vip_pki::{Identity, PeerInfo};
+use vip_pki::PeerInfo;
 use vip_proto::v1;
 use vip_proto::v1::lease_server::Lease;
 
@@ -16,16 +16,14 @@ pub(super) struct LeaseService {
     pub(super) shared: Arc<LeaseShared>,
 }
 
-fn sender(extensions: &tonic::Extensions) -> Result<NodeId, Status> {
-    match extensions.get::<PeerInfo>().map(|peer| &peer.identity) {
-        Some(Identity::Node(node)) => Ok(*node),
-        _ => Err(Status::permission_denied("only members have leases")),
-    }
+fn sender(extensions: &tonic::Extensions) -> Result<Speaker, Status> {
+    let speaker = extensions.get::<PeerInfo>().and_then(PeerInfo::speaker);
+    speaker.ok_or_else(|| Status::permission_denied("only members have leases"))
 }
 
 impl LeaseService {
-    fn may_lead(&self, vote: vip_core::Vote) -> Result<(), Status> {
-        let may = self.shared.with(|leases, _| leases.may_lead(vote.node, vote.term));
+    fn may_lead(&self, speaker: Speaker, term: Term) -> Result<(), Status> {
+        let may = self.shared.with(|leases, _| leases.may_lead(speaker, term));
         may.map_err(|presumption| Status::permission_denied(presumption.to_string()))
     }
 }
@@ -44,10 +42,10 @@ impl Lease for LeaseService {
         let message = request.into_inner();
         let vote: vip_core::Vote =
             message.vote.ok_or_else(|| Status::invalid_argument("no vote"))?.into();
-        if vote.node != from {
+        if vote.node != from.node {
             return Err(Status::permission_denied("a lease is asked for by the leader itself"));
         }
-        self.may_lead(vote)?;
+        self.may_lead(from, vote.term)?;
         let promise = Duration::from_micros(message.promise_us);
         let reply = self.shared.with(|leases, now| {
             let reply = leases.renewed_by(now, vote, promise);
@@ -69,7 +67,7 @@ impl Lease for LeaseService {
         &self,
         request: Request<v1::GrantRequest>,
     ) -> Result<Response<v1::GrantReply>, Status> {
-        let node = sender(request.extensions())?;
+        let node = sender(request.extensions())?.node;
         let message = request.into_inner();
         let wanted: Vec<Grantee> = message.wanted.into_iter().map(Into::into).collect();
         let released: Vec<Grantee> = message.released.into_iter().map(Into::into).collect();
@@ -105,11 +103,11 @@ impl Lease for LeaseService {
         let from = sender(request.extensions())?;
         let vote: vip_core::Vote =
             request.into_inner().vote.ok_or_else(|| Status::invalid_argument("no vote"))?.into();
-        if vote.node != from || !vote.committed {
+        if vote.node != from.node || !vote.committed {
             return Err(Status::permission_denied("a leadership is given up by the leader itself"));
         }
-        self.may_lead(vote)?;
-        tracing::info!(term = %vote.term, node = %from, "the leader says that its lease is over");
+        self.may_lead(from, vote.term)?;
+        tracing::info!(term = %vote.term, node = %from.node, "the leader says that its lease is over");
         self.shared.with(|leases, now| leases.abdicated_by(now, vote));
         Ok(Response::new(v1::AbdicateReply {}))
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use vip_core::{
     Answers, Epoch, LeaderWork, LeaseAction, LeaseEvent, Leases, LeasesStart, Mono, NodeId,
-    Presumption, PromiseTicket, Refused, Term, TooFast, Vip, Vote,
+    Presumption, PromiseTicket, Refused, Speaker, Term, TooFast, Vip, Vote,
 };
 use vip_guard::{GateReport, boottime};
 use vip_raft::{DiskClock, LeaseRules};
@@ -154,8 +154,8 @@ impl LeaseRules for LeaseShared {
         self.with(|leases, _| leases.vote_is_durable(vote));
     }
 
-    fn may_lead(&self, node: NodeId, term: Term) -> Result<(), Presumption> {
-        self.with(|leases, _| leases.may_lead(node, term))
+    fn may_lead(&self, speaker: Speaker, term: Term) -> Result<(), Presumption> {
+        self.with(|leases, _| leases.may_lead(speaker, term))
     }
 
     fn may_campaign(&self) -> Result<(), Refused> {

@@ -27,10 +27,10 @@ impl vip_raft::LeaseRules for LateRules {
     }
     fn may_lead(
         &self,
-        node: vip_core::NodeId,
+        speaker: vip_core::Speaker,
         term: vip_core::Term,
     ) -> Result<(), vip_core::Presumption> {
-        self.0.get().map_or(Ok(()), |rules| rules.may_lead(node, term))
+        self.0.get().map_or(Ok(()), |rules| rules.may_lead(speaker, term))
     }
     fn may_campaign(&self) -> Result<(), vip_core::Refused> {
         self.0.get().map_or(Ok(()), |rules| rules.may_campaign())

@@ -41,7 +41,7 @@ impl Leases {
         // certainly over.
         if let Some(vote) = self.resigns.take() {
             self.promise.own_term_abdicated(self.me, vote.term);
-            self.abdicated_by(now, vote);
+            self.leadership_is_over(now, vote);
             actions.push(LeaseAction::Abdicate(vote));
         }
     }

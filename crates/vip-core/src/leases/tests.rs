@@ -1,6 +1,8 @@
 use super::*;
 use crate::testing::{apply, move_to, state_of, vip, voter};
-use crate::{Epoch, GuardNotice, Incarnation, Op, Profile, Refused, VipOrder, VipUid};
+use crate::{
+    Epoch, GuardNotice, Incarnation, Op, Profile, PromiseReply, Refused, VipOrder, VipUid,
+};
 
 pub(super) const START: Mono = Mono(10_000_000_000);
 const LAN: Timing = Profile::Lan.timing();
@@ -429,4 +431,24 @@ fn nothing_is_logged_of_a_node_that_was_removed() {
     without.nodes.remove(&NodeId(2));
     leases.step(START, LeaseEvent::Applied(Arc::new(without)));
     assert_eq!(leases.leader_work(START).obstacles, []);
+}
+
+/// A leadership that this node never promised to is nobody's to give up: who
+/// says so again and again would keep a holder from asking its leader.
+#[test]
+fn an_abdication_of_a_leadership_that_it_never_promised_to_changes_nothing() {
+    let of = |node, term| Vote { term: Term(term), node: NodeId(node), committed: true };
+    let leader = of(2, 1);
+    let mut leases = one_of_three(ME, LAN, leader);
+    leases.vote_is_durable(leader);
+    assert_eq!(leases.renewed_by(START, leader, LAN.promise), PromiseReply::Promised);
+    let due = leases.campaign_due();
+    for other in [of(3, 1), of(3, 1000), of(2, 0), of(2, 1000)] {
+        leases.abdicated_by(START, other);
+        leases.handed_over_by(START, other);
+        assert_eq!(leases.leader(START), Some(NodeId(2)), "{other:?}");
+        assert_eq!(leases.campaign_due(), due, "{other:?}");
+    }
+    leases.abdicated_by(START, leader);
+    assert_eq!(leases.leader(START), None);
 }

@@ -2,8 +2,8 @@
 
 use super::{LeaseAction, Leases};
 use crate::{
-    Detector, Mono, NodeId, Presumption, PromiseReply, PromiseTicket, Refused, Role, Term, Vote,
-    authority, rank,
+    Detector, Mono, NodeId, Presumption, PromiseReply, PromiseTicket, Refused, Role, Speaker, Term,
+    Vote, authority, rank,
 };
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -21,9 +21,18 @@ impl Leases {
         reply
     }
 
+    /// The leader of this vote says that it is over. Counts only if this node
+    /// promised to it last: of a leadership that it never took part in anybody
+    /// could say so, and each time it would campaign.
+    pub fn abdicated_by(&mut self, now: Mono, vote: Vote) {
+        if self.promise.is_to(vote) {
+            self.leadership_is_over(now, vote);
+        }
+    }
+
     /// The leader of this vote is certainly over: its promise ends, and this
     /// node may campaign in its turn at once.
-    pub fn abdicated_by(&mut self, now: Mono, vote: Vote) {
+    pub(super) fn leadership_is_over(&mut self, now: Mono, vote: Vote) {
         self.promise.abdicated(vote);
         if self.promise.free(now, Mono::ZERO).is_ok() && self.promise.saved_vote().term <= vote.term
         {
@@ -41,12 +50,16 @@ impl Leases {
     ///
     /// # Errors
     /// [`Presumption`]: what it says must not even be stored.
-    pub fn may_lead(&self, node: NodeId, term: Term) -> Result<(), Presumption> {
-        authority::may_lead(&self.state, self.promise.saved_vote().term, node, term)
+    pub fn may_lead(&self, speaker: Speaker, term: Term) -> Result<(), Presumption> {
+        authority::may_lead(&self.state, self.promise.saved_vote().term, speaker, term)
     }
 
-    /// The leader of this vote hands over to another, who campaigns now.
+    /// The leader of this vote, to which this node promised last, hands over to
+    /// another, who campaigns now.
     pub fn handed_over_by(&mut self, now: Mono, vote: Vote) {
+        if !self.promise.is_to(vote) {
+            return;
+        }
         self.promise.abdicated(vote);
         self.give_way(now, vote.node);
         self.changed = true;

@@ -1,7 +1,7 @@
 //! What the tests share.
 
 use std::time::Duration;
-use vip_core::{NodeId, Presumption, PromiseTicket, Refused, Term, Vote};
+use vip_core::{NodeId, Presumption, PromiseTicket, Refused, Speaker, Term, Vote};
 use vip_raft::LeaseRules;
 
 /// No promises: a single voter needs none.
@@ -10,7 +10,7 @@ pub(crate) struct NoRules;
 impl LeaseRules for NoRules {
     fn saving_vote(&self, _: Vote) {}
     fn vote_is_durable(&self, _: Vote) {}
-    fn may_lead(&self, _: NodeId, _: Term) -> Result<(), Presumption> {
+    fn may_lead(&self, _: Speaker, _: Term) -> Result<(), Presumption> {
         Ok(())
     }
     fn may_campaign(&self) -> Result<(), Refused> {
