@@ -111,6 +111,18 @@ impl Host {
         say(&self.tick(), tick_us)
     }
 
+    /// Its wall clock is ahead by so much. Of an unwell cluster.
+    ///
+    /// # Errors
+    /// It cannot be said.
+    pub fn set_ahead(&self, by: Duration) -> Result<()> {
+        say(&self.ahead(), Some(u128::from(by.as_secs())).filter(|s| *s > 0))
+    }
+
+    fn ahead(&self) -> PathBuf {
+        self.dir.join("ahead-s")
+    }
+
     fn delay(&self) -> PathBuf {
         self.dir.join("slow-disk-us")
     }
@@ -131,7 +143,8 @@ impl Host {
             command.args(["--set", setting]);
         }
         if let Some(unwell) = &self.unwell {
-            unwell.preload(&mut command, &self.delay(), &self.tick());
+            let files = [self.delay(), self.tick(), self.ahead()];
+            unwell.preload(&mut command, files.each_ref().map(PathBuf::as_path));
         }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.child = Some(command.spawn().context("starting vipd")?);

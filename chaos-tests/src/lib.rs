@@ -19,6 +19,7 @@ mod linear;
 mod net;
 mod probe;
 mod random;
+mod strangers;
 mod unwell;
 
 pub use busy::BusyLoops;
@@ -29,3 +30,4 @@ pub use host::{Host, Process};
 pub use net::{Lab, Mac};
 pub use probe::{Claim, Outage, Probe, Reply, Trace};
 pub use random::{Plan, Summary, run as run_at_random};
+pub use strangers::{Counts, Strangers};

@@ -1,5 +1,5 @@
-//! Disks that are slow to take what is written, and clocks that are slewed, by a
-//! preloaded library.
+//! Disks that are slow to take what is written, and clocks that are slewed or
+//! ahead, by a preloaded library.
 
 use crate::command::run;
 use anyhow::{Context, Result};
@@ -25,9 +25,11 @@ impl Unwell {
     }
 
     /// Has a program obey these files: how long its disk takes, microseconds;
-    /// how long its clock's ticks are, microseconds.
-    pub(crate) fn preload(&self, command: &mut Command, delay: &Path, tick: &Path) {
-        command.env("LD_PRELOAD", &self.0).env("SLOW_DISK", delay).env("SLEW", tick);
+    /// how long its clock's ticks are, microseconds; by how much its wall clock is
+    /// ahead, seconds.
+    pub(crate) fn preload(&self, command: &mut Command, [delay, tick, ahead]: [&Path; 3]) {
+        command.env("LD_PRELOAD", &self.0);
+        command.env("SLOW_DISK", delay).env("SLEW", tick).env("AHEAD", ahead);
     }
 }
 

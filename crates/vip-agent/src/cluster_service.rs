@@ -3,7 +3,9 @@
 use crate::activation::activate;
 use crate::errors::{from_refusal, from_write, internal, invalid, no_quorum};
 use crate::member::{COMMIT_TIMEOUT, Member};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use crate::rate::Rate;
+use crate::refusals::Refusals;
+use governor::Quota;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -12,15 +14,17 @@ use tokio::net::TcpStream;
 use tonic::{Request, Response, Status};
 use vip_core::{
     Actor, JoinProof, Name, NodeId, NodeState, Op, Outcome, Role, Term, TokenError, TokenId,
-    no_peer,
+    excerpt, no_peer,
 };
 use vip_pki::{Identity, PeerInfo, spki_of_csr};
 use vip_proto::v1;
 use vip_proto::v1::cluster_server::Cluster;
 use vip_raft::WriteError;
 
-/// Failed joins per address and minute.
-const FAILED_JOINS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("not zero");
+/// Requests to join that the leader looks at, a minute: of one address, and of
+/// all. A machine needs one; many behind one address are rolled out in bursts.
+const JOINS_EACH: Quota = Quota::per_minute(NonZeroU32::new(60).expect("not zero"));
+const JOINS_ALL: Quota = Quota::per_minute(NonZeroU32::new(600).expect("not zero"));
 /// Largest request for a certificate.
 const MAX_CSR: usize = 16 << 10;
 /// Longest token id: ours have 10 characters.
@@ -37,13 +41,13 @@ const REACH_TIMEOUT: Duration = Duration::from_secs(2);
 /// See the module.
 pub(crate) struct ClusterService {
     member: Arc<Member>,
-    failures: DefaultKeyedRateLimiter<IpAddr>,
+    rate: Rate,
+    refusals: Refusals,
 }
 
 impl ClusterService {
     pub(crate) fn new(member: Arc<Member>) -> Self {
-        let failures = RateLimiter::keyed(Quota::per_minute(FAILED_JOINS_PER_MINUTE));
-        Self { member, failures }
+        Self { member, rate: Rate::new(JOINS_EACH, JOINS_ALL), refusals: Refusals::default() }
     }
 
     /// The leader's address, if it is not this node.
@@ -59,13 +63,16 @@ impl ClusterService {
         address.map(Some).ok_or_else(|| no_quorum("the leader's address is not known here yet"))
     }
 
-    async fn admit(&self, message: v1::JoinRequest) -> Result<v1::JoinReply, Status> {
+    async fn admit(&self, from: IpAddr, message: v1::JoinRequest) -> Result<v1::JoinReply, Status> {
         use v1::join_reply as j;
         check_lengths(&message)?;
         let member = &self.member;
         if let Some(leader) = self.elsewhere()? {
             let redirect = j::Redirect { leader };
             return Ok(v1::JoinReply { result: Some(j::Result::Redirect(redirect)) });
+        }
+        if !self.rate.allows(from) {
+            return Err(Status::resource_exhausted("too many joins from there; wait a minute"));
         }
         let issuer = member
             .issuer()
@@ -126,7 +133,7 @@ impl ClusterService {
         let cluster = &self.member.meta.cluster;
         let statement =
             vip_core::join_statement(cluster, &id, token.role, name, &message.advertise, spki);
-        let now = state.time_ms.max(crate::member::wall_clock_ms());
+        let now = self.member.time_ms();
         let proof = JoinProof(message.proof.clone());
         match token.admits(now, spki, &statement, &proof) {
             Err(TokenError::Proof) => Err(unknown()),
@@ -151,10 +158,12 @@ async fn reach(address: &str) -> Result<(), Status> {
     match tokio::time::timeout(REACH_TIMEOUT, connect).await {
         Ok(Some(Ok(()))) => Ok(()),
         Ok(Some(Err(what))) => Err(Status::invalid_argument(format!(
-            "no other member reaches this node at {address}: it is {what}. {THEN}"
+            "no other member reaches this node at {}: it is {what}. {THEN}",
+            excerpt(address)
         ))),
         Ok(None) | Err(_) => Err(Status::failed_precondition(format!(
-            "the cluster's leader cannot reach this node at {address}. {THEN} and the firewall"
+            "the cluster's leader cannot reach this node at {}. {THEN} and the firewall",
+            excerpt(address)
         ))),
     }
 }
@@ -244,14 +253,9 @@ impl Cluster for ClusterService {
     ) -> Result<Response<v1::JoinReply>, Status> {
         let from = request.extensions().get::<PeerInfo>().map(|p| p.address.ip());
         let from = from.ok_or_else(|| Status::permission_denied("no peer address"))?;
-        let result = self.admit(request.into_inner()).await;
-        // Counted only when it failed, so that a rollout of many nodes is not
-        // slowed down.
+        let result = self.admit(from, request.into_inner()).await;
         if let Err(status) = &result {
-            tracing::warn!(%from, why = status.message(), "a join was refused");
-            if self.failures.check_key(&from).is_err() {
-                return Err(Status::resource_exhausted("too many failed joins; wait a minute"));
-            }
+            self.refusals.join(from, status.message());
         }
         result.map(Response::new)
     }

@@ -25,6 +25,8 @@ use vip_proto::{ALPN_GRPC, v1};
 const REACH_TIMEOUT: Duration = Duration::from_secs(3);
 /// Times a joiner follows a redirect or waits for a leader.
 const JOIN_ATTEMPTS: u32 = 50;
+/// The root's private key, until somebody takes it away.
+pub(crate) const RECOVERY_FILE: &str = "recovery-root-key.pem";
 /// Between two of them.
 const JOIN_PAUSE: Duration = Duration::from_millis(100);
 const POLL: Duration = Duration::from_millis(5);
@@ -108,7 +110,7 @@ pub(crate) async fn init(agent: &Arc<Agent>, name: Name) -> Result<Initialised, 
         .store_identity(&NodeIdentity { key, chain })
         .and_then(|()| pki.store_issuer(&ca.issuer));
     stored.map_err(|e| internal("storing keys", &e))?;
-    let recovery_file = dir.join("recovery-root-key.pem");
+    let recovery_file = dir.join(RECOVERY_FILE);
     write_secret(&recovery_file, ca.root_key.as_bytes())
         .map_err(|e| internal(&format!("writing {}", recovery_file.display()), &e))?;
     let issuer = ca.issuer.spki().map_err(|e| internal("making the CA", &e))?;

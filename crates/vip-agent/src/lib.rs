@@ -9,8 +9,11 @@
 
 mod activation;
 mod admin;
+mod certificate;
 mod cluster_service;
 mod config;
+mod descriptors;
+mod door;
 mod errors;
 mod essential;
 mod formation;
@@ -18,7 +21,10 @@ mod hand_over;
 mod leader;
 mod lease;
 mod member;
+mod rate;
+mod refusals;
 mod serve;
+mod servers;
 mod upkeep;
 
 pub use config::{AdminSection, Config, ConfigError, GuardSection, HttpSection, NodeSection};

@@ -8,40 +8,32 @@ mod meta;
 pub(crate) use meta::Meta;
 
 use crate::activation::Joins;
-use crate::admin::access::{AccessLayer, Face};
-use crate::admin::service::AdminService;
-use crate::cluster_service::ClusterService;
+use crate::door::{Door, Reception, door};
 use crate::essential;
 use crate::leader::lead;
 use crate::lease::{LeasePeers, LeaseShared, LeaseThread, Start};
 use crate::serve::Agent;
+use crate::servers::{serve_members, serve_people, serve_strangers};
 use crate::upkeep::keep_up;
 use arc_swap::ArcSwap;
 use meta::DATA_VERSION;
+use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc, watch};
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
-use tonic::transport::server::Connected;
-use vip_core::{Actor, Command, LeasesStart, Name, NodeId, Op, Outcome, Term, chain};
+use vip_core::{Actor, Command, LeasesStart, Name, NodeId, Op, Outcome, Term};
 use vip_pki::{
-    Connections, Connector, Identity, Issuer, NodeIdentity, PeerInfo, PeerStream, PkiDir, Roster,
-    SharedRoster, accept, client_config, node_server_name, server_config,
+    Connections, Connector, Issuer, NodeIdentity, PkiDir, Roster, SharedRoster, client_config,
+    node_server_name, server_config,
 };
-use vip_proto::v1::admin_server::AdminServer;
-use vip_proto::v1::cluster_server::ClusterServer;
 use vip_proto::{ALPN_GRPC, ALPN_LEASE};
-use vip_raft::{Dial, LogStore, PeerChannels, RaftNode, RaftService, WriteError};
+use vip_raft::{Dial, LogStore, PeerChannels, RaftNode, WriteError};
 
-/// Handshakes under way at a time; more wait, and time out if they are many.
-const HANDSHAKES: usize = 64;
 /// Connections between handshake and server.
 const CONNECTIONS_QUEUED: usize = 64;
 /// How long TCP and TLS may take between members.
@@ -219,16 +211,27 @@ impl Member {
         listener: std::net::TcpListener,
         lease_peers: LeasePeers,
     ) -> Result<(), MemberError> {
-        let (accepted, waiting) = mpsc::channel(CONNECTIONS_QUEUED);
         let (to_lease, lease_streams) = mpsc::channel(CONNECTIONS_QUEUED);
-        let (to_grpc, grpc_streams) = mpsc::channel(CONNECTIONS_QUEUED);
+        let (to_members, members) = mpsc::channel(CONNECTIONS_QUEUED);
+        let (to_people, people) = mpsc::channel(CONNECTIONS_QUEUED);
+        let (to_strangers, strangers) = mpsc::channel(CONNECTIONS_QUEUED);
         let connections = Connections::default();
-        essential::spawn(
-            "handshakes",
-            handshakes(self.clone(), connections.clone(), waiting, to_lease, to_grpc),
-        );
-        essential::spawn("serve_grpc", serve_grpc(agent.clone(), self.clone(), grpc_streams));
-        essential::spawn("follow_roster", follow_roster(self.clone(), connections));
+        let configs = self.configs.clone();
+        let reception = Reception {
+            config: Arc::new(move || configs.load().server.clone()),
+            roster: self.roster.clone(),
+            connections: connections.clone(),
+            to_lease,
+            to_members,
+            to_people,
+            to_strangers,
+        };
+        let (door, hall) = door();
+        essential::spawn("handshakes", reception.run(hall));
+        essential::spawn("serve members", serve_members(agent.clone(), self.clone(), members));
+        essential::spawn("serve people", serve_people(agent.clone(), self.clone(), people));
+        essential::spawn("serve strangers", serve_strangers(self.clone(), strangers));
+        essential::spawn("follow_roster", follow_roster(self.clone(), connections, door.clone()));
         essential::spawn("lead", lead(self.clone()));
         essential::spawn("keep_up", keep_up(self.clone()));
         essential::spawn("housekeeping", housekeeping::run(self.clone()));
@@ -239,7 +242,7 @@ impl Member {
             guard_socket: agent.config.guard.socket.clone(),
             cluster: self.meta.cluster.clone(),
             listener,
-            accepted,
+            door,
             lease_streams,
             redial: self.redial.subscribe(),
             stop: self.stop.clone(),
@@ -286,11 +289,26 @@ impl Member {
         self.raft.write(command, limit).await
     }
 
+    /// Now, as the log will have it: log time never falls, so what is to last
+    /// counts from the later of both clocks.
+    pub(crate) fn time_ms(&self) -> u64 {
+        wall_clock_ms().max(self.raft.state().time_ms)
+    }
+
     /// A channel to a member.
     pub(crate) fn channel(&self, node: NodeId) -> Option<Channel> {
         let state = self.raft.state();
         let address = state.nodes.get(&node)?.advertise.clone();
         Some(self.peers.get(node, &address))
+    }
+
+    /// The addresses of the members, as far as they are written as such.
+    fn addresses(&self) -> BTreeSet<IpAddr> {
+        let state = self.raft.state();
+        let known = state.nodes.values().map(|node| node.advertise.clone());
+        // Raft knows its members before the log is applied.
+        let addresses = known.chain(self.raft.addresses());
+        addresses.filter_map(|a| Some(a.parse::<SocketAddr>().ok()?.ip().to_canonical())).collect()
     }
 
     /// The issuing CA, on a voter that has fetched it.
@@ -314,68 +332,15 @@ pub(crate) fn wall_clock_ms() -> u64 {
     now.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)).unwrap_or(0)
 }
 
-async fn handshakes(
-    member: Arc<Member>,
-    connections: Connections,
-    mut waiting: mpsc::Receiver<(TcpStream, SocketAddr)>,
-    to_lease: mpsc::Sender<PeerStream>,
-    to_grpc: mpsc::Sender<PeerStream>,
-) {
-    let slots = Arc::new(Semaphore::new(HANDSHAKES));
-    while let Some((stream, address)) = waiting.recv().await {
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        let (member, connections) = (member.clone(), connections.clone());
-        let (to_lease, to_grpc) = (to_lease.clone(), to_grpc.clone());
-        tokio::spawn(async move {
-            let config = member.configs.load().server.clone();
-            match accept(stream, address, config, &member.roster, &connections).await {
-                Ok(stream) => {
-                    // Nobody else gets near the lease thread.
-                    let lease = stream.alpn() == Some(ALPN_LEASE);
-                    if lease && !matches!(stream.connect_info().identity, Identity::Node(_)) {
-                        return;
-                    }
-                    let to = if lease { to_lease } else { to_grpc };
-                    let _ = to.send(stream).await;
-                }
-                Err(error) => tracing::debug!(%address, %error, "TLS handshake failed"),
-            }
-            drop(slot);
-        });
-    }
-}
-
-async fn serve_grpc(agent: Arc<Agent>, member: Arc<Member>, streams: mpsc::Receiver<PeerStream>) {
-    let peer_of = Arc::new(|extensions: &tonic::Extensions| {
-        extensions.get::<PeerInfo>().and_then(PeerInfo::speaker)
-    });
-    let raft = RaftService::new(member.raft.raft.clone(), member.shared.clone(), peer_of);
-    let cluster = ClusterServer::new(ClusterService::new(member.clone()));
-    let admin = AdminServer::new(AdminService::new(agent));
-    let streams = ReceiverStream::new(streams).map(Ok::<_, io::Error>);
-    let (health, reflection) = crate::admin::health_and_reflection().await;
-    let served = tonic::transport::Server::builder()
-        .layer(AccessLayer(Face::Network))
-        .add_service(raft)
-        .add_service(cluster)
-        .add_service(admin)
-        .add_service(health)
-        .add_service(reflection)
-        .serve_with_incoming_shutdown(streams, member.stopped().cancelled_owned());
-    if let Err(e) = served.await {
-        tracing::error!(error = %chain(&e), "the gRPC server ended");
-        essential::gone("serve_grpc");
-    }
-}
-
 /// Keeps the roster of the TLS handshakes at what the log says, and cuts off
 /// who was removed.
-async fn follow_roster(member: Arc<Member>, connections: Connections) {
+async fn follow_roster(member: Arc<Member>, connections: Connections, door: Door) {
     let mut applied = member.raft.applied.clone();
     let stop = member.stopped();
     loop {
         {
             let now = applied.borrow_and_update().clone();
+            door.members_are(member.addresses());
             // Before the log is here, what the join answered stands.
             if now.state.cluster.is_some() {
                 let before = member.roster.load().removed().len();

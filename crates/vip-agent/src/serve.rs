@@ -1,8 +1,10 @@
 //! The agent as a process: admin socket, membership, end.
 
-use crate::admin::access::{AccessLayer, Face};
+use crate::admin::access::AccessLayer;
 use crate::admin::service::AdminService;
+use crate::admin::streams::Streams;
 use crate::config::{Config, ConfigError};
+use crate::descriptors::raise_limit;
 use crate::hand_over::hand_over_everything;
 use crate::member::{Member, MemberError, Meta};
 use nix::fcntl::{Flock, FlockArg};
@@ -73,6 +75,8 @@ pub(crate) struct Agent {
     member: RwLock<Option<Arc<Member>>>,
     /// `init`, `join` and `leave` one after the other.
     pub(crate) formation: tokio::sync::Mutex<()>,
+    /// Events that are followed.
+    pub(crate) streams: Streams,
 }
 
 impl Agent {
@@ -111,6 +115,7 @@ pub async fn run(
     ready: impl FnOnce(),
 ) -> Result<(), AgentError> {
     vip_raft::prepare();
+    raise_limit();
     let name = config.node_name()?;
     let dir = config.node.data_dir.clone();
     let file = |path: &PathBuf, source| AgentError::File { path: path.clone(), source };
@@ -121,6 +126,7 @@ pub async fn run(
         name,
         member: RwLock::new(None),
         formation: tokio::sync::Mutex::new(()),
+        streams: Streams::default(),
     });
     if let Some(meta) = Meta::load(&dir).map_err(|e| member_error(&e))? {
         tracing::info!(cluster = %meta.cluster_name, node = %meta.name, "rejoining");
@@ -134,7 +140,7 @@ pub async fn run(
     let closing = CancellationToken::new();
     let (health, reflection) = crate::admin::health_and_reflection().await;
     let server = tonic::transport::Server::builder()
-        .layer(AccessLayer(Face::Local))
+        .layer(AccessLayer::local())
         .add_service(AdminServer::new(AdminService::new(agent.clone())))
         .add_service(health)
         .add_service(reflection)

@@ -39,10 +39,39 @@ pub enum Presumption {
     },
 }
 
+/// How far somebody with a node's certificate is a member. What one may, a
+/// greater one may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Admitted, or not heard of.
+    Joining,
+    /// Without a vote.
+    Member,
+    /// With one: may lead.
+    Voter,
+}
+
+/// How far a node is a member, as far as is known here. Whoever is behind has to
+/// follow a leader that is newer than its log: of a node that the log has not
+/// heard of, or not as a full member, the certificate says what it is by now.
+#[must_use]
+pub fn standing(state: &State, speaker: Speaker) -> Standing {
+    let role = match state.nodes.get(&speaker.node) {
+        Some(known) if known.state == NodeState::Joining => {
+            speaker.role.filter(|role| *role == known.role)
+        }
+        Some(known) => Some(known.role),
+        None => speaker.role,
+    };
+    match role {
+        Some(role) if role.votes() => Standing::Voter,
+        Some(_) => Standing::Member,
+        None => Standing::Joining,
+    }
+}
+
 /// Whether a node may lead or campaign in term `theirs`, as far as is known
-/// here. Whoever is behind has to follow a leader that is newer than its log: of
-/// a node that the log has not heard of, or not as a full member, the
-/// certificate says what it is by now.
+/// here.
 ///
 /// # Errors
 /// [`Presumption`].
@@ -52,15 +81,10 @@ pub(crate) fn may_lead(
     speaker: Speaker,
     theirs: Term,
 ) -> Result<(), Presumption> {
-    let Speaker { node, role } = speaker;
-    let certified = role.is_some_and(Role::votes);
-    match state.nodes.get(&node) {
-        Some(known) if !known.role.votes() => return Err(Presumption::NoVote(node)),
-        Some(known) if known.state == NodeState::Joining && !certified => {
-            return Err(Presumption::Joining(node));
-        }
-        None if !certified => return Err(Presumption::NoVote(node)),
-        Some(_) | None => {}
+    match standing(state, speaker) {
+        Standing::Voter => {}
+        Standing::Member => return Err(Presumption::NoVote(speaker.node)),
+        Standing::Joining => return Err(Presumption::Joining(speaker.node)),
     }
     if theirs.0 > ours.0.saturating_add(TERM_LEAP) {
         return Err(Presumption::Leap { ours, theirs });
@@ -99,11 +123,12 @@ mod tests {
         let may = |id, role| may_lead(&state(), Term(7), speaker(id, role), Term(8));
         for votes in [Role::Voter, Role::Witness] {
             assert_eq!(may(9, Some(votes)), Ok(()), "it joined later than this log goes");
-            assert_eq!(may(4, Some(votes)), Ok(()), "it joined in full meanwhile");
         }
-        for none in [None, Some(Role::Learner)] {
-            assert_eq!(may(9, none), Err(Presumption::NoVote(NodeId(9))));
-            assert_eq!(may(4, none), Err(Presumption::Joining(NodeId(4))));
+        assert_eq!(may(4, Some(Role::Voter)), Ok(()), "it joined in full meanwhile");
+        assert_eq!(may(9, None), Err(Presumption::Joining(NodeId(9))));
+        assert_eq!(may(9, Some(Role::Learner)), Err(Presumption::NoVote(NodeId(9))));
+        for other in [None, Some(Role::Learner)] {
+            assert_eq!(may(4, other), Err(Presumption::Joining(NodeId(4))));
         }
     }
 

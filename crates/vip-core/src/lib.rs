@@ -24,6 +24,7 @@ mod clock_rate;
 mod command;
 mod detector;
 mod event;
+mod excerpt;
 mod grants;
 mod guard;
 mod ids;
@@ -45,13 +46,14 @@ mod vip;
 
 pub use address::{is_metadata, no_peer, unfit};
 pub use announce::{ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Announcements};
-pub use authority::{Presumption, Speaker, TERM_LEAP};
+pub use authority::{Presumption, Speaker, Standing, TERM_LEAP, standing};
 pub use chain::chain;
 pub use claims::{ClaimAction, ClaimEvent, Claims, Holding};
 pub use clock_rate::{Steering, TooFast};
 pub use command::{Actor, Assignment, Command, Grantee, ObstacleChange, Op, Outcome};
 pub use detector::{Detector, rank};
 pub use event::{Cause, Event, EventKind};
+pub use excerpt::{MAX_EXCERPT, excerpt};
 pub use grants::{Denial, Grants, Request, Verdict};
 pub use guard::{
     Address, Guard, GuardAction, GuardEvent, GuardFailure, GuardNotice, GuardRefusal, Limits,

@@ -1,5 +1,6 @@
 //! Names of nodes, VIPs and clusters.
 
+use crate::excerpt;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -32,7 +33,7 @@ impl FromStr for Name {
     fn from_str(text: &str) -> Result<Self, NameError> {
         let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         if text.is_empty() || text.len() > MAX_LEN || !text.bytes().all(allowed) {
-            return Err(NameError(text.to_owned()));
+            return Err(NameError(excerpt(text)));
         }
         Ok(Self(text.to_owned()))
     }

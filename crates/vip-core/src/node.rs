@@ -1,6 +1,6 @@
 //! A member of the cluster, as the log knows it.
 
-use crate::{Name, NodeId};
+use crate::{Name, NodeId, excerpt};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -53,7 +53,7 @@ impl FromStr for Role {
         [Self::Voter, Self::Learner, Self::Witness]
             .into_iter()
             .find(|r| r.as_str() == text)
-            .ok_or_else(|| format!("{text:?} is no role: use voter, learner or witness"))
+            .ok_or_else(|| format!("{:?} is no role: use voter, learner or witness", excerpt(text)))
     }
 }
 

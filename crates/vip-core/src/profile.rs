@@ -24,6 +24,7 @@
 //!   heartbeats need not be as frequent: they are a second sign of life, and
 //!   openraft's clock ticks five times for each.
 
+use crate::excerpt;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -190,7 +191,7 @@ impl FromStr for Profile {
         [Self::Lan, Self::Fast, Self::Wan]
             .into_iter()
             .find(|p| p.as_str() == text)
-            .ok_or_else(|| format!("{text:?} is no profile: use lan, fast or wan"))
+            .ok_or_else(|| format!("{:?} is no profile: use lan, fast or wan", excerpt(text)))
     }
 }
 

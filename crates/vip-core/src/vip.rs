@@ -1,7 +1,7 @@
 //! VIPs: what is wanted, and who holds it.
 
 use crate::address::unfit;
-use crate::{Cause, Epoch, Incarnation, Name, NodeId, Term, VipUid};
+use crate::{Cause, Epoch, Incarnation, Name, NodeId, Term, VipUid, excerpt};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -47,13 +47,13 @@ impl FromStr for VipAddress {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let syntax = || AddressError::Syntax(text.to_owned());
+        let syntax = || AddressError::Syntax(excerpt(text));
         let (ip, prefix) = text.split_once('/').ok_or_else(syntax)?;
         let ip: IpAddr = ip.parse().map_err(|_| syntax())?;
         let prefix: u8 = prefix.parse().map_err(|_| syntax())?;
         let max = if ip.is_ipv4() { 32 } else { 128 };
         if prefix == 0 || prefix > max {
-            return Err(AddressError::Prefix { text: text.to_owned(), max });
+            return Err(AddressError::Prefix { text: excerpt(text), max });
         }
         let address = Self { ip, prefix };
         match unfit(ip, prefix) {
@@ -113,7 +113,7 @@ impl FromStr for Placement {
             "prefer" | "spread" => {
                 Err(format!("placement {text:?} is not supported yet: use leader or sticky"))
             }
-            _ => Err(format!("{text:?} is no placement: use leader or sticky")),
+            _ => Err(format!("{:?} is no placement: use leader or sticky", excerpt(text))),
         }
     }
 }
@@ -186,7 +186,7 @@ impl VipSpec {
                     || name.len() > MAX_INTERFACE_LEN
                     || name.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control()) =>
             {
-                Err(VipSpecError::Interface(name.clone()))
+                Err(VipSpecError::Interface(excerpt(name)))
             }
             _ => Ok(()),
         }

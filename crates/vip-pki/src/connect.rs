@@ -2,35 +2,35 @@
 //! node that was removed.
 
 use crate::names::Identity;
+use crate::places::{Limits, Place, Places, origin};
 use crate::roster::SharedRoster;
 use crate::verify::{leaf_identity, leaf_role};
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::ServerName;
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
-use vip_core::{NodeId, Role, Speaker};
-
-/// A handshake that takes longer is not one.
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+use vip_core::{Name, NodeId, Role, Speaker};
 
 /// An idle connection is tried this often, and given up when it does not
 /// answer for as long: a vote must not be the first to find out that its peer
 /// was restarted meanwhile.
 const KEEP_ALIVE: Duration = Duration::from_millis(500);
+
+/// As [`Connector::unacknowledged`], for one command or join.
+const PINNED_UNACKNOWLEDGED: Duration = Duration::from_secs(5);
 
 /// Why a connection could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -149,59 +149,73 @@ pub async fn pinned_channel(
         server_name: "node.invalid".into(),
         config,
         timeout,
-        unacknowledged: HANDSHAKE_TIMEOUT,
+        unacknowledged: PINNED_UNACKNOWLEDGED,
     };
     connector.connected_channel().await
 }
 
-/// The connections that others made to this node.
-#[derive(Clone, Default)]
-pub struct Connections(Arc<Mutex<Registry>>);
+/// Connections of members, each: leases, Raft and relayed commands, and those
+/// from before a new certificate.
+const MEMBER_CONNECTIONS: Limits = Limits { all: 512, each: 16 };
+/// Of people: commands, and events that are followed.
+const USER_CONNECTIONS: Limits = Limits { all: 128, each: 16 };
+/// Of machines that join, by where they come from.
+const STRANGER_CONNECTIONS: Limits = Limits { all: 16, each: 4 };
+/// How long a machine that joins may take for a request, and to be idle.
+const STRANGER_STAYS: Duration = Duration::from_secs(20);
 
-#[derive(Default)]
-struct Registry {
-    next: u64,
-    open: BTreeMap<u64, (Identity, CancellationToken)>,
+/// The connections that others made to this node.
+#[derive(Clone)]
+pub struct Connections {
+    members: Arc<Places<NodeId>>,
+    users: Arc<Places<Name>>,
+    strangers: Arc<Places<IpAddr>>,
 }
 
-impl Connections {
-    fn enter(&self, identity: Identity) -> (u64, CancellationToken) {
-        let mut registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        registry.next += 1;
-        let (id, token) = (registry.next, CancellationToken::new());
-        registry.open.insert(id, (identity, token.clone()));
-        (id, token)
-    }
-
-    fn leave(&self, id: u64) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).open.remove(&id);
-    }
-
-    /// Cuts every connection of a node.
-    pub fn cut(&self, node: NodeId) {
-        let registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (identity, token) in registry.open.values() {
-            if *identity == Identity::Node(node) {
-                token.cancel();
-            }
+impl Default for Connections {
+    fn default() -> Self {
+        Self {
+            members: Arc::new(Places::new(MEMBER_CONNECTIONS)),
+            users: Arc::new(Places::new(USER_CONNECTIONS)),
+            strangers: Arc::new(Places::new(STRANGER_CONNECTIONS)),
         }
     }
 }
 
-/// An accepted connection of a known peer. Reads and writes fail once it was
-/// cut.
+/// Held for as long as a connection is.
+type Held = Box<dyn Send + Sync>;
+
+impl Connections {
+    fn enter(&self, identity: &Identity, from: IpAddr) -> (Held, CancellationToken) {
+        fn held<K: Send + Sync + 'static>(place: Place<K>) -> (Held, CancellationToken) {
+            let lost = place.lost();
+            (Box::new(place), lost)
+        }
+        match identity {
+            Identity::Node(node) => held(self.members.enter(*node)),
+            Identity::User { name, .. } => held(self.users.enter(name.clone())),
+            Identity::Anonymous => held(self.strangers.enter(origin(from))),
+        }
+    }
+
+    /// Cuts every connection of a node.
+    pub fn cut(&self, node: NodeId) {
+        self.members.cut(&node);
+    }
+}
+
+/// An accepted connection. Reads and writes fail once it was cut.
 pub struct PeerStream {
     stream: tokio_rustls::server::TlsStream<TcpStream>,
     identity: Identity,
     role: Option<Role>,
     address: SocketAddr,
-    cut: Pin<Box<WaitForCancellationFutureOwned>>,
-    id: u64,
-    connections: Connections,
+    cut: Pin<Box<dyn Future<Output = ()> + Send>>,
+    _held: Held,
 }
 
-/// Does the TLS handshake on an accepted connection. Whose certificate it saw
-/// is in the stream's connect info.
+/// Does the TLS handshake on an accepted connection, within `limit`. Whose
+/// certificate it saw is in the stream's connect info.
 ///
 /// # Errors
 /// The handshake failed or took too long.
@@ -211,10 +225,11 @@ pub async fn accept(
     config: Arc<ServerConfig>,
     roster: &SharedRoster,
     connections: &Connections,
+    limit: Duration,
 ) -> io::Result<PeerStream> {
     stream.set_nodelay(true)?;
     let handshake = TlsAcceptor::from(config).accept(stream);
-    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await??;
+    let stream = tokio::time::timeout(limit, handshake).await??;
     let leaf = stream.get_ref().1.peer_certificates().and_then(|c| c.first());
     let role = leaf.and_then(leaf_role);
     let identity = match leaf {
@@ -222,19 +237,31 @@ pub async fn accept(
         Some(leaf) => leaf_identity(leaf, roster.load().cluster())
             .ok_or_else(|| io::Error::from(io::ErrorKind::PermissionDenied))?,
     };
-    let (id, token) = connections.enter(identity.clone());
-    let cut = Box::pin(token.clone().cancelled_owned());
+    let (held, token) = connections.enter(&identity, address.ip());
+    let stays = identity != Identity::Anonymous;
+    let lost = token.clone().cancelled_owned();
+    let cut = Box::pin(async move {
+        if stays {
+            return lost.await;
+        }
+        let _ = tokio::time::timeout(STRANGER_STAYS, lost).await;
+    });
     // It may have been removed between its handshake and its entry here.
     if let Identity::Node(node) = identity
         && roster.load().removed().contains(&node)
     {
         token.cancel();
     }
-    let connections = connections.clone();
-    Ok(PeerStream { stream, identity, role, address, cut, id, connections })
+    Ok(PeerStream { stream, identity, role, address, cut, _held: held })
 }
 
 impl PeerStream {
+    /// Who it is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// The protocol that the two sides agreed on.
     #[must_use]
     pub fn alpn(&self) -> Option<&[u8]> {
@@ -246,12 +273,6 @@ impl PeerStream {
             Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),
             Poll::Pending => Ok(()),
         }
-    }
-}
-
-impl Drop for PeerStream {
-    fn drop(&mut self) {
-        self.connections.leave(self.id);
     }
 }
 

@@ -12,18 +12,19 @@ mod files;
 mod identity;
 mod issued;
 mod names;
+mod places;
 mod roster;
 mod verify;
 
 pub use ca::{CaError, Issuer, NewCa, ROOT_DAYS, generate_cluster_ca, sha256_hex, spki_of_csr};
 pub use connect::{
-    ConnectError, Connections, Connector, HANDSHAKE_TIMEOUT, PeerInfo, PeerStream, accept,
-    pinned_channel,
+    ConnectError, Connections, Connector, PeerInfo, PeerStream, accept, pinned_channel,
 };
 pub use files::write_secret;
 pub use identity::{IdentityError, NodeIdentity, NodeKey, PkiDir, chain_pem};
 pub use issued::{Expected, NotIssued};
 pub use names::{AdminRole, Identity, node_server_name, user_server_name};
+pub use places::{Limits, Place, Places, origin};
 pub use roster::{Denied, Roster, SharedRoster};
 pub use rustls::{ClientConfig, Error as TlsError, ServerConfig};
 pub use verify::{client_config, pinned_config, server_config, user_config};

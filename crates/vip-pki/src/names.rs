@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use vip_core::{Name, NodeId};
+use vip_core::{Name, NodeId, excerpt};
 
 /// What a person may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +41,7 @@ impl FromStr for AdminRole {
         [Self::Viewer, Self::Operator, Self::Admin]
             .into_iter()
             .find(|r| r.as_str() == text)
-            .ok_or_else(|| format!("{text:?} is no role: use viewer, operator or admin"))
+            .ok_or_else(|| format!("{:?} is no role: use viewer, operator or admin", excerpt(text)))
     }
 }
 

@@ -322,6 +322,15 @@ impl RaftNode {
         metrics.replication.as_ref()?.get(&node.0).copied().flatten().map(|id| id.index)
     }
 
+    /// Where the members are reached, by Raft's own membership.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let nodes = metrics.membership_config.membership().nodes();
+        nodes.map(|(_, member)| member.address.clone()).collect()
+    }
+
     /// Members without a vote.
     #[must_use]
     pub fn learner_ids(&self) -> BTreeSet<NodeId> {

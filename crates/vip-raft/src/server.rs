@@ -9,13 +9,18 @@ use crate::types::{RaftVote, Snapshot, SnapshotMeta, VipRaft, core_vote};
 use openraft::async_runtime::WatchReceiver;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 use vip_core::{NodeId, Speaker, Term};
 use vip_proto::v1;
 use vip_proto::v1::raft_server::{Raft, RaftServer};
 
 /// Largest snapshot: far beyond any state that a cluster can have.
-const MAX_SNAPSHOT: usize = 256 << 20;
+const MAX_SNAPSHOT: usize = 64 << 20;
+
+/// How long the next part of a snapshot may take: one that stopped coming must
+/// not keep that of another leader away.
+const CHUNK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Who sent a request, as its certificate says.
 pub type PeerOf = Arc<dyn Fn(&tonic::Extensions) -> Option<Speaker> + Send + Sync>;
@@ -26,6 +31,7 @@ pub struct RaftService {
     raft: VipRaft,
     rules: Arc<dyn LeaseRules>,
     peer_of: PeerOf,
+    snapshots: Arc<tokio::sync::Mutex<()>>,
 }
 
 fn bad(error: impl std::fmt::Display) -> Status {
@@ -40,7 +46,7 @@ impl RaftService {
     /// `peer_of` reads the sender from a request's extensions.
     #[must_use]
     pub fn new(raft: VipRaft, rules: Arc<dyn LeaseRules>, peer_of: PeerOf) -> RaftServer<Self> {
-        RaftServer::new(Self { raft, rules, peer_of })
+        RaftServer::new(Self { raft, rules, peer_of, snapshots: Arc::default() })
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE)
     }
@@ -127,10 +133,22 @@ impl Raft for RaftService {
         let first = chunks.message().await?.ok_or_else(|| bad("an empty snapshot"))?;
         let vote = vote_from(first.vote).map_err(bad)?;
         self.authorise(&extensions, &vote)?;
+        // One at a time, and none of a leader that was deposed: nothing is
+        // buffered for whoever would be refused in the end.
+        let own = self.raft.metrics().borrow_watched().vote;
+        if core_vote(&vote).term < core_vote(&own).term {
+            return Ok(Response::new(v1::SnapshotReply { vote: Some(vote_to(&own)) }));
+        }
+        let _one = self.snapshots.try_lock().map_err(|_| {
+            Status::resource_exhausted("another snapshot is on its way to this node")
+        })?;
         let meta: SnapshotMeta = serde_json::from_slice(&first.meta).map_err(bad)?;
         no_later(meta.last_log_id.as_ref(), &vote).map_err(bad)?;
         let mut data = first.data;
-        while let Some(chunk) = chunks.message().await? {
+        let late = || Status::deadline_exceeded("the snapshot does not come");
+        while let Some(chunk) =
+            timeout(CHUNK_TIMEOUT, chunks.message()).await.map_err(|_| late())??
+        {
             data.extend_from_slice(&chunk.data);
             if data.len() > MAX_SNAPSHOT {
                 return Err(Status::resource_exhausted("the snapshot is too large"));

@@ -1,16 +1,18 @@
 //! Who may call which RPC. What is not listed is denied to everybody.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{BoxFuture, Service};
 use tonic::transport::server::UdsConnectInfo;
+use vip_core::{Speaker, Standing, excerpt};
 use vip_pki::{AdminRole, Identity, PeerInfo};
 
 /// Where a server is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Face {
+enum Face {
     /// The unix socket.
     Local,
     /// The port, behind mutual TLS.
@@ -22,12 +24,12 @@ pub(crate) enum Face {
 enum Rule {
     /// Anybody, even without a certificate.
     Anybody,
-    /// Members.
-    Members,
+    /// Nodes that stand so high.
+    Nodes(Standing),
     /// Root on the local socket.
     LocalRoot,
     /// Local root, or a person of at least this role, or a member that relays
-    /// for its own local root.
+    /// for its own local root: what changes something, voters alone.
     Person(AdminRole),
     /// Local root, any person, any member.
     Known,
@@ -35,19 +37,19 @@ enum Rule {
 
 /// Every RPC there is.
 const RULES: &[(&str, Rule)] = &[
-    ("/vip.v1.Raft/Append", Rule::Members),
-    ("/vip.v1.Raft/Vote", Rule::Members),
-    ("/vip.v1.Raft/PreVote", Rule::Members),
-    ("/vip.v1.Raft/InstallSnapshot", Rule::Members),
-    ("/vip.v1.Raft/TransferLeader", Rule::Members),
-    ("/vip.v1.Lease/Renew", Rule::Members),
-    ("/vip.v1.Lease/Grant", Rule::Members),
-    ("/vip.v1.Lease/Abdicate", Rule::Members),
+    ("/vip.v1.Raft/Append", Rule::Nodes(Standing::Voter)),
+    ("/vip.v1.Raft/Vote", Rule::Nodes(Standing::Voter)),
+    ("/vip.v1.Raft/PreVote", Rule::Nodes(Standing::Voter)),
+    ("/vip.v1.Raft/InstallSnapshot", Rule::Nodes(Standing::Voter)),
+    ("/vip.v1.Raft/TransferLeader", Rule::Nodes(Standing::Voter)),
+    ("/vip.v1.Lease/Renew", Rule::Nodes(Standing::Voter)),
+    ("/vip.v1.Lease/Grant", Rule::Nodes(Standing::Member)),
+    ("/vip.v1.Lease/Abdicate", Rule::Nodes(Standing::Voter)),
     ("/vip.v1.Cluster/Identify", Rule::Anybody),
     ("/vip.v1.Cluster/Join", Rule::Anybody),
-    ("/vip.v1.Cluster/Activate", Rule::Members),
-    ("/vip.v1.Cluster/RenewCertificate", Rule::Members),
-    ("/vip.v1.Cluster/FetchIssuer", Rule::Members),
+    ("/vip.v1.Cluster/Activate", Rule::Nodes(Standing::Joining)),
+    ("/vip.v1.Cluster/RenewCertificate", Rule::Nodes(Standing::Joining)),
+    ("/vip.v1.Cluster/FetchIssuer", Rule::Nodes(Standing::Voter)),
     ("/vip.v1.Admin/Init", Rule::LocalRoot),
     ("/vip.v1.Admin/Join", Rule::LocalRoot),
     ("/vip.v1.Admin/Leave", Rule::LocalRoot),
@@ -78,7 +80,7 @@ pub(crate) enum Caller {
 }
 
 /// Who made a request, by what its connection proved.
-pub(crate) fn caller(face: Face, extensions: &tonic::codegen::http::Extensions) -> Option<Caller> {
+fn caller(face: Face, extensions: &tonic::codegen::http::Extensions) -> Option<Caller> {
     match face {
         Face::Local => {
             let peer = extensions.get::<UdsConnectInfo>()?.peer_cred?;
@@ -91,36 +93,63 @@ pub(crate) fn caller(face: Face, extensions: &tonic::codegen::http::Extensions) 
     }
 }
 
-/// Whether the caller may make this call. A member's relayed calls are looked
-/// at again where its role is known.
-fn allowed(path: &str, caller: &Caller) -> bool {
+/// Whether the caller may make this call. `standing` is that of a node.
+fn allowed(path: &str, caller: &Caller, standing: Standing) -> bool {
     let Some((_, rule)) = RULES.iter().find(|(known, _)| *known == path) else { return false };
     match (rule, caller) {
         (Rule::Anybody, _) => true,
-        (Rule::Members, Caller::Peer(Identity::Node(_))) => true,
+        (Rule::Nodes(least), Caller::Peer(Identity::Node(_))) => standing >= *least,
         (Rule::LocalRoot | Rule::Person(_) | Rule::Known, Caller::LocalRoot) => true,
         (Rule::Person(least), Caller::Peer(Identity::User { role, .. })) => role >= least,
-        (Rule::Person(_), Caller::Peer(Identity::Node(_))) => true,
+        // Everybody may go: `RemoveNode` looks at whom.
+        (Rule::Person(_), Caller::Peer(Identity::Node(_))) => standing >= Standing::Member,
         (Rule::Known, Caller::Peer(identity)) => *identity != Identity::Anonymous,
-        (Rule::Members | Rule::LocalRoot | Rule::Person(_), _) => false,
+        (Rule::Nodes(_) | Rule::LocalRoot | Rule::Person(_), _) => false,
     }
 }
 
+/// How far a node is a member, by certificate and log.
+pub(crate) type StandingOf = Arc<dyn Fn(Speaker) -> Standing + Send + Sync>;
+
 /// Denies by default, in front of every service.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct AccessLayer(pub(crate) Face);
+#[derive(Clone)]
+pub(crate) struct AccessLayer {
+    face: Face,
+    /// Where nodes call.
+    standing_of: Option<StandingOf>,
+}
+
+impl AccessLayer {
+    /// On the unix socket.
+    pub(crate) fn local() -> Self {
+        Self { face: Face::Local, standing_of: None }
+    }
+
+    /// At the port.
+    pub(crate) fn network(standing_of: StandingOf) -> Self {
+        Self { face: Face::Network, standing_of: Some(standing_of) }
+    }
+
+    fn standing(&self, extensions: &tonic::codegen::http::Extensions) -> Standing {
+        let speaker = extensions.get::<PeerInfo>().and_then(PeerInfo::speaker);
+        match (&self.standing_of, speaker) {
+            (Some(standing_of), Some(speaker)) => standing_of(speaker),
+            _ => Standing::Joining,
+        }
+    }
+}
 
 impl<S> tower::Layer<S> for AccessLayer {
     type Service = Access<S>;
     fn layer(&self, inner: S) -> Access<S> {
-        Access { face: self.0, inner }
+        Access { layer: self.clone(), inner }
     }
 }
 
 /// See [`AccessLayer`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Access<S> {
-    face: Face,
+    layer: AccessLayer,
     inner: S,
 }
 
@@ -139,9 +168,10 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let caller = caller(self.face, request.extensions());
+        let caller = caller(self.layer.face, request.extensions());
+        let standing = self.layer.standing(request.extensions());
         let path = request.uri().path();
-        match caller.filter(|caller| allowed(path, caller)) {
+        match caller.filter(|caller| allowed(path, caller, standing)) {
             Some(caller) => {
                 request.extensions_mut().insert(caller);
                 let ready = self.inner.clone();
@@ -150,7 +180,8 @@ where
             }
             None => {
                 let status = Status::permission_denied(format!(
-                    "{path} is not allowed for this caller. Nothing was changed"
+                    "{} is not allowed for this caller. Nothing was changed",
+                    excerpt(path)
                 ));
                 Box::pin(async move { Ok(status.into_http()) })
             }
@@ -161,53 +192,101 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
-    fn user(role: AdminRole) -> Caller {
-        let name = "eve".parse().expect("valid");
-        Caller::Peer(Identity::User { name, role })
+    /// Everybody who may come, from nobody to local root.
+    fn callers() -> Vec<(&'static str, Caller, Standing)> {
+        let user = |role| {
+            let name = "eve".parse().expect("valid");
+            Caller::Peer(Identity::User { name, role })
+        };
+        let node = Caller::Peer(Identity::Node(vip_core::NodeId(7)));
+        let none = Standing::Joining;
+        vec![
+            ("nobody", Caller::Peer(Identity::Anonymous), none),
+            ("viewer", user(AdminRole::Viewer), none),
+            ("operator", user(AdminRole::Operator), none),
+            ("admin", user(AdminRole::Admin), none),
+            ("joining", node.clone(), Standing::Joining),
+            ("member", node.clone(), Standing::Member),
+            ("voter", node, Standing::Voter),
+            ("root", Caller::LocalRoot, none),
+        ]
+    }
+
+    /// What somebody may call, without what everybody may.
+    fn may(who: &str) -> BTreeSet<&'static str> {
+        let (_, caller, standing) =
+            callers().into_iter().find(|(name, ..)| *name == who).expect("a caller");
+        let paths = RULES.iter().map(|(path, _)| *path);
+        paths
+            .filter(|path| allowed(path, &caller, standing))
+            .filter(|path| !["/vip.v1.Cluster/Identify", "/vip.v1.Cluster/Join"].contains(path))
+            .collect()
     }
 
     #[test]
-    fn what_is_not_listed_is_denied_to_root_too() {
-        assert!(!allowed("/vip.v1.Admin/Nothing", &Caller::LocalRoot));
-        assert!(!allowed("", &Caller::LocalRoot));
+    fn what_is_not_listed_is_denied_to_everybody() {
+        for (who, caller, standing) in callers() {
+            for path in ["/vip.v1.Admin/Nothing", "", "/vip.v1.Admin/Status/"] {
+                assert!(!allowed(path, &caller, standing), "{who}: {path}");
+            }
+            // What everybody may, everybody may.
+            assert!(allowed("/vip.v1.Cluster/Join", &caller, standing), "{who}");
+        }
     }
 
     #[test]
     fn without_a_certificate_one_can_only_ask_to_join() {
-        let open: Vec<_> = RULES
-            .iter()
-            .map(|(path, _)| *path)
-            .filter(|path| allowed(path, &Caller::Peer(Identity::Anonymous)))
-            .collect();
-        assert_eq!(open, ["/vip.v1.Cluster/Identify", "/vip.v1.Cluster/Join"]);
+        assert_eq!(may("nobody"), BTreeSet::new());
     }
 
     #[test]
-    fn a_role_may_do_what_lesser_ones_may_and_nothing_of_members() {
-        let may = |role| {
-            let paths = RULES.iter().map(|(path, _)| *path);
-            paths.filter(|path| allowed(path, &user(role))).collect::<Vec<_>>()
-        };
-        let (viewer, operator, admin) =
-            (may(AdminRole::Viewer), may(AdminRole::Operator), may(AdminRole::Admin));
-        assert!(viewer.iter().all(|p| operator.contains(p)));
-        assert!(operator.iter().all(|p| admin.contains(p)));
-        assert!(!viewer.contains(&"/vip.v1.Admin/AddVip"));
-        assert!(!operator.contains(&"/vip.v1.Admin/CreateToken"));
-        assert!(!admin.iter().any(|p| p.contains("Raft") || p.contains("Lease")));
+    fn a_role_may_do_what_lesser_ones_may_and_nothing_of_nodes() {
+        let (viewer, operator, admin) = (may("viewer"), may("operator"), may("admin"));
+        assert!(viewer.is_subset(&operator) && operator.is_subset(&admin));
+        assert!(!viewer.contains("/vip.v1.Admin/AddVip"));
+        assert!(!operator.contains("/vip.v1.Admin/CreateToken"));
+        for internal in ["Raft", "Lease", "Cluster"] {
+            let of_nodes = |path: &&str| path.starts_with(&format!("/vip.v1.{internal}/"));
+            assert!(!admin.iter().any(of_nodes), "{internal}");
+            assert!(!may("root").iter().any(of_nodes), "{internal}");
+        }
         for local in ["Init", "Join", "Leave", "Login"] {
-            assert!(!admin.contains(&format!("/vip.v1.Admin/{local}").as_str()));
+            assert!(!admin.contains(format!("/vip.v1.Admin/{local}").as_str()));
         }
     }
 
     #[test]
-    fn every_rpc_of_our_files_is_listed() {
-        let pool = vip_proto::DESCRIPTOR;
-        for (path, _) in RULES.iter().filter(|(path, _)| path.starts_with("/vip.v1.")) {
-            let method = path.rsplit('/').next().expect("a path");
-            let there = pool.windows(method.len()).any(|w| w == method.as_bytes());
-            assert!(there, "{path} is no RPC");
+    fn a_node_that_joins_may_join_and_only_voters_lead() {
+        let (joining, member, voter) = (may("joining"), may("member"), may("voter"));
+        let of_our_own = |path: &&&str| path.starts_with("/vip.v1.");
+        let own: Vec<_> = joining.iter().filter(of_our_own).collect();
+        assert_eq!(own, [&"/vip.v1.Cluster/Activate", &"/vip.v1.Cluster/RenewCertificate"]);
+        assert!(joining.is_subset(&member) && member.is_subset(&voter));
+        assert!(!member.iter().any(|path| path.starts_with("/vip.v1.Raft/")));
+        assert!(!member.contains("/vip.v1.Lease/Renew"));
+        assert!(!member.contains("/vip.v1.Cluster/FetchIssuer"));
+        for local in ["Init", "Join", "Leave", "Login"] {
+            assert!(!voter.contains(format!("/vip.v1.Admin/{local}").as_str()));
         }
+    }
+
+    #[test]
+    fn every_rpc_of_our_files_has_a_rule_and_every_rule_an_rpc() {
+        use prost::Message;
+        let files = prost_types::FileDescriptorSet::decode(vip_proto::DESCRIPTOR).expect("ours");
+        let mut there = BTreeSet::new();
+        for file in &files.file {
+            for service in &file.service {
+                for method in &service.method {
+                    let (service, method) = (service.name(), method.name());
+                    there.insert(format!("/{}.{service}/{method}", file.package()));
+                }
+            }
+        }
+        let rules = RULES.iter().map(|(path, _)| (*path).to_owned());
+        let ruled: BTreeSet<_> = rules.filter(|path| path.starts_with("/vip.v1.")).collect();
+        assert_eq!(ruled, there);
     }
 }

@@ -5,10 +5,10 @@ use crate::cluster_service::own_term;
 use crate::errors::{from_write, internal, invalid};
 use crate::formation::{create_token, forget_membership, init, join};
 use crate::hand_over::hand_over_leadership;
-use crate::member::{COMMIT_TIMEOUT, Member, wall_clock_ms};
+use crate::member::{COMMIT_TIMEOUT, Member};
 use std::time::Duration;
 use tonic::{Code, Status};
-use vip_core::{Actor, Name, NodeId, NodeState, Op, Role, State};
+use vip_core::{Actor, Name, NodeId, NodeState, Op, Role, State, excerpt};
 use vip_pki::{AdminRole, node_server_name};
 use vip_proto::v1;
 
@@ -36,7 +36,7 @@ impl AdminService {
         let name: Name = name.parse().map_err(invalid)?;
         let made = init(&self.agent, name.clone()).await?;
         let actor = Actor(format!("root@{}", self.agent.name));
-        let expires_ms = wall_clock_ms() + TOKEN_TTL_S * 1000;
+        let expires_ms = made.member.time_ms() + TOKEN_TTL_S * 1000;
         let token = create_token(&made.member, actor, Role::Voter, expires_ms, 1).await?;
         Ok(v1::InitReply {
             cluster: name.to_string(),
@@ -121,7 +121,7 @@ impl AdminService {
         if uses > MAX_TOKEN_USES {
             return Err(invalid(format!("a token admits {MAX_TOKEN_USES} nodes at most")));
         }
-        let expires_ms = wall_clock_ms() + ttl_s * 1000;
+        let expires_ms = call.member.time_ms() + ttl_s * 1000;
         let token = create_token(&call.member, call.actor.clone(), role, expires_ms, uses).await?;
         Ok(v1::CreateTokenReply {
             id: token.id.to_string(),
@@ -192,7 +192,7 @@ impl AdminService {
 }
 
 fn known_node(state: &State, name: &str) -> Result<NodeId, Status> {
-    let unknown = || vip_core::Refusal::UnknownNode { name: name.to_owned() };
+    let unknown = || vip_core::Refusal::UnknownNode { name: excerpt(name) };
     let node = state.node_named(name).map(|n| n.id);
     node.ok_or_else(|| crate::errors::from_refusal(&unknown()))
 }

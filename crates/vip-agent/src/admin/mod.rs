@@ -3,6 +3,7 @@
 pub(crate) mod access;
 mod membership;
 pub(crate) mod service;
+pub(crate) mod streams;
 mod views;
 mod vips;
 

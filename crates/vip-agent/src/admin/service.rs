@@ -2,6 +2,7 @@
 //! can answer, and answers when its effect holds.
 
 use super::access::Caller;
+use super::streams::Placed;
 use crate::errors::{from_refusal, from_write, no_quorum};
 use crate::member::Member;
 use crate::serve::Agent;
@@ -12,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use tokio_stream::Stream;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
-use vip_core::{Actor, NodeState, Op, Outcome, Role, State};
+use vip_core::{Actor, NodeState, Op, Outcome, Role, State, excerpt};
 use vip_pki::{Identity, PeerInfo};
 use vip_proto::v1;
 use vip_proto::v1::admin_client::AdminClient;
@@ -103,7 +104,7 @@ impl AdminService {
                 let relay = state.nodes.get(node);
                 let relay = relay.ok_or_else(|| Status::permission_denied("not a member"))?;
                 let text = request.metadata().get(ACTOR_HEADER).and_then(|v| v.to_str().ok());
-                (format!("{} via {}", text.unwrap_or("unknown"), relay.name), true)
+                (format!("{} via {}", excerpt(text.unwrap_or("unknown")), relay.name), true)
             }
             Caller::Peer(Identity::Anonymous) => {
                 return Err(Status::permission_denied("no certificate"));
@@ -285,7 +286,7 @@ impl Admin for AdminService {
     ) -> Result<Response<v1::ListTokensReply>, Status> {
         let (call, message) = (self.call(&request)?, request.into_inner());
         ask_leader!(call, message, list_tokens);
-        Ok(Response::new(super::views::tokens(&call.member.raft.state())))
+        Ok(Response::new(super::views::tokens(&call.member)))
     }
 
     async fn revoke_token(
@@ -294,7 +295,11 @@ impl Admin for AdminService {
     ) -> Result<Response<v1::RevokeTokenReply>, Status> {
         let (call, message) = (self.change(&request)?, request.into_inner());
         on_leader!(call, message, revoke_token);
-        let id = vip_core::TokenId(message.id);
+        let id = vip_core::TokenId(excerpt(&message.id));
+        // What is not there is not written to the log, either.
+        if !call.member.raft.state().tokens.contains_key(&id) {
+            return Err(from_refusal(&vip_core::Refusal::UnknownToken { token: id }));
+        }
         call.propose(Op::RevokeToken { id }).await?;
         Ok(Response::new(v1::RevokeTokenReply {}))
     }
@@ -402,8 +407,10 @@ impl Admin for AdminService {
         request: Request<v1::EventsRequest>,
     ) -> Result<Response<Self::EventsStream>, Status> {
         let call = self.call(&request)?;
+        let place = self.agent.streams.enter(request.extensions().get::<Caller>());
         let message = request.into_inner();
-        Ok(Response::new(super::views::events(&call.member, message.after, message.follow)))
+        let events = super::views::events(&call.member, message.after, message.follow);
+        Ok(Response::new(Box::pin(Placed::new(events, place))))
     }
 
     async fn login(

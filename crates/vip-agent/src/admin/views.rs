@@ -1,8 +1,11 @@
 //! What the state looks like from outside.
 
+use crate::descriptors::used;
+use crate::formation::RECOVERY_FILE;
 use crate::lease::GuardStatus;
-use crate::member::{Member, wall_clock_ms};
+use crate::member::Member;
 use crate::serve::Agent;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -113,6 +116,13 @@ fn gate(guard: &GuardStatus) -> String {
     }
 }
 
+/// A text that ends no sentence yet, as one.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string());
+    format!("{}{}.", first.unwrap_or_default(), letters.as_str())
+}
+
 fn warnings(member: &Member) -> Vec<String> {
     let mut warnings = vec![];
     if member.shared.leader().is_none() {
@@ -131,6 +141,7 @@ fn warnings(member: &Member) -> Vec<String> {
         ),
         GuardStatus::Present(GateReport::Enforced { .. }) => {}
     }
+    warnings.extend(member.certificate_trouble().map(|why| sentence(&why)));
     warnings.extend(member.shared.clock_trouble().map(|why| format!("{why}.")));
     let state = member.raft.state();
     for vip in state.vips_by_name() {
@@ -154,8 +165,8 @@ fn warnings(member: &Member) -> Vec<String> {
     warnings
 }
 
-pub(super) fn tokens(state: &State) -> v1::ListTokensReply {
-    let now = wall_clock_ms();
+pub(super) fn tokens(member: &Member) -> v1::ListTokensReply {
+    let (state, now) = (member.raft.state(), member.time_ms());
     let token = |token: &Token| {
         let uses = u32::try_from(token.used.len()).unwrap_or(u32::MAX);
         let state = if token.revoked {
@@ -338,6 +349,20 @@ fn chrony_slews_at_most(conf: &str) -> f64 {
     conf.lines().filter_map(value).next_back().unwrap_or(DEFAULT)
 }
 
+/// Less free space than this and the log may fail soon, and with it this node.
+const SPACE_LEFT: u64 = 256 << 20;
+
+fn space(data_dir: &Path) -> v1::doctor_reply::Check {
+    let left = nix::sys::statvfs::statvfs(data_dir)
+        .map(|disk| disk.blocks_available().saturating_mul(disk.fragment_size()));
+    let (result, text) = match left {
+        Ok(left) if left < SPACE_LEFT => ("warning", format!("only {} MB are free", left >> 20)),
+        Ok(left) => ("ok", format!("{} MB are free", left >> 20)),
+        Err(why) => ("warning", format!("free space cannot be read: {why}")),
+    };
+    v1::doctor_reply::Check { name: "space for the log".into(), result: result.into(), text }
+}
+
 pub(super) fn doctor(agent: &Agent) -> v1::DoctorReply {
     let check = |name: &str, result: &str, text: String| v1::doctor_reply::Check {
         name: name.to_owned(),
@@ -371,6 +396,28 @@ pub(super) fn doctor(agent: &Agent) -> v1::DoctorReply {
             checks.push(check("gate", "warning", why));
         }
     }
+    checks.push(match member.certificate_trouble() {
+        Some(why) => check("certificate", "warning", why),
+        None => check("certificate", "ok", "valid, and renewed in time".into()),
+    });
+    let key = agent.config.node.data_dir.join(RECOVERY_FILE);
+    checks.push(if key.exists() {
+        let text = format!(
+            "{} is the key to this whole cluster: move it to a safe place off this host",
+            key.display()
+        );
+        check("recovery key", "warning", text)
+    } else {
+        check("recovery key", "ok", "it is not on this host".into())
+    });
+    checks.push(match used() {
+        Some((open, limit)) if open * 5 > limit * 4 => {
+            check("descriptors", "warning", format!("{open} of {limit} open files are used"))
+        }
+        Some((open, limit)) => check("descriptors", "ok", format!("{open} of {limit} are used")),
+        None => check("descriptors", "warning", "they cannot be counted".into()),
+    });
+    checks.push(space(&agent.config.node.data_dir));
     match member.shared.leader() {
         Some(_) => checks.push(check("quorum", "ok", "a leader is known".into())),
         None => checks.push(check("quorum", "error", "no leader is known".into())),

@@ -3,7 +3,7 @@
 use super::service::{AdminService, Call};
 use crate::errors::{from_refusal, invalid};
 use tonic::Status;
-use vip_core::{Name, NodeId, Op, Placement, Refusal, State, Vip, VipSpec};
+use vip_core::{Name, NodeId, Op, Placement, Refusal, State, Vip, VipSpec, excerpt};
 use vip_proto::v1;
 
 fn spec(message: v1::VipSpec) -> Result<VipSpec, Status> {
@@ -23,7 +23,7 @@ fn spec(message: v1::VipSpec) -> Result<VipSpec, Status> {
 }
 
 fn unknown(name: &str) -> Status {
-    from_refusal(&Refusal::UnknownVip { name: name.to_owned() })
+    from_refusal(&Refusal::UnknownVip { name: excerpt(name) })
 }
 
 fn find<'a>(state: &'a State, name: &str) -> Result<&'a Vip, Status> {
@@ -53,7 +53,7 @@ impl AdminService {
         let to = match request.to.as_str() {
             "" => None,
             node => {
-                let refusal = || Refusal::UnknownNode { name: node.to_owned() };
+                let refusal = || Refusal::UnknownNode { name: excerpt(node) };
                 let node = state.node_named(node).ok_or_else(|| from_refusal(&refusal()))?;
                 if !call.member.shared.alive().contains(&node.id) {
                     let why = "the leader does not hear it at the moment".to_owned();

@@ -9,16 +9,17 @@ use super::guard_link::{GuardNews, Orders, keep_connected};
 use super::peers::LeasePeers;
 use super::service::LeaseService;
 use super::shared::{GuardStatus, LeaseShared};
+use crate::admin::access::AccessLayer;
+use crate::door::Door;
 use crate::essential;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::StreamExt;
@@ -26,7 +27,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use vip_core::{
     Acknowledgement, Ask, FIRST_GRANT_WAIT, GrantAnswer, GuardNotice, LeaseAction, LeaseEvent,
-    NodeId, RaftView, Report, Term, Vote,
+    NodeId, RaftView, Report, Term, Vote, standing,
 };
 use vip_guard::{ToGuard, boottime, realtime};
 use vip_pki::PeerStream;
@@ -49,8 +50,8 @@ pub(crate) struct Start {
     pub(crate) cluster: String,
     /// Where this node is reached.
     pub(crate) listener: std::net::TcpListener,
-    /// Accepted connections go there for their handshake.
-    pub(crate) accepted: mpsc::Sender<(TcpStream, SocketAddr)>,
+    /// Accepted connections go there.
+    pub(crate) door: Door,
     /// Those that turned out to carry leases come back here.
     pub(crate) lease_streams: mpsc::Receiver<PeerStream>,
     /// Fires when the certificates changed.
@@ -90,10 +91,13 @@ async fn run(start: Start) {
         essential::gone("lease");
     };
     let stop = start.stop.clone();
-    essential::spawn("accept", accept(listener, start.accepted, stop.clone()));
+    essential::spawn("accept", accept(listener, start.door, stop.clone()));
     let service = LeaseServer::new(LeaseService { shared: start.shared.clone() });
     let streams = ReceiverStream::new(start.lease_streams).map(Ok::<_, io::Error>);
+    let raft = start.raft.clone();
+    let standing_of = move |speaker| standing(&raft.state(), speaker);
     let serve = tonic::transport::Server::builder()
+        .layer(AccessLayer::network(Arc::new(standing_of)))
         .add_service(service)
         .serve_with_incoming_shutdown(streams, stop.clone().cancelled_owned());
     essential::spawn("serve leases", async move {
@@ -117,19 +121,12 @@ async fn run(start: Start) {
     looping.run(guard_news, received, start.redial, stop).await;
 }
 
-async fn accept(
-    listener: TcpListener,
-    accepted: mpsc::Sender<(TcpStream, SocketAddr)>,
-    stop: CancellationToken,
-) {
+async fn accept(listener: TcpListener, door: Door, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             connection = listener.accept() => match connection {
-                // Beyond the queue's depth a connection is dropped; peers retry.
-                Ok(connection) => {
-                    let _ = accepted.try_send(connection);
-                }
+                Ok((stream, from)) => door.knock(stream, from),
                 Err(error) => {
                     tracing::warn!(%error, "accepting a connection failed");
                     tokio::time::sleep(PAUSE).await;

@@ -1,0 +1,90 @@
+//! Wall clocks that are wrong, and certificates whose time is over or has not
+//! come: nothing of it stops a member, and all of it is said.
+
+use anyhow::Result;
+use chaos_tests::{Cluster, Options, wait_for};
+use std::time::Duration;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// For a certificate to be renewed.
+const RENEWAL: Duration = Duration::from_secs(20);
+
+/// Three members, and a host that is none yet.
+fn unwell() -> Result<Cluster> {
+    let cluster = Cluster::bare(&Options { nodes: 4, unwell: true, ..Options::default() })?;
+    cluster.host("n1").ctl_ok(&["init", "--name", "test"])?;
+    for name in ["n2", "n3"] {
+        cluster.join(cluster.host(name), "voter")?;
+    }
+    Ok(cluster)
+}
+
+const MEMBERS: [&str; 3] = ["n1", "n2", "n3"];
+
+fn all_ahead(cluster: &Cluster, by: Duration) -> Result<()> {
+    cluster.hosts.iter().try_for_each(|host| host.set_ahead(by))
+}
+
+fn restart(cluster: &mut Cluster) -> Result<()> {
+    for name in MEMBERS {
+        cluster.host_mut(name).stop()?;
+    }
+    MEMBERS.into_iter().try_for_each(|name| cluster.host_mut(name).start())
+}
+
+fn warnings(cluster: &Cluster, host: &str) -> String {
+    let status = cluster.host(host).ctl_json(&["status"]);
+    status.map(|status| status["warnings"].to_string()).unwrap_or_default()
+}
+
+fn all_renewed(cluster: &Cluster) -> Result<()> {
+    wait_for("all certificates are good", RENEWAL, || {
+        let good = |host| {
+            let checks = cluster.host(host).ctl(&["doctor"]).ok()?.stdout;
+            checks.contains("valid, and renewed in time").then_some(())
+        };
+        MEMBERS.into_iter().try_for_each(good)
+    })
+}
+
+#[test]
+fn after_nine_days_off_members_meet_and_others_join_at_once() -> Result<()> {
+    let mut cluster = unwell()?;
+    for name in MEMBERS {
+        cluster.host_mut(name).stop()?;
+    }
+    all_ahead(&cluster, 9 * DAY)?;
+    for name in MEMBERS {
+        cluster.host_mut(name).start()?;
+    }
+    cluster.wait_for_status("n1", "a quorum", |status| status.quorum.then_some(()))?;
+    all_renewed(&cluster)?;
+    cluster.join(cluster.host("n4"), "learner")
+}
+
+/// Certificates from the future and a log from the future: members go on, and
+/// whoever is new joins.
+#[test]
+fn clocks_that_were_ahead_for_a_while_leave_nothing_behind() -> Result<()> {
+    let mut cluster = unwell()?;
+    all_ahead(&cluster, 9 * DAY)?;
+    restart(&mut cluster)?;
+    all_renewed(&cluster)?;
+    cluster.host("n1").ctl_ok(&["node", "drain", "n3"])?;
+
+    all_ahead(&cluster, Duration::ZERO)?;
+    wait_for("it is said", RENEWAL, || {
+        let said = warnings(&cluster, "n2").contains("certificate is valid in")
+            || cluster.host("n2").log().contains("certificate is valid in");
+        said.then_some(())
+    })?;
+    restart(&mut cluster)?;
+    cluster.wait_for_status("n1", "a quorum", |status| status.quorum.then_some(()))?;
+    all_renewed(&cluster)?;
+    // A token lives from the later of both clocks, and says so.
+    let token = cluster.token("learner")?;
+    let tokens = cluster.host("n1").ctl_ok(&["token", "list"])?;
+    assert!(tokens.contains("open"), "{tokens}");
+    let n4 = cluster.host("n4");
+    n4.ctl_ok(&["join", "10.77.0.1:7400", "--token-file", &token]).map(|_| ())
+}

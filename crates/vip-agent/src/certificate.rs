@@ -1,0 +1,63 @@
+//! What is wrong with the dates of a certificate, in words for people. It stops
+//! no failover (the key is known to the log), and it must be said all the same.
+
+use std::time::Duration;
+use vip_pki::NodeIdentity;
+
+/// Renewed after half of its life; with so little left, renewing failed for
+/// days.
+const SOON: Duration = Duration::from_secs(2 * 24 * 3600);
+
+fn about(seconds: i64) -> String {
+    match seconds {
+        i64::MIN..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// What a person should know of dates that do not fit `now_ms`.
+pub(crate) fn trouble(identity: &NodeIdentity, now_ms: u64) -> Option<String> {
+    let (from, until) = identity.validity()?;
+    dates(from, until, i64::try_from(now_ms / 1000).unwrap_or(i64::MAX))
+}
+
+fn dates(from: i64, until: i64, now: i64) -> Option<String> {
+    let soon = i64::try_from(SOON.as_secs()).unwrap_or(0);
+    if now < from {
+        let early = about(from - now);
+        return Some(format!(
+            "this node's certificate is valid in {early} only: its clock is behind, or was ahead \
+             when it was renewed. Members know its key and let it in; set the clock"
+        ));
+    }
+    if now >= until {
+        return Some(format!(
+            "this node's certificate ended {} ago. Members know its key and let it in, others do \
+             not; it is renewed as soon as there is a leader",
+            about(now - until)
+        ));
+    }
+    (until - now < soon).then(|| {
+        format!(
+            "this node's certificate ends in {} and was not renewed: see its log for why",
+            about(until - now)
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_that_do_not_fit_are_said_in_words() {
+        const DAY: i64 = 86_400;
+        let at = |now| dates(0, 7 * DAY, now).unwrap_or_default();
+        assert_eq!(at(0), "");
+        assert_eq!(at(5 * DAY), "");
+        assert!(at(-7200).contains("valid in 2 h only"), "{}", at(-7200));
+        assert!(at(5 * DAY + 1).contains("ends in 47 h"), "{}", at(5 * DAY + 1));
+        assert!(at(9 * DAY).contains("ended 2 days ago"), "{}", at(9 * DAY));
+    }
+}
