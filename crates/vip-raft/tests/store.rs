@@ -136,47 +136,6 @@ async fn two_hundred_kills_lose_nothing_acknowledged() {
     }
 }
 
-/// Watches the child's system calls: between the write of an entry and the
-/// line that acknowledges it, there is an fdatasync of the database's file.
-#[test]
-fn every_acknowledgement_comes_after_its_fdatasync() {
-    let dir = TempDir::new().expect("temporary directory");
-    let trace = dir.path().join("trace");
-    let mut strace = Command::new("strace");
-    strace
-        .args(["-f", "-y", "-e", "trace=fdatasync,write,pwrite64", "-s", "40", "-o"])
-        .arg(&trace)
-        .arg(std::env::current_exe().expect("this program"))
-        .args(["child_appends_until_it_is_killed", "--exact", "--nocapture", "--quiet"])
-        .env(CHILD, dir.path().join("store"))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null());
-    let mut child = match strace.spawn() {
-        Ok(child) => child,
-        Err(e) => panic!("strace is needed (cargo xtask test installs it): {e}"),
-    };
-    let out = BufReader::new(child.stdout.take().expect("piped"));
-    let seen = out.lines().map_while(Result::ok).filter(|l| l.starts_with("acknowledged"));
-    assert_eq!(seen.take(40).count(), 40);
-    child.kill().expect("killed");
-    child.wait().expect("ended");
-
-    let text = std::fs::read_to_string(&trace).expect("a trace");
-    let (mut dirty, mut acknowledged) = (false, 0);
-    for line in text.lines() {
-        if line.contains("/store/db") && line.contains("write") {
-            dirty = true;
-        } else if line.contains("fdatasync") && line.contains("= 0") {
-            // Also the second half of a call that strace shows in two.
-            dirty = false;
-        } else if line.contains("\"acknowledged ") {
-            assert!(!dirty, "acknowledged before its fdatasync: {line}");
-            acknowledged += 1;
-        }
-    }
-    assert!(acknowledged >= 40, "only {acknowledged} acknowledgements in the trace");
-}
-
 /// One call that strace saw.
 enum Seen {
     Write { offset: usize, bytes: Vec<u8> },
