@@ -75,20 +75,38 @@ pub(crate) enum Command {
         #[arg(long)]
         follow: bool,
     },
-    /// Issue a certificate for remote use and keep it as a context.
-    Login {
-        /// Who.
-        #[arg(long, default_value = "root")]
-        user: String,
-        /// viewer, operator or admin.
-        #[arg(long, default_value = "viewer")]
-        role: String,
-        /// Name of the context; default: the cluster's name.
-        #[arg(long)]
-        name: Option<String>,
-    },
+    /// Issue a certificate for remote use and keep it as a context; list and
+    /// revoke those there are.
+    #[command(args_conflicts_with_subcommands = true)]
+    Login(Login),
     /// Check this host.
     Doctor,
+}
+
+#[derive(Args)]
+pub(crate) struct Login {
+    #[command(subcommand)]
+    pub(crate) command: Option<LoginCommand>,
+    /// Who.
+    #[arg(long, default_value = "root")]
+    pub(crate) user: String,
+    /// viewer, operator or admin.
+    #[arg(long, default_value = "viewer")]
+    pub(crate) role: String,
+    /// Name of the context; default: the cluster's name.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum LoginCommand {
+    /// Who has a certificate.
+    List,
+    /// End all certificates of a person, and their connections.
+    Revoke {
+        /// The user.
+        name: String,
+    },
 }
 
 #[derive(Subcommand)]

@@ -289,6 +289,31 @@ pub(crate) fn status(status: &Status) -> String {
     text
 }
 
+/// `vipctl login list`.
+#[derive(Serialize)]
+pub(crate) struct Login {
+    pub(crate) user: String,
+    pub(crate) role: String,
+    pub(crate) expires_ms: u64,
+    pub(crate) issued_by: String,
+    pub(crate) key: String,
+}
+
+impl From<v1::Login> for Login {
+    fn from(login: v1::Login) -> Self {
+        let v1::Login { user, role, expires_ms, issued_by, key } = login;
+        Self { user, role, expires_ms, issued_by, key }
+    }
+}
+
+pub(crate) fn logins(logins: &[Login]) -> String {
+    let row = |l: &Login| {
+        let until = moment(l.expires_ms);
+        vec![l.user.clone(), l.role.clone(), until, l.issued_by.clone()]
+    };
+    table(&["USER", "ROLE", "EXPIRES", "ISSUED BY"], logins.iter().map(row))
+}
+
 pub(crate) fn tokens(tokens: &[Token]) -> String {
     let row = |t: &Token| {
         let uses = format!("{}/{}", t.uses, t.max_uses);

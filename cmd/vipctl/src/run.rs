@@ -1,9 +1,9 @@
 //! Each command as its call.
 
 use crate::Failure;
-use crate::cli::{Cli, Command, Format, NodeCommand, TokenCommand, VipCommand};
+use crate::cli::{Cli, Command, Format, LoginCommand, NodeCommand, TokenCommand, VipCommand};
 use crate::contexts::Context;
-use crate::output::{self, Check, Event, Node, Status, Token, Vip, print};
+use crate::output::{self, Check, Event, Login, Node, Status, Token, Vip, print};
 use crate::{connect, contexts};
 use serde_json::json;
 use std::io::Read;
@@ -49,7 +49,10 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Node(command) => ctl.node(command).await,
         Command::Vip(command) => ctl.vip(command).await,
         Command::Events { follow } => ctl.events(follow).await,
-        Command::Login { user, role, name } => ctl.login(user, role, name).await,
+        Command::Login(login) => match login.command {
+            Some(command) => ctl.logins(command).await,
+            None => ctl.login(login.user, login.role, login.name).await,
+        },
         Command::Doctor => ctl.doctor().await,
     }
 }
@@ -277,6 +280,23 @@ impl Ctl {
             }
         }
         Ok(())
+    }
+
+    async fn logins(&mut self, command: LoginCommand) -> Result<(), Failure> {
+        match command {
+            LoginCommand::List => {
+                let request = self.request(v1::ListLoginsRequest {});
+                let reply = self.client.list_logins(request).await?.into_inner();
+                let logins: Vec<Login> = reply.logins.into_iter().map(Into::into).collect();
+                print(self.format, &logins, |l| output::logins(l))
+            }
+            LoginCommand::Revoke { name } => {
+                let request = self.request(v1::RevokeLoginRequest { user: name.clone() });
+                self.client.revoke_login(request).await?;
+                let text = format!("{name} has no certificate any more");
+                self.done(json!({ "revoked": name }), &text)
+            }
+        }
     }
 
     async fn login(

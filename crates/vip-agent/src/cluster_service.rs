@@ -1,7 +1,7 @@
 //! Joining, as the cluster sees it.
 
 use crate::activation::activate;
-use crate::errors::{from_refusal, from_write, internal, invalid, no_quorum};
+use crate::errors::{from_refusal, from_write, internal, invalid, no_issuer, no_quorum};
 use crate::member::{COMMIT_TIMEOUT, Member};
 use crate::rate::Rate;
 use crate::refusals::Refusals;
@@ -74,9 +74,7 @@ impl ClusterService {
         if !self.rate.allows(from) {
             return Err(Status::resource_exhausted("too many joins from there; wait a minute"));
         }
-        let issuer = member
-            .issuer()
-            .ok_or_else(|| Status::unavailable("the leader has no issuing key yet; try again"))?;
+        let issuer = member.issuer().ok_or_else(no_issuer)?;
         let spki = spki_of_csr(&message.csr).map_err(invalid)?;
         let name: Name = message.name.parse().map_err(invalid)?;
         self.check_token(&message, &name, &spki)?;
@@ -222,9 +220,7 @@ pub(crate) fn sign(
     role: Option<Role>,
     csr: &[u8],
 ) -> Result<Vec<Vec<u8>>, Status> {
-    let issuer = member
-        .issuer()
-        .ok_or_else(|| Status::unavailable("the leader has no issuing key yet; try again"))?;
+    let issuer = member.issuer().ok_or_else(no_issuer)?;
     let state = member.raft.state();
     let known = state.nodes.get(&node).map(|n| n.spki.clone());
     if known != Some(spki_of_csr(csr).map_err(invalid)?) {

@@ -29,9 +29,10 @@ pub(crate) fn from_write(error: &WriteError) -> Status {
 
 pub(crate) fn from_refusal(refusal: &Refusal) -> Status {
     let code = match refusal {
-        Refusal::UnknownNode { .. } | Refusal::UnknownToken { .. } | Refusal::UnknownVip { .. } => {
-            Code::NotFound
-        }
+        Refusal::UnknownNode { .. }
+        | Refusal::UnknownToken { .. }
+        | Refusal::UnknownLogin { .. }
+        | Refusal::UnknownVip { .. } => Code::NotFound,
         Refusal::VipExists { .. }
         | Refusal::AddressTaken { .. }
         | Refusal::NodeNameTaken { .. } => Code::AlreadyExists,
@@ -44,6 +45,11 @@ pub(crate) fn from_refusal(refusal: &Refusal) -> Status {
         | Refusal::OtherTerm { .. } => Code::FailedPrecondition,
     };
     Status::new(code, format!("{refusal}. Nothing was changed"))
+}
+
+/// Nothing can be signed here at the moment.
+pub(crate) fn no_issuer() -> Status {
+    Status::unavailable("the leader has no issuing key yet; try again")
 }
 
 pub(crate) fn invalid(error: impl std::fmt::Display) -> Status {

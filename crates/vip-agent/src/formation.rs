@@ -1,6 +1,6 @@
 //! Becoming a member, and ceasing to be one, on this node's side.
 
-use crate::errors::{from_refusal, from_write, internal, invalid};
+use crate::errors::{from_refusal, from_write, internal, invalid, no_issuer};
 use crate::member::{COMMIT_TIMEOUT, Member, Meta};
 use crate::serve::Agent;
 use aws_lc_rs::rand::fill;
@@ -363,9 +363,7 @@ pub(crate) async fn create_token(
     expires_ms: u64,
     max_uses: u32,
 ) -> Result<TokenText, Status> {
-    let issuer = member
-        .issuer()
-        .ok_or_else(|| Status::unavailable("the leader has no issuing key yet; try again"))?;
+    let issuer = member.issuer().ok_or_else(no_issuer)?;
     let pin = issuer.root_pin().map_err(|e| internal("the CA", &e))?;
     let (mut id, mut secret) = ([0; 5], [0; 32]);
     fill(&mut id).and_then(|()| fill(&mut secret)).map_err(|e| internal("random numbers", &e))?;

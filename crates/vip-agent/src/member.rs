@@ -24,6 +24,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use vip_core::{Actor, Command, LeasesStart, Name, NodeId, Op, Outcome, Term};
@@ -40,6 +41,8 @@ const CONNECTIONS_QUEUED: usize = 64;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a command to the log may take.
 pub(crate) const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two proposals of one command.
+const PROPOSE_AGAIN: Duration = Duration::from_millis(5);
 /// How long a stopping node waits for its disk.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a removed node's open connections outlive it: a node that leaves
@@ -278,15 +281,28 @@ impl Member {
         self.raft.write(command, COMMIT_TIMEOUT).await
     }
 
-    /// Proposes somebody's command.
+    /// Proposes somebody's command. On a busy machine openraft refuses what its
+    /// leader proposes until a quorum was heard again; nothing of it is in the
+    /// log then, as long as the leadership is the same, and it is proposed again.
     pub(crate) async fn propose_as(
         &self,
         actor: Actor,
         op: Op,
         limit: Duration,
     ) -> Result<Outcome, WriteError> {
+        let until = Instant::now() + limit;
+        let leadership = self.shared.own_leadership();
         let command = Command { time_ms: wall_clock_ms(), actor, term: None, op };
-        self.raft.write(command, limit).await
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let result = self.raft.write(command.clone(), left).await;
+            let refused = matches!(result, Err(WriteError::NotLeader { .. }));
+            let leads_on = leadership.is_some() && self.shared.own_leadership() == leadership;
+            if !refused || !leads_on || left.is_zero() {
+                return result;
+            }
+            sleep(PROPOSE_AGAIN).await;
+        }
     }
 
     /// Now, as the log will have it: log time never falls, so what is to last
@@ -343,8 +359,13 @@ async fn follow_roster(member: Arc<Member>, connections: Connections, door: Door
             door.members_are(member.addresses());
             // Before the log is here, what the join answered stands.
             if now.state.cluster.is_some() {
-                let before = member.roster.load().removed().len();
-                member.roster.store(Arc::new(Roster::of(&now.state, now.index)));
+                let old = member.roster.load_full();
+                let before = old.removed().len();
+                let new = Arc::new(Roster::of(&now.state, now.index));
+                member.roster.store(new.clone());
+                for user in old.users().difference(&new.users()) {
+                    connections.cut_user(user);
+                }
                 let removed = member.roster.load().removed().to_vec();
                 if removed.len() != before {
                     // New connections are refused from now on; those that are

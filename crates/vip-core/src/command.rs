@@ -1,8 +1,8 @@
 //! What can be proposed to the log.
 
 use crate::{
-    Cause, Epoch, Incarnation, JoinProof, Name, NodeId, Obstacle, Profile, Refusal, Role, Term,
-    TokenId, VipSpec, VipUid,
+    Cause, Epoch, Incarnation, JoinProof, Login, Name, NodeId, Obstacle, Profile, Refusal, Role,
+    Term, TokenId, VipSpec, VipUid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -93,6 +93,16 @@ pub enum Op {
     RevokeToken {
         /// Its id.
         id: TokenId,
+    },
+    /// A person is given a certificate.
+    LogIn {
+        /// Whose, and for what.
+        login: Login,
+    },
+    /// All certificates of a person end.
+    RevokeLogin {
+        /// Who.
+        user: Name,
     },
     /// Admits a node: checks the proof and uses up the token, at once.
     Admit {

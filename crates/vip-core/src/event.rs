@@ -1,6 +1,6 @@
 //! What happened to the cluster, as `vipctl events` shows it.
 
-use crate::{Epoch, Name, NodeId, Obstacle, Role};
+use crate::{AdminRole, Epoch, Name, NodeId, Obstacle, Role};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -103,6 +103,18 @@ pub enum EventKind {
     TokenRevoked {
         /// Its id.
         token: String,
+    },
+    /// A person was given a certificate.
+    LoginIssued {
+        /// Who.
+        user: Name,
+        /// For what.
+        role: AdminRole,
+    },
+    /// All certificates of a person ended.
+    LoginRevoked {
+        /// Who.
+        user: Name,
     },
     /// A VIP was added.
     VipAdded {

@@ -30,6 +30,7 @@ mod guard;
 mod ids;
 mod leader_lease;
 mod leases;
+mod login;
 mod mono;
 mod name;
 mod node;
@@ -66,6 +67,7 @@ pub use leases::{
     HandOverStep, LEADER_LOOKS, LeaderWork, LeaseAction, LeaseEvent, Leases, LeasesStart, RaftView,
     Waiting, WaitingStep,
 };
+pub use login::{AdminRole, Login};
 pub use mono::Mono;
 pub use name::{Name, NameError};
 pub use node::{Node, NodeState, Role};

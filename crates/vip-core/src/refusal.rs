@@ -53,6 +53,12 @@ pub enum Refusal {
         /// What was asked for.
         token: TokenId,
     },
+    /// Nobody of that name has a certificate.
+    #[error("{user} has no login; `vipctl login list` shows those there are")]
+    UnknownLogin {
+        /// Who was meant.
+        user: String,
+    },
     /// Another VIP has the name.
     #[error("a VIP named {name} exists already and differs from this one; remove it first")]
     VipExists {

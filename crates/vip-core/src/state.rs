@@ -3,14 +3,15 @@
 //! `apply` is a function of state and entry alone: no clock, no randomness, so
 //! that every replica computes the same. A refused command changes nothing.
 
+mod logins;
 mod nodes;
 mod tokens;
 mod vips;
 
 use crate::command::Position;
 use crate::{
-    Command, Event, EventKind, Name, Node, NodeId, NodeState, Obstacle, Op, Outcome, Profile,
-    Refusal, Term, Token, TokenId, Vip, VipAddress, VipUid,
+    Command, Event, EventKind, Login, Name, Node, NodeId, NodeState, Obstacle, Op, Outcome,
+    Profile, Refusal, Term, Token, TokenId, Vip, VipAddress, VipUid,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -51,6 +52,9 @@ pub struct State {
     pub tombstones: BTreeMap<NodeId, Tombstone>,
     /// Join tokens.
     pub tokens: BTreeMap<TokenId, Token>,
+    /// Certificates of people that are good, by key (SPKI hash).
+    #[serde(default)]
+    pub logins: BTreeMap<String, Login>,
     /// VIPs, by identity.
     pub vips: BTreeMap<VipUid, Vip>,
     /// Why nodes could not hold VIPs when they last tried.
@@ -101,6 +105,8 @@ impl State {
                 self.create_token(actor, id, verifier, *role, *expires_ms, *max_uses)
             }
             Op::RevokeToken { id } => self.revoke_token(actor, id),
+            Op::LogIn { login } => self.log_in(actor, login),
+            Op::RevokeLogin { user } => self.revoke_login(actor, user),
             Op::Admit { token, name, advertise, spki, proof } => {
                 self.admit(at, token, name, advertise, spki, proof)
             }

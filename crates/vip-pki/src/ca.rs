@@ -1,7 +1,7 @@
 //! The cluster's certificate authorities. The root signs the issuer, once; the
 //! issuer, which every voter has, signs nodes and people.
 
-use crate::names::{AdminRole, Identity, node_server_name, user_server_name};
+use crate::names::{Identity, node_server_name, user_server_name};
 use aws_lc_rs::digest;
 use data_encoding::HEXLOWER;
 use rcgen::{
@@ -10,7 +10,7 @@ use rcgen::{
 };
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 use time::{Duration, OffsetDateTime};
-use vip_core::{Name, NodeId, Role};
+use vip_core::{AdminRole, Name, NodeId, Role};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
@@ -19,12 +19,12 @@ pub const ROOT_DAYS: i64 = 3650;
 /// Life of a node's certificate; renewed after half of it.
 const NODE_DAYS: i64 = 7;
 /// Life of a person's certificate: a working day.
-const USER_HOURS: i64 = 12;
+pub const USER_LIFE: Duration = Duration::hours(12);
 /// The longest life that a certificate may claim.
 pub(crate) fn longest_life(identity: &Identity) -> Duration {
     let life = match identity {
         Identity::Node(_) | Identity::Anonymous => Duration::days(NODE_DAYS),
-        Identity::User { .. } => Duration::hours(USER_HOURS),
+        Identity::User { .. } => USER_LIFE,
     };
     life + BACKDATE
 }
@@ -199,10 +199,8 @@ impl Issuer {
         user: &Name,
         role: AdminRole,
         cluster: &str,
-    ) -> Result<(Vec<CertificateDer<'static>>, i64), CaError> {
-        let life = Duration::hours(USER_HOURS);
-        let chain = self.sign(csr, &user_server_name(user, role, cluster), [], life)?;
-        Ok((chain, (OffsetDateTime::now_utc() + life).unix_timestamp() * 1000))
+    ) -> Result<Vec<CertificateDer<'static>>, CaError> {
+        self.sign(csr, &user_server_name(user, role, cluster), [], USER_LIFE)
     }
 
     pub(crate) fn sign(

@@ -198,6 +198,11 @@ impl Connections {
         }
     }
 
+    /// Cuts every connection of a person.
+    pub fn cut_user(&self, user: &Name) {
+        self.users.cut(user);
+    }
+
     /// Cuts every connection of a node.
     pub fn cut(&self, node: NodeId) {
         self.members.cut(&node);

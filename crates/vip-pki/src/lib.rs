@@ -16,14 +16,16 @@ mod places;
 mod roster;
 mod verify;
 
-pub use ca::{CaError, Issuer, NewCa, ROOT_DAYS, generate_cluster_ca, sha256_hex, spki_of_csr};
+pub use ca::{
+    CaError, Issuer, NewCa, ROOT_DAYS, USER_LIFE, generate_cluster_ca, sha256_hex, spki_of_csr,
+};
 pub use connect::{
     ConnectError, Connections, Connector, PeerInfo, PeerStream, accept, pinned_channel,
 };
 pub use files::write_secret;
 pub use identity::{IdentityError, NodeIdentity, NodeKey, PkiDir, chain_pem};
 pub use issued::{Expected, NotIssued};
-pub use names::{AdminRole, Identity, node_server_name, user_server_name};
+pub use names::{Identity, node_server_name, user_server_name};
 pub use places::{Limits, Place, Places, origin};
 pub use roster::{Denied, Roster, SharedRoster};
 pub use rustls::{ClientConfig, Error as TlsError, ServerConfig};

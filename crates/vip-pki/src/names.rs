@@ -2,48 +2,7 @@
 //!
 //! `<id>.node.<cluster>` is a member, `<user>.<role>.admin.<cluster>` a person.
 
-use std::fmt;
-use std::str::FromStr;
-use vip_core::{Name, NodeId, excerpt};
-
-/// What a person may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum AdminRole {
-    /// Look.
-    Viewer,
-    /// Move, add and remove VIPs; drain.
-    Operator,
-    /// Everything: members and tokens too.
-    Admin,
-}
-
-impl AdminRole {
-    /// As in certificates and on the command line.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Viewer => "viewer",
-            Self::Operator => "operator",
-            Self::Admin => "admin",
-        }
-    }
-}
-
-impl fmt::Display for AdminRole {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for AdminRole {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        [Self::Viewer, Self::Operator, Self::Admin]
-            .into_iter()
-            .find(|r| r.as_str() == text)
-            .ok_or_else(|| format!("{:?} is no role: use viewer, operator or admin", excerpt(text)))
-    }
-}
+use vip_core::{AdminRole, Name, NodeId};
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,9 +2,9 @@
 //! whole when the replicated state changes.
 
 use arc_swap::ArcSwap;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use vip_core::{NodeId, State};
+use vip_core::{AdminRole, Name, NodeId, State};
 
 /// Why a certificate that is genuine is refused all the same.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +21,9 @@ pub enum Denied {
     /// Signed for longer than this cluster signs.
     #[error("the certificate is valid for longer than this cluster's are")]
     Life,
+    /// Nobody was given this certificate, or it was revoked.
+    #[error("the certificate is not, or no longer, one that the log lists for {0}")]
+    Login(Name),
     /// A CA that the log does not list.
     #[error("the certificate was issued by a CA that this cluster does not trust")]
     Issuer,
@@ -34,6 +37,8 @@ pub struct Roster {
     /// Keys (SPKI hashes) of the members.
     nodes: BTreeMap<NodeId, String>,
     removed: Vec<NodeId>,
+    /// Keys (SPKI hashes) of people.
+    logins: BTreeMap<String, (Name, AdminRole)>,
     applied: u64,
 }
 
@@ -47,7 +52,8 @@ impl Roster {
         };
         let nodes = state.nodes.values().map(|n| (n.id, n.spki.clone())).collect();
         let removed = state.tombstones.keys().copied().collect();
-        Self { cluster, issuers, nodes, removed, applied }
+        let logins = state.logins.values().map(|l| (l.spki.clone(), (l.user.clone(), l.role)));
+        Self { cluster, issuers, nodes, removed, logins: logins.collect(), applied }
     }
 
     /// What a new member knows before it has the log: what the join answered.
@@ -58,7 +64,7 @@ impl Roster {
         members: impl IntoIterator<Item = (NodeId, String)>,
     ) -> Self {
         let nodes = members.into_iter().collect();
-        Self { cluster, issuers: vec![issuer], nodes, removed: vec![], applied: 0 }
+        Self { cluster, issuers: vec![issuer], nodes, ..Self::default() }
     }
 
     /// The cluster's id.
@@ -71,6 +77,17 @@ impl Roster {
     #[must_use]
     pub fn removed(&self) -> &[NodeId] {
         &self.removed
+    }
+
+    /// People with a certificate.
+    #[must_use]
+    pub fn users(&self) -> BTreeSet<&Name> {
+        self.logins.values().map(|(user, _)| user).collect()
+    }
+
+    /// Whether the log lists this key as this person's.
+    pub(crate) fn lists(&self, spki: &str, user: &Name, role: AdminRole) -> bool {
+        self.logins.get(spki).is_some_and(|listed| (&listed.0, listed.1) == (user, role))
     }
 
     pub(crate) fn trusts_issuer(&self, spki: &str) -> bool {

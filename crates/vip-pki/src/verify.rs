@@ -153,11 +153,14 @@ fn authorise(
     if until.timestamp() - from.timestamp() > longest_life(identity).whole_seconds() {
         return Err(bad(Denied::Life));
     }
-    if let Identity::Node(node) = identity {
-        let spki = spki_hash(leaf).unwrap_or_default();
-        roster.admits(*node, &spki, admitted_index(&parsed)).map_err(bad)?;
+    let spki = spki_hash(leaf).unwrap_or_default();
+    match identity {
+        Identity::Node(node) => roster.admits(*node, &spki, admitted_index(&parsed)).map_err(bad),
+        Identity::User { name, role } if !roster.lists(&spki, name, *role) => {
+            Err(bad(Denied::Login(name.clone())))
+        }
+        Identity::User { .. } | Identity::Anonymous => Ok(()),
     }
-    Ok(())
 }
 
 macro_rules! tls13_signatures_only {

@@ -7,8 +7,8 @@ use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{BoxFuture, Service};
 use tonic::transport::server::UdsConnectInfo;
-use vip_core::{Speaker, Standing, excerpt};
-use vip_pki::{AdminRole, Identity, PeerInfo};
+use vip_core::{AdminRole, Speaker, Standing, excerpt};
+use vip_pki::{Identity, PeerInfo};
 
 /// Where a server is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ enum Rule {
     Nodes(Standing),
     /// Root on the local socket.
     LocalRoot,
+    /// The same, also passed on by a voter.
+    RootOfVoter,
     /// Local root, or a person of at least this role, or a member that relays
     /// for its own local root: what changes something, voters alone.
     Person(AdminRole),
@@ -53,7 +55,9 @@ const RULES: &[(&str, Rule)] = &[
     ("/vip.v1.Admin/Init", Rule::LocalRoot),
     ("/vip.v1.Admin/Join", Rule::LocalRoot),
     ("/vip.v1.Admin/Leave", Rule::LocalRoot),
-    ("/vip.v1.Admin/Login", Rule::LocalRoot),
+    ("/vip.v1.Admin/Login", Rule::RootOfVoter),
+    ("/vip.v1.Admin/ListLogins", Rule::Person(AdminRole::Viewer)),
+    ("/vip.v1.Admin/RevokeLogin", Rule::Person(AdminRole::Admin)),
     ("/vip.v1.Admin/CreateToken", Rule::Person(AdminRole::Admin)),
     ("/vip.v1.Admin/ListTokens", Rule::Person(AdminRole::Viewer)),
     ("/vip.v1.Admin/RevokeToken", Rule::Person(AdminRole::Admin)),
@@ -99,12 +103,16 @@ fn allowed(path: &str, caller: &Caller, standing: Standing) -> bool {
     match (rule, caller) {
         (Rule::Anybody, _) => true,
         (Rule::Nodes(least), Caller::Peer(Identity::Node(_))) => standing >= *least,
-        (Rule::LocalRoot | Rule::Person(_) | Rule::Known, Caller::LocalRoot) => true,
+        (Rule::RootOfVoter, Caller::Peer(Identity::Node(_))) => standing >= Standing::Voter,
+        (
+            Rule::LocalRoot | Rule::RootOfVoter | Rule::Person(_) | Rule::Known,
+            Caller::LocalRoot,
+        ) => true,
         (Rule::Person(least), Caller::Peer(Identity::User { role, .. })) => role >= least,
         // Everybody may go: `RemoveNode` looks at whom.
         (Rule::Person(_), Caller::Peer(Identity::Node(_))) => standing >= Standing::Member,
         (Rule::Known, Caller::Peer(identity)) => *identity != Identity::Anonymous,
-        (Rule::Nodes(_) | Rule::LocalRoot | Rule::Person(_), _) => false,
+        (Rule::Nodes(_) | Rule::LocalRoot | Rule::RootOfVoter | Rule::Person(_), _) => false,
     }
 }
 
@@ -267,7 +275,8 @@ mod tests {
         assert!(!member.iter().any(|path| path.starts_with("/vip.v1.Raft/")));
         assert!(!member.contains("/vip.v1.Lease/Renew"));
         assert!(!member.contains("/vip.v1.Cluster/FetchIssuer"));
-        for local in ["Init", "Join", "Leave", "Login"] {
+        assert!(!member.contains("/vip.v1.Admin/Login"));
+        for local in ["Init", "Join", "Leave"] {
             assert!(!voter.contains(format!("/vip.v1.Admin/{local}").as_str()));
         }
     }

@@ -2,14 +2,14 @@
 
 use super::service::{AdminService, Call, Route, not_a_member};
 use crate::cluster_service::own_term;
-use crate::errors::{from_write, internal, invalid};
+use crate::errors::{from_write, internal, invalid, no_issuer};
 use crate::formation::{create_token, forget_membership, init, join};
 use crate::hand_over::hand_over_leadership;
 use crate::member::{COMMIT_TIMEOUT, Member};
 use std::time::Duration;
 use tonic::{Code, Status};
-use vip_core::{Actor, Name, NodeId, NodeState, Op, Role, State, excerpt};
-use vip_pki::{AdminRole, node_server_name};
+use vip_core::{Actor, AdminRole, Login, Name, NodeId, NodeState, Op, Role, State, excerpt};
+use vip_pki::{USER_LIFE, node_server_name, spki_of_csr};
 use vip_proto::v1;
 
 /// Default and largest life of a token (research: kubeadm's and our cap).
@@ -232,23 +232,46 @@ async fn wait_until_relieved(call: &Call, node: NodeId) -> Result<(), Status> {
     .await
 }
 
-/// Issues a certificate for a person at this node.
-pub(super) fn login(call: &Call, request: v1::LoginRequest) -> Result<v1::LoginReply, Status> {
+/// Issues a certificate for a person, as leader: what the log does not list is
+/// none.
+pub(super) async fn login(
+    call: &Call,
+    request: v1::LoginRequest,
+) -> Result<v1::LoginReply, Status> {
     let member = &call.member;
-    let issuer = member.issuer().ok_or_else(|| {
-        Status::failed_precondition("only voters can issue certificates; log in on one")
-    })?;
     let user: Name = request.user.parse().map_err(invalid)?;
     let role: AdminRole = request.role.parse().map_err(invalid)?;
+    let spki = spki_of_csr(&request.csr).map_err(invalid)?;
+    let issuer = member.issuer().ok_or_else(no_issuer)?;
     let signed = issuer.sign_user(&request.csr, &user, role, &member.meta.cluster);
-    let (chain, expires_ms) = signed.map_err(|e| internal("signing", &e))?;
-    tracing::info!(actor = %call.actor.0, %user, %role, "issued a certificate");
-    let root = chain.last().map(|c| c.to_vec()).unwrap_or_default();
+    let chain = signed.map_err(|e| internal("signing", &e))?;
+    let life_ms = u64::try_from(USER_LIFE.whole_milliseconds()).unwrap_or(0);
+    let expires_ms = member.time_ms() + life_ms;
+    let issued_by = String::new();
+    call.propose(Op::LogIn { login: Login { user, role, spki, expires_ms, issued_by } }).await?;
     Ok(v1::LoginReply {
+        root: chain.last().map(|c| c.to_vec()).unwrap_or_default(),
         chain: chain.iter().map(|c| c.to_vec()).collect(),
-        root,
         address: member.meta.advertise.clone(),
         server_name: node_server_name(member.meta.node, &member.meta.cluster),
-        expires_ms: u64::try_from(expires_ms).unwrap_or(0),
+        expires_ms,
+    })
+}
+
+/// The leader's reply for a person at this node: it is used here first, and it
+/// answers when the log here lists it.
+pub(super) async fn logged_in_here(
+    call: &Call,
+    spki: &str,
+    reply: v1::LoginReply,
+) -> Result<v1::LoginReply, Status> {
+    let member = &call.member;
+    let listed = |state: &State| state.logins.contains_key(spki).then_some(());
+    call.wait(listed, |_| "the login is issued, and this node has not heard of it yet".into())
+        .await?;
+    Ok(v1::LoginReply {
+        address: member.meta.advertise.clone(),
+        server_name: node_server_name(member.meta.node, &member.meta.cluster),
+        ..reply
     })
 }

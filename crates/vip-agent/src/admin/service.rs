@@ -417,8 +417,35 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::LoginRequest>,
     ) -> Result<Response<v1::LoginReply>, Status> {
-        let call = self.call(&request)?;
-        super::membership::login(&call, request.into_inner()).map(Response::new)
+        let (call, message) = (self.change(&request)?, request.into_inner());
+        // Its key is what both wait for.
+        let spki = vip_pki::spki_of_csr(&message.csr).map_err(crate::errors::invalid)?;
+        let reply = match call.route().await? {
+            Route::There(mut client) => client.login(call.relay(message)).await?.into_inner(),
+            Route::Here => super::membership::login(&call, message).await?,
+        };
+        let reply = super::membership::logged_in_here(&call, &spki, reply).await?;
+        Ok(Response::new(reply))
+    }
+
+    async fn list_logins(
+        &self,
+        request: Request<v1::ListLoginsRequest>,
+    ) -> Result<Response<v1::ListLoginsReply>, Status> {
+        let (call, message) = (self.call(&request)?, request.into_inner());
+        ask_leader!(call, message, list_logins);
+        Ok(Response::new(super::views::logins(&call.member)))
+    }
+
+    async fn revoke_login(
+        &self,
+        request: Request<v1::RevokeLoginRequest>,
+    ) -> Result<Response<v1::RevokeLoginReply>, Status> {
+        let (call, message) = (self.change(&request)?, request.into_inner());
+        on_leader!(call, message, revoke_login);
+        let user = message.user.parse().map_err(crate::errors::invalid)?;
+        call.propose(Op::RevokeLogin { user }).await?;
+        Ok(Response::new(v1::RevokeLoginReply {}))
     }
 
     async fn doctor(

@@ -191,6 +191,19 @@ pub(super) fn tokens(member: &Member) -> v1::ListTokensReply {
     v1::ListTokensReply { tokens: state.tokens.values().map(token).collect() }
 }
 
+pub(super) fn logins(member: &Member) -> v1::ListLoginsReply {
+    let (state, now) = (member.raft.state(), member.time_ms());
+    let good = state.logins.values().filter(|login| login.expires_ms > now);
+    let login = |login: &vip_core::Login| v1::Login {
+        user: login.user.to_string(),
+        role: login.role.to_string(),
+        expires_ms: login.expires_ms,
+        issued_by: login.issued_by.clone(),
+        key: login.spki.clone(),
+    };
+    v1::ListLoginsReply { logins: good.map(login).collect() }
+}
+
 fn event(state: &State, event: &vip_core::Event) -> v1::Event {
     let mut out = v1::Event {
         seq: event.seq,
@@ -225,6 +238,12 @@ fn event(state: &State, event: &vip_core::Event) -> v1::Event {
         }
         EventKind::TokenRevoked { token } => {
             ("token-revoked", format!("join token {token} was revoked"))
+        }
+        EventKind::LoginIssued { user, role } => {
+            ("login-issued", format!("{user} was given a certificate as {role}"))
+        }
+        EventKind::LoginRevoked { user } => {
+            ("login-revoked", format!("all certificates of {user} were revoked"))
         }
         EventKind::VipAdded { vip } => {
             out.vip = vip.to_string();

@@ -1,0 +1,82 @@
+//! Certificates of people: issuing, revoking, sweeping.
+
+use super::State;
+use crate::{EventKind, Login, Name, Outcome, Refusal};
+
+/// Logins at a time: many people, many times a day.
+const MAX_LOGINS: usize = 1000;
+
+impl State {
+    pub(super) fn log_in(&mut self, actor: &str, login: &Login) -> Result<Outcome, Refusal> {
+        let now = self.time_ms;
+        self.logins.retain(|_, login| login.expires_ms > now);
+        if self.logins.contains_key(&login.spki) {
+            return Err(Refusal::Spec { text: "this key has a certificate already".into() });
+        }
+        if self.logins.len() >= MAX_LOGINS {
+            let text = format!("{MAX_LOGINS} logins are open; revoke some, or wait until they end");
+            return Err(Refusal::Spec { text });
+        }
+        let login = Login { issued_by: actor.to_owned(), ..login.clone() };
+        let (user, role) = (login.user.clone(), login.role);
+        self.logins.insert(login.spki.clone(), login);
+        self.record(actor, EventKind::LoginIssued { user, role });
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn revoke_login(&mut self, actor: &str, user: &Name) -> Result<Outcome, Refusal> {
+        let before = self.logins.len();
+        self.logins.retain(|_, login| login.user != *user);
+        if self.logins.len() == before {
+            return Err(Refusal::UnknownLogin { user: user.to_string() });
+        }
+        self.record(actor, EventKind::LoginRevoked { user: user.clone() });
+        Ok(Outcome::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{state_of, voter};
+    use crate::{Actor, AdminRole, Command, Op};
+
+    fn apply(state: &mut State, op: Op) -> Outcome {
+        let command = Command { time_ms: 1, actor: Actor("root@n1".into()), term: None, op };
+        state.apply(1, &command)
+    }
+
+    fn login(user: &str, spki: String, expires_ms: u64) -> Op {
+        let (user, role) = (user.parse().expect("a name"), AdminRole::Admin);
+        Op::LogIn { login: Login { user, role, spki, expires_ms, issued_by: String::new() } }
+    }
+
+    #[test]
+    fn a_revoked_user_has_no_login_and_others_keep_theirs() {
+        let mut state = state_of([voter(1)]);
+        for (user, spki) in [("eve", "a"), ("eve", "b"), ("bob", "c")] {
+            let done = apply(&mut state, login(user, spki.to_owned(), u64::MAX));
+            assert_eq!(done, Outcome::Done);
+        }
+        let eve: Name = "eve".parse().expect("a name");
+        assert_eq!(apply(&mut state, Op::RevokeLogin { user: eve.clone() }), Outcome::Done);
+        assert_eq!(state.logins.keys().collect::<Vec<_>>(), ["c"]);
+        let again = apply(&mut state, Op::RevokeLogin { user: eve });
+        assert!(matches!(again, Outcome::Refused(Refusal::UnknownLogin { .. })));
+    }
+
+    #[test]
+    fn the_list_has_a_bound_and_what_ended_leaves_it() {
+        let mut state = state_of([voter(1)]);
+        state.time_ms = 10;
+        for n in 0..MAX_LOGINS {
+            let done = apply(&mut state, login("eve", n.to_string(), 20));
+            assert_eq!(done, Outcome::Done);
+        }
+        let one_more = apply(&mut state, login("eve", "more".into(), 30));
+        assert!(matches!(one_more, Outcome::Refused(Refusal::Spec { .. })));
+        state.time_ms = 20;
+        assert_eq!(apply(&mut state, login("eve", "more".into(), 30)), Outcome::Done);
+        assert_eq!(state.logins.len(), 1);
+    }
+}
