@@ -299,4 +299,26 @@ mod tests {
         assert!(Config::load(path, false, &[]).is_ok());
         assert!(Config::load(path, true, &[]).is_err());
     }
+
+    proptest::proptest! {
+        /// Whatever is in the file: an error with a place, or a configuration
+        /// that holds what is said of it.
+        #[test]
+        fn a_file_is_refused_or_makes_sense(
+            text in "(\\[(node|guard|admin|http)\\]\n)?((name|listen|gate|profile|data_dir|interfaces) = (\"[a-z0-9.:/-]{0,20}\"|[0-9]{1,3}|\\{\\}|\\PC{0,8})\n){0,4}",
+            setting in "[a-z]{0,5}(\\.[a-z_]{0,9}){0,3}=?\\PC{0,12}",
+        ) {
+            let dir = tempfile::tempdir().expect("a directory");
+            let path = dir.path().join("vipd.toml");
+            std::fs::write(&path, &text).expect("written");
+            for settings in [vec![], vec![setting]] {
+                let Ok(config) = Config::load(&path, true, &settings) else { continue };
+                let gate = config.guard.gate.as_str();
+                proptest::prop_assert!(matches!(gate, "required" | "optional"));
+                if let Some(name) = &config.node.name {
+                    proptest::prop_assert!(name.parse::<Name>().is_ok());
+                }
+            }
+        }
+    }
 }

@@ -321,4 +321,28 @@ mod tests {
         let other = secret.sign(&statement("bb"));
         assert_eq!(used.admits(1, "bb", &statement("bb"), &other), Err(TokenError::Used));
     }
+
+    proptest::proptest! {
+        /// Whatever somebody pastes.
+        #[test]
+        fn what_is_read_as_a_token_is_one(
+            text in "(vipt1_(voter|learner|witness)?_)?[a-z2-7_]{0,200}|\\PC{0,300}",
+        ) {
+            if let Ok(token) = TokenText::parse(&text) {
+                proptest::prop_assert_eq!(token.reveal(), text.trim());
+            }
+        }
+
+        #[test]
+        fn a_token_with_a_change_is_none(at in 0..200_usize, with in "\\PC?") {
+            let written = text().reveal();
+            let mut letters: Vec<String> = written.chars().map(String::from).collect();
+            let at = at % letters.len();
+            letters[at] = with;
+            let changed = letters.concat();
+            if let Ok(token) = TokenText::parse(&changed) {
+                proptest::prop_assert_eq!(token.reveal(), written);
+            }
+        }
+    }
 }

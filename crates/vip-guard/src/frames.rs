@@ -113,4 +113,20 @@ mod tests {
         assert_eq!(arp_claim(&probe), None);
         assert_eq!(arp_claim(&[]), None);
     }
+
+    proptest::proptest! {
+        /// Anybody on the wire sends these.
+        #[test]
+        fn a_claim_names_somebody(
+            packet in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64),
+            honest in proptest::prelude::any::<bool>(),
+        ) {
+            // Mostly Ethernet and IPv4, or nothing else would be reached.
+            let head = [0, 1, 8, 0, 6, 4];
+            let packet = if honest { [&head[..], &packet].concat() } else { packet };
+            if let Some((_, ip)) = arp_claim(&packet) {
+                proptest::prop_assert!(!ip.is_unspecified());
+            }
+        }
+    }
 }

@@ -110,4 +110,26 @@ mod tests {
             assert!(read_frame::<ToGuard>(&mut &*bytes).await.is_err());
         }
     }
+
+    proptest::proptest! {
+        /// Whatever comes through the socket: refused, or what would be sent.
+        #[test]
+        fn a_frame_is_refused_or_means_something(
+            length in proptest::prelude::any::<u8>(),
+            body in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+        ) {
+            let wire = [&u32::from(length).to_le_bytes()[..], &body].concat();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("made");
+            runtime.block_on(async {
+                let mut again = vec![];
+                if let Ok(read) = read_frame::<ToGuard>(&mut wire.as_slice()).await {
+                    write_frame(&mut again, &read).await.expect("written");
+                    let twice = read_frame::<ToGuard>(&mut again.as_slice()).await;
+                    assert_eq!(twice.expect("read"), read);
+                }
+                let _ = read_frame::<Hello>(&mut wire.as_slice()).await;
+                let _ = read_frame::<FromGuard>(&mut wire.as_slice()).await;
+            });
+        }
+    }
 }

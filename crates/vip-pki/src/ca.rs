@@ -229,3 +229,51 @@ impl Issuer {
         Ok(std::iter::once(leaf.der().clone()).chain(self.chain.iter().cloned()).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::NodeKey;
+    use crate::verify::{leaf_identity, leaf_role};
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+    use std::sync::LazyLock;
+
+    static REQUEST: LazyLock<(NodeKey, Vec<u8>)> = LazyLock::new(|| {
+        let key = NodeKey::generate().expect("made");
+        let csr = key.csr().expect("a request");
+        (key, csr)
+    });
+
+    proptest! {
+        /// A request is refused, or it is for a key that its sender has: what
+        /// is signed is for that key, and for the name that we give.
+        #[test]
+        fn a_changed_request_is_refused_or_is_the_same_key(
+            changes in proptest::collection::vec((any::<Index>(), any::<u8>()), 0..4),
+            cut in prop::option::of(any::<Index>()),
+        ) {
+            let (key, csr) = &*REQUEST;
+            let mut changed = csr.clone();
+            for (at, byte) in changes {
+                let at = at.index(changed.len());
+                changed[at] = byte;
+            }
+            if let Some(cut) = cut {
+                changed.truncate(cut.index(changed.len()));
+            }
+            if let Ok(spki) = spki_of_csr(&changed) {
+                prop_assert_eq!(spki, key.spki());
+            }
+            let leaf = CertificateDer::from(changed);
+            prop_assert_eq!(leaf_identity(&leaf, "c"), None);
+            prop_assert_eq!(leaf_role(&leaf), None);
+        }
+
+        #[test]
+        fn no_bytes_are_a_certificate(bytes in any::<Vec<u8>>()) {
+            prop_assert!(spki_of_csr(&bytes).is_err());
+            prop_assert_eq!(leaf_identity(&CertificateDer::from(bytes), "c"), None);
+        }
+    }
+}

@@ -145,3 +145,76 @@ pub(crate) fn command(entry: &LogEntry) -> Option<&vip_core::Command> {
         EntryPayload::Blank | EntryPayload::Membership(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+    use prost::Message;
+
+    /// An honest message of some entries.
+    fn honest() -> Vec<u8> {
+        let id = |term, index| Some(v1::LogId { term, index });
+        let command = r#"{"Normal":{"time_ms":1,"actor":"root@n1","op":"activate-node","node":2}}"#;
+        let membership = r#"{"Membership":{"configs":[[1,2]],"nodes":{"1":{"address":"a:1"}}}}"#;
+        let payloads = [r#""Blank""#, command, membership];
+        let entries = payloads.iter().zip(5..).map(|(payload, index)| v1::Entry {
+            log_id: id(3, index),
+            payload: payload.as_bytes().to_vec(),
+        });
+        let request = v1::AppendRequest {
+            vote: Some(v1::Vote { term: 3, node: 1, committed: true }),
+            previous: id(2, 4),
+            entries: entries.collect(),
+            commit: id(2, 4),
+        };
+        request.encode_to_vec()
+    }
+
+    /// The same with some bytes changed, and cut.
+    fn altered() -> impl Strategy<Value = Vec<u8>> {
+        let changes = proptest::collection::vec((any::<Index>(), any::<u8>()), 0..6);
+        (changes, prop::option::of(any::<Index>())).prop_map(|(changes, cut)| {
+            let mut bytes = honest();
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            bytes
+        })
+    }
+
+    #[test]
+    fn an_honest_message_is_taken() {
+        let request = v1::AppendRequest::decode(&honest()[..]).expect("ours");
+        assert_eq!(append_from(&request).expect("taken").entries.len(), 3);
+    }
+
+    proptest! {
+        /// What a member sends: refused, or a log that a leader can have.
+        #[test]
+        fn what_is_taken_is_a_log_that_a_leader_can_have(bytes in altered()) {
+            let Ok(request) = v1::AppendRequest::decode(&bytes[..]) else { return Ok(()) };
+            let Ok(append) = append_from(&request) else { return Ok(()) };
+            let before = append.prev_log_id.map(|id| id.index);
+            for (place, entry) in append.entries.iter().enumerate() {
+                let first = before.map_or(0, |index| index.saturating_add(1));
+                prop_assert_eq!(entry.log_id.index, first.saturating_add(place as u64));
+                prop_assert!(term_of(&entry.log_id).0 <= append.vote.leader_id.term);
+            }
+        }
+
+        #[test]
+        fn no_bytes_are_more_than_a_refusal(bytes in any::<Vec<u8>>()) {
+            let _ = v1::AppendRequest::decode(&bytes[..]).map(|r| append_from(&r));
+            let _ = v1::VoteRequest::decode(&bytes[..]).map(vote_request_from);
+            let _ = v1::VoteReply::decode(&bytes[..]).map(vote_reply_from);
+            let _ = v1::AppendReply::decode(&bytes[..]).map(append_reply_from);
+            let _ = serde_json::from_slice::<crate::types::SnapshotMeta>(&bytes);
+        }
+    }
+}
