@@ -218,6 +218,18 @@ impl Host {
         })
     }
 
+    /// A figure of the agent's, bytes: `what` as in `/proc/PID/status`.
+    ///
+    /// # Errors
+    /// There is no agent, or no such figure.
+    pub fn memory(&self, what: &str) -> Result<u64> {
+        let agent = self.find(Process::Agent).context("an agent")?;
+        let status = std::fs::read_to_string(format!("/proc/{agent}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(what)).context("a figure")?;
+        let kilobytes: u64 = line.trim_matches(|c: char| !c.is_ascii_digit()).parse()?;
+        Ok(kilobytes << 10)
+    }
+
     /// Sends a signal to some of its processes, in the order given.
     ///
     /// # Errors

@@ -20,14 +20,17 @@ use crate::host::{Control, Process};
 use crate::linear::{Answer, linearizable};
 use crate::net::Mac;
 use crate::probe::{Probe, Trace};
+use crate::strangers::Strangers;
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 const MEMBERS: [&str; 3] = ["n1", "n2", "n3"];
+/// The host of the strangers.
+const STRANGERS: &str = "strangers";
 /// Joins and leaves during faults.
 const GUEST: &str = "n4";
 /// Everything is well again within this after the faults are healed; a killed
@@ -45,6 +48,9 @@ pub struct Plan {
     pub lasting: Duration,
     /// Timing profile of the cluster.
     pub profile: String,
+    /// Strangers bother every member's port all the while. Nobody joins or
+    /// leaves then: who is to join is a stranger, too.
+    pub strangers: bool,
 }
 
 /// What happened.
@@ -66,6 +72,8 @@ pub struct Summary {
     pub unanswered: u64,
     /// Members that joined or left during faults.
     pub memberships: u64,
+    /// The most memory that an agent had at the end of a round, bytes.
+    pub memory: u64,
     /// From the heal to everything being well, each round's.
     pub recoveries: Vec<Duration>,
 }
@@ -83,6 +91,7 @@ impl fmt::Display for Summary {
         writeln!(f, "replies looked at {}", self.replies)?;
         writeln!(f, "takeovers {}, epochs {}", self.takeovers, self.epochs)?;
         writeln!(f, "joins and leaves {}", self.memberships)?;
+        writeln!(f, "an agent's memory {} MB at most", self.memory >> 20)?;
         writeln!(f, "commands {}, of them unanswered {}", self.commands, self.unanswered)?;
         write!(f, "well again after {middle:.1?} (median), {worst:.1?} (worst)")
     }
@@ -116,6 +125,7 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(&str)) -> Result<Summary> {
 
 struct Run {
     seed: u64,
+    strangers: Option<Strangers>,
     cluster: Cluster,
     faults: Faults,
     /// Whether the guest is a member.
@@ -138,14 +148,20 @@ impl Run {
     fn new(plan: &Plan) -> Result<Self> {
         let options =
             Options { nodes: 4, profile: plan.profile.clone(), unwell: true, ..Options::default() };
-        let cluster = Cluster::bare(&options)?;
+        let mut cluster = Cluster::bare(&options)?;
         cluster.host("n1").ctl_ok(&["init", "--name", "chaos"])?;
         for name in &MEMBERS[1..] {
             cluster.join(cluster.host(name), "voter")?;
         }
         cluster.host("n1").ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+        let strangers = plan.strangers.then(|| {
+            cluster.lab.add_host(STRANGERS, 240)?;
+            let ports = (1..=3).map(|last| SocketAddr::from(([10, 77, 0, last], 7400)));
+            Strangers::start(&cluster.lab, STRANGERS, ports.collect())
+        });
         Ok(Self {
             seed: plan.seed,
+            strangers: strangers.transpose()?,
             cluster,
             faults: Faults::default(),
             guest: false,
@@ -169,7 +185,8 @@ impl Run {
 
         let mut story = vec![];
         let moving = rng.bool().then(|| self.start_move(&mut rng, &mut story));
-        let membership = (rng.u8(..5) == 0).then(|| self.start_membership(&mut rng, &mut story));
+        let membership = rng.u8(..5) == 0 && self.strangers.is_none();
+        let membership = membership.then(|| self.start_membership(&mut rng, &mut story));
         let mut left = rng.u8(1..=3);
         while left > 0 {
             left -= 1;
@@ -190,6 +207,9 @@ impl Run {
         self.settle_membership()?;
         self.wait_until_well()?;
         self.summary.recoveries.push(healed.elapsed());
+        let memory =
+            MEMBERS.iter().filter_map(|name| self.cluster.host(name).memory("VmRSS:").ok());
+        self.summary.memory = memory.fold(self.summary.memory, u64::max);
         let _ = self.cluster.host("n1").ctl(&["--timeout", COMMAND, "vip", "remove", &register])?;
         let trace = probe.finish()?;
 

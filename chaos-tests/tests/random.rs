@@ -10,7 +10,7 @@ const SEED: u64 = 20_261_121;
 #[test]
 fn faults_at_random_break_nothing() -> Result<()> {
     let lasting = Duration::from_secs(40);
-    let plan = Plan { seed: SEED, lasting, profile: "lan".into() };
+    let plan = Plan { seed: SEED, lasting, profile: "lan".into(), strangers: false };
     let summary = run_at_random(&plan, |round| println!("{round}"))?;
     println!("{summary}");
     assert!(summary.rounds > 1 && summary.takeovers > 0 && summary.commands > 0, "{summary}");

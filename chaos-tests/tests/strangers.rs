@@ -34,15 +34,6 @@ fn with_an_outsider() -> Result<Cluster> {
     Ok(cluster)
 }
 
-/// A figure of the agent's, bytes.
-fn memory(host: &Host, what: &str) -> Result<u64> {
-    let agent = host.find(Process::Agent).context("an agent")?;
-    let status = std::fs::read_to_string(format!("/proc/{agent}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix(what)).context("a figure")?;
-    let kilobytes: u64 = line.trim_matches(|c: char| !c.is_ascii_digit()).parse()?;
-    Ok(kilobytes << 10)
-}
-
 fn descriptors(host: &Host) -> Result<usize> {
     let agent = host.find(Process::Agent).context("an agent")?;
     Ok(std::fs::read_dir(format!("/proc/{agent}/fd"))?.count())
@@ -56,7 +47,7 @@ fn members() -> Vec<SocketAddr> {
 fn strangers_neither_keep_members_apart_nor_cost_much() -> Result<()> {
     let cluster = with_an_outsider()?;
     let names = ["n1", "n2", "n3"];
-    let before = names.map(|name| memory(cluster.host(name), "VmRSS:"));
+    let before = names.map(|name| cluster.host(name).memory("VmRSS:"));
     let strangers = Strangers::start(&cluster.lab, "n4", members())?;
     let counts = strangers.counts();
     wait_for("all kinds of bother", Duration::from_secs(30), || {
@@ -67,7 +58,7 @@ fn strangers_neither_keep_members_apart_nor_cost_much() -> Result<()> {
     })?;
     for (name, before) in names.iter().zip(before) {
         let host = cluster.host(name);
-        let (before, most) = (before?, memory(host, "VmHWM:")?);
+        let (before, most) = (before?, host.memory("VmHWM:")?);
         let cost = most.saturating_sub(before);
         ensure!(cost < STRANGERS_COST, "{name}: {before} bytes before, {most} at most");
         ensure!(descriptors(host)? < 400, "{name}: {} descriptors", descriptors(host)?);
@@ -156,7 +147,7 @@ fn a_viewer_costs_little_and_keeps_nobody_out() -> Result<()> {
         n1.ctl_ok(&["node", "undrain", "n3"])?;
     }
     let viewer = login(&cluster, "viewer")?;
-    let before = memory(n1, "VmRSS:")?;
+    let before = n1.memory("VmRSS:")?;
     std::thread::scope(|scope| {
         let looking = scope.spawn(|| {
             cluster.lab.enter("n4")?;
@@ -165,7 +156,7 @@ fn a_viewer_costs_little_and_keeps_nobody_out() -> Result<()> {
         });
         looking.join().expect("no panic")
     })?;
-    let most = memory(n1, "VmHWM:")?;
+    let most = n1.memory("VmHWM:")?;
     ensure!(most - before < VIEWER_COST, "{before} bytes before, {most} at most");
     ensure!(descriptors(n1)? < 400, "{} descriptors", descriptors(n1)?);
     n1.ctl_ok(&["status"])?;

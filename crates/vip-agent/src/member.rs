@@ -361,7 +361,7 @@ async fn follow_roster(member: Arc<Member>, connections: Connections, door: Door
             if now.state.cluster.is_some() {
                 let old = member.roster.load_full();
                 let before = old.removed().len();
-                let new = Arc::new(Roster::of(&now.state, now.index));
+                let new = Arc::new(Roster::of(&now.state, now.index, &old));
                 member.roster.store(new.clone());
                 for user in old.users().difference(&new.users()) {
                     connections.cut_user(user);

@@ -2,6 +2,7 @@
 //! node that was removed.
 
 use crate::names::Identity;
+use crate::newcomers::CATCH_UP;
 use crate::places::{Limits, Place, Places, origin};
 use crate::roster::SharedRoster;
 use crate::verify::{leaf_identity, leaf_role};
@@ -243,13 +244,20 @@ pub async fn accept(
             .ok_or_else(|| io::Error::from(io::ErrorKind::PermissionDenied))?,
     };
     let (held, token) = connections.enter(&identity, address.ip());
-    let stays = identity != Identity::Anonymous;
+    let stays = match identity {
+        Identity::Anonymous => Some(STRANGER_STAYS),
+        // By then the log knows it, and it comes back, or it is none of ours.
+        Identity::Node(node) if !roster.load().has(node) => Some(CATCH_UP),
+        Identity::Node(_) | Identity::User { .. } => None,
+    };
     let lost = token.clone().cancelled_owned();
     let cut = Box::pin(async move {
-        if stays {
-            return lost.await;
+        match stays {
+            None => lost.await,
+            Some(limit) => {
+                let _ = tokio::time::timeout(limit, lost).await;
+            }
         }
-        let _ = tokio::time::timeout(STRANGER_STAYS, lost).await;
     });
     // It may have been removed between its handshake and its entry here.
     if let Identity::Node(node) = identity

@@ -12,6 +12,7 @@ mod files;
 mod identity;
 mod issued;
 mod names;
+mod newcomers;
 mod places;
 mod roster;
 mod verify;

@@ -1,9 +1,11 @@
 //! Who the log says may connect. Shared with every TLS handshake; replaced
 //! whole when the replicated state changes.
 
+use crate::newcomers::Newcomers;
 use arc_swap::ArcSwap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 use vip_core::{AdminRole, Name, NodeId, State};
 
 /// Why a certificate that is genuine is refused all the same.
@@ -40,12 +42,14 @@ pub struct Roster {
     /// Keys (SPKI hashes) of people.
     logins: BTreeMap<String, (Name, AdminRole)>,
     applied: u64,
+    newcomers: Arc<Newcomers>,
 }
 
 impl Roster {
-    /// Of the state at log index `applied`.
+    /// Of the state at log index `applied`, after `before`.
     #[must_use]
-    pub fn of(state: &State, applied: u64) -> Self {
+    pub fn of(state: &State, applied: u64, before: &Self) -> Self {
+        let newcomers = before.newcomers.clone();
         let (cluster, issuers) = match &state.cluster {
             Some(cluster) => (cluster.id.clone(), cluster.issuers.clone()),
             None => Default::default(),
@@ -53,7 +57,7 @@ impl Roster {
         let nodes = state.nodes.values().map(|n| (n.id, n.spki.clone())).collect();
         let removed = state.tombstones.keys().copied().collect();
         let logins = state.logins.values().map(|l| (l.spki.clone(), (l.user.clone(), l.role)));
-        Self { cluster, issuers, nodes, removed, logins: logins.collect(), applied }
+        Self { cluster, issuers, nodes, removed, logins: logins.collect(), applied, newcomers }
     }
 
     /// What a new member knows before it has the log: what the join answered.
@@ -95,8 +99,8 @@ impl Roster {
     }
 
     /// Whether a node may connect with this key. A node that is unknown here is
-    /// let in if it was admitted later than this replica has heard of: a
-    /// laggard must be able to follow a leader that is newer than its log.
+    /// let in for a while if it was admitted later than this replica has heard
+    /// of: a laggard must be able to follow a leader that is newer than its log.
     ///
     /// # Errors
     /// [`Denied`].
@@ -107,9 +111,16 @@ impl Roster {
         match self.nodes.get(&node) {
             Some(known) if known == spki => Ok(()),
             Some(_) => Err(Denied::OtherKey(node)),
-            None if admitted > self.applied => Ok(()),
+            None if admitted > self.applied && self.newcomers.let_in(node, Instant::now()) => {
+                Ok(())
+            }
             None => Err(Denied::Unknown(node)),
         }
+    }
+
+    /// Whether the log has this node.
+    pub(crate) fn has(&self, node: NodeId) -> bool {
+        self.nodes.contains_key(&node)
     }
 
     /// Whether the log knows this very key as the node's.

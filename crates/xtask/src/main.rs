@@ -46,6 +46,9 @@ enum Command {
         /// Timing profile of the cluster.
         #[arg(long, default_value = "lan")]
         profile: String,
+        /// Strangers at the port all the while.
+        #[arg(long)]
+        strangers: bool,
     },
     /// Simulated clusters under faults, one per seed; see `--help` after `--`.
     Sim {
@@ -62,7 +65,9 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo { keep } => demo::run(keep),
-        Command::Chaos { minutes, seed, profile } => chaos::run(minutes, seed, profile),
+        Command::Chaos { minutes, seed, profile, strangers } => {
+            chaos::run(minutes, seed, profile, strangers)
+        }
         Command::Test => test::run(),
         Command::Bench { what } => bench::run(&what),
         Command::Sim { args } => test::simulate(&args),
