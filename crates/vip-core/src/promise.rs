@@ -159,8 +159,10 @@ impl Promise {
     }
 
     /// This node itself led `term` until it stopped, and no other promise can
-    /// be outstanding: its own committed vote is the last that its disk took,
-    /// and only to a vote on the disk is anything promised. Ends the quarantine.
+    /// be outstanding: its own committed vote is the last that its disk took, it
+    /// was written when this node was bound to nobody
+    /// ([`crate::Leases::candidacy_waits`]), and only to a vote on the disk is
+    /// anything promised. Ends the quarantine.
     pub fn own_term_abdicated(&mut self, me: NodeId, term: Term) {
         if self.durable == (Vote { term, node: me, committed: true }) {
             self.quarantine_until = Mono::ZERO;

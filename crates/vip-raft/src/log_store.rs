@@ -246,6 +246,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), io::Error> {
         // No promise to an older leader may follow this.
         self.rules.saving_vote(core_vote(vote));
+        loop {
+            let wait = self.rules.candidacy_waits(core_vote(vote));
+            if wait.is_zero() {
+                break;
+            }
+            tokio::time::sleep(wait).await;
+        }
         self.tree.insert(VOTE, encode(vote)?).map_err(io::Error::other)?;
         let bound = self.bounded(|bound| bound.term = vote.leader_id.term);
         self.synced(bound, Seal::Next).await?;

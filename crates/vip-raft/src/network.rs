@@ -30,6 +30,8 @@ pub(crate) const MAX_MESSAGE: usize = 16 << 20;
 pub trait LeaseRules: Send + Sync + 'static {
     /// openraft is about to save this vote.
     fn saving_vote(&self, vote: Vote);
+    /// How long the write of this vote has to wait.
+    fn candidacy_waits(&self, vote: Vote) -> Duration;
     /// This vote is on the disk, and no later one.
     fn vote_is_durable(&self, vote: Vote);
     /// Whether this member, as its certificate describes it, may lead or

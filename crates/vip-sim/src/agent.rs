@@ -62,6 +62,8 @@ pub(crate) enum Input {
     Durable(Written, After),
     /// A task that looked at the leases before comes to Raft now.
     Enqueue(Task),
+    /// A write that had to wait goes to the disk now.
+    Write(Write, After),
     Guard(FromGuard),
     /// What Raft knows reaches the leases some time later.
     Observe,
@@ -157,7 +159,6 @@ pub(crate) struct Agent {
     /// Until when it is bound to others, and to whom last, for the mutants that
     /// forget the rest.
     promised_until: Mono,
-    promised_to: Vote,
     time_ms: u64,
     out: Vec<Out>,
 }
@@ -214,7 +215,6 @@ impl Agent {
             asked: BTreeMap::new(),
             prepared: BTreeMap::new(),
             promised_until: now + longest,
-            promised_to: Vote::default(),
             time_ms: 0,
             out: vec![],
         }
@@ -251,6 +251,7 @@ impl Agent {
             Input::Message(from, message) => self.receive(now, from, message),
             Input::Durable(written, after) => self.durable(now, written, after),
             Input::Enqueue(task) => self.enqueue(now, task),
+            Input::Write(write, after) => self.write(now, write, after),
             Input::Guard(message) => self.guard(now, message),
             Input::Observe => {
                 self.observing = false;
@@ -332,9 +333,6 @@ impl Agent {
         }
         if view.leads.is_some() && view.leads != self.observed.leads {
             self.out.extend(view.leads.map(Out::Elected));
-            if self.is(Mutant::SelfVoteInPromise) {
-                self.leases.handed_over_by(now, self.promised_to);
-            }
         }
         self.observed.clone_from(&view);
         self.step(now, LeaseEvent::Raft(view));
@@ -514,7 +512,6 @@ impl Agent {
         let promised = reply == PromiseReply::Promised;
         if promised {
             self.promised_until = now + self.timing.promise;
-            self.promised_to = vote;
         }
         promised
     }

@@ -45,8 +45,9 @@ pub enum Mutant {
     /// A vote counts if no promise rose until it was saved; while it is, the
     /// leader before it is promised to.
     OlderPromisedMeanwhile,
-    /// A leader counts itself though it promised another.
-    SelfVoteInPromise,
+    /// A candidacy reaches the disk inside a promise, where a restart takes it
+    /// for proof that there was none.
+    BoundCandidacy,
     /// A new interface answers until the guard has put the gate on it.
     NoSecondGate,
     /// What the kernel refuses counts as done.

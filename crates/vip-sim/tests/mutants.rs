@@ -16,7 +16,7 @@ fn attack(mutant: Mutant) -> Option<Scheme> {
         Mutant::PromisedBeforeDurable => Some(Scheme::PromiseBeforeDisk),
         Mutant::RacedVoteKept | Mutant::OlderPromisedMeanwhile => Some(Scheme::VoteStalled),
         Mutant::TransferUnbound => Some(Scheme::HandOverStalled),
-        Mutant::SelfVoteInPromise => Some(Scheme::LeftAlone),
+        Mutant::BoundCandidacy => Some(Scheme::LeftAlone),
         Mutant::EarlierSession | Mutant::StaleEpoch => Some(Scheme::MixedSessions),
         Mutant::LeaseForgotten => Some(Scheme::Overtaken),
         Mutant::LeaseKeptOverMembership => Some(Scheme::ExchangedVoters),

@@ -150,6 +150,10 @@ impl LeaseRules for LeaseShared {
         self.with(|leases, now| leases.saving_vote(now, vote));
     }
 
+    fn candidacy_waits(&self, vote: Vote) -> Duration {
+        self.with(|leases, now| leases.candidacy_waits(now, vote))
+    }
+
     fn vote_is_durable(&self, vote: Vote) {
         self.with(|leases, _| leases.vote_is_durable(vote));
     }

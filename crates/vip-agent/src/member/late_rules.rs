@@ -20,6 +20,9 @@ impl vip_raft::LeaseRules for LateRules {
             rules.saving_vote(vote);
         }
     }
+    fn candidacy_waits(&self, vote: vip_core::Vote) -> Duration {
+        self.0.get().map_or(Duration::ZERO, |rules| rules.candidacy_waits(vote))
+    }
     fn vote_is_durable(&self, vote: vip_core::Vote) {
         if let Some(rules) = self.0.get() {
             rules.vote_is_durable(vote);

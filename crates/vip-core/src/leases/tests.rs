@@ -452,3 +452,24 @@ fn an_abdication_of_a_leadership_that_it_never_promised_to_changes_nothing() {
     leases.abdicated_by(START, leader);
     assert_eq!(leases.leader(START), None);
 }
+
+/// A lone voter is elected without being asked, also inside a promise; a restart
+/// that finds its own vote says that whoever it promised before is over.
+#[test]
+fn a_candidacy_reaches_the_disk_only_when_nobody_was_promised() {
+    let other = Vote { term: Term(1), node: NodeId(2), committed: true };
+    let mut leases = one_of_three(ME, LAN, other);
+    assert_eq!(leases.renewed_by(START, other, LAN.promise), PromiseReply::Promised);
+    let own = Vote { term: Term(2), node: ME, committed: false };
+    let middle = START + LAN.promise / 2;
+    leases.saving_vote(middle, own);
+    assert_eq!(leases.candidacy_waits(middle, own), LAN.promise / 2);
+    // And nothing more is promised to the one before meanwhile.
+    let renewed = leases.renewed_by(middle, other, LAN.promise);
+    assert!(matches!(renewed, PromiseReply::OtherVote(_)), "{renewed:?}");
+    assert_eq!(leases.candidacy_waits(START + LAN.promise, own), Duration::ZERO);
+    // Votes for others, and what was won, do not wait.
+    for free in [other, Vote { committed: true, ..own }] {
+        assert_eq!(leases.candidacy_waits(middle, free), Duration::ZERO);
+    }
+}

@@ -79,6 +79,17 @@ impl Leases {
         }
     }
 
+    /// How long the write of `vote` has to wait: a candidacy of this node's own
+    /// reaches the disk only when it is bound to nobody. openraft asks no one
+    /// before it elects a lone voter; and a restart that finds its own vote last
+    /// concludes from it that nothing was promised before either.
+    pub fn candidacy_waits(&mut self, now: Mono, vote: Vote) -> Duration {
+        if vote.node != self.me || vote.committed {
+            return Duration::ZERO;
+        }
+        self.may_campaign(now).err().map(|bound| bound.remaining).unwrap_or_default()
+    }
+
     /// The disk has `vote`: whoever it elects may be promised.
     pub fn vote_is_durable(&mut self, vote: Vote) {
         self.promise.vote_is_durable(vote);

@@ -9,6 +9,9 @@ pub(crate) struct NoRules;
 
 impl LeaseRules for NoRules {
     fn saving_vote(&self, _: Vote) {}
+    fn candidacy_waits(&self, _: Vote) -> Duration {
+        Duration::ZERO
+    }
     fn vote_is_durable(&self, _: Vote) {}
     fn may_lead(&self, _: Speaker, _: Term) -> Result<(), Presumption> {
         Ok(())

@@ -9,7 +9,7 @@
 //! ```
 
 use super::{Agent, Input, Message, Out};
-use crate::disk::Written;
+use crate::disk::{Write, Written};
 use crate::mutant::Mutant;
 use crate::raft::{After, Effect, Index, Payload, RaftMessage};
 use std::collections::{BTreeSet, VecDeque};
@@ -208,7 +208,7 @@ impl Agent {
             }
             Effect::Write(write, after) => {
                 self.core.saving = write.sort().is_waited_for();
-                self.out.push(Out::Write(write, after));
+                self.write(now, write, after);
             }
             Effect::Installed(snapshot) => {
                 self.state = snapshot.state.clone();
@@ -222,6 +222,20 @@ impl Agent {
                 }
             }
         }
+    }
+
+    /// What the log store does with a write of its core's.
+    pub(super) fn write(&mut self, now: Mono, write: Write, after: After) {
+        let wait = match write {
+            Write::Vote(_) if self.is(Mutant::BoundCandidacy) => Duration::ZERO,
+            Write::Vote(vote) => self.leases.candidacy_waits(now, vote),
+            Write::Truncate(_) | Write::Log { .. } => Duration::ZERO,
+        };
+        self.out.push(if wait.is_zero() {
+            Out::Write(write, after)
+        } else {
+            Out::After(wait, Input::Write(write, after))
+        });
     }
 
     /// What the lease rules say at the moment of sending.

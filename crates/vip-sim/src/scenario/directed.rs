@@ -251,13 +251,17 @@ impl<'a> Directed<'a> {
     }
 
     /// All voters but one go, and that one campaigns on a decision that is
-    /// older than its last promise.
+    /// older than its last promise; it may be restarted when it has its own vote.
     fn left_alone(&mut self) {
         let alone = self.other();
         self.push(Duration::ZERO, Fault::Voters([node(alone)].into()));
         // Earlier it would still need others, and only end the change.
         let at = self.some(0.01, 0.3);
         self.push(at, Fault::Elect(alone, false));
+        if chance(self.rng, 0.5) {
+            let elected = at + self.some(0.001, 0.1);
+            self.push(elected, Fault::Kill(alone, Processes::Agent));
+        }
         let back = at + self.some(1.0, 4.0);
         let all: std::collections::BTreeSet<_> =
             self.cast.others.iter().copied().chain([self.cast.leader]).map(node).collect();

@@ -3,14 +3,12 @@
 use super::{RESTART, What, World, micros, vip_name, vip_spec};
 use crate::agent::{Agent, Input};
 use crate::guard::GuardInput;
+use crate::invariant::progress_bound;
 use crate::raft::Raft;
 use crate::scenario::{Cast, Directed, Fault, Processes, Scheme, Victim, node};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use vip_core::{Address, GuardAction, GuardEvent, NodeId, Op};
-
-/// What was lost on the way to the leader is asked for again.
-const UNDRAINS: u32 = 9;
 
 impl World {
     pub(super) fn fault(&mut self, fault: Fault) {
@@ -203,11 +201,13 @@ impl World {
                 self.kernel_event(at, GuardInput::Links);
             }
         }
-        for again in 0..UNDRAINS {
-            let delay = self.timing.promise * again;
+        // Asked for again and again: there may be no leader for long.
+        let (patience, mut delay) = (progress_bound(&self.timing) / 2, Duration::ZERO);
+        while delay < patience {
             for at in 0..self.hosts.len() {
                 self.after(delay, 0, What::Fault(Fault::Drain(at, false)));
             }
+            delay += self.timing.promise;
         }
     }
 
