@@ -25,7 +25,7 @@ fn nobody(_: NodeId, _: &str) -> Channel {
 async fn store(dir: &Path) -> LogStore {
     let deadline = Instant::now() + LIMIT;
     loop {
-        match LogStore::open(dir, Arc::new(NoRules)) {
+        match LogStore::open(dir, Arc::new(NoRules::default())) {
             Ok(store) => return store,
             Err(e) => assert!(Instant::now() < deadline, "{e}"),
         }
@@ -37,7 +37,7 @@ async fn node(dir: &Path) -> RaftNode {
     let store = store(dir).await;
     let peers = PeerChannels::new(Arc::new(nobody));
     let timing = Profile::Lan.timing();
-    open(dir, NodeId(1), store, &timing, peers, Arc::new(NoRules)).await.expect("runs")
+    open(dir, NodeId(1), store, &timing, peers, Arc::new(NoRules::default())).await.expect("runs")
 }
 
 fn command(number: u64) -> Command {

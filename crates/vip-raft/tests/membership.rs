@@ -19,10 +19,10 @@ fn nobody(_: NodeId, _: &str) -> Channel {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_decided_in_another_term_changes_nothing() {
     let dir = tempfile::TempDir::new().expect("temporary directory");
-    let store = LogStore::open(dir.path(), Arc::new(NoRules)).expect("opens");
+    let store = LogStore::open(dir.path(), Arc::new(NoRules::default())).expect("opens");
     let peers = PeerChannels::new(Arc::new(nobody));
     let timing = Profile::Lan.timing();
-    let node = open(dir.path(), NodeId(1), store, &timing, peers, Arc::new(NoRules));
+    let node = open(dir.path(), NodeId(1), store, &timing, peers, Arc::new(NoRules::default()));
     let node = node.await.expect("runs");
     node.initialize("127.0.0.1:1".into()).await.expect("initialised");
     // Its own entry, behind the first membership: until then a change is under way.

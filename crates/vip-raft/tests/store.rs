@@ -12,11 +12,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tempfile::TempDir;
 use vip_raft::{LogStore, StateMachine, StoreError, TypeConfig};
 
 fn open(dir: &Path) -> Result<LogStore, StoreError> {
-    LogStore::open(dir, Arc::new(NoRules))
+    LogStore::open(dir, Arc::new(NoRules::default()))
 }
 
 struct Builder;
@@ -134,6 +135,16 @@ async fn two_hundred_kills_lose_nothing_acknowledged() {
         let saved = store.saved_vote().expect("readable").term.0;
         assert!(saved >= vote_before, "round {round}: voted {vote_before}, {saved} there");
     }
+}
+
+#[tokio::test]
+async fn a_candidacy_is_written_when_the_rules_are_free() {
+    let dir = TempDir::new().expect("temporary directory");
+    let rules = Arc::new(NoRules { waits: 5.into(), ..NoRules::default() });
+    let mut store = LogStore::open(dir.path(), rules.clone()).expect("opens");
+    store.save_vote(&vote(3)).await.expect("saved");
+    assert!(!rules.early.load(Ordering::Relaxed), "it was written while this node was bound");
+    assert_eq!(rules.waits.load(Ordering::Relaxed), 0);
 }
 
 /// One call that strace saw.

@@ -1,18 +1,31 @@
 //! What the tests share.
 
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use vip_core::{NodeId, Presumption, PromiseTicket, Refused, Speaker, Term, Vote};
 use vip_raft::LeaseRules;
 
 /// No promises: a single voter needs none.
-pub(crate) struct NoRules;
+#[derive(Default)]
+pub(crate) struct NoRules {
+    /// Looks at which a candidacy still has to wait.
+    pub(crate) waits: AtomicU32,
+    /// A vote was durable before.
+    pub(crate) early: AtomicBool,
+}
 
 impl LeaseRules for NoRules {
     fn saving_vote(&self, _: Vote) {}
     fn candidacy_waits(&self, _: Vote) -> Duration {
-        Duration::ZERO
+        let waits = |left: u32| left.checked_sub(1);
+        match self.waits.fetch_update(Ordering::Relaxed, Ordering::Relaxed, waits) {
+            Ok(_) => Duration::from_millis(1),
+            Err(_) => Duration::ZERO,
+        }
     }
-    fn vote_is_durable(&self, _: Vote) {}
+    fn vote_is_durable(&self, _: Vote) {
+        self.early.fetch_or(self.waits.load(Ordering::Relaxed) > 0, Ordering::Relaxed);
+    }
     fn may_lead(&self, _: Speaker, _: Term) -> Result<(), Presumption> {
         Ok(())
     }
