@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::OpenOptions;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -195,6 +195,21 @@ impl Host {
     pub fn ctl_json(&self, arguments: &[&str]) -> Result<serde_json::Value> {
         let text = self.ctl_ok(&[&["-o", "json"], arguments].concat())?;
         serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
+    }
+
+    /// Has `vipctl login` here keep the context `test` of a user in `home`, where
+    /// `XDG_CONFIG_HOME` would point. Returns the context.
+    ///
+    /// # Errors
+    /// The login failed.
+    pub fn login(&self, home: &Path, user: &str, role: &str) -> Result<serde_json::Value> {
+        let program = binaries()?.join("vipctl").display().to_string();
+        let variable = format!("XDG_CONFIG_HOME={}", home.display());
+        let socket = self.dir.join("admin.sock").display().to_string();
+        let begin = [variable.as_str(), &program, "--socket", &socket];
+        let login = ["login", "--user", user, "--role", role, "--name", "test"];
+        run("env", &[&begin[..], &login].concat())?.ok()?;
+        Ok(serde_json::from_str(&std::fs::read_to_string(home.join("vipctl/test.json"))?)?)
     }
 
     fn pid(&self) -> Option<i32> {

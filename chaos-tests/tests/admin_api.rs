@@ -100,14 +100,8 @@ fn every_rpc_is_denied_to_everybody_it_is_not_for() -> Result<()> {
     for role in ["viewer", "operator", "admin"] {
         let home = dir.join(role);
         let ctl = chaos_tests::binaries()?.join("vipctl").display().to_string();
-        let socket = n1.dir().join("admin.sock").display().to_string();
         let home_variable = format!("XDG_CONFIG_HOME={}", home.display());
-        let login =
-            ["--socket", &socket, "login", "--user", "eve", "--role", role, "--name", "test"];
-        chaos_tests::run("env", &[&[home_variable.as_str(), ctl.as_str()], &login[..]].concat())?
-            .ok()?;
-        let context: Value =
-            serde_json::from_str(&std::fs::read_to_string(home.join("vipctl/test.json"))?)?;
+        let context = n1.login(&home, "eve", role)?;
         for part in ["key", "chain"] {
             std::fs::write(home.join(part), context[part].as_str().context("text")?)?;
         }

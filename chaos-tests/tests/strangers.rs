@@ -88,15 +88,7 @@ struct Person {
 }
 
 fn login(cluster: &Cluster, role: &str) -> Result<Person> {
-    let home = cluster.dir().join(role);
-    let ctl = chaos_tests::binaries()?.join("vipctl").display().to_string();
-    let socket = cluster.host("n1").dir().join("admin.sock").display().to_string();
-    let home_variable = format!("XDG_CONFIG_HOME={}", home.display());
-    let login = ["--socket", &socket, "login", "--user", "eve", "--role", role, "--name", "test"];
-    chaos_tests::run("env", &[&[home_variable.as_str(), ctl.as_str()], &login[..]].concat())?
-        .ok()?;
-    let text = std::fs::read_to_string(home.join("vipctl/test.json"))?;
-    let context: serde_json::Value = serde_json::from_str(&text)?;
+    let context = cluster.host("n1").login(&cluster.dir().join(role), "eve", role)?;
     let part = |key: &str| context[key].as_str().context("text");
     let identity = NodeIdentity::from_pem(part("key")?, part("chain")?.as_bytes())?;
     Ok(Person { identity, server_name: part("server_name")?.to_owned() })

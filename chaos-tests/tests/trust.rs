@@ -601,14 +601,26 @@ fn a_voter_ends_no_leadership_that_nobody_promised_to() -> Result<()> {
     let attacker = Attacker::with_key_of(cluster.host("n4"))?;
     let term = before.1.as_u64().context("a term")?;
     let probe = Probe::start(&cluster.lab, VIP)?;
-    on(&cluster.lab, "n4", async || {
+    let attack = async || {
         let mut lease = LeaseClient::new(attacker.channel(2, ALPN_LEASE)?);
         for vote in [term - 1, term, term + 1, HIGH].repeat(1000) {
             let abdicate = v1::AbdicateRequest { vote: attacker.vote(vote, true) };
             lease.abdicate(abdicate).await?;
         }
         Ok(())
+    };
+    // What the victim knows of its leader meanwhile.
+    let knows = std::thread::scope(|scope| {
+        let attacking = scope.spawn(|| on(&cluster.lab, "n4", attack));
+        let mut knows = vec![];
+        while !attacking.is_finished() {
+            knows.push(cluster.status("n2")?.quorum);
+        }
+        attacking.join().expect("no panic")?;
+        anyhow::Ok(knows)
     })?;
+    let knew = knows.iter().filter(|knew| **knew).count();
+    assert!(2 * knew > knows.len(), "of {} looks only {knew} saw a leader", knows.len());
     assert_eq!(probe.finish()?.outages(SILENCE), [], "nothing fell silent");
     assert_eq!(seen(&cluster, "n2")?, before);
     Ok(())
@@ -774,9 +786,7 @@ fn a_login_is_listed_and_ends_when_it_is_revoked() -> Result<()> {
     let ctl = chaos_tests::binaries()?.join("vipctl").display().to_string();
     let home = format!("XDG_CONFIG_HOME={}", cluster.dir().display());
     // By a follower, and used there at once.
-    let socket = cluster.host("n2").dir().join("admin.sock").display().to_string();
-    let login = ["--socket", &socket, "login", "--user", "eve", "--role", "admin"];
-    chaos_tests::run("env", &[&[home.as_str(), &ctl], &login[..]].concat())?.ok()?;
+    cluster.host("n2").login(cluster.dir(), "eve", "admin")?;
     let remote = |arguments: &[&str]| {
         let context = [home.as_str(), &ctl, "--context", "test"];
         cluster.host("n1").exec("env", &[&context, arguments].concat())
