@@ -2,7 +2,6 @@
 //! no failover (the key is known to the log), and it must be said all the same.
 
 use std::time::Duration;
-use vip_pki::NodeIdentity;
 
 /// Renewed after half of its life; with so little left, renewing failed for
 /// days.
@@ -16,13 +15,10 @@ fn about(seconds: i64) -> String {
     }
 }
 
-/// What a person should know of dates that do not fit `now_ms`.
-pub(crate) fn trouble(identity: &NodeIdentity, now_ms: u64) -> Option<String> {
-    let (from, until) = identity.validity()?;
-    dates(from, until, i64::try_from(now_ms / 1000).unwrap_or(i64::MAX))
-}
-
-fn dates(from: i64, until: i64, now: i64) -> Option<String> {
+/// What a person should know of a certificate that is valid from and until then,
+/// seconds since 1970, if that does not fit `now_ms`.
+pub(crate) fn trouble(from: i64, until: i64, now_ms: u64) -> Option<String> {
+    let now = i64::try_from(now_ms / 1000).unwrap_or(i64::MAX);
     let soon = i64::try_from(SOON.as_secs()).unwrap_or(0);
     if now < from {
         let early = about(from - now);
@@ -53,7 +49,11 @@ mod tests {
     #[test]
     fn dates_that_do_not_fit_are_said_in_words() {
         const DAY: i64 = 86_400;
-        let at = |now| dates(0, 7 * DAY, now).unwrap_or_default();
+        let (from, until) = (DAY, 8 * DAY);
+        let at = |after: i64| {
+            let now = u64::try_from(from + after).expect("after 1970");
+            trouble(from, until, now * 1000).unwrap_or_default()
+        };
         assert_eq!(at(0), "");
         assert_eq!(at(5 * DAY), "");
         assert!(at(-7200).contains("valid in 2 h only"), "{}", at(-7200));

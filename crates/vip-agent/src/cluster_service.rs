@@ -13,10 +13,10 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tonic::{Request, Response, Status};
 use vip_core::{
-    Actor, JoinProof, Name, NodeId, NodeState, Op, Outcome, Role, Term, TokenError, TokenId,
-    excerpt, no_peer,
+    Actor, JoinProof, Name, NodeId, NodeState, Op, Outcome, Role, Speaker, Term, TokenError,
+    TokenId, excerpt, no_peer,
 };
-use vip_pki::{Identity, PeerInfo, spki_of_csr};
+use vip_pki::{PeerInfo, speaker, spki_of_csr};
 use vip_proto::v1;
 use vip_proto::v1::cluster_server::Cluster;
 use vip_raft::WriteError;
@@ -194,15 +194,8 @@ pub(crate) fn own_term(member: &Member) -> Result<Term, Status> {
     vote.map(|vote| vote.term).ok_or_else(|| from_write(&WriteError::OtherTerm))
 }
 
-fn only_members() -> Status {
-    Status::permission_denied("only for members")
-}
-
-fn sender(extensions: &tonic::Extensions) -> Result<NodeId, Status> {
-    match extensions.get::<PeerInfo>().map(|p| &p.identity) {
-        Some(Identity::Node(node)) => Ok(*node),
-        _ => Err(only_members()),
-    }
+fn sender(extensions: &tonic::Extensions) -> Result<Speaker, Status> {
+    speaker(extensions).ok_or_else(|| Status::permission_denied("only for members"))
 }
 
 /// A new certificate for a member's key, the one that the log knows: of its
@@ -260,8 +253,7 @@ impl Cluster for ClusterService {
         &self,
         request: Request<v1::ActivateRequest>,
     ) -> Result<Response<v1::ActivateReply>, Status> {
-        let speaker = request.extensions().get::<PeerInfo>().and_then(PeerInfo::speaker);
-        let speaker = speaker.ok_or_else(only_members)?;
+        let speaker = sender(request.extensions())?;
         activate(&self.member, speaker, request.get_ref()).await.map(Response::new)
     }
 
@@ -269,7 +261,7 @@ impl Cluster for ClusterService {
         &self,
         request: Request<v1::RenewCertificateRequest>,
     ) -> Result<Response<v1::RenewCertificateReply>, Status> {
-        let node = sender(request.extensions())?;
+        let node = sender(request.extensions())?.node;
         let chain = renewed(&self.member, node, &request.get_ref().csr)?;
         Ok(Response::new(v1::RenewCertificateReply { chain }))
     }
@@ -278,7 +270,7 @@ impl Cluster for ClusterService {
         &self,
         request: Request<v1::FetchIssuerRequest>,
     ) -> Result<Response<v1::FetchIssuerReply>, Status> {
-        let node = sender(request.extensions())?;
+        let node = sender(request.extensions())?.node;
         let state = self.member.raft.state();
         // A witness leads only until it has handed leadership on.
         let keeps = |n: &vip_core::Node| {

@@ -37,8 +37,8 @@ const MEMBER_HANDSHAKE: Duration = Duration::from_secs(5);
 const STRANGER_HANDSHAKES: Limits = Limits { all: 32, each: 8 };
 /// How long one may take.
 const STRANGER_HANDSHAKE: Duration = Duration::from_secs(2);
-/// New connections a second of one stranger, and of all: a handshake costs some
-/// 0.3 ms, so all together cost less than a tenth of a core.
+/// New connections a second of one stranger, and of all: each costs a signature
+/// and a key agreement.
 const EACH_STRANGER: Quota = quota(20);
 const ALL_STRANGERS: Quota = quota(200);
 

@@ -104,6 +104,8 @@ pub(crate) struct Member {
 
 /// TLS with the certificate of now.
 struct Configs {
+    /// From when until when it is valid, seconds since 1970.
+    validity: Option<(i64, i64)>,
     server: Arc<vip_pki::ServerConfig>,
     grpc: Arc<vip_pki::ClientConfig>,
     lease: Arc<vip_pki::ClientConfig>,
@@ -114,6 +116,7 @@ impl Configs {
         let tls = MemberError::Tls;
         let both: [&[u8]; 2] = [ALPN_GRPC, ALPN_LEASE];
         Ok(Self {
+            validity: identity.validity(),
             server: server_config(identity, roster.clone(), &both).map_err(tls)?,
             grpc: client_config(identity, roster.clone(), ALPN_GRPC).map_err(tls)?,
             lease: client_config(identity, roster.clone(), ALPN_LEASE).map_err(tls)?,

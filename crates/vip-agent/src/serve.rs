@@ -1,6 +1,6 @@
 //! The agent as a process: admin socket, membership, end.
 
-use crate::admin::access::AccessLayer;
+use crate::admin::access::{AccessLayer, Face};
 use crate::admin::service::AdminService;
 use crate::admin::streams::Streams;
 use crate::config::{Config, ConfigError};
@@ -140,7 +140,7 @@ pub async fn run(
     let closing = CancellationToken::new();
     let (health, reflection) = crate::admin::health_and_reflection().await;
     let server = tonic::transport::Server::builder()
-        .layer(AccessLayer::local())
+        .layer(AccessLayer(Face::Local))
         .add_service(AdminServer::new(AdminService::new(agent.clone())))
         .add_service(health)
         .add_service(reflection)

@@ -1,7 +1,7 @@
 //! The gRPC servers behind the port, one for each kind of caller, with what a
 //! caller of that kind may cost. Leases have one of their own, on their thread.
 
-use crate::admin::access::AccessLayer;
+use crate::admin::access::{AccessLayer, Face};
 use crate::admin::service::AdminService;
 use crate::cluster_service::ClusterService;
 use crate::essential;
@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tower::layer::util::{Identity, Stack};
-use vip_core::{chain, standing};
-use vip_pki::{PeerInfo, PeerStream};
+use vip_core::chain;
+use vip_pki::{PeerStream, speaker};
 use vip_proto::v1::admin_server::AdminServer;
 use vip_proto::v1::cluster_server::ClusterServer;
 use vip_raft::RaftService;
@@ -58,9 +58,7 @@ fn narrow(streams: u32) -> Server {
 }
 
 fn guarded(server: Server, member: &Arc<Member>) -> Guarded {
-    let member = member.clone();
-    let standing_of = move |speaker| standing(&member.raft.state(), speaker);
-    server.layer(AccessLayer::network(Arc::new(standing_of)))
+    server.layer(AccessLayer(Face::Network(member.raft.clone())))
 }
 
 async fn serve(
@@ -91,10 +89,8 @@ pub(crate) async fn serve_members(
     member: Arc<Member>,
     streams: mpsc::Receiver<PeerStream>,
 ) {
-    let peer_of = Arc::new(|extensions: &tonic::Extensions| {
-        extensions.get::<PeerInfo>().and_then(PeerInfo::speaker)
-    });
-    let raft = RaftService::new(member.raft.raft.clone(), member.shared.clone(), peer_of);
+    let (raft, rules) = (member.raft.raft.clone(), member.shared.clone());
+    let raft = RaftService::new(raft, rules, Arc::new(speaker));
     let (health, reflection) = crate::admin::health_and_reflection().await;
     let stop = member.stopped();
     let router = guarded(limited(MEMBER_STREAMS), &member)

@@ -311,6 +311,12 @@ impl PeerInfo {
     }
 }
 
+/// The member that made a request, if it was one.
+#[must_use]
+pub fn speaker(extensions: &tonic::Extensions) -> Option<Speaker> {
+    extensions.get::<PeerInfo>()?.speaker()
+}
+
 impl Connected for PeerStream {
     type ConnectInfo = PeerInfo;
     fn connect_info(&self) -> PeerInfo {

@@ -21,7 +21,7 @@ pub use ca::{
     CaError, Issuer, NewCa, ROOT_DAYS, USER_LIFE, generate_cluster_ca, sha256_hex, spki_of_csr,
 };
 pub use connect::{
-    ConnectError, Connections, Connector, PeerInfo, PeerStream, accept, pinned_channel,
+    ConnectError, Connections, Connector, PeerInfo, PeerStream, accept, pinned_channel, speaker,
 };
 pub use files::write_secret;
 pub use identity::{IdentityError, NodeIdentity, NodeKey, PkiDir, chain_pem};

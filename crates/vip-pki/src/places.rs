@@ -89,12 +89,6 @@ impl<K: Clone + PartialEq> Places<K> {
 }
 
 impl<K> Place<K> {
-    /// Whether somebody else has it.
-    #[must_use]
-    pub fn is_lost(&self) -> bool {
-        self.lost.is_cancelled()
-    }
-
     /// Cancelled when the place is lost.
     #[must_use]
     pub fn lost(&self) -> CancellationToken {
@@ -114,7 +108,7 @@ mod tests {
     use super::*;
 
     fn there(place: &Place<char>) -> bool {
-        !place.is_lost()
+        !place.lost.is_cancelled()
     }
 
     #[test]

@@ -1,22 +1,23 @@
 //! Who may call which RPC. What is not listed is denied to everybody.
 
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{BoxFuture, Service};
 use tonic::transport::server::UdsConnectInfo;
-use vip_core::{AdminRole, Speaker, Standing, excerpt};
+use vip_core::{AdminRole, Standing, excerpt};
 use vip_pki::{Identity, PeerInfo};
+use vip_raft::RaftNode;
 
 /// Where a server is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Face {
+#[derive(Clone)]
+pub(crate) enum Face {
     /// The unix socket.
     Local,
-    /// The port, behind mutual TLS.
-    Network,
+    /// The port, behind mutual TLS; of nodes, this log knows how far they are
+    /// members.
+    Network(RaftNode),
 }
 
 /// The least that a caller must be.
@@ -84,16 +85,24 @@ pub(crate) enum Caller {
 }
 
 /// Who made a request, by what its connection proved.
-fn caller(face: Face, extensions: &tonic::codegen::http::Extensions) -> Option<Caller> {
+fn caller(face: &Face, extensions: &tonic::codegen::http::Extensions) -> Option<Caller> {
     match face {
         Face::Local => {
             let peer = extensions.get::<UdsConnectInfo>()?.peer_cred?;
             (peer.uid() == 0).then_some(Caller::LocalRoot)
         }
-        Face::Network => {
+        Face::Network(_) => {
             let peer = extensions.get::<PeerInfo>()?;
             Some(Caller::Peer(peer.identity.clone()))
         }
+    }
+}
+
+/// How far a node that calls is a member.
+fn standing(face: &Face, extensions: &tonic::codegen::http::Extensions) -> Standing {
+    match (face, extensions.get::<PeerInfo>().and_then(PeerInfo::speaker)) {
+        (Face::Network(raft), Some(speaker)) => vip_core::standing(&raft.state(), speaker),
+        _ => Standing::Joining,
     }
 }
 
@@ -116,48 +125,21 @@ fn allowed(path: &str, caller: &Caller, standing: Standing) -> bool {
     }
 }
 
-/// How far a node is a member, by certificate and log.
-pub(crate) type StandingOf = Arc<dyn Fn(Speaker) -> Standing + Send + Sync>;
-
 /// Denies by default, in front of every service.
 #[derive(Clone)]
-pub(crate) struct AccessLayer {
-    face: Face,
-    /// Where nodes call.
-    standing_of: Option<StandingOf>,
-}
-
-impl AccessLayer {
-    /// On the unix socket.
-    pub(crate) fn local() -> Self {
-        Self { face: Face::Local, standing_of: None }
-    }
-
-    /// At the port.
-    pub(crate) fn network(standing_of: StandingOf) -> Self {
-        Self { face: Face::Network, standing_of: Some(standing_of) }
-    }
-
-    fn standing(&self, extensions: &tonic::codegen::http::Extensions) -> Standing {
-        let speaker = extensions.get::<PeerInfo>().and_then(PeerInfo::speaker);
-        match (&self.standing_of, speaker) {
-            (Some(standing_of), Some(speaker)) => standing_of(speaker),
-            _ => Standing::Joining,
-        }
-    }
-}
+pub(crate) struct AccessLayer(pub(crate) Face);
 
 impl<S> tower::Layer<S> for AccessLayer {
     type Service = Access<S>;
     fn layer(&self, inner: S) -> Access<S> {
-        Access { layer: self.clone(), inner }
+        Access { face: self.0.clone(), inner }
     }
 }
 
 /// See [`AccessLayer`].
 #[derive(Clone)]
 pub(crate) struct Access<S> {
-    layer: AccessLayer,
+    face: Face,
     inner: S,
 }
 
@@ -176,8 +158,8 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let caller = caller(self.layer.face, request.extensions());
-        let standing = self.layer.standing(request.extensions());
+        let caller = caller(&self.face, request.extensions());
+        let standing = standing(&self.face, request.extensions());
         let path = request.uri().path();
         match caller.filter(|caller| allowed(path, caller, standing)) {
             Some(caller) => {

@@ -2,7 +2,6 @@
 //! can answer, and answers when its effect holds.
 
 use super::access::Caller;
-use super::streams::Placed;
 use crate::errors::{from_refusal, from_write, no_quorum};
 use crate::member::Member;
 use crate::serve::Agent;
@@ -409,8 +408,8 @@ impl Admin for AdminService {
         let call = self.call(&request)?;
         let place = self.agent.streams.enter(request.extensions().get::<Caller>());
         let message = request.into_inner();
-        let events = super::views::events(&call.member, message.after, message.follow);
-        Ok(Response::new(Box::pin(Placed::new(events, place))))
+        let events = super::views::events(&call.member, message.after, message.follow, place);
+        Ok(Response::new(events))
     }
 
     async fn login(

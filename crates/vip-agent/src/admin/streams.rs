@@ -2,10 +2,6 @@
 //! the oldest.
 
 use crate::admin::access::Caller;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use tokio_stream::Stream;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use vip_pki::{Identity, Limits, Place, Places};
 
 /// A person has some windows open; a stream's queue and its HTTP/2 window cost
@@ -29,31 +25,5 @@ impl Streams {
             Some(Caller::Peer(Identity::Node(node))) => format!("node {node}"),
             _ => "root".to_owned(),
         })
-    }
-}
-
-/// A stream that ends when its place is lost.
-pub(super) struct Placed<S> {
-    stream: S,
-    lost: Pin<Box<WaitForCancellationFutureOwned>>,
-    place: Place<String>,
-}
-
-impl<S> Placed<S> {
-    pub(super) fn new(stream: S, place: Place<String>) -> Self {
-        let lost: CancellationToken = place.lost();
-        Self { stream, lost: Box::pin(lost.cancelled_owned()), place }
-    }
-}
-
-impl<S: Stream + Unpin> Stream for Placed<S> {
-    type Item = S::Item;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<S::Item>> {
-        let this = &mut *self;
-        if this.lost.as_mut().poll(context).is_ready() || this.place.is_lost() {
-            return Poll::Ready(None);
-        }
-        Pin::new(&mut this.stream).poll_next(context)
     }
 }

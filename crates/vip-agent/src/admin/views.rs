@@ -14,6 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use vip_core::{EventKind, MAX_CLOCK_DRIFT, NodeId, NodeState, Obstacle, State, Token, Vip};
 use vip_guard::GateReport;
+use vip_pki::Place;
 use vip_proto::v1;
 
 /// Events on their way to a slow reader.
@@ -150,8 +151,8 @@ fn warnings(member: &Member) -> Vec<String> {
         }
     }
     for node in state.nodes.values().filter(|node| node.state == NodeState::Joining) {
-        let lacks = member.joins.lacks(node.id).map(|lacks| format!(": {lacks}"));
-        warnings.extend(lacks.map(|lacks| format!("{} stays joining{lacks}.", node.name)));
+        let lacks = member.joins.lacks(node.id);
+        warnings.extend(lacks.map(|lacks| format!("{} stays joining: {lacks}.", node.name)));
     }
     let voters = member.raft.voter_ids().len();
     if voters == 2 {
@@ -299,7 +300,13 @@ fn event_to(event: &vip_core::Event) -> &Option<NodeId> {
 
 type EventStream = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
 
-pub(super) fn events(member: &Arc<Member>, after: u64, follow: bool) -> EventStream {
+/// The stream ends when somebody else needs its place.
+pub(super) fn events(
+    member: &Arc<Member>,
+    after: u64,
+    follow: bool,
+    place: Place<String>,
+) -> EventStream {
     let (send, receive) = mpsc::channel(EVENTS_QUEUED);
     let mut applied = member.raft.applied.clone();
     let stop = member.stopped();
@@ -323,7 +330,13 @@ pub(super) fn events(member: &Arc<Member>, after: u64, follow: bool) -> EventStr
             }
         }
     };
-    tokio::spawn(work);
+    tokio::spawn(async move {
+        let lost = place.lost();
+        tokio::select! {
+            () = lost.cancelled() => {}
+            () = work => {}
+        }
+    });
     Box::pin(ReceiverStream::new(receive))
 }
 

@@ -9,7 +9,7 @@ use super::guard_link::{GuardNews, Orders, keep_connected};
 use super::peers::LeasePeers;
 use super::service::LeaseService;
 use super::shared::{GuardStatus, LeaseShared};
-use crate::admin::access::AccessLayer;
+use crate::admin::access::{AccessLayer, Face};
 use crate::door::Door;
 use crate::essential;
 use openraft::ServerState;
@@ -27,7 +27,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use vip_core::{
     Acknowledgement, Ask, FIRST_GRANT_WAIT, GrantAnswer, GuardNotice, LeaseAction, LeaseEvent,
-    NodeId, RaftView, Report, Term, Vote, standing,
+    NodeId, RaftView, Report, Term, Vote,
 };
 use vip_guard::{ToGuard, boottime, realtime};
 use vip_pki::PeerStream;
@@ -94,10 +94,8 @@ async fn run(start: Start) {
     essential::spawn("accept", accept(listener, start.door, stop.clone()));
     let service = LeaseServer::new(LeaseService { shared: start.shared.clone() });
     let streams = ReceiverStream::new(start.lease_streams).map(Ok::<_, io::Error>);
-    let raft = start.raft.clone();
-    let standing_of = move |speaker| standing(&raft.state(), speaker);
     let serve = tonic::transport::Server::builder()
-        .layer(AccessLayer::network(Arc::new(standing_of)))
+        .layer(AccessLayer(Face::Network(start.raft.clone())))
         .add_service(service)
         .serve_with_incoming_shutdown(streams, stop.clone().cancelled_owned());
     essential::spawn("serve leases", async move {

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use tonic::{Request, Response, Status};
 use vip_core::{Grantee, PromiseReply, Report, Speaker, Term, Waiting, WaitingStep};
 use vip_guard::boottime;
-use vip_pki::PeerInfo;
+use vip_pki::speaker;
 use vip_proto::v1;
 use vip_proto::v1::lease_server::Lease;
 
@@ -17,8 +17,7 @@ pub(super) struct LeaseService {
 }
 
 fn sender(extensions: &tonic::Extensions) -> Result<Speaker, Status> {
-    let speaker = extensions.get::<PeerInfo>().and_then(PeerInfo::speaker);
-    speaker.ok_or_else(|| Status::permission_denied("only members have leases"))
+    speaker(extensions).ok_or_else(|| Status::permission_denied("only members have leases"))
 }
 
 impl LeaseService {

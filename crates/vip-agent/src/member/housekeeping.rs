@@ -83,8 +83,8 @@ impl Member {
 
     /// What is wrong with the dates of this node's certificate.
     pub(crate) fn certificate_trouble(&self) -> Option<String> {
-        let identity = self.pki.load_identity().ok()?;
-        crate::certificate::trouble(&identity, wall_clock_ms())
+        let (from, until) = self.configs.load().validity?;
+        crate::certificate::trouble(from, until, wall_clock_ms())
     }
 
     /// Asks the cluster to make this admitted node what its role says.
