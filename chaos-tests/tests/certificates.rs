@@ -1,7 +1,7 @@
 //! Wall clocks that are wrong, and certificates whose time is over or has not
 //! come: nothing of it stops a member, and all of it is said.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use chaos_tests::{Cluster, Options, wait_for};
 use std::time::Duration;
 
@@ -87,4 +87,51 @@ fn clocks_that_were_ahead_for_a_while_leave_nothing_behind() -> Result<()> {
     assert!(tokens.contains("open"), "{tokens}");
     let n4 = cluster.host("n4");
     n4.ctl_ok(&["join", "10.77.0.1:7400", "--token-file", &token]).map(|_| ())
+}
+
+/// A leader whose clock is wrong signs nothing and writes no times, and the log
+/// is none the worse for it.
+#[test]
+fn a_leader_with_a_wrong_clock_dates_nothing() -> Result<()> {
+    let cluster = unwell()?;
+    let (n1, n4) = (cluster.host("n1"), cluster.host("n4"));
+    let token = cluster.token("learner")?;
+    let newest = || -> Result<u64> {
+        let events = n1.ctl_ok(&["-o", "json", "events"])?;
+        let last = events.lines().last().context("an event")?;
+        serde_json::from_str::<serde_json::Value>(last)?["time_ms"].as_u64().context("a time")
+    };
+    let before = newest()?;
+
+    n1.set_ahead(5 * DAY / 2)?;
+    wait_for("n1 knows", RENEWAL, || {
+        warnings(&cluster, "n1").contains("far from those of most voters").then_some(())
+    })?;
+    wait_for("n2 knows", RENEWAL, || {
+        warnings(&cluster, "n2").contains("of n1 is 2 days ahead").then_some(())
+    })?;
+    let doctor = n1.ctl(&["doctor"])?.stdout;
+    assert!(doctor.contains("of n2 is 2 days behind"), "{doctor}");
+    let joined = n4.ctl(&["--timeout", "5s", "join", "10.77.0.1:7400", "--token-file", &token])?;
+    assert!(joined.stderr.contains("signs no certificate"), "{joined:?}");
+    let made = n1.ctl(&["token", "create", "-q"])?;
+    assert!(made.stderr.contains("makes no token"), "{made:?}");
+    // What needs no date goes on, at the log's own time.
+    n1.ctl_ok(&["node", "drain", "n3"])?;
+    let day_ms = u64::try_from(DAY.as_millis())?;
+    assert!(newest()? < before + day_ms);
+
+    n1.set_ahead(Duration::ZERO)?;
+    wait_for("n1 is believed", RENEWAL, || {
+        let said = warnings(&cluster, "n1");
+        (!said.is_empty() && !said.contains("wall clock")).then_some(())
+    })?;
+    n4.ctl_ok(&["join", "10.77.0.1:7400", "--token-file", &token])?;
+
+    // One follower alone cannot keep a leader from it.
+    cluster.host("n3").set_ahead(5 * DAY / 2)?;
+    wait_for("n1 sees n3", RENEWAL, || {
+        warnings(&cluster, "n1").contains("of n3 is 2 days ahead").then_some(())
+    })?;
+    n1.ctl_ok(&["token", "create", "-q"]).map(|_| ())
 }

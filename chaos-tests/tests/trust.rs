@@ -113,7 +113,8 @@ impl Attacker {
         };
         let transfer =
             v1::TransferLeaderRequest { from_leader: self.vote(term, true), to, last_log: None };
-        let renew = v1::RenewRequest { vote: self.vote(term, true), promise_us: 60_000_000 };
+        let renew =
+            v1::RenewRequest { vote: self.vote(term, true), promise_us: 60_000_000, wall_ms: 0 };
         let abdicate = v1::AbdicateRequest { vote: self.vote(term, true) };
         let mut told = vec![
             ("append", raft.append(self.forged(term)).await.err()),

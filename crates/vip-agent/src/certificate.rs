@@ -1,19 +1,12 @@
 //! What is wrong with the dates of a certificate, in words for people. It stops
 //! no failover (the key is known to the log), and it must be said all the same.
 
+use crate::wall_clock::about;
 use std::time::Duration;
 
 /// Renewed after half of its life; with so little left, renewing failed for
 /// days.
 const SOON: Duration = Duration::from_secs(2 * 24 * 3600);
-
-fn about(seconds: i64) -> String {
-    match seconds {
-        i64::MIN..7200 => format!("{} min", seconds / 60),
-        7200..172_800 => format!("{} h", seconds / 3600),
-        _ => format!("{} days", seconds / 86_400),
-    }
-}
 
 /// What a person should know of a certificate that is valid from and until then,
 /// seconds since 1970, if that does not fit `now_ms`.

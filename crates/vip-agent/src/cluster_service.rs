@@ -74,6 +74,7 @@ impl ClusterService {
         if !self.rate.allows(from) {
             return Err(Status::resource_exhausted("too many joins from there; wait a minute"));
         }
+        member.may_date()?;
         let issuer = member.issuer().ok_or_else(no_issuer)?;
         let spki = spki_of_csr(&message.csr).map_err(invalid)?;
         let name: Name = message.name.parse().map_err(invalid)?;
@@ -213,6 +214,7 @@ pub(crate) fn sign(
     role: Option<Role>,
     csr: &[u8],
 ) -> Result<Vec<Vec<u8>>, Status> {
+    member.may_date()?;
     let issuer = member.issuer().ok_or_else(no_issuer)?;
     let state = member.raft.state();
     let known = state.nodes.get(&node).map(|n| n.spki.clone());

@@ -1,6 +1,7 @@
 //! Every error of ours as a gRPC status: what was wrong, what was left
 //! unchanged, what to do.
 
+use std::error::Error;
 use tonic::{Code, Status};
 use vip_core::{Refusal, chain};
 use vip_raft::WriteError;
@@ -58,4 +59,13 @@ pub(crate) fn invalid(error: impl std::fmt::Display) -> Status {
 
 pub(crate) fn internal(what: &str, error: &dyn std::error::Error) -> Status {
     Status::internal(format!("{what}: {}", chain(error)))
+}
+
+/// A failed call to another node, with all that is known of why: of a connection
+/// that could not be made, tonic's message has the first half only.
+pub(crate) fn from_call(status: Status) -> Status {
+    match status.source() {
+        None => status,
+        Some(cause) => Status::new(status.code(), chain(cause)),
+    }
 }

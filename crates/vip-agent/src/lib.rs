@@ -26,6 +26,7 @@ mod refusals;
 mod serve;
 mod servers;
 mod upkeep;
+mod wall_clock;
 
 pub use config::{AdminSection, Config, ConfigError, GuardSection, HttpSection, NodeSection};
 pub use serve::{AgentError, run};

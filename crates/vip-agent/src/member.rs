@@ -15,6 +15,7 @@ use crate::lease::{LeasePeers, LeaseShared, LeaseThread, Start};
 use crate::serve::Agent;
 use crate::servers::{serve_members, serve_people, serve_strangers};
 use crate::upkeep::keep_up;
+use crate::wall_clock::wall_clock_ms;
 use arc_swap::ArcSwap;
 use meta::DATA_VERSION;
 use std::collections::BTreeSet;
@@ -26,8 +27,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 use tonic::transport::Channel;
-use vip_core::{Actor, Command, LeasesStart, Name, NodeId, Op, Outcome, Term};
+use vip_core::{Actor, Command, LeasesStart, Name, NodeId, Op, Outcome, OwnClockFar, Term};
 use vip_pki::{
     Connections, Connector, Issuer, NodeIdentity, PkiDir, Roster, SharedRoster, client_config,
     node_server_name, server_config,
@@ -280,7 +282,7 @@ impl Member {
     /// Proposes what this node decided as leader of `term`; void in any other.
     pub(crate) async fn propose(&self, term: Term, op: Op) -> Result<Outcome, WriteError> {
         let actor = Actor::leader(&self.meta.name);
-        let command = Command { time_ms: wall_clock_ms(), actor, term: Some(term), op };
+        let command = Command { time_ms: self.time_ms(), actor, term: Some(term), op };
         self.raft.write(command, COMMIT_TIMEOUT).await
     }
 
@@ -295,7 +297,7 @@ impl Member {
     ) -> Result<Outcome, WriteError> {
         let until = Instant::now() + limit;
         let leadership = self.shared.own_leadership();
-        let command = Command { time_ms: wall_clock_ms(), actor, term: None, op };
+        let command = Command { time_ms: self.time_ms(), actor, term: None, op };
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let result = self.raft.write(command.clone(), left).await;
@@ -309,9 +311,30 @@ impl Member {
     }
 
     /// Now, as the log will have it: log time never falls, so what is to last
-    /// counts from the later of both clocks.
+    /// counts from the later of both clocks. It stands still while this node's
+    /// clock is not to be believed.
     pub(crate) fn time_ms(&self) -> u64 {
-        wall_clock_ms().max(self.raft.state().time_ms)
+        let log = self.raft.state().time_ms;
+        if self.own_clock_is_far().is_some() { log } else { wall_clock_ms().max(log) }
+    }
+
+    /// Whether most voters' wall clocks contradict this node's.
+    pub(crate) fn own_clock_is_far(&self) -> Option<OwnClockFar> {
+        self.shared.wall_clocks().own_is_far(&self.raft.voter_ids())
+    }
+
+    /// What is to be dated, this node may date.
+    ///
+    /// # Errors
+    /// Its clock is not to be believed.
+    pub(crate) fn may_date(&self) -> Result<(), Status> {
+        match self.own_clock_is_far() {
+            None => Ok(()),
+            Some(far) => Err(Status::failed_precondition(format!(
+                "{}, which leads: {far}. Nothing was changed",
+                self.meta.name
+            ))),
+        }
     }
 
     /// A channel to a member.
@@ -343,12 +366,6 @@ impl Member {
         self.redial.send_modify(|n| *n += 1);
         Ok(())
     }
-}
-
-/// Wall clock, ms since 1970: for people, tokens and certificates only.
-pub(crate) fn wall_clock_ms() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)).unwrap_or(0)
 }
 
 /// Keeps the roster of the TLS handshakes at what the log says, and cuts off

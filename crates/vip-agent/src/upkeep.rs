@@ -3,7 +3,7 @@
 //! lost, or its caller hung up. On a task of its own, because a change of
 //! membership may wait for seconds, and VIPs do not.
 
-use crate::member::{COMMIT_TIMEOUT, Member, wall_clock_ms};
+use crate::member::{COMMIT_TIMEOUT, Member};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +42,7 @@ async fn work(member: &Member, term: Term) -> Result<(), WriteError> {
     if let Some(voters) = raft.finish_change(term, COMMIT_TIMEOUT).await? {
         tracing::info!(?voters, "finished a change of who votes that was interrupted");
     }
-    if let Some(node) = raft.state().late_join(wall_clock_ms(), JOIN_TIMEOUT_MS) {
+    if let Some(node) = raft.state().late_join(member.time_ms(), JOIN_TIMEOUT_MS) {
         remove(member, term, node.id).await?;
         let lacks = member.joins.lacks(node.id).unwrap_or_else(|| "it never asked".into());
         member.joins.forget(node.id);

@@ -44,6 +44,7 @@ mod state;
 mod testing;
 mod token;
 mod vip;
+mod wall_clock;
 
 pub use address::{is_metadata, no_peer, unfit};
 pub use announce::{ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Announcements};
@@ -81,3 +82,4 @@ pub use token::{
     JoinProof, Token, TokenError, TokenSecret, TokenText, VERIFIER_LEN, join_statement,
 };
 pub use vip::{AddressError, Nested, Placement, Settled, Vip, VipAddress, VipSpec, VipSpecError};
+pub use wall_clock::{CLOCKS_FAR_APART, OwnClockFar, WallClocks};

@@ -121,6 +121,7 @@ impl AdminService {
         if uses > MAX_TOKEN_USES {
             return Err(invalid(format!("a token admits {MAX_TOKEN_USES} nodes at most")));
         }
+        call.member.may_date()?;
         let expires_ms = call.member.time_ms() + ttl_s * 1000;
         let token = create_token(&call.member, call.actor.clone(), role, expires_ms, uses).await?;
         Ok(v1::CreateTokenReply {
@@ -242,6 +243,7 @@ pub(super) async fn login(
     let user: Name = request.user.parse().map_err(invalid)?;
     let role: AdminRole = request.role.parse().map_err(invalid)?;
     let spki = spki_of_csr(&request.csr).map_err(invalid)?;
+    member.may_date()?;
     let issuer = member.issuer().ok_or_else(no_issuer)?;
     let signed = issuer.sign_user(&request.csr, &user, role, &member.meta.cluster);
     let chain = signed.map_err(|e| internal("signing", &e))?;

@@ -2,7 +2,7 @@
 //! can answer, and answers when its effect holds.
 
 use super::access::Caller;
-use crate::errors::{from_refusal, from_write, no_quorum};
+use crate::errors::{from_call, from_refusal, from_write, no_quorum};
 use crate::member::Member;
 use crate::serve::Agent;
 use std::pin::Pin;
@@ -228,7 +228,7 @@ impl Call {
 macro_rules! on_leader {
     ($call:ident, $message:ident, $method:ident) => {
         if let Route::There(mut client) = $call.route().await? {
-            return client.$method($call.relay($message)).await;
+            return client.$method($call.relay($message)).await.map_err(from_call);
         }
     };
 }
@@ -420,7 +420,9 @@ impl Admin for AdminService {
         // Its key is what both wait for.
         let spki = vip_pki::spki_of_csr(&message.csr).map_err(crate::errors::invalid)?;
         let reply = match call.route().await? {
-            Route::There(mut client) => client.login(call.relay(message)).await?.into_inner(),
+            Route::There(mut client) => {
+                client.login(call.relay(message)).await.map_err(from_call)?.into_inner()
+            }
             Route::Here => super::membership::login(&call, message).await?,
         };
         let reply = super::membership::logged_in_here(&call, &spki, reply).await?;

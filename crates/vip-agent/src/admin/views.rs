@@ -145,6 +145,7 @@ fn warnings(member: &Member) -> Vec<String> {
     warnings.extend(member.certificate_trouble().map(|why| sentence(&why)));
     warnings.extend(member.shared.clock_trouble().map(|why| format!("{why}.")));
     let state = member.raft.state();
+    warnings.extend(wall_clocks(member).iter().map(|why| sentence(why)));
     for vip in state.vips_by_name() {
         for v1::Hindrance { node, why } in hindered(&state, vip) {
             warnings.push(format!("VIP {} cannot be on {node}: {why}.", vip.spec.name));
@@ -340,6 +341,18 @@ pub(super) fn events(
     Box::pin(ReceiverStream::new(receive))
 }
 
+/// What is wrong with the members' wall clocks, as far as this node sees.
+fn wall_clocks(member: &Member) -> Vec<String> {
+    let state = member.raft.state();
+    let differences = member.shared.wall_clocks().differences();
+    let others = differences.into_iter().map(|(node, differs)| {
+        let name =
+            state.node_name(node).map_or_else(|| format!("node {node}"), ToString::to_string);
+        format!("the wall clock of {name} is {differs}")
+    });
+    member.own_clock_is_far().map(|far| far.to_string()).into_iter().chain(others).collect()
+}
+
 /// How fast chrony slews by default, and what it may at most.
 const CHRONY_CONF: [&str; 2] = ["/etc/chrony/chrony.conf", "/etc/chrony.conf"];
 
@@ -431,6 +444,10 @@ pub(super) fn doctor(agent: &Agent) -> v1::DoctorReply {
     checks.push(match member.certificate_trouble() {
         Some(why) => check("certificate", "warning", why),
         None => check("certificate", "ok", "valid, and renewed in time".into()),
+    });
+    checks.push(match wall_clocks(&member).as_slice() {
+        [] => check("wall clocks", "ok", "this node's and those it hears of agree".into()),
+        troubles => check("wall clocks", "warning", troubles.join("; ")),
     });
     let key = agent.config.node.data_dir.join(RECOVERY_FILE);
     checks.push(if key.exists() {

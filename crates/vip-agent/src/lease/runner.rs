@@ -12,6 +12,7 @@ use super::shared::{GuardStatus, LeaseShared};
 use crate::admin::access::{AccessLayer, Face};
 use crate::door::Door;
 use crate::essential;
+use crate::wall_clock::wall_clock_ms;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use std::collections::BTreeSet;
@@ -279,16 +280,18 @@ impl Loop {
 
     fn renew(&mut self, vote: Vote, promise: Duration) {
         let promise_us = u64::try_from(promise.as_micros()).unwrap_or(u64::MAX);
-        let message = v1::RenewRequest { vote: Some(vote.into()), promise_us };
+        let message =
+            v1::RenewRequest { vote: Some(vote.into()), promise_us, wall_ms: wall_clock_ms() };
         for (node, address) in self.members() {
             let mut client = self.peers.client(node, &address);
-            let replies = self.replies.clone();
+            let (replies, shared) = (self.replies.clone(), self.shared.clone());
             let mut request = tonic::Request::new(message);
             request.set_timeout(promise);
             tokio::spawn(async move {
                 let sent_at = boottime();
                 let Ok(reply) = client.renew(request).await else { return };
                 let reply = reply.into_inner();
+                shared.wall_clocks().heard(node, reply.wall_ms);
                 let report = reply.report.map(Report::try_from);
                 let Some(Ok(report)) = report.filter(|_| reply.promised) else { return };
                 let ack = Acknowledgement { from: node, vote, sent_at, report };

@@ -1,6 +1,7 @@
 //! The lease RPCs, served on the lease thread.
 
 use super::shared::LeaseShared;
+use crate::wall_clock::wall_clock_ms;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -45,6 +46,7 @@ impl Lease for LeaseService {
             return Err(Status::permission_denied("a lease is asked for by the leader itself"));
         }
         self.may_lead(from, vote.term)?;
+        self.shared.wall_clocks().heard(from.node, message.wall_ms);
         let promise = Duration::from_micros(message.promise_us);
         let reply = self.shared.with(|leases, now| {
             let reply = leases.renewed_by(now, vote, promise);
@@ -57,6 +59,7 @@ impl Lease for LeaseService {
                 promise_us: micros(promise),
                 vote: other,
                 report: Some(leases.report(now).into()),
+                wall_ms: wall_clock_ms(),
             }
         });
         Ok(Response::new(reply))

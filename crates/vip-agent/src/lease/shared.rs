@@ -4,6 +4,7 @@
 
 use super::clock_watch::ClockWatch;
 use crate::essential;
+use crate::wall_clock::WallClockWatch;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,6 +29,7 @@ pub(crate) struct LeaseShared {
     guard: Mutex<GuardStatus>,
     disk: DiskClock,
     clock: ClockWatch,
+    wall_clocks: WallClockWatch,
     changed: watch::Sender<u64>,
 }
 
@@ -43,6 +45,7 @@ impl LeaseShared {
             guard: Mutex::new(GuardStatus::Absent),
             disk,
             clock: ClockWatch::default(),
+            wall_clocks: WallClockWatch::default(),
             changed: watch::Sender::new(0),
         })
     }
@@ -71,6 +74,11 @@ impl LeaseShared {
     /// What is wrong with the clock.
     pub(crate) fn clock_trouble(&self) -> Option<TooFast> {
         self.clock.trouble()
+    }
+
+    /// The members' wall clocks.
+    pub(crate) fn wall_clocks(&self) -> &WallClockWatch {
+        &self.wall_clocks
     }
 
     pub(super) fn step(&self, event: LeaseEvent) -> Vec<LeaseAction> {

@@ -1,7 +1,8 @@
 //! What a member does for itself from time to time: certificates and keys.
 
-use super::{Member, wall_clock_ms};
-use crate::errors::internal;
+use super::Member;
+use crate::errors::{from_call, internal};
+use crate::wall_clock::wall_clock_ms;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -101,7 +102,7 @@ impl Member {
             let applied = self.raft.applied.borrow().index;
             let mut request = tonic::Request::new(v1::ActivateRequest { csr, applied });
             request.set_timeout(until.saturating_duration_since(Instant::now()));
-            let reply = client().activate(request).await?.into_inner();
+            let reply = client().activate(request).await.map_err(from_call)?.into_inner();
             if reply.chain.is_empty() {
                 return Ok(());
             }
@@ -131,7 +132,7 @@ impl Member {
     pub(crate) async fn fetch_issuer(&self) -> Result<(), String> {
         let mut client = self.leader_client().ok_or("no leader is known")?;
         let reply = client.fetch_issuer(v1::FetchIssuerRequest {}).await;
-        let reply = reply.map_err(|e| e.message().to_owned())?.into_inner();
+        let reply = reply.map_err(|e| from_call(e).message().to_owned())?.into_inner();
         let chain = reply.chain.into_iter().map(Into::into).collect();
         let issuer = Issuer::new(reply.key.into(), chain);
         let state = self.raft.state();
@@ -163,7 +164,7 @@ impl Member {
         let chain = match self.leader_client() {
             Some(mut client) => {
                 let reply = client.renew_certificate(v1::RenewCertificateRequest { csr }).await;
-                reply.map_err(|e| e.message().to_owned())?.into_inner().chain
+                reply.map_err(|e| from_call(e).message().to_owned())?.into_inner().chain
             }
             None if self.shared.leader() == Some(self.meta.node) => {
                 let signed = crate::cluster_service::renewed(self, self.meta.node, &csr);
