@@ -124,21 +124,16 @@ impl ClusterService {
         name: &Name,
         spki: &str,
     ) -> Result<(), Status> {
-        let (state, id) = (self.member.raft.state(), TokenId(message.token_id.clone()));
-        let refuse = |error| from_refusal(&vip_core::Refusal::Token { token: id.clone(), error });
-        // What tokens there are, only their owners learn.
-        let unknown = || refuse(TokenError::Unknown);
-        let token = state.tokens.get(&id).ok_or_else(unknown)?;
-        let cluster = &self.member.meta.cluster;
-        let statement =
-            vip_core::join_statement(cluster, &id, token.role, name, &message.advertise, spki);
-        let now = self.member.time_ms();
-        let proof = JoinProof(message.proof.clone());
-        match token.admits(now, spki, &statement, &proof) {
-            Err(TokenError::Proof) => Err(unknown()),
-            Err(error) => Err(refuse(error)),
-            Ok(()) => Ok(()),
-        }
+        let (state, token) = (self.member.raft.state(), TokenId(message.token_id.clone()));
+        let (now, proof) = (self.member.time_ms(), JoinProof(message.proof.clone()));
+        let admission = state.admission(now, &token, name, &message.advertise, spki, &proof);
+        let error = match admission {
+            Ok(_) => return Ok(()),
+            // What tokens there are, only their owners learn.
+            Err(TokenError::Proof) => TokenError::Unknown,
+            Err(error) => error,
+        };
+        Err(from_refusal(&vip_core::Refusal::Token { token, error }))
     }
 }
 

@@ -226,7 +226,24 @@ pub struct Token {
     pub created_by: String,
 }
 
+const STAND_IN: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+
 impl Token {
+    /// A token that admits nobody, to be looked at where there is none. Its
+    /// verifier is the public key of RFC 8032 section 7.1, test 1.
+    pub(crate) fn stand_in() -> Self {
+        Self {
+            id: TokenId(String::new()),
+            verifier: STAND_IN.to_owned(),
+            role: Role::Learner,
+            expires_ms: 0,
+            max_uses: 0,
+            used: vec![],
+            revoked: true,
+            created_by: String::new(),
+        }
+    }
+
     /// Whether it admits the holder of `spki`, at log time `now_ms`.
     ///
     /// # Errors

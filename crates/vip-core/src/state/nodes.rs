@@ -3,7 +3,7 @@
 use super::{State, Tombstone};
 use crate::command::Position;
 use crate::{
-    EventKind, JoinProof, Name, Node, NodeId, NodeState, Outcome, Refusal, Role, TokenError,
+    EventKind, JoinProof, Name, Node, NodeId, NodeState, Outcome, Refusal, Role, Token, TokenError,
     TokenId, join_statement,
 };
 
@@ -43,6 +43,31 @@ impl State {
         id
     }
 
+    /// As what a token would admit a node at log time `now_ms`. That there is no
+    /// such token takes as long to say as that the proof is wrong: what tokens
+    /// there are, only their owners learn.
+    ///
+    /// # Errors
+    /// Why it would not.
+    pub fn admission(
+        &self,
+        now_ms: u64,
+        token_id: &TokenId,
+        name: &Name,
+        advertise: &str,
+        spki: &str,
+        proof: &JoinProof,
+    ) -> Result<Role, TokenError> {
+        let stand_in = Token::stand_in();
+        let known = self.tokens.get(token_id);
+        let token = known.unwrap_or(&stand_in);
+        let cluster = self.cluster.as_ref().map_or("", |cluster| &cluster.id);
+        let statement = join_statement(cluster, token_id, token.role, name, advertise, spki);
+        let admits = token.admits(now_ms, spki, &statement, proof);
+        let token = known.ok_or(TokenError::Unknown)?;
+        admits.map(|()| token.role)
+    }
+
     pub(super) fn admit(
         &mut self,
         at: Position,
@@ -53,11 +78,8 @@ impl State {
         proof: &JoinProof,
     ) -> Result<Outcome, Refusal> {
         let refuse = |error| Refusal::Token { token: token_id.clone(), error };
-        let cluster = self.cluster.as_ref().ok_or_else(|| refuse(TokenError::Unknown))?;
-        let token = self.tokens.get(token_id).ok_or_else(|| refuse(TokenError::Unknown))?;
-        let role = token.role;
-        let statement = join_statement(&cluster.id, token_id, role, name, advertise, spki);
-        token.admits(self.time_ms, spki, &statement, proof).map_err(refuse)?;
+        let admission = self.admission(self.time_ms, token_id, name, advertise, spki, proof);
+        let role = admission.map_err(refuse)?;
 
         // The reply to this joiner was lost: it gets the same answer again.
         if let Some(node) = self.nodes.values().find(|n| n.spki == spki) {

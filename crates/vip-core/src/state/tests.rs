@@ -88,6 +88,33 @@ fn a_joiner_cannot_raise_its_role() {
 }
 
 #[test]
+fn whether_there_is_a_token_does_not_show_in_the_time_of_the_answer() {
+    let mut state = cluster();
+    let token = open_token(&mut state, "t", Role::Voter);
+    let Op::Admit { name, advertise, spki, proof, .. } = admit(&token, Role::Learner, "n2", "s2")
+    else {
+        panic!("an admission")
+    };
+    let unknown = TokenId("u".into());
+    let time = |token: &TokenId| {
+        let begin = std::time::Instant::now();
+        let error = state.admission(0, token, &name, &advertise, &spki, &proof);
+        (begin.elapsed(), error)
+    };
+    let (mut there, mut not): (Vec<_>, Vec<_>) = (vec![], vec![]);
+    for _ in 0..301 {
+        let ((took_there, error_there), (took_not, error_not)) = (time(&token), time(&unknown));
+        assert_eq!(error_there, Err(TokenError::Proof));
+        assert_eq!(error_not, Err(TokenError::Unknown));
+        there.push(took_there);
+        not.push(took_not);
+    }
+    there.sort_unstable();
+    not.sort_unstable();
+    assert!(not[150] * 2 > there[150], "{:?} against {:?}", not[150], there[150]);
+}
+
+#[test]
 fn a_taken_name_is_refused_and_keeps_the_token_open() {
     let mut state = cluster();
     let token = open_token(&mut state, "t", Role::Voter);
