@@ -138,7 +138,11 @@ impl Cluster {
     /// The join failed.
     pub fn join(&self, host: &Host, role: &str) -> Result<()> {
         let token = self.token(role)?;
-        host.ctl_ok(&["join", "10.77.0.1:7400", "--token-file", &token]).map(|_| ())
+        let joined = host.ctl_ok(&["join", "10.77.0.1:7400", "--token-file", &token]);
+        if joined.is_err() {
+            GAVE_UP.store(true, Ordering::Relaxed);
+        }
+        joined.map(|_| ())
     }
 
     /// A file with a fresh token.

@@ -13,9 +13,11 @@
 //! what one stranger costs is bounded before anything is done for it.
 
 use crate::rate::Rate;
+use crate::refusals::Refusals;
 use arc_swap::ArcSwap;
 use governor::Quota;
 use std::collections::BTreeSet;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -56,6 +58,7 @@ pub(crate) struct Door {
     members: Arc<ArcSwap<BTreeSet<IpAddr>>>,
     to_members: mpsc::Sender<(TcpStream, SocketAddr)>,
     to_strangers: mpsc::Sender<(TcpStream, SocketAddr)>,
+    dropped: Arc<Refusals>,
 }
 
 /// What waits behind it.
@@ -68,7 +71,7 @@ pub(crate) struct Hall {
 pub(crate) fn door() -> (Door, Hall) {
     let (to_members, members) = mpsc::channel(QUEUED);
     let (to_strangers, strangers) = mpsc::channel(QUEUED);
-    let door = Door { members: Arc::default(), to_members, to_strangers };
+    let door = Door { members: Arc::default(), to_members, to_strangers, dropped: Arc::default() };
     (door, Hall { members, strangers })
 }
 
@@ -78,7 +81,11 @@ impl Door {
     pub(crate) fn knock(&self, stream: TcpStream, from: SocketAddr) {
         let known = self.members.load().contains(&from.ip().to_canonical());
         let to = if known { &self.to_members } else { &self.to_strangers };
-        let _ = to.try_send((stream, from));
+        if to.try_send((stream, from)).is_err() && known {
+            self.dropped.say(|others| {
+                tracing::warn!(%from, others, "a member's connection was dropped: too many wait");
+            });
+        }
     }
 
     /// The addresses that members have.
@@ -104,8 +111,14 @@ impl Reception {
     pub(crate) async fn run(self, hall: Hall) {
         let members = async {
             let (mut hall, places) = (hall.members, Places::new(MEMBER_HANDSHAKES));
+            let failed = Arc::new(Refusals::default());
             while let Some((stream, from)) = hall.recv().await {
-                self.receive(stream, from, &places, MEMBER_HANDSHAKE);
+                let failed = failed.clone();
+                self.receive(stream, from, &places, MEMBER_HANDSHAKE, move |error| {
+                    failed.say(|others| {
+                        tracing::info!(%from, %error, others, "a member's TLS handshake failed");
+                    });
+                });
             }
         };
         let strangers = async {
@@ -113,7 +126,9 @@ impl Reception {
             let rate = Rate::new(EACH_STRANGER, ALL_STRANGERS);
             while let Some((stream, from)) = hall.recv().await {
                 if rate.allows(from.ip()) {
-                    self.receive(stream, from, &places, STRANGER_HANDSHAKE);
+                    self.receive(stream, from, &places, STRANGER_HANDSHAKE, move |error| {
+                        tracing::debug!(%from, %error, "TLS handshake failed");
+                    });
                 }
             }
         };
@@ -126,6 +141,7 @@ impl Reception {
         from: SocketAddr,
         places: &Places<IpAddr>,
         limit: Duration,
+        failed: impl FnOnce(io::Error) + Send + 'static,
     ) {
         let place = places.enter(origin(from.ip()));
         let this = self.clone();
@@ -139,7 +155,7 @@ impl Reception {
             };
             match accepted {
                 Ok(stream) => this.show_in(stream).await,
-                Err(error) => tracing::debug!(%from, %error, "TLS handshake failed"),
+                Err(error) => failed(error),
             }
         });
     }

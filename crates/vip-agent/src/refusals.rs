@@ -32,11 +32,16 @@ impl Refusals {
         Some(std::mem::take(&mut counted.unsaid))
     }
 
+    /// Says it, if it is time, with how many others there were.
+    pub(crate) fn say(&self, say: impl FnOnce(u64)) {
+        if let Some(others) = self.count(Instant::now()) {
+            say(others);
+        }
+    }
+
     /// A join was refused.
     pub(crate) fn join(&self, from: IpAddr, why: &str) {
-        if let Some(others) = self.count(Instant::now()) {
-            tracing::warn!(%from, why, others, "a join was refused");
-        }
+        self.say(|others| tracing::warn!(%from, why, others, "a join was refused"));
     }
 }
 
