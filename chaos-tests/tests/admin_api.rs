@@ -34,14 +34,14 @@ fn a_client_made_by_stock_protoc_does_the_main_job() -> Result<()> {
     Ok(())
 }
 
-const LOCAL_ONLY: [&str; 3] = ["Init", "Join", "Leave"];
+const LOCAL_ONLY: [&str; 4] = ["Init", "Join", "Leave", "RotateCa"];
 /// Root's, on a voter, which passes it on.
 const ROOT_OF_VOTER: [&str; 1] = ["Login"];
 const VIEWER: [&str; 7] =
     ["ListTokens", "ListLogins", "Status", "ListNodes", "ListVips", "Events", "Doctor"];
 const OPERATOR: [&str; 4] = ["DrainNode", "AddVip", "MoveVip", "RemoveVip"];
 const ADMIN: [&str; 4] = ["CreateToken", "RevokeToken", "RevokeLogin", "RemoveNode"];
-const MEMBERS: [&str; 11] = [
+const MEMBERS: [&str; 13] = [
     "Raft/Append",
     "Raft/Vote",
     "Raft/PreVote",
@@ -49,6 +49,8 @@ const MEMBERS: [&str; 11] = [
     "Raft/TransferLeader",
     "Cluster/Activate",
     "Cluster/RenewCertificate",
+    "Cluster/Reissued",
+    "Cluster/RotateIssuer",
     "Cluster/FetchIssuer",
     "Lease/Renew",
     "Lease/Grant",

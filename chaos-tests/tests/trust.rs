@@ -334,6 +334,20 @@ impl v1::cluster_server::Cluster for Impostor {
         Err(Status::unimplemented("never asked"))
     }
 
+    async fn reissued(
+        &self,
+        _: Request<v1::ReissuedRequest>,
+    ) -> Result<Response<v1::ReissuedReply>, Status> {
+        Err(Status::unimplemented("never asked"))
+    }
+
+    async fn rotate_issuer(
+        &self,
+        _: Request<v1::RotateIssuerRequest>,
+    ) -> Result<Response<v1::RotateIssuerReply>, Status> {
+        Err(Status::unimplemented("never asked"))
+    }
+
     async fn fetch_issuer(
         &self,
         _: Request<v1::FetchIssuerRequest>,
@@ -710,7 +724,7 @@ fn every_rpc_has_a_rule_for_every_kind_of_node() -> Result<()> {
     })?;
 
     let all = all_rpcs()?;
-    let local = paths("Admin", &["Init", "Join", "Leave"]);
+    let local = paths("Admin", &["Init", "Join", "Leave", "RotateCa"]);
     let changes = [
         "Login",
         "RevokeLogin",
@@ -723,7 +737,8 @@ fn every_rpc_has_a_rule_for_every_kind_of_node() -> Result<()> {
         "RemoveVip",
     ];
     let leading = ["Append", "Vote", "PreVote", "InstallSnapshot", "TransferLeader"];
-    let witness = &(&local | &paths("Admin", &changes)) | &paths("Cluster", &["FetchIssuer"]);
+    let keys = paths("Cluster", &["FetchIssuer", "RotateIssuer"]);
+    let witness = &(&local | &paths("Admin", &changes)) | &keys;
     let learner = &(&witness | &paths("Raft", &leading)) | &paths("Lease", &["Renew", "Abdicate"]);
     let open = ["Identify", "Join", "Activate", "RenewCertificate"];
     let only_joining = &all - &paths("Cluster", &open);

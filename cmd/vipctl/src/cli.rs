@@ -79,8 +79,22 @@ pub(crate) enum Command {
     /// revoke those there are.
     #[command(args_conflicts_with_subcommands = true)]
     Login(Login),
+    /// The CA that signs certificates.
+    #[command(subcommand)]
+    Ca(CaCommand),
     /// Check this host.
     Doctor,
+}
+
+impl Command {
+    /// Whether it is given the root CA's key.
+    pub(crate) fn needs_root_key(&self) -> bool {
+        match self {
+            Self::Node(NodeCommand::Remove { root_key_file, .. }) => root_key_file.is_some(),
+            Self::Ca(CaCommand::Rotate { .. }) => true,
+            _ => false,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -106,6 +120,18 @@ pub(crate) enum LoginCommand {
     Revoke {
         /// The user.
         name: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum CaCommand {
+    /// Replace it: on a voter, with the root CA's key. Members take new
+    /// certificates without an interruption; people log in again.
+    Rotate {
+        /// File with the root CA's key, "-" for standard input. Used on this
+        /// node, passed on to no other.
+        #[arg(long, value_name = "FILE")]
+        root_key_file: PathBuf,
     },
 }
 
@@ -158,6 +184,15 @@ pub(crate) enum NodeCommand {
     Remove {
         /// Its name.
         name: String,
+        /// Somebody may have broken into it: replace the issuing CA too, whose
+        /// key it may have kept. Without the root's key, status warns until
+        /// `vipctl ca rotate` has done it.
+        #[arg(long)]
+        for_cause: bool,
+        /// File with the root CA's key, "-" for standard input. Read after the
+        /// removal, used on this node, passed on to no other.
+        #[arg(long, value_name = "FILE", requires = "for_cause")]
+        root_key_file: Option<PathBuf>,
     },
 }
 

@@ -23,14 +23,33 @@ enum Failure {
     Unreachable(String),
 }
 
+impl Failure {
+    /// The same, after something else was done.
+    fn after(self, done: &str) -> Self {
+        let with = |text| format!("{done}; the rest was not done: {text}");
+        match self {
+            Self::Failed(text) => Self::Failed(with(text)),
+            Self::Usage(text) => Self::Usage(with(text)),
+            Self::NoQuorum(text) => Self::NoQuorum(with(text)),
+            Self::Unreachable(text) => Self::Unreachable(with(text)),
+        }
+    }
+}
+
 impl From<tonic::Status> for Failure {
     fn from(status: tonic::Status) -> Self {
-        let text = status.message().to_owned();
+        let mut text = status.message().to_owned();
         match status.code() {
             Code::Unavailable if text.starts_with("no quorum") => Self::NoQuorum(text),
             Code::InvalidArgument => Self::Usage(text),
             // No answer at all, rather than one that says unavailable.
-            Code::Unavailable | Code::Unknown if std::error::Error::source(&status).is_some() => {
+            Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal
+                if let Some(cause) = std::error::Error::source(&status) =>
+            {
+                let cause = vip_core::chain(cause);
+                if !cause.is_empty() && cause != text {
+                    text = format!("{text}: {cause}");
+                }
                 Self::Unreachable(text)
             }
             Code::Cancelled | Code::DeadlineExceeded if text == "Timeout expired" => {

@@ -1,13 +1,15 @@
 //! Each command as its call.
 
 use crate::Failure;
-use crate::cli::{Cli, Command, Format, LoginCommand, NodeCommand, TokenCommand, VipCommand};
+use crate::cli::{
+    CaCommand, Cli, Command, Format, LoginCommand, NodeCommand, TokenCommand, VipCommand,
+};
 use crate::contexts::Context;
 use crate::output::{self, Check, Event, Login, Node, Status, Token, Vip, print};
 use crate::{connect, contexts};
 use serde_json::json;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio_stream::StreamExt;
 use tonic::Request;
@@ -15,13 +17,14 @@ use tonic::transport::Channel;
 use vip_pki::NodeKey;
 use vip_proto::v1;
 use vip_proto::v1::admin_client::AdminClient;
+use zeroize::Zeroizing;
 
 /// Environment variable with a join token.
 const TOKEN_VARIABLE: &str = "VIPD_JOIN_TOKEN";
 /// `status --watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
-/// Nobody waits longer than this for a token on standard input.
-const MAX_TOKEN: u64 = 4096;
+/// No token or key on standard input is longer.
+const MAX_SECRET: u64 = 4096;
 
 struct Ctl {
     client: AdminClient<Channel>,
@@ -30,6 +33,10 @@ struct Ctl {
 }
 
 pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
+    if cli.context.is_some() && cli.command.needs_root_key() {
+        let text = "the root's key is used on a voter, and sent nowhere: without --context";
+        return Err(Failure::Usage(text.into()));
+    }
     let channel = match &cli.context {
         Some(name) => connect::remote(&Context::load(name)?).await?,
         None => connect::local(&cli.socket).await?,
@@ -53,20 +60,30 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
             Some(command) => ctl.logins(command).await,
             None => ctl.login(login.user, login.role, login.name).await,
         },
+        Command::Ca(CaCommand::Rotate { root_key_file }) => {
+            ctl.rotate(root_key_file).await?;
+            let text = "a new CA signs certificates, every member has one of it, and the one \
+                        before is refused";
+            ctl.done(json!({ "issuer_replaced": true }), text)
+        }
         Command::Doctor => ctl.doctor().await,
     }
 }
 
+/// A secret from a file, or from standard input.
+fn secret(path: &Path) -> Result<String, Failure> {
+    if path.as_os_str() == "-" {
+        let mut text = String::new();
+        let read = std::io::stdin().take(MAX_SECRET).read_to_string(&mut text);
+        read.map_err(|e| Failure::Usage(format!("standard input: {e}")))?;
+        return Ok(text);
+    }
+    std::fs::read_to_string(path).map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))
+}
+
 fn token(file: Option<PathBuf>) -> Result<String, Failure> {
     let text = match file {
-        Some(path) if path.as_os_str() == "-" => {
-            let mut text = String::new();
-            let read = std::io::stdin().take(MAX_TOKEN).read_to_string(&mut text);
-            read.map_err(|e| Failure::Usage(format!("standard input: {e}")))?;
-            text
-        }
-        Some(path) => std::fs::read_to_string(&path)
-            .map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))?,
+        Some(path) => secret(&path)?,
         None => std::env::var(TOKEN_VARIABLE).map_err(|_| {
             Failure::Usage(format!(
                 "no token: give --token-file FILE (or -), or set {TOKEN_VARIABLE}"
@@ -189,19 +206,44 @@ impl Ctl {
             }
             NodeCommand::Drain { name } => self.drain(name, true).await,
             NodeCommand::Undrain { name } => self.drain(name, false).await,
-            NodeCommand::Remove { name } => {
-                loop {
-                    let request = self.request(v1::RemoveNodeRequest { name: name.clone() });
-                    match self.client.remove_node(request).await {
-                        Ok(_) => break,
+            NodeCommand::Remove { name, for_cause, root_key_file } => {
+                let removed = loop {
+                    let message = v1::RemoveNodeRequest { name: name.clone(), for_cause };
+                    match self.client.remove_node(self.request(message)).await {
+                        Ok(reply) => break reply.into_inner(),
                         // The leader itself is removed: it handed over first.
                         Err(status) if status.code() == tonic::Code::Aborted => {}
                         Err(status) => return Err(status.into()),
                     }
+                };
+                for warning in &removed.warnings {
+                    eprintln!("vipctl: {name}: {warning}");
                 }
-                self.done(json!({ "removed": name }), &format!("{name} is no member any more"))
+                let mut value = json!({ "removed": name, "warnings": removed.warnings });
+                let mut text = format!("{name} is no member any more");
+                match root_key_file {
+                    Some(file) => {
+                        self.rotate(file).await.map_err(|e| e.after(&text))?;
+                        value["issuer_replaced"] = true.into();
+                        text += ", and the CA whose key it had is replaced";
+                    }
+                    None if for_cause => {
+                        text += ". It may have kept the issuing key: run `vipctl ca rotate \
+                                 --root-key-file FILE` on a voter";
+                    }
+                    None => {}
+                }
+                self.done(value, &text)
             }
         }
+    }
+
+    /// The removal is done by now, and waits for no key.
+    async fn rotate(&mut self, file: PathBuf) -> Result<(), Failure> {
+        let root_key = Zeroizing::new(secret(&file)?);
+        let request = self.request(v1::RotateCaRequest { root_key: root_key.to_string() });
+        self.client.rotate_ca(request).await?;
+        Ok(())
     }
 
     async fn drain(&mut self, name: String, drain: bool) -> Result<(), Failure> {

@@ -50,6 +50,18 @@ impl ClusterService {
         Self { member, rate: Rate::new(JOINS_EACH, JOINS_ALL), refusals: Refusals::default() }
     }
 
+    /// Refuses whom the issuing key is not for: a witness leads only until it has
+    /// handed leadership on.
+    fn keeps_issuer(&self, node: NodeId) -> Result<(), Status> {
+        let state = self.member.raft.state();
+        let keeps = |n: &vip_core::Node| {
+            let stays = !matches!(n.state, NodeState::Joining | NodeState::Leaving);
+            n.role == Role::Voter && stays
+        };
+        let why = || Status::permission_denied("only voters keep the issuing key");
+        state.nodes.get(&node).is_some_and(keeps).then_some(()).ok_or_else(why)
+    }
+
     /// The leader's address, if it is not this node.
     fn elsewhere(&self) -> Result<Option<String>, Status> {
         let member = &self.member;
@@ -263,20 +275,44 @@ impl Cluster for ClusterService {
         Ok(Response::new(v1::RenewCertificateReply { chain }))
     }
 
+    async fn reissued(
+        &self,
+        request: Request<v1::ReissuedRequest>,
+    ) -> Result<Response<v1::ReissuedReply>, Status> {
+        let node = sender(request.extensions())?.node;
+        let info = request.extensions().get::<PeerInfo>();
+        let issuer = info.map(|peer| peer.issuer.as_str()).unwrap_or_default();
+        let state = self.member.raft.state();
+        let signing = state.issuers().and_then(|issuers| issuers.signing()).unwrap_or_default();
+        self.member.reissued.saw(node, issuer, signing);
+        Ok(Response::new(v1::ReissuedReply {}))
+    }
+
+    async fn rotate_issuer(
+        &self,
+        request: Request<v1::RotateIssuerRequest>,
+    ) -> Result<Response<v1::RotateIssuerReply>, Status> {
+        let node = sender(request.extensions())?.node;
+        self.keeps_issuer(node)?;
+        let issuer = request.into_inner().issuer;
+        if issuer.len() != MAX_PROOF / 2 || !issuer.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(invalid("this is not the hash of a key"));
+        }
+        let member = &self.member;
+        let name = member.raft.state().node_name(node).map(ToString::to_string);
+        let actor = Actor(format!("root@{}", name.unwrap_or_else(|| node.to_string())));
+        let rotate = Op::RotateIssuer { issuer, made_by: node };
+        let outcome = member.propose_as(actor, rotate, COMMIT_TIMEOUT).await;
+        outcome.map_err(|e| from_write(&e))?.accepted().map_err(|e| from_refusal(&e))?;
+        Ok(Response::new(v1::RotateIssuerReply {}))
+    }
+
     async fn fetch_issuer(
         &self,
         request: Request<v1::FetchIssuerRequest>,
     ) -> Result<Response<v1::FetchIssuerReply>, Status> {
         let node = sender(request.extensions())?.node;
-        let state = self.member.raft.state();
-        // A witness leads only until it has handed leadership on.
-        let keeps = |n: &vip_core::Node| {
-            let stays = !matches!(n.state, NodeState::Joining | NodeState::Leaving);
-            n.role == Role::Voter && stays
-        };
-        if !state.nodes.get(&node).is_some_and(keeps) {
-            return Err(Status::permission_denied("only voters keep the issuing key"));
-        }
+        self.keeps_issuer(node)?;
         let issuer =
             self.member.issuer().ok_or_else(|| Status::unavailable("no issuing key here"))?;
         Ok(Response::new(v1::FetchIssuerReply {

@@ -42,6 +42,8 @@ pub(crate) fn from_refusal(refusal: &Refusal) -> Status {
         Refusal::ClusterExists { .. }
         | Refusal::CannotHold { .. }
         | Refusal::EpochMoved { .. }
+        | Refusal::IssuerReplaced
+        | Refusal::SuspectStays { .. }
         | Refusal::LastVoter { .. }
         | Refusal::OtherTerm { .. } => Code::FailedPrecondition,
     };

@@ -23,6 +23,7 @@ mod lease;
 mod member;
 mod rate;
 mod refusals;
+mod reissue;
 mod serve;
 mod servers;
 mod upkeep;

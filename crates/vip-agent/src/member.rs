@@ -1,17 +1,21 @@
 //! A node that is a member of a cluster: everything that runs for it.
 
 mod housekeeping;
+mod issuers;
 mod late_rules;
 mod longest_promise;
 mod meta;
 
 pub(crate) use meta::Meta;
 
+use issuers::IssuerKeys;
+
 use crate::activation::Joins;
 use crate::door::{Door, Reception, door};
 use crate::essential;
 use crate::leader::lead;
 use crate::lease::{LeasePeers, LeaseShared, LeaseThread, Start};
+use crate::reissue::Reissued;
 use crate::serve::Agent;
 use crate::servers::{serve_members, serve_people, serve_strangers};
 use crate::upkeep::keep_up;
@@ -32,7 +36,7 @@ use tonic::transport::Channel;
 use vip_core::{Actor, Command, LeasesStart, Name, NodeId, Op, Outcome, OwnClockFar, Term};
 use vip_pki::{
     Connections, Connector, Issuer, NodeIdentity, PkiDir, Roster, SharedRoster, client_config,
-    node_server_name, server_config,
+    node_server_name, renewal_config, server_config,
 };
 use vip_proto::{ALPN_GRPC, ALPN_LEASE};
 use vip_raft::{Dial, LogStore, PeerChannels, RaftNode, WriteError};
@@ -97,7 +101,12 @@ pub(crate) struct Member {
     /// Membership changes one after the other.
     pub(crate) membership: tokio::sync::Mutex<()>,
     pub(crate) joins: Joins,
-    issuer: Mutex<Option<Arc<Issuer>>>,
+    issuers: IssuerKeys,
+    /// Whose new certificates this leader has seen.
+    pub(crate) reissued: Reissued,
+    /// `activate` and renewals one after the other: each replaces the
+    /// certificate.
+    certificate: tokio::sync::Mutex<()>,
     configs: Arc<ArcSwap<Configs>>,
     redial: watch::Sender<u64>,
     stop: CancellationToken,
@@ -106,10 +115,13 @@ pub(crate) struct Member {
 
 /// TLS with the certificate of now.
 struct Configs {
+    /// The key (SPKI hash) of the CA that signed it.
+    issuer: Option<String>,
     /// From when until when it is valid, seconds since 1970.
     validity: Option<(i64, i64)>,
     server: Arc<vip_pki::ServerConfig>,
     grpc: Arc<vip_pki::ClientConfig>,
+    renewal: Arc<vip_pki::ClientConfig>,
     lease: Arc<vip_pki::ClientConfig>,
 }
 
@@ -118,9 +130,11 @@ impl Configs {
         let tls = MemberError::Tls;
         let both: [&[u8]; 2] = [ALPN_GRPC, ALPN_LEASE];
         Ok(Self {
+            issuer: identity.issuer(),
             validity: identity.validity(),
             server: server_config(identity, roster.clone(), &both).map_err(tls)?,
             grpc: client_config(identity, roster.clone(), ALPN_GRPC).map_err(tls)?,
+            renewal: renewal_config(identity, roster.clone(), ALPN_GRPC).map_err(tls)?,
             lease: client_config(identity, roster.clone(), ALPN_LEASE).map_err(tls)?,
         })
     }
@@ -158,12 +172,13 @@ impl Member {
         timing.check()?;
         let pki = PkiDir::new(&dir);
         let identity = pki.load_identity()?;
-        let issuer = pki.load_issuer()?.map(Arc::new);
+        let issuers = IssuerKeys::load(&pki)?;
         let joined = Roster::of_join(
             meta.cluster.clone(),
             meta.issuer.clone(),
             meta.members.iter().map(|(id, spki)| (*id, spki.clone())),
         );
+        let joined = joined.signed_by(identity.issuer().unwrap_or_default());
         let roster: SharedRoster = Arc::new(ArcSwap::from_pointee(joined));
         let configs = Arc::new(ArcSwap::from_pointee(Configs::of(&identity, &roster)?));
 
@@ -203,7 +218,9 @@ impl Member {
             pki,
             membership: tokio::sync::Mutex::new(()),
             joins: Joins::default(),
-            issuer: Mutex::new(issuer),
+            issuers,
+            reissued: Reissued::default(),
+            certificate: tokio::sync::Mutex::new(()),
             configs,
             redial: watch::Sender::new(0),
             stop: CancellationToken::new(),
@@ -349,18 +366,35 @@ impl Member {
         let state = self.raft.state();
         let known = state.nodes.values().map(|node| node.advertise.clone());
         // Raft knows its members before the log is applied.
-        let addresses = known.chain(self.raft.addresses());
+        let addresses = known.chain(self.raft.members().into_iter().map(|(_, address)| address));
         addresses.filter_map(|a| Some(a.parse::<SocketAddr>().ok()?.ip().to_canonical())).collect()
     }
 
-    /// The issuing CA, on a voter that has fetched it.
+    /// The issuing CA that signs, on a voter that has its key.
     pub(crate) fn issuer(&self) -> Option<Arc<Issuer>> {
-        self.issuer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.issuers.of(self.raft.state().issuers()?.signing()?)
+    }
+
+    /// The key (SPKI hash) of the CA that signed this node's certificate.
+    pub(crate) fn own_issuer(&self) -> Option<String> {
+        self.configs.load().issuer.clone()
+    }
+
+    /// Keeps an issuer that this node made, for when the log names it.
+    ///
+    /// # Errors
+    /// It cannot be stored.
+    pub(crate) fn prepare_issuer(&self, issuer: Issuer) -> Result<(), vip_pki::IdentityError> {
+        self.pki.store_next_issuer(&issuer)?;
+        self.issuers.set_next(issuer);
+        Ok(())
     }
 
     /// Uses a new certificate from now on, also for connections to come.
     fn use_identity(&self, identity: &NodeIdentity) -> Result<(), MemberError> {
         self.pki.store_identity(identity)?;
+        let own = identity.issuer().unwrap_or_default();
+        self.roster.rcu(|roster| Roster::clone(roster).signed_by(own.clone()));
         self.configs.store(Arc::new(Configs::of(identity, &self.roster)?));
         self.peers.clear();
         self.redial.send_modify(|n| *n += 1);
@@ -379,10 +413,8 @@ async fn follow_roster(member: Arc<Member>, connections: Connections, door: Door
             door.members_are(member.addresses());
             // Before the log is here, what the join answered stands.
             if now.state.cluster.is_some() {
-                let old = member.roster.load_full();
-                let before = old.removed().len();
-                let new = Arc::new(Roster::of(&now.state, now.index, &old));
-                member.roster.store(new.clone());
+                let old = member.roster.rcu(|old| Roster::of(&now.state, now.index, old));
+                let (before, new) = (old.removed().len(), member.roster.load_full());
                 for user in old.users().difference(&new.users()) {
                     connections.cut_user(user);
                 }

@@ -4,6 +4,7 @@
 //! membership may wait for seconds, and VIPs do not.
 
 use crate::member::{COMMIT_TIMEOUT, Member};
+use crate::reissue::retire_issuers;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +67,9 @@ async fn work(member: &Member, term: Term) -> Result<(), WriteError> {
     if let Some(node) = raft.state().left(&members) {
         remove(member, term, node.id).await?;
         tracing::info!(node = %node.name, "finished its removal, which was interrupted");
+    }
+    if let Err(status) = retire_issuers(member, term).await {
+        tracing::debug!(why = status.message(), "the old issuer is not retired yet");
     }
     // Left the log, but not Raft.
     let state = raft.state();

@@ -18,6 +18,8 @@ pub struct Speaker {
     /// What it was certified as; nothing while it joins, and where nobody
     /// looked.
     pub role: Option<Role>,
+    /// Its certificate is of a CA that was replaced: it may ask for a new one.
+    pub outdated: bool,
 }
 
 /// Why a message about leadership is refused. Nothing was stored.
@@ -56,6 +58,9 @@ pub enum Standing {
 /// heard of, or not as a full member, the certificate says what it is by now.
 #[must_use]
 pub fn standing(state: &State, speaker: Speaker) -> Standing {
+    if speaker.outdated {
+        return Standing::Joining;
+    }
     let role = match state.nodes.get(&speaker.node) {
         Some(known) if known.state == NodeState::Joining => {
             speaker.role.filter(|role| *role == known.role)
@@ -94,6 +99,15 @@ pub(crate) fn may_lead(
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn whoever_has_an_old_certificate_may_ask_for_a_new_one_and_nothing_else() {
+        let state = state_of([voter(1)]);
+        let outdated = Speaker { outdated: true, ..speaker(1, Some(Role::Voter)) };
+        assert_eq!(standing(&state, outdated), Standing::Joining);
+        let refused = may_lead(&state, Term(1), outdated, Term(1));
+        assert_eq!(refused, Err(Presumption::Joining(NodeId(1))));
+    }
+
     use super::*;
     use crate::Node;
     use crate::testing::{state_of, voter};
@@ -105,7 +119,7 @@ mod tests {
     }
 
     fn speaker(id: u64, role: Option<Role>) -> Speaker {
-        Speaker { node: NodeId(id), role }
+        Speaker { node: NodeId(id), role, outdated: false }
     }
 
     #[test]

@@ -133,11 +133,26 @@ pub enum Op {
     NodeLeaving {
         /// The node.
         node: NodeId,
+        /// It may have been broken into: what it knows is to be replaced.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        for_cause: bool,
     },
     /// Ends a membership for good.
     RemoveNode {
         /// The node.
         node: NodeId,
+    },
+    /// A new CA signs from here on.
+    RotateIssuer {
+        /// Its key (SHA-256 of the SPKI), hex.
+        issuer: String,
+        /// Who made it and has its private key.
+        made_by: NodeId,
+    },
+    /// Every other CA is trusted no more.
+    RetireIssuers {
+        /// The one that signs, as far as the proposer knows.
+        keep: String,
     },
     /// Adds a VIP.
     AddVip {

@@ -116,6 +116,10 @@ pub enum EventKind {
         /// Who.
         user: Name,
     },
+    /// A new CA signs; the one before is trusted for the moment.
+    IssuerRotated,
+    /// Only the new CA is trusted.
+    IssuersRetired,
     /// A VIP was added.
     VipAdded {
         /// Its name.

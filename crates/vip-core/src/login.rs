@@ -57,6 +57,9 @@ pub struct Login {
     pub spki: String,
     /// Until when, log time in ms since 1970.
     pub expires_ms: u64,
+    /// The key (SPKI hash) of the CA that signed it.
+    #[serde(default)]
+    pub issuer: String,
     /// Who issued it.
     pub issued_by: String,
 }

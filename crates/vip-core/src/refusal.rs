@@ -111,6 +111,18 @@ pub enum Refusal {
         /// What is wrong.
         text: String,
     },
+    /// An issuing key that was replaced.
+    #[error("this issuing key was in use before, and was replaced; make a new one")]
+    IssuerReplaced,
+    /// A new issuing key is for those that stay.
+    #[error(
+        "{name} is to be removed for cause and is still a member: the new issuing key would go to \
+         it. Finish its removal first"
+    )]
+    SuspectStays {
+        /// The node.
+        name: Name,
+    },
     /// The last node that can vote and hold.
     #[error(
         "{name} is the last voter: the cluster would end with it; stop vipd and delete its data directory instead"

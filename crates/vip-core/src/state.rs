@@ -3,10 +3,13 @@
 //! `apply` is a function of state and entry alone: no clock, no randomness, so
 //! that every replica computes the same. A refused command changes nothing.
 
+mod issuers;
 mod logins;
 mod nodes;
 mod tokens;
 mod vips;
+
+pub use issuers::{Issuers, Suspect};
 
 use crate::command::Position;
 use crate::{
@@ -28,8 +31,9 @@ pub struct Cluster {
     pub name: Name,
     /// Timings for all nodes.
     pub profile: Profile,
-    /// Keys (SPKI hashes) of the CAs that may sign certificates.
-    pub issuers: Vec<String>,
+    /// The CAs that may sign certificates.
+    #[serde(flatten)]
+    pub issuers: Issuers,
 }
 
 /// A node that was removed. Its key never speaks for anybody again.
@@ -112,8 +116,10 @@ impl State {
             }
             Op::ActivateNode { node } => self.activate_node(actor, *node),
             Op::DrainNode { node, drained } => self.drain_node(actor, *node, *drained),
-            Op::NodeLeaving { node } => self.node_leaving(*node),
+            Op::NodeLeaving { node, for_cause } => self.node_leaving(*node, *for_cause),
             Op::RemoveNode { node } => self.remove_node(actor, *node),
+            Op::RotateIssuer { issuer, made_by } => self.rotate_issuer(actor, issuer, *made_by),
+            Op::RetireIssuers { keep } => Ok(self.retire_issuers(actor, keep)),
             Op::AddVip { spec } => self.add_vip(actor, spec),
             Op::RemoveVip { name } => self.remove_vip(actor, name),
             Op::PinVip { name, to } => self.pin_vip(name, *to),
@@ -139,7 +145,7 @@ impl State {
             id: cluster.clone(),
             name: name.clone(),
             profile: *profile,
-            issuers: vec![issuer.clone()],
+            issuers: Issuers::first(issuer),
         });
         self.record(actor, EventKind::ClusterCreated { name: name.clone() });
         Ok(self.first_node(actor, node, advertise, spki))

@@ -43,6 +43,9 @@ pub enum CaError {
     /// Signing failed.
     #[error("signing failed")]
     Sign(#[source] rcgen::Error),
+    /// Not the root's key.
+    #[error("this is not the key of this cluster's root CA")]
+    OtherRoot,
     /// A CA certificate does not parse.
     #[error("not a valid CA certificate")]
     Certificate,
@@ -57,6 +60,12 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 pub(crate) fn spki_hash(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     Some(sha256_hex(parsed.public_key().raw))
+}
+
+/// The hash of the public key (SPKI) in a certificate, DER.
+#[must_use]
+pub fn spki_of_certificate(certificate: &[u8]) -> Option<String> {
+    spki_hash(&CertificateDer::from(certificate))
 }
 
 /// The same as bytes, as join tokens have it.
@@ -90,24 +99,19 @@ pub struct NewCa {
 /// # Errors
 /// [`CaError`].
 pub fn generate_cluster_ca(cluster: &str) -> Result<NewCa, CaError> {
-    let ca = |common_name: String, path_len| {
-        let mut params = params(&common_name, OffsetDateTime::now_utc(), Duration::days(ROOT_DAYS));
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_len));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params
-    };
     let root_key = KeyPair::generate().map_err(CaError::Sign)?;
-    let root_params = ca(format!("vipd root {cluster}"), 1);
-    let root = root_params.self_signed(&root_key).map_err(CaError::Sign)?;
-    let issuer_key = KeyPair::generate().map_err(CaError::Sign)?;
-    let signer = rcgen::Issuer::from_params(&root_params, &root_key);
-    let issuer = ca(format!("vipd issuer {cluster}"), 0)
-        .signed_by(&issuer_key, &signer)
-        .map_err(CaError::Sign)?;
-    let key = Zeroizing::new(issuer_key.serialize_der());
-    let chain = vec![issuer.der().clone(), root.der().clone()];
+    let root = ca_params(&format!("vipd root {cluster}"), 1);
+    let root = root.self_signed(&root_key).map_err(CaError::Sign)?;
     let root_key = Zeroizing::new(root_key.serialize_pem());
-    Ok(NewCa { root_key, issuer: Issuer { key, chain } })
+    let issuer = Issuer::below(root.der(), &root_key, cluster)?;
+    Ok(NewCa { root_key, issuer })
+}
+
+fn ca_params(common_name: &str, path_len: u8) -> CertificateParams {
+    let mut params = params(common_name, OffsetDateTime::now_utc(), Duration::days(ROOT_DAYS));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_len));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
 }
 
 fn params(common_name: &str, now: OffsetDateTime, life: Duration) -> CertificateParams {
@@ -131,6 +135,27 @@ impl Issuer {
     #[must_use]
     pub fn new(key: Zeroizing<Vec<u8>>, chain: Vec<CertificateDer<'static>>) -> Self {
         Self { key, chain }
+    }
+
+    /// A new one below a root, signed with the root's key (PEM).
+    ///
+    /// # Errors
+    /// [`CaError::OtherRoot`]: the key is not this root's.
+    pub fn below(
+        root: &CertificateDer<'_>,
+        root_key: &str,
+        cluster: &str,
+    ) -> Result<Self, CaError> {
+        let root_key = KeyPair::from_pem(root_key).map_err(|_| CaError::OtherRoot)?;
+        if spki_hash(root) != Some(sha256_hex(&root_key.subject_public_key_info())) {
+            return Err(CaError::OtherRoot);
+        }
+        let signer = rcgen::Issuer::from_ca_cert_der(root, root_key).map_err(CaError::Sign)?;
+        let key = KeyPair::generate().map_err(CaError::Sign)?;
+        let certificate = ca_params(&format!("vipd issuer {cluster}"), 0).signed_by(&key, &signer);
+        let certificate = certificate.map_err(CaError::Sign)?.der().clone();
+        let key = Zeroizing::new(key.serialize_der());
+        Ok(Self { key, chain: vec![certificate, root.clone().into_owned()] })
     }
 
     /// Its key, PKCS#8 DER. For files of mode 0600 and other voters only.

@@ -1,6 +1,7 @@
 //! Connections: dialling with TLS, accepting with TLS, and cutting those of a
 //! node that was removed.
 
+use crate::ca::spki_hash;
 use crate::names::Identity;
 use crate::newcomers::CATCH_UP;
 use crate::places::{Limits, Place, Places, origin};
@@ -215,6 +216,8 @@ pub struct PeerStream {
     stream: tokio_rustls::server::TlsStream<TcpStream>,
     identity: Identity,
     role: Option<Role>,
+    issuer: String,
+    outdated: bool,
     address: SocketAddr,
     cut: Pin<Box<dyn Future<Output = ()> + Send>>,
     _held: Held,
@@ -236,8 +239,11 @@ pub async fn accept(
     stream.set_nodelay(true)?;
     let handshake = TlsAcceptor::from(config).accept(stream);
     let stream = tokio::time::timeout(limit, handshake).await??;
-    let leaf = stream.get_ref().1.peer_certificates().and_then(|c| c.first());
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let leaf = chain.first();
     let role = leaf.and_then(leaf_role);
+    let issuer = chain.get(1).and_then(spki_hash).unwrap_or_default();
+    let outdated = leaf.is_some() && !roster.load().trusts_issuer(&issuer);
     let identity = match leaf {
         None => Identity::Anonymous,
         Some(leaf) => leaf_identity(leaf, roster.load().cluster())
@@ -265,7 +271,7 @@ pub async fn accept(
     {
         token.cancel();
     }
-    Ok(PeerStream { stream, identity, role, address, cut, _held: held })
+    Ok(PeerStream { stream, identity, role, issuer, outdated, address, cut, _held: held })
 }
 
 impl PeerStream {
@@ -296,6 +302,10 @@ pub struct PeerInfo {
     pub identity: Identity,
     /// Of a member, what its certificate says it is.
     pub role: Option<Role>,
+    /// The key (SPKI hash) of the CA that signed its certificate.
+    pub issuer: String,
+    /// Whether that CA was replaced, or is not known here.
+    pub outdated: bool,
     /// From where.
     pub address: SocketAddr,
 }
@@ -305,7 +315,9 @@ impl PeerInfo {
     #[must_use]
     pub fn speaker(&self) -> Option<Speaker> {
         match self.identity {
-            Identity::Node(node) => Some(Speaker { node, role: self.role }),
+            Identity::Node(node) => {
+                Some(Speaker { node, role: self.role, outdated: self.outdated })
+            }
             _ => None,
         }
     }
@@ -320,7 +332,13 @@ pub fn speaker(extensions: &tonic::Extensions) -> Option<Speaker> {
 impl Connected for PeerStream {
     type ConnectInfo = PeerInfo;
     fn connect_info(&self) -> PeerInfo {
-        PeerInfo { identity: self.identity.clone(), role: self.role, address: self.address }
+        PeerInfo {
+            identity: self.identity.clone(),
+            role: self.role,
+            issuer: self.issuer.clone(),
+            outdated: self.outdated,
+            address: self.address,
+        }
     }
 }
 

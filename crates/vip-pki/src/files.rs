@@ -10,12 +10,15 @@ use std::path::Path;
 /// # Errors
 /// Whatever the file system says; an older file stands then.
 pub fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
+    // Not its extension's place: `a.key` and `a.crt` would share one.
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = Path::new(&new);
     let mut file =
-        OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+        OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(new)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    std::fs::rename(&new, path)?;
+    std::fs::rename(new, path)?;
     match path.parent() {
         Some(dir) => File::open(dir)?.sync_all(),
         None => Ok(()),

@@ -1,6 +1,6 @@
 //! What a node keeps on disk to be itself: `<data_dir>/pki/`.
 
-use crate::ca::{CaError, Issuer, sha256_hex, spki_pin};
+use crate::ca::{CaError, Issuer, sha256_hex, spki_hash, spki_pin};
 use crate::files::write_secret;
 use crate::verify::leaf_role;
 use rcgen::{CertificateParams, KeyPair, PublicKeyData};
@@ -113,6 +113,12 @@ impl NodeIdentity {
         leaf_role(self.chain.first()?)
     }
 
+    /// The key (SPKI hash) of the CA that signed the leaf.
+    #[must_use]
+    pub fn issuer(&self) -> Option<String> {
+        spki_hash(self.chain.get(1)?)
+    }
+
     /// When the leaf was valid from and until, seconds since 1970.
     #[must_use]
     pub fn validity(&self) -> Option<(i64, i64)> {
@@ -186,8 +192,31 @@ impl PkiDir {
     /// # Errors
     /// [`IdentityError::File`].
     pub fn store_issuer(&self, issuer: &Issuer) -> Result<(), IdentityError> {
-        self.write("issuer.key", &pem("PRIVATE KEY", issuer.key()))?;
-        self.write("issuer.crt", &chain_pem(issuer.chain()))
+        self.write_issuer("issuer", issuer)?;
+        for name in ["next-issuer.key", "next-issuer.crt"] {
+            let path = self.0.join(name);
+            match std::fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(IdentityError::File { path, source: e });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores an issuer that the log does not name yet, beside the one there is.
+    ///
+    /// # Errors
+    /// [`IdentityError::File`].
+    pub fn store_next_issuer(&self, issuer: &Issuer) -> Result<(), IdentityError> {
+        self.write_issuer("next-issuer", issuer)
+    }
+
+    // The key first: a key without its certificate is never used.
+    fn write_issuer(&self, name: &str, issuer: &Issuer) -> Result<(), IdentityError> {
+        self.write(&format!("{name}.key"), &pem("PRIVATE KEY", issuer.key()))?;
+        self.write(&format!("{name}.crt"), &chain_pem(issuer.chain()))
     }
 
     /// Reads the issuer, if this node has it.
@@ -195,11 +224,25 @@ impl PkiDir {
     /// # Errors
     /// [`IdentityError`].
     pub fn load_issuer(&self) -> Result<Option<Issuer>, IdentityError> {
-        if !self.0.join("issuer.key").exists() {
+        self.read_issuer("issuer")
+    }
+
+    /// Reads the one that the log did not name yet, if there is one.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub fn load_next_issuer(&self) -> Result<Option<Issuer>, IdentityError> {
+        self.read_issuer("next-issuer")
+    }
+
+    fn read_issuer(&self, name: &str) -> Result<Option<Issuer>, IdentityError> {
+        let (key, certificate) = (format!("{name}.key"), format!("{name}.crt"));
+        let there = |name: &str| self.0.join(name).exists();
+        if !there(&key) || !there(&certificate) {
             return Ok(None);
         }
-        let (key, chain) = (self.read("issuer.key")?, self.read("issuer.crt")?);
-        let damaged = || IdentityError::Damaged { path: self.0.join("issuer.key") };
+        let damaged = || IdentityError::Damaged { path: self.0.join(&key) };
+        let (key, chain) = (self.read(&key)?, self.read(&certificate)?);
         let key = PrivatePkcs8KeyDer::from_pem_slice(key.as_bytes()).map_err(|_| damaged())?;
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
         let chain = chain.ok().filter(|c| c.len() >= 2).ok_or_else(damaged)?;

@@ -18,7 +18,8 @@ mod roster;
 mod verify;
 
 pub use ca::{
-    CaError, Issuer, NewCa, ROOT_DAYS, USER_LIFE, generate_cluster_ca, sha256_hex, spki_of_csr,
+    CaError, Issuer, NewCa, ROOT_DAYS, USER_LIFE, generate_cluster_ca, sha256_hex,
+    spki_of_certificate, spki_of_csr,
 };
 pub use connect::{
     ConnectError, Connections, Connector, PeerInfo, PeerStream, accept, pinned_channel, speaker,
@@ -30,4 +31,4 @@ pub use names::{Identity, node_server_name, user_server_name};
 pub use places::{Limits, Place, Places, origin};
 pub use roster::{Denied, Roster, SharedRoster};
 pub use rustls::{ClientConfig, Error as TlsError, ServerConfig};
-pub use verify::{client_config, pinned_config, server_config, user_config};
+pub use verify::{client_config, pinned_config, renewal_config, server_config, user_config};

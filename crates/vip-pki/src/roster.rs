@@ -36,6 +36,11 @@ pub enum Denied {
 pub struct Roster {
     cluster: String,
     issuers: Vec<String>,
+    /// Replaced ones.
+    retired: Vec<String>,
+    /// The one of this node's own certificate: it was signed by a member, and
+    /// may be newer than the log here.
+    own_issuer: String,
     /// Keys (SPKI hashes) of the members.
     nodes: BTreeMap<NodeId, String>,
     removed: Vec<NodeId>,
@@ -49,15 +54,17 @@ impl Roster {
     /// Of the state at log index `applied`, after `before`.
     #[must_use]
     pub fn of(state: &State, applied: u64, before: &Self) -> Self {
-        let newcomers = before.newcomers.clone();
-        let (cluster, issuers) = match &state.cluster {
-            Some(cluster) => (cluster.id.clone(), cluster.issuers.clone()),
-            None => Default::default(),
-        };
+        let (newcomers, own_issuer) = (before.newcomers.clone(), before.own_issuer.clone());
+        let cluster = state.cluster.as_ref().map(|cluster| cluster.id.clone()).unwrap_or_default();
+        let (issuers, retired) = state
+            .issuers()
+            .map(|issuers| (issuers.trusted.clone(), issuers.retired.clone()))
+            .unwrap_or_default();
         let nodes = state.nodes.values().map(|n| (n.id, n.spki.clone())).collect();
         let removed = state.tombstones.keys().copied().collect();
         let logins = state.logins.values().map(|l| (l.spki.clone(), (l.user.clone(), l.role)));
-        Self { cluster, issuers, nodes, removed, logins: logins.collect(), applied, newcomers }
+        let logins = logins.collect();
+        Self { cluster, issuers, retired, own_issuer, nodes, removed, logins, applied, newcomers }
     }
 
     /// What a new member knows before it has the log: what the join answered.
@@ -69,6 +76,12 @@ impl Roster {
     ) -> Self {
         let nodes = members.into_iter().collect();
         Self { cluster, issuers: vec![issuer], nodes, ..Self::default() }
+    }
+
+    /// The same, for a node whose own certificate this issuer signed.
+    #[must_use]
+    pub fn signed_by(self, own_issuer: String) -> Self {
+        Self { own_issuer, ..self }
     }
 
     /// The cluster's id.
@@ -94,8 +107,11 @@ impl Roster {
         self.logins.get(spki).is_some_and(|listed| (&listed.0, listed.1) == (user, role))
     }
 
-    pub(crate) fn trusts_issuer(&self, spki: &str) -> bool {
-        self.issuers.iter().any(|i| i == spki)
+    /// Whether certificates of this issuer (SPKI hash) are good.
+    #[must_use]
+    pub fn trusts_issuer(&self, spki: &str) -> bool {
+        let own = self.own_issuer == spki && !self.retired.iter().any(|i| i == spki);
+        own || self.issuers.iter().any(|i| i == spki)
     }
 
     /// Whether a node may connect with this key. A node that is unknown here is
@@ -141,6 +157,16 @@ mod tests {
         roster.applied = 10;
         roster.removed.push(NodeId(2));
         roster
+    }
+
+    /// It may be newer than the log here, until that says that it was replaced.
+    #[test]
+    fn the_issuer_of_ones_own_certificate_is_trusted() {
+        let mut roster = roster().signed_by("new".into());
+        let trusted = |roster: &Roster| ["i", "new", "other"].map(|i| roster.trusts_issuer(i));
+        assert_eq!(trusted(&roster), [true, true, false]);
+        roster.retired.push("new".into());
+        assert_eq!(trusted(&roster), [true, false, false]);
     }
 
     #[test]

@@ -71,14 +71,18 @@ struct Verifier {
     root_spki: String,
     roster: SharedRoster,
     algorithms: WebPkiSupportedAlgorithms,
+    /// Whether a known key may come with a certificate of an issuer that is not
+    /// trusted here: whoever was off while that was replaced, on either side,
+    /// has one. It is good for a renewal and nothing else.
+    outdated: bool,
 }
 
 impl Verifier {
-    fn new(root: &CertificateDer<'_>, roster: SharedRoster) -> Result<Self, Error> {
+    fn new(root: &CertificateDer<'_>, roster: SharedRoster, outdated: bool) -> Result<Self, Error> {
         let no_ca = || general("the root is no CA");
         let root_spki = spki_hash(root).ok_or_else(no_ca)?;
         let root = anchor_from_trusted_cert(root).map_err(|_| no_ca())?.to_owned();
-        Ok(Self { root, root_spki, roster, algorithms: algorithms() })
+        Ok(Self { root, root_spki, roster, algorithms: algorithms(), outdated })
     }
 
     fn check(
@@ -106,8 +110,43 @@ impl Verifier {
             }
             None => result.map_err(bad)?,
         }
-        authorise(&roster, &self.root_spki, &identity, leaf, intermediates)?;
+        self.authorise(&roster, &identity, leaf, intermediates)?;
         Ok(identity)
+    }
+
+    /// What a genuine chain may still not do, by what the log says. Whoever steals
+    /// an issuing key or has an old one signs what it likes: one issuer stands
+    /// between leaf and root, it is listed, and no life is longer than it signs.
+    fn authorise(
+        &self,
+        roster: &Roster,
+        identity: &Identity,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+    ) -> Result<(), Error> {
+        let issuers = intermediates.iter().map(|c| spki_hash(c).unwrap_or_default());
+        let issuers: Vec<String> = issuers.filter(|spki| *spki != self.root_spki).collect();
+        let [issuer] = issuers.as_slice() else { return Err(bad(Denied::Issuer)) };
+        let outdated = || self.outdated && is_known_key(roster, identity, leaf);
+        if !roster.trusts_issuer(issuer) && !outdated() {
+            return Err(bad(Denied::Issuer));
+        }
+        let (_, parsed) =
+            X509Certificate::from_der(leaf).map_err(|_| general("the certificate is damaged"))?;
+        let (from, until) = (parsed.validity().not_before, parsed.validity().not_after);
+        if until.timestamp() - from.timestamp() > longest_life(identity).whole_seconds() {
+            return Err(bad(Denied::Life));
+        }
+        let spki = spki_hash(leaf).unwrap_or_default();
+        match identity {
+            Identity::Node(node) => {
+                roster.admits(*node, &spki, admitted_index(&parsed)).map_err(bad)
+            }
+            Identity::User { name, role } if !roster.lists(&spki, name, *role) => {
+                Err(bad(Denied::Login(name.clone())))
+            }
+            Identity::User { .. } | Identity::Anonymous => Ok(()),
+        }
     }
 
     fn check_chain(
@@ -128,38 +167,6 @@ fn is_known_key(roster: &Roster, identity: &Identity, leaf: &CertificateDer<'_>)
     match (identity, spki_hash(leaf)) {
         (Identity::Node(node), Some(spki)) => roster.knows(*node, &spki),
         _ => false,
-    }
-}
-
-/// What a genuine chain may still not do, by what the log says. Whoever steals
-/// an issuing key or has an old one signs what it likes: one issuer stands
-/// between leaf and root, it is listed, and no life is longer than it signs.
-fn authorise(
-    roster: &Roster,
-    root: &str,
-    identity: &Identity,
-    leaf: &CertificateDer<'_>,
-    intermediates: &[CertificateDer<'_>],
-) -> Result<(), Error> {
-    let issuers = intermediates.iter().map(|c| spki_hash(c).unwrap_or_default());
-    let issuers: Vec<String> = issuers.filter(|spki| spki != root).collect();
-    let [issuer] = issuers.as_slice() else { return Err(bad(Denied::Issuer)) };
-    if !roster.trusts_issuer(issuer) {
-        return Err(bad(Denied::Issuer));
-    }
-    let (_, parsed) =
-        X509Certificate::from_der(leaf).map_err(|_| general("the certificate is damaged"))?;
-    let (from, until) = (parsed.validity().not_before, parsed.validity().not_after);
-    if until.timestamp() - from.timestamp() > longest_life(identity).whole_seconds() {
-        return Err(bad(Denied::Life));
-    }
-    let spki = spki_hash(leaf).unwrap_or_default();
-    match identity {
-        Identity::Node(node) => roster.admits(*node, &spki, admitted_index(&parsed)).map_err(bad),
-        Identity::User { name, role } if !roster.lists(&spki, name, *role) => {
-            Err(bad(Denied::Login(name.clone())))
-        }
-        Identity::User { .. } | Identity::Anonymous => Ok(()),
     }
 }
 
@@ -320,7 +327,7 @@ pub fn server_config(
     alpn: &[&[u8]],
 ) -> Result<Arc<ServerConfig>, Error> {
     let root = identity.root().ok_or_else(|| general("no root certificate"))?;
-    let verifier = Clients(Verifier::new(root, roster)?);
+    let verifier = Clients(Verifier::new(root, roster, true)?);
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
@@ -340,8 +347,30 @@ pub fn client_config(
     roster: SharedRoster,
     alpn: &[u8],
 ) -> Result<Arc<ClientConfig>, Error> {
+    member_config(identity, roster, alpn, false)
+}
+
+/// For a member that asks for a new certificate, and may have missed that the
+/// issuer was replaced: it knows the key of whom it asks.
+///
+/// # Errors
+/// The identity's key and certificate do not fit.
+pub fn renewal_config(
+    identity: &NodeIdentity,
+    roster: SharedRoster,
+    alpn: &[u8],
+) -> Result<Arc<ClientConfig>, Error> {
+    member_config(identity, roster, alpn, true)
+}
+
+fn member_config(
+    identity: &NodeIdentity,
+    roster: SharedRoster,
+    alpn: &[u8],
+    outdated: bool,
+) -> Result<Arc<ClientConfig>, Error> {
     let root = identity.root().ok_or_else(|| general("no root certificate"))?;
-    let verifier = Arc::new(Servers(Verifier::new(root, roster)?));
+    let verifier = Arc::new(Servers(Verifier::new(root, roster, outdated)?));
     let config = client_builder(verifier)?
         .with_client_auth_cert(identity.chain.clone(), identity.private_key())?;
     Ok(finished(config, alpn))
@@ -376,7 +405,6 @@ mod tests {
     use crate::ca::{Issuer, NewCa, generate_cluster_ca};
     use crate::identity::NodeKey;
     use arc_swap::ArcSwap;
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose};
     use vip_core::NodeId;
 
     const NODE: NodeId = NodeId(7);
@@ -386,7 +414,7 @@ mod tests {
         let issuer = ca.issuer.spki().expect("a key");
         let roster = Roster::of_join("c".into(), issuer, [(NODE, key.spki())]);
         let root = &ca.issuer.chain()[1];
-        Verifier::new(root, Arc::new(ArcSwap::from_pointee(roster))).expect("a root")
+        Verifier::new(root, Arc::new(ArcSwap::from_pointee(roster)), false).expect("a root")
     }
 
     fn check(verifier: &Verifier, chain: &[CertificateDer<'_>]) -> Result<Identity, Error> {
@@ -395,15 +423,44 @@ mod tests {
 
     /// Another issuer below the same root, as before a rotation.
     fn unlisted(ca: &NewCa) -> Issuer {
-        let root = ca.issuer.chain()[1].clone();
-        let root_key = KeyPair::from_pem(&ca.root_key).expect("a key");
-        let signer = rcgen::Issuer::from_ca_cert_der(&root, root_key).expect("a CA");
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let issuer = params.signed_by(&key, &signer).expect("signed");
-        Issuer::new(key.serialize_der().into(), vec![issuer.der().clone(), root])
+        Issuer::below(&ca.issuer.chain()[1], &ca.root_key, "c").expect("made")
+    }
+
+    #[test]
+    fn an_issuer_is_made_with_the_key_of_its_root_alone() {
+        let (ca, other) = (generate_cluster_ca("c").expect("made"), generate_cluster_ca("c"));
+        let (root, other) = (&ca.issuer.chain()[1], other.expect("made"));
+        let key = NodeKey::generate().expect("made");
+        for wrong in [&other.root_key, &key.pem(), &zeroize::Zeroizing::new("no key".into())] {
+            let made = Issuer::below(root, wrong, "c");
+            assert!(matches!(made, Err(crate::CaError::OtherRoot)));
+        }
+    }
+
+    /// Whoever was off while the issuer was replaced is known by its key; a
+    /// stolen old issuing key makes nobody.
+    #[test]
+    fn an_issuer_that_is_not_trusted_is_good_for_a_known_key_that_renews() {
+        let (ca, key) = (generate_cluster_ca("c").expect("made"), NodeKey::generate());
+        let key = key.expect("made");
+        let strict = verifier(&ca, &key);
+        let lenient = Verifier { outdated: true, ..verifier(&ca, &key) };
+        let old = unlisted(&ca);
+        let sign = |key: &NodeKey, node| {
+            let csr = key.csr().expect("a request");
+            old.sign_node(&csr, node, None, 1, "c").expect("signed")
+        };
+        let known = sign(&key, NODE);
+        assert!(check(&strict, &known).is_err());
+        assert_eq!(check(&lenient, &known), Ok(Identity::Node(NODE)));
+        let other = NodeKey::generate().expect("made");
+        for (key, node) in [(&other, NODE), (&other, NodeId(8)), (&key, NodeId(8))] {
+            assert!(check(&lenient, &sign(key, node)).is_err());
+        }
+        let eve = "eve".parse().expect("a name");
+        let csr = key.csr().expect("a request");
+        let person = old.sign_user(&csr, &eve, vip_core::AdminRole::Admin, "c");
+        assert!(check(&lenient, &person.expect("signed")).is_err());
     }
 
     #[test]

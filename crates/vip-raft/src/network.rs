@@ -159,7 +159,7 @@ impl Peer {
     /// somebody who will say so himself.
     fn believable(&self, vote: &RaftVote) -> Result<(), RPCError<TypeConfig>> {
         let term = Term(vote.leader_id.term);
-        let speaker = Speaker { node: self.node, role: None };
+        let speaker = Speaker { node: self.node, role: None, outdated: false };
         self.rules.may_lead(speaker, term).map_err(|presumption| {
             tracing::warn!(node = %self.node, %presumption, "a reply was not believed");
             unreachable(&presumption)

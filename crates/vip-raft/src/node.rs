@@ -322,13 +322,13 @@ impl RaftNode {
         metrics.replication.as_ref()?.get(&node.0).copied().flatten().map(|id| id.index)
     }
 
-    /// Where the members are reached, by Raft's own membership.
+    /// Who is a member and where it is reached, by Raft's own membership.
     #[must_use]
-    pub fn addresses(&self) -> Vec<String> {
+    pub fn members(&self) -> Vec<(NodeId, String)> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let nodes = metrics.membership_config.membership().nodes();
-        nodes.map(|(_, member)| member.address.clone()).collect()
+        nodes.map(|(id, member)| (NodeId(*id), member.address.clone())).collect()
     }
 
     /// Members without a vote.

@@ -52,10 +52,13 @@ const RULES: &[(&str, Rule)] = &[
     ("/vip.v1.Cluster/Join", Rule::Anybody),
     ("/vip.v1.Cluster/Activate", Rule::Nodes(Standing::Joining)),
     ("/vip.v1.Cluster/RenewCertificate", Rule::Nodes(Standing::Joining)),
+    ("/vip.v1.Cluster/Reissued", Rule::Nodes(Standing::Member)),
+    ("/vip.v1.Cluster/RotateIssuer", Rule::Nodes(Standing::Voter)),
     ("/vip.v1.Cluster/FetchIssuer", Rule::Nodes(Standing::Voter)),
     ("/vip.v1.Admin/Init", Rule::LocalRoot),
     ("/vip.v1.Admin/Join", Rule::LocalRoot),
     ("/vip.v1.Admin/Leave", Rule::LocalRoot),
+    ("/vip.v1.Admin/RotateCa", Rule::LocalRoot),
     ("/vip.v1.Admin/Login", Rule::RootOfVoter),
     ("/vip.v1.Admin/ListLogins", Rule::Person(AdminRole::Viewer)),
     ("/vip.v1.Admin/RevokeLogin", Rule::Person(AdminRole::Admin)),
@@ -242,7 +245,7 @@ mod tests {
             assert!(!admin.iter().any(of_nodes), "{internal}");
             assert!(!may("root").iter().any(of_nodes), "{internal}");
         }
-        for local in ["Init", "Join", "Leave", "Login"] {
+        for local in ["Init", "Join", "Leave", "Login", "RotateCa"] {
             assert!(!admin.contains(format!("/vip.v1.Admin/{local}").as_str()));
         }
     }
@@ -258,7 +261,7 @@ mod tests {
         assert!(!member.contains("/vip.v1.Lease/Renew"));
         assert!(!member.contains("/vip.v1.Cluster/FetchIssuer"));
         assert!(!member.contains("/vip.v1.Admin/Login"));
-        for local in ["Init", "Join", "Leave"] {
+        for local in ["Init", "Join", "Leave", "RotateCa"] {
             assert!(!voter.contains(format!("/vip.v1.Admin/{local}").as_str()));
         }
     }

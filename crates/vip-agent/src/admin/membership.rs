@@ -72,9 +72,12 @@ impl AdminService {
         let name = call.member.meta.name.to_string();
         loop {
             let result = match call.route().await {
-                Ok(Route::Here) => self.do_remove(call, &name).await.map(|_| ()),
+                Ok(Route::Here) => {
+                    let request = v1::RemoveNodeRequest { name: name.clone(), for_cause: false };
+                    self.do_remove(call, &request).await.map(|_| ())
+                }
                 Ok(Route::There(mut client)) => {
-                    let request = v1::RemoveNodeRequest { name: name.clone() };
+                    let request = v1::RemoveNodeRequest { name: name.clone(), for_cause: false };
                     client.remove_node(call.relay(request)).await.map(|_| ())
                 }
                 Err(status) => Err(status),
@@ -148,12 +151,13 @@ impl AdminService {
     pub(super) async fn do_remove(
         &self,
         call: &Call,
-        name: &str,
+        request: &v1::RemoveNodeRequest,
     ) -> Result<v1::RemoveNodeReply, Status> {
-        let member = &call.member;
+        let (member, name) = (&call.member, request.name.as_str());
         let node = known_node(&member.raft.state(), name)?;
         may_go(member, node)?;
-        call.propose(Op::NodeLeaving { node }).await?;
+        let for_cause = request.for_cause;
+        call.propose(Op::NodeLeaving { node, for_cause }).await?;
         // A node that answers hands over first; for one that does not, the
         // leases run out.
         wait_until_relieved(call, node).await?;
@@ -181,15 +185,25 @@ impl AdminService {
                 return Err(Status::aborted(undone));
             }
             // Somebody else came to the end of it.
-            None => return Ok(v1::RemoveNodeReply {}),
+            None => return Ok(removed(member, node, for_cause)),
         }
         let limit = || call.time_left().max(COMMIT_TIMEOUT);
         member.raft.finish_change(term, limit()).await.map_err(|e| from_write(&e))?;
         let removal = member.raft.remove_member(term, node, limit());
         removal.await.map_err(|e| from_write(&e))?;
         call.propose(Op::RemoveNode { node }).await?;
-        Ok(v1::RemoveNodeReply {})
+        Ok(removed(member, node, for_cause))
     }
+}
+
+/// What is left to do after a removal.
+fn removed(member: &Member, node: NodeId, for_cause: bool) -> v1::RemoveNodeReply {
+    let state = member.raft.state();
+    let had_root = state.issuers().is_some_and(|issuers| issuers.had_root(node));
+    let root = "the root CA's key was once on it. If anybody may have kept a copy, a new issuing \
+                CA is not enough: make a new cluster, and move the VIPs there";
+    let warnings = if for_cause && had_root { vec![root.to_owned()] } else { vec![] };
+    v1::RemoveNodeReply { warnings }
 }
 
 fn known_node(state: &State, name: &str) -> Result<NodeId, Status> {
@@ -249,8 +263,9 @@ pub(super) async fn login(
     let chain = signed.map_err(|e| internal("signing", &e))?;
     let life_ms = u64::try_from(USER_LIFE.whole_milliseconds()).unwrap_or(0);
     let expires_ms = member.time_ms() + life_ms;
-    let issued_by = String::new();
-    call.propose(Op::LogIn { login: Login { user, role, spki, expires_ms, issued_by } }).await?;
+    let (issuer, issued_by) = (issuer.spki().unwrap_or_default(), String::new());
+    let login = Login { user, role, spki, expires_ms, issuer, issued_by };
+    call.propose(Op::LogIn { login }).await?;
     Ok(v1::LoginReply {
         root: chain.last().map(|c| c.to_vec()).unwrap_or_default(),
         chain: chain.iter().map(|c| c.to_vec()).collect(),

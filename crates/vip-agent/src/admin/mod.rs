@@ -1,6 +1,7 @@
 //! The admin API: who may call what, and what each call does.
 
 pub(crate) mod access;
+mod ca;
 mod membership;
 pub(crate) mod service;
 pub(crate) mod streams;

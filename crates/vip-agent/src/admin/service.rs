@@ -17,7 +17,10 @@ use vip_pki::{Identity, PeerInfo};
 use vip_proto::v1;
 use vip_proto::v1::admin_client::AdminClient;
 use vip_proto::v1::admin_server::Admin;
+use zeroize::Zeroizing;
 
+/// What a node that leads no more answers to a relayed command.
+const LEADER_MOVED: &str = "the leader changed while the command was relayed";
 /// Carries the actor from a relaying member to the leader.
 const ACTOR_HEADER: &str = "vipd-actor";
 /// For callers that set no deadline.
@@ -149,9 +152,7 @@ impl Call {
                         return Ok(Route::Here);
                     }
                 }
-                Some(_) if self.relayed => {
-                    return Err(no_quorum("the leader changed while the command was relayed"));
-                }
+                Some(_) if self.relayed => return Err(Status::aborted(LEADER_MOVED)),
                 Some(leader) => {
                     if let Some(channel) = member.channel(leader) {
                         return Ok(Route::There(AdminClient::new(channel)));
@@ -164,6 +165,13 @@ impl Call {
             }
             sleep(POLL).await;
         }
+    }
+
+    /// Whether a relayed command met a node that leads no more: nothing was done,
+    /// and the one that does is known soon.
+    fn goes_on_after(&self, status: &Status) -> bool {
+        let moved = status.code() == tonic::Code::Aborted && status.message() == LEADER_MOVED;
+        moved && !self.time_left().is_zero()
     }
 
     /// The leader, if it is another node.
@@ -227,8 +235,11 @@ impl Call {
 /// Passes a call on to the leader, or goes on here.
 macro_rules! on_leader {
     ($call:ident, $message:ident, $method:ident) => {
-        if let Route::There(mut client) = $call.route().await? {
-            return client.$method($call.relay($message)).await.map_err(from_call);
+        while let Route::There(mut client) = $call.route().await? {
+            match client.$method($call.relay($message.clone())).await {
+                Err(status) if $call.goes_on_after(&status) => sleep(POLL).await,
+                result => return result.map_err(from_call),
+            }
         }
     };
 }
@@ -359,7 +370,7 @@ impl Admin for AdminService {
         let call = if own { self.call(&request)? } else { self.change(&request)? };
         let message = request.into_inner();
         on_leader!(call, message, remove_node);
-        self.do_remove(&call, &message.name).await.map(Response::new)
+        self.do_remove(&call, &message).await.map(Response::new)
     }
 
     async fn add_vip(
@@ -447,6 +458,15 @@ impl Admin for AdminService {
         let user = message.user.parse().map_err(crate::errors::invalid)?;
         call.propose(Op::RevokeLogin { user }).await?;
         Ok(Response::new(v1::RevokeLoginReply {}))
+    }
+
+    async fn rotate_ca(
+        &self,
+        request: Request<v1::RotateCaRequest>,
+    ) -> Result<Response<v1::RotateCaReply>, Status> {
+        let call = self.call(&request)?;
+        let root_key = Zeroizing::new(request.into_inner().root_key);
+        super::ca::rotate(&call, &root_key).await.map(Response::new)
     }
 
     async fn doctor(

@@ -155,6 +155,7 @@ fn warnings(member: &Member) -> Vec<String> {
         let lacks = member.joins.lacks(node.id);
         warnings.extend(lacks.map(|lacks| format!("{} stays joining: {lacks}.", node.name)));
     }
+    warnings.extend(issuer_warning(member, &state));
     let voters = member.raft.voter_ids().len();
     if voters == 2 {
         warnings.push(
@@ -246,6 +247,13 @@ fn event(state: &State, event: &vip_core::Event) -> v1::Event {
         }
         EventKind::LoginRevoked { user } => {
             ("login-revoked", format!("all certificates of {user} were revoked"))
+        }
+        EventKind::IssuerRotated => {
+            let text = "a new CA signs certificates; the one before is trusted until all have one";
+            ("issuer-rotated", text.to_owned())
+        }
+        EventKind::IssuersRetired => {
+            ("issuers-retired", "the CA that was replaced is trusted no more".to_owned())
         }
         EventKind::VipAdded { vip } => {
             out.vip = vip.to_string();
@@ -339,6 +347,26 @@ pub(super) fn events(
         }
     });
     Box::pin(ReceiverStream::new(receive))
+}
+
+/// What is left to do about the CA that signs.
+fn issuer_warning(member: &Member, state: &State) -> Option<String> {
+    let issuers = state.issuers()?;
+    if issuers.is_rotating() {
+        let missing = crate::reissue::missing(member);
+        let whom = if missing.is_empty() { "members".into() } else { missing.join(", ") };
+        return Some(format!(
+            "The issuing CA is being replaced; {whom} have to take certificates."
+        ));
+    }
+    let names: Vec<_> = issuers.suspects.iter().map(|s| s.name.to_string()).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "{} was removed for cause and may have kept the issuing key, which signs \
+             certificates: run `vipctl ca rotate --root-key-file FILE` on a voter.",
+            names.join(", ")
+        )
+    })
 }
 
 /// What is wrong with the members' wall clocks, as far as this node sees.

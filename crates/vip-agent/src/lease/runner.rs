@@ -270,12 +270,9 @@ impl Loop {
 
     /// The other members, with their addresses, as Raft knows them.
     fn members(&self) -> Vec<(NodeId, String)> {
-        let metrics = self.raft.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let nodes = metrics.membership_config.membership().nodes();
-        let me = self.raft.id();
-        let others = nodes.filter(|(id, _)| **id != me.0);
-        others.map(|(id, member)| (NodeId(*id), member.address.clone())).collect()
+        let mut others = self.raft.members();
+        others.retain(|(node, _)| *node != self.raft.id());
+        others
     }
 
     fn renew(&mut self, vote: Vote, promise: Duration) {

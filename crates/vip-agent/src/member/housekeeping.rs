@@ -3,13 +3,13 @@
 use super::Member;
 use crate::errors::{from_call, internal};
 use crate::wall_clock::wall_clock_ms;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::transport::Channel;
-use vip_core::{NodeState, Role, chain};
-use vip_pki::{Issuer, NodeIdentity};
+use vip_core::{NodeId, NodeState, Role, chain};
+use vip_pki::{Connector, Issuer, NodeIdentity, node_server_name};
 use vip_proto::v1;
 use vip_proto::v1::cluster_client::ClusterClient;
 
@@ -22,20 +22,41 @@ const HOUSEKEEPING_SOON: Duration = Duration::from_secs(1);
 const ACTIVATION: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(5);
 
+/// Without a leader for so long, a node may be one that missed that the issuer
+/// was replaced: no leader gets through to it.
+const LEADERLESS: Duration = Duration::from_secs(5);
+/// How long one member may take to answer such a node.
+const ANSWER: Duration = Duration::from_secs(2);
+
 /// Renews the certificate and, on a voter, gets the issuing key.
 pub(super) async fn run(member: Arc<Member>) {
     let stop = member.stopped();
-    let (mut renewed, mut said) = (false, None);
+    let mut applied = member.raft.applied.clone();
+    let (mut renewed, mut said, mut led) = (false, None, Instant::now());
     loop {
         // Also at first: after days off, nobody new could join before.
-        let pause = if !renewed || member.wants_issuer() || member.is_joining() {
-            HOUSEKEEPING_SOON
-        } else {
-            HOUSEKEEPING
+        let busy = !renewed || member.is_joining() || member.lacks_of_the_issuer();
+        let leaderless = member.shared.leader().is_none();
+        let pause = if busy || leaderless { HOUSEKEEPING_SOON } else { HOUSEKEEPING };
+        let issuer_changed = async {
+            while applied.changed().await.is_ok() {
+                applied.borrow_and_update();
+                if member.lacks_of_the_issuer() {
+                    return;
+                }
+            }
+            std::future::pending().await
         };
         tokio::select! {
             () = stop.cancelled() => return,
+            () = issuer_changed, if !busy => {}
             () = tokio::time::sleep(pause) => {}
+        }
+        if member.shared.leader().is_some() {
+            led = Instant::now();
+        } else if led.elapsed() >= LEADERLESS {
+            member.renew_by_anybody().await;
+            led = Instant::now();
         }
         if member.is_joining()
             && let Some(first) = member.leader_client()
@@ -45,10 +66,8 @@ pub(super) async fn run(member: Arc<Member>) {
                 tracing::info!(why = e.message(), "this node has not joined yet");
             }
         }
-        if member.wants_issuer()
-            && let Err(e) = member.fetch_issuer().await
-        {
-            tracing::debug!(error = %e, "the issuing key could not be fetched; trying again");
+        if let Err(e) = member.have_issuer().await {
+            tracing::debug!(error = %e, "the issuing key could not be had; trying again");
         }
         let renewal = member.renew_certificate_if_due().await;
         renewed = renewal.is_ok();
@@ -58,6 +77,7 @@ pub(super) async fn run(member: Arc<Member>) {
             tracing::warn!(trouble, failed, "the certificate");
         }
         said = trouble;
+        member.say_reissued().await;
     }
 }
 
@@ -75,6 +95,80 @@ impl Member {
 
     fn wants_issuer(&self) -> bool {
         self.issuer().is_none() && self.is_voter()
+    }
+
+    /// Whether the CA that signs is another one than this node's certificate is
+    /// of, or its key is missing, or others wait for this node to take it.
+    fn lacks_of_the_issuer(&self) -> bool {
+        let state = self.raft.state();
+        let Some(issuers) = state.issuers() else { return false };
+        let outdated = self.own_issuer().as_deref() != issuers.signing();
+        outdated || issuers.is_rotating() || self.wants_issuer()
+    }
+
+    /// Sees that a voter has the key that signs, in its place.
+    async fn have_issuer(&self) -> Result<(), String> {
+        if let Some(issuer) = self.issuer() {
+            if !self.issuers.is_current(&issuer) {
+                self.pki.store_issuer(&issuer).map_err(|e| chain(&e))?;
+                self.issuers.set_current(issuer);
+            }
+            return Ok(());
+        }
+        if self.wants_issuer() { self.fetch_issuer().await } else { Ok(()) }
+    }
+
+    /// Tells the leader that this node has a certificate of the issuer that
+    /// signs; again until the old one is retired, as leaders change.
+    async fn say_reissued(&self) {
+        let state = self.raft.state();
+        let rotating = state.issuers().filter(|issuers| issuers.is_rotating());
+        let has = |signing| self.own_issuer().as_deref() == Some(signing);
+        if rotating.and_then(|issuers| issuers.signing()).is_some_and(has)
+            && let Some(mut leader) = self.leader_client()
+            && let Err(status) = leader.reissued(v1::ReissuedRequest {}).await
+        {
+            tracing::debug!(%status, "the leader does not know of the new certificate yet");
+        }
+    }
+
+    /// Asks every member that it knows for a certificate, by its key alone: the
+    /// issuer may have been replaced while this node was off. It takes none that
+    /// is like its own.
+    async fn renew_by_anybody(&self) {
+        for (node, address) in self.raft.members() {
+            if node == self.meta.node {
+                continue;
+            }
+            if let Err(why) = self.renew_by(node, &address).await {
+                tracing::debug!(%node, why, "no new certificate from there");
+                continue;
+            }
+            tracing::info!(%node, "the issuing CA was replaced; this node has a new certificate");
+            return;
+        }
+    }
+
+    async fn renew_by(&self, node: NodeId, address: &str) -> Result<(), String> {
+        let connector = Connector {
+            address: address.to_owned(),
+            server_name: node_server_name(node, &self.meta.cluster),
+            config: self.configs.load().renewal.clone(),
+            timeout: ANSWER,
+            unacknowledged: ANSWER,
+        };
+        let csr = self.pki.load_identity().map_err(|e| chain(&e))?.key.csr();
+        let csr = csr.map_err(|e| chain(&e))?;
+        let mut request = tonic::Request::new(v1::RenewCertificateRequest { csr });
+        request.set_timeout(ANSWER);
+        let mut client = ClusterClient::new(connector.channel());
+        let reply = client.renew_certificate(request).await;
+        let reply = reply.map_err(|e| from_call(e).message().to_owned())?.into_inner();
+        let issuer = reply.chain.get(1).and_then(|c| vip_pki::spki_of_certificate(c));
+        if issuer == self.own_issuer() {
+            return Err("the issuer is the same".into());
+        }
+        self.take_certificate(reply.chain).await
     }
 
     fn leader_client(&self) -> Option<ClusterClient<Channel>> {
@@ -106,7 +200,7 @@ impl Member {
             if reply.chain.is_empty() {
                 return Ok(());
             }
-            self.take_certificate(reply.chain).map_err(Status::permission_denied)?;
+            self.take_certificate(reply.chain).await.map_err(Status::permission_denied)?;
             while self.raft.applied.borrow().index < reply.through {
                 if Instant::now() >= until {
                     return Err(Status::deadline_exceeded("this node does not follow the log"));
@@ -117,7 +211,9 @@ impl Member {
     }
 
     /// Uses a certificate that a member sent, if it is one for this node.
-    fn take_certificate(&self, chain: Vec<Vec<u8>>) -> Result<(), String> {
+    async fn take_certificate(&self, chain: Vec<Vec<u8>>) -> Result<(), String> {
+        // Whoever replaces it at the same time writes the same files.
+        let _one = self.certificate.lock().await;
         let identity = self.pki.load_identity().map_err(|e| vip_core::chain(&e))?;
         let chain: Vec<_> = chain.into_iter().map(Into::into).collect();
         let root = identity.root_pin().ok_or("the certificate is damaged")?;
@@ -128,25 +224,39 @@ impl Member {
         self.use_identity(&renewed).map_err(|e| vip_core::chain(&e))
     }
 
-    /// Gets the issuing key from the leader.
+    /// Gets the issuing key from whoever made it, or from the leader.
     pub(crate) async fn fetch_issuer(&self) -> Result<(), String> {
-        let mut client = self.leader_client().ok_or("no leader is known")?;
+        let state = self.raft.state();
+        let maker = state.issuers().and_then(|issuers| issuers.made_by);
+        let maker = maker.filter(|maker| *maker != self.meta.node);
+        let maker = maker.and_then(|maker| self.channel(maker)).map(ClusterClient::new);
+        let mut last = "no leader is known".to_owned();
+        for client in self.leader_client().into_iter().chain(maker) {
+            match self.fetch_issuer_from(client).await {
+                Ok(()) => return Ok(()),
+                Err(why) => last = why,
+            }
+        }
+        Err(last)
+    }
+
+    async fn fetch_issuer_from(&self, mut client: ClusterClient<Channel>) -> Result<(), String> {
         let reply = client.fetch_issuer(v1::FetchIssuerRequest {}).await;
         let reply = reply.map_err(|e| from_call(e).message().to_owned())?.into_inner();
         let chain = reply.chain.into_iter().map(Into::into).collect();
         let issuer = Issuer::new(reply.key.into(), chain);
         let state = self.raft.state();
-        let named = state.cluster.as_ref().map_or(&[][..], |cluster| &cluster.issuers);
+        let named = state.issuers().and_then(|issuers| issuers.signing()).map(ToOwned::to_owned);
         let identity = self.pki.load_identity().map_err(|e| vip_core::chain(&e))?;
         let root = identity.root().ok_or("the certificate is damaged")?;
-        issuer.check(root, named).map_err(|e| vip_core::chain(&e))?;
+        issuer.check(root, named.as_slice()).map_err(|e| vip_core::chain(&e))?;
         self.pki.store_issuer(&issuer).map_err(|e| vip_core::chain(&e))?;
-        *self.issuer.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(issuer));
+        self.issuers.set_current(Arc::new(issuer));
         Ok(())
     }
 
-    /// After half of its life, before it, and when it does not say what the node
-    /// is. Nodes differ in when they look, so that they do
+    /// After half of its life, before it, when it does not say what the node is,
+    /// and when its issuer was replaced. Nodes differ in when they look, so that they do
     /// not all come at once.
     async fn renew_certificate_if_due(&self) -> Result<(), String> {
         let text = |e: vip_pki::IdentityError| chain(&e);
@@ -156,8 +266,10 @@ impl Member {
         let state = self.raft.state();
         let joined = state.nodes.get(&self.meta.node).filter(|n| n.state != NodeState::Joining);
         let says_role = joined.is_none_or(|node| identity.role() == Some(node.role));
+        let signing = state.issuers().and_then(|issuers| issuers.signing());
+        let good = says_role && (signing.is_none() || identity.issuer().as_deref() == signing);
         // One from the future was signed by a clock that was wrong.
-        if says_role && (from..from + (until - from) / 2).contains(&now) {
+        if good && (from..from + (until - from) / 2).contains(&now) {
             return Ok(());
         }
         let csr = identity.key.csr().map_err(|e| chain(&e))?;
@@ -172,7 +284,7 @@ impl Member {
             }
             None => return Err("no leader is known".into()),
         };
-        self.take_certificate(chain)?;
+        self.take_certificate(chain).await?;
         tracing::info!("certificate renewed");
         Ok(())
     }

@@ -48,7 +48,8 @@ mod tests {
 
     fn login(user: &str, spki: String, expires_ms: u64) -> Op {
         let (user, role) = (user.parse().expect("a name"), AdminRole::Admin);
-        Op::LogIn { login: Login { user, role, spki, expires_ms, issued_by: String::new() } }
+        let (issuer, issued_by) = Default::default();
+        Op::LogIn { login: Login { user, role, spki, expires_ms, issuer, issued_by } }
     }
 
     #[test]

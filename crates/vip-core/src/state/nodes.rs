@@ -136,6 +136,7 @@ impl State {
             return Err(Refusal::CannotHold { name, why });
         }
         node.state = wanted;
+        self.trust_again(id);
         for vip in self.vips.values_mut().filter(|v| drained && v.pinned == Some(id)) {
             vip.pinned = None;
         }
@@ -143,8 +144,11 @@ impl State {
         Ok(Outcome::Done)
     }
 
-    pub(super) fn node_leaving(&mut self, id: NodeId) -> Result<Outcome, Refusal> {
+    pub(super) fn node_leaving(&mut self, id: NodeId, for_cause: bool) -> Result<Outcome, Refusal> {
         self.keep_one_voter(id)?;
+        if for_cause {
+            self.suspect(id);
+        }
         self.known_node(id)?.state = NodeState::Leaving;
         for vip in self.vips.values_mut().filter(|v| v.pinned == Some(id)) {
             vip.pinned = None;

@@ -147,7 +147,7 @@ fn a_removed_node_cannot_be_admitted_again_by_its_key() {
 #[test]
 fn the_last_voter_cannot_leave() {
     let mut state = cluster();
-    let outcome = state.apply(5, &command(Op::NodeLeaving { node: NodeId(1) }));
+    let outcome = state.apply(5, &command(Op::NodeLeaving { node: NodeId(1), for_cause: false }));
     assert!(matches!(outcome, Outcome::Refused(Refusal::LastVoter { .. })));
 }
 
@@ -233,7 +233,7 @@ fn a_node_has_left_once_it_is_out_of_raft_and_holds_nothing() {
     testing::move_to(&mut state, vip, holder.0);
     let nobody = BTreeSet::new();
     assert_eq!(state.left(&nobody), None, "it does not want to");
-    done(&mut state, Op::NodeLeaving { node: holder });
+    done(&mut state, Op::NodeLeaving { node: holder, for_cause: false });
     assert_eq!(state.left(&nobody), None, "it holds a VIP");
     let moves = vec![Assignment { vip, seen: Epoch(1), to: None, cause: Cause::Drain }];
     done(&mut state, Op::Assign { moves });

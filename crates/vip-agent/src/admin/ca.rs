@@ -1,0 +1,59 @@
+//! Replacing the issuing CA, on the node where the root's key is shown.
+
+use super::service::{Call, Route};
+use crate::errors::{from_call, internal, no_quorum};
+use crate::reissue::missing;
+use tonic::Status;
+use vip_core::{Op, Role, State, chain};
+use vip_pki::{CaError, Issuer};
+use vip_proto::v1;
+use vip_proto::v1::cluster_client::ClusterClient;
+
+/// Makes a new issuer here and has it sign from now on; answers when the old
+/// one is refused everywhere.
+///
+/// # Errors
+/// Not the root's key, no voter, no quorum; or what is still missing.
+pub(super) async fn rotate(call: &Call, root_key: &str) -> Result<v1::RotateCaReply, Status> {
+    let member = &call.member;
+    let refuse = |why: String| Status::failed_precondition(format!("{why}. Nothing was changed"));
+    let me = member.raft.state().nodes.get(&member.meta.node).map(|n| n.role);
+    if me != Some(Role::Voter) {
+        return Err(refuse("only voters keep the issuing key: run this on a voter".into()));
+    }
+    member.may_date()?;
+    let identity = member.pki.load_identity().map_err(|e| internal("its key", &e))?;
+    let root = identity.root().ok_or_else(|| Status::internal("the certificate is damaged"))?;
+    let issuer = match Issuer::below(root, root_key, &member.meta.cluster) {
+        Ok(issuer) => issuer,
+        Err(e @ CaError::OtherRoot) => return Err(refuse(chain(&e))),
+        Err(e) => return Err(internal("making an issuer", &e)),
+    };
+    let spki = issuer.spki().map_err(|e| internal("making an issuer", &e))?;
+    member.prepare_issuer(issuer).map_err(|e| internal("storing the new key", &e))?;
+    match call.route().await? {
+        Route::Here => {
+            let made_by = member.meta.node;
+            call.propose(Op::RotateIssuer { issuer: spki.clone(), made_by }).await?;
+        }
+        Route::There(_) => {
+            let leader = member.shared.leader().and_then(|leader| member.channel(leader));
+            let leader = leader.ok_or_else(|| no_quorum("the leader changed meanwhile"))?;
+            let request = call.relay(v1::RotateIssuerRequest { issuer: spki.clone() });
+            ClusterClient::new(leader).rotate_issuer(request).await.map_err(from_call)?;
+        }
+    }
+    let done = |state: &State| {
+        let issuers = state.issuers()?;
+        let alone = issuers.signing() == Some(&spki) && !issuers.is_rotating();
+        // Somebody else replaced it already.
+        (alone || issuers.retired.contains(&spki)).then_some(())
+    };
+    call.wait(done, |_| {
+        let names = missing(member);
+        let names = if names.is_empty() { "a member".into() } else { names.join(", ") };
+        format!("the new CA signs, and the old one is trusted until {names} took a certificate")
+    })
+    .await?;
+    Ok(v1::RotateCaReply {})
+}

@@ -1,0 +1,48 @@
+//! The issuing keys that this node has: the one in use, and one that it made
+//! and that the log does not name yet.
+
+use super::MemberError;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use vip_pki::{Issuer, PkiDir};
+
+/// See the module.
+pub(super) struct IssuerKeys(Mutex<Keys>);
+
+struct Keys {
+    current: Option<Arc<Issuer>>,
+    next: Option<Arc<Issuer>>,
+}
+
+impl IssuerKeys {
+    pub(super) fn load(pki: &PkiDir) -> Result<Self, MemberError> {
+        let current = pki.load_issuer()?.map(Arc::new);
+        let next = pki.load_next_issuer()?.map(Arc::new);
+        Ok(Self(Mutex::new(Keys { current, next })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Keys> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The one with this key (SPKI hash).
+    pub(super) fn of(&self, spki: &str) -> Option<Arc<Issuer>> {
+        let keys = self.lock();
+        let has = |issuer: &&Arc<Issuer>| issuer.spki().is_ok_and(|own| own == spki);
+        keys.current.iter().chain(&keys.next).find(has).cloned()
+    }
+
+    /// One that the log does not name yet.
+    pub(super) fn set_next(&self, issuer: Issuer) {
+        self.lock().next = Some(Arc::new(issuer));
+    }
+
+    /// Whether this is the one in use.
+    pub(super) fn is_current(&self, issuer: &Arc<Issuer>) -> bool {
+        self.lock().current.as_ref().is_some_and(|current| Arc::ptr_eq(current, issuer))
+    }
+
+    /// The one in use from now on.
+    pub(super) fn set_current(&self, issuer: Arc<Issuer>) {
+        *self.lock() = Keys { current: Some(issuer), next: None };
+    }
+}

@@ -1,0 +1,244 @@
+//! The CAs that sign certificates, and their replacement.
+//!
+//! ```text
+//!  RemoveNode for cause ──> suspects: status warns
+//!  RotateIssuer ──> the new one signs, both are trusted; members take new certificates
+//!  RetireIssuers ──> the old ones are trusted no more, their logins end
+//! ```
+
+use super::State;
+use crate::{EventKind, Name, Node, NodeId, NodeState, Outcome, Refusal};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// The CAs that may sign, and what is known of their keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Issuers {
+    /// Keys (SPKI hashes) whose certificates are trusted; the last one signs.
+    #[serde(rename = "issuers")]
+    pub trusted: Vec<String>,
+    /// Keys that were replaced: never again.
+    #[serde(default, rename = "retired_issuers")]
+    pub retired: Vec<String>,
+    /// Who made the one that signs, and has its key first.
+    #[serde(default, rename = "issuer_made_by")]
+    pub made_by: Option<NodeId>,
+    /// Nodes that were removed for cause since, and had the key that signs.
+    #[serde(default)]
+    pub suspects: Vec<Suspect>,
+    /// Nodes that had the root's key in their hands, beside the first one.
+    #[serde(default)]
+    pub had_root: BTreeSet<NodeId>,
+}
+
+/// A node that was removed for cause, or is about to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspect {
+    /// Which.
+    pub node: NodeId,
+    /// Its name.
+    pub name: Name,
+}
+
+/// The node that `init` ran on: it wrote the root's key.
+const FIRST: NodeId = NodeId(1);
+
+impl Issuers {
+    /// Before any replacement.
+    pub(crate) fn first(issuer: &str) -> Self {
+        Self { trusted: vec![issuer.to_owned()], ..Self::default() }
+    }
+
+    /// The key (SPKI hash) that signs.
+    #[must_use]
+    pub fn signing(&self) -> Option<&str> {
+        self.trusted.last().map(String::as_str)
+    }
+
+    /// Whether one is being replaced.
+    #[must_use]
+    pub fn is_rotating(&self) -> bool {
+        self.trusted.len() > 1
+    }
+
+    /// Whether a node had the root's key: then a new issuer is not enough.
+    #[must_use]
+    pub fn had_root(&self, node: NodeId) -> bool {
+        node == FIRST || self.had_root.contains(&node)
+    }
+}
+
+impl State {
+    /// The CAs; none before `init`.
+    #[must_use]
+    pub fn issuers(&self) -> Option<&Issuers> {
+        self.cluster.as_ref().map(|cluster| &cluster.issuers)
+    }
+
+    /// A node is about to be removed for cause.
+    pub(super) fn suspect(&mut self, node: NodeId) {
+        let Some(name) = self.nodes.get(&node).map(|n| n.name.clone()) else { return };
+        if let Some(cluster) = &mut self.cluster {
+            let suspects = &mut cluster.issuers.suspects;
+            if !suspects.iter().any(|s| s.node == node) {
+                suspects.push(Suspect { node, name });
+            }
+        }
+    }
+
+    /// Its removal was undone.
+    pub(super) fn trust_again(&mut self, node: NodeId) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.issuers.suspects.retain(|s| s.node != node);
+        }
+    }
+
+    pub(super) fn rotate_issuer(
+        &mut self,
+        actor: &str,
+        issuer: &str,
+        made_by: NodeId,
+    ) -> Result<Outcome, Refusal> {
+        let Some(cluster) = &mut self.cluster else { return Ok(Outcome::Unchanged) };
+        let issuers = &mut cluster.issuers;
+        if issuers.signing() == Some(issuer) {
+            return Ok(Outcome::Unchanged);
+        }
+        // Whoever has it could be anybody by now.
+        if issuers.retired.iter().chain(&issuers.trusted).any(|known| known == issuer) {
+            return Err(Refusal::IssuerReplaced);
+        }
+        // Or the new key would go to the node that it is made against.
+        if let Some(stays) = issuers.suspects.iter().find(|s| self.nodes.contains_key(&s.node)) {
+            return Err(Refusal::SuspectStays { name: stays.name.clone() });
+        }
+        issuers.trusted.push(issuer.to_owned());
+        issuers.made_by = Some(made_by);
+        issuers.had_root.insert(made_by);
+        self.record(actor, EventKind::IssuerRotated);
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn retire_issuers(&mut self, actor: &str, keep: &str) -> Outcome {
+        let Some(cluster) = &mut self.cluster else { return Outcome::Unchanged };
+        let issuers = &mut cluster.issuers;
+        if issuers.signing() != Some(keep) || !issuers.is_rotating() {
+            return Outcome::Unchanged;
+        }
+        let replaced = issuers.trusted.drain(..issuers.trusted.len() - 1);
+        issuers.retired.extend(replaced);
+        issuers.suspects.clear();
+        self.logins.retain(|_, login| login.issuer == keep);
+        self.record(actor, EventKind::IssuersRetired);
+        Outcome::Done
+    }
+
+    /// Members that have no certificate of the issuer that signs yet, of those
+    /// that can take one: whoever is off comes back by its known key.
+    pub fn not_reissued<'a>(
+        &'a self,
+        alive: &'a BTreeSet<NodeId>,
+        reissued: &'a BTreeSet<NodeId>,
+    ) -> impl Iterator<Item = &'a Node> {
+        let stays = |node: &&Node| node.state != NodeState::Joining;
+        let missing = |node: &&Node| alive.contains(&node.id) && !reissued.contains(&node.id);
+        self.nodes.values().filter(stays).filter(missing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{apply, state_of, voter};
+    use crate::{Actor, AdminRole, Cluster, Command, Login, Op, Profile};
+
+    fn state() -> State {
+        let mut state = state_of([voter(1), voter(2), voter(3)]);
+        let (id, name) = ("c".into(), "c".parse().expect("a name"));
+        let issuers = Issuers::first("old");
+        state.cluster = Some(Cluster { id, name, profile: Profile::Lan, issuers });
+        state
+    }
+
+    fn issuers(state: &State) -> &Issuers {
+        state.issuers().expect("a cluster")
+    }
+
+    fn rotate(state: &mut State, issuer: &str) -> Outcome {
+        let op = Op::RotateIssuer { issuer: issuer.into(), made_by: NodeId(2) };
+        let command = Command { time_ms: 1, actor: Actor("root@n2".into()), term: None, op };
+        state.apply(1, &command)
+    }
+
+    fn login(issuer: &str) -> Op {
+        let (user, role) = ("eve".parse().expect("a name"), AdminRole::Admin);
+        let (spki, issuer, issued_by) = (issuer.to_owned(), issuer.to_owned(), String::new());
+        let login = Login { user, role, spki, expires_ms: u64::MAX, issuer, issued_by };
+        Op::LogIn { login }
+    }
+
+    #[test]
+    fn the_old_issuer_is_trusted_until_it_is_retired_and_never_again() {
+        let mut state = state();
+        apply(&mut state, login("old"));
+        assert_eq!(rotate(&mut state, "new"), Outcome::Done);
+        assert_eq!(issuers(&state).signing(), Some("new"));
+        assert_eq!(issuers(&state).trusted, ["old", "new"]);
+        apply(&mut state, login("new"));
+        // Somebody else's idea of what is kept.
+        apply(&mut state, Op::RetireIssuers { keep: "old".into() });
+        assert!(issuers(&state).is_rotating());
+        apply(&mut state, Op::RetireIssuers { keep: "new".into() });
+        assert_eq!(issuers(&state).trusted, ["new"]);
+        assert_eq!(state.logins.keys().collect::<Vec<_>>(), ["new"]);
+        assert_eq!(rotate(&mut state, "old"), Outcome::Refused(Refusal::IssuerReplaced));
+        assert_eq!(rotate(&mut state, "new"), Outcome::Unchanged);
+    }
+
+    #[test]
+    fn a_suspect_goes_before_the_new_key_comes() {
+        let mut state = state();
+        let leaving = Op::NodeLeaving { node: NodeId(3), for_cause: true };
+        apply(&mut state, leaving.clone());
+        let name = "n3".parse().expect("a name");
+        let refused = Outcome::Refused(Refusal::SuspectStays { name });
+        assert_eq!(rotate(&mut state, "new"), refused);
+        apply(&mut state, Op::RemoveNode { node: NodeId(3) });
+        assert_eq!(issuers(&state).suspects.len(), 1);
+        assert_eq!(rotate(&mut state, "new"), Outcome::Done);
+        assert_eq!(issuers(&state).suspects.len(), 1, "it can still sign");
+        apply(&mut state, Op::RetireIssuers { keep: "new".into() });
+        assert_eq!(issuers(&state).suspects, []);
+    }
+
+    #[test]
+    fn a_removal_for_cause_that_is_undone_leaves_no_suspect() {
+        let mut state = state();
+        apply(&mut state, Op::NodeLeaving { node: NodeId(3), for_cause: true });
+        apply(&mut state, Op::DrainNode { node: NodeId(3), drained: false });
+        assert_eq!(issuers(&state).suspects, []);
+    }
+
+    #[test]
+    fn whoever_had_the_root_is_remembered() {
+        let mut state = state();
+        rotate(&mut state, "new");
+        let had = |id| issuers(&state).had_root(NodeId(id));
+        assert_eq!([1, 2, 3].map(had), [true, true, false]);
+    }
+
+    #[test]
+    fn only_those_that_are_there_are_waited_for() {
+        let state = state();
+        let (alive, reissued) = (BTreeSet::from([1, 2].map(NodeId)), BTreeSet::from([NodeId(1)]));
+        let missing: Vec<_> = state.not_reissued(&alive, &reissued).map(|n| n.id).collect();
+        assert_eq!(missing, [NodeId(2)]);
+    }
+
+    #[test]
+    fn a_list_of_an_earlier_version_is_read() {
+        let old = r#"{"id":"c","name":"c","profile":"lan","issuers":["a"]}"#;
+        let cluster: Cluster = serde_json::from_str(old).expect("read");
+        assert_eq!(cluster.issuers, Issuers::first("a"));
+    }
+}
