@@ -334,7 +334,7 @@ async fn activate(
     let mut last = Status::unavailable("no member of the cluster answers");
     while Instant::now() < until {
         for (node, address) in known.iter().filter(|(id, _)| *id != member.meta.node) {
-            let channel = || ClusterClient::new(member.peers.get(*node, address));
+            let channel = || ClusterClient::new(member.patient_channel(*node, address));
             match member.activate(channel, limit).await {
                 Ok(()) => return Ok(()),
                 Err(status) => last = status,

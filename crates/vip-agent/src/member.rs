@@ -43,8 +43,11 @@ use vip_raft::{Dial, LogStore, PeerChannels, RaftNode, WriteError};
 
 /// Connections between handshake and server.
 const CONNECTIONS_QUEUED: usize = 64;
-/// How long TCP and TLS may take between members.
+/// How long TCP and TLS may take between members: elections wait for it.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// The same for what nobody's VIP waits for: joining and renewing must do on a
+/// machine that is busy for seconds.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a command to the log may take.
 pub(crate) const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two proposals of one command.
@@ -359,6 +362,27 @@ impl Member {
         let state = self.raft.state();
         let address = state.nodes.get(&node)?.advertise.clone();
         Some(self.peers.get(node, &address))
+    }
+
+    /// A connection of its own to a member, for what may take its time.
+    pub(crate) fn patient_channel(&self, node: NodeId, address: &str) -> Channel {
+        self.dial_patiently(node, address, self.configs.load().grpc.clone())
+    }
+
+    fn dial_patiently(
+        &self,
+        node: NodeId,
+        address: &str,
+        config: Arc<vip_pki::ClientConfig>,
+    ) -> Channel {
+        let connector = Connector {
+            address: address.to_owned(),
+            server_name: node_server_name(node, &self.meta.cluster),
+            config,
+            timeout: PATIENCE,
+            unacknowledged: PATIENCE,
+        };
+        connector.channel()
     }
 
     /// The addresses of the members, as far as they are written as such.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tonic::Status;
 use tonic::transport::Channel;
 use vip_core::{NodeId, NodeState, Role, chain};
-use vip_pki::{Connector, Issuer, NodeIdentity, node_server_name};
+use vip_pki::{Issuer, NodeIdentity};
 use vip_proto::v1;
 use vip_proto::v1::cluster_client::ClusterClient;
 
@@ -26,7 +26,7 @@ const POLL: Duration = Duration::from_millis(5);
 /// was replaced: no leader gets through to it.
 const LEADERLESS: Duration = Duration::from_secs(5);
 /// How long one member may take to answer such a node.
-const ANSWER: Duration = Duration::from_secs(2);
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// Renews the certificate and, on a voter, gets the issuing key.
 pub(super) async fn run(member: Arc<Member>) {
@@ -59,10 +59,10 @@ pub(super) async fn run(member: Arc<Member>) {
             led = Instant::now();
         }
         if member.is_joining()
-            && let Some(first) = member.leader_client()
+            && let Some((leader, address)) = member.leader_address()
         {
-            let again = || member.leader_client().unwrap_or_else(|| first.clone());
-            if let Err(e) = member.activate(again, ACTIVATION).await {
+            let client = || ClusterClient::new(member.patient_channel(leader, &address));
+            if let Err(e) = member.activate(client, ACTIVATION).await {
                 tracing::info!(why = e.message(), "this node has not joined yet");
             }
         }
@@ -150,18 +150,12 @@ impl Member {
     }
 
     async fn renew_by(&self, node: NodeId, address: &str) -> Result<(), String> {
-        let connector = Connector {
-            address: address.to_owned(),
-            server_name: node_server_name(node, &self.meta.cluster),
-            config: self.configs.load().renewal.clone(),
-            timeout: ANSWER,
-            unacknowledged: ANSWER,
-        };
+        let config = self.configs.load().renewal.clone();
         let csr = self.pki.load_identity().map_err(|e| chain(&e))?.key.csr();
         let csr = csr.map_err(|e| chain(&e))?;
         let mut request = tonic::Request::new(v1::RenewCertificateRequest { csr });
         request.set_timeout(ANSWER);
-        let mut client = ClusterClient::new(connector.channel());
+        let mut client = ClusterClient::new(self.dial_patiently(node, address, config));
         let reply = client.renew_certificate(request).await;
         let reply = reply.map_err(|e| from_call(e).message().to_owned())?.into_inner();
         let issuer = reply.chain.get(1).and_then(|c| vip_pki::spki_of_certificate(c));
@@ -169,6 +163,11 @@ impl Member {
             return Err("the issuer is the same".into());
         }
         self.take_certificate(reply.chain).await
+    }
+
+    fn leader_address(&self) -> Option<(NodeId, String)> {
+        let leader = self.shared.leader().filter(|l| *l != self.meta.node)?;
+        Some((leader, self.raft.state().nodes.get(&leader)?.advertise.clone()))
     }
 
     fn leader_client(&self) -> Option<ClusterClient<Channel>> {
