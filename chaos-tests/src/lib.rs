@@ -13,6 +13,7 @@ mod clients;
 mod cluster;
 mod command;
 mod fault;
+mod forged;
 mod freezer;
 mod host;
 mod linear;

@@ -144,7 +144,7 @@ fn direct_request(own: Mac, to: Mac, vip: Ipv4Addr, sequence: u16) -> Result<Vec
 }
 
 /// An `AF_PACKET` socket that sends on the client's only interface.
-fn packet_sender() -> Result<(Socket, SockAddr)> {
+pub(crate) fn packet_sender() -> Result<(Socket, SockAddr)> {
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
     socket.set_nonblocking(true)?;
     let index = nix::net::if_::if_nametoindex("eth0")?;
