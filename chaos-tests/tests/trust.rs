@@ -237,6 +237,43 @@ fn a_voters_key_does_not_end_the_cluster_by_a_term_or_a_log() -> Result<()> {
     Ok(())
 }
 
+/// A voter's key sends 48 MB that are no state: they go to the disk and away
+/// again, and no node ends by it.
+#[test]
+fn a_snapshot_that_is_none_costs_little_and_ends_nobody() -> Result<()> {
+    const PARTS: usize = 48;
+    /// Of memory, while it comes.
+    const LITTLE: u64 = 16 << 20;
+    let mut cluster = four("voter")?;
+    cluster.host_mut("n4").kill_all();
+    cluster.wait_until_settled("n3")?;
+    let before = seen(&cluster, "n1")?;
+    let n2 = cluster.host("n2");
+    let (agent, most) = (n2.find(chaos_tests::Process::Agent), n2.memory("VmHWM:")?);
+    let attacker = Attacker::with_key_of(cluster.host("n4"))?;
+    let vote = attacker.vote(HIGH, true);
+    let membership = json!({ "log_id": null, "membership": { "configs": [], "nodes": {} } });
+    let meta = json!({ "last_log_id": null, "last_membership": membership });
+    let first = v1::SnapshotChunk { vote, meta: meta.to_string().into_bytes(), data: vec![] };
+    let part = v1::SnapshotChunk { data: vec![b'['; 1 << 20], ..Default::default() };
+    let parts = std::iter::once(first).chain(std::iter::repeat_n(part, PARTS));
+    let refused = on(&cluster.lab, "n4", async || {
+        let mut raft = RaftClient::new(attacker.channel(2, ALPN_GRPC)?);
+        let parts: Vec<_> = parts.collect();
+        raft.install_snapshot(tokio_stream::iter(parts)).await.err().context("it was taken")
+    })?;
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    let n2 = cluster.host("n2");
+    let grown = n2.memory("VmHWM:")?.saturating_sub(most);
+    assert!(grown < LITTLE, "{} MB", grown >> 20);
+    assert_eq!(n2.find(chaos_tests::Process::Agent), agent);
+    let left = std::fs::read_dir(n2.dir().join("data/raft"))?.filter_map(Result::ok);
+    let left: Vec<_> = left.map(|e| e.file_name().display().to_string()).collect();
+    assert!(!left.iter().any(|name| name.starts_with("snapshot-")), "{left:?}");
+    assert_eq!(seen(&cluster, "n2")?, before);
+    Ok(())
+}
+
 /// Answers every leader that somebody else leads, in a later term.
 #[derive(Clone)]
 struct Liar {

@@ -89,8 +89,7 @@ pub(crate) async fn serve_members(
     member: Arc<Member>,
     streams: mpsc::Receiver<PeerStream>,
 ) {
-    let (raft, rules) = (member.raft.raft.clone(), member.shared.clone());
-    let raft = RaftService::new(raft, rules, Arc::new(speaker));
+    let raft = RaftService::new(&member.raft, member.shared.clone(), Arc::new(speaker));
     let (health, reflection) = crate::admin::health_and_reflection().await;
     let stop = member.stopped();
     let router = guarded(limited(MEMBER_STREAMS), &member)

@@ -3,6 +3,7 @@
 use crate::convert::{
     append_reply_from, append_to, vote_from, vote_reply_from, vote_request_to, vote_to,
 };
+use crate::snapshot::Parts;
 use crate::types::{Member, RaftVote, Snapshot, TypeConfig, core_vote};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
@@ -13,8 +14,10 @@ use openraft::raft::{
 use openraft::{AnyError, OptionalSend};
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio_stream::{Stream, StreamExt};
 use tonic::transport::Channel;
 use vip_core::{NodeId, Presumption, PromiseTicket, Refused, Speaker, Term, Vote};
 use vip_proto::v1;
@@ -130,6 +133,18 @@ pub(crate) struct Peer {
     rules: Arc<dyn LeaseRules>,
 }
 
+/// What can be read of a snapshot, in chunks. One that is cut short is no state.
+fn chunks(parts: Parts) -> impl Stream<Item = v1::SnapshotChunk> {
+    futures_util::stream::unfold(parts, |mut parts| async {
+        let read = tokio::task::spawn_blocking(move || {
+            let mut data = Vec::with_capacity(CHUNK);
+            (&mut parts).take(CHUNK as u64).read_to_end(&mut data).map(|_| (data, parts))
+        });
+        let (data, parts) = read.await.ok()?.ok()?;
+        (!data.is_empty()).then(|| (v1::SnapshotChunk { data, ..Default::default() }, parts))
+    })
+}
+
 fn unreachable(error: &(impl std::error::Error + 'static)) -> RPCError<TypeConfig> {
     RPCError::Unreachable(Unreachable::new(error))
 }
@@ -198,7 +213,7 @@ impl Peer {
 }
 
 impl RaftNetworkV2<TypeConfig> for Peer {
-    type SnapshotData = Vec<u8>;
+    type SnapshotData = crate::SnapshotData;
 
     async fn append_entries(
         &mut self,
@@ -249,12 +264,8 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         let meta = serde_json::to_vec(&snapshot.meta).map_err(|e| failed(&e))?;
         let own = vote;
         let first = v1::SnapshotChunk { vote: Some(vote_to(&own)), meta, data: vec![] };
-        let rest = snapshot
-            .snapshot
-            .chunks(CHUNK)
-            .map(|data| v1::SnapshotChunk { data: data.to_vec(), ..Default::default() });
-        let chunks: Vec<_> = std::iter::once(first).chain(rest).collect();
-        let request = timed(tokio_stream::iter(chunks), &option);
+        let rest = chunks(snapshot.snapshot.reader());
+        let request = timed(tokio_stream::once(first).chain(rest), &option);
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
             reply = self.client.install_snapshot(request) => {

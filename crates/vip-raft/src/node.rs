@@ -10,7 +10,7 @@ use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::Precondition;
 use openraft::{ChangeMembers, Config, SnapshotPolicy};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -54,6 +54,8 @@ pub struct RaftNode {
     /// The replicated state.
     pub applied: watch::Receiver<Applied>,
     id: NodeId,
+    /// Of its data.
+    pub(crate) directory: PathBuf,
 }
 
 /// Begins what openraft would do in its first start, on a thread of its own:
@@ -81,7 +83,7 @@ pub async fn open(
     let config = config(timing).map_err(|e| damaged(e.to_string()))?;
     let raft = openraft::Raft::new(id.0, Arc::new(config), network, store.clone(), machine);
     let raft = raft.await.map_err(|e| damaged(e.to_string()))?;
-    Ok(RaftNode { raft, store, applied, id })
+    Ok(RaftNode { raft, store, applied, id, directory: dir.to_owned() })
 }
 
 fn ms(span: Duration) -> u64 {

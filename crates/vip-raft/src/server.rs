@@ -5,8 +5,12 @@ use crate::convert::{
     vote_request_from, vote_to,
 };
 use crate::network::{LeaseRules, MAX_MESSAGE};
+use crate::node::RaftNode;
+use crate::snapshot::SnapshotData;
 use crate::types::{RaftVote, Snapshot, SnapshotMeta, VipRaft, core_vote};
 use openraft::async_runtime::WatchReceiver;
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -16,7 +20,7 @@ use vip_proto::v1;
 use vip_proto::v1::raft_server::{Raft, RaftServer};
 
 /// Largest snapshot: far beyond any state that a cluster can have.
-const MAX_SNAPSHOT: usize = 64 << 20;
+const MAX_SNAPSHOT: u64 = 64 << 20;
 
 /// How long the next part of a snapshot may take: one that stopped coming must
 /// not keep that of another leader away.
@@ -32,6 +36,24 @@ pub struct RaftService {
     rules: Arc<dyn LeaseRules>,
     peer_of: PeerOf,
     snapshots: Arc<tokio::sync::Mutex<()>>,
+    /// Where one is kept while it comes.
+    directory: PathBuf,
+}
+
+/// Work on files, off the threads that serve.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, Status> {
+    tokio::task::spawn_blocking(work).await.map_err(internal)?.map_err(internal)
+}
+
+async fn spooled(directory: PathBuf, first: Vec<u8>) -> Result<SnapshotData, Status> {
+    blocking(move || {
+        let mut data = SnapshotData::new(&directory)?;
+        data.write_all(&first)?;
+        Ok(data)
+    })
+    .await
 }
 
 fn bad(error: impl std::fmt::Display) -> Status {
@@ -45,8 +67,9 @@ fn internal(error: impl std::fmt::Display) -> Status {
 impl RaftService {
     /// `peer_of` reads the sender from a request's extensions.
     #[must_use]
-    pub fn new(raft: VipRaft, rules: Arc<dyn LeaseRules>, peer_of: PeerOf) -> RaftServer<Self> {
-        RaftServer::new(Self { raft, rules, peer_of, snapshots: Arc::default() })
+    pub fn new(node: &RaftNode, rules: Arc<dyn LeaseRules>, peer_of: PeerOf) -> RaftServer<Self> {
+        let (raft, directory) = (node.raft.clone(), node.directory.clone());
+        RaftServer::new(Self { raft, rules, peer_of, snapshots: Arc::default(), directory })
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE)
     }
@@ -144,17 +167,20 @@ impl Raft for RaftService {
         })?;
         let meta: SnapshotMeta = serde_json::from_slice(&first.meta).map_err(bad)?;
         no_later(meta.last_log_id.as_ref(), &vote).map_err(bad)?;
-        let mut data = first.data;
+        let mut snapshot = spooled(self.directory.clone(), first.data).await?;
         let late = || Status::deadline_exceeded("the snapshot does not come");
         while let Some(chunk) =
             timeout(CHUNK_TIMEOUT, chunks.message()).await.map_err(|_| late())??
         {
-            data.extend_from_slice(&chunk.data);
-            if data.len() > MAX_SNAPSHOT {
+            if snapshot.bytes() + chunk.data.len() as u64 > MAX_SNAPSHOT {
                 return Err(Status::resource_exhausted("the snapshot is too large"));
             }
+            snapshot = blocking(move || snapshot.write_all(&chunk.data).map(|()| snapshot)).await?;
         }
-        let snapshot = Snapshot { meta, snapshot: data };
+        // What is no state must not reach the state machine: it would end this
+        // node, and again at each start of the sender's.
+        let read = blocking(move || snapshot.parse().map(|_| snapshot)).await;
+        let snapshot = Snapshot { meta, snapshot: read.map_err(|e| bad(e.message()))? };
         let reply = self.raft.install_full_snapshot(vote, snapshot).await.map_err(internal)?;
         Ok(Response::new(v1::SnapshotReply { vote: Some(vote_to(&reply.vote)) }))
     }

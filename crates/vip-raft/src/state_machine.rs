@@ -1,17 +1,20 @@
 //! The replicated state in memory, its snapshots on disk.
 
 use crate::convert::command;
+use crate::snapshot::{self, SnapshotData};
 use crate::types::{LogId, Reply, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, term_of};
 use futures_util::{Stream, StreamExt};
 use openraft::entry::RaftEntry;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use serde::{Deserialize, Serialize};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::watch;
 use vip_core::{Outcome, State};
+
+/// The file in the directory of Raft's data.
+const SNAPSHOT: &str = "snapshot";
 
 /// The state at a point of the log, as everybody else sees it.
 #[derive(Clone, Debug, Default)]
@@ -20,14 +23,6 @@ pub struct Applied {
     pub state: Arc<State>,
     /// Index of the last applied entry.
     pub index: u64,
-}
-
-/// What a snapshot file holds.
-#[derive(Serialize, Deserialize)]
-struct SnapshotFile {
-    meta: SnapshotMeta,
-    crc32: u32,
-    state: String,
 }
 
 /// openraft's state machine.
@@ -47,7 +42,9 @@ impl StateMachine {
     pub fn open(dir: &Path) -> io::Result<(Self, watch::Receiver<Applied>)> {
         std::fs::create_dir_all(dir)?;
         let (applied, receiver) = watch::channel(Applied::default());
-        let path = dir.join("snapshot.json");
+        let path = dir.join(SNAPSHOT);
+        snapshot::clear(dir)?;
+        snapshot::take_over(&dir.join("snapshot.json"), &path)?;
         let mut machine = Self {
             path,
             last: None,
@@ -55,39 +52,17 @@ impl StateMachine {
             state: Arc::default(),
             applied,
         };
-        if let Some(snapshot) = machine.read()? {
-            machine.install(&snapshot.meta, &snapshot.snapshot)?;
+        if let Some((meta, mut data)) = snapshot::load(&machine.path)? {
+            machine.install(&meta, data.parse()?);
         }
         Ok((machine, receiver))
     }
 
-    fn read(&self) -> io::Result<Option<Snapshot>> {
-        let bytes = match std::fs::read(&self.path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            result => result?,
-        };
-        let damaged = |why: String| {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("the snapshot {} is damaged: {why}", self.path.display()),
-            )
-        };
-        let file: SnapshotFile =
-            serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
-        if crc32fast::hash(file.state.as_bytes()) != file.crc32 {
-            return Err(damaged("its checksum is wrong".into()));
-        }
-        Ok(Some(Snapshot { meta: file.meta, snapshot: file.state.into_bytes() }))
-    }
-
-    fn install(&mut self, meta: &SnapshotMeta, bytes: &[u8]) -> io::Result<()> {
-        let state: State = serde_json::from_slice(bytes)
-            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+    fn install(&mut self, meta: &SnapshotMeta, state: Arc<State>) {
         self.last = meta.last_log_id;
         self.membership = meta.last_membership.clone();
-        self.state = Arc::new(state);
+        self.state = state;
         self.publish();
-        Ok(())
     }
 
     fn publish(&self) {
@@ -96,20 +71,16 @@ impl StateMachine {
     }
 }
 
-fn write(path: &Path, meta: &SnapshotMeta, bytes: &[u8]) -> io::Result<()> {
-    let state = String::from_utf8(bytes.to_vec())
-        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-    let crc32 = crc32fast::hash(state.as_bytes());
-    let file = SnapshotFile { meta: meta.clone(), crc32, state };
-    let new = path.with_extension("new");
-    let mut out = std::fs::File::create(&new)?;
-    out.write_all(&serde_json::to_vec(&file).map_err(io::Error::other)?)?;
-    out.sync_all()?;
-    std::fs::rename(&new, path)?;
-    match path.parent() {
-        Some(dir) => std::fs::File::open(dir)?.sync_all(),
-        None => Ok(()),
-    }
+/// The snapshot that was just stored.
+fn stored(path: &Path) -> io::Result<Snapshot> {
+    let there = snapshot::load(path)?;
+    let (meta, snapshot) = there.ok_or_else(|| io::Error::other("the snapshot is gone"))?;
+    Ok(Snapshot { meta, snapshot })
+}
+
+/// Where a snapshot on its way is kept: beside the one that it will replace.
+pub(crate) fn directory(path: &Path) -> &Path {
+    path.parent().unwrap_or_else(|| Path::new("."))
 }
 
 /// Builds a snapshot from a frozen copy of the state.
@@ -120,19 +91,20 @@ pub struct Builder {
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
-    type SnapshotData = Vec<u8>;
+    type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        let bytes = serde_json::to_vec(&*self.state).map_err(io::Error::other)?;
-        let (path, meta, copy) = (self.path.clone(), self.meta.clone(), bytes.clone());
-        let written = tokio::task::spawn_blocking(move || write(&path, &meta, &copy));
-        written.await.map_err(io::Error::other)??;
-        Ok(Snapshot { meta: self.meta.clone(), snapshot: bytes })
+        let (path, meta, state) = (self.path.clone(), self.meta.clone(), self.state.clone());
+        let built = tokio::task::spawn_blocking(move || {
+            SnapshotData::of(state, directory(&path))?.store(&meta, &path)?;
+            stored(&path)
+        });
+        built.await.map_err(io::Error::other)?
     }
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
-    type SnapshotData = Vec<u8>;
+    type SnapshotData = SnapshotData;
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
@@ -177,15 +149,23 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn install_snapshot(
         &mut self,
         meta: &SnapshotMeta,
-        snapshot: Vec<u8>,
+        mut snapshot: SnapshotData,
     ) -> Result<(), io::Error> {
-        let (path, copy, bytes) = (self.path.clone(), meta.clone(), snapshot.clone());
-        let written = tokio::task::spawn_blocking(move || write(&path, &copy, &bytes));
-        written.await.map_err(io::Error::other)??;
-        self.install(meta, &snapshot)
+        let (path, copy) = (self.path.clone(), meta.clone());
+        let written = tokio::task::spawn_blocking(move || {
+            let state = snapshot.parse()?;
+            snapshot.store(&copy, &path)?;
+            Ok::<_, io::Error>(state)
+        });
+        let state = written.await.map_err(io::Error::other)??;
+        self.install(meta, state);
+        Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        self.read()
+        let path = self.path.clone();
+        let read = tokio::task::spawn_blocking(move || snapshot::load(&path));
+        let read = read.await.map_err(io::Error::other)??;
+        Ok(read.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
     }
 }

@@ -59,7 +59,7 @@ pub(crate) type RaftVote = openraft::impls::Vote<LeaderId<u64, u64>>;
 pub(crate) type LogEntry = openraft::alias::EntryOf<TypeConfig>;
 pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
-pub(crate) type Snapshot = openraft::alias::SnapshotOf<TypeConfig, Vec<u8>>;
+pub(crate) type Snapshot = openraft::alias::SnapshotOf<TypeConfig, crate::SnapshotData>;
 
 /// Raft as vipd runs it.
 pub type VipRaft = openraft::Raft<TypeConfig, crate::StateMachine>;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use vip_core::{Name, NodeId, Profile};
 
 /// Newest layout of the data directory that this version understands.
-pub(super) const DATA_VERSION: u32 = 1;
+pub(super) const DATA_VERSION: u32 = 2;
 
 /// What is stored beside the log: `node.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -49,7 +49,13 @@ impl Meta {
         if found > DATA_VERSION {
             return Err(MemberError::Newer { path: dir.to_owned(), found });
         }
-        Ok(Some(serde_json::from_str(&text).map_err(bad)?))
+        let mut meta: Self = serde_json::from_str(&text).map_err(bad)?;
+        if found < DATA_VERSION {
+            // What is written from here on an earlier version would not find.
+            meta.version = DATA_VERSION;
+            meta.store(dir)?;
+        }
+        Ok(Some(meta))
     }
 
     pub(crate) fn store(&self, dir: &Path) -> Result<(), MemberError> {
