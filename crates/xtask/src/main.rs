@@ -5,6 +5,7 @@ mod arrows;
 mod bench;
 mod chaos;
 mod demo;
+mod dependencies;
 mod packages;
 mod shell;
 mod test;

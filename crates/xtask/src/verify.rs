@@ -1,8 +1,8 @@
 //! `cargo xtask verify` looks, `cargo xtask fix` mends.
 
-use crate::arrows;
 use crate::packages::{CC, install};
 use crate::shell::{has, root, run as call};
+use crate::{arrows, dependencies};
 use anyhow::{Result, bail};
 use std::fs;
 
@@ -33,11 +33,7 @@ pub(crate) fn run() -> Result<()> {
     docs.env("RUSTDOCFLAGS", "-D warnings");
     crate::shell::execute(&mut docs)?;
     gate_is_fresh()?;
-    if has("cargo-deny") {
-        call("cargo", &["deny", "check", "bans", "licenses", "sources"])?;
-    } else {
-        eprintln!("cargo-deny is not installed; dependencies are not checked");
-    }
+    dependencies::check()?;
     eprintln!("verify: all well");
     Ok(())
 }
