@@ -59,7 +59,34 @@ fn after_nine_days_off_members_meet_and_others_join_at_once() -> Result<()> {
     }
     cluster.wait_for_status("n1", "a quorum", |status| status.quorum.then_some(()))?;
     all_renewed(&cluster)?;
+    for name in MEMBERS {
+        wait_for("the others' are seen to be good", RENEWAL, || {
+            let checks = cluster.host(name).ctl(&["doctor"]).ok()?.stdout;
+            checks.contains("none that was shown here ends soon").then_some(())
+        })?;
+    }
     cluster.join(cluster.host("n4"), "learner")
+}
+
+/// A node that cannot renew its certificate is named by those that see it.
+#[test]
+fn who_keeps_an_old_certificate_is_named_by_others() -> Result<()> {
+    let mut cluster = unwell()?;
+    // n3's own clock stands: it sees no need.
+    for name in ["n1", "n2"] {
+        cluster.host(name).set_ahead(6 * DAY)?;
+    }
+    for name in ["n1", "n2"] {
+        cluster.host_mut(name).stop()?;
+        cluster.host_mut(name).start()?;
+    }
+    wait_for("n1 or n2 says so", RENEWAL, || {
+        ["n1", "n2"].into_iter().find(|name| {
+            let checks = cluster.host(name).ctl(&["doctor"]).map(|o| o.stdout);
+            checks.is_ok_and(|checks| checks.contains("that of n3 ends in"))
+        })
+    })
+    .map(|_| ())
 }
 
 /// Certificates from the future and a log from the future: members go on, and

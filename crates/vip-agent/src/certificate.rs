@@ -35,8 +35,30 @@ pub(crate) fn trouble(from: i64, until: i64, now_ms: u64) -> Option<String> {
     })
 }
 
+/// The same of another member's, as it was last shown here.
+pub(crate) fn trouble_of_other(name: &str, until: i64, now_ms: u64) -> Option<String> {
+    let now = i64::try_from(now_ms / 1000).unwrap_or(i64::MAX);
+    let soon = i64::try_from(SOON.as_secs()).unwrap_or(0);
+    (until - now < soon).then(|| {
+        let when = if until > now {
+            format!("ends in {}", about(until - now))
+        } else {
+            format!("ended {} ago", about(now - until))
+        };
+        format!("that of {name} {when}, as it was last shown here: see its log for why")
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn others_certificates_are_named_when_they_end() {
+        let at = |days: i64| trouble_of_other("n2", days * 86_400, 0).unwrap_or_default();
+        assert_eq!(at(3), "");
+        assert!(at(1).contains("that of n2 ends in 24 h"), "{}", at(1));
+        assert!(at(-3).contains("that of n2 ended 3 days ago"), "{}", at(-3));
+    }
+
     use super::*;
 
     #[test]

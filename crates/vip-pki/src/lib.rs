@@ -15,6 +15,7 @@ mod names;
 mod newcomers;
 mod places;
 mod roster;
+mod seen;
 mod verify;
 
 pub use ca::{

@@ -2,6 +2,7 @@
 //! whole when the replicated state changes.
 
 use crate::newcomers::Newcomers;
+use crate::seen::Seen;
 use arc_swap::ArcSwap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -48,13 +49,13 @@ pub struct Roster {
     logins: BTreeMap<String, (Name, AdminRole)>,
     applied: u64,
     newcomers: Arc<Newcomers>,
+    seen: Arc<Seen>,
 }
 
 impl Roster {
     /// Of the state at log index `applied`, after `before`.
     #[must_use]
     pub fn of(state: &State, applied: u64, before: &Self) -> Self {
-        let (newcomers, own_issuer) = (before.newcomers.clone(), before.own_issuer.clone());
         let cluster = state.cluster.as_ref().map(|cluster| cluster.id.clone()).unwrap_or_default();
         let (issuers, retired) = state
             .issuers()
@@ -64,7 +65,8 @@ impl Roster {
         let removed = state.tombstones.keys().copied().collect();
         let logins = state.logins.values().map(|l| (l.spki.clone(), (l.user.clone(), l.role)));
         let logins = logins.collect();
-        Self { cluster, issuers, retired, own_issuer, nodes, removed, logins, applied, newcomers }
+        let before = before.clone();
+        Self { cluster, issuers, retired, nodes, removed, logins, applied, ..before }
     }
 
     /// What a new member knows before it has the log: what the join answered.
@@ -105,6 +107,21 @@ impl Roster {
     /// Whether the log lists this key as this person's.
     pub(crate) fn lists(&self, spki: &str, user: &Name, role: AdminRole) -> bool {
         self.logins.get(spki).is_some_and(|listed| (&listed.0, listed.1) == (user, role))
+    }
+
+    /// A member showed a certificate that is good until then. What is no member
+    /// is not remembered.
+    pub(crate) fn saw(&self, node: NodeId, until: i64) {
+        if self.has(node) {
+            self.seen.note(node, until);
+        }
+    }
+
+    /// Until when the members' certificates are good, seconds since 1970, as
+    /// they last showed them.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<(NodeId, i64)> {
+        self.seen.of(self.nodes.keys())
     }
 
     /// Whether certificates of this issuer (SPKI hash) are good.

@@ -140,7 +140,9 @@ impl Verifier {
         let spki = spki_hash(leaf).unwrap_or_default();
         match identity {
             Identity::Node(node) => {
-                roster.admits(*node, &spki, admitted_index(&parsed)).map_err(bad)
+                roster.admits(*node, &spki, admitted_index(&parsed)).map_err(bad)?;
+                roster.saw(*node, until.timestamp());
+                Ok(())
             }
             Identity::User { name, role } if !roster.lists(&spki, name, *role) => {
                 Err(bad(Denied::Login(name.clone())))

@@ -5,6 +5,7 @@ use crate::formation::RECOVERY_FILE;
 use crate::lease::GuardStatus;
 use crate::member::Member;
 use crate::serve::Agent;
+use crate::wall_clock::wall_clock_ms;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -472,6 +473,15 @@ pub(super) fn doctor(agent: &Agent) -> v1::DoctorReply {
     checks.push(match member.certificate_trouble() {
         Some(why) => check("certificate", "warning", why),
         None => check("certificate", "ok", "valid, and renewed in time".into()),
+    });
+    let state = member.raft.state();
+    let others = member.roster.load().certificates().into_iter().filter_map(|(node, until)| {
+        let name = state.node_name(node)?.to_string();
+        crate::certificate::trouble_of_other(&name, until, wall_clock_ms())
+    });
+    checks.push(match others.collect::<Vec<_>>().as_slice() {
+        [] => check("certificates of others", "ok", "none that was shown here ends soon".into()),
+        troubles => check("certificates of others", "warning", troubles.join("; ")),
     });
     checks.push(match wall_clocks(&member).as_slice() {
         [] => check("wall clocks", "ok", "this node's and those it hears of agree".into()),

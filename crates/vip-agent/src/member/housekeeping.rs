@@ -223,6 +223,22 @@ impl Member {
         self.use_identity(&renewed).map_err(|e| vip_core::chain(&e))
     }
 
+    /// Lets every member see the new certificate: they tell whose ends soon by
+    /// what they last saw, and connections last for longer.
+    async fn show_certificate(&self) {
+        for (node, address) in self.raft.members() {
+            if node == self.meta.node {
+                continue;
+            }
+            let mut client = ClusterClient::new(self.peers.get(node, &address));
+            let mut request = tonic::Request::new(v1::IdentifyRequest {});
+            request.set_timeout(ANSWER);
+            if let Err(status) = client.identify(request).await {
+                tracing::debug!(%node, %status, "it has not seen the new certificate");
+            }
+        }
+    }
+
     /// Gets the issuing key from whoever made it, or from the leader.
     pub(crate) async fn fetch_issuer(&self) -> Result<(), String> {
         let state = self.raft.state();
@@ -285,6 +301,7 @@ impl Member {
         };
         self.take_certificate(chain).await?;
         tracing::info!("certificate renewed");
+        self.show_certificate().await;
         Ok(())
     }
 }
