@@ -3,10 +3,16 @@
 
 use crate::errors::from_write;
 use crate::member::Member;
-use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
 use tonic::Status;
-use vip_core::{NodeId, Op, Term};
+use vip_core::{Node, NodeId, Op, State, Term};
+
+/// A member that was not there for so long is not waited for: it comes back by
+/// its known key. Until then it may only be slow, or this leader new.
+const ABSENT: Duration = Duration::from_secs(10);
 
 /// Whose certificates of the newest issuer this node has seen: gone with it,
 /// and said again.
@@ -17,36 +23,53 @@ pub(crate) struct Reissued(Mutex<Seen>);
 struct Seen {
     issuer: String,
     nodes: BTreeSet<NodeId>,
+    /// Since when nodes that have not come are not there.
+    absent: BTreeMap<NodeId, Instant>,
 }
 
 impl Reissued {
-    /// A node came with a certificate of this issuer.
-    pub(crate) fn saw(&self, node: NodeId, issuer: &str, signing: &str) {
+    fn of(&self, signing: &str) -> MutexGuard<'_, Seen> {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.issuer != signing {
-            *seen = Seen { issuer: signing.to_owned(), nodes: BTreeSet::new() };
+            *seen = Seen { issuer: signing.to_owned(), ..Seen::default() };
         }
+        seen
+    }
+
+    /// A node came with a certificate of this issuer.
+    pub(crate) fn saw(&self, node: NodeId, issuer: &str, signing: &str) {
         if issuer == signing {
-            seen.nodes.insert(node);
+            self.of(signing).nodes.insert(node);
         }
     }
 
-    fn with(&self, signing: &str) -> BTreeSet<NodeId> {
-        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.issuer == signing { seen.nodes.clone() } else { BTreeSet::new() }
+    /// Who has none and is to have one.
+    fn missing(
+        &self,
+        now: Instant,
+        state: &State,
+        alive: &BTreeSet<NodeId>,
+        signing: &str,
+    ) -> Vec<String> {
+        let mut seen = self.of(signing);
+        let Seen { nodes, absent, .. } = &mut *seen;
+        absent.retain(|node, _| !alive.contains(node));
+        let mut is_gone = |node: &Node| {
+            !alive.contains(&node.id) && now >= *absent.entry(node.id).or_insert(now) + ABSENT
+        };
+        let left = state.not_reissued(nodes).filter(|node| !is_gone(node));
+        left.map(|node| node.name.to_string()).collect()
     }
 }
 
-/// Who is there and has no certificate of the issuer that signs, as far as this
+/// Who has to take a certificate of the issuer that signs, as far as this
 /// leader has seen.
 pub(crate) fn missing(member: &Member) -> Vec<String> {
     let state = member.raft.state();
     let signing = state.issuers().and_then(|issuers| issuers.signing()).unwrap_or_default();
-    let (alive, mut seen) = (member.shared.alive(), member.reissued.with(signing));
-    if member.own_issuer().as_deref() == Some(signing) {
-        seen.insert(member.meta.node);
-    }
-    state.not_reissued(&alive, &seen).map(|node| node.name.to_string()).collect()
+    let own = member.own_issuer().unwrap_or_default();
+    member.reissued.saw(member.meta.node, &own, signing);
+    member.reissued.missing(Instant::now(), &state, &member.shared.alive(), signing)
 }
 
 /// Ends the old issuers if nobody who is there needs them any more.
@@ -65,4 +88,47 @@ pub(crate) async fn retire_issuers(member: &Member, term: Term) -> Result<(), St
     member.propose(term, Op::RetireIssuers { keep }).await.map_err(|e| from_write(&e))?;
     tracing::info!("the issuing CA is replaced: certificates of the one before are refused");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vip_core::{NodeState, Role};
+
+    fn state() -> State {
+        let mut state = State::default();
+        for id in 1..=3 {
+            let node = Node {
+                id: NodeId(id),
+                name: format!("n{id}").parse().expect("a name"),
+                advertise: String::new(),
+                role: Role::Voter,
+                state: NodeState::Active,
+                spki: String::new(),
+                since_ms: 0,
+            };
+            state.nodes.insert(node.id, node);
+        }
+        state
+    }
+
+    #[test]
+    fn whoever_is_not_there_is_waited_for_for_a_while() {
+        let (reissued, state, now) = (Reissued::default(), state(), Instant::now());
+        let missing = |after, alive: &[u64]| {
+            let alive = alive.iter().copied().map(NodeId).collect();
+            reissued.missing(now + after, &state, &alive, "new")
+        };
+        reissued.saw(NodeId(1), "new", "new");
+        reissued.saw(NodeId(2), "old", "new");
+        assert_eq!(missing(Duration::ZERO, &[1, 2]), ["n2", "n3"]);
+        assert_eq!(missing(ABSENT / 2, &[1, 2, 3]), ["n2", "n3"], "only slow");
+        assert_eq!(missing(ABSENT, &[1, 2]), ["n2", "n3"]);
+        assert_eq!(missing(2 * ABSENT, &[1, 2]), ["n2"], "that one is there");
+        reissued.saw(NodeId(2), "new", "new");
+        assert_eq!(missing(2 * ABSENT, &[1, 2]), [""; 0]);
+        // With the next one all begins anew.
+        let alive = [1, 2, 3].map(NodeId).into();
+        assert_eq!(reissued.missing(now, &state, &alive, "newer"), ["n1", "n2", "n3"]);
+    }
 }

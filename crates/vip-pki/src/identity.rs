@@ -192,7 +192,22 @@ impl PkiDir {
     /// # Errors
     /// [`IdentityError::File`].
     pub fn store_issuer(&self, issuer: &Issuer) -> Result<(), IdentityError> {
-        self.write_issuer("issuer", issuer)?;
+        self.write_issuer("issuer", issuer)
+    }
+
+    /// Stores an issuer that the log does not name yet, beside the one there is.
+    ///
+    /// # Errors
+    /// [`IdentityError::File`].
+    pub fn store_next_issuer(&self, issuer: &Issuer) -> Result<(), IdentityError> {
+        self.write_issuer("next-issuer", issuer)
+    }
+
+    /// Removes it: it is the one in use now.
+    ///
+    /// # Errors
+    /// [`IdentityError::File`].
+    pub fn forget_next_issuer(&self) -> Result<(), IdentityError> {
         for name in ["next-issuer.key", "next-issuer.crt"] {
             let path = self.0.join(name);
             match std::fs::remove_file(&path) {
@@ -203,14 +218,6 @@ impl PkiDir {
             }
         }
         Ok(())
-    }
-
-    /// Stores an issuer that the log does not name yet, beside the one there is.
-    ///
-    /// # Errors
-    /// [`IdentityError::File`].
-    pub fn store_next_issuer(&self, issuer: &Issuer) -> Result<(), IdentityError> {
-        self.write_issuer("next-issuer", issuer)
     }
 
     // The key first: a key without its certificate is never used.

@@ -112,6 +112,7 @@ impl Member {
             if !self.issuers.is_current(&issuer) {
                 self.pki.store_issuer(&issuer).map_err(|e| chain(&e))?;
                 self.issuers.set_current(issuer);
+                self.pki.forget_next_issuer().map_err(|e| chain(&e))?;
             }
             return Ok(());
         }

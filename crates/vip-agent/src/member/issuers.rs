@@ -16,7 +16,12 @@ struct Keys {
 impl IssuerKeys {
     pub(super) fn load(pki: &PkiDir) -> Result<Self, MemberError> {
         let current = pki.load_issuer()?.map(Arc::new);
-        let next = pki.load_next_issuer()?.map(Arc::new);
+        let mut next = pki.load_next_issuer()?.map(Arc::new);
+        let spki = |issuer: &Option<Arc<Issuer>>| issuer.as_ref().and_then(|i| i.spki().ok());
+        if next.is_some() && spki(&next) == spki(&current) {
+            pki.forget_next_issuer()?;
+            next = None;
+        }
         Ok(Self(Mutex::new(Keys { current, next })))
     }
 
@@ -41,8 +46,11 @@ impl IssuerKeys {
         self.lock().current.as_ref().is_some_and(|current| Arc::ptr_eq(current, issuer))
     }
 
-    /// The one in use from now on.
+    /// The one in use from now on. One that was made here since stays: the log
+    /// may name it yet.
     pub(super) fn set_current(&self, issuer: Arc<Issuer>) {
-        *self.lock() = Keys { current: Some(issuer), next: None };
+        let mut keys = self.lock();
+        keys.next = keys.next.take().filter(|next| !Arc::ptr_eq(next, &issuer));
+        keys.current = Some(issuer);
     }
 }
