@@ -7,6 +7,7 @@
 use futures_util::FutureExt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 /// Ends the process: a task is gone without which it is worse than none.
 pub(crate) fn gone(name: &str) -> ! {
@@ -31,6 +32,29 @@ pub(crate) fn run(name: &'static str, work: impl FnOnce()) {
     }
 }
 
+/// Between two looks at something that moves.
+pub(crate) const LOOK: Duration = Duration::from_millis(500);
+/// So many looks at something that does not move: longer than any stall of a
+/// busy machine, and this task had its turns meanwhile, so the process was not
+/// frozen as a whole.
+const PATIENCE: u32 = 20;
+
+/// Ends the process when `count` stands still: a thread that is stuck is no
+/// better than one that is gone.
+pub(crate) async fn watch(name: &'static str, look: Duration, count: impl Fn() -> u64) {
+    let (mut last, mut still) = (count(), 0);
+    loop {
+        tokio::time::sleep(look).await;
+        let now = count();
+        still = if now == last { still + 1 } else { 0 };
+        last = now;
+        if still >= PATIENCE {
+            tracing::error!(task = name, "it does not move any more");
+            gone(name);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,16 +72,31 @@ mod tests {
         } else {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
             runtime.block_on(async {
-                spawn("test", async { panic!("on purpose") });
+                match what.to_str() {
+                    Some("still") => spawn("test", watch("test", Duration::from_millis(1), || 1)),
+                    _ => spawn("test", async { panic!("on purpose") }),
+                }
                 std::future::pending::<()>().await;
             });
         }
     }
 
+    #[tokio::test]
+    async fn what_moves_however_slowly_is_left_alone() {
+        let looks = std::cell::Cell::new(0);
+        let count = || {
+            looks.set(looks.get() + 1);
+            looks.get() / u64::from(PATIENCE)
+        };
+        let (look, long) = (Duration::from_millis(1), Duration::from_millis(500));
+        assert!(tokio::time::timeout(long, watch("test", look, count)).await.is_err());
+        assert!(looks.get() > 2 * u64::from(PATIENCE));
+    }
+
     #[test]
     fn the_process_ends_with_its_lease_thread_and_its_tasks() {
         use std::os::unix::process::ExitStatusExt;
-        for what in ["thread", "task"] {
+        for what in ["thread", "task", "still"] {
             let own = std::env::current_exe().expect("this program");
             let mut child = Command::new(own);
             child.args(["child_loses_something_essential", "--nocapture"]).env(CHILD, what);

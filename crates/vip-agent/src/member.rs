@@ -276,6 +276,13 @@ impl Member {
             stop: self.stop.clone(),
         };
         let thread = LeaseThread::start(start).map_err(MemberError::Thread)?;
+        let (shared, stop) = (self.shared.clone(), self.stopped());
+        essential::spawn("watch", async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = essential::watch("lease", essential::LOOK, || shared.turns()) => {}
+            }
+        });
         *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(())
     }

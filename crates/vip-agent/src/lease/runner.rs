@@ -162,6 +162,7 @@ impl Loop {
         let view = self.raft_view();
         self.step(view);
         loop {
+            self.shared.turn();
             let event = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,

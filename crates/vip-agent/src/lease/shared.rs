@@ -6,6 +6,7 @@ use super::clock_watch::ClockWatch;
 use crate::essential;
 use crate::wall_clock::WallClockWatch;
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -30,6 +31,8 @@ pub(crate) struct LeaseShared {
     disk: DiskClock,
     clock: ClockWatch,
     wall_clocks: WallClockWatch,
+    /// Turns of the lease thread's loop.
+    turns: AtomicU64,
     changed: watch::Sender<u64>,
 }
 
@@ -46,6 +49,7 @@ impl LeaseShared {
             disk,
             clock: ClockWatch::default(),
             wall_clocks: WallClockWatch::default(),
+            turns: AtomicU64::new(0),
             changed: watch::Sender::new(0),
         })
     }
@@ -74,6 +78,16 @@ impl LeaseShared {
     /// What is wrong with the clock.
     pub(crate) fn clock_trouble(&self) -> Option<TooFast> {
         self.clock.trouble()
+    }
+
+    /// The lease thread's loop goes round.
+    pub(super) fn turn(&self) {
+        self.turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often it went round.
+    pub(crate) fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
     }
 
     /// The members' wall clocks.
