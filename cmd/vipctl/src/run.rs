@@ -207,6 +207,16 @@ impl Ctl {
             NodeCommand::Drain { name } => self.drain(name, true).await,
             NodeCommand::Undrain { name } => self.drain(name, false).await,
             NodeCommand::Remove { name, for_cause, root_key_file } => {
+                if root_key_file.is_some() {
+                    let request = self.request(v1::StatusRequest {});
+                    if self.client.status(request).await?.into_inner().node == name {
+                        let text = format!(
+                            "this is {name}: the root's key must not come near it. Run this on \
+                             another voter. Nothing was changed"
+                        );
+                        return Err(Failure::Usage(text));
+                    }
+                }
                 let removed = loop {
                     let message = v1::RemoveNodeRequest { name: name.clone(), for_cause };
                     match self.client.remove_node(self.request(message)).await {

@@ -16,7 +16,7 @@ use vip_core::{
     Actor, JoinProof, Name, NodeId, NodeState, Op, Outcome, Role, Speaker, Term, TokenError,
     TokenId, excerpt, no_peer,
 };
-use vip_pki::{PeerInfo, speaker, spki_of_csr};
+use vip_pki::{PeerInfo, check_issuer, speaker, spki_of_csr};
 use vip_proto::v1;
 use vip_proto::v1::cluster_server::Cluster;
 use vip_raft::WriteError;
@@ -294,11 +294,11 @@ impl Cluster for ClusterService {
     ) -> Result<Response<v1::RotateIssuerReply>, Status> {
         let node = sender(request.extensions())?.node;
         self.keeps_issuer(node)?;
-        let issuer = request.into_inner().issuer;
-        if issuer.len() != MAX_PROOF / 2 || !issuer.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(invalid("this is not the hash of a key"));
-        }
         let member = &self.member;
+        let identity = member.pki.load_identity().map_err(|e| internal("its key", &e))?;
+        let root = identity.root().ok_or_else(|| Status::internal("the root is damaged"))?;
+        let issuer = check_issuer(&request.into_inner().certificate.into(), root);
+        let issuer = issuer.map_err(|e| Status::permission_denied(e.to_string()))?;
         let name = member.raft.state().node_name(node).map(ToString::to_string);
         let actor = Actor(format!("root@{}", name.unwrap_or_else(|| node.to_string())));
         let rotate = Op::RotateIssuer { issuer, made_by: node };

@@ -52,7 +52,10 @@ pub(crate) fn from_refusal(refusal: &Refusal) -> Status {
 
 /// Nothing can be signed here at the moment.
 pub(crate) fn no_issuer() -> Status {
-    Status::unavailable("the leader has no issuing key yet; try again")
+    Status::unavailable(
+        "the leader has no issuing key yet; try again. If it stays so, the node that made the key \
+         is gone with it: run `vipctl ca rotate` again",
+    )
 }
 
 pub(crate) fn invalid(error: impl std::fmt::Display) -> Status {

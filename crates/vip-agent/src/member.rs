@@ -12,6 +12,7 @@ use issuers::IssuerKeys;
 
 use crate::activation::Joins;
 use crate::door::{Door, Reception, door};
+use crate::errors::internal;
 use crate::essential;
 use crate::leader::lead;
 use crate::lease::{LeasePeers, LeaseShared, LeaseThread, Start};
@@ -158,7 +159,8 @@ fn dialer(
             timeout: CONNECT_TIMEOUT,
             unacknowledged,
         };
-        connector.channel()
+        let configs = configs.clone();
+        connector.channel_with(move || pick(&configs.load()))
     })
 }
 
@@ -411,14 +413,29 @@ impl Member {
         self.configs.load().issuer.clone()
     }
 
-    /// Keeps an issuer that this node made, for when the log names it.
+    /// The issuer that this node has made and the log does not name yet, or a new
+    /// one: of two tries the first may have got through, and without its key
+    /// nobody could sign.
     ///
     /// # Errors
-    /// It cannot be stored.
-    pub(crate) fn prepare_issuer(&self, issuer: Issuer) -> Result<(), vip_pki::IdentityError> {
-        self.pki.store_next_issuer(&issuer)?;
-        self.issuers.set_next(issuer);
-        Ok(())
+    /// It cannot be made, or stored.
+    pub(crate) fn next_issuer(
+        &self,
+        make: impl FnOnce() -> Result<Issuer, vip_pki::CaError>,
+    ) -> Result<Arc<Issuer>, Status> {
+        let state = self.raft.state();
+        let named = |issuer: &Arc<Issuer>| {
+            let spki = issuer.spki().unwrap_or_default();
+            let known = state.issuers().map(|known| known.trusted.iter().chain(&known.retired));
+            known.into_iter().flatten().any(|known| *known == spki)
+        };
+        if let Some(next) = self.issuers.next().filter(|next| !named(next)) {
+            return Ok(next);
+        }
+        let issuer = make().map_err(|e| internal("making an issuer", &e))?;
+        let stored = self.pki.store_next_issuer(&issuer);
+        stored.map_err(|e| internal("storing the new key", &e))?;
+        Ok(self.issuers.set_next(issuer))
     }
 
     /// Uses a new certificate from now on, also for connections to come.
@@ -446,9 +463,7 @@ async fn follow_roster(member: Arc<Member>, connections: Connections, door: Door
             if now.state.cluster.is_some() {
                 let old = member.roster.rcu(|old| Roster::of(&now.state, now.index, old));
                 let (before, new) = (old.removed().len(), member.roster.load_full());
-                for user in old.users().difference(&new.users()) {
-                    connections.cut_user(user);
-                }
+                connections.cut_ended(&new);
                 let removed = member.roster.load().removed().to_vec();
                 if removed.len() != before {
                     // New connections are refused from now on; those that are

@@ -81,8 +81,12 @@ pub(crate) async fn retire_issuers(member: &Member, term: Term) -> Result<(), St
     let Some(issuers) = state.issuers().filter(|issuers| issuers.is_rotating()) else {
         return Ok(());
     };
-    if !missing(member).is_empty() {
-        return Ok(());
+    let missing = missing(member);
+    if !missing.is_empty() {
+        if !state.rotation_is_late(member.time_ms()) {
+            return Ok(());
+        }
+        tracing::warn!(?missing, "they took no new certificate, and come back by their known key");
     }
     let keep = issuers.signing().unwrap_or_default().to_owned();
     member.propose(term, Op::RetireIssuers { keep }).await.map_err(|e| from_write(&e))?;

@@ -30,6 +30,9 @@ pub(crate) async fn keep_up(member: Arc<Member>) {
         if !member.shared.leads_applied() {
             continue;
         }
+        if let Err(status) = retire_issuers(&member, vote.term).await {
+            tracing::debug!(why = status.message(), "the old issuer is not retired yet");
+        }
         if let Err(error) = work(&member, vote.term).await {
             tracing::debug!(%error, "a join or leave is not finished yet");
         }
@@ -67,9 +70,6 @@ async fn work(member: &Member, term: Term) -> Result<(), WriteError> {
     if let Some(node) = raft.state().left(&members) {
         remove(member, term, node.id).await?;
         tracing::info!(node = %node.name, "finished its removal, which was interrupted");
-    }
-    if let Err(status) = retire_issuers(member, term).await {
-        tracing::debug!(why = status.message(), "the old issuer is not retired yet");
     }
     // Left the log, but not Raft.
     let state = raft.state();

@@ -66,15 +66,17 @@ impl WallClocks {
         self.lately(now).filter(|(_, ahead_ms)| far(*ahead_ms))
     }
 
-    /// Whether more voters contradict this node's clock than agree with it. Of
-    /// two that differ nobody knows which one is wrong. One liar among three
-    /// changes nothing.
+    /// Whether as many voters contradict this node's clock as agree with it, as
+    /// far as they were heard: whoever is right, most others have to be heard to
+    /// know. But of two voters that differ nobody knows ever which one is wrong.
+    /// One liar among three that are there changes nothing.
     #[must_use]
     pub fn own_is_far(&self, now: Mono, voters: &BTreeSet<NodeId>) -> Option<OwnClockFar> {
         let others = self.lately(now).filter(|(node, _)| voters.contains(node));
         let (far, near): (Vec<_>, Vec<_>) = others.partition(|(_, ahead_ms)| far(*ahead_ms));
         let agree = near.len() + 1;
-        (far.len() > agree).then_some(OwnClockFar { agree, voters: agree + far.len() })
+        let contradicted = if voters.len() > 2 { far.len() >= agree } else { far.len() > agree };
+        contradicted.then_some(OwnClockFar { agree, voters: agree + far.len() })
     }
 }
 
@@ -92,7 +94,7 @@ mod tests {
         for (node, theirs) in ids.clone().zip(others) {
             clocks.heard(Mono(1), node, NOW, *theirs);
         }
-        (clocks, ids.take(others.len()).collect())
+        (clocks, [NodeId(0)].into_iter().chain(ids.take(others.len())).collect())
     }
 
     fn own_is_far(others: &[u64]) -> bool {
@@ -112,7 +114,8 @@ mod tests {
         // They need not agree with each other.
         assert!(own_is_far(&[early, late]));
         assert!(!own_is_far(&[NOW + 299_000, late]));
-        assert!(!own_is_far(&[NOW, late, late]));
+        assert!(own_is_far(&[NOW, late, late]));
+        assert!(!own_is_far(&[NOW, NOW, late, late]));
         assert!(own_is_far(&[NOW, late, late, early]));
     }
 

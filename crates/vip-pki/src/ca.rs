@@ -107,6 +107,20 @@ pub fn generate_cluster_ca(cluster: &str) -> Result<NewCa, CaError> {
     Ok(NewCa { root_key, issuer })
 }
 
+fn key_of(root: &CertificateDer<'_>, pem: &str) -> Result<KeyPair, CaError> {
+    let key = KeyPair::from_pem(pem).map_err(|_| CaError::OtherRoot)?;
+    let fits = spki_hash(root) == Some(sha256_hex(&key.subject_public_key_info()));
+    if fits { Ok(key) } else { Err(CaError::OtherRoot) }
+}
+
+/// Checks that a key (PEM) is that of a root.
+///
+/// # Errors
+/// [`CaError::OtherRoot`].
+pub fn check_root_key(root: &CertificateDer<'_>, pem: &str) -> Result<(), CaError> {
+    key_of(root, pem).map(|_| ())
+}
+
 fn ca_params(common_name: &str, path_len: u8) -> CertificateParams {
     let mut params = params(common_name, OffsetDateTime::now_utc(), Duration::days(ROOT_DAYS));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_len));
@@ -146,10 +160,7 @@ impl Issuer {
         root_key: &str,
         cluster: &str,
     ) -> Result<Self, CaError> {
-        let root_key = KeyPair::from_pem(root_key).map_err(|_| CaError::OtherRoot)?;
-        if spki_hash(root) != Some(sha256_hex(&root_key.subject_public_key_info())) {
-            return Err(CaError::OtherRoot);
-        }
+        let root_key = key_of(root, root_key)?;
         let signer = rcgen::Issuer::from_ca_cert_der(root, root_key).map_err(CaError::Sign)?;
         let key = KeyPair::generate().map_err(CaError::Sign)?;
         let certificate = ca_params(&format!("vipd issuer {cluster}"), 0).signed_by(&key, &signer);

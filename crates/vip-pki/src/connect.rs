@@ -5,7 +5,7 @@ use crate::ca::spki_hash;
 use crate::names::Identity;
 use crate::newcomers::CATCH_UP;
 use crate::places::{Limits, Place, Places, origin};
-use crate::roster::SharedRoster;
+use crate::roster::{Roster, SharedRoster};
 use crate::verify::{leaf_identity, leaf_role};
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, ServerConfig};
@@ -104,9 +104,20 @@ impl Connector {
     /// A gRPC channel that connects when it is used, and again when it broke.
     #[must_use]
     pub fn channel(self) -> Channel {
+        let config = self.config.clone();
+        self.channel_with(move || config.clone())
+    }
+
+    /// The same, each time with the configuration of then: a channel may outlive
+    /// the certificate that it began with.
+    #[must_use]
+    pub fn channel_with(
+        self,
+        config: impl Fn() -> Arc<ClientConfig> + Send + Sync + 'static,
+    ) -> Channel {
         let endpoint = endpoint();
         endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
-            let this = self.clone();
+            let this = Self { config: config(), ..self.clone() };
             async move { this.connect().await.map(TokioIo::new) }
         }))
     }
@@ -166,11 +177,38 @@ const STRANGER_CONNECTIONS: Limits = Limits { all: 16, each: 4 };
 /// How long a machine that joins may take for a request, and to be idle.
 const STRANGER_STAYS: Duration = Duration::from_secs(20);
 
+/// A node, with the issuer of its certificate. They share places.
+#[derive(Clone)]
+struct Member {
+    node: NodeId,
+    /// Empty where that was not trusted to begin with: it may renew and no more.
+    issuer: String,
+}
+
+impl PartialEq for Member {
+    fn eq(&self, other: &Self) -> bool {
+        self.node == other.node
+    }
+}
+
+/// A person, with the key of one of their certificates. They share places.
+#[derive(Clone)]
+struct Person {
+    name: Name,
+    key: String,
+}
+
+impl PartialEq for Person {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
 /// The connections that others made to this node.
 #[derive(Clone)]
 pub struct Connections {
-    members: Arc<Places<NodeId>>,
-    users: Arc<Places<Name>>,
+    members: Arc<Places<Member>>,
+    users: Arc<Places<Person>>,
     strangers: Arc<Places<IpAddr>>,
 }
 
@@ -188,26 +226,37 @@ impl Default for Connections {
 type Held = Box<dyn Send + Sync>;
 
 impl Connections {
-    fn enter(&self, identity: &Identity, from: IpAddr) -> (Held, CancellationToken) {
+    fn enter(
+        &self,
+        identity: &Identity,
+        from: IpAddr,
+        issuer: String,
+        key: String,
+    ) -> (Held, CancellationToken) {
         fn held<K: Send + Sync + 'static>(place: Place<K>) -> (Held, CancellationToken) {
             let lost = place.lost();
             (Box::new(place), lost)
         }
         match identity {
-            Identity::Node(node) => held(self.members.enter(*node)),
-            Identity::User { name, .. } => held(self.users.enter(name.clone())),
+            Identity::Node(node) => held(self.members.enter(Member { node: *node, issuer })),
+            Identity::User { name, .. } => {
+                held(self.users.enter(Person { name: name.clone(), key }))
+            }
             Identity::Anonymous => held(self.strangers.enter(origin(from))),
         }
     }
 
-    /// Cuts every connection of a person.
-    pub fn cut_user(&self, user: &Name) {
-        self.users.cut(user);
+    /// Cuts what rests on a certificate that is good no more: a login that ended,
+    /// an issuer that was retired.
+    pub fn cut_ended(&self, roster: &Roster) {
+        self.users.cut(|person| !roster.lists_key(&person.key));
+        self.members
+            .cut(|member| !member.issuer.is_empty() && !roster.trusts_issuer(&member.issuer));
     }
 
     /// Cuts every connection of a node.
     pub fn cut(&self, node: NodeId) {
-        self.members.cut(&node);
+        self.members.cut(|member| member.node == node);
     }
 }
 
@@ -249,7 +298,9 @@ pub async fn accept(
         Some(leaf) => leaf_identity(leaf, roster.load().cluster())
             .ok_or_else(|| io::Error::from(io::ErrorKind::PermissionDenied))?,
     };
-    let (held, token) = connections.enter(&identity, address.ip());
+    let key = leaf.and_then(spki_hash).unwrap_or_default();
+    let good = if outdated { String::new() } else { issuer.clone() };
+    let (held, token) = connections.enter(&identity, address.ip(), good, key);
     let stays = match identity {
         Identity::Anonymous => Some(STRANGER_STAYS),
         // By then the log knows it, and it comes back, or it is none of ours.
@@ -265,10 +316,17 @@ pub async fn accept(
             }
         }
     });
-    // It may have been removed between its handshake and its entry here.
-    if let Identity::Node(node) = identity
-        && roster.load().removed().contains(&node)
-    {
+    // It may have been removed, or what it showed retired, between its handshake
+    // and its entry here.
+    let now = roster.load();
+    let gone = match &identity {
+        Identity::Node(node) => {
+            now.removed().contains(node) || (!outdated && !now.trusts_issuer(&issuer))
+        }
+        Identity::User { .. } => !leaf.and_then(spki_hash).is_some_and(|key| now.lists_key(&key)),
+        Identity::Anonymous => false,
+    };
+    if gone {
         token.cancel();
     }
     Ok(PeerStream { stream, identity, role, issuer, outdated, address, cut, _held: held })

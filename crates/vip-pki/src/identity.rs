@@ -253,6 +253,10 @@ impl PkiDir {
         let key = PrivatePkcs8KeyDer::from_pem_slice(key.as_bytes()).map_err(|_| damaged())?;
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
         let chain = chain.ok().filter(|c| c.len() >= 2).ok_or_else(damaged)?;
-        Ok(Some(Issuer::new(Zeroizing::new(key.secret_pkcs8_der().to_vec()), chain)))
+        let issuer = Issuer::new(Zeroizing::new(key.secret_pkcs8_der().to_vec()), chain);
+        // Stored one after the other: after a crash in between there is none, and
+        // others have it.
+        let fits = issuer.key_spki().ok() == issuer.spki().ok();
+        Ok(Some(issuer).filter(|_| fits))
     }
 }

@@ -4,10 +4,12 @@
 use crate::ca::{Issuer, spki_hash, spki_pin};
 use crate::identity::NodeKey;
 use crate::names::Identity;
-use crate::verify::{algorithms, leaf_identity};
+use crate::verify::{algorithms, leaf_identity, lives_as_signed};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use vip_core::NodeId;
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Why an answer is not believed. Nothing was stored.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +32,9 @@ pub enum NotIssued {
         /// The node that it was to be for.
         node: NodeId,
     },
+    /// Longer than this cluster signs.
+    #[error("its certificate is valid for longer than this cluster's are")]
+    Life,
     /// The log knows no such issuer.
     #[error("its issuing key is not one that the log names")]
     Issuer,
@@ -78,11 +83,43 @@ impl Expected<'_> {
         if spki_hash(leaf).as_ref() != Some(&self.key.spki()) {
             return Err(NotIssued::Key);
         }
+        if !lives_as_signed(leaf, &Identity::Node(self.node)) {
+            return Err(NotIssued::Life);
+        }
         if leaf_identity(leaf, self.cluster) != Some(Identity::Node(self.node)) {
             return Err(NotIssued::Name { node: self.node });
         }
         Ok(())
     }
+}
+
+/// Checks the certificate of a new issuer: a CA that signs leaves alone, now, and
+/// that the root signed. Returns its key (SPKI hash).
+///
+/// # Errors
+/// [`NotIssued::Issuer`].
+pub fn check_issuer(
+    certificate: &CertificateDer<'_>,
+    root: &CertificateDer<'_>,
+) -> Result<String, NotIssued> {
+    let check = || {
+        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+        let (_, root) = X509Certificate::from_der(root).ok()?;
+        let constraints = parsed.basic_constraints().ok()??.value;
+        if !constraints.ca || constraints.path_len_constraint != Some(0) {
+            return None;
+        }
+        if !parsed.validity().is_valid() {
+            return None;
+        }
+        // Every root of ours is ECDSA on P-256 (RFC 5758 section 3.2).
+        let key = &root.public_key().subject_public_key.data;
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key)
+            .verify(parsed.tbs_certificate.as_ref(), &parsed.signature_value.data)
+            .ok()?;
+        spki_hash(certificate)
+    };
+    check().ok_or(NotIssued::Issuer)
 }
 
 impl Issuer {
@@ -98,7 +135,7 @@ impl Issuer {
         if own_root != root {
             return Err(NotIssued::Root);
         }
-        let spki = spki_hash(certificate).ok_or(NotIssued::Issuer)?;
+        let spki = check_issuer(certificate, root)?;
         let fits = self.key_spki().is_ok_and(|own| own == spki);
         if !fits || !named.contains(&spki) {
             return Err(NotIssued::Issuer);
@@ -149,6 +186,18 @@ mod tests {
         for (node, cluster) in [(NodeId(8), "c"), (NODE, "d")] {
             let chain = signed(&ca, &key, node, cluster);
             assert!(matches!(expected.check(&chain), Err(NotIssued::Name { .. })));
+        }
+    }
+
+    #[test]
+    fn a_new_issuer_is_a_ca_that_the_root_signed() {
+        let (ca, other) = (generate_cluster_ca("c").expect("made"), generate_cluster_ca("c"));
+        let (root, other) = (&ca.issuer.chain()[1], other.expect("made"));
+        let new = Issuer::below(root, &ca.root_key, "c").expect("made");
+        assert_eq!(check_issuer(&new.chain()[0], root).expect("good"), new.spki().expect("a key"));
+        let leaf = signed(&ca, &NodeKey::generate().expect("made"), NODE, "c");
+        for bad in [&other.issuer.chain()[0], &leaf[0], root, &CertificateDer::from(vec![1])] {
+            assert!(matches!(check_issuer(bad, root), Err(NotIssued::Issuer)));
         }
     }
 

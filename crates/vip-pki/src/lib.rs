@@ -19,7 +19,7 @@ mod seen;
 mod verify;
 
 pub use ca::{
-    CaError, Issuer, NewCa, ROOT_DAYS, USER_LIFE, generate_cluster_ca, sha256_hex,
+    CaError, Issuer, NewCa, ROOT_DAYS, USER_LIFE, check_root_key, generate_cluster_ca, sha256_hex,
     spki_of_certificate, spki_of_csr,
 };
 pub use connect::{
@@ -27,7 +27,7 @@ pub use connect::{
 };
 pub use files::write_secret;
 pub use identity::{IdentityError, NodeIdentity, NodeKey, PkiDir, chain_pem};
-pub use issued::{Expected, NotIssued};
+pub use issued::{Expected, NotIssued, check_issuer};
 pub use names::{Identity, node_server_name, user_server_name};
 pub use places::{Limits, Place, Places, origin};
 pub use roster::{Denied, Roster, SharedRoster};

@@ -79,10 +79,10 @@ impl<K: Clone + PartialEq> Places<K> {
         Place { number, lost, taken: self.taken.clone() }
     }
 
-    /// Takes all places of somebody away.
-    pub fn cut(&self, who: &K) {
+    /// Takes all places of some away.
+    pub fn cut(&self, whose: impl Fn(&K) -> bool) {
         let taken = lock(&self.taken);
-        for (_, _, lost) in taken.places.iter().filter(|(_, other, _)| other == who) {
+        for (_, _, lost) in taken.places.iter().filter(|(_, who, _)| whose(who)) {
             lost.cancel();
         }
     }
@@ -137,7 +137,7 @@ mod tests {
     fn whoever_is_cut_loses_all_of_its_places() {
         let places = Places::new(Limits { all: 9, each: 9 });
         let (a, b) = (places.enter('a'), places.enter('b'));
-        places.cut(&'a');
+        places.cut(|who| *who == 'a');
         assert_eq!([&a, &b].map(there), [false, true]);
     }
 

@@ -4,7 +4,7 @@
 use crate::newcomers::Newcomers;
 use crate::seen::Seen;
 use arc_swap::ArcSwap;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 use vip_core::{AdminRole, Name, NodeId, State};
@@ -98,10 +98,9 @@ impl Roster {
         &self.removed
     }
 
-    /// People with a certificate.
-    #[must_use]
-    pub fn users(&self) -> BTreeSet<&Name> {
-        self.logins.values().map(|(user, _)| user).collect()
+    /// Whether the log lists this key as a person's.
+    pub(crate) fn lists_key(&self, spki: &str) -> bool {
+        self.logins.contains_key(spki)
     }
 
     /// Whether the log lists this key as this person's.
@@ -144,9 +143,7 @@ impl Roster {
         match self.nodes.get(&node) {
             Some(known) if known == spki => Ok(()),
             Some(_) => Err(Denied::OtherKey(node)),
-            None if admitted > self.applied && self.newcomers.let_in(node, Instant::now()) => {
-                Ok(())
-            }
+            None if admitted > self.applied && self.newcomers.let_in(Instant::now()) => Ok(()),
             None => Err(Denied::Unknown(node)),
         }
     }

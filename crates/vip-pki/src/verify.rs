@@ -58,6 +58,14 @@ pub(crate) fn leaf_role(leaf: &CertificateDer<'_>) -> Option<Role> {
     parsed.subject().iter_organization().next()?.as_str().ok()?.parse().ok()
 }
 
+/// Whether a certificate claims no longer life than this cluster gives.
+pub(crate) fn lives_as_signed(leaf: &CertificateDer<'_>, identity: &Identity) -> bool {
+    X509Certificate::from_der(leaf).is_ok_and(|(_, parsed)| {
+        let (from, until) = (parsed.validity().not_before, parsed.validity().not_after);
+        until.timestamp() - from.timestamp() <= longest_life(identity).whole_seconds()
+    })
+}
+
 fn admitted_index(leaf: &X509Certificate<'_>) -> u64 {
     let units = leaf.subject().iter_organizational_unit();
     let index = units.filter_map(|unit| unit.as_str().ok()?.strip_prefix(ADMITTED)?.parse().ok());
@@ -133,8 +141,8 @@ impl Verifier {
         }
         let (_, parsed) =
             X509Certificate::from_der(leaf).map_err(|_| general("the certificate is damaged"))?;
-        let (from, until) = (parsed.validity().not_before, parsed.validity().not_after);
-        if until.timestamp() - from.timestamp() > longest_life(identity).whole_seconds() {
+        let until = parsed.validity().not_after;
+        if !lives_as_signed(leaf, identity) {
             return Err(bad(Denied::Life));
         }
         let spki = spki_hash(leaf).unwrap_or_default();
@@ -293,6 +301,9 @@ impl ServerCertVerifier for Pinned {
         });
         if !node {
             return Err(CertificateError::NotValidForName.into());
+        }
+        if !lives_as_signed(leaf, &Identity::Anonymous) {
+            return Err(bad(Denied::Life));
         }
         Ok(ServerCertVerified::assertion())
     }

@@ -13,7 +13,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status, Streaming};
 use vip_core::{NodeId, Speaker, Term};
 use vip_proto::v1;
@@ -25,6 +25,9 @@ const MAX_SNAPSHOT: u64 = 64 << 20;
 /// How long the next part of a snapshot may take: one that stopped coming must
 /// not keep that of another leader away.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long all of it may take: a slow link carries the largest in less.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Who sent a request, as its certificate says.
 pub type PeerOf = Arc<dyn Fn(&tonic::Extensions) -> Option<Speaker> + Send + Sync>;
@@ -159,7 +162,9 @@ impl Raft for RaftService {
         // One at a time, and none of a leader that was deposed: nothing is
         // buffered for whoever would be refused in the end.
         let own = self.raft.metrics().borrow_watched().vote;
-        if core_vote(&vote).term < core_vote(&own).term {
+        let (theirs, ours) = (core_vote(&vote), core_vote(&own));
+        let other = theirs.term == ours.term && theirs.node != ours.node && ours.committed;
+        if theirs.term < ours.term || other {
             return Ok(Response::new(v1::SnapshotReply { vote: Some(vote_to(&own)) }));
         }
         let _one = self.snapshots.try_lock().map_err(|_| {
@@ -169,9 +174,13 @@ impl Raft for RaftService {
         no_later(meta.last_log_id.as_ref(), &vote).map_err(bad)?;
         let mut snapshot = spooled(self.directory.clone(), first.data).await?;
         let late = || Status::deadline_exceeded("the snapshot does not come");
+        let until = Instant::now() + SNAPSHOT_TIMEOUT;
         while let Some(chunk) =
             timeout(CHUNK_TIMEOUT, chunks.message()).await.map_err(|_| late())??
         {
+            if chunk.data.is_empty() || Instant::now() >= until {
+                return Err(late());
+            }
             if snapshot.bytes() + chunk.data.len() as u64 > MAX_SNAPSHOT {
                 return Err(Status::resource_exhausted("the snapshot is too large"));
             }

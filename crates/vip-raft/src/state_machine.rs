@@ -9,7 +9,7 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 use vip_core::{Outcome, State};
 
@@ -25,9 +25,27 @@ pub struct Applied {
     pub index: u64,
 }
 
+/// Up to where the snapshot on the disk goes. openraft builds one while another
+/// is installed; the later one stays.
+#[derive(Clone, Default)]
+struct Stored(Arc<Mutex<Option<LogId>>>);
+
+impl Stored {
+    fn store(&self, data: SnapshotData, meta: &SnapshotMeta, path: &Path) -> io::Result<()> {
+        let mut stored = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if *stored > meta.last_log_id {
+            return Ok(());
+        }
+        data.store(meta, path)?;
+        *stored = meta.last_log_id;
+        Ok(())
+    }
+}
+
 /// openraft's state machine.
 pub struct StateMachine {
     path: PathBuf,
+    stored: Stored,
     last: Option<LogId>,
     membership: StoredMembership,
     state: Arc<State>,
@@ -47,12 +65,14 @@ impl StateMachine {
         snapshot::take_over(&dir.join("snapshot.json"), &path)?;
         let mut machine = Self {
             path,
+            stored: Stored::default(),
             last: None,
             membership: StoredMembership::default(),
             state: Arc::default(),
             applied,
         };
         if let Some((meta, mut data)) = snapshot::load(&machine.path)? {
+            machine.stored = Stored(Arc::new(Mutex::new(meta.last_log_id)));
             machine.install(&meta, data.parse()?);
         }
         Ok((machine, receiver))
@@ -72,7 +92,7 @@ impl StateMachine {
 }
 
 /// The snapshot that was just stored.
-fn stored(path: &Path) -> io::Result<Snapshot> {
+fn there(path: &Path) -> io::Result<Snapshot> {
     let there = snapshot::load(path)?;
     let (meta, snapshot) = there.ok_or_else(|| io::Error::other("the snapshot is gone"))?;
     Ok(Snapshot { meta, snapshot })
@@ -86,6 +106,7 @@ pub(crate) fn directory(path: &Path) -> &Path {
 /// Builds a snapshot from a frozen copy of the state.
 pub struct Builder {
     path: PathBuf,
+    stored: Stored,
     meta: SnapshotMeta,
     state: Arc<State>,
 }
@@ -95,9 +116,11 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let (path, meta, state) = (self.path.clone(), self.meta.clone(), self.state.clone());
+        let stored = self.stored.clone();
         let built = tokio::task::spawn_blocking(move || {
-            SnapshotData::of(state, directory(&path))?.store(&meta, &path)?;
-            stored(&path)
+            let data = SnapshotData::of(state, directory(&path))?;
+            stored.store(data, &meta, &path)?;
+            there(&path)
         });
         built.await.map_err(io::Error::other)?
     }
@@ -143,7 +166,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn get_snapshot_builder(&mut self) -> Builder {
         let meta =
             SnapshotMeta { last_log_id: self.last, last_membership: self.membership.clone() };
-        Builder { path: self.path.clone(), meta, state: self.state.clone() }
+        Builder {
+            path: self.path.clone(),
+            stored: self.stored.clone(),
+            meta,
+            state: self.state.clone(),
+        }
     }
 
     async fn install_snapshot(
@@ -151,10 +179,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         meta: &SnapshotMeta,
         mut snapshot: SnapshotData,
     ) -> Result<(), io::Error> {
-        let (path, copy) = (self.path.clone(), meta.clone());
+        let (path, copy, stored) = (self.path.clone(), meta.clone(), self.stored.clone());
         let written = tokio::task::spawn_blocking(move || {
             let state = snapshot.parse()?;
-            snapshot.store(&copy, &path)?;
+            stored.store(snapshot, &copy, &path)?;
             Ok::<_, io::Error>(state)
         });
         let state = written.await.map_err(io::Error::other)??;

@@ -5,7 +5,7 @@ use crate::errors::{from_call, internal, no_quorum};
 use crate::reissue::missing;
 use tonic::Status;
 use vip_core::{Op, Role, State, chain};
-use vip_pki::{CaError, Issuer};
+use vip_pki::{Issuer, check_root_key};
 use vip_proto::v1;
 use vip_proto::v1::cluster_client::ClusterClient;
 
@@ -22,15 +22,20 @@ pub(super) async fn rotate(call: &Call, root_key: &str) -> Result<v1::RotateCaRe
         return Err(refuse("only voters keep the issuing key: run this on a voter".into()));
     }
     member.may_date()?;
+    // Only the leader hears everybody; this node hears the leader.
+    if member.shared.leader() != Some(member.meta.node)
+        && let Some((_, differs)) = member.shared.wall_clocks().differences().first()
+    {
+        return Err(refuse(format!(
+            "the leader's wall clock is {differs}: a CA would have dates that others do not \
+             believe. Set the clock"
+        )));
+    }
     let identity = member.pki.load_identity().map_err(|e| internal("its key", &e))?;
     let root = identity.root().ok_or_else(|| Status::internal("the certificate is damaged"))?;
-    let issuer = match Issuer::below(root, root_key, &member.meta.cluster) {
-        Ok(issuer) => issuer,
-        Err(e @ CaError::OtherRoot) => return Err(refuse(chain(&e))),
-        Err(e) => return Err(internal("making an issuer", &e)),
-    };
+    check_root_key(root, root_key).map_err(|e| refuse(chain(&e)))?;
+    let issuer = member.next_issuer(|| Issuer::below(root, root_key, &member.meta.cluster))?;
     let spki = issuer.spki().map_err(|e| internal("making an issuer", &e))?;
-    member.prepare_issuer(issuer).map_err(|e| internal("storing the new key", &e))?;
     match call.route().await? {
         Route::Here => {
             let made_by = member.meta.node;
@@ -39,7 +44,8 @@ pub(super) async fn rotate(call: &Call, root_key: &str) -> Result<v1::RotateCaRe
         Route::There(_) => {
             let leader = member.shared.leader().and_then(|leader| member.channel(leader));
             let leader = leader.ok_or_else(|| no_quorum("the leader changed meanwhile"))?;
-            let request = call.relay(v1::RotateIssuerRequest { issuer: spki.clone() });
+            let certificate = issuer.chain().first().map(|c| c.to_vec()).unwrap_or_default();
+            let request = call.relay(v1::RotateIssuerRequest { certificate });
             ClusterClient::new(leader).rotate_issuer(request).await.map_err(from_call)?;
         }
     }

@@ -157,6 +157,7 @@ fn warnings(member: &Member) -> Vec<String> {
         warnings.extend(lacks.map(|lacks| format!("{} stays joining: {lacks}.", node.name)));
     }
     warnings.extend(issuer_warning(member, &state));
+    warnings.extend(root_warning(&state));
     let voters = member.raft.voter_ids().len();
     if voters == 2 {
         warnings.push(
@@ -365,6 +366,19 @@ fn issuer_warning(member: &Member, state: &State) -> Option<String> {
         format!(
             "{} was removed for cause and may have kept the issuing key, which signs \
              certificates: run `vipctl ca rotate --root-key-file FILE` on a voter.",
+            names.join(", ")
+        )
+    })
+}
+
+/// That a new issuer is not enough.
+fn root_warning(state: &State) -> Option<String> {
+    let exposed = &state.issuers()?.root_exposed;
+    let names: Vec<_> = exposed.iter().map(ToString::to_string).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "The root CA's key was once on {}, which was removed for cause: make a new cluster, \
+             and move the VIPs there.",
             names.join(", ")
         )
     })

@@ -33,6 +33,7 @@ pub(super) async fn run(member: Arc<Member>) {
     let stop = member.stopped();
     let mut applied = member.raft.applied.clone();
     let (mut renewed, mut said, mut led) = (false, None, Instant::now());
+    let mut last = Instant::now();
     loop {
         // Also at first: after days off, nobody new could join before.
         let busy = !renewed || member.is_joining() || member.lacks_of_the_issuer();
@@ -50,8 +51,14 @@ pub(super) async fn run(member: Arc<Member>) {
         tokio::select! {
             () = stop.cancelled() => return,
             () = issuer_changed, if !busy => {}
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(pause.min(LEADERLESS)) => {
+                // That the leader is gone is to be noticed soon.
+                if last.elapsed() < pause && member.shared.leader().is_some() {
+                    continue;
+                }
+            }
         }
+        last = Instant::now();
         if member.shared.leader().is_some() {
             led = Instant::now();
         } else if led.elapsed() >= LEADERLESS {
@@ -71,10 +78,12 @@ pub(super) async fn run(member: Arc<Member>) {
         }
         let renewal = member.renew_certificate_if_due().await;
         renewed = renewal.is_ok();
-        let trouble = member.certificate_trouble();
+        let trouble = member.certificate_trouble().or(renewal.err());
         if trouble != said {
-            let (failed, trouble) = (renewal.err(), trouble.clone());
-            tracing::warn!(trouble, failed, "the certificate");
+            match &trouble {
+                Some(trouble) => tracing::warn!(trouble, "the certificate"),
+                None => tracing::info!("the certificate is good again"),
+            }
         }
         said = trouble;
         member.say_reissued().await;
@@ -102,8 +111,17 @@ impl Member {
     fn lacks_of_the_issuer(&self) -> bool {
         let state = self.raft.state();
         let Some(issuers) = state.issuers() else { return false };
-        let outdated = self.own_issuer().as_deref() != issuers.signing();
-        outdated || issuers.is_rotating() || self.wants_issuer()
+        self.is_outdated() || issuers.is_rotating() || self.wants_issuer()
+    }
+
+    /// Whether the issuer of this node's certificate was replaced. One that the
+    /// log does not name yet is newer than the log here.
+    fn is_outdated(&self) -> bool {
+        let (state, own) = (self.raft.state(), self.own_issuer().unwrap_or_default());
+        state.issuers().is_some_and(|issuers| {
+            let mut before = issuers.trusted.iter().chain(&issuers.retired);
+            issuers.signing() != Some(&own) && before.any(|issuer| *issuer == own)
+        })
     }
 
     /// Sees that a voter has the key that signs, in its place.
@@ -137,8 +155,11 @@ impl Member {
     /// issuer may have been replaced while this node was off. It takes none that
     /// is like its own.
     async fn renew_by_anybody(&self) {
+        let state = self.raft.state();
         for (node, address) in self.raft.members() {
-            if node == self.meta.node {
+            // Only they have the key that signs, as far as is known here.
+            let votes = state.nodes.get(&node).is_none_or(|n| n.role == Role::Voter);
+            if node == self.meta.node || !votes {
                 continue;
             }
             if let Err(why) = self.renew_by(node, &address).await {
@@ -220,6 +241,12 @@ impl Member {
         let (key, node, cluster) = (&identity.key, self.meta.node, &self.meta.cluster);
         let expected = vip_pki::Expected { root, key, node, cluster };
         expected.check(&chain).map_err(|e| vip_core::chain(&e))?;
+        let issuer = chain.get(1).and_then(|c| vip_pki::spki_of_certificate(c));
+        let state = self.raft.state();
+        let retired = state.issuers().map_or(&[][..], |issuers| &issuers.retired);
+        if issuer.is_none_or(|issuer| retired.contains(&issuer)) {
+            return Err("its issuer was replaced".into());
+        }
         let renewed = NodeIdentity { key: identity.key, chain };
         self.use_identity(&renewed).map_err(|e| vip_core::chain(&e))
     }
@@ -282,8 +309,7 @@ impl Member {
         let state = self.raft.state();
         let joined = state.nodes.get(&self.meta.node).filter(|n| n.state != NodeState::Joining);
         let says_role = joined.is_none_or(|node| identity.role() == Some(node.role));
-        let signing = state.issuers().and_then(|issuers| issuers.signing());
-        let good = says_role && (signing.is_none() || identity.issuer().as_deref() == signing);
+        let good = says_role && !self.is_outdated();
         // One from the future was signed by a clock that was wrong.
         if good && (from..from + (until - from) / 2).contains(&now) {
             return Ok(());

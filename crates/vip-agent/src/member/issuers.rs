@@ -36,9 +36,16 @@ impl IssuerKeys {
         keys.current.iter().chain(&keys.next).find(has).cloned()
     }
 
+    /// The one that the log did not name yet when it was made.
+    pub(super) fn next(&self) -> Option<Arc<Issuer>> {
+        self.lock().next.clone()
+    }
+
     /// One that the log does not name yet.
-    pub(super) fn set_next(&self, issuer: Issuer) {
-        self.lock().next = Some(Arc::new(issuer));
+    pub(super) fn set_next(&self, issuer: Issuer) -> Arc<Issuer> {
+        let issuer = Arc::new(issuer);
+        self.lock().next = Some(issuer.clone());
+        issuer
     }
 
     /// Whether this is the one in use.

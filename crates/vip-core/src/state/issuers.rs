@@ -7,7 +7,7 @@
 //! ```
 
 use super::State;
-use crate::{EventKind, Name, Node, NodeId, NodeState, Outcome, Refusal};
+use crate::{EventKind, Name, Node, NodeId, NodeState, Outcome, Refusal, Role};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -29,6 +29,12 @@ pub struct Issuers {
     /// Nodes that had the root's key in their hands, beside the first one.
     #[serde(default)]
     pub had_root: BTreeSet<NodeId>,
+    /// Those of them that were removed for cause.
+    #[serde(default)]
+    pub root_exposed: Vec<Name>,
+    /// When the one that signs began to, log time in ms since 1970.
+    #[serde(default)]
+    pub since_ms: u64,
 }
 
 /// A node that was removed for cause, or is about to be.
@@ -38,7 +44,12 @@ pub struct Suspect {
     pub node: NodeId,
     /// Its name.
     pub name: Name,
+    /// The key (SPKI hash) that signed then, which it may have kept.
+    pub issuer: String,
 }
+
+/// The old issuer is trusted for no longer beside the new one.
+const ROTATION_LASTS_MS: u64 = 10 * 60 * 1000;
 
 /// The node that `init` ran on: it wrote the root's key.
 const FIRST: NodeId = NodeId(1);
@@ -77,13 +88,19 @@ impl State {
 
     /// A node is about to be removed for cause.
     pub(super) fn suspect(&mut self, node: NodeId) {
-        let Some(name) = self.nodes.get(&node).map(|n| n.name.clone()) else { return };
-        if let Some(cluster) = &mut self.cluster {
-            let suspects = &mut cluster.issuers.suspects;
-            if !suspects.iter().any(|s| s.node == node) {
-                suspects.push(Suspect { node, name });
-            }
+        let Some(known) = self.nodes.get(&node) else { return };
+        let Some(cluster) = &mut self.cluster else { return };
+        let (name, issuers) = (known.name.clone(), &mut cluster.issuers);
+        if issuers.had_root(node) && !issuers.root_exposed.contains(&name) {
+            issuers.root_exposed.push(name.clone());
         }
+        // Nobody else is given the key.
+        if known.role != Role::Voter {
+            return;
+        }
+        let issuer = issuers.signing().unwrap_or_default().to_owned();
+        issuers.suspects.retain(|s| s.node != node);
+        issuers.suspects.push(Suspect { node, name, issuer });
     }
 
     /// Its removal was undone.
@@ -91,6 +108,15 @@ impl State {
         if let Some(cluster) = &mut self.cluster {
             cluster.issuers.suspects.retain(|s| s.node != node);
         }
+    }
+
+    /// Whether an issuer is being replaced for so long that whoever still has no
+    /// certificate of the new one is waited for no longer.
+    #[must_use]
+    pub fn rotation_is_late(&self, now_ms: u64) -> bool {
+        self.issuers().is_some_and(|issuers| {
+            issuers.is_rotating() && now_ms >= issuers.since_ms + ROTATION_LASTS_MS
+        })
     }
 
     pub(super) fn rotate_issuer(
@@ -113,6 +139,7 @@ impl State {
             return Err(Refusal::SuspectStays { name: stays.name.clone() });
         }
         issuers.trusted.push(issuer.to_owned());
+        issuers.since_ms = self.time_ms;
         issuers.made_by = Some(made_by);
         issuers.had_root.insert(made_by);
         self.record(actor, EventKind::IssuerRotated);
@@ -127,7 +154,8 @@ impl State {
         }
         let replaced = issuers.trusted.drain(..issuers.trusted.len() - 1);
         issuers.retired.extend(replaced);
-        issuers.suspects.clear();
+        let Issuers { suspects, retired, .. } = issuers;
+        suspects.retain(|s| self.nodes.contains_key(&s.node) || !retired.contains(&s.issuer));
         self.logins.retain(|_, login| login.issuer == keep);
         self.record(actor, EventKind::IssuersRetired);
         Outcome::Done
@@ -207,6 +235,40 @@ mod tests {
         assert_eq!(issuers(&state).suspects.len(), 1, "it can still sign");
         apply(&mut state, Op::RetireIssuers { keep: "new".into() });
         assert_eq!(issuers(&state).suspects, []);
+    }
+
+    /// It had the new key by then.
+    #[test]
+    fn a_suspect_of_the_new_issuer_outlives_the_old_one() {
+        let mut state = state();
+        assert_eq!(rotate(&mut state, "new"), Outcome::Done);
+        apply(&mut state, Op::NodeLeaving { node: NodeId(3), for_cause: true });
+        apply(&mut state, Op::RemoveNode { node: NodeId(3) });
+        apply(&mut state, Op::RetireIssuers { keep: "new".into() });
+        assert_eq!(issuers(&state).suspects.len(), 1);
+        assert_eq!(rotate(&mut state, "newer"), Outcome::Done);
+        apply(&mut state, Op::RetireIssuers { keep: "newer".into() });
+        assert_eq!(issuers(&state).suspects, []);
+    }
+
+    #[test]
+    fn nobody_keeps_the_old_issuer_alive_for_long() {
+        let mut state = state();
+        assert!(!state.rotation_is_late(u64::MAX));
+        rotate(&mut state, "new");
+        let begun = issuers(&state).since_ms;
+        assert!(!state.rotation_is_late(begun + ROTATION_LASTS_MS - 1));
+        assert!(state.rotation_is_late(begun + ROTATION_LASTS_MS));
+    }
+
+    #[test]
+    fn a_learner_had_no_issuing_key_and_the_roots_is_remembered() {
+        let mut state = state();
+        state.nodes.get_mut(&NodeId(3)).expect("there").role = Role::Learner;
+        apply(&mut state, Op::NodeLeaving { node: NodeId(3), for_cause: true });
+        assert_eq!(issuers(&state).suspects, []);
+        apply(&mut state, Op::NodeLeaving { node: NodeId(1), for_cause: true });
+        assert_eq!(issuers(&state).root_exposed.len(), 1);
     }
 
     #[test]
