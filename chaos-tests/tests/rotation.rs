@@ -2,11 +2,12 @@
 //! nobody who stays notices.
 
 use anyhow::{Context, Result};
-use chaos_tests::{Cluster, Host, Lab, Options, Probe, wait_for};
+use chaos_tests::{Cluster, Host, Options, Probe, wait_for};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 use vip_core::{NodeId, Role};
-use vip_pki::{Connector, Issuer, NodeIdentity, NodeKey, PkiDir, node_server_name};
+use vip_pki::{Connector, Issuer, NodeIdentity, NodeKey, PkiDir, Roster, node_server_name};
 use vip_proto::ALPN_GRPC;
 use vip_proto::v1;
 use vip_proto::v1::cluster_client::ClusterClient;
@@ -49,20 +50,26 @@ fn four_with_a_vip() -> Result<Cluster> {
 }
 
 /// Comes to n1 as a node that this issuer signed, from the host of n5.
-fn knock(lab: &Lab, issuer: &Issuer, cluster: &str, node: u64, key: NodeKey) -> Result<String> {
-    let csr = key.csr()?;
-    let chain = issuer.sign_node(&csr, NodeId(node), Some(Role::Voter), u64::MAX, cluster)?;
+fn knock(cluster: &Cluster, issuer: &Issuer, id: &str, node: u64) -> Result<String> {
+    let (key, n1) = (NodeKey::generate()?, cluster.host("n1"));
+    let chain = issuer.sign_node(&key.csr()?, NodeId(node), Some(Role::Voter), u64::MAX, id)?;
     let identity = NodeIdentity { key, chain };
-    // It takes whomever it reaches: what n1 says is what counts.
-    let config = vip_pki::user_config(&identity, ALPN_GRPC)?;
+    // It takes n1 as it is, by its key: what n1 says is what counts.
+    let known = [(NodeId(1), pki(n1).load_identity()?.key.spki())];
+    let roster = Arc::new(arc_swap::ArcSwap::from_pointee(Roster::of_join(
+        id.to_owned(),
+        String::new(),
+        known,
+    )));
+    let config = vip_pki::renewal_config(&identity, roster, ALPN_GRPC)?;
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            lab.enter("n5")?;
+            cluster.lab.enter("n5")?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let connector = Connector {
                     address: "10.77.0.1:7400".into(),
-                    server_name: node_server_name(NodeId(1), cluster),
+                    server_name: node_server_name(NodeId(1), id),
                     config,
                     timeout: SOON,
                     unacknowledged: SOON,
@@ -91,8 +98,7 @@ fn what_a_removed_node_kept_signs_nothing_and_nobody_else_notices() -> Result<()
         cluster.host("n2").exec("env", &[home.as_str(), &ctl, "--context", "test", "status"])
     };
     remote(&cluster)?.ok()?;
-    let minted = |cluster: &Cluster| knock(&cluster.lab, &stolen, &id, 9, NodeKey::generate()?);
-    assert_eq!(minted(&cluster)?, "welcome", "or the attack proves nothing");
+    assert_eq!(knock(&cluster, &stolen, &id, 9)?, "welcome", "or the attack proves nothing");
 
     cluster.host_mut("n4").stop()?;
     cluster.host_mut("n3").kill_all();
@@ -119,10 +125,8 @@ fn what_a_removed_node_kept_signs_nothing_and_nobody_else_notices() -> Result<()
         assert_eq!(own, Some(issuer_of(cluster.host(name))?.spki()?), "{name}");
     }
     // What differs is the issuer alone.
-    let knocks =
-        |issuer: &Issuer, node| knock(&cluster.lab, issuer, &id, node, NodeKey::generate()?);
-    assert_eq!(knocks(&issuer_of(cluster.host("n1"))?, 10)?, "welcome");
-    assert_ne!(knocks(&stolen, 11)?, "welcome");
+    assert_eq!(knock(&cluster, &issuer_of(cluster.host("n1"))?, &id, 10)?, "welcome");
+    assert_ne!(knock(&cluster, &stolen, &id, 11)?, "welcome");
     let refused = remote(&cluster)?;
     assert_eq!(refused.code, Some(4), "{refused:?}");
     cluster.host("n1").login(cluster.dir(), "eve", "admin")?;

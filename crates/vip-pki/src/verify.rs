@@ -263,6 +263,9 @@ impl ServerCertVerifier for Servers {
 #[derive(Debug)]
 struct Pinned {
     pin: String,
+    /// The only issuer that will do, if one is known. A person logs in again
+    /// when it is replaced, and so is not taken in by whoever kept its key.
+    issuer: Option<String>,
 }
 
 impl ServerCertVerifier for Pinned {
@@ -276,6 +279,12 @@ impl ServerCertVerifier for Pinned {
     ) -> Result<ServerCertVerified, Error> {
         let is_pinned = |c: &&CertificateDer<'_>| spki_hash(c).as_ref() == Some(&self.pin);
         let root = intermediates.iter().find(is_pinned).ok_or_else(|| bad(WrongPin))?;
+        if let Some(issuer) = &self.issuer {
+            let issuers = intermediates.iter().filter(|c| !is_pinned(c));
+            if !issuers.map(spki_hash).eq([Some(issuer.clone())]) {
+                return Err(bad(Denied::Issuer));
+            }
+        }
         // The pinned certificate is the sole anchor; that it is merely present
         // says nothing about the leaf.
         let anchor = anchor_from_trusted_cert(root).map_err(bad)?;
@@ -396,7 +405,7 @@ fn member_config(
 pub fn user_config(identity: &NodeIdentity, alpn: &[u8]) -> Result<Arc<ClientConfig>, Error> {
     let root = identity.root().ok_or_else(|| general("no root certificate"))?;
     let pin = spki_hash(root).ok_or_else(|| general("the root is damaged"))?;
-    let config = client_builder(Arc::new(Pinned { pin }))?
+    let config = client_builder(Arc::new(Pinned { pin, issuer: identity.issuer() }))?
         .with_client_auth_cert(identity.chain.clone(), identity.private_key())?;
     Ok(finished(config, alpn))
 }
@@ -408,7 +417,7 @@ pub fn user_config(identity: &NodeIdentity, alpn: &[u8]) -> Result<Arc<ClientCon
 /// Never for valid pins.
 pub fn pinned_config(pin: &[u8; 32], alpn: &[u8]) -> Result<Arc<ClientConfig>, Error> {
     let pin = data_encoding::HEXLOWER.encode(pin);
-    let config = client_builder(Arc::new(Pinned { pin }))?.with_no_client_auth();
+    let config = client_builder(Arc::new(Pinned { pin, issuer: None }))?.with_no_client_auth();
     Ok(finished(config, alpn))
 }
 
@@ -448,6 +457,24 @@ mod tests {
             let made = Issuer::below(root, wrong, "c");
             assert!(matches!(made, Err(crate::CaError::OtherRoot)));
         }
+    }
+
+    /// A removed node may answer a person with what it kept.
+    #[test]
+    fn a_person_takes_no_server_of_another_issuer() {
+        let (ca, key) = (generate_cluster_ca("c").expect("made"), NodeKey::generate());
+        let (key, name) = (key.expect("made"), ServerName::try_from("x.invalid").expect("a name"));
+        let check = |pinned: &Pinned, issuer: &Issuer| {
+            let csr = key.csr().expect("a request");
+            let chain = issuer.sign_node(&csr, NODE, None, 1, "c").expect("signed");
+            pinned.verify_server_cert(&chain[0], &chain[1..], &name, &[], UnixTime::now()).is_ok()
+        };
+        let pin = spki_hash(&ca.issuer.chain()[1]).expect("a key");
+        let person = Pinned { pin: pin.clone(), issuer: ca.issuer.spki().ok() };
+        let joiner = Pinned { pin, issuer: None };
+        let old = unlisted(&ca);
+        assert!(check(&person, &ca.issuer) && check(&joiner, &ca.issuer));
+        assert!(!check(&person, &old) && check(&joiner, &old));
     }
 
     /// Whoever was off while the issuer was replaced is known by its key; a
