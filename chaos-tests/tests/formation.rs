@@ -367,7 +367,9 @@ fn what_is_wrong_at_the_start_is_named() -> Result<()> {
     cluster.host_mut("n2").stop()?;
     let meta = cluster.host("n2").dir().join("data/node.json");
     let text = std::fs::read_to_string(&meta)?;
-    std::fs::write(&meta, text.replace("\"version\": 1", "\"version\": 99"))?;
+    let mut newer: serde_json::Value = serde_json::from_str(&text)?;
+    newer["version"] = 99.into();
+    std::fs::write(&meta, newer.to_string())?;
     let n2 = cluster.host("n2");
     let settings: Vec<_> = n2.settings().iter().flat_map(|s| ["--set", s.as_str()]).collect();
     let outcome = n2.exec(&vipd, &[&["agent"], settings.as_slice()].concat())?;
