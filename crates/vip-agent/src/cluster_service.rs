@@ -298,7 +298,7 @@ impl Cluster for ClusterService {
         let identity = member.pki.load_identity().map_err(|e| internal("its key", &e))?;
         let root = identity.root().ok_or_else(|| Status::internal("the root is damaged"))?;
         let issuer = check_issuer(&request.into_inner().certificate.into(), root);
-        let issuer = issuer.map_err(|e| Status::permission_denied(e.to_string()))?;
+        let issuer = issuer.map_err(invalid)?;
         let name = member.raft.state().node_name(node).map(ToString::to_string);
         let actor = Actor(format!("root@{}", name.unwrap_or_else(|| node.to_string())));
         let rotate = Op::RotateIssuer { issuer, made_by: node };

@@ -36,7 +36,7 @@ pub enum NotIssued {
     #[error("its certificate is valid for longer than this cluster's are")]
     Life,
     /// The log knows no such issuer.
-    #[error("its issuing key is not one that the log names")]
+    #[error("its issuing key is not one that the log names and the root signed")]
     Issuer,
 }
 
