@@ -283,7 +283,7 @@ impl Cluster for ClusterService {
         let info = request.extensions().get::<PeerInfo>();
         let issuer = info.map(|peer| peer.issuer.as_str()).unwrap_or_default();
         let state = self.member.raft.state();
-        let signing = state.issuers().and_then(|issuers| issuers.signing()).unwrap_or_default();
+        let signing = state.signing_issuer().unwrap_or_default();
         self.member.reissued.saw(node, issuer, signing);
         Ok(Response::new(v1::ReissuedReply {}))
     }

@@ -347,8 +347,10 @@ impl Member {
         if self.own_clock_is_far().is_some() { log } else { wall_clock_ms().max(log) }
     }
 
-    /// Whether most voters' wall clocks contradict this node's.
+    /// Whether most voters' wall clocks contradict this node's. Only a leader
+    /// hears enough to know.
     pub(crate) fn own_clock_is_far(&self) -> Option<OwnClockFar> {
+        self.shared.own_leadership()?;
         self.shared.wall_clocks().own_is_far(&self.raft.voter_ids())
     }
 
@@ -405,7 +407,7 @@ impl Member {
 
     /// The issuing CA that signs, on a voter that has its key.
     pub(crate) fn issuer(&self) -> Option<Arc<Issuer>> {
-        self.issuers.of(self.raft.state().issuers()?.signing()?)
+        self.issuers.of(self.raft.state().signing_issuer()?)
     }
 
     /// The key (SPKI hash) of the CA that signed this node's certificate.
@@ -426,8 +428,7 @@ impl Member {
         let state = self.raft.state();
         let named = |issuer: &Arc<Issuer>| {
             let spki = issuer.spki().unwrap_or_default();
-            let known = state.issuers().map(|known| known.trusted.iter().chain(&known.retired));
-            known.into_iter().flatten().any(|known| *known == spki)
+            state.issuers().is_some_and(|issuers| issuers.knows(&spki))
         };
         if let Some(next) = self.issuers.next().filter(|next| !named(next)) {
             return Ok(next);

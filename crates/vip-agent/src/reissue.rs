@@ -23,7 +23,9 @@ pub(crate) struct Reissued(Mutex<Seen>);
 struct Seen {
     issuer: String,
     nodes: BTreeSet<NodeId>,
-    /// Since when nodes that have not come are not there.
+    /// As whose leader this node looked last.
+    term: Term,
+    /// Since when, in that term, nodes that have not come are not there.
     absent: BTreeMap<NodeId, Instant>,
 }
 
@@ -46,12 +48,16 @@ impl Reissued {
     /// Who has none and is to have one.
     fn missing(
         &self,
-        now: Instant,
+        (now, term): (Instant, Term),
         state: &State,
         alive: &BTreeSet<NodeId>,
         signing: &str,
     ) -> Vec<String> {
         let mut seen = self.of(signing);
+        // Whoever leads anew has heard of nobody yet.
+        if seen.term != term {
+            (seen.term, seen.absent) = (term, BTreeMap::new());
+        }
         let Seen { nodes, absent, .. } = &mut *seen;
         absent.retain(|node, _| !alive.contains(node));
         let mut is_gone = |node: &Node| {
@@ -63,13 +69,15 @@ impl Reissued {
 }
 
 /// Who has to take a certificate of the issuer that signs, as far as this
-/// leader has seen.
+/// leader has seen. No other node has seen any.
 pub(crate) fn missing(member: &Member) -> Vec<String> {
+    let Some(vote) = member.shared.own_leadership() else { return vec![] };
     let state = member.raft.state();
-    let signing = state.issuers().and_then(|issuers| issuers.signing()).unwrap_or_default();
+    let signing = state.signing_issuer().unwrap_or_default();
     let own = member.own_issuer().unwrap_or_default();
     member.reissued.saw(member.meta.node, &own, signing);
-    member.reissued.missing(Instant::now(), &state, &member.shared.alive(), signing)
+    let now = (Instant::now(), vote.term);
+    member.reissued.missing(now, &state, &member.shared.alive(), signing)
 }
 
 /// Ends the old issuers if nobody who is there needs them any more.
@@ -121,7 +129,7 @@ mod tests {
         let (reissued, state, now) = (Reissued::default(), state(), Instant::now());
         let missing = |after, alive: &[u64]| {
             let alive = alive.iter().copied().map(NodeId).collect();
-            reissued.missing(now + after, &state, &alive, "new")
+            reissued.missing((now + after, Term(1)), &state, &alive, "new")
         };
         reissued.saw(NodeId(1), "new", "new");
         reissued.saw(NodeId(2), "old", "new");
@@ -133,6 +141,19 @@ mod tests {
         assert_eq!(missing(2 * ABSENT, &[1, 2]), [""; 0]);
         // With the next one all begins anew.
         let alive = [1, 2, 3].map(NodeId).into();
-        assert_eq!(reissued.missing(now, &state, &alive, "newer"), ["n1", "n2", "n3"]);
+        let newer = reissued.missing((now, Term(1)), &state, &alive, "newer");
+        assert_eq!(newer, ["n1", "n2", "n3"]);
+    }
+
+    #[test]
+    fn whoever_leads_anew_waits_anew() {
+        let (reissued, state, now) = (Reissued::default(), state(), Instant::now());
+        let nobody = BTreeSet::new();
+        let missing =
+            |after, term| reissued.missing((now + after, Term(term)), &state, &nobody, "new").len();
+        assert_eq!(missing(Duration::ZERO, 1), 3);
+        assert_eq!(missing(ABSENT, 1), 0);
+        assert_eq!(missing(ABSENT, 2), 3);
+        assert_eq!(missing(2 * ABSENT, 2), 0);
     }
 }

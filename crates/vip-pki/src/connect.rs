@@ -185,6 +185,13 @@ struct Member {
     issuer: String,
 }
 
+impl Member {
+    /// Whether its issuer was retired since it came.
+    fn ended(&self, roster: &Roster) -> bool {
+        !self.issuer.is_empty() && !roster.trusts_issuer(&self.issuer)
+    }
+}
+
 impl PartialEq for Member {
     fn eq(&self, other: &Self) -> bool {
         self.node == other.node
@@ -196,6 +203,13 @@ impl PartialEq for Member {
 struct Person {
     name: Name,
     key: String,
+}
+
+impl Person {
+    /// Whether the login ended since.
+    fn ended(&self, roster: &Roster) -> bool {
+        !roster.lists_key(&self.key)
+    }
 }
 
 impl PartialEq for Person {
@@ -249,9 +263,8 @@ impl Connections {
     /// Cuts what rests on a certificate that is good no more: a login that ended,
     /// an issuer that was retired.
     pub fn cut_ended(&self, roster: &Roster) {
-        self.users.cut(|person| !roster.lists_key(&person.key));
-        self.members
-            .cut(|member| !member.issuer.is_empty() && !roster.trusts_issuer(&member.issuer));
+        self.users.cut(|person| person.ended(roster));
+        self.members.cut(|member| member.ended(roster));
     }
 
     /// Cuts every connection of a node.
@@ -319,14 +332,10 @@ pub async fn accept(
     // It may have been removed, or what it showed retired, between its handshake
     // and its entry here.
     let now = roster.load();
-    let gone = match &identity {
-        Identity::Node(node) => {
-            now.removed().contains(node) || (!outdated && !now.trusts_issuer(&issuer))
-        }
-        Identity::User { .. } => !leaf.and_then(spki_hash).is_some_and(|key| now.lists_key(&key)),
-        Identity::Anonymous => false,
-    };
-    if gone {
+    connections.cut_ended(&now);
+    if let Identity::Node(node) = identity
+        && now.removed().contains(&node)
+    {
         token.cancel();
     }
     Ok(PeerStream { stream, identity, role, issuer, outdated, address, cut, _held: held })
@@ -427,5 +436,30 @@ impl AsyncWrite for PeerStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_rests_on_a_retired_issuer_or_an_ended_login_is_cut() {
+        let connections = Connections::default();
+        let enter = |identity: &Identity, issuer: &str, key: &str| {
+            let from = IpAddr::from([192, 0, 2, 1]);
+            connections.enter(identity, from, issuer.to_owned(), key.to_owned())
+        };
+        let node = Identity::Node(NodeId(1));
+        let (name, role) = ("eve".parse().expect("a name"), vip_core::AdminRole::Viewer);
+        let eve = Identity::User { name, role };
+        // What renews came with an issuer that was not trusted to begin with.
+        let (old, new, renews) =
+            (enter(&node, "old", ""), enter(&node, "new", ""), enter(&node, "", ""));
+        let (listed, ended) = (enter(&eve, "new", "k1"), enter(&eve, "new", "k2"));
+        let roster = Roster::of_join("c".into(), "new".into(), []);
+        connections.cut_ended(&roster.with_login("k1"));
+        let cut = [&old, &new, &renews, &listed, &ended].map(|(_, token)| token.is_cancelled());
+        assert_eq!(cut, [true, false, false, false, true]);
     }
 }

@@ -260,3 +260,22 @@ impl PkiDir {
         Ok(Some(issuer).filter(|_| fits))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::generate_cluster_ca;
+
+    /// A crash between the two files: with the wrong key everything that is
+    /// signed would be refused.
+    #[test]
+    fn a_key_that_does_not_fit_its_certificate_is_none() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let pki = PkiDir::new(dir.path());
+        let [old, new] = ["c", "c"].map(|id| generate_cluster_ca(id).expect("made").issuer);
+        pki.store_issuer(&old).expect("stored");
+        assert!(pki.load_issuer().expect("read").is_some());
+        pki.write("issuer.key", &pem("PRIVATE KEY", new.key())).expect("stored");
+        assert!(pki.load_issuer().expect("read").is_none());
+    }
+}

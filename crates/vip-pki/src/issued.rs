@@ -83,7 +83,8 @@ impl Expected<'_> {
         if spki_hash(leaf).as_ref() != Some(&self.key.spki()) {
             return Err(NotIssued::Key);
         }
-        if !lives_as_signed(leaf, &Identity::Node(self.node)) {
+        let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| NotIssued::Key)?;
+        if !lives_as_signed(&parsed, &Identity::Node(self.node)) {
             return Err(NotIssued::Life);
         }
         if leaf_identity(leaf, self.cluster) != Some(Identity::Node(self.node)) {
@@ -181,6 +182,10 @@ mod tests {
         assert!(matches!(expected.check(&mixed), Err(NotIssued::Chain(_))));
         let mixed = [foreign[0].clone(), good[1].clone(), good[2].clone()];
         assert!(matches!(expected.check(&mixed), Err(NotIssued::Chain(_))));
+        let csr = key.csr().expect("a request");
+        let long = ca.issuer.sign(&csr, "7.node.c", [], time::Duration::days(3000));
+        let long = expected.check(&long.expect("signed"));
+        assert!(matches!(long, Err(NotIssued::Life)));
         let theirs = signed(&ca, &NodeKey::generate().expect("made"), NODE, "c");
         assert!(matches!(expected.check(&theirs), Err(NotIssued::Key)));
         for (node, cluster) in [(NodeId(8), "c"), (NODE, "d")] {

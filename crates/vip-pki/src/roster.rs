@@ -98,6 +98,13 @@ impl Roster {
         &self.removed
     }
 
+    #[cfg(test)]
+    pub(crate) fn with_login(mut self, spki: &str) -> Self {
+        let login = ("eve".parse().expect("a name"), AdminRole::Viewer);
+        self.logins.insert(spki.to_owned(), login);
+        self
+    }
+
     /// Whether the log lists this key as a person's.
     pub(crate) fn lists_key(&self, spki: &str) -> bool {
         self.logins.contains_key(spki)

@@ -59,11 +59,9 @@ pub(crate) fn leaf_role(leaf: &CertificateDer<'_>) -> Option<Role> {
 }
 
 /// Whether a certificate claims no longer life than this cluster gives.
-pub(crate) fn lives_as_signed(leaf: &CertificateDer<'_>, identity: &Identity) -> bool {
-    X509Certificate::from_der(leaf).is_ok_and(|(_, parsed)| {
-        let (from, until) = (parsed.validity().not_before, parsed.validity().not_after);
-        until.timestamp() - from.timestamp() <= longest_life(identity).whole_seconds()
-    })
+pub(crate) fn lives_as_signed(leaf: &X509Certificate<'_>, identity: &Identity) -> bool {
+    let (from, until) = (leaf.validity().not_before, leaf.validity().not_after);
+    until.timestamp() - from.timestamp() <= longest_life(identity).whole_seconds()
 }
 
 fn admitted_index(leaf: &X509Certificate<'_>) -> u64 {
@@ -141,15 +139,14 @@ impl Verifier {
         }
         let (_, parsed) =
             X509Certificate::from_der(leaf).map_err(|_| general("the certificate is damaged"))?;
-        let until = parsed.validity().not_after;
-        if !lives_as_signed(leaf, identity) {
+        if !lives_as_signed(&parsed, identity) {
             return Err(bad(Denied::Life));
         }
         let spki = spki_hash(leaf).unwrap_or_default();
         match identity {
             Identity::Node(node) => {
                 roster.admits(*node, &spki, admitted_index(&parsed)).map_err(bad)?;
-                roster.saw(*node, until.timestamp());
+                roster.saw(*node, parsed.validity().not_after.timestamp());
                 Ok(())
             }
             Identity::User { name, role } if !roster.lists(&spki, name, *role) => {
@@ -311,7 +308,7 @@ impl ServerCertVerifier for Pinned {
         if !node {
             return Err(CertificateError::NotValidForName.into());
         }
-        if !lives_as_signed(leaf, &Identity::Anonymous) {
+        if !lives_as_signed(&parsed, &Identity::Anonymous) {
             return Err(bad(Denied::Life));
         }
         Ok(ServerCertVerified::assertion())
@@ -549,6 +546,13 @@ mod tests {
             let chain = ca.issuer.sign(&csr, name, [], long).expect("signed");
             assert!(check(&verifier, &chain).is_err(), "{name}");
         }
+        let pinned = Pinned { pin: spki_hash(&ca.issuer.chain()[1]).expect("a key"), issuer: None };
+        let taken = |life| {
+            let chain = ca.issuer.sign(&csr, "7.node.c", [], life).expect("signed");
+            let name = ServerName::try_from("x.invalid").expect("a name");
+            pinned.verify_server_cert(&chain[0], &chain[1..], &name, &[], UnixTime::now()).is_ok()
+        };
+        assert!(taken(time::Duration::days(7)) && !taken(long), "of a joiner's or a person's");
         let week = ca.issuer.sign(&csr, "eve.admin.admin.c", [], time::Duration::days(7));
         assert!(check(&verifier, &week.expect("signed")).is_err(), "a person's is a day's");
     }

@@ -35,6 +35,11 @@ pub struct SnapshotData {
     state: Option<Arc<State>>,
 }
 
+/// Where one is on its way: beside the one that it will replace.
+pub(crate) fn directory(path: &Path) -> &Path {
+    path.parent().unwrap_or_else(|| Path::new("."))
+}
+
 /// Before the name of one that is not stored yet.
 const UNFINISHED: &str = "snapshot-";
 
@@ -93,7 +98,7 @@ impl SnapshotData {
     /// # Errors
     /// Whatever the file system says; what was there stays there.
     pub(crate) fn store(mut self, meta: &SnapshotMeta, path: &Path) -> io::Result<()> {
-        let directory = path.parent().unwrap_or_else(|| Path::new("."));
+        let directory = directory(path);
         let Some(unfinished) = self.path.take() else {
             let mut copy = Self::new(directory)?;
             io::copy(&mut self.reader(), &mut copy)?;
@@ -231,7 +236,7 @@ pub(crate) fn take_over(earlier: &Path, path: &Path) -> io::Result<()> {
     if crc32fast::hash(state.as_bytes()) != crc32 {
         return Err(damaged(format!("the snapshot {name} is damaged: its checksum is wrong")));
     }
-    let mut data = SnapshotData::new(path.parent().unwrap_or_else(|| Path::new(".")))?;
+    let mut data = SnapshotData::new(directory(path))?;
     data.write_all(state.as_bytes())?;
     data.store(&meta, path)?;
     std::fs::remove_file(earlier)

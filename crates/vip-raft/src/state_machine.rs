@@ -98,11 +98,6 @@ fn there(path: &Path) -> io::Result<Snapshot> {
     Ok(Snapshot { meta, snapshot })
 }
 
-/// Where a snapshot on its way is kept: beside the one that it will replace.
-pub(crate) fn directory(path: &Path) -> &Path {
-    path.parent().unwrap_or_else(|| Path::new("."))
-}
-
 /// Builds a snapshot from a frozen copy of the state.
 pub struct Builder {
     path: PathBuf,
@@ -118,7 +113,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         let (path, meta, state) = (self.path.clone(), self.meta.clone(), self.state.clone());
         let stored = self.stored.clone();
         let built = tokio::task::spawn_blocking(move || {
-            let data = SnapshotData::of(state, directory(&path))?;
+            let data = SnapshotData::of(state, snapshot::directory(&path))?;
             stored.store(data, &meta, &path)?;
             there(&path)
         });
@@ -195,5 +190,25 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let read = tokio::task::spawn_blocking(move || snapshot::load(&path));
         let read = read.await.map_err(io::Error::other)??;
         Ok(read.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::log_id;
+
+    #[test]
+    fn an_older_snapshot_does_not_take_the_place_of_a_newer_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join(SNAPSHOT);
+        let stored = Stored::default();
+        for (index, stays) in [(5, 5), (9, 9), (7, 9)] {
+            let data = SnapshotData::of(Arc::default(), dir.path()).expect("written");
+            let meta = SnapshotMeta { last_log_id: Some(log_id(1, index)), ..Default::default() };
+            stored.store(data, &meta, &path).expect("no error");
+            let there = there(&path).expect("read").meta.last_log_id;
+            assert_eq!(there.map(|id| id.index), Some(stays));
+        }
     }
 }

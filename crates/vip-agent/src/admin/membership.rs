@@ -70,15 +70,12 @@ impl AdminService {
             return Err(not_a_member());
         }
         let name = call.member.meta.name.to_string();
+        let request = v1::RemoveNodeRequest { name, for_cause: false };
         loop {
             let result = match call.route().await {
-                Ok(Route::Here) => {
-                    let request = v1::RemoveNodeRequest { name: name.clone(), for_cause: false };
-                    self.do_remove(call, &request).await.map(|_| ())
-                }
+                Ok(Route::Here) => self.do_remove(call, &request).await.map(|_| ()),
                 Ok(Route::There(mut client)) => {
-                    let request = v1::RemoveNodeRequest { name: name.clone(), for_cause: false };
-                    client.remove_node(call.relay(request)).await.map(|_| ())
+                    client.remove_node(call.relay(request.clone())).await.map(|_| ())
                 }
                 Err(status) => Err(status),
             };

@@ -1,7 +1,7 @@
 //! What a member does for itself from time to time: certificates and keys.
 
 use super::Member;
-use crate::errors::{from_call, internal};
+use crate::errors::from_call;
 use crate::wall_clock::wall_clock_ms;
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,10 +118,7 @@ impl Member {
     /// log does not name yet is newer than the log here.
     fn is_outdated(&self) -> bool {
         let (state, own) = (self.raft.state(), self.own_issuer().unwrap_or_default());
-        state.issuers().is_some_and(|issuers| {
-            let mut before = issuers.trusted.iter().chain(&issuers.retired);
-            issuers.signing() != Some(&own) && before.any(|issuer| *issuer == own)
-        })
+        state.issuers().is_some_and(|i| i.signing() != Some(&own) && i.knows(&own))
     }
 
     /// Sees that a voter has the key that signs, in its place.
@@ -173,8 +170,7 @@ impl Member {
 
     async fn renew_by(&self, node: NodeId, address: &str) -> Result<(), String> {
         let config = self.configs.load().renewal.clone();
-        let csr = self.pki.load_identity().map_err(|e| chain(&e))?.key.csr();
-        let csr = csr.map_err(|e| chain(&e))?;
+        let csr = self.csr()?;
         let mut request = tonic::Request::new(v1::RenewCertificateRequest { csr });
         request.set_timeout(ANSWER);
         let mut client = ClusterClient::new(self.dial_patiently(node, address, config));
@@ -185,6 +181,12 @@ impl Member {
             return Err("the issuer is the same".into());
         }
         self.take_certificate(reply.chain).await
+    }
+
+    /// A request for a certificate of this node's key.
+    fn csr(&self) -> Result<Vec<u8>, String> {
+        let identity = self.pki.load_identity().map_err(|e| chain(&e))?;
+        identity.key.csr().map_err(|e| chain(&e))
     }
 
     fn leader_address(&self) -> Option<(NodeId, String)> {
@@ -212,8 +214,7 @@ impl Member {
     ) -> Result<(), Status> {
         let until = Instant::now() + limit;
         loop {
-            let csr = self.pki.load_identity().map_err(|e| internal("its key", &e))?.key.csr();
-            let csr = csr.map_err(|e| internal("its key", &e))?;
+            let csr = self.csr().map_err(Status::internal)?;
             let applied = self.raft.applied.borrow().index;
             let mut request = tonic::Request::new(v1::ActivateRequest { csr, applied });
             request.set_timeout(until.saturating_duration_since(Instant::now()));
@@ -289,7 +290,7 @@ impl Member {
         let chain = reply.chain.into_iter().map(Into::into).collect();
         let issuer = Issuer::new(reply.key.into(), chain);
         let state = self.raft.state();
-        let named = state.issuers().and_then(|issuers| issuers.signing()).map(ToOwned::to_owned);
+        let named = state.signing_issuer().map(ToOwned::to_owned);
         let identity = self.pki.load_identity().map_err(|e| vip_core::chain(&e))?;
         let root = identity.root().ok_or("the certificate is damaged")?;
         issuer.check(root, named.as_slice()).map_err(|e| vip_core::chain(&e))?;
@@ -299,8 +300,8 @@ impl Member {
     }
 
     /// After half of its life, before it, when it does not say what the node is,
-    /// and when its issuer was replaced. Nodes differ in when they look, so that they do
-    /// not all come at once.
+    /// and when its issuer was replaced. Nodes differ in when they look, so that
+    /// they do not all come at once.
     async fn renew_certificate_if_due(&self) -> Result<(), String> {
         let text = |e: vip_pki::IdentityError| chain(&e);
         let identity = self.pki.load_identity().map_err(text)?;

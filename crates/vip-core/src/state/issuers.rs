@@ -66,6 +66,12 @@ impl Issuers {
         self.trusted.last().map(String::as_str)
     }
 
+    /// Whether this key (SPKI hash) signs or did before.
+    #[must_use]
+    pub fn knows(&self, spki: &str) -> bool {
+        self.trusted.iter().chain(&self.retired).any(|known| known == spki)
+    }
+
     /// Whether one is being replaced.
     #[must_use]
     pub fn is_rotating(&self) -> bool {
@@ -84,6 +90,12 @@ impl State {
     #[must_use]
     pub fn issuers(&self) -> Option<&Issuers> {
         self.cluster.as_ref().map(|cluster| &cluster.issuers)
+    }
+
+    /// The key (SPKI hash) of the CA that signs.
+    #[must_use]
+    pub fn signing_issuer(&self) -> Option<&str> {
+        self.issuers()?.signing()
     }
 
     /// A node is about to be removed for cause.
@@ -131,7 +143,7 @@ impl State {
             return Ok(Outcome::Unchanged);
         }
         // Whoever has it could be anybody by now.
-        if issuers.retired.iter().chain(&issuers.trusted).any(|known| known == issuer) {
+        if issuers.knows(issuer) {
             return Err(Refusal::IssuerReplaced);
         }
         // Or the new key would go to the node that it is made against.
