@@ -1,6 +1,6 @@
 //! Attackers by where they stand, those that hold nothing of ours: on the path,
 //! and on the VIP's segment. What a leader may not do either is here too.
-//! Token and keys of members: `trust.rs`, `rotation.rs`; people: `admin_api.rs`;
+//! Token and keys of members: `trust/`, `rotation.rs`; people: `admin_api.rs`;
 //! the port alone: `strangers.rs`; a foreign host with the VIP's address:
 //! `announcements.rs`.
 
