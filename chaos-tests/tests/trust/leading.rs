@@ -22,6 +22,7 @@ impl Attacker {
             addresses: vec!["10.77.0.66/24".parse().expect("an address")],
             interface: None,
             placement: Placement::Sticky,
+            no_probe: false,
         };
         let (actor, op) = (Actor("root@n1".into()), Op::AddVip { spec });
         let command = json!({ "Normal": Command { time_ms: 1, actor, term: None, op } });

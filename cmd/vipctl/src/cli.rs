@@ -209,6 +209,10 @@ pub(crate) struct VipAdd {
     /// leader or sticky.
     #[arg(long, default_value = "leader")]
     pub(crate) placement: String,
+    /// Claim the addresses although another host answers for them; a member's
+    /// answer refuses in any case.
+    #[arg(long)]
+    pub(crate) no_probe: bool,
 }
 
 #[derive(Subcommand)]

@@ -275,6 +275,7 @@ impl Ctl {
                     addresses: add.addresses,
                     interface: add.interface,
                     placement: add.placement,
+                    no_probe: add.no_probe,
                 };
                 let request = self.request(v1::AddVipRequest { spec: Some(spec) });
                 self.client.add_vip(request).await?.into_inner().vip

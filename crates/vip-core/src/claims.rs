@@ -8,10 +8,14 @@
 //!  guard: Released ──> report to the leader until the log knows
 //! ```
 
+mod conflicts;
+
+use crate::grants::waits;
 use crate::{
-    Address, Denial, Epoch, Grantee, GuardNotice, GuardRefusal, Incarnation, Mono, NodeId,
-    Obstacle, State, Vip, VipOrder, VipUid,
+    Address, Conflict, Denial, Epoch, Grantee, GuardNotice, GuardRefusal, Incarnation, Mono,
+    NodeId, Obstacle, Probe, State, Vip, VipOrder, VipUid, Why,
 };
+use conflicts::Conflicts;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -49,6 +53,7 @@ enum Stage {
 struct Claim {
     epoch: Epoch,
     stage: Stage,
+    probe: Probe,
 }
 
 /// What a claim is about to tell or be told.
@@ -96,14 +101,15 @@ pub struct Claims {
     claims: BTreeMap<VipUid, Claim>,
     releases: BTreeSet<Grantee>,
     refused: BTreeMap<VipUid, RefusedHere>,
+    conflicts: Conflicts,
 }
 
 impl Claims {
     /// Of a node without a guard yet.
     #[must_use]
     pub fn new(me: NodeId) -> Self {
-        let (claims, releases, refused) = Default::default();
-        Self { me, session: None, claims, releases, refused }
+        let (claims, releases, refused, conflicts) = Default::default();
+        Self { me, session: None, claims, releases, refused, conflicts }
     }
 
     /// The guard session, if there is one.
@@ -120,7 +126,12 @@ impl Claims {
         state: &State,
         addresses: impl Fn(&Vip) -> Vec<Address>,
     ) -> Vec<ClaimAction> {
-        self.refused.retain(|uid, _| state.vip(*uid).is_some());
+        self.refused.retain(|uid, refused| {
+            // Somebody said since that a foreign host is meant to be there.
+            let meant = matches!(refused.why.why, Why::Answered(_));
+            state.vip(*uid).is_some_and(|vip| !(meant && vip.spec.no_probe))
+        });
+        self.conflicts.forget(now, |uid| state.vip(uid).is_some());
         self.forget_known_releases(state);
         let Some(session) = self.session else { return vec![] };
         let mut actions = self.release_unwanted(state);
@@ -137,10 +148,11 @@ impl Claims {
                 }
                 _ if vip.fenced >= vip.epoch => {}
                 _ => {
-                    let claim = Claim { epoch: vip.epoch, stage: Stage::Preparing };
+                    let probe = probe(vip, state);
+                    let claim = Claim { epoch: vip.epoch, stage: Stage::Preparing, probe };
                     self.claims.insert(vip.uid, claim);
                     let (uid, epoch, addresses) = (vip.uid, vip.epoch, addresses(vip));
-                    let order = VipOrder::Prepare { vip: uid, epoch, addresses };
+                    let order = VipOrder::Prepare { vip: uid, epoch, addresses, probe };
                     actions.push(ClaimAction::Order(order));
                 }
             }
@@ -193,7 +205,7 @@ impl Claims {
     }
 
     /// Something happened; returns what to do, in order.
-    pub fn step(&mut self, now: Mono, event: ClaimEvent) -> Vec<ClaimAction> {
+    pub fn step(&mut self, now: Mono, state: &State, event: ClaimEvent) -> Vec<ClaimAction> {
         match event {
             ClaimEvent::GuardUp(incarnation) => {
                 self.lose_session();
@@ -206,7 +218,7 @@ impl Claims {
                 self.lose_session();
                 vec![ClaimAction::ReportNow]
             }
-            ClaimEvent::Notice(notice) => self.notice(now, notice),
+            ClaimEvent::Notice(notice) => self.notice(now, state, notice),
             ClaimEvent::Granted(grantee, deadline) => self.granted(grantee, deadline),
             ClaimEvent::Denied(grantee, denial) => self.denied(grantee, denial),
         }
@@ -220,7 +232,7 @@ impl Claims {
         self.claims.clear();
     }
 
-    fn notice(&mut self, now: Mono, notice: GuardNotice) -> Vec<ClaimAction> {
+    fn notice(&mut self, now: Mono, state: &State, notice: GuardNotice) -> Vec<ClaimAction> {
         let mut actions = vec![];
         match notice {
             GuardNotice::Prepared { vip, epoch } => {
@@ -257,7 +269,9 @@ impl Claims {
             GuardNotice::Refused { vip, epoch, why } => {
                 self.guard_refused(now, vip, epoch, &why, &mut actions);
             }
-            GuardNotice::Conflict { .. } => {}
+            GuardNotice::Conflict { vip, epoch, ip, mac } => {
+                self.conflict(now, state, (vip, epoch), Conflict { ip, mac }, &mut actions);
+            }
             GuardNotice::TryAgain => self.refused.clear(),
         }
         actions
@@ -283,15 +297,58 @@ impl Claims {
             }
             GuardRefusal::Address(obstacle) => {
                 self.claims.remove(&vip);
-                let pause = self.refused.get(&vip).map_or(RETRY_REFUSED, |before| before.pause);
-                let next = (pause * 2).min(RETRY_REFUSED_MAX);
-                let (why, retry_at) = (obstacle.clone(), now + pause);
-                self.refused.insert(vip, RefusedHere { why, retry_at, pause: next });
+                self.leave_alone(now, vip, obstacle.clone());
                 if let Some(session) = self.session {
                     self.release(vip, epoch, session, actions);
                 }
             }
         }
+    }
+
+    /// It is not tried here again for a while.
+    fn leave_alone(&mut self, now: Mono, vip: VipUid, why: Obstacle) {
+        let pause = self.refused.get(&vip).map_or(RETRY_REFUSED, |before| before.pause);
+        let next = (pause * 2).min(RETRY_REFUSED_MAX);
+        self.refused.insert(vip, RefusedHere { why, retry_at: now + pause, pause: next });
+    }
+
+    /// Somebody else claims an address. A member that must not have it keeps a
+    /// VIP from being claimed here: both would answer. So does anybody at a
+    /// first claim; later it would let anybody on the network, and each router
+    /// with proxy ARP, keep a VIP down.
+    fn conflict(
+        &mut self,
+        now: Mono,
+        state: &State,
+        (uid, epoch): (VipUid, Epoch),
+        what: Conflict,
+        actions: &mut Vec<ClaimAction>,
+    ) {
+        let Conflict { ip, mac } = what;
+        let Some(vip) = state.vip(uid).filter(|vip| vip.spec.has(ip)) else { return };
+        let Some(claim) = self.claims.get_mut(&uid).filter(|claim| claim.epoch == epoch) else {
+            return;
+        };
+        let first = claim.probe == Probe::Before;
+        let removed = || first.then(|| state.removed_node_with(mac)).flatten();
+        let node = state.node_with(mac).or_else(removed);
+        // Another interface of this host on the same network; or the holder
+        // before, whose lease may run: the leader waits for that.
+        if node.is_some_and(|node| node == self.me || state.may_still_answer(vip, node)) {
+            return;
+        }
+        let why = match node.and_then(|node| state.node_name(node)) {
+            Some(name) => Some(Why::AnsweredBy(name.clone())),
+            None => (first && !vip.spec.no_probe).then_some(Why::Answered(mac)),
+        };
+        let undecided = matches!(claim.stage, Stage::Preparing | Stage::Asking);
+        let Some(why) = why.filter(|_| undecided) else {
+            self.conflicts.heard(now, uid, what);
+            return;
+        };
+        claim.stage = Stage::Releasing;
+        actions.push(ClaimAction::Order(VipOrder::Release { vip: uid, epoch }));
+        self.leave_alone(now, uid, Obstacle { ip, why });
     }
 
     fn claim(&mut self, vip: VipUid, epoch: Epoch) -> Option<&mut Claim> {
@@ -380,6 +437,12 @@ impl Claims {
         self.refused.iter().map(|(vip, refused)| (*vip, refused.why.clone())).collect()
     }
 
+    /// Whom this node heard claim addresses of what it holds, or is about to.
+    #[must_use]
+    pub fn conflicts(&self) -> BTreeMap<VipUid, Conflict> {
+        self.conflicts.all()
+    }
+
     fn is_refused(&self, now: Mono, vip: VipUid) -> bool {
         self.refused.get(&vip).is_some_and(|refused| now < refused.retry_at)
     }
@@ -400,6 +463,18 @@ impl Claims {
             open: claim.stage == Stage::Open,
         };
         self.claims.iter().map(holding).collect()
+    }
+}
+
+/// Whether others are asked for the addresses. Before a VIP answered for the
+/// first time there is time to; later only where the grant has to wait anyway.
+fn probe(vip: &Vip, state: &State) -> Probe {
+    if vip.answered == Epoch(0) {
+        Probe::Before
+    } else if waits(vip, state) {
+        Probe::Beside
+    } else {
+        Probe::No
     }
 }
 
@@ -433,12 +508,12 @@ mod tests {
     }
 
     fn notice(claims: &mut Claims, notice: GuardNotice) -> Vec<ClaimAction> {
-        claims.step(START, ClaimEvent::Notice(notice))
+        claims.step(START, &state(), ClaimEvent::Notice(notice))
     }
 
     fn prepare(epoch: u64) -> ClaimAction {
         let (epoch, addresses) = (Epoch(epoch), vec![]);
-        ClaimAction::Order(VipOrder::Prepare { vip: WEB, epoch, addresses })
+        ClaimAction::Order(VipOrder::Prepare { vip: WEB, epoch, addresses, probe: Probe::Before })
     }
 
     fn release(epoch: u64) -> ClaimAction {
@@ -447,7 +522,7 @@ mod tests {
 
     fn claims() -> Claims {
         let mut claims = Claims::new(NodeId(1));
-        claims.step(START, ClaimEvent::GuardUp(SESSION));
+        claims.step(START, &state(), ClaimEvent::GuardUp(SESSION));
         claims
     }
 
@@ -480,7 +555,7 @@ mod tests {
         assert_eq!(sync(&mut claims, &state), [], "the next one is not ready yet");
         assert_eq!(claims.renewals(), [grantee(1, 7)]);
         let no = ClaimEvent::Denied(grantee(1, 7), Denial::NotHolder);
-        assert_eq!(claims.step(START, no), [release(1)]);
+        assert_eq!(claims.step(START, &state, no), [release(1)]);
         assert_eq!(claims.renewals(), []);
         let released = GuardNotice::Released { vip: WEB, epoch: Epoch(1) };
         assert_eq!(notice(&mut claims, released), [ClaimAction::ReportNow]);
@@ -518,7 +593,7 @@ mod tests {
         notice(&mut claims, GuardNotice::Refused { vip, epoch, why });
         assert_eq!(claims.waiting(), [grantee(1, 7)]);
         let granted = ClaimEvent::Granted(grantee(1, 7), START);
-        assert_eq!(claims.step(START, granted), [ClaimAction::ReportNow]);
+        assert_eq!(claims.step(START, &state(), granted), [ClaimAction::ReportNow]);
         assert_eq!(claims.releases(), [grantee(1, 7)]);
     }
 
@@ -526,8 +601,8 @@ mod tests {
     fn a_grant_to_another_session_is_dropped() {
         let state = state();
         let mut claims = open(&state);
-        claims.step(START, ClaimEvent::GuardUp(Incarnation(8)));
-        assert_eq!(claims.step(START, ClaimEvent::Granted(grantee(1, 7), START)), []);
+        claims.step(START, &state, ClaimEvent::GuardUp(Incarnation(8)));
+        assert_eq!(claims.step(START, &state, ClaimEvent::Granted(grantee(1, 7), START)), []);
     }
 
     #[test]
@@ -540,7 +615,7 @@ mod tests {
         for pause in [1, 2, 4, 8, 16, 30, 30].map(Duration::from_secs) {
             let why = why();
             let refused = GuardNotice::Refused { vip: WEB, epoch: Epoch(1), why };
-            claims.step(at, ClaimEvent::Notice(refused));
+            claims.step(at, &state, ClaimEvent::Notice(refused));
             assert_eq!(claims.unable(at), [WEB]);
             let early = at + pause - Duration::from_millis(1);
             assert_eq!(claims.sync(early, &state, |_| vec![]), []);
@@ -548,6 +623,129 @@ mod tests {
             assert_eq!(claims.unable(at), []);
             assert_eq!(claims.sync(at, &state, |_| vec![]), [prepare(1)]);
         }
+    }
+
+    const STRANGER: Mac = Mac([2, 0, 0, 0, 0, 99]);
+
+    /// Node n has the interface 02:00:00:00:00:0n.
+    fn with_interfaces(mut state: State) -> State {
+        for node in state.nodes.values_mut() {
+            node.macs.insert(Mac([2, 0, 0, 0, 0, node.id.0.to_le_bytes()[0]]));
+        }
+        state
+    }
+
+    fn answer(claims: &mut Claims, state: &State, epoch: u64, mac: Mac) -> Vec<ClaimAction> {
+        let ip = [10, 0, 0, 100].into();
+        let conflict = GuardNotice::Conflict { vip: WEB, epoch: Epoch(epoch), ip, mac };
+        claims.step(START, state, ClaimEvent::Notice(conflict))
+    }
+
+    fn member(id: u8) -> Mac {
+        Mac([2, 0, 0, 0, 0, id])
+    }
+
+    /// Node 2 answered at epoch 1 and is lost; node 1 waits to take over.
+    fn taking_over() -> (State, Claims) {
+        let mut state = with_interfaces(state_of([voter(1), voter(2), voter(3)]));
+        apply(&mut state, Op::AddVip { spec: vip("web", 100) });
+        move_to(&mut state, WEB, 2);
+        apply(&mut state, Op::Settle { grants: vec![grantee(1, 5)], nested: false });
+        apply(&mut state, Op::Answered { grants: vec![grantee(1, 5)] });
+        let (seen, to, cause) = (Epoch(1), Some(NodeId(1)), Cause::HolderLost);
+        apply(&mut state, Op::Assign { moves: vec![Assignment { vip: WEB, seen, to, cause }] });
+        let mut claims = claims();
+        let (epoch, addresses, probe) = (Epoch(2), vec![], Probe::Beside);
+        let order = VipOrder::Prepare { vip: WEB, epoch, addresses, probe };
+        assert_eq!(sync(&mut claims, &state), [ClaimAction::Order(order)]);
+        (state, claims)
+    }
+
+    #[test]
+    fn a_first_claim_is_refused_for_anybody_who_answers_and_tried_again_later() {
+        let state = with_interfaces(state());
+        let mut claims = claims();
+        sync(&mut claims, &state);
+        assert_eq!(answer(&mut claims, &state, 1, member(1)), [], "another own interface");
+        assert_eq!(answer(&mut claims, &state, 1, STRANGER), [release(1)]);
+        let why = Why::Answered(STRANGER);
+        assert_eq!(claims.obstacles()[&WEB].why, why);
+        assert_eq!(claims.unable(START), [WEB]);
+        notice(&mut claims, GuardNotice::Released { vip: WEB, epoch: Epoch(1) });
+        let later = START + RETRY_REFUSED;
+        assert_eq!(claims.sync(later, &state, |_| vec![]), [prepare(1)]);
+    }
+
+    #[test]
+    fn a_stranger_that_is_meant_to_be_there_refuses_nothing_and_a_member_still_does() {
+        let mut state = with_interfaces(state());
+        let mut before = claims();
+        sync(&mut before, &state);
+        answer(&mut before, &state, 1, STRANGER);
+        notice(&mut before, GuardNotice::Released { vip: WEB, epoch: Epoch(1) });
+        apply(&mut state, Op::AddVip { spec: VipSpec { no_probe: true, ..vip("web", 100) } });
+        assert_eq!(sync(&mut before, &state), [prepare(1)], "at once");
+        assert_eq!(answer(&mut before, &state, 1, STRANGER), []);
+        assert_eq!(before.conflicts()[&WEB].mac, STRANGER, "it is said all the same");
+        assert_eq!(answer(&mut before, &state, 1, member(2)), [release(1)]);
+        let name = state.nodes[&NodeId(2)].name.clone();
+        assert_eq!(before.obstacles()[&WEB].why, Why::AnsweredBy(name));
+    }
+
+    #[test]
+    fn a_takeover_is_refused_for_a_member_alone_and_not_for_the_holder_before() {
+        let (state, mut claims) = taking_over();
+        assert_eq!(answer(&mut claims, &state, 2, member(2)), [], "its lease may run");
+        assert_eq!(claims.conflicts(), [].into());
+        assert_eq!(answer(&mut claims, &state, 2, STRANGER), []);
+        assert_eq!(claims.conflicts()[&WEB].mac, STRANGER);
+        assert_eq!(answer(&mut claims, &state, 2, member(3)), [release(2)]);
+    }
+
+    #[test]
+    fn what_answers_here_is_not_given_up_for_anybody() {
+        let state = with_interfaces(state());
+        let mut claims = open(&state);
+        for mac in [STRANGER, member(2)] {
+            assert_eq!(answer(&mut claims, &state, 1, mac), []);
+        }
+        assert_eq!(claims.conflicts()[&WEB].mac, STRANGER);
+    }
+
+    #[test]
+    fn a_removed_node_that_does_not_know_so_keeps_a_first_claim_from_being_made() {
+        let mut state = with_interfaces(state());
+        apply(&mut state, Op::AddVip { spec: VipSpec { no_probe: true, ..vip("web", 100) } });
+        apply(&mut state, Op::RemoveNode { node: NodeId(2) });
+        let mut first = claims();
+        sync(&mut first, &state);
+        assert_eq!(answer(&mut first, &state, 1, member(2)), [release(1)]);
+        let (mut state, mut later) = taking_over();
+        apply(&mut state, Op::RemoveNode { node: NodeId(3) });
+        assert_eq!(answer(&mut later, &state, 2, member(3)), [], "a stranger like others");
+    }
+
+    #[test]
+    fn a_move_and_a_takeover_without_a_wait_ask_nobody() {
+        let (mut state, _) = taking_over();
+        let ordered = |state: &State| {
+            let mut claims = claims();
+            let actions = sync(&mut claims, state);
+            let [ClaimAction::Order(VipOrder::Prepare { probe, .. })] = actions[..] else {
+                panic!("{actions:?}");
+            };
+            probe
+        };
+        let waits = state.clone();
+        apply(&mut state, Op::Released { releases: vec![grantee(1, 5)] });
+        assert_eq!(ordered(&state), Probe::No, "the holder before let go");
+        let mut nested = waits.clone();
+        nested.vips.get_mut(&WEB).expect("there").nested =
+            Some(Nested { term: nested.previous_term, epoch: Epoch(1) });
+        assert_eq!(ordered(&nested), Probe::No, "it ended with its leader lease");
+        let mut planned = waits;
+        planned.vips.get_mut(&WEB).expect("there").cause = Some(Cause::Command);
+        assert_eq!(ordered(&planned), Probe::No);
     }
 
     #[test]

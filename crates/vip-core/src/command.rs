@@ -1,10 +1,11 @@
 //! What can be proposed to the log.
 
 use crate::{
-    Cause, Epoch, Incarnation, JoinProof, Login, Name, NodeId, Obstacle, Profile, Refusal, Role,
-    Term, TokenId, VipSpec, VipUid,
+    Cause, Conflict, Epoch, Incarnation, JoinProof, Login, Mac, Name, NodeId, Obstacle, Profile,
+    Refusal, Role, Term, TokenId, VipSpec, VipUid,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// Who proposed a command, for the audit: `root@n1`, `alice@10.0.0.7`, or the
 /// cluster itself.
@@ -53,6 +54,17 @@ pub struct ObstacleChange {
     pub node: NodeId,
     /// What; nothing any more.
     pub why: Option<Obstacle>,
+}
+
+/// Whom a node hears claim an address of a VIP now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConflictChange {
+    /// The VIP.
+    pub vip: VipUid,
+    /// The node that hears it.
+    pub node: NodeId,
+    /// What; nothing any more.
+    pub what: Option<Conflict>,
 }
 
 /// What to change.
@@ -188,6 +200,23 @@ pub enum Op {
     Obstacles {
         /// Each VIP and node at most once.
         changes: Vec<ObstacleChange>,
+    },
+    /// Epochs whose holder answers.
+    Answered {
+        /// Which.
+        grants: Vec<Grantee>,
+    },
+    /// Who claims addresses of VIPs beside their holders, where that changed.
+    Conflicts {
+        /// Each VIP and node at most once.
+        changes: Vec<ConflictChange>,
+    },
+    /// The Ethernet addresses of a node.
+    Interfaces {
+        /// The node.
+        node: NodeId,
+        /// All of them.
+        macs: BTreeSet<Mac>,
     },
     /// Removed VIPs that answer nowhere any more: the leader waited for as long
     /// as anybody can have been granted them.

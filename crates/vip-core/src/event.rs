@@ -1,6 +1,6 @@
 //! What happened to the cluster, as `vipctl events` shows it.
 
-use crate::{AdminRole, Epoch, Name, NodeId, Obstacle, Role};
+use crate::{AdminRole, Conflict, Epoch, Name, NodeId, Obstacle, Role};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -151,6 +151,17 @@ pub enum EventKind {
         node: NodeId,
         /// Why.
         why: Obstacle,
+    },
+    /// Another host claims an address of a VIP beside its holder.
+    VipConflict {
+        /// The VIP.
+        vip: Name,
+        /// The node that heard it.
+        node: NodeId,
+        /// The address, and who claims it.
+        what: Conflict,
+        /// The member that this is, if it is one.
+        member: Option<NodeId>,
     },
     /// The holder of this epoch answers.
     VipAnswers {

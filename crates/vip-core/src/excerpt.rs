@@ -35,6 +35,7 @@ mod tests {
             addresses: vec!["192.0.2.1/24".parse().expect("an address")],
             interface: Some(long.clone()),
             placement: Placement::default(),
+            no_probe: false,
         };
         let errors = [
             long.parse::<Name>().map_err(|e| e.to_string()).err(),

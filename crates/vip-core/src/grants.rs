@@ -286,6 +286,15 @@ impl Grants {
     }
 }
 
+/// Whether, as far as the log tells, the current epoch's first grant has to wait
+/// for an earlier one to end by itself.
+pub(crate) fn waits(vip: &Vip, state: &State) -> bool {
+    let before = vip.epoch.previous();
+    vip.fenced < before
+        && !vip.cause.is_some_and(Cause::is_planned)
+        && !nested_before(vip, before, state.previous_term)
+}
+
 /// Whether `through` was held by the leader of the term right before this one,
 /// within its leader lease: it ended with that lease, and no leader came
 /// between who could have granted it again.

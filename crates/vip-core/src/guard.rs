@@ -1,7 +1,7 @@
 //! The guard's decisions: gate, address, announcement.
 //!
 //! ```text
-//!  Prepare(epoch) ──> gate shut, then address          (nothing answers yet)
+//!  Prepare(epoch) ──> probe, gate shut, then address   (nothing answers yet)
 //!  Extend(deadline) ──> gate open until deadline, announce
 //!  deadline passes ──> the kernel shut the gate already; delete the address
 //!  Release(epoch), agent gone, stop ──> gate shut, address deleted, epoch refused
@@ -11,13 +11,16 @@
 
 mod departed;
 mod orders;
+mod probes;
 
 pub use orders::{
-    Address, GuardAction, GuardEvent, GuardFailure, GuardNotice, GuardRefusal, Limits, VipOrder,
+    Address, GuardAction, GuardEvent, GuardFailure, GuardNotice, GuardRefusal, Limits, Probe,
+    VipOrder,
 };
 
-use crate::{Announcements, Epoch, Incarnation, Mono, Obstacle, VipUid, Why};
+use crate::{Announcements, Epoch, Incarnation, Mac, Mono, Obstacle, VipUid, Why};
 use departed::Departed;
+use probes::{ProbeStep, Probes};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -28,10 +31,15 @@ const REFRESH_INTERVAL: Duration = Duration::from_millis(900);
 /// Shortest time between two answers to foreign claims of one VIP (RFC 5227
 /// §2.4 (c): at most one defence per 10 s; a burst of ours is one).
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
+/// Shortest time between two notices of foreign claims of one VIP: anybody on
+/// the network can make many.
+const CONFLICT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How far a claim has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
+    /// Others are asked for the addresses; nothing is done yet.
+    Probing,
     /// Gate shut; the address is there, or waits for the gate where there is
     /// none.
     Prepared,
@@ -51,6 +59,9 @@ struct Claim {
     /// not take another.
     furthest: Mono,
     announcements: Announcements,
+    probes: Probes,
+    /// When a foreign claim was told of last.
+    told: Mono,
     defended: Mono,
 }
 
@@ -59,9 +70,39 @@ impl Claim {
         self.addresses.iter().any(|a| a.ip == ip)
     }
 
-    /// Whether this host answers for the address by this claim.
-    fn is_open(&self, ip: IpAddr) -> bool {
-        self.phase == Phase::Open && self.has(ip)
+    /// The shut gate precedes the address: nothing ever answers without it.
+    fn make_ready(&mut self, vip: VipUid, gated: bool) -> Vec<GuardAction> {
+        self.phase = Phase::Prepared;
+        let shut = |a: &Address| GuardAction::Gate { ip: a.ip, deadline: Mono::ZERO };
+        let mut actions: Vec<_> = self.addresses.iter().map(shut).collect();
+        if gated {
+            actions.extend(self.addresses.iter().cloned().map(GuardAction::AddAddress));
+        }
+        actions.push(GuardAction::Notify(GuardNotice::Prepared { vip, epoch: self.epoch }));
+        actions
+    }
+
+    /// Sends the probe that is due, or goes on after the last one.
+    fn probe(&mut self, now: Mono, vip: VipUid, gated: bool) -> Vec<GuardAction> {
+        match self.probes.step(now) {
+            ProbeStep::Send => vec![GuardAction::Probe(self.addresses.clone())],
+            ProbeStep::Over if self.phase == Phase::Probing => self.make_ready(vip, gated),
+            ProbeStep::Over | ProbeStep::Wait => vec![],
+        }
+    }
+
+    /// Whether the agent is to hear of a foreign claim that came now.
+    fn tells(&mut self, now: Mono) -> bool {
+        match self.phase {
+            Phase::Probing | Phase::Prepared => self.probes.tells(),
+            Phase::Open => {
+                let tells = self.told == Mono::ZERO || now >= self.told + CONFLICT_INTERVAL;
+                self.told = if tells { now } else { self.told };
+                tells
+            }
+            // Whoever has it now may.
+            Phase::Expired => false,
+        }
     }
 }
 
@@ -110,8 +151,8 @@ impl Guard {
                 self.session = None;
                 self.let_go_of_all()
             }
-            GuardEvent::Order(VipOrder::Prepare { vip, epoch, addresses }) => {
-                self.prepare(now, vip, epoch, addresses)
+            GuardEvent::Order(VipOrder::Prepare { vip, epoch, addresses, probe }) => {
+                self.prepare(now, vip, epoch, addresses, probe)
             }
             GuardEvent::Order(VipOrder::Extend { incarnation, deadlines }) => {
                 self.extend(now, incarnation, &deadlines)
@@ -121,7 +162,7 @@ impl Guard {
             GuardEvent::AddressGone(ip) => self.address_gone(now, ip),
             GuardEvent::AddressDeleted(ip) => self.address_deleted(ip),
             GuardEvent::AddressRefused(obstacle) => self.address_refused(obstacle),
-            GuardEvent::ForeignClaim(ip) => self.foreign_claim(now, ip),
+            GuardEvent::ForeignClaim { ip, mac } => self.foreign_claim(now, ip, mac),
             GuardEvent::Confirmed => self.announce_again(now),
             GuardEvent::LinkBack => {
                 let mut actions = self.announce_again(now);
@@ -180,7 +221,8 @@ impl Guard {
     pub fn next_tick(&self) -> Option<Mono> {
         let due = |claim: &Claim| match claim.phase {
             Phase::Open => claim.deadline.min(claim.announcements.next()),
-            Phase::Prepared | Phase::Expired => self.refresh_at,
+            Phase::Probing | Phase::Prepared => claim.probes.next().unwrap_or(self.refresh_at),
+            Phase::Expired => self.refresh_at,
         };
         let claims = self.claims.values().map(|claim| due(claim).min(self.refresh_at));
         claims.chain(self.departed.next_silent()).min()
@@ -200,7 +242,7 @@ impl Guard {
             let deadline = if claim.phase == Phase::Open { claim.deadline } else { Mono::ZERO };
             claim.addresses.iter().map(|a| (a.ip, deadline)).collect::<Vec<_>>()
         };
-        self.claims.values().flat_map(entries).collect()
+        self.claims.values().filter(|c| c.phase != Phase::Probing).flat_map(entries).collect()
     }
 
     /// The phase of a claim, for status.
@@ -213,7 +255,7 @@ impl Guard {
         match claim.phase {
             Phase::Open => true,
             Phase::Prepared => self.limits.gated,
-            Phase::Expired => false,
+            Phase::Probing | Phase::Expired => false,
         }
     }
 
@@ -223,6 +265,7 @@ impl Guard {
         vip: VipUid,
         epoch: Epoch,
         addresses: Vec<Address>,
+        probe: Probe,
     ) -> Vec<GuardAction> {
         let refuse = |why| vec![GuardAction::Notify(GuardNotice::Refused { vip, epoch, why })];
         if self.floors.get(&vip).is_some_and(|floor| epoch <= *floor) {
@@ -232,6 +275,9 @@ impl Guard {
         match self.claims.get(&vip) {
             Some(claim) if claim.epoch > epoch => return refuse(GuardRefusal::Ended(claim.epoch)),
             Some(claim) if claim.epoch == epoch && claim.addresses == addresses => {
+                if claim.phase == Phase::Probing {
+                    return vec![];
+                }
                 return vec![GuardAction::Notify(GuardNotice::Prepared { vip, epoch })];
             }
             Some(claim) => {
@@ -250,19 +296,27 @@ impl Guard {
                 return actions;
             }
         }
-        // The shut gate precedes the address: nothing ever answers without it.
-        let shut = |a: &Address| GuardAction::Gate { ip: a.ip, deadline: Mono::ZERO };
-        actions.extend(addresses.iter().map(shut));
-        if self.limits.gated {
-            actions.extend(addresses.iter().cloned().map(GuardAction::AddAddress));
+        let probes = match probe {
+            Probe::No => Probes::none(),
+            Probe::Before | Probe::Beside => Probes::starting(now),
+        };
+        let mut claim = Claim {
+            epoch,
+            addresses,
+            phase: Phase::Probing,
+            deadline: Mono::ZERO,
+            furthest: Mono::ZERO,
+            announcements: Announcements::starting(now),
+            probes,
+            told: Mono::ZERO,
+            defended: Mono::ZERO,
+        };
+        if probe != Probe::Before {
+            actions.extend(claim.make_ready(vip, self.limits.gated));
         }
-        let announcements = Announcements::starting(now);
-        let (phase, deadline, defended) = (Phase::Prepared, Mono::ZERO, Mono::ZERO);
-        let furthest = Mono::ZERO;
-        let claim = Claim { epoch, addresses, phase, deadline, furthest, announcements, defended };
+        actions.extend(claim.probe(now, vip, self.limits.gated));
         self.claims.insert(vip, claim);
         self.refresh_at = self.refresh_at.max(now + REFRESH_INTERVAL);
-        actions.push(GuardAction::Notify(GuardNotice::Prepared { vip, epoch }));
         actions
     }
 
@@ -282,6 +336,10 @@ impl Guard {
             let Some(claim) = self.claims.get_mut(vip).filter(|c| c.epoch == *epoch) else {
                 continue;
             };
+            // It was not asked for yet.
+            if claim.phase == Phase::Probing {
+                continue;
+            }
             let deadline = furthest.min(*deadline);
             if now >= deadline {
                 // Too late to answer; an open gate still has to learn of it.
@@ -295,6 +353,7 @@ impl Guard {
                 actions.extend(claim.addresses.iter().cloned().map(GuardAction::AddAddress));
             }
             claim.phase = Phase::Open;
+            claim.probes = Probes::none();
             claim.deadline = deadline;
             claim.furthest = claim.furthest.max(deadline);
             let open = |a: &Address| GuardAction::Gate { ip: a.ip, deadline };
@@ -359,11 +418,13 @@ impl Guard {
 
     fn tick(&mut self, now: Mono) -> Vec<GuardAction> {
         let (mut actions, mut deletions, mut notices) = (vec![], vec![], vec![]);
+        let (gated, mut ready) = (self.limits.gated, None);
         for (vip, claim) in &mut self.claims {
-            if claim.phase != Phase::Open {
-                continue;
-            }
-            if now >= claim.deadline {
+            if claim.phase == Phase::Probing && claim.probes.end(now) {
+                ready.get_or_insert(*vip);
+            } else if claim.phase != Phase::Open {
+                notices.extend(claim.probe(now, *vip, gated));
+            } else if now >= claim.deadline {
                 claim.phase = Phase::Expired;
                 let shut = |a: &Address| GuardAction::Gate { ip: a.ip, deadline: Mono::ZERO };
                 actions.extend(claim.addresses.iter().map(shut));
@@ -385,6 +446,10 @@ impl Guard {
                 actions.push(GuardAction::RefreshAddresses(addresses));
             }
         }
+        // One at a time, at the end: what the kernel refuses of it ends the list.
+        if let Some((vip, claim)) = ready.and_then(|vip| Some((vip, self.claims.get_mut(&vip)?))) {
+            actions.extend(claim.probe(now, vip, gated));
+        }
         actions
     }
 
@@ -400,7 +465,7 @@ impl Guard {
                     vec![GuardAction::AddAddress(address)]
                 }
                 Phase::Prepared if gated => vec![GuardAction::AddAddress(address)],
-                Phase::Open | Phase::Prepared | Phase::Expired => vec![],
+                Phase::Open | Phase::Probing | Phase::Prepared | Phase::Expired => vec![],
             };
         }
         vec![]
@@ -428,16 +493,17 @@ impl Guard {
         self.shut(vip, Some(GuardNotice::Refused { vip, epoch, why }))
     }
 
-    /// Whether this host answers for the address at the moment.
-    #[must_use]
-    pub fn is_open(&self, ip: IpAddr) -> bool {
-        self.claims.values().any(|claim| claim.is_open(ip))
-    }
-
-    fn foreign_claim(&mut self, now: Mono, ip: IpAddr) -> Vec<GuardAction> {
-        let found = self.claims.iter_mut().find(|(_, claim)| claim.is_open(ip));
+    fn foreign_claim(&mut self, now: Mono, ip: IpAddr, mac: Mac) -> Vec<GuardAction> {
+        let found = self.claims.iter_mut().find(|(_, claim)| claim.has(ip));
         let Some((&vip, claim)) = found else { return vec![] };
-        let mut actions = vec![GuardAction::Notify(GuardNotice::Conflict { vip, ip })];
+        let mut actions = vec![];
+        if claim.tells(now) {
+            let conflict = GuardNotice::Conflict { vip, epoch: claim.epoch, ip, mac };
+            actions.push(GuardAction::Notify(conflict));
+        }
+        if claim.phase != Phase::Open {
+            return actions;
+        }
         if claim.defended == Mono::ZERO || now >= claim.defended + DEFEND_INTERVAL {
             claim.defended = now;
             claim.announcements = Announcements::starting(now);

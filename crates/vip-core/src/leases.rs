@@ -23,8 +23,8 @@ pub use leader::{Acknowledgement, Answers, LeaderWork};
 pub use waiting::{FIRST_GRANT_WAIT, Waiting, WaitingStep};
 
 use crate::{
-    Claims, Detector, Grantee, Grants, GuardNotice, Incarnation, LeaderLease, Mono, NodeId,
-    Promise, Report, State, Term, Timing, VipOrder, Vote, Voters,
+    Claims, Detector, Grantee, Grants, GuardNotice, Incarnation, LeaderLease, MAX_MACS, Mac, Mono,
+    NodeId, Promise, Report, State, Term, Timing, VipOrder, Vote, Voters,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -81,6 +81,8 @@ pub enum LeaseEvent {
     GuardDown,
     /// It answered a ping.
     GuardAlive,
+    /// The interfaces of this host that have addresses.
+    Interfaces(BTreeSet<Mac>),
     /// The guard says, in order.
     Notices(Vec<GuardNotice>),
     /// A member promised.
@@ -198,6 +200,7 @@ pub struct Leases {
     /// Whom this node handed leadership to, and when, unless they led since.
     handed_to: BTreeMap<NodeId, Mono>,
     claims: Claims,
+    macs: BTreeSet<Mac>,
     guard: GuardLink,
     first_grant_pending: bool,
     heartbeat_at: Mono,
@@ -238,6 +241,7 @@ impl Leases {
             said: Report { run, ..Report::default() },
             handed_to: BTreeMap::new(),
             claims: Claims::new(me),
+            macs: BTreeSet::new(),
             guard: GuardLink::default(),
             first_grant_pending: false,
             heartbeat_at: Mono::ZERO,
@@ -265,6 +269,11 @@ impl Leases {
             LeaseEvent::GuardUp(session) => self.guard_up(now, session, &mut actions),
             LeaseEvent::GuardDown => self.guard_down(now, &mut actions),
             LeaseEvent::GuardAlive => self.guard.alive_at = now,
+            LeaseEvent::Interfaces(macs) => {
+                let macs = macs.into_iter().take(MAX_MACS).collect();
+                self.changed |= self.macs != macs;
+                self.macs = macs;
+            }
             LeaseEvent::Notices(notices) => self.notices(now, notices, &mut actions),
             LeaseEvent::Acknowledged(ack) => self.acknowledged(ack, &mut actions),
             LeaseEvent::Answered { session, sent_at, first, answer } => {

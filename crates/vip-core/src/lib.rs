@@ -31,6 +31,7 @@ mod ids;
 mod leader_lease;
 mod leases;
 mod login;
+mod mac;
 mod mono;
 mod name;
 mod node;
@@ -52,14 +53,16 @@ pub use authority::{Presumption, Speaker, Standing, TERM_LEAP, standing};
 pub use chain::chain;
 pub use claims::{ClaimAction, ClaimEvent, Claims, Holding};
 pub use clock_rate::{Steering, TooFast};
-pub use command::{Actor, Assignment, Command, Grantee, ObstacleChange, Op, Outcome};
+pub use command::{
+    Actor, Assignment, Command, ConflictChange, Grantee, ObstacleChange, Op, Outcome,
+};
 pub use detector::{Detector, rank};
 pub use event::{Cause, Event, EventKind};
 pub use excerpt::{MAX_EXCERPT, excerpt};
 pub use grants::{Denial, Grants, Request, Verdict};
 pub use guard::{
     Address, Guard, GuardAction, GuardEvent, GuardFailure, GuardNotice, GuardRefusal, Limits,
-    Phase, VipOrder,
+    Phase, Probe, VipOrder,
 };
 pub use ids::{Epoch, Incarnation, NodeId, Term, TokenId, VipUid};
 pub use leader_lease::{LeaderLease, Voters};
@@ -69,6 +72,7 @@ pub use leases::{
     Waiting, WaitingStep,
 };
 pub use login::{AdminRole, Login};
+pub use mac::{Mac, MacError};
 pub use mono::Mono;
 pub use name::{Name, NameError};
 pub use node::{Node, NodeState, Role};
@@ -76,7 +80,7 @@ pub use placement::{NodeView, decide};
 pub use profile::{MAX_CLOCK_DRIFT, Profile, Timing, TimingError};
 pub use promise::{Promise, PromiseReply, PromiseTicket, Refused, Vote};
 pub use refusal::Refusal;
-pub use report::{Obstacle, Report, Why};
+pub use report::{Conflict, MAX_MACS, Obstacle, Report, Why};
 pub use state::{Cluster, Issuers, State, Suspect, Tombstone};
 pub use token::{
     JoinProof, Token, TokenError, TokenSecret, TokenText, VERIFIER_LEN, join_statement,

@@ -1,7 +1,8 @@
 //! A member of the cluster, as the log knows it.
 
-use crate::{Name, NodeId, excerpt};
+use crate::{Mac, Name, NodeId, excerpt};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -101,6 +102,9 @@ pub struct Node {
     pub spki: String,
     /// Log time of its admission, ms since 1970.
     pub since_ms: u64,
+    /// Ethernet addresses of its interfaces that have addresses.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub macs: BTreeSet<Mac>,
 }
 
 impl Node {

@@ -4,7 +4,7 @@
 //! overtakes its reason: a VIP that a node let go of comes with why it cannot
 //! hold it, or it would be given back to it.
 
-use crate::{Grantee, VipUid};
+use crate::{Grantee, Mac, Name, VipUid};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -32,7 +32,23 @@ pub enum Why {
     NoGate(String),
     /// The kernel refused.
     Kernel(String),
+    /// Another host has it.
+    Answered(Mac),
+    /// A member answers for it, and is not its holder.
+    AnsweredBy(Name),
 }
+
+/// Another host claims an address of a VIP (RFC 5227).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Conflict {
+    /// The address.
+    pub ip: IpAddr,
+    /// Who.
+    pub mac: Mac,
+}
+
+/// Most interfaces of one node that the log names.
+pub const MAX_MACS: usize = 16;
 
 /// Why a node cannot hold a VIP.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +72,14 @@ impl fmt::Display for Obstacle {
             Why::Gateway => write!(f, "{ip} is a gateway of the host"),
             Why::NoGate(text) => write!(f, "the lease gate cannot hold {ip}: {text}"),
             Why::Kernel(text) => write!(f, "the kernel refused {ip}: {text}"),
+            Why::Answered(mac) => write!(
+                f,
+                "another host has {ip}: {mac} answers for it. If that is meant to be: \
+                 vip add --no-probe"
+            ),
+            Why::AnsweredBy(node) => {
+                write!(f, "{node} answers for {ip} without holding it: it must not have it")
+            }
         }
     }
 }
@@ -78,6 +102,10 @@ pub struct Report {
     pub obstacles: BTreeMap<VipUid, Obstacle>,
     /// What it answers for.
     pub open: BTreeSet<Grantee>,
+    /// Whom it heard claim addresses of VIPs that it holds, or is about to.
+    pub conflicts: BTreeMap<VipUid, Conflict>,
+    /// Its interfaces that have addresses, at most [`MAX_MACS`].
+    pub macs: BTreeSet<Mac>,
 }
 
 impl Report {

@@ -13,8 +13,8 @@ pub use issuers::{Issuers, Suspect};
 
 use crate::command::Position;
 use crate::{
-    Command, Event, EventKind, Login, Name, Node, NodeId, NodeState, Obstacle, Op, Outcome,
-    Profile, Refusal, Term, Token, TokenId, Vip, VipAddress, VipUid,
+    Command, Conflict, Event, EventKind, Login, Mac, Name, Node, NodeId, NodeState, Obstacle, Op,
+    Outcome, Profile, Refusal, Term, Token, TokenId, Vip, VipAddress, VipUid,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -43,6 +43,9 @@ pub struct Tombstone {
     pub name: Name,
     /// Its key, hex.
     pub spki: String,
+    /// Its Ethernet addresses. It may not know that it was removed.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub macs: BTreeSet<Mac>,
 }
 
 /// All that the log says.
@@ -64,6 +67,9 @@ pub struct State {
     /// Why nodes could not hold VIPs when they last tried.
     #[serde(default)]
     pub obstacles: BTreeMap<VipUid, BTreeMap<NodeId, Obstacle>>,
+    /// Whom nodes hear claim addresses of VIPs beside their holders.
+    #[serde(default)]
+    pub conflicts: BTreeMap<VipUid, BTreeMap<NodeId, Conflict>>,
     /// What happened, oldest first.
     pub events: VecDeque<Event>,
     /// Log time, ms since 1970; never falls.
@@ -124,8 +130,11 @@ impl State {
             Op::RemoveVip { name } => self.remove_vip(actor, name),
             Op::PinVip { name, to } => self.pin_vip(name, *to),
             Op::Assign { moves } => self.assign(at, actor, moves),
-            Op::Settle { grants, nested } => Ok(self.settle(at, actor, grants, *nested)),
+            Op::Settle { grants, nested } => Ok(self.settle(at, grants, *nested)),
             Op::Obstacles { changes } => Ok(self.obstacles_changed(actor, changes)),
+            Op::Answered { grants } => Ok(self.answered(actor, grants)),
+            Op::Conflicts { changes } => Ok(self.conflicts_changed(actor, changes)),
+            Op::Interfaces { node, macs } => self.interfaces_changed(*node, macs),
             Op::Outwaited { vips } => {
                 self.retired.retain(|old| !vips.contains(&old.uid));
                 Ok(Outcome::Done)
@@ -242,11 +251,33 @@ impl State {
         })
     }
 
+    /// The member that has an interface with this address.
+    #[must_use]
+    pub fn node_with(&self, mac: Mac) -> Option<NodeId> {
+        self.nodes.values().find(|node| node.macs.contains(&mac)).map(|node| node.id)
+    }
+
+    /// The node that had an interface with this address when it was removed.
+    #[must_use]
+    pub fn removed_node_with(&self, mac: Mac) -> Option<NodeId> {
+        let mut removed = self.tombstones.iter();
+        removed.find(|(_, tombstone)| tombstone.macs.contains(&mac)).map(|(id, _)| *id)
+    }
+
     /// The name of a node, also of a removed one.
     #[must_use]
     pub fn node_name(&self, id: NodeId) -> Option<&Name> {
         let tombstone = || self.tombstones.get(&id).map(|t| &t.name);
         self.nodes.get(&id).map(|n| &n.name).or_else(tombstone)
+    }
+
+    /// Whether a node may still answer for a VIP, or for a removed one that had
+    /// an address of it, by an epoch before the current one.
+    #[must_use]
+    pub fn may_still_answer(&self, vip: &Vip, node: NodeId) -> bool {
+        let held = |vip: &Vip| vip.settled.is_some_and(|settled| settled.node == node);
+        (held(vip) && vip.fenced < vip.epoch.previous())
+            || self.haunting(&vip.spec.addresses).any(held)
     }
 
     /// Removed VIPs that share an address with `addresses` and were not seen

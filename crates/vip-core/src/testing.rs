@@ -15,6 +15,7 @@ pub(crate) fn voter(id: u64) -> Node {
         state: NodeState::Active,
         spki: format!("s{id}"),
         since_ms: 0,
+        macs: [].into(),
     }
 }
 
@@ -32,6 +33,7 @@ pub(crate) fn vip(name: &str, last: u8) -> VipSpec {
         addresses: vec![format!("10.0.0.{last}/24").parse().expect("valid")],
         interface: None,
         placement: Placement::Sticky,
+        no_probe: false,
     }
 }
 

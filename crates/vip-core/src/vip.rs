@@ -132,6 +132,10 @@ pub struct VipSpec {
     /// Who should hold it.
     #[serde(default)]
     pub placement: Placement,
+    /// Another host may have its addresses: a first claim is made all the same,
+    /// unless that host is a member.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_probe: bool,
 }
 
 /// Why a VIP's spec cannot be.
@@ -162,6 +166,12 @@ pub enum VipSpecError {
 }
 
 impl VipSpec {
+    /// Whether it is one of the addresses.
+    #[must_use]
+    pub fn has(&self, ip: IpAddr) -> bool {
+        self.addresses.iter().any(|address| address.ip == ip)
+    }
+
     /// Checks what can be checked without the rest of the cluster's state.
     ///
     /// # Errors
@@ -245,6 +255,9 @@ pub struct Vip {
     /// Latest nesting in a leader lease.
     #[serde(default)]
     pub nested: Option<Nested>,
+    /// Latest epoch whose holder was seen to answer; 0: it never did.
+    #[serde(default)]
+    pub answered: Epoch,
     /// Every epoch up to this one is known to answer nowhere, for good.
     #[serde(default)]
     pub fenced: Epoch,
@@ -265,6 +278,7 @@ impl Vip {
             cause: None,
             settled: None,
             nested: None,
+            answered: Epoch(0),
             fenced: Epoch(0),
         }
     }

@@ -85,6 +85,8 @@ pub async fn connect(
             Ok((GuardWriter(write), reader, incarnation, gate))
         }
         FromGuard::Busy => Err(LinkError::Busy(path.to_owned())),
-        FromGuard::Notices(_) | FromGuard::Alive => Err(io(io::ErrorKind::InvalidData.into())),
+        FromGuard::Interfaces(_) | FromGuard::Notices(_) | FromGuard::Alive => {
+            Err(io(io::ErrorKind::InvalidData.into()))
+        }
     }
 }

@@ -1,15 +1,16 @@
-//! The frames that announce an address, and the one that tells of a rival.
+//! The frames that announce an address, those that ask who has it, and those
+//! that tell of a rival.
 
+use etherparse::icmpv6::{Icmpv6PayloadSlice, NdpOptionSlice};
 use etherparse::{
     ArpEthIpv4Packet, ArpHardwareId, ArpOperation, ArpPacket, EtherType, Ethernet2Header,
-    PacketBuilder,
+    Icmpv6Slice, PacketBuilder,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use vip_core::Mac;
 
-/// An Ethernet address.
-pub(crate) type Mac = [u8; 6];
-
-const BROADCAST: Mac = [0xff; 6];
+const BROADCAST: [u8; 6] = [0xff; 6];
+const NEIGHBOR_SOLICITATION: u8 = 135;
 const NEIGHBOR_ADVERTISEMENT: u8 = 136;
 /// Override flag, not solicited (RFC 4861 §4.4, §7.2.6).
 const OVERRIDE: [u8; 4] = [0x20, 0, 0, 0];
@@ -24,23 +25,38 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 pub(crate) fn announcement(mac: Mac, ip: IpAddr) -> Vec<Vec<u8>> {
     match ip {
         IpAddr::V4(v4) => vec![
-            arp(mac, v4, ArpOperation::REQUEST, [0; 6]),
+            arp(mac, v4, ArpOperation::REQUEST, [0; 6], v4),
             // Linux learns nothing from a reply to the broadcast address.
-            arp(mac, v4, ArpOperation::REPLY, mac),
+            arp(mac, v4, ArpOperation::REPLY, mac.0, v4),
         ],
         IpAddr::V6(v6) => vec![neighbor_advertisement(mac, v6)],
     }
 }
 
-fn arp(mac: Mac, ip: Ipv4Addr, operation: ArpOperation, target_mac: Mac) -> Vec<u8> {
+/// The frame that asks who has `ip`, without claiming it (RFC 5227 §2.1.1, RFC
+/// 4862 §5.4.2).
+pub(crate) fn probe(mac: Mac, ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(v4) => arp(mac, Ipv4Addr::UNSPECIFIED, ArpOperation::REQUEST, [0; 6], v4),
+        IpAddr::V6(v6) => neighbor_solicitation(mac, v6),
+    }
+}
+
+fn arp(
+    mac: Mac,
+    sender: Ipv4Addr,
+    operation: ArpOperation,
+    target_mac: [u8; 6],
+    target: Ipv4Addr,
+) -> Vec<u8> {
     let ethernet =
-        Ethernet2Header { source: mac, destination: BROADCAST, ether_type: EtherType::ARP };
+        Ethernet2Header { source: mac.0, destination: BROADCAST, ether_type: EtherType::ARP };
     let packet = ArpEthIpv4Packet {
         operation,
-        sender_mac: mac,
-        sender_ipv4: ip.octets(),
+        sender_mac: mac.0,
+        sender_ipv4: sender.octets(),
         target_mac,
-        target_ipv4: ip.octets(),
+        target_ipv4: target.octets(),
     };
     [&ethernet.to_bytes()[..], &packet.to_bytes()[..]].concat()
 }
@@ -48,14 +64,47 @@ fn arp(mac: Mac, ip: Ipv4Addr, operation: ArpOperation, target_mac: Mac) -> Vec<
 fn neighbor_advertisement(mac: Mac, ip: Ipv6Addr) -> Vec<u8> {
     // ff02::1 as a multicast MAC (RFC 2464 §7).
     let all_nodes_mac = [0x33, 0x33, 0, 0, 0, 1];
-    let body = [&ip.octets()[..], &TARGET_LINK_LAYER, &mac].concat();
+    let body = [&ip.octets()[..], &TARGET_LINK_LAYER, &mac.0].concat();
     let mut frame = vec![];
-    PacketBuilder::ethernet2(mac, all_nodes_mac)
+    PacketBuilder::ethernet2(mac.0, all_nodes_mac)
         .ipv6(ip.octets(), ALL_NODES.octets(), ND_HOP_LIMIT)
         .icmpv6_raw(NEIGHBOR_ADVERTISEMENT, 0, OVERRIDE)
         .write(&mut frame, &body)
         .expect("a vector takes every frame of this size");
     frame
+}
+
+fn neighbor_solicitation(mac: Mac, ip: Ipv6Addr) -> Vec<u8> {
+    let [.., a, b, c] = ip.octets();
+    // The solicited-node address (RFC 4291 §2.7.1), and as a MAC (RFC 2464 §7).
+    let mut group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 0).octets();
+    group[13..].copy_from_slice(&[a, b, c]);
+    let group_mac = [0x33, 0x33, 0xff, a, b, c];
+    let mut frame = vec![];
+    PacketBuilder::ethernet2(mac.0, group_mac)
+        .ipv6(Ipv6Addr::UNSPECIFIED.octets(), group, ND_HOP_LIMIT)
+        .icmpv6_raw(NEIGHBOR_SOLICITATION, 0, [0; 4])
+        .write(&mut frame, &ip.octets())
+        .expect("a vector takes every frame of this size");
+    frame
+}
+
+/// Who claims which address in an ICMPv6 message, if it is a neighbour
+/// advertisement that says so (RFC 4861 §4.4). The kernel checked its sum; its
+/// hop limit has to have been.
+pub(crate) fn advertised_claim(message: &[u8]) -> Option<(Mac, IpAddr)> {
+    let Icmpv6PayloadSlice::NeighborAdvertisement(advertisement) =
+        Icmpv6Slice::from_slice(message).ok()?.payload_slice().ok()?
+    else {
+        return None;
+    };
+    let mac = advertisement.options_iterator().find_map(|option| match option {
+        Ok(NdpOptionSlice::TargetLinkLayerAddress(option)) => {
+            option.link_layer_address().try_into().ok()
+        }
+        _ => None,
+    })?;
+    Some((Mac(mac), advertisement.target_address().into()))
 }
 
 /// Who claims which address in an ARP packet, if anybody does.
@@ -67,14 +116,14 @@ pub(crate) fn arp_claim(packet: &[u8]) -> Option<(Mac, IpAddr)> {
     let packet = packet.try_eth_ipv4().ok()?;
     let sender = Ipv4Addr::from(packet.sender_ipv4);
     // 0.0.0.0 asks, it does not claim (RFC 5227 §1.1).
-    (!sender.is_unspecified()).then_some((packet.sender_mac, sender.into()))
+    (!sender.is_unspecified()).then_some((Mac(packet.sender_mac), sender.into()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const MAC: Mac = [2, 0, 0, 0, 0, 9];
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
 
     #[test]
     fn an_arp_announcement_names_the_address_as_sender_and_target() {
@@ -82,12 +131,12 @@ mod tests {
         let frames = announcement(MAC, ip.into());
         assert_eq!(frames.len(), 2);
         for frame in &frames {
-            assert_eq!(&frame[..12], &[[0xff; 6], MAC].concat()[..]);
+            assert_eq!(&frame[..12], &[[0xff; 6], MAC.0].concat()[..]);
             assert_eq!(arp_claim(&frame[14..]), Some((MAC, ip.into())));
             assert_eq!(frame[28..32], frame[38..42], "sender and target");
         }
         assert_eq!((frames[0][21], frames[1][21]), (1, 2), "request, then reply");
-        assert_eq!(frames[1][32..38], MAC, "the reply's target is ourselves");
+        assert_eq!(frames[1][32..38], MAC.0, "the reply's target is ourselves");
     }
 
     #[test]
@@ -101,16 +150,35 @@ mod tests {
         assert!(icmp.is_checksum_valid(ip.octets(), ALL_NODES.octets()));
         assert_eq!(frames[0][21], ND_HOP_LIMIT);
         assert_eq!(frames[0][54], NEIGHBOR_ADVERTISEMENT);
-        assert!(frames[0].ends_with(&MAC));
+        assert!(frames[0].ends_with(&MAC.0));
+        assert_eq!(advertised_claim(&frames[0][54..]), Some((MAC, ip.into())));
+    }
+
+    #[test]
+    fn a_solicitation_asks_the_group_of_the_address_for_nobody() {
+        let ip: Ipv6Addr = "2001:db8::12:3456".parse().expect("valid");
+        let frame = probe(MAC, ip.into());
+        assert_eq!(frame[..6], [0x33, 0x33, 0xff, 0x12, 0x34, 0x56]);
+        let sliced = etherparse::SlicedPacket::from_ethernet(&frame).expect("parses");
+        let Some(etherparse::NetSlice::Ipv6(ipv6)) = sliced.net else { panic!("not IPv6") };
+        assert!(ipv6.header().source_addr().is_unspecified());
+        let group: Ipv6Addr = "ff02::1:ff12:3456".parse().expect("valid");
+        assert_eq!(ipv6.header().destination_addr(), group);
+        let Some(etherparse::TransportSlice::Icmpv6(icmp)) = sliced.transport else {
+            panic!("not ICMPv6")
+        };
+        assert!(icmp.is_checksum_valid([0; 16], group.octets()));
+        assert_eq!((icmp.type_u8(), icmp.payload()), (NEIGHBOR_SOLICITATION, &ip.octets()[..]));
+        assert_eq!(advertised_claim(icmp.slice()), None);
     }
 
     #[test]
     fn a_probe_and_garbage_claim_nothing() {
-        let mut probe =
-            arp(MAC, Ipv4Addr::UNSPECIFIED, ArpOperation::REQUEST, [0; 6]).split_off(14);
-        assert_eq!(arp_claim(&probe), None);
-        probe.truncate(20);
-        assert_eq!(arp_claim(&probe), None);
+        let mut asks = probe(MAC, Ipv4Addr::new(10, 0, 0, 100).into()).split_off(14);
+        assert_eq!(asks[24..], [10, 0, 0, 100]);
+        assert_eq!(arp_claim(&asks), None);
+        asks.truncate(20);
+        assert_eq!(arp_claim(&asks), None);
         assert_eq!(arp_claim(&[]), None);
     }
 
@@ -126,6 +194,22 @@ mod tests {
             let packet = if honest { [&head[..], &packet].concat() } else { packet };
             if let Some((_, ip)) = arp_claim(&packet) {
                 proptest::prop_assert!(!ip.is_unspecified());
+            }
+        }
+
+        /// As above, with options of any length.
+        #[test]
+        fn an_advertised_claim_names_what_was_sent(
+            mut message in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..96),
+            honest in proptest::prelude::any::<bool>(),
+        ) {
+            if let (true, Some(start)) = (honest, message.first_chunk_mut()) {
+                *start = [NEIGHBOR_ADVERTISEMENT, 0];
+            }
+            if let Some((mac, ip)) = advertised_claim(&message) {
+                let IpAddr::V6(v6) = ip else { panic!("no IPv6 address") };
+                proptest::prop_assert_eq!(&message[8..24], &v6.octets()[..]);
+                proptest::prop_assert!(message[24..].windows(6).any(|bytes| bytes == mac.0));
             }
         }
     }

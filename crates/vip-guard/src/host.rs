@@ -4,7 +4,7 @@
 use crate::allow::{HostAddresses, Prefix, objection};
 use crate::clock::boottime;
 use crate::config::{GuardConfig, GuardError};
-use crate::frames::announcement;
+use crate::frames::{announcement, probe};
 use crate::kernel::{Kernel, KernelError, KernelEvent, Link};
 use crate::ledger::Ledger;
 use crate::lock::Namespace;
@@ -20,7 +20,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tracing::{debug, error, info, warn};
 use vip_core::{
-    Address, Guard, GuardAction, GuardEvent, GuardFailure, GuardNotice, Mono, Obstacle, Why, chain,
+    Address, Guard, GuardAction, GuardEvent, GuardFailure, GuardNotice, Mac, Mono, Obstacle, Why,
+    chain,
 };
 use vip_datapath::{Device, Gate, GateError};
 
@@ -50,6 +51,8 @@ pub(crate) struct Host {
     /// Why there is no second gate, if there is none.
     no_ip_gate: Option<String>,
     ledger: Ledger,
+    /// Its interfaces that have addresses of its own.
+    pub(crate) macs: BTreeSet<Mac>,
     /// Where our addresses are.
     placed: BTreeMap<IpAddr, (Address, u32)>,
 }
@@ -120,6 +123,7 @@ impl Host {
             record_programs(&record, &all).map_err(file)?;
         }
         let links = kernel.links().await?;
+        let macs = kernel.own_macs(&links).await?;
         Ok(Self {
             kernel,
             events,
@@ -135,6 +139,7 @@ impl Host {
             settings,
             no_ip_gate,
             ledger,
+            macs,
             placed: BTreeMap::new(),
         })
     }
@@ -205,8 +210,8 @@ impl Host {
         Some(format!("{text}, and nothing else keeps it from answering: {weakness}"))
     }
 
-    pub(crate) fn is_own_mac(&self, mac: &[u8; 6]) -> bool {
-        self.links.iter().any(|l| l.mac.as_ref() == Some(mac))
+    pub(crate) fn is_own_mac(&self, mac: Mac) -> bool {
+        self.links.iter().any(|l| l.mac == Some(mac))
     }
 
     /// Puts the gate first on every interface. Returns whether one of them
@@ -223,6 +228,9 @@ impl Host {
             |new: &Link| self.links.iter().any(|old| old.device == new.device && old.running);
         let back = links.iter().any(|l| l.running && !was_running(l));
         self.links = links;
+        if let Ok(macs) = self.kernel.own_macs(&self.links).await {
+            self.macs = macs;
+        }
         if let Some(gate) = &mut self.gate {
             self.ungated.retain(|index, _| self.links.iter().any(|l| l.device.ifindex == *index));
             for link in &self.links {
@@ -314,6 +322,7 @@ impl Host {
                         }
                         GuardAction::Forget(ip) => self.forget(ip),
                         GuardAction::RefreshAddresses(addresses) => self.refresh(&addresses).await,
+                        GuardAction::Probe(addresses) => self.probe(&addresses).await,
                         GuardAction::Announce(addresses) => self.announce(&addresses),
                         GuardAction::Notify(notice) => notices.push(notice),
                     }
@@ -504,6 +513,23 @@ impl Host {
         for result in join_all(added).await {
             if let Err(error) = result {
                 warn!(%error, "life of an address not renewed");
+            }
+        }
+    }
+
+    /// Asks for addresses where they would be.
+    async fn probe(&self, addresses: &[Address]) {
+        for address in addresses {
+            let at = match self.placed.get(&address.ip) {
+                Some((_, ifindex)) => Ok(*ifindex),
+                None => self.kernel.interface_for(address, &self.links).await,
+            };
+            // If it can be nowhere, adding it will say so.
+            let Ok(ifindex) = at else { continue };
+            let link = self.links.iter().find(|l| l.device.ifindex == ifindex);
+            let Some(mac) = link.and_then(|l| l.mac) else { continue };
+            if let Err(error) = self.sender.send(ifindex, &probe(mac, address.ip)) {
+                debug!(ip = %address.ip, %error, "probe not sent");
             }
         }
     }

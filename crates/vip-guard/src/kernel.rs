@@ -1,13 +1,12 @@
 //! Addresses, interfaces and routes, by netlink.
 
 use crate::allow::HostAddresses;
-use crate::frames::Mac;
 use crate::records::Placed;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, CacheInfo,
+    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope, CacheInfo,
 };
 use netlink_packet_route::link::{
     InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
@@ -20,7 +19,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task::JoinHandle;
-use vip_core::{Address, Why};
+use vip_core::{Address, Mac, Why};
 use vip_datapath::{Device, Header};
 
 /// Marks the addresses that vipd added (`IFA_PROTO`), so that a later run, and
@@ -152,6 +151,18 @@ impl Kernel {
         let all = self.addresses().await?;
         let ours = all.into_iter().filter(|message| self.is_ours(message));
         Ok(ours.filter_map(|m| Some((local(&m)?, m))).collect())
+    }
+
+    /// The Ethernet addresses of interfaces that have addresses beside ours.
+    /// Containers and virtual machines come and go with interfaces that have
+    /// none.
+    pub(crate) async fn own_macs(&self, links: &[Link]) -> Result<BTreeSet<Mac>, KernelError> {
+        let all = self.addresses().await?;
+        let own =
+            all.iter().filter(|m| m.header.scope == AddressScope::Universe && !self.is_ours(m));
+        let used: BTreeSet<u32> = own.map(|m| m.header.index).collect();
+        let macs = links.iter().filter(|link| used.contains(&link.device.ifindex));
+        Ok(macs.filter_map(|link| link.mac).collect())
     }
 
     /// What the host has beside ours.
@@ -292,7 +303,9 @@ fn link(message: &LinkMessage) -> Link {
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
-            LinkAttribute::Address(mac) if ethernet => link.mac = mac.as_slice().try_into().ok(),
+            LinkAttribute::Address(mac) if ethernet => {
+                link.mac = mac.as_slice().try_into().ok().map(Mac)
+            }
             _ => {}
         }
     }

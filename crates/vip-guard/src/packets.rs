@@ -1,14 +1,17 @@
-//! Packet sockets: one sends announcements, one hears claims.
+//! Sockets for whole packets: one sends announcements and probes, others hear
+//! claims.
 
-use crate::frames::{Mac, arp_claim};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use crate::frames::{advertised_claim, arp_claim};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use tokio::io::unix::AsyncFd;
+use vip_core::Mac;
 
-/// Room for an ARP packet and the padding of the shortest Ethernet frame.
-const ARP_BUFFER: usize = 128;
+/// Room for an ARP packet and the padding of the shortest Ethernet frame, and
+/// for a neighbour advertisement with its option.
+const BUFFER: usize = 128;
 
 /// An address of the link layer, for `AF_PACKET` (packet(7)).
 #[expect(unsafe_code, reason = "socket2 has no constructor for sockaddr_ll")]
@@ -47,47 +50,99 @@ impl Sender {
     }
 }
 
-/// Hears the ARP packets of all interfaces.
-pub(crate) struct Listener(AsyncFd<Socket>);
+/// Hears who claims addresses, on all interfaces: in ARP packets, and in
+/// neighbour advertisements.
+pub(crate) struct Listener {
+    arp: AsyncFd<Socket>,
+    /// `None`: this host has no IPv6.
+    advertisements: Option<AsyncFd<Socket>>,
+}
+
+/// Classic BPF for a raw ICMPv6 socket: neighbour advertisements whose hop limit
+/// says that no router passed them on (RFC 4861 §7.1.2).
+fn advertisements() -> [SockFilter; 6] {
+    const LOAD_BYTE: u16 = 0x30;
+    const JUMP_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    // The IPv6 header, wherever it is (SKF_NET_OFF); its hop limit is byte 7.
+    const HOP_LIMIT: u32 = 0xfff0_0007;
+    [
+        SockFilter::new(LOAD_BYTE, 0, 0, HOP_LIMIT),
+        SockFilter::new(JUMP_EQUAL, 0, 3, 255),
+        SockFilter::new(LOAD_BYTE, 0, 0, 0),
+        SockFilter::new(JUMP_EQUAL, 0, 1, 136),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+        SockFilter::new(RETURN, 0, 0, 0),
+    ]
+}
+
+fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
+    socket.set_nonblocking(true)?;
+    #[expect(unsafe_code, reason = "the contract of AsyncFd is I/O safety, which Socket keeps")]
+    // SAFETY: `Socket` owns its descriptor and always returns the same one.
+    let registered = unsafe { AsyncFd::register(socket) }?;
+    Ok(registered)
+}
 
 impl Listener {
     pub(crate) fn open() -> io::Result<Self> {
         let protocol = Protocol::from(i32::from(ETHERTYPE_ARP.to_be()));
-        let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol))?;
-        socket.set_nonblocking(true)?;
-        #[expect(unsafe_code, reason = "the contract of AsyncFd is I/O safety, which Socket keeps")]
-        // SAFETY: `Socket` owns its descriptor and always returns the same one.
-        let registered = unsafe { AsyncFd::register(socket) }?;
-        Ok(Self(registered))
+        let arp = register(Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol))?)?;
+        let advertisements = match Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)) {
+            Ok(socket) => {
+                socket.attach_filter(&advertisements())?;
+                Some(register(socket)?)
+            }
+            Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
+            Err(e) => return Err(e),
+        };
+        Ok(Self { arp, advertisements })
     }
 
     /// Waits for the next claim of an address by anybody.
     pub(crate) async fn claim(&self) -> io::Result<(Mac, IpAddr)> {
-        loop {
-            let mut ready = self.0.readable().await?;
-            let mut buffer = [MaybeUninit::uninit(); ARP_BUFFER];
-            let Ok(received) = ready.try_io(|fd| fd.get_ref().recv(&mut buffer)) else {
-                continue;
-            };
-            let len = match received {
-                Ok(len) => len.min(ARP_BUFFER),
-                // An interface went down; the socket hears the others still.
-                Err(e) if e.raw_os_error() == Some(libc::ENETDOWN) => continue,
-                Err(e) => return Err(e),
-            };
-            let bytes: Vec<u8> = buffer[..len]
-                .iter()
-                .map(|byte| {
-                    #[expect(unsafe_code, reason = "recv returned how many bytes it wrote")]
-                    // SAFETY: the kernel wrote the first `len` bytes.
-                    unsafe {
-                        byte.assume_init()
-                    }
-                })
-                .collect();
-            if let Some(claim) = arp_claim(&bytes) {
-                return Ok(claim);
+        let advertised = async {
+            match &self.advertisements {
+                Some(socket) => next(socket, advertised_claim).await,
+                None => std::future::pending().await,
             }
+        };
+        tokio::select! {
+            claim = next(&self.arp, arp_claim) => claim,
+            claim = advertised => claim,
+        }
+    }
+}
+
+/// The next packet that claims something.
+async fn next(
+    socket: &AsyncFd<Socket>,
+    claim: impl Fn(&[u8]) -> Option<(Mac, IpAddr)>,
+) -> io::Result<(Mac, IpAddr)> {
+    loop {
+        let mut ready = socket.readable().await?;
+        let mut buffer = [MaybeUninit::uninit(); BUFFER];
+        let Ok(received) = ready.try_io(|fd| fd.get_ref().recv(&mut buffer)) else {
+            continue;
+        };
+        let len = match received {
+            Ok(len) => len.min(BUFFER),
+            // An interface went down; the socket hears the others still.
+            Err(e) if e.raw_os_error() == Some(libc::ENETDOWN) => continue,
+            Err(e) => return Err(e),
+        };
+        let bytes: Vec<u8> = buffer[..len]
+            .iter()
+            .map(|byte| {
+                #[expect(unsafe_code, reason = "recv returned how many bytes it wrote")]
+                // SAFETY: the kernel wrote the first `len` bytes.
+                unsafe {
+                    byte.assume_init()
+                }
+            })
+            .collect();
+        if let Some(claim) = claim(&bytes) {
+            return Ok(claim);
         }
     }
 }

@@ -3,9 +3,10 @@
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use vip_core::{GuardNotice, Incarnation, Mono, VipOrder};
+use vip_core::{GuardNotice, Incarnation, Mac, Mono, VipOrder};
 
 /// Longest frame: a thousand VIPs of a few addresses fit with room to spare.
 const MAX_FRAME: u32 = 4 << 20;
@@ -59,6 +60,8 @@ pub enum FromGuard {
     Alive,
     /// Another agent has the guard.
     Busy,
+    /// The interfaces of this host that have addresses, when that changed.
+    Interfaces(BTreeSet<Mac>),
     /// What happened to VIPs, in order. Any number of notices is one message,
     /// so that a thousand VIPs are one change.
     Notices(Vec<GuardNotice>),

@@ -26,7 +26,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
-use vip_core::{Guard, GuardAction, GuardEvent, Limits, Obstacle, Profile, VipOrder, Why};
+use vip_core::{
+    Guard, GuardAction, GuardEvent, GuardNotice, Limits, Obstacle, Profile, VipOrder, Why,
+};
 
 /// Everything is compared with the kernel this often, in case an event was
 /// lost or somebody attached a program before ours.
@@ -149,12 +151,10 @@ async fn serve(
             }
             // Last: anybody on the network can make many of these.
             Ok((mac, ip)) = claims.claim() => {
-                // Before its own turn a holder hears the one before it.
-                if host.is_own_mac(&mac) || !guard.is_open(ip) {
+                if host.is_own_mac(mac) {
                     continue;
                 }
-                warn!(%ip, mac = ?mac, "another host claims an address of a VIP held here");
-                GuardEvent::ForeignClaim(ip)
+                GuardEvent::ForeignClaim { ip, mac }
             }
         };
         act(guard, host, &mut session, event).await;
@@ -180,7 +180,8 @@ async fn arrived(
         return;
     }
     let cluster = arrival.cluster.clone();
-    if let Some((incarnation, new)) = arrival.admit(host.report.clone()) {
+    if let Some((incarnation, mut new)) = arrival.admit(host.report.clone()) {
+        new.tell(FromGuard::Interfaces(host.macs.clone()));
         *session = Some(new);
         act(guard, host, session, GuardEvent::AgentCame { incarnation, cluster }).await;
     }
@@ -220,7 +221,11 @@ async fn work_on_backlog(guard: &mut Guard, host: &mut Host, session: &mut Optio
 /// An address on an interface without a link is of no use to anybody, and one
 /// that may answer beyond its lease must not stay.
 async fn follow_links(guard: &mut Guard, host: &mut Host, session: &mut Option<Session>) {
+    let before = host.macs.clone();
     let back = host.reconcile_links().await;
+    if let Some(session) = session.as_mut().filter(|_| host.macs != before) {
+        session.tell(FromGuard::Interfaces(host.macs.clone()));
+    }
     for ip in host.without_link() {
         warn!(%ip, "the interface of a VIP has no link; letting go of it");
         let obstacle = Obstacle { ip, why: Why::NoLink };
@@ -247,6 +252,11 @@ async fn carry_out(
     lists: Vec<Vec<GuardAction>>,
 ) {
     let notices = host.carry_out(guard, lists).await;
+    for notice in &notices {
+        if let GuardNotice::Conflict { ip, mac, .. } = notice {
+            warn!(%ip, %mac, "another host claims an address of a VIP");
+        }
+    }
     if let (Some(session), false) = (session, notices.is_empty()) {
         session.tell(FromGuard::Notices(notices));
     }

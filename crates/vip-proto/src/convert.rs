@@ -2,7 +2,8 @@
 
 use crate::v1;
 use vip_core::{
-    Denial, Epoch, Grantee, Incarnation, NodeId, Obstacle, Report, Term, VipUid, Vote, Why,
+    Conflict, Denial, Epoch, Grantee, Incarnation, MAX_MACS, Mac, NodeId, Obstacle, Report, Term,
+    VipUid, Vote, Why,
 };
 
 /// A field that does not say what it should.
@@ -95,6 +96,8 @@ impl From<(VipUid, Obstacle)> for v1::Obstacle {
             Why::Gateway => (W::Gateway, String::new()),
             Why::NoGate(text) => (W::NoGate, text),
             Why::Kernel(text) => (W::Kernel, text),
+            Why::Answered(mac) => (W::Answered, mac.to_string()),
+            Why::AnsweredBy(node) => (W::AnsweredBy, node.to_string()),
         };
         Self { vip: vip.0, ip: ip.to_string(), why: why.into(), detail }
     }
@@ -119,16 +122,39 @@ impl TryFrom<v1::Obstacle> for (VipUid, Obstacle) {
             W::Gateway => Why::Gateway,
             W::NoGate => Why::NoGate(detail),
             W::Kernel => Why::Kernel(detail),
+            W::Answered => Why::Answered(detail.parse().map_err(|e| invalid("detail", e))?),
+            W::AnsweredBy => Why::AnsweredBy(detail.parse().map_err(|e| invalid("detail", e))?),
         };
-        let invalid =
-            |e: std::net::AddrParseError| FieldError::Invalid { field: "ip", why: e.to_string() };
-        Ok((VipUid(vip), Obstacle { ip: ip.parse().map_err(invalid)?, why }))
+        Ok((VipUid(vip), Obstacle { ip: ip.parse().map_err(|e| invalid("ip", e))?, why }))
+    }
+}
+
+fn invalid(field: &'static str, why: impl std::fmt::Display) -> FieldError {
+    FieldError::Invalid { field, why: why.to_string() }
+}
+
+fn read_mac(bytes: &[u8]) -> Result<Mac, FieldError> {
+    bytes.try_into().map(Mac).map_err(|_| invalid("mac", "not six bytes"))
+}
+
+impl From<(VipUid, Conflict)> for v1::Conflict {
+    fn from((vip, Conflict { ip, mac }): (VipUid, Conflict)) -> Self {
+        Self { vip: vip.0, ip: ip.to_string(), mac: mac.0.to_vec() }
+    }
+}
+
+impl TryFrom<v1::Conflict> for (VipUid, Conflict) {
+    type Error = FieldError;
+    fn try_from(message: v1::Conflict) -> Result<Self, FieldError> {
+        let v1::Conflict { vip, ip, mac } = message;
+        let ip = ip.parse().map_err(|e| invalid("ip", e))?;
+        Ok((VipUid(vip), Conflict { ip, mac: read_mac(&mac)? }))
     }
 }
 
 impl From<Report> for v1::Report {
     fn from(report: Report) -> Self {
-        let Report { run, seq, able, stopping, unable, obstacles, open } = report;
+        let Report { run, seq, able, stopping, unable, obstacles, open, conflicts, macs } = report;
         Self {
             run,
             seq,
@@ -137,6 +163,8 @@ impl From<Report> for v1::Report {
             unable_vips: unable.into_iter().map(|vip| vip.0).collect(),
             obstacles: obstacles.into_iter().map(Into::into).collect(),
             open: open.into_iter().map(Into::into).collect(),
+            conflicts: conflicts.into_iter().map(Into::into).collect(),
+            macs: macs.into_iter().map(|mac| mac.0.to_vec()).collect(),
         }
     }
 }
@@ -144,7 +172,8 @@ impl From<Report> for v1::Report {
 impl TryFrom<v1::Report> for Report {
     type Error = FieldError;
     fn try_from(message: v1::Report) -> Result<Self, FieldError> {
-        let v1::Report { run, seq, able, stopping, unable_vips, obstacles, open } = message;
+        let v1::Report { run, seq, able, stopping, unable_vips, obstacles, open, conflicts, macs } =
+            message;
         Ok(Self {
             run,
             seq,
@@ -153,6 +182,8 @@ impl TryFrom<v1::Report> for Report {
             unable: unable_vips.into_iter().map(VipUid).collect(),
             obstacles: obstacles.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             open: open.into_iter().map(Into::into).collect(),
+            conflicts: conflicts.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            macs: macs.iter().take(MAX_MACS).map(|mac| read_mac(mac)).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -173,10 +204,13 @@ mod tests {
             Why::Gateway,
             Why::NoGate("no".into()),
             Why::Kernel("no".into()),
+            Why::Answered(Mac([2, 0, 0, 0, 0, 9])),
+            Why::AnsweredBy("n3".parse().expect("valid")),
         ];
         let obstacle = |why| Obstacle { ip: [10, 0, 0, 9].into(), why };
         let obstacles = (1..).map(VipUid).zip(all.map(obstacle)).collect();
         let open = Grantee { vip: VipUid(3), epoch: Epoch(4), incarnation: Incarnation(5) };
+        let conflict = Conflict { ip: [10, 0, 0, 9].into(), mac: Mac([2, 0, 0, 0, 0, 9]) };
         let report = Report {
             run: 7,
             seq: 8,
@@ -185,6 +219,8 @@ mod tests {
             unable: [VipUid(1)].into(),
             obstacles,
             open: [open].into(),
+            conflicts: [(VipUid(3), conflict)].into(),
+            macs: [Mac([2, 0, 0, 0, 0, 1])].into(),
         };
         assert_eq!(Report::try_from(v1::Report::from(report.clone())), Ok(report));
     }

@@ -83,6 +83,7 @@ impl Kernel {
                 Ok(Some(*ip))
             }
             GuardAction::RefreshAddresses(_)
+            | GuardAction::Probe(_)
             | GuardAction::Announce(_)
             | GuardAction::Notify(_) => Ok(None),
         }

@@ -22,7 +22,7 @@ use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 use vip_core::{
-    Actor, Command, Name, Node, NodeId, NodeState, Op, Placement, State, Timing, VipSpec,
+    Actor, Command, Mac, Name, Node, NodeId, NodeState, Op, Placement, State, Timing, VipSpec,
 };
 
 /// How a seed is run.
@@ -113,6 +113,12 @@ fn micros(rng: &mut fastrand::Rng, range: std::ops::Range<u64>) -> Duration {
     Duration::from_micros(rng.u64(range))
 }
 
+/// The interface of a host.
+fn mac(at: usize) -> Mac {
+    let [a, b, ..] = at.to_le_bytes();
+    Mac([2, 0, 0, 0, b, a])
+}
+
 fn vip_name() -> Name {
     "web".parse().expect("a valid name")
 }
@@ -123,6 +129,7 @@ fn vip_spec(sticky: bool) -> VipSpec {
         addresses: vec!["192.0.2.100/24".parse().expect("a valid address")],
         interface: None,
         placement: if sticky { Placement::Sticky } else { Placement::Leader },
+        no_probe: false,
     }
 }
 
@@ -138,6 +145,7 @@ fn genesis(scenario: &Scenario) -> State {
             state: NodeState::Active,
             spki: String::new(),
             since_ms: 0,
+            macs: [mac(at)].into(),
         };
         state.nodes.insert(id, entry);
     }

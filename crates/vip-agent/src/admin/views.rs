@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use vip_core::{EventKind, MAX_CLOCK_DRIFT, NodeId, NodeState, Obstacle, State, Token, Vip};
+use vip_core::{EventKind, MAX_CLOCK_DRIFT, Mac, NodeId, NodeState, Obstacle, State, Token, Vip};
 use vip_guard::GateReport;
 use vip_pki::Place;
 use vip_proto::v1;
@@ -35,8 +35,9 @@ pub(super) fn vip(state: &State, vip: &Vip) -> v1::Vip {
         epoch: vip.epoch.0,
         since_ms: vip.since_ms,
         cause: vip.cause.map(|c| c.as_str().to_owned()).unwrap_or_default(),
-        answers: vip.bound(vip.epoch).is_some() && vip.fenced < vip.epoch,
+        answers: vip.answered == vip.epoch && vip.fenced < vip.epoch,
         pinned: name(state, vip.pinned),
+        no_probe: vip.spec.no_probe,
         hindered: hindered(state, vip),
     }
 }
@@ -48,6 +49,14 @@ fn hindered(state: &State, vip: &Vip) -> Vec<v1::Hindrance> {
         why: why.to_string(),
     };
     nodes.map(text).collect()
+}
+
+/// Who has an interface with this address.
+fn claimant(state: &State, mac: Mac) -> String {
+    match state.node_with(mac) {
+        Some(node) => format!("{} ({mac})", name(state, Some(node))),
+        None => format!("another host ({mac})"),
+    }
 }
 
 /// What hinders nodes from holding the VIP, as the end of a sentence.
@@ -150,6 +159,13 @@ fn warnings(member: &Member) -> Vec<String> {
     for vip in state.vips_by_name() {
         for v1::Hindrance { node, why } in hindered(&state, vip) {
             warnings.push(format!("VIP {} cannot be on {node}: {why}.", vip.spec.name));
+        }
+    }
+    for vip in state.vips_by_name() {
+        for (node, what) in state.conflicts.get(&vip.uid).into_iter().flatten() {
+            let (at, by) = (name(&state, Some(*node)), claimant(&state, what.mac));
+            let (vip, ip) = (&vip.spec.name, what.ip);
+            warnings.push(format!("VIP {vip}: {by} claims {ip} as well, as {at} hears."));
         }
     }
     for node in state.nodes.values().filter(|node| node.state == NodeState::Joining) {
@@ -284,6 +300,16 @@ fn event(state: &State, event: &vip_core::Event) -> v1::Event {
             out.vip = vip.to_string();
             out.node = node_name(*node);
             ("vip-obstacle", format!("VIP {vip} cannot be on {}: {why}", out.node))
+        }
+        EventKind::VipConflict { vip, node, what, member } => {
+            out.vip = vip.to_string();
+            out.node = node_name(*node);
+            let by = match member {
+                Some(member) => format!("{} ({})", node_name(*member), what.mac),
+                None => format!("another host ({})", what.mac),
+            };
+            let text = format!("{by} claims {} of VIP {vip}, as {} hears", what.ip, out.node);
+            ("vip-conflict", text)
         }
         EventKind::VipAnswers { vip, node, epoch } => {
             out.vip = vip.to_string();

@@ -3,7 +3,7 @@
 use super::service::{AdminService, Call};
 use crate::errors::{from_refusal, invalid};
 use tonic::Status;
-use vip_core::{Name, NodeId, Op, Placement, Refusal, State, Vip, VipSpec, excerpt};
+use vip_core::{Name, NodeId, Obstacle, Op, Placement, Refusal, State, Vip, VipSpec, Why, excerpt};
 use vip_proto::v1;
 
 fn spec(message: v1::VipSpec) -> Result<VipSpec, Status> {
@@ -17,6 +17,7 @@ fn spec(message: v1::VipSpec) -> Result<VipSpec, Status> {
         addresses: addresses.map_err(|e: vip_core::AddressError| invalid(e))?,
         interface: Some(message.interface).filter(|i| !i.is_empty()),
         placement,
+        no_probe: message.no_probe,
     };
     spec.check().map_err(invalid)?;
     Ok(spec)
@@ -89,6 +90,25 @@ impl AdminService {
     }
 }
 
+/// That it answers nowhere because others have its addresses, if that is so: to
+/// wait longer would help only if they went.
+fn taken(state: &State, vip: &Vip) -> Option<Status> {
+    let known = state.obstacles.get(&vip.uid)?;
+    let mut may_hold = state.nodes.values().filter(|node| node.may_hold());
+    let is_taken = |obstacle: &Obstacle| match obstacle.why {
+        Why::AnsweredBy(_) => true,
+        Why::Answered(_) => !vip.spec.no_probe,
+        _ => false,
+    };
+    let nowhere = vip.answered < vip.epoch && may_hold.all(|node| known.contains_key(&node.id));
+    (nowhere && known.values().any(is_taken)).then(|| {
+        let (name, why) = (&vip.spec.name, super::views::hindrances(state, vip));
+        Status::failed_precondition(format!(
+            "no node can hold {name}{why}. The VIP stays, and is tried again from time to time"
+        ))
+    })
+}
+
 async fn wait_until_it_answers(
     call: &Call,
     name: &Name,
@@ -100,11 +120,14 @@ async fn wait_until_it_answers(
             let text = format!("the command was carried out, but VIP {name} was removed after it");
             return Some(Err(Status::aborted(text)));
         };
+        if let Some(taken) = taken(state, vip) {
+            return Some(Err(taken));
+        }
         let there = at.is_none_or(|at| vip.holder == Some(at));
         let answers = member.shared.answers(vip);
         // Also by the log, so that every other command says the same.
-        let settled = vip.bound(vip.epoch).is_some();
-        (there && settled && answers.open && answers.before_ended)
+        let logged = vip.answered == vip.epoch;
+        (there && logged && answers.open && answers.before_ended)
             .then(|| Ok(super::views::vip(state, vip)))
     };
     let missing = |state: &State| {

@@ -1,10 +1,11 @@
 //! The connection to the guard, kept up.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
-use vip_core::{GuardNotice, Incarnation};
+use vip_core::{GuardNotice, Incarnation, Mac};
 use vip_guard::{FromGuard, GateReport, GuardReader, LinkError, ToGuard, connect};
 
 /// Orders that may wait for the socket. A guard that is further behind is
@@ -37,6 +38,7 @@ pub(super) enum GuardNews {
     /// It answered a ping.
     Alive,
     Notices(Vec<GuardNotice>),
+    Interfaces(BTreeSet<Mac>),
 }
 
 /// Connects, for as long as the receiver of news lives.
@@ -98,6 +100,7 @@ async fn read(mut reader: GuardReader, news: &mpsc::Sender<GuardNews>) {
         let sent = match message {
             FromGuard::Notices(notices) => news.send(GuardNews::Notices(notices)).await,
             FromGuard::Alive => news.send(GuardNews::Alive).await,
+            FromGuard::Interfaces(macs) => news.send(GuardNews::Interfaces(macs)).await,
             FromGuard::Welcome { .. } | FromGuard::Busy => Ok(()),
         };
         if sent.is_err() {

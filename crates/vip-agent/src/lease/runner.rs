@@ -224,6 +224,7 @@ impl Loop {
                 LeaseEvent::GuardDown
             }
             GuardNews::Alive => LeaseEvent::GuardAlive,
+            GuardNews::Interfaces(macs) => LeaseEvent::Interfaces(macs),
             GuardNews::Notices(notices) => {
                 notices.iter().for_each(log);
                 LeaseEvent::Notices(notices)

@@ -1,6 +1,6 @@
 //! What a guard is told, what it does, what it says.
 
-use crate::{Epoch, Incarnation, Mono, Obstacle, VipUid};
+use crate::{Epoch, Incarnation, Mac, Mono, Obstacle, VipUid};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -29,6 +29,19 @@ pub struct Limits {
     pub gated: bool,
 }
 
+/// Whether others are asked if they have an address (RFC 5227 §2.1.1; for IPv6
+/// as in RFC 4862 §5.4.2). What is to follow from an answer is the agent's
+/// decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Probe {
+    /// Nobody is asked.
+    No,
+    /// Before anything is done.
+    Before,
+    /// While there is nothing to do but wait; it delays nothing.
+    Beside,
+}
+
 /// An order of the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VipOrder {
@@ -40,6 +53,8 @@ pub enum VipOrder {
         epoch: Epoch,
         /// Its addresses.
         addresses: Vec<Address>,
+        /// Whether others are asked for them.
+        probe: Probe,
     },
     /// Answer until the deadlines. A deadline may also be moved back.
     Extend {
@@ -80,8 +95,13 @@ pub enum GuardEvent {
     AddressDeleted(IpAddr),
     /// An address cannot be here any more.
     AddressRefused(Obstacle),
-    /// Somebody else claimed one of our addresses on the wire.
-    ForeignClaim(IpAddr),
+    /// Somebody else claimed an address on the wire.
+    ForeignClaim {
+        /// The address.
+        ip: IpAddr,
+        /// Who.
+        mac: Mac,
+    },
     /// Peers came back: some of them may believe what was true before.
     Confirmed,
     /// An interface came back.
@@ -144,12 +164,17 @@ pub enum GuardNotice {
         /// Why.
         why: GuardRefusal,
     },
-    /// Somebody else claims an address of a VIP held here.
+    /// Somebody else claims an address of a VIP that is held here, or was asked
+    /// for it before it is.
     Conflict {
         /// The VIP.
         vip: VipUid,
+        /// Its epoch here.
+        epoch: Epoch,
         /// The address.
         ip: IpAddr,
+        /// Who.
+        mac: Mac,
     },
     /// What could not be claimed here may be possible now.
     TryAgain,
@@ -194,6 +219,8 @@ pub enum GuardAction {
     Forget(IpAddr),
     /// Put off the kernel's own expiry.
     RefreshAddresses(Vec<Address>),
+    /// Ask on the wire who has them.
+    Probe(Vec<Address>),
     /// Announce, on the wire.
     Announce(Vec<Address>),
     /// Tell the agent.

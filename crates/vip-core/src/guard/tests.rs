@@ -22,9 +22,13 @@ fn guard(gated: bool) -> Guard {
     guard
 }
 
-fn prepare(epoch: u64) -> GuardEvent {
+fn prepare_probing(epoch: u64, probe: Probe) -> GuardEvent {
     let addresses = vec![address(100)];
-    GuardEvent::Order(VipOrder::Prepare { vip: WEB, epoch: Epoch(epoch), addresses })
+    GuardEvent::Order(VipOrder::Prepare { vip: WEB, epoch: Epoch(epoch), addresses, probe })
+}
+
+fn prepare(epoch: u64) -> GuardEvent {
+    prepare_probing(epoch, Probe::No)
 }
 
 fn extend(epoch: u64, deadline: Mono) -> GuardEvent {
@@ -132,7 +136,7 @@ fn when_the_agent_goes_every_gate_is_shut_before_any_address_is_deleted() {
     let mut guard = open_guard();
     let addresses = vec![address(101)];
     let vip = VipUid(2);
-    let other = VipOrder::Prepare { vip, epoch: Epoch(1), addresses };
+    let other = VipOrder::Prepare { vip, epoch: Epoch(1), addresses, probe: Probe::No };
     guard.step(START, GuardEvent::Order(other));
     let kinds: Vec<_> = guard
         .step(START, GuardEvent::AgentGone)
@@ -186,9 +190,93 @@ fn a_refused_address_ends_the_epoch_here() {
 #[test]
 fn a_foreign_claim_is_answered_once_in_ten_seconds() {
     let mut guard = open_guard();
-    let claim = GuardEvent::ForeignClaim(address(100).ip);
-    assert_eq!(guard.step(START, claim.clone()).len(), 2);
-    assert_eq!(guard.step(START + ms(9), claim).len(), 1);
+    assert_eq!(guard.step(START, foreign(9)), [conflict(9), announce()]);
+    for at in 1..1000 {
+        assert_eq!(guard.step(START + ms(at), foreign(at)), [], "a flood costs nothing more");
+    }
+    guard.step(START + ms(290), extend(3, START + ms(400)));
+    let mut guard = open_guard();
+    guard.step(START, foreign(9));
+    for at in (300..10_000).step_by(300) {
+        guard.step(START + ms(at - 10), extend(3, START + ms(at + 300)));
+    }
+    assert_eq!(guard.step(START + ms(9_999), foreign(9)), [conflict(9)]);
+    assert_eq!(guard.step(START + ms(10_000), foreign(9)), [announce()]);
+}
+
+fn foreign(last: u64) -> GuardEvent {
+    GuardEvent::ForeignClaim { ip: address(100).ip, mac: mac(last) }
+}
+
+fn mac(last: u64) -> Mac {
+    Mac([2, 0, 0, 0, 0, last.to_le_bytes()[0]])
+}
+
+fn conflict(last: u64) -> GuardAction {
+    notify(
+        |vip, epoch| GuardNotice::Conflict { vip, epoch, ip: address(100).ip, mac: mac(last) },
+        3,
+    )
+}
+
+fn announce() -> GuardAction {
+    GuardAction::Announce(vec![address(100)])
+}
+
+fn probe() -> GuardAction {
+    GuardAction::Probe(vec![address(100)])
+}
+
+#[test]
+fn nothing_is_on_the_host_before_the_last_probe_had_time_to_be_answered() {
+    let mut guard = guard(true);
+    assert_eq!(guard.step(START, prepare_probing(3, Probe::Before)), [probe()]);
+    assert_eq!((guard.wanted_addresses(), guard.gate_entries()), (vec![], vec![]));
+    assert_eq!(guard.step(START, extend(3, START + ms(300))), [], "nobody asked for it yet");
+    for at in [10, 20] {
+        assert_eq!(guard.next_tick(), Some(START + ms(at)));
+        assert_eq!(guard.step(START + ms(at), GuardEvent::Tick), [probe()]);
+    }
+    assert_eq!(guard.step(START + ms(29), GuardEvent::Tick), []);
+    let add = GuardAction::AddAddress(address(100));
+    let ready = [gate(Mono::ZERO), add, prepared(3)];
+    assert_eq!(guard.step(START + ms(30), GuardEvent::Tick), ready);
+}
+
+#[test]
+fn who_answers_a_probe_is_told_and_who_says_so_unasked_is_not() {
+    let mut asks = guard(true);
+    asks.step(START, prepare_probing(3, Probe::Before));
+    assert_eq!(asks.step(START + ms(1), foreign(9)), [conflict(9)]);
+    let mut waits = guard(true);
+    let actions = waits.step(START, prepare_probing(3, Probe::Beside));
+    assert_eq!(actions[2..], [prepared(3), probe()], "nothing waits for an answer");
+    assert_eq!(waits.step(START + ms(1), foreign(9)), [conflict(9)]);
+    let mut knows = guard(true);
+    knows.step(START, prepare(3));
+    assert_eq!(knows.step(START + ms(1), foreign(9)), [], "the holder before answers still");
+}
+
+#[test]
+fn of_many_that_are_ready_each_is_made_so_by_itself() {
+    let mut guard = guard(true);
+    for (vip, last) in [(1, 101), (2, 102)] {
+        let (vip, addresses) = (VipUid(vip), vec![address(last)]);
+        let probe = Probe::Before;
+        let order = VipOrder::Prepare { vip, epoch: Epoch(1), addresses, probe };
+        guard.step(START, GuardEvent::Order(order));
+    }
+    for at in [10, 20] {
+        guard.step(START + ms(at), GuardEvent::Tick);
+    }
+    // What the kernel refuses of one ends its list of actions.
+    for last in [101, 102] {
+        assert_eq!(guard.next_tick(), Some(START + ms(30)));
+        let actions = guard.step(START + ms(30), GuardEvent::Tick);
+        let added = |a: &GuardAction| matches!(a, GuardAction::AddAddress(_));
+        let added: Vec<_> = actions.iter().filter(|a| added(a)).collect();
+        assert_eq!(added, [&GuardAction::AddAddress(address(last))]);
+    }
 }
 
 #[test]

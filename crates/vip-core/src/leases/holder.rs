@@ -84,7 +84,7 @@ impl Leases {
     }
 
     fn claim(&mut self, now: Mono, event: ClaimEvent, actions: &mut Vec<LeaseAction>) {
-        let due = self.claims.step(now, event);
+        let due = self.claims.step(now, &self.state, event);
         self.take(due, actions);
     }
 
@@ -171,7 +171,8 @@ impl Leases {
         // A thousand VIPs are one frame to the guard.
         let (mut deadlines, mut others) = (vec![], vec![]);
         for grantee in answer.granted {
-            for action in self.claims.step(now, ClaimEvent::Granted(grantee, deadline)) {
+            for action in self.claims.step(now, &self.state, ClaimEvent::Granted(grantee, deadline))
+            {
                 match action {
                     ClaimAction::Order(VipOrder::Extend { deadlines: one, .. }) => {
                         deadlines.extend(one);
@@ -184,7 +185,7 @@ impl Leases {
             self.order(vec![VipOrder::Extend { incarnation, deadlines }], actions);
         }
         for (grantee, denial) in answer.denied {
-            others.extend(self.claims.step(now, ClaimEvent::Denied(grantee, denial)));
+            others.extend(self.claims.step(now, &self.state, ClaimEvent::Denied(grantee, denial)));
         }
         self.take(others, actions);
     }

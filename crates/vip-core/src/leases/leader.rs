@@ -3,8 +3,9 @@
 
 use super::{GrantAnswer, Leading, LeaseAction, Leases, RaftView};
 use crate::{
-    Assignment, Denial, Epoch, Grantee, Grants, LeaderLease, Mono, NodeId, NodeView,
-    ObstacleChange, Op, Report, Request, Term, Verdict, Vip, VipUid, Vote, decide,
+    Assignment, ConflictChange, Denial, Epoch, Grantee, Grants, LeaderLease, Mac, Mono, NodeId,
+    NodeView, ObstacleChange, Op, Report, Request, Settled, State, Term, Verdict, Vip, VipUid,
+    Vote, decide,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -41,6 +42,26 @@ pub struct Answers {
     pub before_ended: bool,
 }
 
+/// Where what nodes say of VIPs differs from what the log says of that. Of nodes
+/// that were not heard nothing is known; and one that was removed meanwhile has
+/// no place in the log any more.
+fn differences<'a, T: Clone + PartialEq + 'a>(
+    state: &'a State,
+    logged: &'a BTreeMap<VipUid, BTreeMap<NodeId, T>>,
+    said: impl Iterator<Item = (NodeId, &'a BTreeMap<VipUid, T>)>,
+) -> impl Iterator<Item = (VipUid, NodeId, Option<T>)> {
+    said.filter(|(node, _)| state.nodes.contains_key(node)).flat_map(move |(node, said)| {
+        let known = move |vip: &VipUid| logged.get(vip)?.get(&node);
+        let is_new = move |(vip, what): &(&VipUid, &T)| {
+            state.vip(**vip).is_some() && known(vip) != Some(*what)
+        };
+        let new =
+            said.iter().filter(is_new).map(move |(vip, what)| (*vip, node, Some(what.clone())));
+        let over = logged.keys().filter(move |vip| known(vip).is_some() && !said.contains_key(vip));
+        new.chain(over.map(move |vip| (*vip, node, None)))
+    })
+}
+
 /// Changes of the log that are due.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeaderWork {
@@ -58,6 +79,12 @@ pub struct LeaderWork {
     pub obstacles: Vec<ObstacleChange>,
     /// Removed VIPs that nobody can answer for any more.
     pub outwaited: Vec<VipUid>,
+    /// Epochs whose holder says that it answers.
+    pub answered: Vec<Grantee>,
+    /// Who came to claim addresses beside holders, or does no more.
+    pub conflicts: Vec<ConflictChange>,
+    /// Nodes whose interfaces changed.
+    pub interfaces: Vec<(NodeId, BTreeSet<Mac>)>,
 }
 
 impl LeaderWork {
@@ -65,7 +92,18 @@ impl LeaderWork {
     /// VIP without a holder is what hurts.
     #[must_use]
     pub fn ops(self) -> Vec<Op> {
-        let Self { term: _, moves, own, others, releases, obstacles, outwaited } = self;
+        let Self {
+            term: _,
+            moves,
+            own,
+            others,
+            releases,
+            obstacles,
+            outwaited,
+            answered,
+            conflicts,
+            interfaces,
+        } = self;
         let settle = |grants: Vec<Grantee>, nested| {
             (!grants.is_empty()).then_some(Op::Settle { grants, nested })
         };
@@ -73,8 +111,12 @@ impl LeaderWork {
         let releases = (!releases.is_empty()).then_some(Op::Released { releases });
         let obstacles = (!obstacles.is_empty()).then_some(Op::Obstacles { changes: obstacles });
         let outwaited = (!outwaited.is_empty()).then_some(Op::Outwaited { vips: outwaited });
-        let all = [moves, settle(own, true), settle(others, false), releases, obstacles, outwaited];
-        all.into_iter().flatten().collect()
+        let answered = (!answered.is_empty()).then_some(Op::Answered { grants: answered });
+        let conflicts = (!conflicts.is_empty()).then_some(Op::Conflicts { changes: conflicts });
+        let interfaces = interfaces.into_iter().map(|(node, macs)| Op::Interfaces { node, macs });
+        let urgent = [moves, settle(own, true), settle(others, false), releases];
+        let rest = [obstacles, outwaited, answered, conflicts];
+        urgent.into_iter().chain(rest).flatten().chain(interfaces).collect()
     }
 }
 
@@ -271,6 +313,8 @@ impl Leases {
             unable: self.claims.unable(now).into_iter().collect(),
             obstacles: self.claims.obstacles(),
             open: self.claims.renewals().into_iter().collect(),
+            conflicts: self.claims.conflicts(),
+            macs: self.macs.clone(),
         };
         if said != self.said {
             self.said = Report { seq: said.seq + 1, ..said };
@@ -393,7 +437,20 @@ impl Leases {
         let releases = leading.grants.unlogged_releases(&self.state);
         let (term, obstacles) = (leading.lease.term(), self.unlogged_obstacles());
         let outwaited = leading.grants.outwaited(now, &leading.lease, &self.state, &self.timing);
-        LeaderWork { term, moves, own, others, releases, obstacles, outwaited }
+        let answered = self.unlogged_answers();
+        let (conflicts, interfaces) = (self.unlogged_conflicts(), self.unlogged_interfaces());
+        LeaderWork {
+            term,
+            moves,
+            own,
+            others,
+            releases,
+            obstacles,
+            outwaited,
+            answered,
+            conflicts,
+            interfaces,
+        }
     }
 
     /// Whether the holder of this epoch says that it answers, and whether
@@ -410,26 +467,46 @@ impl Leases {
         Answers { open, before_ended: self.ended(vip) >= vip.epoch.previous() }
     }
 
-    /// Where what nodes say of themselves differs from what the log says. Of
-    /// those that were not heard nothing is known.
     fn unlogged_obstacles(&self) -> Vec<ObstacleChange> {
         let own = self.claims.obstacles();
         let others = self.views.iter().map(|(node, view)| (*node, &view.report.obstacles));
-        let mut changes = vec![];
-        // One that was removed meanwhile has no place in the log any more.
-        let members =
-            others.chain([(self.me, &own)]).filter(|(n, _)| self.state.nodes.contains_key(n));
-        for (node, said) in members {
-            let logged = |vip: &VipUid| self.state.obstacles.get(vip)?.get(&node);
-            let new = said
-                .iter()
-                .filter(|(vip, why)| self.state.vip(**vip).is_some() && logged(vip) != Some(*why));
-            let new = new.map(|(vip, why)| (*vip, Some(why.clone())));
-            let over = self.state.obstacles.keys().filter(|vip| logged(vip).is_some());
-            let over = over.filter(|vip| !said.contains_key(vip)).map(|vip| (*vip, None));
-            changes.extend(new.chain(over).map(|(vip, why)| ObstacleChange { vip, node, why }));
-        }
-        changes
+        let said = others.chain([(self.me, &own)]);
+        let changes = differences(&self.state, &self.state.obstacles, said);
+        changes.map(|(vip, node, why)| ObstacleChange { vip, node, why }).collect()
+    }
+
+    fn unlogged_conflicts(&self) -> Vec<ConflictChange> {
+        let own = self.claims.conflicts();
+        let others = self.views.iter().map(|(node, view)| (*node, &view.report.conflicts));
+        let said = others.chain([(self.me, &own)]);
+        let changes = differences(&self.state, &self.state.conflicts, said);
+        changes.map(|(vip, node, what)| ConflictChange { vip, node, what }).collect()
+    }
+
+    fn unlogged_interfaces(&self) -> Vec<(NodeId, BTreeSet<Mac>)> {
+        let others = self.views.iter().map(|(node, view)| (*node, &view.report.macs));
+        let said = others.chain([(self.me, &self.macs)]);
+        let new = said.filter(|(node, macs)| {
+            let logged = self.state.nodes.get(node).map(|node| &node.macs);
+            // A guard that is not there says of no interface.
+            !macs.is_empty() && logged.is_some_and(|logged| logged != *macs)
+        });
+        new.map(|(node, macs)| (node, macs.clone())).collect()
+    }
+
+    fn unlogged_answers(&self) -> Vec<Grantee> {
+        let new = |vip: &&Vip| vip.answered < vip.epoch;
+        let answers = |vip: &Vip| {
+            let Settled { epoch, incarnation, node } = vip.settled_at(vip.epoch)?;
+            let grantee = Grantee { vip: vip.uid, epoch, incarnation };
+            let open = if node == self.me {
+                self.claims.is_open(vip.uid, epoch)
+            } else {
+                self.views.get(&node).is_some_and(|view| view.report.open.contains(&grantee))
+            };
+            open.then_some(grantee)
+        };
+        self.state.vips.values().filter(new).filter_map(answers).collect()
     }
 
     /// Up to which epoch a VIP is known to answer nowhere.

@@ -3,9 +3,10 @@
 use super::{State, Tombstone};
 use crate::command::Position;
 use crate::{
-    EventKind, JoinProof, Name, Node, NodeId, NodeState, Outcome, Refusal, Role, Token, TokenError,
-    TokenId, join_statement,
+    EventKind, JoinProof, MAX_MACS, Mac, Name, Node, NodeId, NodeState, Outcome, Refusal, Role,
+    Token, TokenError, TokenId, join_statement,
 };
+use std::collections::BTreeSet;
 
 impl State {
     pub(super) fn first_node(
@@ -38,6 +39,7 @@ impl State {
             state,
             spki: spki.to_owned(),
             since_ms: self.time_ms,
+            macs: BTreeSet::new(),
         };
         self.nodes.insert(id, node);
         id
@@ -98,6 +100,15 @@ impl State {
         let admitted = EventKind::NodeAdmitted { node, name: name.clone(), role };
         self.record(&format!("token {token_id}"), admitted);
         Ok(Outcome::Admitted { node, role, admitted: at.index })
+    }
+
+    pub(super) fn interfaces_changed(
+        &mut self,
+        id: NodeId,
+        macs: &BTreeSet<Mac>,
+    ) -> Result<Outcome, Refusal> {
+        self.known_node(id)?.macs = macs.iter().copied().take(MAX_MACS).collect();
+        Ok(Outcome::Done)
     }
 
     fn known_node(&mut self, id: NodeId) -> Result<&mut Node, Refusal> {
@@ -176,12 +187,10 @@ impl State {
         for vip in self.vips.values_mut().filter(|v| v.pinned == Some(id)) {
             vip.pinned = None;
         }
-        for nodes in self.obstacles.values_mut() {
-            nodes.remove(&id);
-        }
-        self.obstacles.retain(|_, nodes| !nodes.is_empty());
+        self.forget_reports_of(id);
         let name = node.name.clone();
-        self.tombstones.insert(id, Tombstone { name: node.name, spki: node.spki });
+        let tombstone = Tombstone { name: node.name, spki: node.spki, macs: node.macs };
+        self.tombstones.insert(id, tombstone);
         self.record(actor, EventKind::NodeRemoved { node: id, name });
         Ok(Outcome::Done)
     }

@@ -16,6 +16,7 @@ fn vip_spec(name: &str, address: &str) -> VipSpec {
         addresses: vec![address.parse().expect("valid")],
         interface: None,
         placement: Placement::Leader,
+        no_probe: false,
     }
 }
 
@@ -202,6 +203,42 @@ fn a_release_counts_only_from_the_session_that_was_granted() {
     assert_eq!(state.vips[&vip].fenced, Epoch(0));
     done(&mut state, Op::Released { releases: vec![mine] });
     assert_eq!(state.vips[&vip].fenced, Epoch(1));
+}
+
+#[test]
+fn a_granted_epoch_answers_when_its_holder_said_so() {
+    let mut state = cluster();
+    let vip = assigned(&mut state);
+    let grant = Grantee { vip, epoch: Epoch(1), incarnation: Incarnation(5) };
+    let other = Grantee { incarnation: Incarnation(6), ..grant };
+    done(&mut state, Op::Settle { grants: vec![grant], nested: false });
+    let said = |state: &State| {
+        let answers = |e: &&Event| matches!(e.what, EventKind::VipAnswers { .. });
+        (state.vips[&vip].answered, state.events.iter().filter(answers).count())
+    };
+    assert_eq!(said(&state), (Epoch(0), 0), "a grant is no answer");
+    done(&mut state, Op::Answered { grants: vec![other] });
+    assert_eq!(said(&state), (Epoch(0), 0), "nor is what another session says");
+    for _ in 0..2 {
+        done(&mut state, Op::Answered { grants: vec![grant] });
+        assert_eq!(said(&state), (Epoch(1), 1));
+    }
+}
+
+#[test]
+fn a_conflict_is_an_event_once_and_goes_with_its_node() {
+    let mut state = cluster();
+    let uid = assigned(&mut state);
+    let what = Conflict { ip: [10, 0, 0, 100].into(), mac: Mac([2, 0, 0, 0, 0, 9]) };
+    let change = |node, what| ConflictChange { vip: uid, node: NodeId(node), what };
+    for _ in 0..2 {
+        done(&mut state, Op::Conflicts { changes: vec![change(1, Some(what))] });
+    }
+    let conflicts = |e: &&Event| matches!(e.what, EventKind::VipConflict { .. });
+    assert_eq!(state.events.iter().filter(conflicts).count(), 1);
+    assert_eq!(state.conflicts[&uid], [(NodeId(1), what)].into());
+    done(&mut state, Op::Conflicts { changes: vec![change(1, None), change(99, Some(what))] });
+    assert_eq!(state.conflicts, [].into());
 }
 
 #[test]

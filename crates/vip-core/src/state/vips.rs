@@ -3,8 +3,8 @@
 use super::State;
 use crate::command::Position;
 use crate::{
-    Assignment, EventKind, Grantee, Name, Nested, NodeId, ObstacleChange, Outcome, Refusal,
-    Settled, Vip, VipSpec, VipUid,
+    Assignment, ConflictChange, EventKind, Grantee, Name, Nested, NodeId, ObstacleChange, Outcome,
+    Refusal, Settled, Vip, VipSpec, VipUid,
 };
 use std::net::SocketAddr;
 
@@ -12,10 +12,19 @@ impl State {
     pub(super) fn add_vip(&mut self, actor: &str, spec: &VipSpec) -> Result<Outcome, Refusal> {
         spec.check()?;
         if let Some(there) = self.vip_named(spec.name.as_str()) {
-            return if there.spec == *spec {
-                Ok(Outcome::Unchanged)
-            } else {
-                Err(Refusal::VipExists { name: spec.name.clone() })
+            let uid = there.uid;
+            let other = VipSpec { no_probe: spec.no_probe, ..there.spec.clone() };
+            if other != *spec {
+                return Err(Refusal::VipExists { name: spec.name.clone() });
+            }
+            // Who was refused for a foreign host says the same again, and that
+            // it is meant.
+            return match self.vips.get_mut(&uid) {
+                Some(vip) if vip.spec.no_probe != spec.no_probe => {
+                    vip.spec.no_probe = spec.no_probe;
+                    Ok(Outcome::Done)
+                }
+                _ => Ok(Outcome::Unchanged),
             };
         }
         for address in &spec.addresses {
@@ -41,6 +50,7 @@ impl State {
     pub(super) fn remove_vip(&mut self, actor: &str, name: &Name) -> Result<Outcome, Refusal> {
         let uid = self.uid_of(name)?;
         self.obstacles.remove(&uid);
+        self.conflicts.remove(&uid);
         if let Some(vip) = self.vips.remove(&uid)
             && vip.fenced < vip.epoch
         {
@@ -122,13 +132,7 @@ impl State {
         Ok(Outcome::Done)
     }
 
-    pub(super) fn settle(
-        &mut self,
-        at: Position,
-        actor: &str,
-        grants: &[Grantee],
-        nested: bool,
-    ) -> Outcome {
+    pub(super) fn settle(&mut self, at: Position, grants: &[Grantee], nested: bool) -> Outcome {
         for grant in grants {
             let Some(vip) = self.vips.get_mut(&grant.vip) else { continue };
             if grant.epoch > vip.epoch || grant.epoch <= vip.fenced {
@@ -146,10 +150,20 @@ impl State {
             if nested && vip.bound(grant.epoch) == Some(grant.incarnation) {
                 vip.nested = Some(Nested { term: at.term, epoch: grant.epoch });
             }
-            if let (true, Some(node)) = (first, holder) {
-                let vip = vip.spec.name.clone();
-                self.record(actor, EventKind::VipAnswers { vip, node, epoch: grant.epoch });
-            }
+        }
+        Outcome::Done
+    }
+
+    pub(super) fn answered(&mut self, actor: &str, grants: &[Grantee]) -> Outcome {
+        for grant in grants {
+            let Some(vip) = self.vips.get_mut(&grant.vip) else { continue };
+            let by = vip.settled_at(grant.epoch).filter(|s| s.incarnation == grant.incarnation);
+            let Some(node) = by.map(|s| s.node).filter(|_| vip.answered < grant.epoch) else {
+                continue;
+            };
+            vip.answered = grant.epoch;
+            let vip = vip.spec.name.clone();
+            self.record(actor, EventKind::VipAnswers { vip, node, epoch: grant.epoch });
         }
         Outcome::Done
     }
@@ -175,6 +189,42 @@ impl State {
         }
         self.obstacles.retain(|_, nodes| !nodes.is_empty());
         Outcome::Done
+    }
+
+    pub(super) fn conflicts_changed(&mut self, actor: &str, changes: &[ConflictChange]) -> Outcome {
+        for ConflictChange { vip: uid, node, what } in changes {
+            let Some(vip) = self.vips.get(uid).map(|vip| vip.spec.name.clone()) else { continue };
+            if !self.nodes.contains_key(node) {
+                continue;
+            }
+            let known = self.conflicts.entry(*uid).or_default();
+            match what {
+                Some(what) if known.get(node) != Some(what) => {
+                    known.insert(*node, *what);
+                    let member = self.node_with(what.mac);
+                    let (node, what) = (*node, *what);
+                    self.record(actor, EventKind::VipConflict { vip, node, what, member });
+                }
+                Some(_) => {}
+                None => {
+                    known.remove(node);
+                }
+            }
+        }
+        self.conflicts.retain(|_, nodes| !nodes.is_empty());
+        Outcome::Done
+    }
+
+    /// Of a node that is no member any more.
+    pub(super) fn forget_reports_of(&mut self, id: NodeId) {
+        for nodes in self.obstacles.values_mut() {
+            nodes.remove(&id);
+        }
+        self.obstacles.retain(|_, nodes| !nodes.is_empty());
+        for nodes in self.conflicts.values_mut() {
+            nodes.remove(&id);
+        }
+        self.conflicts.retain(|_, nodes| !nodes.is_empty());
     }
 
     pub(super) fn released(&mut self, actor: &str, releases: &[Grantee]) -> Outcome {

@@ -1,6 +1,6 @@
 //! What goes wrong, and how it is mended.
 
-use super::{RESTART, What, World, micros, vip_name, vip_spec};
+use super::{RESTART, What, World, mac, micros, vip_name, vip_spec};
 use crate::agent::{Agent, Input};
 use crate::guard::GuardInput;
 use crate::invariant::progress_bound;
@@ -49,7 +49,10 @@ impl World {
             Fault::LoseAddress(at) => self.lose_address(at),
             Fault::ForeignClaim(at) => {
                 for address in vip_spec(false).addresses {
-                    let event = GuardEvent::ForeignClaim(address.ip);
+                    // A stranger, or one that calls itself a member.
+                    let hosts = self.hosts.len();
+                    let mac = mac(self.rng.usize(0..2 * hosts));
+                    let event = GuardEvent::ForeignClaim { ip: address.ip, mac };
                     self.kernel_event(at, GuardInput::Kernel(event));
                 }
             }

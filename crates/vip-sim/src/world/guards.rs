@@ -1,6 +1,6 @@
 //! Guards, their sockets, and what the kernel does for them.
 
-use super::{LOCAL, LOOP, RESTART, What, World, micros, vip_spec};
+use super::{LOCAL, LOOP, RESTART, What, World, mac, micros, vip_spec};
 use crate::agent::Input;
 use crate::clock::Real;
 use crate::guard::{Connection, FromGuard, GuardInput, GuardProcess, ToGuard};
@@ -176,12 +176,30 @@ impl World {
                     }
                 }
             }
+            if let GuardAction::Probe(addresses) = &action {
+                self.probe(at, addresses);
+            }
             let GuardAction::Notify(notice) = action else { continue };
             self.noticed(at, &notice);
             notices.push(notice);
         }
         if let (Some(connection), false) = (connection, notices.is_empty()) {
             self.answer(at, connection, FromGuard::Notices(notices));
+        }
+    }
+
+    /// Every other host that answers hears the question: the network of the VIPs
+    /// need not be that of the cluster, which may be cut.
+    fn probe(&mut self, at: usize, addresses: &[Address]) {
+        for other in (0..self.hosts.len()).filter(|other| *other != at) {
+            let host = &self.hosts[other];
+            let now = host.clock.local(self.now);
+            let answers = |a: &&Address| host.powered && host.kernel.answers_until(a.ip) > now;
+            let answering: Vec<_> = addresses.iter().filter(answers).map(|a| a.ip).collect();
+            for ip in answering {
+                let event = GuardEvent::ForeignClaim { ip, mac: mac(other) };
+                self.kernel_event(at, GuardInput::Kernel(event));
+            }
         }
     }
 

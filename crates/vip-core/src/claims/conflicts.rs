@@ -1,0 +1,64 @@
+//! Whom this node heard claim addresses of its VIPs.
+
+use crate::{Conflict, Mono, VipUid};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long after it was heard last a conflict is reported as one. While it is,
+/// others about the same VIP are not: what a stranger sends must not fill the
+/// log.
+const REMEMBERED: Duration = Duration::from_mins(1);
+
+#[derive(Clone, Debug)]
+struct Heard {
+    what: Conflict,
+    at: Mono,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Conflicts(BTreeMap<VipUid, Heard>);
+
+impl Conflicts {
+    pub(super) fn heard(&mut self, now: Mono, vip: VipUid, what: Conflict) {
+        let heard = self.0.entry(vip).or_insert(Heard { what, at: now });
+        if heard.what == what {
+            heard.at = now;
+        }
+    }
+
+    pub(super) fn forget(&mut self, now: Mono, is_there: impl Fn(VipUid) -> bool) {
+        self.0.retain(|vip, heard| is_there(*vip) && now < heard.at + REMEMBERED);
+    }
+
+    pub(super) fn all(&self) -> BTreeMap<VipUid, Conflict> {
+        self.0.iter().map(|(vip, heard)| (*vip, heard.what)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Mac;
+
+    const START: Mono = Mono(5_000_000_000);
+    const WEB: VipUid = VipUid(1);
+
+    fn by(last: u8) -> Conflict {
+        Conflict { ip: [10, 0, 0, 100].into(), mac: Mac([2, 0, 0, 0, 0, last]) }
+    }
+
+    #[test]
+    fn a_flood_under_many_names_is_one_conflict_a_minute() {
+        let mut conflicts = Conflicts::default();
+        for at in 0..60 {
+            for name in 1..=250 {
+                let now = START + Duration::from_secs(at);
+                conflicts.forget(now, |_| true);
+                conflicts.heard(now, WEB, by(name));
+                assert_eq!(conflicts.all(), [(WEB, by(1))].into());
+            }
+        }
+        conflicts.forget(START + Duration::from_secs(119), |_| true);
+        assert_eq!(conflicts.all(), [].into());
+    }
+}

@@ -1,0 +1,108 @@
+//! The probes before a claim: is anybody there already?
+
+use crate::Mono;
+use std::time::Duration;
+
+/// RFC 5227 §2.1.1 has three as well, and takes up to seven seconds over them.
+/// A machine on the same link answers within a millisecond; three of them are
+/// for lost frames, not for slow hosts.
+const PROBES: u32 = 3;
+/// Between two, and after the last one.
+const PROBE_INTERVAL: Duration = Duration::from_millis(10);
+/// Answers that are told of: anybody on the network can make many.
+const ANSWERS_TOLD: u32 = 8;
+
+/// What is to be done for one claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ProbeStep {
+    /// Nothing now.
+    Wait,
+    /// Send one.
+    Send,
+    /// The time to answer the last one is over.
+    Over,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Probes {
+    sent: u32,
+    /// `None`: over.
+    next: Option<Mono>,
+    told: u32,
+}
+
+impl Probes {
+    /// None are to be sent.
+    pub(super) fn none() -> Self {
+        Self { sent: 0, next: None, told: 0 }
+    }
+
+    /// The first one is due at once.
+    pub(super) fn starting(now: Mono) -> Self {
+        Self { next: Some(now), ..Self::none() }
+    }
+
+    /// When [`Self::step`] has something to do.
+    pub(super) fn next(&self) -> Option<Mono> {
+        self.next
+    }
+
+    /// Whether [`Self::step`] would say that they are over.
+    pub(super) fn end(&self, now: Mono) -> bool {
+        self.sent == PROBES && self.next.is_some_and(|next| now >= next)
+    }
+
+    pub(super) fn step(&mut self, now: Mono) -> ProbeStep {
+        if self.next.is_none_or(|next| now < next) {
+            return ProbeStep::Wait;
+        }
+        if self.sent == PROBES {
+            self.next = None;
+            return ProbeStep::Over;
+        }
+        self.sent += 1;
+        self.next = Some(now + PROBE_INTERVAL);
+        ProbeStep::Send
+    }
+
+    /// Whether an answer that came now is one to these, and to be told of.
+    pub(super) fn tells(&mut self) -> bool {
+        let tells = self.next.is_some() && self.told < ANSWERS_TOLD;
+        self.told += u32::from(tells);
+        tells
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Mono = Mono(5_000_000_000);
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    #[test]
+    fn three_probes_go_out_within_thirty_milliseconds() {
+        let mut probes = Probes::starting(START);
+        let mut sent = vec![];
+        for at in 0..40 {
+            match probes.step(START + ms(at)) {
+                ProbeStep::Send => sent.push(at),
+                ProbeStep::Over => assert_eq!(at, 30),
+                ProbeStep::Wait => {}
+            }
+        }
+        assert_eq!(sent, [0, 10, 20]);
+        assert_eq!(probes.next(), None);
+    }
+
+    #[test]
+    fn a_flood_of_answers_is_told_of_a_few_times_and_a_late_one_never() {
+        let mut probes = Probes::starting(START);
+        let told = (0..1000).filter(|_| probes.tells()).count();
+        assert_eq!(told, ANSWERS_TOLD as usize);
+        assert!(!Probes::none().tells());
+    }
+}
