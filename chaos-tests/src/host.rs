@@ -1,6 +1,6 @@
 //! vipd on one host.
 
-use crate::command::{Outcome, binaries, run, wait_for};
+use crate::command::{Outcome, binaries, run, wait_for, within};
 use crate::net::exec;
 use crate::unwell::{Unwell, say};
 use anyhow::{Context, Result};
@@ -270,12 +270,19 @@ impl Host {
     /// Kills all of its processes at once, the parent first.
     pub fn kill_all(&mut self) {
         let all = [Process::Parent, Process::Agent, Process::Guard].map(|p| self.find(p));
-        for pid in all.into_iter().flatten() {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        let all: Vec<i32> = all.into_iter().flatten().collect();
+        for pid in &all {
+            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
         }
         if let Some(mut child) = self.child.take() {
             let _ = child.wait();
         }
+        // Until then a socket of it takes connections, and answers none.
+        let closed = |pid: &i32| {
+            let files = std::fs::read_dir(format!("/proc/{pid}/fd"));
+            files.map_or(true, |mut files| files.next().is_none())
+        };
+        let _ = within(PROCESS_TIMEOUT, || all.iter().all(closed).then_some(()));
     }
 
     /// Asks it to end and waits until it did; returns how long that took.

@@ -34,13 +34,13 @@ fn a_client_made_by_stock_protoc_does_the_main_job() -> Result<()> {
     Ok(())
 }
 
-const LOCAL_ONLY: [&str; 4] = ["Init", "Join", "Leave", "RotateCa"];
+const LOCAL_ONLY: [&str; 6] = ["Init", "Join", "Leave", "RotateCa", "Recover", "Restore"];
 /// Root's, on a voter, which passes it on.
 const ROOT_OF_VOTER: [&str; 1] = ["Login"];
 const VIEWER: [&str; 7] =
     ["ListTokens", "ListLogins", "Status", "ListNodes", "ListVips", "Events", "Doctor"];
 const OPERATOR: [&str; 4] = ["DrainNode", "AddVip", "MoveVip", "RemoveVip"];
-const ADMIN: [&str; 4] = ["CreateToken", "RevokeToken", "RevokeLogin", "RemoveNode"];
+const ADMIN: [&str; 5] = ["CreateToken", "RevokeToken", "RevokeLogin", "RemoveNode", "Backup"];
 const MEMBERS: [&str; 13] = [
     "Raft/Append",
     "Raft/Vote",

@@ -96,7 +96,7 @@ fn every_rpc_has_a_rule_for_every_kind_of_node() -> Result<()> {
     })?;
 
     let all = all_rpcs()?;
-    let local = paths("Admin", &["Init", "Join", "Leave", "RotateCa"]);
+    let local = paths("Admin", &["Init", "Join", "Leave", "RotateCa", "Recover", "Restore"]);
     let changes = [
         "Login",
         "RevokeLogin",

@@ -84,9 +84,35 @@ pub(crate) enum Command {
     Ca(CaCommand),
     /// Check this host.
     Doctor,
+    /// Write what the cluster knows to a file; no private key is in it.
+    Backup {
+        /// The file; an older one is replaced once the new one is whole.
+        file: PathBuf,
+    },
+    /// Make a new cluster of this node, which is in none, with a backup's VIPs,
+    /// names and events.
+    Restore {
+        /// The backup.
+        file: PathBuf,
+    },
+    /// The last resort after the loss of a majority: make a new cluster of this
+    /// voter. If others of the old one are alive, two clusters claim the VIPs.
+    Recover {
+        /// That it is to be a new cluster.
+        #[arg(long, required = true)]
+        force_new_cluster: bool,
+        /// That vipd runs on none of the others, and will not by itself.
+        #[arg(long, required = true)]
+        others_are_off: bool,
+    },
 }
 
 impl Command {
+    /// Whether it is about this host and no other.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self, Self::Restore { .. } | Self::Recover { .. })
+    }
+
     /// Whether it is given the root CA's key.
     pub(crate) fn needs_root_key(&self) -> bool {
         match self {

@@ -4,6 +4,7 @@ mod cli;
 mod connect;
 mod contexts;
 mod output;
+mod recovery;
 mod run;
 
 use clap::Parser;

@@ -26,15 +26,19 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// No token or key on standard input is longer.
 const MAX_SECRET: u64 = 4096;
 
-struct Ctl {
-    client: AdminClient<Channel>,
+pub(crate) struct Ctl {
+    pub(crate) client: AdminClient<Channel>,
     format: Format,
-    timeout: Duration,
+    pub(crate) timeout: Duration,
 }
 
 pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
     if cli.context.is_some() && cli.command.needs_root_key() {
         let text = "the root's key is used on a voter, and sent nowhere: without --context";
+        return Err(Failure::Usage(text.into()));
+    }
+    if cli.context.is_some() && cli.command.is_local() {
+        let text = "this makes a cluster of the node that it runs on: without --context";
         return Err(Failure::Usage(text.into()));
     }
     let channel = match &cli.context {
@@ -67,6 +71,11 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
             ctl.done(json!({ "issuer_replaced": true }), text)
         }
         Command::Doctor => ctl.doctor().await,
+        Command::Backup { file } => ctl.backup(&file).await,
+        Command::Restore { file } => ctl.restore(&file).await,
+        Command::Recover { force_new_cluster: _, others_are_off } => {
+            ctl.recover(others_are_off).await
+        }
     }
 }
 
@@ -94,19 +103,23 @@ fn token(file: Option<PathBuf>) -> Result<String, Failure> {
 }
 
 impl Ctl {
-    fn request<T>(&self, message: T) -> Request<T> {
+    pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.set_timeout(self.timeout);
         request
     }
 
-    fn done(&self, value: serde_json::Value, text: &str) -> Result<(), Failure> {
+    pub(crate) fn done(&self, value: serde_json::Value, text: &str) -> Result<(), Failure> {
         print(self.format, &value, |_| text.to_owned())
     }
 
     async fn init(&mut self, name: String) -> Result<(), Failure> {
         let request = self.request(v1::InitRequest { name });
         let made = self.client.init(request).await?.into_inner();
+        self.made(&made)
+    }
+
+    pub(crate) fn made(&self, made: &v1::InitReply) -> Result<(), Failure> {
         let value = json!({
             "cluster": made.cluster, "node": made.node, "token": made.token,
             "join_command": made.join_command, "recovery_file": made.recovery_file,

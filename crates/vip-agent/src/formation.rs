@@ -37,13 +37,13 @@ pub(crate) struct Initialised {
     pub(crate) recovery_file: PathBuf,
 }
 
-fn random_hex<const N: usize>() -> Result<String, Status> {
+pub(crate) fn random_hex<const N: usize>() -> Result<String, Status> {
     let mut bytes = [0; N];
     fill(&mut bytes).map_err(|e| internal("random numbers", &e))?;
     Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
 }
 
-fn already(meta: &Meta) -> Status {
+pub(crate) fn already(meta: &Meta) -> Status {
     Status::failed_precondition(format!(
         "this node is already {} in cluster {}. Nothing was changed; `vipctl leave` takes it out",
         meta.name, meta.cluster_name
@@ -53,7 +53,8 @@ fn already(meta: &Meta) -> Status {
 /// Removes what a formation that did not finish left. A finished one has a
 /// `node.json`.
 pub(crate) fn wipe(dir: &Path) -> Result<(), Status> {
-    for name in ["node.json", "longest-promise-ms", "raft", "pki"] {
+    let recovery = ["recovered", "recovered.tmp", "before-recovery"];
+    for name in ["node.json", "longest-promise-ms", "raft", "pki"].iter().chain(&recovery) {
         let path = dir.join(name);
         let result = if path.is_dir() {
             std::fs::remove_dir_all(&path)
@@ -70,11 +71,11 @@ pub(crate) fn wipe(dir: &Path) -> Result<(), Status> {
     Ok(())
 }
 
-fn advertise(agent: &Agent) -> Result<String, Status> {
+pub(crate) fn advertise(agent: &Agent) -> Result<String, Status> {
     agent.config.advertise().map_err(|e| Status::failed_precondition(format!("{e}")))
 }
 
-async fn start(agent: &Arc<Agent>, meta: Meta) -> Result<Arc<Member>, Status> {
+pub(crate) async fn start(agent: &Arc<Agent>, meta: Meta) -> Result<Arc<Member>, Status> {
     let listener = agent.listen();
     let listener = listener.map_err(|e| Status::failed_precondition(chain(&e)))?;
     start_on(agent, meta, listener).await
@@ -152,7 +153,7 @@ pub(crate) async fn init(agent: &Arc<Agent>, name: Name) -> Result<Initialised, 
     Ok(Initialised { member, recovery_file })
 }
 
-async fn wait(limit: Duration, mut done: impl FnMut() -> bool) -> Result<(), ()> {
+pub(crate) async fn wait(limit: Duration, mut done: impl FnMut() -> bool) -> Result<(), ()> {
     let until = Instant::now() + limit;
     while !done() {
         if Instant::now() >= until {

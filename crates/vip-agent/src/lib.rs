@@ -9,6 +9,7 @@
 
 mod activation;
 mod admin;
+mod backup;
 mod certificate;
 mod cluster_service;
 mod config;
@@ -22,6 +23,7 @@ mod leader;
 mod lease;
 mod member;
 mod rate;
+mod refounding;
 mod refusals;
 mod reissue;
 mod serve;

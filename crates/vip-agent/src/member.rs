@@ -410,6 +410,11 @@ impl Member {
         self.issuers.of(self.raft.state().signing_issuer()?)
     }
 
+    /// The CA with this key (SPKI hash), if its private key is here.
+    pub(crate) fn issuer_of(&self, spki: &str) -> Option<Arc<Issuer>> {
+        self.issuers.of(spki)
+    }
+
     /// The key (SPKI hash) of the CA that signed this node's certificate.
     pub(crate) fn own_issuer(&self) -> Option<String> {
         self.configs.load().issuer.clone()

@@ -60,6 +60,9 @@ pub enum AgentError {
     /// Raft ended by itself, as after a failed write.
     #[error("the log failed: {0}. Nothing more is served; free or repair the disk and start again")]
     Storage(String),
+    /// A new cluster could not be made, or not be started.
+    #[error("making a new cluster was not finished; this agent starts over with what is there")]
+    Interrupted,
     /// Leadership was handed over, and nobody took it.
     #[error(
         "leadership was handed to another node, which does not lead; this agent starts over, so \
@@ -77,6 +80,8 @@ pub(crate) struct Agent {
     pub(crate) formation: tokio::sync::Mutex<()>,
     /// Events that are followed.
     pub(crate) streams: Streams,
+    /// Cancelled when only a new process can go on.
+    pub(crate) start_over: CancellationToken,
 }
 
 impl Agent {
@@ -121,12 +126,14 @@ pub async fn run(
     let file = |path: &PathBuf, source| AgentError::File { path: path.clone(), source };
     make_private_dir(&dir).map_err(|e| file(&dir, e))?;
     let _lock = lock(&dir).await?;
+    crate::refounding::adopt(&dir).map_err(|e| file(&dir, e))?;
     let agent = Arc::new(Agent {
         config,
         name,
         member: RwLock::new(None),
         formation: tokio::sync::Mutex::new(()),
         streams: Streams::default(),
+        start_over: CancellationToken::new(),
     });
     if let Some(meta) = Meta::load(&dir).map_err(|e| member_error(&e))? {
         tracing::info!(cluster = %meta.cluster_name, node = %meta.name, "rejoining");
@@ -155,6 +162,7 @@ pub async fn run(
     let failed = tokio::select! {
         () = stop => None,
         why = failure(&agent) => Some(why),
+        () = agent.start_over.cancelled() => Some(AgentError::Interrupted),
     };
     if failed.is_none()
         && let Some(member) = agent.member()

@@ -329,7 +329,7 @@ impl Claims {
         let Some(claim) = self.claims.get_mut(&uid).filter(|claim| claim.epoch == epoch) else {
             return;
         };
-        let first = claim.probe == Probe::Before;
+        let first = matches!(claim.probe, Probe::Before | Probe::Always);
         let removed = || first.then(|| state.removed_node_with(mac)).flatten();
         let node = state.node_with(mac).or_else(removed);
         // Another interface of this host on the same network; or the holder
@@ -342,7 +342,12 @@ impl Claims {
             None => (first && !vip.spec.no_probe).then_some(Why::Answered(mac)),
         };
         let undecided = matches!(claim.stage, Stage::Preparing | Stage::Asking);
-        let Some(why) = why.filter(|_| undecided) else {
+        // The cluster that this one was made of is alive: it holds the VIP, and
+        // knows nothing of us.
+        let twin = claim.stage == Stage::Open
+            && claim.probe == Probe::Always
+            && state.cut_off_node_with(mac).is_some();
+        let Some(why) = why.filter(|_| undecided || twin) else {
             self.conflicts.heard(now, uid, what);
             return;
         };
@@ -469,7 +474,9 @@ impl Claims {
 /// Whether others are asked for the addresses. Before a VIP answered for the
 /// first time there is time to; later only where the grant has to wait anyway.
 fn probe(vip: &Vip, state: &State) -> Probe {
-    if vip.answered == Epoch(0) {
+    if !state.cut_off_nodes().is_empty() {
+        Probe::Always
+    } else if vip.answered == Epoch(0) {
         Probe::Before
     } else if waits(vip, state) {
         Probe::Beside
@@ -723,6 +730,23 @@ mod tests {
         let (mut state, mut later) = taking_over();
         apply(&mut state, Op::RemoveNode { node: NodeId(3) });
         assert_eq!(answer(&mut later, &state, 2, member(3)), [], "a stranger like others");
+    }
+
+    #[test]
+    fn a_vip_is_let_go_of_when_the_cluster_that_was_given_up_comes_back() {
+        let mut state = with_interfaces(state());
+        apply(&mut state, Op::RemoveNode { node: NodeId(2) });
+        state.tombstones.get_mut(&NodeId(2)).expect("there").cut_off = true;
+        let mut claims = claims();
+        let (epoch, addresses, probe) = (Epoch(1), vec![], Probe::Always);
+        let order = VipOrder::Prepare { vip: WEB, epoch, addresses, probe };
+        assert_eq!(sync(&mut claims, &state), [ClaimAction::Order(order)]);
+        notice(&mut claims, GuardNotice::Prepared { vip: WEB, epoch: Epoch(1) });
+        notice(&mut claims, GuardNotice::Opened { vip: WEB, epoch: Epoch(1) });
+        assert_eq!(answer(&mut claims, &state, 1, STRANGER), []);
+        assert_eq!(answer(&mut claims, &state, 1, member(2)), [release(1)]);
+        let name = state.tombstones[&NodeId(2)].name.clone();
+        assert_eq!(claims.obstacles()[&WEB].why, Why::AnsweredBy(name));
     }
 
     #[test]

@@ -64,6 +64,13 @@ pub enum EventKind {
         /// Its name.
         name: Name,
     },
+    /// A new cluster was made of what was left of another one.
+    ClusterRefounded {
+        /// The id of that one.
+        from: String,
+        /// The node that it was made of.
+        node: NodeId,
+    },
     /// A node was admitted by a token.
     NodeAdmitted {
         /// The node.

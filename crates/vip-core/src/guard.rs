@@ -34,6 +34,8 @@ const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 /// Shortest time between two notices of foreign claims of one VIP: anybody on
 /// the network can make many.
 const CONFLICT_INTERVAL: Duration = Duration::from_secs(1);
+/// So many instead of one, where one of them may be what is watched for.
+const CONFLICTS_WATCHED: u32 = 8;
 
 /// How far a claim has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +62,11 @@ struct Claim {
     furthest: Mono,
     announcements: Announcements,
     probes: Probes,
-    /// When a foreign claim was told of last.
-    told: Mono,
+    /// Whether it is probed for while it answers.
+    watches: bool,
+    /// Foreign claims that came since, whether or not they were told of.
+    told_since: Mono,
+    told: u32,
     defended: Mono,
 }
 
@@ -96,9 +101,11 @@ impl Claim {
         match self.phase {
             Phase::Probing | Phase::Prepared => self.probes.tells(),
             Phase::Open => {
-                let tells = self.told == Mono::ZERO || now >= self.told + CONFLICT_INTERVAL;
-                self.told = if tells { now } else { self.told };
-                tells
+                if self.told_since == Mono::ZERO || now >= self.told_since + CONFLICT_INTERVAL {
+                    (self.told_since, self.told) = (now, 0);
+                }
+                self.told += 1;
+                self.told <= if self.watches { CONFLICTS_WATCHED } else { 1 }
             }
             // Whoever has it now may.
             Phase::Expired => false,
@@ -220,7 +227,10 @@ impl Guard {
     #[must_use]
     pub fn next_tick(&self) -> Option<Mono> {
         let due = |claim: &Claim| match claim.phase {
-            Phase::Open => claim.deadline.min(claim.announcements.next()),
+            Phase::Open => {
+                let next = claim.deadline.min(claim.announcements.next());
+                claim.probes.next().map_or(next, |probe| next.min(probe))
+            }
             Phase::Probing | Phase::Prepared => claim.probes.next().unwrap_or(self.refresh_at),
             Phase::Expired => self.refresh_at,
         };
@@ -298,7 +308,7 @@ impl Guard {
         }
         let probes = match probe {
             Probe::No => Probes::none(),
-            Probe::Before | Probe::Beside => Probes::starting(now),
+            Probe::Before | Probe::Beside | Probe::Always => Probes::starting(now),
         };
         let mut claim = Claim {
             epoch,
@@ -308,10 +318,12 @@ impl Guard {
             furthest: Mono::ZERO,
             announcements: Announcements::starting(now),
             probes,
-            told: Mono::ZERO,
+            watches: probe == Probe::Always,
+            told_since: Mono::ZERO,
+            told: 0,
             defended: Mono::ZERO,
         };
-        if probe != Probe::Before {
+        if matches!(probe, Probe::No | Probe::Beside) {
             actions.extend(claim.make_ready(vip, self.limits.gated));
         }
         actions.extend(claim.probe(now, vip, self.limits.gated));
@@ -331,6 +343,7 @@ impl Guard {
             return vec![];
         }
         let (gated, furthest) = (self.limits.gated, now + self.limits.longest_grant);
+        let others = self.claims.len();
         let mut actions = vec![];
         for (vip, epoch, deadline) in deadlines {
             let Some(claim) = self.claims.get_mut(vip).filter(|c| c.epoch == *epoch) else {
@@ -353,12 +366,15 @@ impl Guard {
                 actions.extend(claim.addresses.iter().cloned().map(GuardAction::AddAddress));
             }
             claim.phase = Phase::Open;
-            claim.probes = Probes::none();
             claim.deadline = deadline;
             claim.furthest = claim.furthest.max(deadline);
             let open = |a: &Address| GuardAction::Gate { ip: a.ip, deadline };
             actions.extend(claim.addresses.iter().map(open));
             if opens {
+                claim.probes = match claim.watches {
+                    true => Probes::watching(now, others),
+                    false => Probes::none(),
+                };
                 claim.announcements = Announcements::starting(now);
                 claim.announcements.take_due(now);
                 actions.push(GuardAction::Announce(claim.addresses.clone()));
@@ -431,8 +447,11 @@ impl Guard {
                 deletions.extend(claim.addresses.iter().cloned().map(GuardAction::DeleteAddress));
                 let (vip, epoch) = (*vip, claim.epoch);
                 notices.push(GuardAction::Notify(GuardNotice::Expired { vip, epoch }));
-            } else if claim.announcements.take_due(now) {
-                actions.push(GuardAction::Announce(claim.addresses.clone()));
+            } else {
+                if claim.announcements.take_due(now) {
+                    actions.push(GuardAction::Announce(claim.addresses.clone()));
+                }
+                actions.extend(claim.probe(now, *vip, gated));
             }
         }
         // All gates first: deleting a thousand addresses takes a while.

@@ -6,10 +6,12 @@
 mod issuers;
 mod logins;
 mod nodes;
+mod refound;
 mod tokens;
 mod vips;
 
 pub use issuers::{Issuers, Suspect};
+pub use refound::{Founder, Founding};
 
 use crate::command::Position;
 use crate::{
@@ -46,6 +48,10 @@ pub struct Tombstone {
     /// Its Ethernet addresses. It may not know that it was removed.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub macs: BTreeSet<Mac>,
+    /// It was a member of the cluster that this one was made of, and may be
+    /// one still.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut_off: bool,
 }
 
 /// All that the log says.

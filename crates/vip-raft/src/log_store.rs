@@ -116,23 +116,58 @@ fn check(tree: &sled::Tree) -> io::Result<Extent> {
     Ok(Extent { index, term: vote.map_or(0, |v| v.leader_id.term) })
 }
 
+/// The database in `dir`, made if it is not there.
+fn database(dir: &Path) -> Result<(sled::Db, sled::Tree), StoreError> {
+    let open = |why: String| StoreError::Open { path: dir.to_owned(), why };
+    let config = sled::Config::new()
+        .path(dir)
+        .cache_capacity(CACHE_BYTES)
+        // We flush, and sync, before each acknowledgement.
+        .flush_every_ms(None);
+    // sled panics on some damage that it finds.
+    let db = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open()))
+        .map_err(|_| open("sled found damage that it cannot handle".into()))?
+        .map_err(|e| open(e.to_string()))?;
+    let tree = db.open_tree("raft").map_err(|e| open(e.to_string()))?;
+    Ok((db, tree))
+}
+
 impl LogStore {
+    /// Makes a store in `dir` whose log ends with `last` and has no entry left:
+    /// a snapshot has what came before. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn found(dir: &Path, vote: &RaftVote, last: LogId) -> Result<(), StoreError> {
+        let (db, tree) = database(dir)?;
+        let sync = |source| StoreError::Sync { path: dir.to_owned(), source };
+        for (key, record) in [(VOTE, encode(vote)), (PURGED, encode(&last))] {
+            let written = tree.insert(key, record.map_err(sync)?);
+            written.map_err(|e| sync(io::Error::other(e)))?;
+        }
+        let (seal, _) = SealFile::open(&dir.join("seal")).map_err(sync)?;
+        let bound = Extent { index: last.index, term: vote.leader_id.term };
+        let syncer = Syncer::start(db, dir, seal, Extent::default()).map_err(sync)?;
+        let (send, done) = oneshot::channel();
+        let tell = Box::new(move |result| drop(send.send(result)));
+        syncer.after_sync(bound, Seal::First, tell);
+        done.await.map_err(|e| sync(io::Error::other(e)))?.map_err(sync)
+    }
+
+    /// Every entry after this one, committed or not.
+    ///
+    /// # Errors
+    /// One cannot be read.
+    pub(crate) fn entries_after(&self, index: u64) -> io::Result<Vec<LogEntry>> {
+        self.entries(index + 1..)
+    }
+
     /// Opens the store in `dir`, made if it is not there, and checks it whole.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn open(dir: &Path, rules: Arc<dyn LeaseRules>) -> Result<Self, StoreError> {
-        let open = |why: String| StoreError::Open { path: dir.to_owned(), why };
-        let config = sled::Config::new()
-            .path(dir)
-            .cache_capacity(CACHE_BYTES)
-            // We flush, and sync, before each acknowledgement.
-            .flush_every_ms(None);
-        // sled panics on some damage that it finds.
-        let db = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open()))
-            .map_err(|_| open("sled found damage that it cannot handle".into()))?
-            .map_err(|e| open(e.to_string()))?;
-        let tree = db.open_tree("raft").map_err(|e| open(e.to_string()))?;
+        let (db, tree) = database(dir)?;
         let damaged =
             |e: io::Error| StoreError::Damaged { path: dir.to_owned(), what: e.to_string() };
         let there = check(&tree).map_err(damaged)?;

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use vip_core::{Outcome, State};
 
 /// The file in the directory of Raft's data.
-const SNAPSHOT: &str = "snapshot";
+pub(crate) const SNAPSHOT: &str = "snapshot";
 
 /// The state at a point of the log, as everybody else sees it.
 #[derive(Clone, Debug, Default)]

@@ -3,7 +3,7 @@
 use super::service::{AdminService, Call, Route, not_a_member};
 use crate::cluster_service::own_term;
 use crate::errors::{from_write, internal, invalid, no_issuer};
-use crate::formation::{create_token, forget_membership, init, join};
+use crate::formation::{Initialised, create_token, forget_membership, init, join};
 use crate::hand_over::hand_over_leadership;
 use crate::member::{COMMIT_TIMEOUT, Member};
 use std::time::Duration;
@@ -27,6 +27,21 @@ fn join_command(member: &Member) -> String {
     format!("vipctl join {} --token-file -", addresses.join(","))
 }
 
+/// What a new cluster's first node says, with a token for the second.
+pub(super) async fn founded(made: Initialised) -> Result<v1::InitReply, Status> {
+    let Initialised { member, recovery_file } = made;
+    let actor = Actor(format!("root@{}", member.meta.name));
+    let expires_ms = member.time_ms() + TOKEN_TTL_S * 1000;
+    let token = create_token(&member, actor, Role::Voter, expires_ms, 1).await?;
+    Ok(v1::InitReply {
+        cluster: member.meta.cluster_name.to_string(),
+        node: member.meta.name.to_string(),
+        join_command: join_command(&member),
+        token: token.reveal(),
+        recovery_file: recovery_file.display().to_string(),
+    })
+}
+
 impl AdminService {
     pub(super) async fn do_init(&self, request: v1::InitRequest) -> Result<v1::InitReply, Status> {
         let name = match request.name.as_str() {
@@ -34,17 +49,7 @@ impl AdminService {
             name => name,
         };
         let name: Name = name.parse().map_err(invalid)?;
-        let made = init(&self.agent, name.clone()).await?;
-        let actor = Actor(format!("root@{}", self.agent.name));
-        let expires_ms = made.member.time_ms() + TOKEN_TTL_S * 1000;
-        let token = create_token(&made.member, actor, Role::Voter, expires_ms, 1).await?;
-        Ok(v1::InitReply {
-            cluster: name.to_string(),
-            node: self.agent.name.to_string(),
-            join_command: join_command(&made.member),
-            token: token.reveal(),
-            recovery_file: made.recovery_file.display().to_string(),
-        })
+        founded(init(&self.agent, name).await?).await
     }
 
     pub(super) async fn do_join(
@@ -151,7 +156,13 @@ impl AdminService {
         request: &v1::RemoveNodeRequest,
     ) -> Result<v1::RemoveNodeReply, Status> {
         let (member, name) = (&call.member, request.name.as_str());
-        let node = known_node(&member.raft.state(), name)?;
+        let state = member.raft.state();
+        if let (None, Some(node)) = (state.node_named(name), state.cut_off_node_named(name)) {
+            // Of the cluster that this one was made of: it is said to be gone.
+            call.propose(Op::RemoveNode { node }).await?;
+            return Ok(v1::RemoveNodeReply::default());
+        }
+        let node = known_node(&state, name)?;
         may_go(member, node)?;
         let for_cause = request.for_cause;
         call.propose(Op::NodeLeaving { node, for_cause }).await?;

@@ -2,11 +2,15 @@
 
 pub(crate) mod access;
 mod ca;
+mod events;
 mod membership;
+mod recovery;
 pub(crate) mod service;
 pub(crate) mod streams;
 mod views;
 mod vips;
+
+pub(crate) use service::not_a_member;
 
 use crate::admin::service::AdminService;
 use tonic_health::pb::health_server::{Health, HealthServer};

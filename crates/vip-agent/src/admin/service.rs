@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
-use tokio_stream::Stream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 use vip_core::{Actor, NodeState, Op, Outcome, Role, State, excerpt};
@@ -79,7 +79,7 @@ fn timeout(metadata: &tonic::metadata::MetadataMap) -> Duration {
     parse().unwrap_or(DEFAULT_TIMEOUT).min(Duration::from_secs(3600))
 }
 
-pub(super) fn not_a_member() -> Status {
+pub(crate) fn not_a_member() -> Status {
     Status::failed_precondition(
         "this node is in no cluster. `vipctl init` makes one of it; `vipctl join` joins one",
     )
@@ -419,7 +419,7 @@ impl Admin for AdminService {
         let call = self.call(&request)?;
         let place = self.agent.streams.enter(request.extensions().get::<Caller>());
         let message = request.into_inner();
-        let events = super::views::events(&call.member, message.after, message.follow, place);
+        let events = super::events::events(&call.member, message.after, message.follow, place);
         Ok(Response::new(events))
     }
 
@@ -467,6 +467,38 @@ impl Admin for AdminService {
         let call = self.call(&request)?;
         let root_key = Zeroizing::new(request.into_inner().root_key);
         super::ca::rotate(&call, &root_key).await.map(Response::new)
+    }
+
+    async fn recover(
+        &self,
+        request: Request<v1::RecoverRequest>,
+    ) -> Result<Response<v1::RecoverReply>, Status> {
+        let (this, message) = (self.clone(), request.into_inner());
+        to_its_end(async move { this.do_recover(message).await }).await
+    }
+
+    type BackupStream = super::recovery::Parts;
+
+    async fn backup(
+        &self,
+        request: Request<v1::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        let (call, message) = (self.call(&request)?, request.into_inner());
+        if let Some(mut leader) = call.leader()
+            && let Ok(parts) = leader.backup(call.relay(message)).await
+        {
+            let parts = parts.into_inner().map(|part| part.map_err(from_call));
+            return Ok(Response::new(Box::pin(parts)));
+        }
+        super::recovery::backup(&call).map(Response::new)
+    }
+
+    async fn restore(
+        &self,
+        request: Request<tonic::Streaming<v1::BackupPart>>,
+    ) -> Result<Response<v1::InitReply>, Status> {
+        let (this, parts) = (self.clone(), request.into_inner());
+        to_its_end(async move { this.do_restore(parts).await }).await
     }
 
     async fn doctor(

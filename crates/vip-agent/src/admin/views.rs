@@ -7,21 +7,11 @@ use crate::member::Member;
 use crate::serve::Agent;
 use crate::wall_clock::wall_clock_ms;
 use std::path::Path;
-use std::pin::Pin;
-use std::sync::Arc;
-use tokio::sync::mpsc;
-use tokio_stream::Stream;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
-use vip_core::{EventKind, MAX_CLOCK_DRIFT, Mac, NodeId, NodeState, Obstacle, State, Token, Vip};
+use vip_core::{MAX_CLOCK_DRIFT, Mac, NodeId, NodeState, Obstacle, State, Token, Vip};
 use vip_guard::GateReport;
-use vip_pki::Place;
 use vip_proto::v1;
 
-/// Events on their way to a slow reader.
-const EVENTS_QUEUED: usize = 64;
-
-fn name(state: &State, node: Option<NodeId>) -> String {
+pub(super) fn name(state: &State, node: Option<NodeId>) -> String {
     node.and_then(|id| state.node_name(id)).map(ToString::to_string).unwrap_or_default()
 }
 
@@ -172,6 +162,7 @@ fn warnings(member: &Member) -> Vec<String> {
         let lacks = member.joins.lacks(node.id);
         warnings.extend(lacks.map(|lacks| format!("{} stays joining: {lacks}.", node.name)));
     }
+    warnings.extend(twin_warning(&state));
     warnings.extend(issuer_warning(member, &state));
     warnings.extend(root_warning(&state));
     let voters = member.raft.voter_ids().len();
@@ -225,156 +216,17 @@ pub(super) fn logins(member: &Member) -> v1::ListLoginsReply {
     v1::ListLoginsReply { logins: good.map(login).collect() }
 }
 
-fn event(state: &State, event: &vip_core::Event) -> v1::Event {
-    let mut out = v1::Event {
-        seq: event.seq,
-        time_ms: event.time_ms,
-        actor: event.actor.clone(),
-        ..Default::default()
-    };
-    let node_name = |id: NodeId| name(state, Some(id));
-    let (kind, text) = match &event.what {
-        EventKind::ClusterCreated { name } => {
-            ("cluster-created", format!("cluster {name} was created"))
-        }
-        EventKind::NodeAdmitted { name, role, .. } => {
-            out.node = name.to_string();
-            ("node-admitted", format!("{name} was admitted as {role}"))
-        }
-        EventKind::NodeActive { node } => {
-            out.node = node_name(*node);
-            ("node-active", format!("{} is a full member", out.node))
-        }
-        EventKind::NodeDrained { node, drained } => {
-            out.node = node_name(*node);
-            let what = if *drained { "drained" } else { "undrained" };
-            ("node-drained", format!("{} was {what}", out.node))
-        }
-        EventKind::NodeRemoved { name, .. } => {
-            out.node = name.to_string();
-            ("node-removed", format!("{name} is no member any more"))
-        }
-        EventKind::TokenCreated { token, role } => {
-            ("token-created", format!("join token {token} for a {role} was opened"))
-        }
-        EventKind::TokenRevoked { token } => {
-            ("token-revoked", format!("join token {token} was revoked"))
-        }
-        EventKind::LoginIssued { user, role } => {
-            ("login-issued", format!("{user} was given a certificate as {role}"))
-        }
-        EventKind::LoginRevoked { user } => {
-            ("login-revoked", format!("all certificates of {user} were revoked"))
-        }
-        EventKind::IssuerRotated => {
-            let text = "a new CA signs certificates; the one before is trusted until all have one";
-            ("issuer-rotated", text.to_owned())
-        }
-        EventKind::IssuersRetired => {
-            ("issuers-retired", "the CA that was replaced is trusted no more".to_owned())
-        }
-        EventKind::VipAdded { vip } => {
-            out.vip = vip.to_string();
-            ("vip-added", format!("VIP {vip} was added"))
-        }
-        EventKind::VipRemoved { vip } => {
-            out.vip = vip.to_string();
-            ("vip-removed", format!("VIP {vip} was removed"))
-        }
-        EventKind::VipAssigned { vip, from, to, epoch, cause } => {
-            out.vip = vip.to_string();
-            out.node = name(state, *to);
-            out.epoch = epoch.0;
-            out.cause = cause.as_str().to_owned();
-            let to = if out.node.is_empty() { "nobody".to_owned() } else { out.node.clone() };
-            let from = match from {
-                Some(from) if Some(*from) != *event_to(event) => {
-                    format!(" (before: {})", node_name(*from))
-                }
-                _ => String::new(),
-            };
-            let text = format!("VIP {vip} goes to {to} at epoch {epoch}: {cause}{from}");
-            ("vip-assigned", text)
-        }
-        EventKind::VipObstacle { vip, node, why } => {
-            out.vip = vip.to_string();
-            out.node = node_name(*node);
-            ("vip-obstacle", format!("VIP {vip} cannot be on {}: {why}", out.node))
-        }
-        EventKind::VipConflict { vip, node, what, member } => {
-            out.vip = vip.to_string();
-            out.node = node_name(*node);
-            let by = match member {
-                Some(member) => format!("{} ({})", node_name(*member), what.mac),
-                None => format!("another host ({})", what.mac),
-            };
-            let text = format!("{by} claims {} of VIP {vip}, as {} hears", what.ip, out.node);
-            ("vip-conflict", text)
-        }
-        EventKind::VipAnswers { vip, node, epoch } => {
-            out.vip = vip.to_string();
-            out.node = node_name(*node);
-            out.epoch = epoch.0;
-            ("vip-answers", format!("VIP {vip} answers on {} at epoch {epoch}", out.node))
-        }
-        EventKind::VipReleased { vip, epoch } => {
-            out.vip = vip.to_string();
-            out.epoch = epoch.0;
-            ("vip-released", format!("VIP {vip} is silent at epoch {epoch}"))
-        }
-    };
-    out.kind = kind.to_owned();
-    out.text = text;
-    out
-}
-
-fn event_to(event: &vip_core::Event) -> &Option<NodeId> {
-    match &event.what {
-        EventKind::VipAssigned { to, .. } => to,
-        _ => &None,
-    }
-}
-
-type EventStream = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
-
-/// The stream ends when somebody else needs its place.
-pub(super) fn events(
-    member: &Arc<Member>,
-    after: u64,
-    follow: bool,
-    place: Place<String>,
-) -> EventStream {
-    let (send, receive) = mpsc::channel(EVENTS_QUEUED);
-    let mut applied = member.raft.applied.clone();
-    let stop = member.stopped();
-    let work = async move {
-        let mut after = after;
-        loop {
-            let state = applied.borrow_and_update().state.clone();
-            for item in state.events.iter().filter(|e| e.seq > after) {
-                if send.send(Ok(event(&state, item))).await.is_err() {
-                    return;
-                }
-            }
-            after = state.events.back().map_or(after, |e| e.seq.max(after));
-            if !follow {
-                return;
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = send.closed() => return,
-                changed = applied.changed() => if changed.is_err() { return },
-            }
-        }
-    };
-    tokio::spawn(async move {
-        let lost = place.lost();
-        tokio::select! {
-            () = lost.cancelled() => {}
-            () = work => {}
-        }
-    });
-    Box::pin(ReceiverStream::new(receive))
+/// That the cluster which this one was made of may be alive.
+fn twin_warning(state: &State) -> Option<String> {
+    let names: Vec<_> = state.cut_off_nodes().iter().map(ToString::to_string).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "This cluster was made of another one, and {} of that may be alive: a VIP that they \
+             answer for is let go of here. Join them again (`vipctl leave --force` on them first), \
+             or say that they are gone for good: `vipctl node remove NAME`.",
+            names.join(", ")
+        )
+    })
 }
 
 /// What is left to do about the CA that signs.

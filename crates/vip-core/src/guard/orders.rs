@@ -40,6 +40,9 @@ pub enum Probe {
     Before,
     /// While there is nothing to do but wait; it delays nothing.
     Beside,
+    /// Before, and again and again while it is held: somebody may come back who
+    /// does not know that it is over.
+    Always,
 }
 
 /// An order of the agent.

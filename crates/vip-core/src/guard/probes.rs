@@ -12,6 +12,13 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(10);
 /// Answers that are told of: anybody on the network can make many.
 const ANSWERS_TOLD: u32 = 8;
 
+/// Between two probes for an address that answers here: for about so long two
+/// hosts may answer when an old cluster comes back.
+const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+/// Claims that are probed for this often; more of them take turns, or their
+/// broadcasts would be what the network does.
+const WATCHED_AT_FULL_RATE: usize = 16;
+
 /// What is to be done for one claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProbeStep {
@@ -25,6 +32,8 @@ pub(super) enum ProbeStep {
 
 #[derive(Clone, Debug)]
 pub(super) struct Probes {
+    /// Not three, but again and again.
+    every: Option<Duration>,
     sent: u32,
     /// `None`: over.
     next: Option<Mono>,
@@ -34,12 +43,19 @@ pub(super) struct Probes {
 impl Probes {
     /// None are to be sent.
     pub(super) fn none() -> Self {
-        Self { sent: 0, next: None, told: 0 }
+        Self { every: None, sent: 0, next: None, told: 0 }
     }
 
     /// The first one is due at once.
     pub(super) fn starting(now: Mono) -> Self {
         Self { next: Some(now), ..Self::none() }
+    }
+
+    /// The first of many is due at once. `others` claims are probed for as well.
+    pub(super) fn watching(now: Mono, others: usize) -> Self {
+        let share = u32::try_from(others / WATCHED_AT_FULL_RATE).unwrap_or(u32::MAX);
+        let every = WATCH_INTERVAL.saturating_mul(share.saturating_add(1));
+        Self { every: Some(every), next: Some(now), ..Self::none() }
     }
 
     /// When [`Self::step`] has something to do.
@@ -55,6 +71,10 @@ impl Probes {
     pub(super) fn step(&mut self, now: Mono) -> ProbeStep {
         if self.next.is_none_or(|next| now < next) {
             return ProbeStep::Wait;
+        }
+        if let Some(every) = self.every {
+            self.next = Some(now + every);
+            return ProbeStep::Send;
         }
         if self.sent == PROBES {
             self.next = None;
@@ -96,6 +116,17 @@ mod tests {
         }
         assert_eq!(sent, [0, 10, 20]);
         assert_eq!(probes.next(), None);
+    }
+
+    #[test]
+    fn a_thousand_watched_addresses_share_what_sixteen_have() {
+        let per_second = |others: usize| {
+            let mut probes = Probes::watching(START, others);
+            let sent = (0..20_000).filter(|at| probes.step(START + ms(*at)) == ProbeStep::Send);
+            sent.count() * (others + 1) / 20
+        };
+        assert_eq!(per_second(0), 5);
+        assert!(per_second(999) <= 100, "{} frames a second", per_second(999));
     }
 
     #[test]

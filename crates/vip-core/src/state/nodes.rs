@@ -180,6 +180,11 @@ impl State {
     }
 
     pub(super) fn remove_node(&mut self, actor: &str, id: NodeId) -> Result<Outcome, Refusal> {
+        // One of a cluster that this one was made of is gone for good.
+        if let Some(tombstone) = self.tombstones.get_mut(&id).filter(|t| t.cut_off) {
+            tombstone.cut_off = false;
+            return Ok(Outcome::Done);
+        }
         self.keep_one_voter(id)?;
         let Some(node) = self.nodes.remove(&id) else {
             return Err(Refusal::UnknownNode { name: id.to_string() });
@@ -189,7 +194,8 @@ impl State {
         }
         self.forget_reports_of(id);
         let name = node.name.clone();
-        let tombstone = Tombstone { name: node.name, spki: node.spki, macs: node.macs };
+        let tombstone =
+            Tombstone { name: node.name, spki: node.spki, macs: node.macs, cut_off: false };
         self.tombstones.insert(id, tombstone);
         self.record(actor, EventKind::NodeRemoved { node: id, name });
         Ok(Outcome::Done)

@@ -1,0 +1,272 @@
+//! A new cluster out of what is left of an old one: the last resort after the
+//! loss of a majority, or of everything but a backup.
+//!
+//! The old cluster may be alive and cut off. Its members' keys and addresses are
+//! remembered, what it may have granted is waited for, and each VIP is claimed
+//! as if for the first time.
+
+use super::{Issuers, State, Tombstone};
+use crate::{Epoch, EventKind, Mac, Name, Node, NodeId, NodeState, Refusal, Role};
+use std::collections::BTreeSet;
+
+/// What the new cluster begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Founding {
+    /// Its id: random, and never that of the old one.
+    pub cluster: String,
+    /// Who asked for it.
+    pub actor: String,
+    /// Its first node.
+    pub founder: Founder,
+}
+
+/// The first node of a new cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Founder {
+    /// A voter of the old one.
+    Survivor {
+        /// Which.
+        node: NodeId,
+        /// The CA (its key's SPKI hash) that goes on signing: one that the old
+        /// cluster trusted, and whose key this node has.
+        issuer: String,
+    },
+    /// A node that was in no cluster. Its CA is new.
+    Stranger {
+        /// Its name.
+        name: Name,
+        /// Where it is reached.
+        advertise: String,
+        /// Its key (SPKI hash).
+        spki: String,
+        /// The issuing CA's key (SPKI hash).
+        issuer: String,
+    },
+}
+
+impl State {
+    /// The state of the new cluster, and its first node. Names, VIPs and epochs
+    /// stay, and the log goes on after this one's end; every other member's key
+    /// is refused for good, tokens are closed, and people log in again.
+    ///
+    /// # Errors
+    /// The old one is no cluster, or the survivor no voter of it.
+    pub fn refounded(&self, founding: &Founding) -> Result<(Self, NodeId), Refusal> {
+        let mut state = self.clone();
+        let no = |text: &str| Refusal::Spec { text: text.to_owned() };
+        let old = state.cluster.as_mut().ok_or_else(|| no("there is no cluster in it"))?;
+        let from = std::mem::replace(&mut old.id, founding.cluster.clone());
+        let me = match &founding.founder {
+            Founder::Survivor { node: me, issuer } => {
+                let known = state.nodes.get_mut(me).filter(|node| node.role == Role::Voter);
+                let known = known.ok_or_else(|| no("this node is no voter of it"))?;
+                known.state = NodeState::Active;
+                let issuers = &mut old.issuers;
+                let (kept, gone) = std::mem::take(&mut issuers.trusted)
+                    .into_iter()
+                    .partition(|trusted| trusted == issuer);
+                issuers.trusted = kept;
+                issuers.retired.extend::<Vec<String>>(gone);
+                if issuers.trusted.is_empty() {
+                    return Err(no("this CA did not sign for it"));
+                }
+                *me
+            }
+            Founder::Stranger { name, advertise, spki, issuer } => {
+                let me = NodeId(state.next_node + 1);
+                old.issuers = Issuers::first(issuer);
+                // Whoever makes a root has its key.
+                old.issuers.had_root.insert(me);
+                // Its name may be that of a node of the old cluster.
+                state.entomb_all_but(None);
+                state.next_node = me.0;
+                let founder = Node {
+                    id: me,
+                    name: name.clone(),
+                    advertise: advertise.clone(),
+                    role: Role::Voter,
+                    state: NodeState::Active,
+                    spki: spki.clone(),
+                    since_ms: state.time_ms,
+                    macs: BTreeSet::new(),
+                };
+                state.nodes.insert(me, founder);
+                me
+            }
+        };
+        state.entomb_all_but(Some(me));
+        state.tokens.values_mut().for_each(|token| token.revoked = true);
+        state.logins.clear();
+        state.obstacles.clear();
+        state.conflicts.clear();
+        for vip in state.vips.values_mut() {
+            (vip.holder, vip.pinned, vip.settled, vip.nested) = (None, None, None, None);
+            vip.answered = Epoch(0);
+        }
+        state.record(&founding.actor, EventKind::ClusterRefounded { from, node: me });
+        Ok((state, me))
+    }
+
+    fn entomb_all_but(&mut self, me: Option<NodeId>) {
+        let others: Vec<NodeId> = self.nodes.keys().copied().filter(|id| Some(*id) != me).collect();
+        for id in others {
+            let Some(node) = self.nodes.remove(&id) else { continue };
+            let Node { name, spki, macs, role, .. } = node;
+            // What has no interface that is known cannot be looked for.
+            let cut_off = role.holds() && !macs.is_empty();
+            self.tombstones.insert(id, Tombstone { name, spki, macs, cut_off });
+        }
+    }
+
+    /// A node of the cluster that this one was made of, and which may not know
+    /// that it is over: by an Ethernet address of it that is no member's.
+    #[must_use]
+    pub fn cut_off_node_with(&self, mac: Mac) -> Option<NodeId> {
+        let mut cut_off = self.cut_off();
+        let found = cut_off.find(|(_, tombstone)| tombstone.macs.contains(&mac))?;
+        self.node_with(mac).is_none().then_some(found.0)
+    }
+
+    /// The names of such nodes. Until each has joined again, or is said to be
+    /// gone, the old cluster may be alive.
+    #[must_use]
+    pub fn cut_off_nodes(&self) -> Vec<&Name> {
+        let rejoined = |macs: &BTreeSet<Mac>| macs.iter().any(|mac| self.node_with(*mac).is_some());
+        let left = self.cut_off().filter(|(_, tombstone)| !rejoined(&tombstone.macs));
+        left.map(|(_, tombstone)| &tombstone.name).collect()
+    }
+
+    /// The node of the old cluster with this name.
+    #[must_use]
+    pub fn cut_off_node_named(&self, name: &str) -> Option<NodeId> {
+        self.cut_off().find(|(_, tombstone)| tombstone.name.as_str() == name).map(|(id, _)| id)
+    }
+
+    fn cut_off(&self) -> impl Iterator<Item = (NodeId, &Tombstone)> {
+        self.tombstones.iter().filter(|(_, t)| t.cut_off).map(|(id, t)| (*id, t))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{apply, move_to, state_of, vip, voter};
+    use crate::{Cluster, Op, Profile, VipUid};
+
+    const WEB: VipUid = VipUid(1);
+
+    fn old() -> State {
+        let mut state = state_of([voter(1), voter(2), voter(3)]);
+        state.cluster = Some(Cluster {
+            id: "old".into(),
+            name: "lab".parse().expect("valid"),
+            profile: Profile::Lan,
+            issuers: Issuers::first("ca"),
+        });
+        for (node, last) in state.nodes.values_mut().zip(1..) {
+            node.macs.insert(Mac([2, 0, 0, 0, 0, last]));
+        }
+        state.next_node = 3;
+        apply(&mut state, Op::AddVip { spec: vip("web", 100) });
+        move_to(&mut state, WEB, 2);
+        let (vip, epoch, incarnation) = (WEB, Epoch(1), crate::Incarnation(5));
+        let grants = vec![crate::Grantee { vip, epoch, incarnation }];
+        apply(&mut state, Op::Settle { grants: grants.clone(), nested: true });
+        apply(&mut state, Op::Answered { grants });
+        let verifier = "00".repeat(crate::VERIFIER_LEN);
+        let (id, role) = (crate::TokenId("t".into()), Role::Voter);
+        let (expires_ms, max_uses) = (u64::MAX, 9);
+        apply(&mut state, Op::CreateToken { id, verifier, role, expires_ms, max_uses });
+        state
+    }
+
+    fn by(founder: Founder) -> Founding {
+        Founding { cluster: "new".into(), actor: "root@n1".into(), founder }
+    }
+
+    fn survivor(node: u64) -> Founder {
+        Founder::Survivor { node: NodeId(node), issuer: "ca".into() }
+    }
+
+    #[test]
+    fn a_survivor_keeps_names_vips_epochs_and_the_ca_and_nobody_elses_word() {
+        let old = old();
+        let (new, me) = old.refounded(&by(survivor(1))).expect("done");
+        assert_eq!(me, NodeId(1));
+        assert_eq!(new.cluster.as_ref().expect("there").id, "new");
+        assert_eq!(new.signing_issuer(), Some("ca"));
+        assert_eq!(new.nodes.keys().collect::<Vec<_>>(), [&NodeId(1)]);
+        let gone: Vec<_> = new.tombstones.values().map(|t| (t.spki.as_str(), t.cut_off)).collect();
+        assert_eq!(gone, [("s2", true), ("s3", true)]);
+        assert!(new.tokens.values().all(|token| token.revoked));
+        let web = &new.vips[&WEB];
+        assert_eq!((web.epoch, web.fenced, web.answered), (Epoch(1), Epoch(0), Epoch(0)));
+        assert_eq!((web.holder, web.settled, web.nested), (None, None, None));
+    }
+
+    #[test]
+    fn a_stranger_has_an_id_that_nobody_had_and_a_ca_of_its_own() {
+        let stranger = Founder::Stranger {
+            name: "n1".parse().expect("valid"),
+            advertise: "10.0.0.9:7400".into(),
+            spki: "s9".into(),
+            issuer: "other".into(),
+        };
+        let (new, me) = old().refounded(&by(stranger)).expect("done");
+        assert_eq!(me, NodeId(4));
+        assert_eq!(new.nodes[&me].name.as_str(), "n1");
+        assert_eq!(new.tombstones.len(), 3);
+        let issuers = new.issuers().expect("there");
+        assert_eq!(issuers.signing(), Some("other"));
+        assert!(issuers.had_root(me));
+    }
+
+    #[test]
+    fn who_is_no_voter_of_it_founds_nothing() {
+        let mut old = old();
+        old.nodes.get_mut(&NodeId(3)).expect("there").role = Role::Learner;
+        for id in [3, 9] {
+            assert!(old.refounded(&by(survivor(id))).is_err());
+        }
+        let nothing = State::default();
+        assert!(nothing.refounded(&by(survivor(1))).is_err());
+    }
+
+    #[test]
+    fn the_old_cluster_is_reckoned_with_until_each_of_its_nodes_joined_again() {
+        let (mut new, _) = old().refounded(&by(survivor(1))).expect("done");
+        assert_eq!(new.cut_off_node_with(Mac([2, 0, 0, 0, 0, 2])), Some(NodeId(2)));
+        for (id, mac) in [(4, 2), (5, 3)] {
+            assert!(!new.cut_off_nodes().is_empty());
+            let macs = [Mac([2, 0, 0, 0, 0, mac])].into();
+            new.nodes.insert(NodeId(id), Node { macs, ..voter(id) });
+        }
+        assert_eq!(new.cut_off_nodes(), [] as [&Name; 0]);
+        assert_eq!(new.cut_off_node_with(Mac([2, 0, 0, 0, 0, 2])), None, "it is a member");
+    }
+
+    #[test]
+    fn a_node_that_is_gone_for_good_is_said_to_be() {
+        let (mut new, _) = old().refounded(&by(survivor(1))).expect("done");
+        let id = new.cut_off_node_named("n2").expect("there");
+        apply(&mut new, Op::RemoveNode { node: id });
+        assert_eq!(new.cut_off_nodes(), [&new.tombstones[&NodeId(3)].name]);
+        assert_eq!(new.cut_off_node_named("n2"), None);
+    }
+
+    #[test]
+    fn of_two_cas_that_which_the_survivor_has_goes_on() {
+        let mut old = old();
+        let rotated = |state: &mut State, to: &str| {
+            let cluster = state.cluster.as_mut().expect("there");
+            cluster.issuers.trusted.push(to.into());
+        };
+        rotated(&mut old, "next");
+        let (new, _) = old.refounded(&by(survivor(1))).expect("done");
+        let issuers = new.issuers().expect("there");
+        assert_eq!((issuers.signing(), issuers.is_rotating()), (Some("ca"), false));
+        assert_eq!(issuers.retired, ["next"]);
+        let issuer = "nobody's".to_owned();
+        assert!(old.refounded(&by(Founder::Survivor { node: NodeId(1), issuer })).is_err());
+    }
+}
