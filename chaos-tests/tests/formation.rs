@@ -294,7 +294,7 @@ fn several_vips_on_several_interfaces_and_bad_ones_refused() -> Result<()> {
     }
     n1.ctl_ok(&["vip", "add", "b", "--address", "192.0.2.5/24", "--interface", "eth1"])?;
     let eth1 = cluster.lab.ip("n1", &["address", "show", "dev", "eth1"])?;
-    assert!(eth1.contains("192.0.2.5/24"), "{eth1}");
+    assert!(eth1.contains("192.0.2.5/32"), "{eth1}");
     // As it is already: no change, success.
     n1.ctl_ok(&["vip", "add", "b", "--address", "192.0.2.5/24", "--interface", "eth1"])?;
 

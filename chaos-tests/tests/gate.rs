@@ -248,7 +248,7 @@ fn an_address_that_something_else_deletes_comes_back() -> Result<()> {
     let cluster = Cluster::formed(&Options { nodes: 1, ..Options::default() })?;
     let n1 = cluster.host("n1");
     n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24", "--address", "fd77::100/64"])?;
-    for address in ["10.77.0.100/24", "fd77::100/64"] {
+    for address in ["10.77.0.100/32", "fd77::100/128"] {
         cluster.lab.ip("n1", &["address", "del", address, "dev", "eth0"])?;
         let ip = address.split('/').next().expect("an address");
         wait_for("it is back", SOON, || cluster.lab.has_address("n1", ip).ok()?.then_some(()))?;

@@ -205,12 +205,12 @@ fn an_interface_that_the_gate_cannot_parse_holds_nothing_and_the_others_go_on() 
     assert!(odd.stderr.contains("hardware type 32"), "{}", odd.stderr);
     let far = ["--timeout", "2s", "vip", "add", "far", "--address", "10.9.9.9/24"];
     let far = n1.ctl(&far)?;
-    let words = "on n1: no route to 10.9.9.9: name an interface";
+    let words = "on n1: no interface has a subnet with 10.9.9.9: name one";
     assert!(far.stderr.contains(words), "{}", far.stderr);
     let cloud = ["--timeout", "2s", "vip", "add", "cloud", "--address", "169.254.169.254/32"];
     let cloud = n1.ctl(&[&cloud[..], &["--interface", "eth0"]].concat())?;
     assert!(cloud.stderr.contains("169.254.169.254 is outside `allow`"), "{}", cloud.stderr);
-    let told = "far cannot be on n1: no route to 10.9.9.9: name an interface";
+    let told = "far cannot be on n1: no interface has a subnet with 10.9.9.9: name one";
     for command in ["status", "events"] {
         let text = n1.ctl_ok(&[command])?;
         assert!(text.contains(told), "{command}: {text}");

@@ -229,7 +229,7 @@ pub(crate) struct VipAdd {
     /// Address with prefix length; several move together.
     #[arg(long = "address", required = true, value_name = "CIDR")]
     pub(crate) addresses: Vec<String>,
-    /// Cluster-wide interface name; default: the one with a route.
+    /// Cluster-wide interface name; default: the one in whose subnet it is.
     #[arg(long, default_value = "")]
     pub(crate) interface: String,
     /// leader or sticky.

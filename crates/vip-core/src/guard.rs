@@ -9,10 +9,12 @@
 //!
 //! It does nothing on its own account except let go.
 
+mod belongs;
 mod departed;
 mod orders;
 mod probes;
 
+pub use belongs::HostNetwork;
 pub use orders::{
     Address, GuardAction, GuardEvent, GuardFailure, GuardNotice, GuardRefusal, Limits, Probe,
     VipOrder,
@@ -171,6 +173,7 @@ impl Guard {
             GuardEvent::AddressRefused(obstacle) => self.address_refused(obstacle),
             GuardEvent::ForeignClaim { ip, mac } => self.foreign_claim(now, ip, mac),
             GuardEvent::Confirmed => self.announce_again(now),
+            GuardEvent::HostChanged => vec![GuardAction::Notify(GuardNotice::TryAgain)],
             GuardEvent::LinkBack => {
                 let mut actions = self.announce_again(now);
                 actions.push(GuardAction::Notify(GuardNotice::TryAgain));

@@ -36,6 +36,7 @@ mod mono;
 mod name;
 mod node;
 mod placement;
+mod prefix;
 mod profile;
 mod promise;
 mod refusal;
@@ -61,8 +62,8 @@ pub use event::{Cause, Event, EventKind};
 pub use excerpt::{MAX_EXCERPT, excerpt};
 pub use grants::{Denial, Grants, Request, Verdict};
 pub use guard::{
-    Address, Guard, GuardAction, GuardEvent, GuardFailure, GuardNotice, GuardRefusal, Limits,
-    Phase, Probe, VipOrder,
+    Address, Guard, GuardAction, GuardEvent, GuardFailure, GuardNotice, GuardRefusal, HostNetwork,
+    Limits, Phase, Probe, VipOrder,
 };
 pub use ids::{Epoch, Incarnation, NodeId, Term, TokenId, VipUid};
 pub use leader_lease::{LeaderLease, Voters};
@@ -77,6 +78,7 @@ pub use mono::Mono;
 pub use name::{Name, NameError};
 pub use node::{Node, NodeState, Role};
 pub use placement::{NodeView, decide};
+pub use prefix::{Prefix, PrefixError};
 pub use profile::{MAX_CLOCK_DRIFT, Profile, Timing, TimingError};
 pub use promise::{Promise, PromiseReply, PromiseTicket, Refused, Vote};
 pub use refusal::Refusal;

@@ -18,8 +18,10 @@ pub enum Why {
     NoLink,
     /// There is no interface of this name.
     NoInterface(String),
-    /// No interface has a route to it.
+    /// No interface has a subnet with it.
     NoRoute,
+    /// It belongs on this interface, and was on another one.
+    WrongInterface(String),
     /// Outside the host's own allowlist.
     NotAllowed,
     /// Multicast, loopback, unspecified.
@@ -65,7 +67,12 @@ impl fmt::Display for Obstacle {
         match &self.why {
             Why::NoLink => write!(f, "the interface of {ip} has no link"),
             Why::NoInterface(name) => write!(f, "no interface {name}"),
-            Why::NoRoute => write!(f, "no route to {ip}: name an interface"),
+            Why::NoRoute => {
+                write!(f, "no interface has a subnet with {ip}: name one with --interface")
+            }
+            Why::WrongInterface(name) => {
+                write!(f, "{ip} was on another interface than {name}, where it belongs now")
+            }
             Why::NotAllowed => write!(f, "{ip} is outside `allow` of [guard] in its vipd.toml"),
             Why::NotUnicast => write!(f, "{ip} is not a unicast address"),
             Why::HostHasIt => write!(f, "the host has {ip} already, and vipd did not add it"),
@@ -130,7 +137,8 @@ mod tests {
     #[test]
     fn an_obstacle_says_what_to_do() {
         let obstacle = Obstacle { ip: [10, 9, 9, 9].into(), why: Why::NoRoute };
-        assert_eq!(obstacle.to_string(), "no route to 10.9.9.9: name an interface");
+        let text = "no interface has a subnet with 10.9.9.9: name one with --interface";
+        assert_eq!(obstacle.to_string(), text);
     }
 
     #[test]

@@ -126,7 +126,7 @@ pub struct VipSpec {
     /// Its addresses; they move together.
     pub addresses: Vec<VipAddress>,
     /// Cluster-wide name of the interface, mapped by each node's
-    /// `[node.interfaces]`. `None`: the interface with a route to the address.
+    /// `[node.interfaces]`. `None`: the interface in whose subnet it is.
     #[serde(default)]
     pub interface: Option<String>,
     /// Who should hold it.

@@ -1,9 +1,9 @@
 //! How to run a guard, and why it does not.
 
-use crate::allow::Prefix;
 use crate::kernel::KernelError;
 use std::io;
 use std::path::PathBuf;
+use vip_core::Prefix;
 use vip_datapath::GateError;
 
 /// How to run a guard.
@@ -14,7 +14,8 @@ pub struct GuardConfig {
     pub socket: PathBuf,
     /// Run also where eBPF cannot load.
     pub gate_optional: bool,
-    /// Addresses that may be added; empty: see [`crate::Prefix`]'s module.
+    /// Addresses that may be added; empty: any unicast address that is not a
+    /// gateway's, nor one that clouds keep for themselves.
     pub allow: Vec<Prefix>,
 }
 

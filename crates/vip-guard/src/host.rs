@@ -1,13 +1,14 @@
 //! The kernel's side of a host: what the guard put there, and how it gets
 //! there.
 
-use crate::allow::{HostAddresses, Prefix, objection};
+use crate::allow::objection;
 use crate::clock::boottime;
 use crate::config::{GuardConfig, GuardError};
 use crate::frames::{announcement, probe};
-use crate::kernel::{Kernel, KernelError, KernelEvent, Link};
+use crate::kernel::{Kernel, KernelEvent, Link};
 use crate::ledger::Ledger;
 use crate::lock::Namespace;
+use crate::network::{HostView, connected};
 use crate::packets::Sender;
 use crate::protocol::GateReport;
 use crate::records::{Placed, record_programs, recorded_programs};
@@ -20,8 +21,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tracing::{debug, error, info, warn};
 use vip_core::{
-    Address, Guard, GuardAction, GuardEvent, GuardFailure, GuardNotice, Mac, Mono, Obstacle, Why,
-    chain,
+    Address, Guard, GuardAction, GuardEvent, GuardFailure, GuardNotice, Mac, Mono, Obstacle,
+    Prefix, Why, chain,
 };
 use vip_datapath::{Device, Gate, GateError};
 
@@ -53,8 +54,16 @@ pub(crate) struct Host {
     ledger: Ledger,
     /// Its interfaces that have addresses of its own.
     pub(crate) macs: BTreeSet<Mac>,
+    /// What it has beside ours, as it was looked at last.
+    view: HostView,
     /// Where our addresses are.
     placed: BTreeMap<IpAddr, (Address, u32)>,
+    /// Where those that are claimed were last.
+    homes: BTreeMap<IpAddr, u32>,
+    /// Those that could not be here, and why, for the session's time.
+    refused: BTreeMap<IpAddr, (Address, Why)>,
+    /// Routes to neighbours that they need.
+    routes: BTreeSet<(u32, Prefix)>,
 }
 
 /// How long the kernel may take to let go of what a killed guard had.
@@ -124,6 +133,7 @@ impl Host {
         }
         let links = kernel.links().await?;
         let macs = kernel.own_macs(&links).await?;
+        let view = kernel.view(&links).await?;
         Ok(Self {
             kernel,
             events,
@@ -140,7 +150,11 @@ impl Host {
             no_ip_gate,
             ledger,
             macs,
+            view,
             placed: BTreeMap::new(),
+            homes: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            routes: BTreeSet::new(),
         })
     }
 
@@ -162,6 +176,9 @@ impl Host {
         for (ip, message) in left {
             self.kernel.delete_message(message).await?;
             info!(%ip, "purged an address that an earlier run left");
+        }
+        for route in self.kernel.our_routes().await? {
+            self.kernel.delete_route(route).await?;
         }
         self.ledger.clear();
         self.kernel.unmarked().are(BTreeSet::new());
@@ -214,6 +231,104 @@ impl Host {
         self.links.iter().any(|l| l.mac == Some(mac))
     }
 
+    fn home_of(&self, address: &Address) -> Result<u32, Why> {
+        self.view.network.home_of(address, self.homes.get(&address.ip).copied())
+    }
+
+    /// Where an address can be, as far as the host's network says.
+    fn place_for(&self, address: &Address) -> Result<u32, Why> {
+        if let Some(why) = objection(&self.allow, &self.view, address.ip, address.prefix) {
+            return Err(why);
+        }
+        let ifindex = self.home_of(address)?;
+        if self.has_link(ifindex) { Ok(ifindex) } else { Err(Why::NoLink) }
+    }
+
+    /// A session begins: what an earlier one could not have is forgotten.
+    pub(crate) fn forget_refusals(&mut self) {
+        self.refused.clear();
+    }
+
+    /// Whether an address that could not be here may be now. What else changes
+    /// on a host, and how often, is no reason to try.
+    fn is_less_hindered(&self) -> bool {
+        let is_other = |(address, why): &(Address, Why)| {
+            let by_network = !matches!(why, Why::NoGate(_) | Why::Kernel(_));
+            by_network && self.place_for(address).is_ok()
+        };
+        self.refused.values().any(is_other)
+    }
+
+    /// Looks at the host again. Returns the addresses that are not where they
+    /// belong, and whether one that could not be here may be now.
+    pub(crate) async fn look_around(&mut self) -> (Vec<Obstacle>, bool) {
+        let view = match self.kernel.view(&self.links).await {
+            Ok(view) => view,
+            Err(error) => {
+                error!(%error, "cannot look at the host's addresses and routes");
+                return (vec![], false);
+            }
+        };
+        self.view = view;
+        let mut astray = vec![];
+        for (ip, (address, ifindex)) in &self.placed {
+            let why = match self.home_of(address) {
+                Ok(home) if home == *ifindex => continue,
+                Ok(home) => {
+                    let named = self.links.iter().find(|link| link.device.ifindex == home);
+                    Why::WrongInterface(named.map(|link| link.name.clone()).unwrap_or_default())
+                }
+                Err(why) => why,
+            };
+            self.refused.insert(*ip, (address.clone(), why.clone()));
+            astray.push(Obstacle { ip: *ip, why });
+        }
+        let may_be = self.is_less_hindered();
+        if may_be {
+            self.refused.clear();
+        }
+        self.reconcile_routes(true).await;
+        (astray, may_be)
+    }
+
+    /// Adds the routes to neighbours that our addresses need, and takes away what
+    /// none needs any more. `thorough`: also if nothing of ours changed.
+    async fn reconcile_routes(&mut self, thorough: bool) {
+        let placed = self.placed.values().map(|(address, ifindex)| (address, *ifindex));
+        let wanted = self.view.network.routes_for(placed);
+        if wanted == self.routes && (!thorough || wanted.is_empty()) {
+            return;
+        }
+        let there = match self.kernel.our_routes().await {
+            Ok(there) => there,
+            Err(error) => {
+                error!(%error, "cannot look at the routes");
+                return;
+            }
+        };
+        let mut present = BTreeSet::new();
+        for route in there {
+            match connected(&route).filter(|route| wanted.contains(route)) {
+                Some(route) => {
+                    present.insert(route);
+                }
+                None => {
+                    if let Err(error) = self.kernel.delete_route(route).await {
+                        warn!(%error, "a route of ours stays behind");
+                    }
+                }
+            }
+        }
+        for route in wanted.difference(&present) {
+            let (_, prefix) = route;
+            match self.kernel.add_route(*route).await {
+                Ok(()) => info!(%prefix, "added the route to a VIP's neighbours"),
+                Err(error) => warn!(%prefix, %error, "no route to a VIP's neighbours"),
+            }
+        }
+        self.routes = wanted;
+    }
+
     /// Puts the gate first on every interface. Returns whether one of them
     /// came back, so that neighbours have to be told again.
     pub(crate) async fn reconcile_links(&mut self) -> bool {
@@ -224,8 +339,9 @@ impl Host {
                 return false;
             }
         };
-        let was_running =
-            |new: &Link| self.links.iter().any(|old| old.device == new.device && old.running);
+        // With another Ethernet address it is another one to its neighbours.
+        let same = |old: &Link, new: &Link| old.device == new.device && old.mac == new.mac;
+        let was_running = |new: &Link| self.links.iter().any(|old| old.running && same(old, new));
         let back = links.iter().any(|l| l.running && !was_running(l));
         self.links = links;
         if let Ok(macs) = self.kernel.own_macs(&self.links).await {
@@ -322,7 +438,7 @@ impl Host {
                         }
                         GuardAction::Forget(ip) => self.forget(ip),
                         GuardAction::RefreshAddresses(addresses) => self.refresh(&addresses).await,
-                        GuardAction::Probe(addresses) => self.probe(&addresses).await,
+                        GuardAction::Probe(addresses) => self.probe(&addresses),
                         GuardAction::Announce(addresses) => self.announce(&addresses),
                         GuardAction::Notify(notice) => notices.push(notice),
                     }
@@ -332,6 +448,7 @@ impl Host {
                 }
             }
             if deletions.is_empty() && additions.is_empty() {
+                self.reconcile_routes(false).await;
                 return notices;
             }
             for (list, ip, deleted) in self.delete(deletions).await {
@@ -366,6 +483,7 @@ impl Host {
         match gate.forget(ip) {
             Ok(()) => {
                 self.known.remove(&ip);
+                self.homes.remove(&ip);
             }
             Err(e) => warn!(%ip, error = %chain(&e), "a shut gate stays behind"),
         }
@@ -376,20 +494,25 @@ impl Host {
         if batch.is_empty() {
             return vec![];
         }
-        let (kernel, links) = (self.kernel.clone(), self.links.clone());
-        let host = kernel.host_addresses().await;
-        let located = batch.iter().map(|(_, address)| kernel.interface_for(address, &links));
-        let located = join_all(located).await;
+        let kernel = self.kernel.clone();
+        let looked = kernel.view(&self.links).await.map(|view| self.view = view);
         let mut gated = BTreeMap::new();
         let (mut refused, mut allowed) = (vec![], vec![]);
         let failed = |list, ip, why| {
             let failure = GuardFailure::Add(Obstacle { ip, why });
             Failed { list, failure }
         };
-        for ((list, address), at) in batch.into_iter().zip(located) {
-            match self.admit(&address, host.as_ref(), at, &mut gated) {
+        for (list, address) in batch {
+            let admitted = match &looked {
+                Ok(()) => self.admit(&address, &mut gated),
+                Err(e) => Err(Why::Kernel(e.to_string())),
+            };
+            match admitted {
                 Ok(ifindex) => allowed.push((list, address, ifindex)),
-                Err(why) => refused.push(failed(list, address.ip, why)),
+                Err(why) => {
+                    self.refused.insert(address.ip, (address.clone(), why.clone()));
+                    refused.push(failed(list, address.ip, why));
+                }
             }
         }
         self.expect(allowed.iter().map(|(_, address, ifindex)| (*ifindex, address.ip)));
@@ -401,6 +524,8 @@ impl Host {
         for ((list, address, ifindex), result) in allowed.into_iter().zip(added) {
             match result {
                 Ok(()) => {
+                    self.homes.insert(address.ip, ifindex);
+                    self.refused.remove(&address.ip);
                     self.placed.insert(address.ip, (address, ifindex));
                 }
                 Err(e) => refused.push(failed(list, address.ip, e.into())),
@@ -443,18 +568,9 @@ impl Host {
     fn admit(
         &mut self,
         address: &Address,
-        host: Result<&HostAddresses, &KernelError>,
-        at: Result<u32, KernelError>,
         gated: &mut BTreeMap<u32, Option<String>>,
     ) -> Result<u32, Why> {
-        let host = host.map_err(|e| Why::Kernel(e.to_string()))?;
-        if let Some(why) = objection(&self.allow, host, address.ip, address.prefix) {
-            return Err(why);
-        }
-        let ifindex = at?;
-        if !self.has_link(ifindex) {
-            return Err(Why::NoLink);
-        }
+        let ifindex = self.place_for(address)?;
         let ungated = gated.entry(ifindex).or_insert_with(|| self.ungated(ifindex)).clone();
         let ungated = ungated.or_else(|| self.exposed_by_others());
         let unknown = || {
@@ -518,14 +634,10 @@ impl Host {
     }
 
     /// Asks for addresses where they would be.
-    async fn probe(&self, addresses: &[Address]) {
+    fn probe(&self, addresses: &[Address]) {
         for address in addresses {
-            let at = match self.placed.get(&address.ip) {
-                Some((_, ifindex)) => Ok(*ifindex),
-                None => self.kernel.interface_for(address, &self.links).await,
-            };
             // If it can be nowhere, adding it will say so.
-            let Ok(ifindex) = at else { continue };
+            let Ok(ifindex) = self.home_of(address) else { continue };
             let link = self.links.iter().find(|l| l.device.ifindex == ifindex);
             let Some(mac) = link.and_then(|l| l.mac) else { continue };
             if let Err(error) = self.sender.send(ifindex, &probe(mac, address.ip)) {

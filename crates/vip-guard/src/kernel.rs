@@ -1,6 +1,6 @@
 //! Addresses, interfaces and routes, by netlink.
 
-use crate::allow::HostAddresses;
+use crate::network::{connected, is_our_route};
 use crate::records::Placed;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
@@ -11,10 +11,7 @@ use netlink_packet_route::address::{
 use netlink_packet_route::link::{
     InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
-use netlink_packet_route::route::{RouteAddress, RouteAttribute};
-use rtnetlink::{
-    AddressMessageBuilder, Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection,
-};
+use rtnetlink::{AddressMessageBuilder, Handle, MulticastGroup, new_multicast_connection};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +21,7 @@ use vip_datapath::{Device, Header};
 
 /// Marks the addresses that vipd added (`IFA_PROTO`), so that a later run, and
 /// a person with `ip -d address`, can tell them from others.
-const OUR_PROTOCOL: u8 = 118;
+pub(crate) const OUR_PROTOCOL: u8 = 118;
 /// How long the kernel keeps an address that nobody renews, in its unit of
 /// whole seconds. It removes it up to 1.3 s later.
 const VALID_LIFETIME_S: u32 = 3;
@@ -36,19 +33,11 @@ pub(crate) enum KernelError {
     Netlink(#[from] rtnetlink::Error),
     #[error("netlink: {0}")]
     Socket(#[from] std::io::Error),
-    #[error("this host has no interface {0}")]
-    NoInterface(String),
-    #[error("no interface of this host has a route to {0}; name one with --interface")]
-    NoRoute(IpAddr),
 }
 
 impl From<KernelError> for Why {
     fn from(error: KernelError) -> Self {
-        match error {
-            KernelError::NoInterface(name) => Self::NoInterface(name),
-            KernelError::NoRoute(_) => Self::NoRoute,
-            KernelError::Netlink(_) | KernelError::Socket(_) => Self::Kernel(error.to_string()),
-        }
+        Self::Kernel(error.to_string())
     }
 }
 
@@ -59,6 +48,8 @@ pub(crate) enum KernelEvent {
     AddressGone(IpAddr),
     /// An interface appeared, changed or went.
     LinksChanged,
+    /// An address of the host's own, or a route to neighbours.
+    HostChanged,
 }
 
 /// An interface that has addresses of its own.
@@ -72,7 +63,7 @@ pub(crate) struct Link {
 
 #[derive(Clone)]
 pub(crate) struct Kernel {
-    handle: Handle,
+    pub(crate) handle: Handle,
     unmarked: Unmarked,
 }
 
@@ -98,7 +89,13 @@ type Events = std::pin::Pin<Box<dyn Stream<Item = KernelEvent> + Send>>;
 impl Kernel {
     /// Opens the netlink socket. The task ends with the runtime.
     pub(crate) fn open() -> Result<(Self, Events, JoinHandle<()>), KernelError> {
-        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+        ];
         let (connection, handle, messages) = new_multicast_connection(&groups)?;
         let task = tokio::spawn(connection);
         let unmarked = Unmarked::default();
@@ -131,7 +128,7 @@ impl Kernel {
         &self.unmarked
     }
 
-    fn is_ours(&self, message: &AddressMessage) -> bool {
+    pub(crate) fn is_ours(&self, message: &AddressMessage) -> bool {
         is_marked(message) || self.unmarked.has(message)
     }
 
@@ -142,7 +139,7 @@ impl Kernel {
         Ok(all.iter().find(|message| local(message) == Some(ip)).map(is_marked))
     }
 
-    async fn addresses(&self) -> Result<Vec<AddressMessage>, KernelError> {
+    pub(crate) async fn addresses(&self) -> Result<Vec<AddressMessage>, KernelError> {
         Ok(self.handle.address().get().execute().try_collect().await?)
     }
 
@@ -165,65 +162,16 @@ impl Kernel {
         Ok(macs.filter_map(|link| link.mac).collect())
     }
 
-    /// What the host has beside ours.
-    pub(crate) async fn host_addresses(&self) -> Result<HostAddresses, KernelError> {
-        let all = self.addresses().await?;
-        let configured = all.iter().filter(|m| !self.is_ours(m)).filter_map(local).collect();
-        let mut gateways = vec![];
-        let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
-        for query in [v4, v6] {
-            let mut routes = self.handle.route().get(query).execute();
-            while let Some(route) = routes.try_next().await? {
-                gateways.extend(route.attributes.iter().filter_map(|a| match a {
-                    RouteAttribute::Gateway(RouteAddress::Inet(v4)) => Some(IpAddr::V4(*v4)),
-                    RouteAttribute::Gateway(RouteAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),
-                    _ => None,
-                }));
-            }
-        }
-        Ok(HostAddresses { configured, gateways })
-    }
-
-    /// The interface an address belongs on: the named one, or the one through
-    /// which the kernel routes to it.
-    pub(crate) async fn interface_for(
-        &self,
-        address: &Address,
-        links: &[Link],
-    ) -> Result<u32, KernelError> {
-        if !address.interface.is_empty() {
-            let named = links.iter().find(|l| l.name == address.interface);
-            let missing = || KernelError::NoInterface(address.interface.clone());
-            return named.map(|l| l.device.ifindex).ok_or_else(missing);
-        }
-        let query = match address.ip {
-            IpAddr::V4(v4) => {
-                RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(v4, 32).build()
-            }
-            IpAddr::V6(v6) => {
-                RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(v6, 128).build()
-            }
-        };
-        let no_route = || KernelError::NoRoute(address.ip);
-        let route = self.handle.route().get(query).execute().try_next().await;
-        let route = route.ok().flatten().ok_or_else(no_route)?;
-        let out = route.attributes.into_iter().find_map(|a| match a {
-            RouteAttribute::Oif(index) => Some(index),
-            _ => None,
-        });
-        // The route to an address of this host itself leaves by lo.
-        let usable = |index: &u32| links.iter().any(|l| l.device.ifindex == *index);
-        out.filter(usable).ok_or_else(no_route)
-    }
-
-    /// Adds the address, or renews its life. It never becomes a source address
-    /// by accident (preferred_lft 0), adds no route, and skips duplicate
-    /// address detection: the lease decided that already.
+    /// Adds the address, or renews its life. It stands alone: with a prefix it
+    /// would become the one that the host's own addresses in that are secondary
+    /// to, and take them along when it goes. It never becomes a source address
+    /// by accident (preferred_lft 0), adds no route, and skips duplicate address
+    /// detection: the lease decided that already.
     pub(crate) async fn add(&self, address: &Address, ifindex: u32) -> Result<(), KernelError> {
         let mut lifetime = CacheInfo::default();
         lifetime.ifa_valid = VALID_LIFETIME_S;
-        let mut request = self.handle.address().add(ifindex, address.ip, address.prefix).replace();
+        let mut request =
+            self.handle.address().add(ifindex, address.ip, alone(address.ip)).replace();
         request.message_mut().attributes.extend([
             AddressAttribute::CacheInfo(lifetime),
             AddressAttribute::Flags(AddressFlags::Noprefixroute | AddressFlags::Nodad),
@@ -236,11 +184,11 @@ impl Kernel {
         let message = match address.ip {
             IpAddr::V4(v4) => AddressMessageBuilder::<Ipv4Addr>::new()
                 .index(ifindex)
-                .address(v4, address.prefix)
+                .address(v4, alone(address.ip))
                 .build(),
             IpAddr::V6(v6) => AddressMessageBuilder::<Ipv6Addr>::new()
                 .index(ifindex)
-                .address(v6, address.prefix)
+                .address(v6, alone(address.ip))
                 .build(),
         };
         self.delete_message(message).await
@@ -258,12 +206,17 @@ impl Kernel {
     }
 }
 
+/// The length of a prefix with one address.
+fn alone(ip: IpAddr) -> u8 {
+    if ip.is_ipv4() { 32 } else { 128 }
+}
+
 fn is_marked(message: &AddressMessage) -> bool {
     let ours = AddressAttribute::Protocol(AddressProtocol::Other(OUR_PROTOCOL));
     message.attributes.contains(&ours)
 }
 
-fn local(message: &AddressMessage) -> Option<IpAddr> {
+pub(crate) fn local(message: &AddressMessage) -> Option<IpAddr> {
     let attribute = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| {
         message.attributes.iter().find_map(wanted)
     };
@@ -320,6 +273,14 @@ fn event(
     match message {
         RouteNetlinkMessage::DelAddress(address) if is_marked(address) || unmarked.has(address) => {
             local(address).map(KernelEvent::AddressGone)
+        }
+        RouteNetlinkMessage::NewAddress(address) if is_marked(address) => None,
+        RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) => {
+            Some(KernelEvent::HostChanged)
+        }
+        // Those by a gateway can be many, and say nothing here.
+        RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
+            (connected(route).is_some() && !is_our_route(route)).then_some(KernelEvent::HostChanged)
         }
         RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_) => {
             Some(KernelEvent::LinksChanged)

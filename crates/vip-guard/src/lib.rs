@@ -25,6 +25,8 @@ mod ledger;
 #[cfg(feature = "server")]
 mod lock;
 #[cfg(feature = "server")]
+mod network;
+#[cfg(feature = "server")]
 mod packets;
 #[cfg(feature = "server")]
 mod records;
@@ -39,9 +41,9 @@ pub use client::{GuardReader, GuardWriter, LinkError, connect};
 pub use clock::{boottime, clock_steering};
 pub use protocol::{FromGuard, GateReport, Hello, ToGuard};
 pub use realtime::realtime;
-
 #[cfg(feature = "server")]
-pub use allow::{Prefix, PrefixError};
+pub use vip_core::{Prefix, PrefixError};
+
 #[cfg(feature = "server")]
 pub use config::{GuardConfig, GuardError};
 #[cfg(feature = "server")]

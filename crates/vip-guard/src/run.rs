@@ -24,7 +24,7 @@ use futures_util::StreamExt;
 use std::net::IpAddr;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{info, warn};
 use vip_core::{
     Guard, GuardAction, GuardEvent, GuardNotice, Limits, Obstacle, Profile, VipOrder, Why,
@@ -33,6 +33,9 @@ use vip_core::{
 /// Everything is compared with the kernel this often, in case an event was
 /// lost or somebody attached a program before ours.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A host's addresses and routes change several at a time.
+const LOOK_AFTER: Duration = Duration::from_millis(10);
 
 /// Removes the addresses that an earlier run left, puts back what it set, and
 /// nothing else.
@@ -49,6 +52,9 @@ pub async fn purge() -> Result<Vec<IpAddr>, GuardError> {
     for (ip, message) in left {
         kernel.delete_message(message).await?;
         purged.push(ip);
+    }
+    for route in kernel.our_routes().await? {
+        kernel.delete_route(route).await?;
     }
     let _ = std::fs::remove_file(namespace.addresses());
     Settings::restore_recorded(&namespace.settings());
@@ -102,6 +108,7 @@ async fn serve(
     let mut reconcile = interval(RECONCILE_INTERVAL);
     reconcile.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut session: Option<Session> = None;
+    let mut look_at: Option<Instant> = None;
     tokio::pin!(stop);
     loop {
         let wait = guard.next_tick().map(|at| at.since(boottime()));
@@ -135,11 +142,22 @@ async fn serve(
                 KernelEvent::AddressGone(ip) => GuardEvent::AddressGone(ip),
                 KernelEvent::LinksChanged => {
                     follow_links(guard, host, &mut session).await;
+                    look_at.get_or_insert_with(|| Instant::now() + LOOK_AFTER);
+                    continue;
+                }
+                KernelEvent::HostChanged => {
+                    look_at.get_or_insert_with(|| Instant::now() + LOOK_AFTER);
                     continue;
                 }
             },
+            () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() => {
+                look_at = None;
+                look_around(guard, host, &mut session).await;
+                continue;
+            }
             _ = reconcile.tick() => {
                 follow_links(guard, host, &mut session).await;
+                look_around(guard, host, &mut session).await;
                 for event in host.reconcile_addresses(guard).await {
                     act(guard, host, &mut session, event).await;
                 }
@@ -183,6 +201,7 @@ async fn arrived(
     if let Some((incarnation, mut new)) = arrival.admit(host.report.clone()) {
         new.tell(FromGuard::Interfaces(host.macs.clone()));
         *session = Some(new);
+        host.forget_refusals();
         act(guard, host, session, GuardEvent::AgentCame { incarnation, cluster }).await;
     }
 }
@@ -237,6 +256,18 @@ async fn follow_links(guard: &mut Guard, host: &mut Host, session: &mut Option<S
     }
     if back {
         act(guard, host, session, GuardEvent::LinkBack).await;
+    }
+}
+
+/// Addresses and routes of the host say where ours belong.
+async fn look_around(guard: &mut Guard, host: &mut Host, session: &mut Option<Session>) {
+    let (astray, try_again) = host.look_around().await;
+    for obstacle in astray {
+        warn!(%obstacle, "a VIP is not where it belongs; letting go of it");
+        act(guard, host, session, GuardEvent::AddressRefused(obstacle)).await;
+    }
+    if try_again {
+        act(guard, host, session, GuardEvent::HostChanged).await;
     }
 }
 

@@ -10,9 +10,10 @@ use std::time::Duration;
 pub struct Address {
     /// The address.
     pub ip: IpAddr,
-    /// Its prefix length.
+    /// Length of the prefix that it was written with: its neighbours. On the
+    /// host it stands alone.
     pub prefix: u8,
-    /// Kernel name of the interface; empty: the one with a route to it.
+    /// Kernel name of the interface; empty: the one in whose subnet it is.
     pub interface: String,
 }
 
@@ -109,6 +110,8 @@ pub enum GuardEvent {
     Confirmed,
     /// An interface came back.
     LinkBack,
+    /// Addresses or routes of the host changed.
+    HostChanged,
     /// Asked to stop.
     Stop,
 }

@@ -1,0 +1,145 @@
+//! What a host's network looks like beside ours, and the routes to neighbours
+//! that the guard adds.
+
+use crate::kernel::{Kernel, KernelError, Link, local};
+use futures_util::TryStreamExt;
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteVia,
+};
+use rtnetlink::RouteMessageBuilder;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use vip_core::{HostNetwork, Prefix};
+
+/// Marks the routes that vipd added, as its addresses are marked.
+const OUR_ROUTES: RouteProtocol = RouteProtocol::Other(crate::kernel::OUR_PROTOCOL);
+
+/// What a host has beside ours.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HostView {
+    pub(crate) network: HostNetwork,
+    /// Whom it routes through, by any table.
+    pub(crate) gateways: BTreeSet<IpAddr>,
+}
+
+fn address(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
+        RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
+        _ => None,
+    }
+}
+
+/// The gateways in attributes, those of several paths included.
+fn gateways(attributes: &[RouteAttribute]) -> Vec<IpAddr> {
+    let found = attributes.iter().flat_map(|attribute| match attribute {
+        RouteAttribute::Gateway(gateway) => address(gateway).into_iter().collect(),
+        RouteAttribute::Via(RouteVia::Inet(v4)) => vec![IpAddr::V4(*v4)],
+        RouteAttribute::Via(RouteVia::Inet6(v6)) => vec![IpAddr::V6(*v6)],
+        RouteAttribute::MultiPath(hops) => {
+            hops.iter().flat_map(|hop| gateways(&hop.attributes)).collect()
+        }
+        _ => vec![],
+    });
+    found.collect()
+}
+
+/// The subnet and interface of a route to neighbours.
+pub(crate) fn connected(route: &RouteMessage) -> Option<(u32, Prefix)> {
+    let RouteHeader { kind, destination_prefix_length, .. } = route.header;
+    let find = |wanted: fn(&RouteAttribute) -> bool| route.attributes.iter().any(wanted);
+    let by_others = find(|a| {
+        matches!(
+            a,
+            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) | RouteAttribute::MultiPath(_)
+        )
+    });
+    if kind != RouteType::Unicast || by_others {
+        return None;
+    }
+    let index = route.attributes.iter().find_map(|a| match a {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })?;
+    let network = route.attributes.iter().find_map(|a| match a {
+        RouteAttribute::Destination(destination) => address(destination),
+        _ => None,
+    })?;
+    Some((index, Prefix::of(network, destination_prefix_length)))
+}
+
+/// Whether vipd added it.
+pub(crate) fn is_our_route(route: &RouteMessage) -> bool {
+    route.header.protocol == OUR_ROUTES
+}
+
+impl Kernel {
+    async fn routes(&self) -> Result<Vec<RouteMessage>, KernelError> {
+        let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
+        let mut all = vec![];
+        for query in [v4, v6] {
+            let routes = self.handle.route().get(query).execute();
+            all.extend(routes.try_collect::<Vec<_>>().await?);
+        }
+        Ok(all)
+    }
+
+    /// What the host has beside ours.
+    pub(crate) async fn view(&self, links: &[Link]) -> Result<HostView, KernelError> {
+        let links = links.iter().map(|link| (link.device.ifindex, link.name.clone())).collect();
+        let own = self.addresses().await?.into_iter().filter(|m| !self.is_ours(m));
+        let addresses = own.filter_map(|m| Some((m.header.index, local(&m)?, m.header.prefix_len)));
+        let network = HostNetwork { links, addresses: addresses.collect(), ..Default::default() };
+        let mut view = HostView { network, gateways: BTreeSet::new() };
+        for route in self.routes().await?.iter().filter(|route| !is_our_route(route)) {
+            view.gateways.extend(gateways(&route.attributes));
+            view.network.connected.extend(connected(route));
+        }
+        Ok(view)
+    }
+
+    /// The routes that a run of vipd added.
+    pub(crate) async fn our_routes(&self) -> Result<Vec<RouteMessage>, KernelError> {
+        let all = self.routes().await?;
+        Ok(all.into_iter().filter(is_our_route).collect())
+    }
+
+    /// Adds a route to neighbours. One of somebody else's to the same prefix
+    /// stays in its place.
+    pub(crate) async fn add_route(
+        &self,
+        (index, prefix): (u32, Prefix),
+    ) -> Result<(), KernelError> {
+        let message = match prefix.network() {
+            IpAddr::V4(v4) => RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(v4, prefix.length())
+                .output_interface(index)
+                .scope(RouteScope::Link)
+                .protocol(OUR_ROUTES)
+                .build(),
+            IpAddr::V6(v6) => RouteMessageBuilder::<Ipv6Addr>::new()
+                .destination_prefix(v6, prefix.length())
+                .output_interface(index)
+                .protocol(OUR_ROUTES)
+                .build(),
+        };
+        match self.handle.route().add(message).execute().await {
+            Err(rtnetlink::Error::NetlinkError(e)) if -e.raw_code() == libc::EEXIST => Ok(()),
+            result => Ok(result?),
+        }
+    }
+
+    /// Deletes a route, if it is there.
+    pub(crate) async fn delete_route(&self, route: RouteMessage) -> Result<(), KernelError> {
+        match self.handle.route().del(route).execute().await {
+            Err(rtnetlink::Error::NetlinkError(e))
+                if matches!(-e.raw_code(), libc::ESRCH | libc::ENODEV) =>
+            {
+                Ok(())
+            }
+            result => Ok(result?),
+        }
+    }
+}
