@@ -62,6 +62,10 @@ fn a_vip_that_a_foreign_host_has_is_refused_until_it_is_gone() -> Result<()> {
         assert!(!events.contains("answers on"), "it never did: {events}");
         take(&cluster, "client", address)?;
         wait_for("the VIP to come", TRIED_AGAIN, || answers(&cluster).then_some(()))?;
+        wait_for("no warning any more", TRIED_AGAIN, || {
+            let status = cluster.host("n2").ctl_ok(&["status"]).ok()?;
+            (!status.contains("another host has")).then_some(())
+        })?;
     }
     Ok(())
 }

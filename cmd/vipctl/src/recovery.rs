@@ -66,12 +66,16 @@ impl Ctl {
             "cluster": made.cluster, "node": made.node, "before": made.before, "lost": made.lost,
         });
         let text = format!(
-            "{} is the only node of a new cluster {}; what it had before is in {}.\n\nEach VIP \
+            "{} is the only node of a new cluster {}; what it had before is in {}.\nOf the old one \
+             these may be alive: {}.\n\nEach VIP \
              comes when the network does not answer for it. Tokens and people's certificates are \
              void. Have new\nnodes join (`vipctl token create`); an old one first has to `vipctl \
              leave --force`. The lost voters had the issuing key:\nif anybody may have got it, \
              `vipctl ca rotate`.",
-            made.node, made.cluster, made.before
+            made.node,
+            made.cluster,
+            made.before,
+            if made.lost.is_empty() { "none".to_owned() } else { made.lost.join(", ") }
         );
         self.done(value, &text)
     }

@@ -7,6 +7,8 @@ use vip_pki::sha256_hex;
 
 /// Of the format.
 const VERSION: u32 = 1;
+/// No log is longer.
+const FURTHEST: u64 = 1 << 48;
 /// No backup is longer; a state of a thousand VIPs has about one MB.
 pub(crate) const LONGEST: usize = 64 << 20;
 
@@ -19,8 +21,12 @@ struct Head {
     made_ms: u64,
     /// Index of the last entry that is in it.
     index: u64,
-    /// Of the second line, without its end.
+    /// Of the index and the second line, without its end.
     sha256: String,
+}
+
+fn sum(index: u64, state: &[u8]) -> String {
+    sha256_hex(&[index.to_string().as_bytes(), b" ", state].concat())
 }
 
 /// See the module.
@@ -55,7 +61,7 @@ impl Backup {
             name: cluster.name.clone(),
             made_ms: self.state.time_ms,
             index: self.index,
-            sha256: sha256_hex(&state),
+            sha256: sum(self.index, &state),
         };
         let head = serde_json::to_vec(&head).map_err(BackupError::State)?;
         Ok([&head[..], b"\n", &state, b"\n"].concat())
@@ -74,7 +80,7 @@ impl Backup {
         }
         let head: Head = serde_json::from_slice(head).map_err(|_| BackupError::Other)?;
         let state = rest.trim_ascii();
-        if sha256_hex(state) != head.sha256 {
+        if sum(head.index, state) != head.sha256 || head.index > FURTHEST {
             return Err(BackupError::Damaged);
         }
         let state: State = serde_json::from_slice(state).map_err(BackupError::State)?;
@@ -121,6 +127,8 @@ mod tests {
         for other in ["", "\n", "{}\n{}\n", "vipd\n"] {
             assert!(matches!(Backup::read(other.as_bytes()), Err(BackupError::Other)), "{other}");
         }
+        let other = text.replace("\"index\":7", "\"index\":8");
+        assert!(matches!(Backup::read(other.as_bytes()), Err(BackupError::Damaged)));
         let nothing = Backup { state: State::default(), index: 0 };
         assert!(nothing.write().is_err());
     }

@@ -2,6 +2,7 @@
 
 use crate::errors::{from_refusal, from_write, internal, invalid, no_issuer};
 use crate::member::{COMMIT_TIMEOUT, Member, Meta};
+use crate::refounding::{BEFORE, BUILT, DONE};
 use crate::serve::Agent;
 use aws_lc_rs::rand::fill;
 use rustls_pki_types::CertificateDer;
@@ -53,7 +54,7 @@ pub(crate) fn already(meta: &Meta) -> Status {
 /// Removes what a formation that did not finish left. A finished one has a
 /// `node.json`.
 pub(crate) fn wipe(dir: &Path) -> Result<(), Status> {
-    let recovery = ["recovered", "recovered.tmp", "before-recovery"];
+    let recovery = [BUILT, DONE, BEFORE];
     for name in ["node.json", "longest-promise-ms", "raft", "pki"].iter().chain(&recovery) {
         let path = dir.join(name);
         let result = if path.is_dir() {
@@ -91,7 +92,7 @@ async fn start_on(
 
 /// Makes a cluster of this node.
 pub(crate) async fn init(agent: &Arc<Agent>, name: Name) -> Result<Initialised, Status> {
-    let _one = agent.formation.lock().await;
+    let _one = agent.begin_forming().await?;
     if let Some(member) = agent.member() {
         return Err(already(&member.meta));
     }
@@ -171,7 +172,7 @@ pub(crate) async fn join(
     token: &str,
     limit: Duration,
 ) -> Result<(Arc<Member>, Role), Status> {
-    let _one = agent.formation.lock().await;
+    let _one = agent.begin_forming().await?;
     if let Some(member) = agent.member() {
         return Err(already(&member.meta));
     }

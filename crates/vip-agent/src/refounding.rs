@@ -11,6 +11,7 @@ use crate::errors::{from_refusal, internal};
 use crate::formation::{Initialised, RECOVERY_FILE, advertise, already, random_hex, start, wipe};
 use crate::member::{Member, Meta};
 use crate::serve::Agent;
+use crate::wall_clock::wall_clock_ms;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -28,8 +29,8 @@ const REACH_TIMEOUT: Duration = Duration::from_secs(1);
 /// A node alone is elected once what it promised is over.
 const LEADS_WITHIN: Duration = Duration::from_secs(20);
 
-const BUILT: &str = "recovered.tmp";
-const DONE: &str = "recovered";
+pub(crate) const BUILT: &str = "recovered.tmp";
+pub(crate) const DONE: &str = "recovered";
 /// What was there before, until the next time.
 pub(crate) const BEFORE: &str = "before-recovery";
 /// What is replaced.
@@ -44,7 +45,7 @@ fn refuse(why: String) -> Status {
 /// # Errors
 /// It has not, as far as can be seen from here; or this node cannot.
 pub(crate) async fn recover(agent: &Arc<Agent>) -> Result<Arc<Member>, Status> {
-    let _one = agent.formation.lock().await;
+    let _one = agent.begin_forming().await?;
     let member = agent.member().ok_or_else(crate::admin::not_a_member)?;
     let me = member.meta.node;
     let state = member.raft.state();
@@ -54,6 +55,8 @@ pub(crate) async fn recover(agent: &Arc<Agent>) -> Result<Arc<Member>, Status> {
     if member.issuer().is_none() {
         return Err(refuse("this voter has no issuing key yet: run this on another one".into()));
     }
+    // What it cannot do it says before anything is stopped.
+    refounded(agent, &member, &state)?;
     if let Some(leader) = member.shared.leader() {
         let leader = state.node_name(leader).map_or_else(|| "a node".into(), ToString::to_string);
         return Err(refuse(format!("{leader} leads: this cluster has its majority")));
@@ -76,6 +79,7 @@ pub(crate) async fn recover(agent: &Arc<Agent>) -> Result<Arc<Member>, Status> {
         Ok(()) => go_on(agent).await,
         Err(status) => {
             // The old membership is as it was, and is started anew.
+            tracing::error!(why = status.message(), "no new cluster was made");
             agent.start_over.cancel();
             Err(status)
         }
@@ -96,21 +100,33 @@ async fn answering(state: &State, me: NodeId) -> Vec<(String, String)> {
 async fn rebuild(agent: &Agent, member: &Member, identity: NodeIdentity) -> Result<(), Status> {
     let dir = &agent.config.node.data_dir;
     let (state, end) = member.raft.everything().map_err(|e| internal("reading the log", &e))?;
+    let (state, me, issuer) = refounded(agent, member, &state)?;
+    let address = member.meta.advertise.clone();
+    let node = First { me, key: identity.key, issuer: &issuer, address };
+    build(agent, state, end, node).await?;
+    commit(dir).map_err(|e| internal("taking over the new cluster", &e))
+}
+
+/// The new cluster's state, its first node, and the CA that goes on signing.
+fn refounded(
+    agent: &Agent,
+    member: &Member,
+    state: &State,
+) -> Result<(State, NodeId, Arc<Issuer>), Status> {
     // A replacement that was not done may name one whose key is not here.
     let trusted = state.issuers().map(|issuers| issuers.trusted.clone()).unwrap_or_default();
     let issuer = trusted.iter().rev().find_map(|spki| member.issuer_of(spki));
     let issuer = issuer.ok_or_else(|| refuse("no issuing key is here".into()))?;
     let spki = issuer.spki().map_err(|e| internal("its issuer", &e))?;
-    let founding = Founding {
-        cluster: random_hex::<8>()?,
-        actor: format!("root@{}", agent.name),
-        founder: Founder::Survivor { node: member.meta.node, issuer: spki },
-    };
+    let founder = Founder::Survivor { node: member.meta.node, issuer: spki };
+    let founding = founding(agent, random_hex::<8>()?, founder);
     let (state, me) = state.refounded(&founding).map_err(|e| from_refusal(&e))?;
-    let address = member.meta.advertise.clone();
-    let node = First { me, key: identity.key, issuer: &issuer, address };
-    build(agent, state, end, node).await?;
-    commit(dir).map_err(|e| internal("taking over the new cluster", &e))
+    Ok((state, me, issuer))
+}
+
+fn founding(agent: &Agent, cluster: String, founder: Founder) -> Founding {
+    let actor = format!("root@{}", agent.name);
+    Founding { cluster, actor, time_ms: wall_clock_ms(), founder }
 }
 
 /// The first node of the new cluster.
@@ -153,7 +169,11 @@ async fn build(agent: &Agent, state: State, end: LogEnd, first: First<'_>) -> Re
     .store(&new)
     .map_err(|e| internal("storing the membership", &e))?;
     let founded = vip_raft::found(&new.join("raft"), Arc::new(state), end, me, address).await;
-    founded.map_err(|e| internal("writing the log", &e))
+    founded.map_err(|e| internal("writing the log", &e))?;
+    // What is renamed has to be whole, also after a loss of power.
+    let synced = ["raft", "pki", ""].map(|part| std::fs::File::open(new.join(part))?.sync_all());
+    let synced: io::Result<Vec<()>> = synced.into_iter().collect();
+    synced.map(drop).map_err(|e| internal("writing the new cluster", &e))
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -189,6 +209,9 @@ pub(crate) fn adopt(dir: &Path) -> io::Result<()> {
     for part in PARTS {
         // Moved already, by a start that did not come to its end.
         if !new.join(part).exists() {
+            if !dir.join(part).exists() {
+                return Err(io::Error::other(format!("{part} of the new cluster is missing")));
+            }
             continue;
         }
         if dir.join(part).exists() {
@@ -197,6 +220,7 @@ pub(crate) fn adopt(dir: &Path) -> io::Result<()> {
         std::fs::rename(new.join(part), dir.join(part))?;
     }
     remove(&new)?;
+    tracing::info!(before = %before.display(), "took over the new cluster's data");
     std::fs::File::open(dir)?.sync_all()
 }
 
@@ -222,7 +246,7 @@ async fn go_on(agent: &Arc<Agent>) -> Result<Arc<Member>, Status> {
 /// It is in one, or the backup is none.
 pub(crate) async fn restore(agent: &Arc<Agent>, bytes: &[u8]) -> Result<Initialised, Status> {
     let backup = Backup::read(bytes).map_err(|e| refuse(vip_core::chain(&e)))?;
-    let _one = agent.formation.lock().await;
+    let _one = agent.begin_forming().await?;
     if let Some(member) = agent.member() {
         return Err(already(&member.meta));
     }
@@ -238,7 +262,7 @@ pub(crate) async fn restore(agent: &Arc<Agent>, bytes: &[u8]) -> Result<Initiali
         spki: key.spki(),
         issuer: ca.issuer.spki().map_err(|e| internal("making the CA", &e))?,
     };
-    let founding = Founding { cluster, actor: format!("root@{}", agent.name), founder };
+    let founding = founding(agent, cluster, founder);
     let (state, me) = backup.state.refounded(&founding).map_err(|e| from_refusal(&e))?;
     let end = LogEnd { index: backup.index, term: state.term };
     build(agent, state, end, First { me, key, issuer: &ca.issuer, address }).await?;
@@ -246,7 +270,10 @@ pub(crate) async fn restore(agent: &Arc<Agent>, bytes: &[u8]) -> Result<Initiali
     write_secret(&recovery_file, ca.root_key.as_bytes())
         .map_err(|e| internal(&format!("writing {}", recovery_file.display()), &e))?;
     commit(&dir).map_err(|e| internal("taking over the new cluster", &e))?;
-    let member = go_on(agent).await?;
+    let member = go_on(agent).await.map_err(|status| {
+        let (code, file) = (status.code(), recovery_file.display());
+        Status::new(code, format!("{}. The key of its root CA is in {file}", status.message()))
+    })?;
     Ok(Initialised { member, recovery_file })
 }
 

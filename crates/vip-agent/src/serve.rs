@@ -17,11 +17,14 @@ use tokio::net::UnixListener;
 use tokio::time::{Instant, sleep};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 use vip_core::{Name, chain};
 use vip_proto::v1::admin_server::AdminServer;
 
 /// How long the data directory of an agent that just ended may stay locked.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long an agent that starts over waits for its last answer to leave.
+const LAST_ANSWER: Duration = Duration::from_millis(200);
 /// How often it looks whether it is.
 const LOCK_POLL: Duration = Duration::from_millis(5);
 
@@ -76,7 +79,7 @@ pub(crate) struct Agent {
     pub(crate) config: Config,
     pub(crate) name: Name,
     member: RwLock<Option<Arc<Member>>>,
-    /// `init`, `join` and `leave` one after the other.
+    /// Whatever makes or ends a membership, one after the other.
     pub(crate) formation: tokio::sync::Mutex<()>,
     /// Events that are followed.
     pub(crate) streams: Streams,
@@ -91,6 +94,16 @@ impl Agent {
 
     pub(crate) fn set_member(&self, member: Option<Arc<Member>>) {
         *self.member.write().unwrap_or_else(PoisonError::into_inner) = member;
+    }
+
+    /// Waits for its turn to make or end a membership.
+    pub(crate) async fn begin_forming(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Status> {
+        let turn = self.formation.lock().await;
+        // What is on the disk is a membership, though none runs.
+        if self.start_over.is_cancelled() {
+            return Err(Status::unavailable("this agent starts over; try again"));
+        }
+        Ok(turn)
     }
 
     /// Binds this node's port.
@@ -162,7 +175,7 @@ pub async fn run(
     let failed = tokio::select! {
         () = stop => None,
         why = failure(&agent) => Some(why),
-        () = agent.start_over.cancelled() => Some(AgentError::Interrupted),
+        why = interrupted(&agent) => Some(why),
     };
     if failed.is_none()
         && let Some(member) = agent.member()
@@ -217,6 +230,13 @@ fn admin_listener(socket: &PathBuf) -> io::Result<UnixListener> {
     std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
     std::fs::rename(&new, socket)?;
     Ok(listener)
+}
+
+/// Whoever asked for what could not be finished hears why.
+async fn interrupted(agent: &Agent) -> AgentError {
+    agent.start_over.cancelled().await;
+    sleep(LAST_ANSWER).await;
+    AgentError::Interrupted
 }
 
 /// Resolves when this process is of no use any more: a node that cannot store

@@ -129,7 +129,11 @@ impl Claims {
         self.refused.retain(|uid, refused| {
             // Somebody said since that a foreign host is meant to be there.
             let meant = matches!(refused.why.why, Why::Answered(_));
-            state.vip(*uid).is_some_and(|vip| !(meant && vip.spec.no_probe))
+            let answered = meant || matches!(refused.why.why, Why::AnsweredBy(_));
+            // Nobody else has it, or its holder would not.
+            let elsewhere = |vip: &Vip| vip.holder != Some(self.me) && vip.answered == vip.epoch;
+            let over = |vip: &Vip| (meant && vip.spec.no_probe) || (answered && elsewhere(vip));
+            state.vip(*uid).is_some_and(|vip| !over(vip))
         });
         self.conflicts.forget(now, |uid| state.vip(uid).is_some());
         self.forget_known_releases(state);
@@ -152,7 +156,8 @@ impl Claims {
                     let claim = Claim { epoch: vip.epoch, stage: Stage::Preparing, probe };
                     self.claims.insert(vip.uid, claim);
                     let (uid, epoch, addresses) = (vip.uid, vip.epoch, addresses(vip));
-                    let order = VipOrder::Prepare { vip: uid, epoch, addresses, probe };
+                    let known = state.macs_beside(me);
+                    let order = VipOrder::Prepare { vip: uid, epoch, addresses, probe, known };
                     actions.push(ClaimAction::Order(order));
                 }
             }
@@ -329,9 +334,9 @@ impl Claims {
         let Some(claim) = self.claims.get_mut(&uid).filter(|claim| claim.epoch == epoch) else {
             return;
         };
-        let first = matches!(claim.probe, Probe::Before | Probe::Always);
-        let removed = || first.then(|| state.removed_node_with(mac)).flatten();
-        let node = state.node_with(mac).or_else(removed);
+        let first = vip.answered == Epoch(0);
+        let twin = || state.cut_off_node_with(mac);
+        let node = state.node_with(mac).or_else(twin);
         // Another interface of this host on the same network; or the holder
         // before, whose lease may run: the leader waits for that.
         if node.is_some_and(|node| node == self.me || state.may_still_answer(vip, node)) {
@@ -511,7 +516,18 @@ mod tests {
     }
 
     fn sync(claims: &mut Claims, state: &State) -> Vec<ClaimAction> {
-        claims.sync(START, state, |_| vec![])
+        sync_at(START, claims, state)
+    }
+
+    /// Who is known is looked at by itself.
+    fn sync_at(now: Mono, claims: &mut Claims, state: &State) -> Vec<ClaimAction> {
+        let mut actions = claims.sync(now, state, |_| vec![]);
+        for action in &mut actions {
+            if let ClaimAction::Order(VipOrder::Prepare { known, .. }) = action {
+                known.clear();
+            }
+        }
+        actions
     }
 
     fn notice(claims: &mut Claims, notice: GuardNotice) -> Vec<ClaimAction> {
@@ -519,8 +535,14 @@ mod tests {
     }
 
     fn prepare(epoch: u64) -> ClaimAction {
-        let (epoch, addresses) = (Epoch(epoch), vec![]);
-        ClaimAction::Order(VipOrder::Prepare { vip: WEB, epoch, addresses, probe: Probe::Before })
+        let (epoch, addresses, probe) = (Epoch(epoch), vec![], Probe::Before);
+        ClaimAction::Order(VipOrder::Prepare {
+            vip: WEB,
+            epoch,
+            addresses,
+            probe,
+            known: [].into(),
+        })
     }
 
     fn release(epoch: u64) -> ClaimAction {
@@ -625,10 +647,10 @@ mod tests {
             claims.step(at, &state, ClaimEvent::Notice(refused));
             assert_eq!(claims.unable(at), [WEB]);
             let early = at + pause - Duration::from_millis(1);
-            assert_eq!(claims.sync(early, &state, |_| vec![]), []);
+            assert_eq!(sync_at(early, &mut claims, &state), []);
             at = at + pause;
             assert_eq!(claims.unable(at), []);
-            assert_eq!(claims.sync(at, &state, |_| vec![]), [prepare(1)]);
+            assert_eq!(sync_at(at, &mut claims, &state), [prepare(1)]);
         }
     }
 
@@ -663,7 +685,7 @@ mod tests {
         apply(&mut state, Op::Assign { moves: vec![Assignment { vip: WEB, seen, to, cause }] });
         let mut claims = claims();
         let (epoch, addresses, probe) = (Epoch(2), vec![], Probe::Beside);
-        let order = VipOrder::Prepare { vip: WEB, epoch, addresses, probe };
+        let order = VipOrder::Prepare { vip: WEB, epoch, addresses, probe, known: [].into() };
         assert_eq!(sync(&mut claims, &state), [ClaimAction::Order(order)]);
         (state, claims)
     }
@@ -680,7 +702,7 @@ mod tests {
         assert_eq!(claims.unable(START), [WEB]);
         notice(&mut claims, GuardNotice::Released { vip: WEB, epoch: Epoch(1) });
         let later = START + RETRY_REFUSED;
-        assert_eq!(claims.sync(later, &state, |_| vec![]), [prepare(1)]);
+        assert_eq!(sync_at(later, &mut claims, &state), [prepare(1)]);
     }
 
     #[test]
@@ -720,16 +742,47 @@ mod tests {
     }
 
     #[test]
-    fn a_removed_node_that_does_not_know_so_keeps_a_first_claim_from_being_made() {
+    fn whose_answer_may_decide_is_told_to_the_guard() {
         let mut state = with_interfaces(state());
-        apply(&mut state, Op::AddVip { spec: VipSpec { no_probe: true, ..vip("web", 100) } });
         apply(&mut state, Op::RemoveNode { node: NodeId(2) });
+        state.nodes.insert(NodeId(3), Node { macs: [member(3)].into(), ..voter(3) });
+        let known = |state: &State| match claims().sync(START, state, |_| vec![]).as_slice() {
+            [ClaimAction::Order(VipOrder::Prepare { known, .. })] => known.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(known(&state), [member(3)].into(), "not of whom was removed in order");
+        state.tombstones.get_mut(&NodeId(2)).expect("there").cut_off = true;
+        assert_eq!(known(&state), [member(2), member(3)].into());
+    }
+
+    #[test]
+    fn what_others_answered_is_forgotten_once_the_vip_answers_elsewhere() {
+        let mut state = with_interfaces(state());
+        let mut claims = claims();
+        sync(&mut claims, &state);
+        answer(&mut claims, &state, 1, STRANGER);
+        move_to(&mut state, WEB, 2);
+        sync(&mut claims, &state);
+        assert_eq!(claims.obstacles().len(), 1);
+        apply(&mut state, Op::Settle { grants: vec![grantee(2, 5)], nested: false });
+        apply(&mut state, Op::Answered { grants: vec![grantee(2, 5)] });
+        sync(&mut claims, &state);
+        assert_eq!(claims.obstacles(), [].into());
+    }
+
+    #[test]
+    fn while_the_old_cluster_may_be_alive_a_stranger_stops_the_first_claim_alone() {
+        let mut state = with_interfaces(state());
+        apply(&mut state, Op::RemoveNode { node: NodeId(2) });
+        state.tombstones.get_mut(&NodeId(2)).expect("there").cut_off = true;
         let mut first = claims();
         sync(&mut first, &state);
-        assert_eq!(answer(&mut first, &state, 1, member(2)), [release(1)]);
-        let (mut state, mut later) = taking_over();
-        apply(&mut state, Op::RemoveNode { node: NodeId(3) });
-        assert_eq!(answer(&mut later, &state, 2, member(3)), [], "a stranger like others");
+        assert_eq!(answer(&mut first, &state, 1, STRANGER), [release(1)]);
+        state.vips.get_mut(&WEB).expect("there").answered = Epoch(1);
+        let mut later = claims();
+        sync(&mut later, &state);
+        assert_eq!(answer(&mut later, &state, 1, STRANGER), []);
+        assert_eq!(answer(&mut later, &state, 1, member(2)), [release(1)]);
     }
 
     #[test]
@@ -739,7 +792,7 @@ mod tests {
         state.tombstones.get_mut(&NodeId(2)).expect("there").cut_off = true;
         let mut claims = claims();
         let (epoch, addresses, probe) = (Epoch(1), vec![], Probe::Always);
-        let order = VipOrder::Prepare { vip: WEB, epoch, addresses, probe };
+        let order = VipOrder::Prepare { vip: WEB, epoch, addresses, probe, known: [].into() };
         assert_eq!(sync(&mut claims, &state), [ClaimAction::Order(order)]);
         notice(&mut claims, GuardNotice::Prepared { vip: WEB, epoch: Epoch(1) });
         notice(&mut claims, GuardNotice::Opened { vip: WEB, epoch: Epoch(1) });

@@ -132,6 +132,11 @@ pub enum EventKind {
         /// Its name.
         vip: Name,
     },
+    /// A VIP is claimed although other hosts answer for it.
+    VipUnprobed {
+        /// Its name.
+        vip: Name,
+    },
     /// A VIP was removed.
     VipRemoved {
         /// Its name.

@@ -11,6 +11,7 @@
 
 mod belongs;
 mod departed;
+mod hearing;
 mod orders;
 mod probes;
 
@@ -22,8 +23,9 @@ pub use orders::{
 
 use crate::{Announcements, Epoch, Incarnation, Mac, Mono, Obstacle, VipUid, Why};
 use departed::Departed;
+use hearing::Hearing;
 use probes::{ProbeStep, Probes};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -33,11 +35,6 @@ const REFRESH_INTERVAL: Duration = Duration::from_millis(900);
 /// Shortest time between two answers to foreign claims of one VIP (RFC 5227
 /// §2.4 (c): at most one defence per 10 s; a burst of ours is one).
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
-/// Shortest time between two notices of foreign claims of one VIP: anybody on
-/// the network can make many.
-const CONFLICT_INTERVAL: Duration = Duration::from_secs(1);
-/// So many instead of one, where one of them may be what is watched for.
-const CONFLICTS_WATCHED: u32 = 8;
 
 /// How far a claim has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,9 +63,7 @@ struct Claim {
     probes: Probes,
     /// Whether it is probed for while it answers.
     watches: bool,
-    /// Foreign claims that came since, whether or not they were told of.
-    told_since: Mono,
-    told: u32,
+    hearing: Hearing,
     defended: Mono,
 }
 
@@ -90,25 +85,24 @@ impl Claim {
     }
 
     /// Sends the probe that is due, or goes on after the last one.
-    fn probe(&mut self, now: Mono, vip: VipUid, gated: bool) -> Vec<GuardAction> {
+    fn probe(&mut self, now: Mono, vip: VipUid, gated: bool, others: usize) -> Vec<GuardAction> {
         match self.probes.step(now) {
             ProbeStep::Send => vec![GuardAction::Probe(self.addresses.clone())],
-            ProbeStep::Over if self.phase == Phase::Probing => self.make_ready(vip, gated),
+            ProbeStep::Over if self.phase == Phase::Probing => {
+                self.probes = Probes::waiting(now, others);
+                self.make_ready(vip, gated)
+            }
             ProbeStep::Over | ProbeStep::Wait => vec![],
         }
     }
 
     /// Whether the agent is to hear of a foreign claim that came now.
-    fn tells(&mut self, now: Mono) -> bool {
+    fn tells(&mut self, now: Mono, ip: IpAddr, mac: Mac) -> bool {
         match self.phase {
-            Phase::Probing | Phase::Prepared => self.probes.tells(),
-            Phase::Open => {
-                if self.told_since == Mono::ZERO || now >= self.told_since + CONFLICT_INTERVAL {
-                    (self.told_since, self.told) = (now, 0);
-                }
-                self.told += 1;
-                self.told <= if self.watches { CONFLICTS_WATCHED } else { 1 }
+            Phase::Probing | Phase::Prepared => {
+                self.probes.next().is_some() && self.hearing.tells(now, ip, mac, true)
             }
+            Phase::Open => self.hearing.tells(now, ip, mac, self.watches),
             // Whoever has it now may.
             Phase::Expired => false,
         }
@@ -160,8 +154,8 @@ impl Guard {
                 self.session = None;
                 self.let_go_of_all()
             }
-            GuardEvent::Order(VipOrder::Prepare { vip, epoch, addresses, probe }) => {
-                self.prepare(now, vip, epoch, addresses, probe)
+            GuardEvent::Order(VipOrder::Prepare { vip, epoch, addresses, probe, known }) => {
+                self.prepare(now, (vip, epoch), addresses, probe, known)
             }
             GuardEvent::Order(VipOrder::Extend { incarnation, deadlines }) => {
                 self.extend(now, incarnation, &deadlines)
@@ -275,10 +269,10 @@ impl Guard {
     fn prepare(
         &mut self,
         now: Mono,
-        vip: VipUid,
-        epoch: Epoch,
+        (vip, epoch): (VipUid, Epoch),
         addresses: Vec<Address>,
         probe: Probe,
+        known: BTreeSet<Mac>,
     ) -> Vec<GuardAction> {
         let refuse = |why| vec![GuardAction::Notify(GuardNotice::Refused { vip, epoch, why })];
         if self.floors.get(&vip).is_some_and(|floor| epoch <= *floor) {
@@ -322,14 +316,13 @@ impl Guard {
             announcements: Announcements::starting(now),
             probes,
             watches: probe == Probe::Always,
-            told_since: Mono::ZERO,
-            told: 0,
+            hearing: Hearing::of(known),
             defended: Mono::ZERO,
         };
         if matches!(probe, Probe::No | Probe::Beside) {
             actions.extend(claim.make_ready(vip, self.limits.gated));
         }
-        actions.extend(claim.probe(now, vip, self.limits.gated));
+        actions.extend(claim.probe(now, vip, self.limits.gated, self.claims.len()));
         self.claims.insert(vip, claim);
         self.refresh_at = self.refresh_at.max(now + REFRESH_INTERVAL);
         actions
@@ -437,12 +430,12 @@ impl Guard {
 
     fn tick(&mut self, now: Mono) -> Vec<GuardAction> {
         let (mut actions, mut deletions, mut notices) = (vec![], vec![], vec![]);
-        let (gated, mut ready) = (self.limits.gated, None);
+        let (gated, others, mut ready) = (self.limits.gated, self.claims.len(), None);
         for (vip, claim) in &mut self.claims {
             if claim.phase == Phase::Probing && claim.probes.end(now) {
                 ready.get_or_insert(*vip);
             } else if claim.phase != Phase::Open {
-                notices.extend(claim.probe(now, *vip, gated));
+                notices.extend(claim.probe(now, *vip, gated, others));
             } else if now >= claim.deadline {
                 claim.phase = Phase::Expired;
                 let shut = |a: &Address| GuardAction::Gate { ip: a.ip, deadline: Mono::ZERO };
@@ -454,7 +447,7 @@ impl Guard {
                 if claim.announcements.take_due(now) {
                     actions.push(GuardAction::Announce(claim.addresses.clone()));
                 }
-                actions.extend(claim.probe(now, *vip, gated));
+                actions.extend(claim.probe(now, *vip, gated, others));
             }
         }
         // All gates first: deleting a thousand addresses takes a while.
@@ -470,7 +463,7 @@ impl Guard {
         }
         // One at a time, at the end: what the kernel refuses of it ends the list.
         if let Some((vip, claim)) = ready.and_then(|vip| Some((vip, self.claims.get_mut(&vip)?))) {
-            actions.extend(claim.probe(now, vip, gated));
+            actions.extend(claim.probe(now, vip, gated, others));
         }
         actions
     }
@@ -519,11 +512,12 @@ impl Guard {
         let found = self.claims.iter_mut().find(|(_, claim)| claim.has(ip));
         let Some((&vip, claim)) = found else { return vec![] };
         let mut actions = vec![];
-        if claim.tells(now) {
+        if claim.tells(now, ip, mac) {
             let conflict = GuardNotice::Conflict { vip, epoch: claim.epoch, ip, mac };
             actions.push(GuardAction::Notify(conflict));
         }
-        if claim.phase != Phase::Open {
+        // One that watches does not hold out: it lets go, if it has to.
+        if claim.phase != Phase::Open || claim.watches {
             return actions;
         }
         if claim.defended == Mono::ZERO || now >= claim.defended + DEFEND_INTERVAL {

@@ -85,7 +85,11 @@ impl fmt::Display for Obstacle {
                  vip add --no-probe"
             ),
             Why::AnsweredBy(node) => {
-                write!(f, "{node} answers for {ip} without holding it: it must not have it")
+                write!(
+                    f,
+                    "{node} answers for {ip} without holding it: take the address away there, or \
+                     switch that host off"
+                )
             }
         }
     }

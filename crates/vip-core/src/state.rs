@@ -257,17 +257,21 @@ impl State {
         })
     }
 
-    /// The member that has an interface with this address.
+    /// The member that has an interface with this address; of several that say
+    /// so, one that votes.
     #[must_use]
     pub fn node_with(&self, mac: Mac) -> Option<NodeId> {
-        self.nodes.values().find(|node| node.macs.contains(&mac)).map(|node| node.id)
+        let having = self.nodes.values().filter(|node| node.macs.contains(&mac));
+        having.max_by_key(|node| node.role.votes()).map(|node| node.id)
     }
 
-    /// The node that had an interface with this address when it was removed.
+    /// The Ethernet addresses of all members but one, and of those that may be
+    /// alive in a cluster that was given up.
     #[must_use]
-    pub fn removed_node_with(&self, mac: Mac) -> Option<NodeId> {
-        let mut removed = self.tombstones.iter();
-        removed.find(|(_, tombstone)| tombstone.macs.contains(&mac)).map(|(id, _)| *id)
+    pub fn macs_beside(&self, me: NodeId) -> BTreeSet<Mac> {
+        let members = self.nodes.values().filter(|node| node.id != me).flat_map(|node| &node.macs);
+        let removed = self.tombstones.values().filter(|t| t.cut_off).flat_map(|t| &t.macs);
+        members.chain(removed).copied().collect()
     }
 
     /// The name of a node, also of a removed one.

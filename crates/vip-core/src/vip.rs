@@ -283,6 +283,13 @@ impl Vip {
         }
     }
 
+    /// Nothing that is known of who holds it counts any more, and one epoch more
+    /// than is known of may have been granted.
+    pub(crate) fn begin_anew(&mut self) {
+        (self.holder, self.pinned, self.settled, self.nested) = (None, None, None, None);
+        (self.epoch, self.answered) = (self.epoch.next(), Epoch(0));
+    }
+
     /// The guard session that an epoch is known to be bound to.
     #[must_use]
     pub fn bound(&self, epoch: Epoch) -> Option<Incarnation> {

@@ -60,6 +60,8 @@ pub(crate) struct Host {
     placed: BTreeMap<IpAddr, (Address, u32)>,
     /// Where those that are claimed were last.
     homes: BTreeMap<IpAddr, u32>,
+    /// Interfaces that a VIP has been on.
+    vip_links: BTreeSet<u32>,
     /// Those that could not be here, and why, for the session's time.
     refused: BTreeMap<IpAddr, (Address, Why)>,
     /// Routes to neighbours that they need.
@@ -132,7 +134,7 @@ impl Host {
             record_programs(&record, &all).map_err(file)?;
         }
         let links = kernel.links().await?;
-        let macs = kernel.own_macs(&links).await?;
+        let macs = kernel.own_macs(&links, &BTreeSet::new()).await?;
         let view = kernel.view(&links).await?;
         Ok(Self {
             kernel,
@@ -153,6 +155,7 @@ impl Host {
             view,
             placed: BTreeMap::new(),
             homes: BTreeMap::new(),
+            vip_links: BTreeSet::new(),
             refused: BTreeMap::new(),
             routes: BTreeSet::new(),
         })
@@ -344,7 +347,8 @@ impl Host {
         let was_running = |new: &Link| self.links.iter().any(|old| old.running && same(old, new));
         let back = links.iter().any(|l| l.running && !was_running(l));
         self.links = links;
-        if let Ok(macs) = self.kernel.own_macs(&self.links).await {
+        self.vip_links.extend(self.homes.values());
+        if let Ok(macs) = self.kernel.own_macs(&self.links, &self.vip_links).await {
             self.macs = macs;
         }
         if let Some(gate) = &mut self.gate {

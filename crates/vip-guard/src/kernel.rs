@@ -150,14 +150,19 @@ impl Kernel {
         Ok(ours.filter_map(|m| Some((local(&m)?, m))).collect())
     }
 
-    /// The Ethernet addresses of interfaces that have addresses beside ours.
+    /// The Ethernet addresses of interfaces that have addresses beside ours, and of
+    /// those in `ours`, where VIPs have been.
     /// Containers and virtual machines come and go with interfaces that have
     /// none.
-    pub(crate) async fn own_macs(&self, links: &[Link]) -> Result<BTreeSet<Mac>, KernelError> {
+    pub(crate) async fn own_macs(
+        &self,
+        links: &[Link],
+        ours: &BTreeSet<u32>,
+    ) -> Result<BTreeSet<Mac>, KernelError> {
         let all = self.addresses().await?;
         let own =
             all.iter().filter(|m| m.header.scope == AddressScope::Universe && !self.is_ours(m));
-        let used: BTreeSet<u32> = own.map(|m| m.header.index).collect();
+        let used: BTreeSet<u32> = own.map(|m| m.header.index).chain(ours.iter().copied()).collect();
         let macs = links.iter().filter(|link| used.contains(&link.device.ifindex));
         Ok(macs.filter_map(|link| link.mac).collect())
     }

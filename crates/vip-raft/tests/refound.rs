@@ -7,7 +7,7 @@ use openraft::raft::AppendEntriesRequest;
 use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tonic::transport::{Channel, Endpoint};
 use vip_core::{
     Actor, Command, Founder, Founding, NodeId, Op, Outcome, Placement, Profile, State, VipSpec,
@@ -22,7 +22,15 @@ fn nobody(_: NodeId, _: &str) -> Channel {
 }
 
 async fn start(dir: &Path) -> RaftNode {
-    let store = LogStore::open(dir, Arc::new(NoRules::default())).expect("opens");
+    // What ran on it before may take a moment to be gone.
+    let until = Instant::now() + LIMIT;
+    let store = loop {
+        match LogStore::open(dir, Arc::new(NoRules::default())) {
+            Ok(store) => break store,
+            Err(e) if Instant::now() > until => panic!("{e}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    };
     let peers = PeerChannels::new(Arc::new(nobody));
     let timing = Profile::Lan.timing();
     let rules = Arc::new(NoRules::default());
@@ -95,7 +103,7 @@ async fn it_begins_with_all_that_was_in_the_log_and_leads_in_a_later_term() {
     assert_eq!(names(&state), ["web", "late"], "it may have been committed");
     drop(node);
     let founder = Founder::Survivor { node: NodeId(1), issuer: "ca".into() };
-    let founding = Founding { cluster: "new".into(), actor: "root@n1".into(), founder };
+    let founding = Founding { cluster: "new".into(), actor: "root@n1".into(), time_ms: 1, founder };
     let (state, me) = state.refounded(&founding).expect("a state");
     let dir = new.path().join("raft");
     found(&dir, Arc::new(state), end, me, "127.0.0.1:1".into()).await.expect("written");

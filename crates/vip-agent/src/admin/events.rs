@@ -83,6 +83,7 @@ fn of_cluster(
             ("cluster-refounded", text)
         }
         EventKind::VipAdded { .. }
+        | EventKind::VipUnprobed { .. }
         | EventKind::VipRemoved { .. }
         | EventKind::VipAssigned { .. }
         | EventKind::VipObstacle { .. }
@@ -99,6 +100,10 @@ fn of_vip(state: &State, what: &EventKind, out: &mut v1::Event) -> Option<(&'sta
         EventKind::VipAdded { vip } => {
             out.vip = vip.to_string();
             ("vip-added", format!("VIP {vip} was added"))
+        }
+        EventKind::VipUnprobed { vip } => {
+            out.vip = vip.to_string();
+            ("vip-unprobed", format!("VIP {vip} is claimed whoever answers for it"))
         }
         EventKind::VipRemoved { vip } => {
             out.vip = vip.to_string();

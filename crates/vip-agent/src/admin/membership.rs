@@ -70,7 +70,7 @@ impl AdminService {
         call: &Call,
         force: bool,
     ) -> Result<v1::LeaveReply, Status> {
-        let _one = self.agent.formation.lock().await;
+        let _one = self.agent.begin_forming().await?;
         if self.agent.member().is_none() {
             return Err(not_a_member());
         }
@@ -157,7 +157,14 @@ impl AdminService {
     ) -> Result<v1::RemoveNodeReply, Status> {
         let (member, name) = (&call.member, request.name.as_str());
         let state = member.raft.state();
-        if let (None, Some(node)) = (state.node_named(name), state.cut_off_node_named(name)) {
+        if let Some(node) = state.cut_off_node_named(name) {
+            if request.for_cause {
+                return Err(Status::failed_precondition(
+                    "it is of the cluster that this one was made of, and none of its keys is good \
+                     here but the issuing CA's, if it voted: `vipctl ca rotate --root-key-file \
+                     FILE`. Nothing was changed",
+                ));
+            }
             // Of the cluster that this one was made of: it is said to be gone.
             call.propose(Op::RemoveNode { node }).await?;
             return Ok(v1::RemoveNodeReply::default());

@@ -25,7 +25,7 @@ impl AdminService {
             return Err(invalid("say that the others are off, and see to it that they are"));
         }
         let member = recover(&self.agent).await?;
-        let lost = member.raft.state().cut_off_nodes().iter().map(ToString::to_string).collect();
+        let lost = member.raft.state().cut_off_nodes();
         let before = self.agent.config.node.data_dir.join(BEFORE);
         Ok(v1::RecoverReply {
             cluster: member.meta.cluster_name.to_string(),

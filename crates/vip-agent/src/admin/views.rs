@@ -218,7 +218,7 @@ pub(super) fn logins(member: &Member) -> v1::ListLoginsReply {
 
 /// That the cluster which this one was made of may be alive.
 fn twin_warning(state: &State) -> Option<String> {
-    let names: Vec<_> = state.cut_off_nodes().iter().map(ToString::to_string).collect();
+    let names = state.cut_off_nodes();
     (!names.is_empty()).then(|| {
         format!(
             "This cluster was made of another one, and {} of that may be alive: a VIP that they \

@@ -2,6 +2,7 @@
 
 use crate::{Epoch, Incarnation, Mac, Mono, Obstacle, VipUid};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -59,6 +60,8 @@ pub enum VipOrder {
         addresses: Vec<Address>,
         /// Whether others are asked for them.
         probe: Probe,
+        /// Ethernet addresses whose answers a decision may rest on.
+        known: BTreeSet<Mac>,
     },
     /// Answer until the deadlines. A deadline may also be moved back.
     Extend {

@@ -9,15 +9,15 @@ use std::time::Duration;
 const PROBES: u32 = 3;
 /// Between two, and after the last one.
 const PROBE_INTERVAL: Duration = Duration::from_millis(10);
-/// Answers that are told of: anybody on the network can make many.
-const ANSWERS_TOLD: u32 = 8;
 
 /// Between two probes for an address that answers here: for about so long two
 /// hosts may answer when an old cluster comes back.
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+/// Between two probes while a grant is waited for, after the first three.
+const WAIT_INTERVAL: Duration = Duration::from_millis(50);
 /// Claims that are probed for this often; more of them take turns, or their
 /// broadcasts would be what the network does.
-const WATCHED_AT_FULL_RATE: usize = 16;
+const PROBED_AT_FULL_RATE: usize = 16;
 
 /// What is to be done for one claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,13 +37,12 @@ pub(super) struct Probes {
     sent: u32,
     /// `None`: over.
     next: Option<Mono>,
-    told: u32,
 }
 
 impl Probes {
     /// None are to be sent.
     pub(super) fn none() -> Self {
-        Self { every: None, sent: 0, next: None, told: 0 }
+        Self { every: None, sent: 0, next: None }
     }
 
     /// The first one is due at once.
@@ -53,9 +52,19 @@ impl Probes {
 
     /// The first of many is due at once. `others` claims are probed for as well.
     pub(super) fn watching(now: Mono, others: usize) -> Self {
-        let share = u32::try_from(others / WATCHED_AT_FULL_RATE).unwrap_or(u32::MAX);
-        let every = WATCH_INTERVAL.saturating_mul(share.saturating_add(1));
-        Self { every: Some(every), next: Some(now), ..Self::none() }
+        Self::again(now, WATCH_INTERVAL, others)
+    }
+
+    /// The same, until a grant comes: what was answered before the wait for it
+    /// began says little at its end.
+    pub(super) fn waiting(now: Mono, others: usize) -> Self {
+        Self::again(now + WAIT_INTERVAL, WAIT_INTERVAL, others)
+    }
+
+    fn again(first: Mono, every: Duration, others: usize) -> Self {
+        let share = u32::try_from(others / PROBED_AT_FULL_RATE).unwrap_or(u32::MAX);
+        let every = every.saturating_mul(share.saturating_add(1));
+        Self { every: Some(every), next: Some(first), ..Self::none() }
     }
 
     /// When [`Self::step`] has something to do.
@@ -83,13 +92,6 @@ impl Probes {
         self.sent += 1;
         self.next = Some(now + PROBE_INTERVAL);
         ProbeStep::Send
-    }
-
-    /// Whether an answer that came now is one to these, and to be told of.
-    pub(super) fn tells(&mut self) -> bool {
-        let tells = self.next.is_some() && self.told < ANSWERS_TOLD;
-        self.told += u32::from(tells);
-        tells
     }
 }
 
@@ -127,13 +129,5 @@ mod tests {
         };
         assert_eq!(per_second(0), 5);
         assert!(per_second(999) <= 100, "{} frames a second", per_second(999));
-    }
-
-    #[test]
-    fn a_flood_of_answers_is_told_of_a_few_times_and_a_late_one_never() {
-        let mut probes = Probes::starting(START);
-        let told = (0..1000).filter(|_| probes.tells()).count();
-        assert_eq!(told, ANSWERS_TOLD as usize);
-        assert!(!Probes::none().tells());
     }
 }

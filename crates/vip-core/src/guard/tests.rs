@@ -24,7 +24,8 @@ fn guard(gated: bool) -> Guard {
 
 fn prepare_probing(epoch: u64, probe: Probe) -> GuardEvent {
     let addresses = vec![address(100)];
-    GuardEvent::Order(VipOrder::Prepare { vip: WEB, epoch: Epoch(epoch), addresses, probe })
+    let (epoch, known) = (Epoch(epoch), [].into());
+    GuardEvent::Order(VipOrder::Prepare { vip: WEB, epoch, addresses, probe, known })
 }
 
 fn prepare(epoch: u64) -> GuardEvent {
@@ -136,7 +137,8 @@ fn when_the_agent_goes_every_gate_is_shut_before_any_address_is_deleted() {
     let mut guard = open_guard();
     let addresses = vec![address(101)];
     let vip = VipUid(2);
-    let other = VipOrder::Prepare { vip, epoch: Epoch(1), addresses, probe: Probe::No };
+    let (epoch, probe, known) = (Epoch(1), Probe::No, [].into());
+    let other = VipOrder::Prepare { vip, epoch, addresses, probe, known };
     guard.step(START, GuardEvent::Order(other));
     let kinds: Vec<_> = guard
         .step(START, GuardEvent::AgentGone)
@@ -257,13 +259,47 @@ fn who_answers_a_probe_is_told_and_who_says_so_unasked_is_not() {
     assert_eq!(knows.step(START + ms(1), foreign(9)), [], "the holder before answers still");
 }
 
+/// The old holder may die and another take over while the lease of the first is
+/// waited for.
+#[test]
+fn a_first_claim_is_probed_for_until_it_answers() {
+    for probe_ in [Probe::Before, Probe::Always] {
+        let mut guard = guard(true);
+        guard.step(START, prepare_probing(3, probe_));
+        for at in [10, 20, 30] {
+            guard.step(START + ms(at), GuardEvent::Tick);
+        }
+        let mut probed = vec![];
+        for at in 31..400 {
+            if guard.step(START + ms(at), GuardEvent::Tick).contains(&probe()) {
+                probed.push(at);
+            }
+        }
+        assert_eq!(probed, [80, 130, 180, 230, 280, 330, 380]);
+        assert_eq!(guard.step(START + ms(399), foreign(9)), [conflict(9)]);
+    }
+}
+
+#[test]
+fn one_that_watches_lets_go_rather_than_hold_out() {
+    let mut guard = guard(true);
+    guard.step(START, prepare_probing(3, Probe::Always));
+    for at in [10, 20, 30] {
+        guard.step(START + ms(at), GuardEvent::Tick);
+    }
+    guard.step(START + ms(40), extend(3, START + ms(300)));
+    assert_eq!(guard.step(START + ms(41), GuardEvent::Tick), [probe()]);
+    assert_eq!(guard.step(START + ms(42), foreign(9)), [conflict(9)], "no announcement");
+    assert!(guard.step(START + ms(241), GuardEvent::Tick).contains(&probe()));
+}
+
 #[test]
 fn of_many_that_are_ready_each_is_made_so_by_itself() {
     let mut guard = guard(true);
     for (vip, last) in [(1, 101), (2, 102)] {
         let (vip, addresses) = (VipUid(vip), vec![address(last)]);
-        let probe = Probe::Before;
-        let order = VipOrder::Prepare { vip, epoch: Epoch(1), addresses, probe };
+        let (epoch, probe, known) = (Epoch(1), Probe::Before, [].into());
+        let order = VipOrder::Prepare { vip, epoch, addresses, probe, known };
         guard.step(START, GuardEvent::Order(order));
     }
     for at in [10, 20] {

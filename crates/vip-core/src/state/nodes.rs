@@ -183,6 +183,8 @@ impl State {
         // One of a cluster that this one was made of is gone for good.
         if let Some(tombstone) = self.tombstones.get_mut(&id).filter(|t| t.cut_off) {
             tombstone.cut_off = false;
+            let name = tombstone.name.clone();
+            self.record(actor, EventKind::NodeRemoved { node: id, name });
             return Ok(Outcome::Done);
         }
         self.keep_one_voter(id)?;

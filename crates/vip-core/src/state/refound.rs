@@ -6,8 +6,15 @@
 //! as if for the first time.
 
 use super::{Issuers, State, Tombstone};
-use crate::{Epoch, EventKind, Mac, Name, Node, NodeId, NodeState, Refusal, Role};
+use crate::{EventKind, Mac, Name, Node, NodeId, NodeState, Refusal, Role, Vip};
 use std::collections::BTreeSet;
+
+/// Behind the names of nodes of the old cluster: a member may have the same, and
+/// none has a dot.
+const OLD: &str = ".old";
+
+/// No cluster counts so far.
+const FURTHEST: u64 = 1 << 48;
 
 /// What the new cluster begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +23,8 @@ pub struct Founding {
     pub cluster: String,
     /// Who asked for it.
     pub actor: String,
+    /// When, ms since 1970.
+    pub time_ms: u64,
     /// Its first node.
     pub founder: Founder,
 }
@@ -54,11 +63,20 @@ impl State {
     pub fn refounded(&self, founding: &Founding) -> Result<(Self, NodeId), Refusal> {
         let mut state = self.clone();
         let no = |text: &str| Refusal::Spec { text: text.to_owned() };
+        let numbers = [state.term.0, state.next_node, state.next_vip, state.next_event];
+        if numbers.iter().any(|number| *number > FURTHEST) {
+            return Err(no("its numbers are larger than any cluster's"));
+        }
+        for vip in state.vips.values() {
+            vip.spec.check()?;
+        }
+        state.time_ms = state.time_ms.max(founding.time_ms);
         let old = state.cluster.as_mut().ok_or_else(|| no("there is no cluster in it"))?;
         let from = std::mem::replace(&mut old.id, founding.cluster.clone());
         let me = match &founding.founder {
             Founder::Survivor { node: me, issuer } => {
                 let known = state.nodes.get_mut(me).filter(|node| node.role == Role::Voter);
+                let known = known.filter(|node| node.state != NodeState::Joining);
                 let known = known.ok_or_else(|| no("this node is no voter of it"))?;
                 known.state = NodeState::Active;
                 let issuers = &mut old.issuers;
@@ -100,20 +118,23 @@ impl State {
         state.obstacles.clear();
         state.conflicts.clear();
         for vip in state.vips.values_mut() {
-            (vip.holder, vip.pinned, vip.settled, vip.nested) = (None, None, None, None);
-            vip.answered = Epoch(0);
+            vip.begin_anew();
         }
+        state.retired.iter_mut().for_each(Vip::begin_anew);
         state.record(&founding.actor, EventKind::ClusterRefounded { from, node: me });
         Ok((state, me))
     }
 
     fn entomb_all_but(&mut self, me: Option<NodeId>) {
         let others: Vec<NodeId> = self.nodes.keys().copied().filter(|id| Some(*id) != me).collect();
+        // What several have is no name of any: bridges are made with fixed ones.
+        let all: Vec<Mac> = self.nodes.values().flat_map(|node| node.macs.clone()).collect();
+        let shared = |mac: &Mac| all.iter().filter(|other| *other == mac).count() > 1;
         for id in others {
             let Some(node) = self.nodes.remove(&id) else { continue };
-            let Node { name, spki, macs, role, .. } = node;
-            // What has no interface that is known cannot be looked for.
-            let cut_off = role.holds() && !macs.is_empty();
+            let Node { name, spki, mut macs, role, .. } = node;
+            macs.retain(|mac| !shared(mac));
+            let cut_off = role.holds();
             self.tombstones.insert(id, Tombstone { name, spki, macs, cut_off });
         }
     }
@@ -124,21 +145,29 @@ impl State {
     pub fn cut_off_node_with(&self, mac: Mac) -> Option<NodeId> {
         let mut cut_off = self.cut_off();
         let found = cut_off.find(|(_, tombstone)| tombstone.macs.contains(&mac))?;
-        self.node_with(mac).is_none().then_some(found.0)
+        (!self.a_voter_has(mac)).then_some(found.0)
     }
 
     /// The names of such nodes. Until each has joined again, or is said to be
     /// gone, the old cluster may be alive.
     #[must_use]
-    pub fn cut_off_nodes(&self) -> Vec<&Name> {
-        let rejoined = |macs: &BTreeSet<Mac>| macs.iter().any(|mac| self.node_with(*mac).is_some());
+    pub fn cut_off_nodes(&self) -> Vec<String> {
+        // Anybody says what interfaces it has; a voter is believed.
+        let rejoined = |macs: &BTreeSet<Mac>| {
+            !macs.is_empty() && macs.iter().all(|mac| self.a_voter_has(*mac))
+        };
         let left = self.cut_off().filter(|(_, tombstone)| !rejoined(&tombstone.macs));
-        left.map(|(_, tombstone)| &tombstone.name).collect()
+        left.map(|(_, tombstone)| format!("{}{OLD}", tombstone.name)).collect()
     }
 
-    /// The node of the old cluster with this name.
+    fn a_voter_has(&self, mac: Mac) -> bool {
+        self.nodes.values().any(|node| node.role.votes() && node.macs.contains(&mac))
+    }
+
+    /// The node of the old cluster that [`Self::cut_off_nodes`] calls so.
     #[must_use]
     pub fn cut_off_node_named(&self, name: &str) -> Option<NodeId> {
+        let name = name.strip_suffix(OLD)?;
         self.cut_off().find(|(_, tombstone)| tombstone.name.as_str() == name).map(|(id, _)| id)
     }
 
@@ -151,7 +180,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::testing::{apply, move_to, state_of, vip, voter};
-    use crate::{Cluster, Op, Profile, VipUid};
+    use crate::{Cluster, Epoch, Op, Profile, VipUid};
 
     const WEB: VipUid = VipUid(1);
 
@@ -181,7 +210,7 @@ mod tests {
     }
 
     fn by(founder: Founder) -> Founding {
-        Founding { cluster: "new".into(), actor: "root@n1".into(), founder }
+        Founding { cluster: "new".into(), actor: "root@n1".into(), time_ms: 9, founder }
     }
 
     fn survivor(node: u64) -> Founder {
@@ -200,7 +229,8 @@ mod tests {
         assert_eq!(gone, [("s2", true), ("s3", true)]);
         assert!(new.tokens.values().all(|token| token.revoked));
         let web = &new.vips[&WEB];
-        assert_eq!((web.epoch, web.fenced, web.answered), (Epoch(1), Epoch(0), Epoch(0)));
+        // One epoch more than anybody knows of may have been granted.
+        assert_eq!((web.epoch, web.fenced, web.answered), (Epoch(2), Epoch(0), Epoch(0)));
         assert_eq!((web.holder, web.settled, web.nested), (None, None, None));
     }
 
@@ -241,17 +271,63 @@ mod tests {
             let macs = [Mac([2, 0, 0, 0, 0, mac])].into();
             new.nodes.insert(NodeId(id), Node { macs, ..voter(id) });
         }
-        assert_eq!(new.cut_off_nodes(), [] as [&Name; 0]);
+        assert_eq!(new.cut_off_nodes(), [] as [&str; 0]);
         assert_eq!(new.cut_off_node_with(Mac([2, 0, 0, 0, 0, 2])), None, "it is a member");
     }
 
     #[test]
     fn a_node_that_is_gone_for_good_is_said_to_be() {
         let (mut new, _) = old().refounded(&by(survivor(1))).expect("done");
-        let id = new.cut_off_node_named("n2").expect("there");
+        assert_eq!(new.cut_off_nodes(), ["n2.old", "n3.old"]);
+        let id = new.cut_off_node_named("n2.old").expect("there");
+        assert_eq!(new.cut_off_node_named("n2"), None, "which may be a member's name");
         apply(&mut new, Op::RemoveNode { node: id });
-        assert_eq!(new.cut_off_nodes(), [&new.tombstones[&NodeId(3)].name]);
-        assert_eq!(new.cut_off_node_named("n2"), None);
+        assert_eq!(new.cut_off_nodes(), ["n3.old"]);
+        assert_eq!(new.cut_off_node_named("n2.old"), None);
+    }
+
+    /// Granted, released and granted again where the survivor heard nothing.
+    #[test]
+    fn the_first_grant_waits_whatever_the_log_says_ended() {
+        for fenced in [0, 1] {
+            let mut old = old();
+            old.vips.get_mut(&WEB).expect("there").fenced = Epoch(fenced);
+            apply(&mut old, Op::AddVip { spec: vip("db", 101) });
+            apply(&mut old, Op::RemoveVip { name: "web".parse().expect("valid") });
+            let (new, _) = old.refounded(&by(survivor(1))).expect("done");
+            for vip in new.vips.values().chain(&new.retired) {
+                assert!(vip.fenced < vip.epoch, "{}", vip.spec.name);
+                assert_eq!((vip.settled, vip.nested), (None, None), "{}", vip.spec.name);
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_that_several_have_tells_nothing() {
+        let (mut old, bridge) = (old(), Mac([0, 0x16, 0x3e, 0, 0, 0]));
+        for node in old.nodes.values_mut() {
+            node.macs.insert(bridge);
+        }
+        let (mut new, _) = old.refounded(&by(survivor(1))).expect("done");
+        assert_eq!(new.cut_off_nodes(), ["n2.old", "n3.old"]);
+        assert_eq!(new.cut_off_node_with(bridge), None);
+        // Nor does what a learner says of itself.
+        let macs = [Mac([2, 0, 0, 0, 0, 2])].into();
+        new.nodes.insert(NodeId(4), Node { macs, role: Role::Learner, ..voter(4) });
+        assert_eq!(new.cut_off_nodes(), ["n2.old", "n3.old"]);
+    }
+
+    #[test]
+    fn a_backup_with_impossible_numbers_founds_nothing() {
+        let mut old = old();
+        old.next_node = u64::MAX;
+        let stranger = Founder::Stranger {
+            name: "n9".parse().expect("valid"),
+            advertise: "10.0.0.9:7400".into(),
+            spki: "s9".into(),
+            issuer: "other".into(),
+        };
+        assert!(old.refounded(&by(stranger)).is_err());
     }
 
     #[test]

@@ -20,8 +20,9 @@ impl State {
             // Who was refused for a foreign host says the same again, and that
             // it is meant.
             return match self.vips.get_mut(&uid) {
-                Some(vip) if vip.spec.no_probe != spec.no_probe => {
-                    vip.spec.no_probe = spec.no_probe;
+                Some(vip) if spec.no_probe && !vip.spec.no_probe => {
+                    vip.spec.no_probe = true;
+                    self.record(actor, EventKind::VipUnprobed { vip: spec.name.clone() });
                     Ok(Outcome::Done)
                 }
                 _ => Ok(Outcome::Unchanged),
