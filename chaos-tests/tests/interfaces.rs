@@ -200,11 +200,12 @@ fn an_interface_that_the_gate_cannot_parse_holds_nothing_and_the_others_go_on() 
     n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
     let _tap = odd_tap(&cluster.lab, "n1")?;
     let add = ["vip", "add", "odd", "--address", "10.99.0.1/24", "--interface", "odd0"];
-    let odd = n1.ctl(&[&["--timeout", "3s"], &add[..]].concat())?;
+    let odd = n1.ctl(&add)?;
     assert_eq!(odd.code, Some(1));
     assert!(odd.stderr.contains("hardware type 32"), "{}", odd.stderr);
-    let far = ["--timeout", "2s", "vip", "add", "far", "--address", "10.9.9.9/24"];
-    let far = n1.ctl(&far)?;
+    let add = ["vip", "add", "far", "--address", "10.9.9.9/24", "--no-wait"];
+    let far = n1.ctl(&add[..5])?;
+    n1.ctl_ok(&add)?;
     let words = "on n1: no interface has a subnet with 10.9.9.9: name one";
     assert!(far.stderr.contains(words), "{}", far.stderr);
     let cloud = ["--timeout", "2s", "vip", "add", "cloud", "--address", "169.254.169.254/32"];

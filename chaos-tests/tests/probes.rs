@@ -54,6 +54,10 @@ fn a_vip_that_a_foreign_host_has_is_refused_until_it_is_gone() -> Result<()> {
         for said in [mac.as_str(), "--no-probe", "another host has", "on n1", "on n2", "on n3"] {
             assert!(refused.stderr.contains(said), "{said}: {refused:?}");
         }
+        let left = cluster.host("n1").ctl_json(&["vip", "list"])?;
+        assert_eq!(left.as_array().map(Vec::len), Some(0), "left behind: {left}");
+        cluster.host("n1").ctl_ok(&["vip", "add", "web", "--address", address, "--no-wait"])?;
+        wait_for_event(&cluster, "n2", &["cannot be on n3", &mac])?;
         assert!(!answers(&cluster));
         for host in &cluster.hosts {
             assert!(!cluster.lab.has_address(&host.name, bare)?, "{} has it", host.name);
@@ -102,6 +106,8 @@ fn a_vip_that_a_member_has_by_hand_is_refused_whatever_is_said() -> Result<()> {
     {
         assert!(refused.stderr.contains(said), "{said}: {refused:?}");
     }
+    cluster.host("n1").ctl_ok(&[&add[..], &["--no-wait"]].concat())?;
+    wait_for_event(&cluster, "n1", &["cannot be on n2", "n3 answers"])?;
     take(&cluster, "n3", "10.77.0.100/24")?;
     wait_for("the VIP to come", TRIED_AGAIN, || answers(&cluster).then_some(()))?;
     let trace = probe.finish()?;
@@ -146,4 +152,24 @@ fn a_takeover_waits_until_no_member_answers() -> Result<()> {
     take(&cluster, "n2", "10.77.0.100/32")?;
     cluster.wait_for_takeover("n1", "n3")?;
     Ok(())
+}
+
+/// An address that somebody gives a member by hand while the VIP is held by
+/// another one: the holder is not moved, and everybody is told where it is.
+#[test]
+fn a_leftover_on_a_member_is_said_with_its_node() -> Result<()> {
+    let cluster = Cluster::formed(&Options::default())?;
+    cluster.host("n1").ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+    give(&cluster, "n3", "10.77.0.100/32")?;
+    wait_for("the warning", TRIED_AGAIN, || {
+        let status = cluster.host("n2").ctl_ok(&["status"]).ok()?;
+        status.contains("cannot be on n3: the host has 10.77.0.100 already").then_some(())
+    })?;
+    let shown = cluster.host("n1").ctl_json(&["vip", "show", "web"])?;
+    assert_eq!((&shown["holder"], &shown["epoch"]), (&"n1".into(), &1.into()), "{shown}");
+    take(&cluster, "n3", "10.77.0.100/32")?;
+    wait_for("no warning", TRIED_AGAIN, || {
+        let status = cluster.host("n2").ctl_ok(&["status"]).ok()?;
+        (!status.contains("cannot be on n3")).then_some(())
+    })
 }

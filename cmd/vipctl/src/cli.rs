@@ -239,6 +239,10 @@ pub(crate) struct VipAdd {
     /// answer refuses in any case.
     #[arg(long)]
     pub(crate) no_probe: bool,
+    /// Return when the cluster knows of it, and keep it though no node can hold
+    /// it.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
 }
 
 #[derive(Subcommand)]

@@ -290,7 +290,8 @@ impl Ctl {
                     placement: add.placement,
                     no_probe: add.no_probe,
                 };
-                let request = self.request(v1::AddVipRequest { spec: Some(spec) });
+                let request =
+                    self.request(v1::AddVipRequest { spec: Some(spec), no_wait: add.no_wait });
                 self.client.add_vip(request).await?.into_inner().vip
             }
             VipCommand::Move { name, to, auto: _ } => {

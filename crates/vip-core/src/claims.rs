@@ -69,6 +69,8 @@ pub enum ClaimEvent {
     Granted(Grantee, Mono),
     /// The leader did not.
     Denied(Grantee, Denial),
+    /// What could not be held here, as things are: all of it.
+    Hindered(BTreeMap<VipUid, Obstacle>),
 }
 
 /// What to do about it.
@@ -101,6 +103,8 @@ pub struct Claims {
     claims: BTreeMap<VipUid, Claim>,
     releases: BTreeSet<Grantee>,
     refused: BTreeMap<VipUid, RefusedHere>,
+    /// What the guard knows that it could not have, without trying.
+    hindered: BTreeMap<VipUid, Obstacle>,
     conflicts: Conflicts,
 }
 
@@ -108,8 +112,8 @@ impl Claims {
     /// Of a node without a guard yet.
     #[must_use]
     pub fn new(me: NodeId) -> Self {
-        let (claims, releases, refused, conflicts) = Default::default();
-        Self { me, session: None, claims, releases, refused, conflicts }
+        let (claims, releases, refused, hindered, conflicts) = Default::default();
+        Self { me, session: None, claims, releases, refused, hindered, conflicts }
     }
 
     /// The guard session, if there is one.
@@ -141,7 +145,8 @@ impl Claims {
         let mut actions = self.release_unwanted(state);
         let me = self.me;
         for vip in state.vips.values().filter(|vip| vip.holder == Some(me)) {
-            if self.claims.contains_key(&vip.uid) || self.is_refused(now, vip.uid) {
+            let hindered = self.hindered.contains_key(&vip.uid);
+            if self.claims.contains_key(&vip.uid) || hindered || self.is_refused(now, vip.uid) {
                 continue;
             }
             match vip.bound(vip.epoch) {
@@ -226,6 +231,10 @@ impl Claims {
             ClaimEvent::Notice(notice) => self.notice(now, state, notice),
             ClaimEvent::Granted(grantee, deadline) => self.granted(grantee, deadline),
             ClaimEvent::Denied(grantee, denial) => self.denied(grantee, denial),
+            ClaimEvent::Hindered(hindered) => {
+                self.hindered = hindered;
+                vec![]
+            }
         }
     }
 
@@ -235,6 +244,7 @@ impl Claims {
     fn lose_session(&mut self) {
         self.session = None;
         self.claims.clear();
+        self.hindered.clear();
     }
 
     fn notice(&mut self, now: Mono, state: &State, notice: GuardNotice) -> Vec<ClaimAction> {
@@ -438,13 +448,18 @@ impl Claims {
     /// VIPs that this node's guard could not claim lately.
     #[must_use]
     pub fn unable(&self, now: Mono) -> Vec<VipUid> {
-        self.refused.keys().copied().filter(|vip| self.is_refused(now, *vip)).collect()
+        let refused = self.refused.keys().filter(|vip| self.is_refused(now, **vip));
+        let hindered = self.hindered.keys().filter(|vip| !self.claims.contains_key(vip));
+        refused.chain(hindered).copied().collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// Why the guard could not claim VIPs when it last tried.
+    /// Why the guard could not claim VIPs when it last tried, or could not if it
+    /// did.
     #[must_use]
     pub fn obstacles(&self) -> BTreeMap<VipUid, Obstacle> {
-        self.refused.iter().map(|(vip, refused)| (*vip, refused.why.clone())).collect()
+        let refused = self.refused.iter().map(|(vip, refused)| (*vip, refused.why.clone()));
+        let hindered = self.hindered.iter().map(|(vip, why)| (*vip, why.clone()));
+        refused.chain(hindered).collect()
     }
 
     /// Whom this node heard claim addresses of what it holds, or is about to.
@@ -823,6 +838,20 @@ mod tests {
         let mut planned = waits;
         planned.vips.get_mut(&WEB).expect("there").cause = Some(Cause::Command);
         assert_eq!(ordered(&planned), Probe::No);
+    }
+
+    #[test]
+    fn what_could_not_be_held_here_is_said_and_not_tried() {
+        let state = state();
+        let mut claims = claims();
+        let hindered =
+            |map: &[(VipUid, Obstacle)]| ClaimEvent::Hindered(map.iter().cloned().collect());
+        claims.step(START, &state, hindered(&[(WEB, obstacle())]));
+        assert_eq!(sync(&mut claims, &state), []);
+        assert_eq!((claims.unable(START), claims.obstacles().len()), (vec![WEB], 1));
+        claims.step(START, &state, hindered(&[]));
+        assert_eq!(sync(&mut claims, &state), [prepare(1)]);
+        assert_eq!((claims.unable(START), claims.obstacles().len()), (vec![], 0));
     }
 
     #[test]

@@ -23,8 +23,9 @@ pub use leader::{Acknowledgement, Answers, LeaderWork};
 pub use waiting::{FIRST_GRANT_WAIT, Waiting, WaitingStep};
 
 use crate::{
-    Claims, Detector, Grantee, Grants, GuardNotice, Incarnation, LeaderLease, MAX_MACS, Mac, Mono,
-    NodeId, Promise, Report, State, Term, Timing, VipOrder, Vote, Voters,
+    Address, Claims, Detector, Grantee, Grants, GuardNotice, Incarnation, LeaderLease, MAX_MACS,
+    Mac, Mono, NodeId, Obstacle, Promise, Report, State, Term, Timing, VipOrder, VipSpec, VipUid,
+    Vote, Voters,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -83,6 +84,8 @@ pub enum LeaseEvent {
     GuardAlive,
     /// The interfaces of this host that have addresses.
     Interfaces(BTreeSet<Mac>),
+    /// What the guard could not hold, as its host is: all of it.
+    Hindered(BTreeMap<VipUid, Obstacle>),
     /// The guard says, in order.
     Notices(Vec<GuardNotice>),
     /// A member promised.
@@ -125,6 +128,8 @@ pub enum LeaseAction {
     Abdicate(Vote),
     /// Orders to the guard.
     Order(Vec<VipOrder>),
+    /// Tell the guard which VIPs there are.
+    Consider(Vec<(VipUid, Vec<Address>)>),
     /// Ask the guard whether it runs.
     Ping,
     /// Have the guard announce again what it holds.
@@ -201,6 +206,8 @@ pub struct Leases {
     handed_to: BTreeMap<NodeId, Mono>,
     claims: Claims,
     macs: BTreeSet<Mac>,
+    /// The VIPs that the guard was told of.
+    considered: BTreeMap<VipUid, VipSpec>,
     guard: GuardLink,
     first_grant_pending: bool,
     heartbeat_at: Mono,
@@ -242,6 +249,7 @@ impl Leases {
             handed_to: BTreeMap::new(),
             claims: Claims::new(me),
             macs: BTreeSet::new(),
+            considered: BTreeMap::new(),
             guard: GuardLink::default(),
             first_grant_pending: false,
             heartbeat_at: Mono::ZERO,
@@ -264,6 +272,7 @@ impl Leases {
             LeaseEvent::Applied(state) => {
                 self.state = state;
                 self.changed = true;
+                self.consider(&mut actions);
                 self.sync(now, &mut actions);
             }
             LeaseEvent::GuardUp(session) => self.guard_up(now, session, &mut actions),
@@ -274,6 +283,7 @@ impl Leases {
                 self.changed |= self.macs != macs;
                 self.macs = macs;
             }
+            LeaseEvent::Hindered(hindered) => self.hindered(now, hindered, &mut actions),
             LeaseEvent::Notices(notices) => self.notices(now, notices, &mut actions),
             LeaseEvent::Acknowledged(ack) => self.acknowledged(ack, &mut actions),
             LeaseEvent::Answered { session, sent_at, first, answer } => {

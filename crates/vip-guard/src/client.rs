@@ -85,8 +85,9 @@ pub async fn connect(
             Ok((GuardWriter(write), reader, incarnation, gate))
         }
         FromGuard::Busy => Err(LinkError::Busy(path.to_owned())),
-        FromGuard::Interfaces(_) | FromGuard::Notices(_) | FromGuard::Alive => {
-            Err(io(io::ErrorKind::InvalidData.into()))
-        }
+        FromGuard::Interfaces(_)
+        | FromGuard::Hindered(_)
+        | FromGuard::Notices(_)
+        | FromGuard::Alive => Err(io(io::ErrorKind::InvalidData.into())),
     }
 }

@@ -22,7 +22,7 @@ use std::time::Duration;
 use tracing::{debug, error, info, warn};
 use vip_core::{
     Address, Guard, GuardAction, GuardEvent, GuardFailure, GuardNotice, Mac, Mono, Obstacle,
-    Prefix, Why, chain,
+    Prefix, VipUid, Why, chain,
 };
 use vip_datapath::{Device, Gate, GateError};
 
@@ -60,6 +60,10 @@ pub(crate) struct Host {
     placed: BTreeMap<IpAddr, (Address, u32)>,
     /// Where those that are claimed were last.
     homes: BTreeMap<IpAddr, u32>,
+    /// All VIPs there are.
+    considered: BTreeMap<VipUid, Vec<Address>>,
+    /// Those that could not be here, as was said last.
+    hindered: BTreeMap<VipUid, Obstacle>,
     /// Interfaces that a VIP has been on.
     vip_links: BTreeSet<u32>,
     /// Those that could not be here, and why, for the session's time.
@@ -155,6 +159,8 @@ impl Host {
             view,
             placed: BTreeMap::new(),
             homes: BTreeMap::new(),
+            considered: BTreeMap::new(),
+            hindered: BTreeMap::new(),
             vip_links: BTreeSet::new(),
             refused: BTreeMap::new(),
             routes: BTreeSet::new(),
@@ -250,6 +256,46 @@ impl Host {
     /// A session begins: what an earlier one could not have is forgotten.
     pub(crate) fn forget_refusals(&mut self) {
         self.refused.clear();
+        self.considered.clear();
+        self.hindered.clear();
+    }
+
+    /// These are all VIPs there are.
+    pub(crate) fn consider(&mut self, all: Vec<(VipUid, Vec<Address>)>) {
+        self.considered = all.into_iter().collect();
+    }
+
+    /// Which of them could not be here, as was found last.
+    pub(crate) fn hindered(&self) -> BTreeMap<VipUid, Obstacle> {
+        self.hindered.clone()
+    }
+
+    /// Which VIPs could not be here, if that is another answer than the last.
+    pub(crate) fn newly_hindered(&mut self) -> Option<BTreeMap<VipUid, Obstacle>> {
+        let now = self.find_hindered();
+        (now != self.hindered).then(|| {
+            self.hindered = now;
+            self.hindered.clone()
+        })
+    }
+
+    fn find_hindered(&self) -> BTreeMap<VipUid, Obstacle> {
+        let obstacle = |address: &Address| {
+            // What is here is looked at as such.
+            if self.placed.contains_key(&address.ip) {
+                return None;
+            }
+            let why = match self.place_for(address) {
+                Ok(ifindex) => Why::NoGate(self.ungated.get(&ifindex)?.clone()),
+                Err(why) => why,
+            };
+            Some(Obstacle { ip: address.ip, why })
+        };
+        let found = self
+            .considered
+            .iter()
+            .filter_map(|(vip, addresses)| Some((*vip, addresses.iter().find_map(obstacle)?)));
+        found.collect()
     }
 
     /// Whether an address that could not be here may be now. What else changes

@@ -3,10 +3,10 @@
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use vip_core::{GuardNotice, Incarnation, Mac, Mono, VipOrder};
+use vip_core::{Address, GuardNotice, Incarnation, Mac, Mono, Obstacle, VipOrder, VipUid};
 
 /// Longest frame: a thousand VIPs of a few addresses fit with room to spare.
 const MAX_FRAME: u32 = 4 << 20;
@@ -24,6 +24,9 @@ pub enum ToGuard {
     /// Orders about VIPs, to be carried out in this order. Any number of them is
     /// one message, so that a thousand VIPs do not fill a queue.
     Orders(Vec<VipOrder>),
+    /// All VIPs there are, whoever holds them. Answered by
+    /// [`FromGuard::Hindered`], and again whenever that changes.
+    Consider(Vec<(VipUid, Vec<Address>)>),
     /// Are you there? Answered by [`FromGuard::Alive`].
     Ping,
     /// Peers came back, or leadership was confirmed after trouble: announce
@@ -60,6 +63,8 @@ pub enum FromGuard {
     Alive,
     /// Another agent has the guard.
     Busy,
+    /// What of [`ToGuard::Consider`] could not be here, as the host is: all of it.
+    Hindered(BTreeMap<VipUid, Obstacle>),
     /// The interfaces of this host that have addresses, when that changed.
     Interfaces(BTreeSet<Mac>),
     /// What happened to VIPs, in order. Any number of notices is one message,
@@ -95,7 +100,7 @@ pub(crate) async fn read_frame<T: DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vip_core::{Epoch, VipUid};
+    use vip_core::Epoch;
 
     #[tokio::test]
     async fn a_frame_comes_out_as_it_went_in() {

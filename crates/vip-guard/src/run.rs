@@ -126,6 +126,16 @@ async fn serve(
                     }
                     continue;
                 }
+                Some(ToGuard::Consider(all)) => {
+                    host.consider(all);
+                    // The interface may have been made for it just now.
+                    follow_links(guard, host, &mut session).await;
+                    look_around(guard, host, &mut session).await;
+                    if let Some(session) = &mut session {
+                        session.tell(FromGuard::Hindered(host.hindered()));
+                    }
+                    continue;
+                }
                 Some(ToGuard::Confirmed) => GuardEvent::Confirmed,
                 None => {
                     warn!("the agent is gone; letting go of everything");
@@ -265,6 +275,10 @@ async fn look_around(guard: &mut Guard, host: &mut Host, session: &mut Option<Se
     for obstacle in astray {
         warn!(%obstacle, "a VIP is not where it belongs; letting go of it");
         act(guard, host, session, GuardEvent::AddressRefused(obstacle)).await;
+    }
+    let hindered = host.newly_hindered();
+    if let (Some(session), Some(hindered)) = (session.as_mut(), hindered) {
+        session.tell(FromGuard::Hindered(hindered));
     }
     if try_again {
         act(guard, host, session, GuardEvent::HostChanged).await;

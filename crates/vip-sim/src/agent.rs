@@ -380,6 +380,8 @@ impl Agent {
                     }
                     self.out.push(Out::Guard(ToGuard::Orders(orders)));
                 }
+                // A host of the simulator says what it cannot hold when it is asked to.
+                LeaseAction::Consider(_) => {}
                 LeaseAction::Ping => self.out.push(Out::Guard(ToGuard::Ping)),
                 LeaseAction::Confirm => self.out.push(Out::Guard(ToGuard::Confirm)),
                 LeaseAction::EndSession => self.out.push(Out::Hangup),

@@ -2,8 +2,9 @@
 
 use super::service::{AdminService, Call};
 use crate::errors::{from_refusal, invalid};
-use tonic::Status;
-use vip_core::{Name, NodeId, Obstacle, Op, Placement, Refusal, State, Vip, VipSpec, Why, excerpt};
+use std::collections::BTreeSet;
+use tonic::{Code, Status};
+use vip_core::{Epoch, Name, NodeId, Op, Placement, Refusal, State, Vip, VipSpec, Why, excerpt};
 use vip_proto::v1;
 
 fn spec(message: v1::VipSpec) -> Result<VipSpec, Status> {
@@ -39,8 +40,24 @@ impl AdminService {
     ) -> Result<v1::AddVipReply, Status> {
         let spec = spec(request.spec.ok_or_else(|| invalid("no spec"))?)?;
         let name = spec.name.clone();
+        let was_there = call.member.raft.state().vip_named(name.as_str()).is_some();
         call.propose(Op::AddVip { spec }).await?;
-        let vip = wait_until_it_answers(call, &name, None).await?;
+        if request.no_wait {
+            let state = call.member.raft.state();
+            let vip = state.vip_named(name.as_str()).map(|vip| super::views::vip(&state, vip));
+            return Ok(v1::AddVipReply { vip });
+        }
+        let vip = match wait_until_it_answers(call, &name, None).await {
+            Err(status) if status.code() == Code::FailedPrecondition && !was_there => {
+                call.propose(Op::RemoveVip { name }).await?;
+                let text = format!(
+                    "{}. Nothing was left behind; with --no-wait it is kept, and tried again",
+                    status.message()
+                );
+                return Err(Status::failed_precondition(text));
+            }
+            result => result?,
+        };
         Ok(v1::AddVipReply { vip: Some(vip) })
     }
 
@@ -64,8 +81,20 @@ impl AdminService {
                 Some(node.id)
             }
         };
+        if let Some(why) =
+            to.and_then(|to| hindrance(&state, find(&state, &request.name).ok()?, to))
+        {
+            return Err(from_refusal(&why));
+        }
         call.propose(Op::PinVip { name: name.clone(), to }).await?;
-        let vip = wait_until_it_answers(call, &name, to).await?;
+        let vip = match wait_until_it_answers(call, &name, to).await {
+            // Nobody should be surprised by it later.
+            Err(status) if status.code() == Code::FailedPrecondition => {
+                call.propose(Op::PinVip { name, to: None }).await?;
+                return Err(status);
+            }
+            result => result?,
+        };
         Ok(v1::MoveVipReply { vip: Some(vip) })
     }
 
@@ -90,22 +119,27 @@ impl AdminService {
     }
 }
 
-/// That it answers nowhere because others have its addresses, if that is so: to
-/// wait longer would help only if they went.
-fn taken(state: &State, vip: &Vip) -> Option<Status> {
+/// Why a node cannot hold a VIP, as it says.
+fn hindrance(state: &State, vip: &Vip, node: NodeId) -> Option<Refusal> {
+    let why = state.obstacles.get(&vip.uid)?.get(&node)?;
+    let name = state.nodes.get(&node)?.name.clone();
+    Some(Refusal::CannotHold { name, why: why.to_string() })
+}
+
+/// That no node can hold a VIP, if each of those that are there says so, or one
+/// has an address of it for itself: to wait longer would help only if that
+/// changed.
+fn nowhere(state: &State, vip: &Vip, alive: &BTreeSet<NodeId>) -> Option<Status> {
     let known = state.obstacles.get(&vip.uid)?;
-    let mut may_hold = state.nodes.values().filter(|node| node.may_hold());
-    let is_taken = |obstacle: &Obstacle| match obstacle.why {
-        Why::AnsweredBy(_) => true,
-        Why::Answered(_) => !vip.spec.no_probe,
-        _ => false,
-    };
-    let nowhere = vip.answered < vip.epoch && may_hold.all(|node| known.contains_key(&node.id));
-    (nowhere && known.values().any(is_taken)).then(|| {
+    // What was refused before somebody said that it is meant to be.
+    let is_meant = |why: &Why| matches!(why, Why::Answered(_)) && vip.spec.no_probe;
+    let hindered = |node: &NodeId| known.get(node).is_some_and(|what| !is_meant(&what.why));
+    let mut may_hold = state.nodes.values().filter(|n| n.may_hold() && alive.contains(&n.id));
+    let all = may_hold.all(|node| hindered(&node.id));
+    let own = known.values().any(|what| what.why == Why::HostHasIt) && vip.answered == Epoch(0);
+    (vip.answered < vip.epoch.max(Epoch(1)) && (all || own)).then(|| {
         let (name, why) = (&vip.spec.name, super::views::hindrances(state, vip));
-        Status::failed_precondition(format!(
-            "no node can hold {name}{why}. The VIP stays, and is tried again from time to time"
-        ))
+        Status::failed_precondition(format!("no node can hold {name}{why}"))
     })
 }
 
@@ -120,8 +154,11 @@ async fn wait_until_it_answers(
             let text = format!("the command was carried out, but VIP {name} was removed after it");
             return Some(Err(Status::aborted(text)));
         };
-        if let Some(taken) = taken(state, vip) {
-            return Some(Err(taken));
+        if let Some(nowhere) = nowhere(state, vip, &member.shared.alive()) {
+            return Some(Err(nowhere));
+        }
+        if let Some(why) = at.and_then(|at| hindrance(state, vip, at)) {
+            return Some(Err(from_refusal(&why)));
         }
         let there = at.is_none_or(|at| vip.holder == Some(at));
         let answers = member.shared.answers(vip);

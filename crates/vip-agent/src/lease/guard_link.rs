@@ -1,11 +1,11 @@
 //! The connection to the guard, kept up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
-use vip_core::{GuardNotice, Incarnation, Mac};
+use vip_core::{GuardNotice, Incarnation, Mac, Obstacle, VipUid};
 use vip_guard::{FromGuard, GateReport, GuardReader, LinkError, ToGuard, connect};
 
 /// Orders that may wait for the socket. A guard that is further behind is
@@ -39,6 +39,7 @@ pub(super) enum GuardNews {
     Alive,
     Notices(Vec<GuardNotice>),
     Interfaces(BTreeSet<Mac>),
+    Hindered(BTreeMap<VipUid, Obstacle>),
 }
 
 /// Connects, for as long as the receiver of news lives.
@@ -100,6 +101,7 @@ async fn read(mut reader: GuardReader, news: &mpsc::Sender<GuardNews>) {
         let sent = match message {
             FromGuard::Notices(notices) => news.send(GuardNews::Notices(notices)).await,
             FromGuard::Alive => news.send(GuardNews::Alive).await,
+            FromGuard::Hindered(hindered) => news.send(GuardNews::Hindered(hindered)).await,
             FromGuard::Interfaces(macs) => news.send(GuardNews::Interfaces(macs)).await,
             FromGuard::Welcome { .. } | FromGuard::Busy => Ok(()),
         };

@@ -225,6 +225,7 @@ impl Loop {
             }
             GuardNews::Alive => LeaseEvent::GuardAlive,
             GuardNews::Interfaces(macs) => LeaseEvent::Interfaces(macs),
+            GuardNews::Hindered(hindered) => LeaseEvent::Hindered(hindered),
             GuardNews::Notices(notices) => {
                 notices.iter().for_each(log);
                 LeaseEvent::Notices(notices)
@@ -249,6 +250,7 @@ impl Loop {
                 LeaseAction::Ask(ask) => self.ask(ask),
                 LeaseAction::Abdicate(vote) => self.abdicate(vote),
                 LeaseAction::Order(orders) => self.tell_guard(ToGuard::Orders(orders)),
+                LeaseAction::Consider(all) => self.tell_guard(ToGuard::Consider(all)),
                 LeaseAction::Ping => self.tell_guard(ToGuard::Ping),
                 LeaseAction::Confirm => self.tell_guard(ToGuard::Confirmed),
                 LeaseAction::EndSession => {

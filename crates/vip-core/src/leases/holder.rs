@@ -2,8 +2,8 @@
 
 use super::{GrantAnswer, LeaseAction, Leases, Wants};
 use crate::{
-    Address, ClaimAction, ClaimEvent, Grantee, GuardNotice, Incarnation, Mono, NodeId, Report, Vip,
-    VipOrder,
+    Address, ClaimAction, ClaimEvent, Grantee, GuardNotice, Incarnation, Mono, NodeId, Obstacle,
+    Report, Vip, VipOrder, VipSpec, VipUid,
 };
 use std::collections::BTreeMap;
 
@@ -36,6 +36,8 @@ impl Leases {
         self.guard.lost_at = None;
         self.guard.alive_at = now;
         self.guard.extended = Mono::ZERO;
+        self.considered.clear();
+        self.consider(actions);
         self.guard_changed(now, [ClaimEvent::GuardUp(session)], actions);
         // Only now, with every gate of this host shut, is the old leadership
         // certainly over.
@@ -50,6 +52,32 @@ impl Leases {
         self.guard.present = false;
         self.guard.lost_at = Some(now);
         self.guard_changed(now, [ClaimEvent::GuardDown], actions);
+    }
+
+    pub(super) fn hindered(
+        &mut self,
+        now: Mono,
+        hindered: BTreeMap<VipUid, Obstacle>,
+        actions: &mut Vec<LeaseAction>,
+    ) {
+        self.guard.alive_at = now;
+        self.guard_changed(now, [ClaimEvent::Hindered(hindered)], actions);
+    }
+
+    /// Tells the guard which VIPs there are, if that changed.
+    pub(super) fn consider(&mut self, actions: &mut Vec<LeaseAction>) {
+        let vips = &self.state.vips;
+        let same = |((uid, spec), (other, vip)): ((&VipUid, &VipSpec), (&VipUid, &Vip))| {
+            uid == other && *spec == vip.spec
+        };
+        let told =
+            self.considered.len() == vips.len() && self.considered.iter().zip(vips).all(same);
+        if told || !self.guard.present {
+            return;
+        }
+        self.considered = vips.iter().map(|(uid, vip)| (*uid, vip.spec.clone())).collect();
+        let all = vips.iter().map(|(uid, vip)| (*uid, addresses(vip, &self.interfaces)));
+        actions.push(LeaseAction::Consider(all.collect()));
     }
 
     pub(super) fn notices(

@@ -1,0 +1,103 @@
+//! Moves by command: to a node that can hold the VIP, or not at all.
+
+use anyhow::Result;
+use chaos_tests::{Cluster, Options, Probe, wait_for};
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+const SOME_REPLIES: Duration = Duration::from_millis(100);
+const SOON: Duration = Duration::from_secs(10);
+/// Below what a move back would cost, above what a busy machine does.
+const OUTAGE: Duration = Duration::from_millis(150);
+
+/// The VIP is on an interface that n3 lacks: another cable to the same switch.
+fn on_an_interface_of_two() -> Result<Cluster> {
+    let cluster = Cluster::formed(&Options::default())?;
+    for host in ["n1", "n2"] {
+        second_cable(&cluster, host)?;
+    }
+    let add = ["vip", "add", "web", "--address", "10.77.0.100/24", "--interface", "lan0"];
+    cluster.host("n1").ctl_ok(&add)?;
+    Ok(cluster)
+}
+
+fn second_cable(cluster: &Cluster, host: &str) -> Result<()> {
+    let (lab, port) = (&cluster.lab, format!("l{host}"));
+    let inside = lab.namespace(host);
+    let cable = ["link", "add", &port, "type", "veth", "peer", "name", "lan0", "netns", &inside];
+    lab.ip("sw", &cable)?;
+    lab.ip("sw", &["link", "set", &port, "master", "br0", "up"])?;
+    lab.ip(host, &["link", "set", "lan0", "up"]).map(|_| ())
+}
+
+#[test]
+fn a_move_to_a_node_that_cannot_hold_the_vip_is_refused_and_costs_nothing() -> Result<()> {
+    let cluster = on_an_interface_of_two()?;
+    let n1 = cluster.host("n1");
+    let before = n1.ctl_json(&["vip", "show", "web"])?;
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    wait_for("what hinders n3", SOON, || {
+        let status = n1.ctl_ok(&["status"]).ok()?;
+        status.contains("VIP web cannot be on n3: no interface lan0").then_some(())
+    })?;
+    let begun = Instant::now();
+    let refused = cluster.host("n2").ctl(&["vip", "move", "web", "--to", "n3"])?;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    for said in ["node n3 cannot hold a VIP", "no interface lan0", "Nothing was changed"] {
+        assert!(refused.stderr.contains(said), "{said}: {refused:?}");
+    }
+    let after = n1.ctl_json(&["vip", "show", "web"])?;
+    for field in ["holder", "epoch", "pinned", "answers"] {
+        assert_eq!(after[field], before[field], "{field}");
+    }
+    // Nor is it given to n3 when its holder goes.
+    n1.ctl_ok(&["node", "drain", "n1"])?;
+    std::thread::sleep(SOME_REPLIES);
+    let trace = probe.finish()?;
+    // What came by lan0 is answered by eth0, whose network it is.
+    assert_eq!(cluster.holders(&trace)?, ["n1", "n2"]);
+    assert_eq!(trace.outages(OUTAGE), []);
+    Ok(())
+}
+
+/// The interface appears: the node can hold it, without being asked to try.
+#[test]
+fn a_node_that_can_hold_a_vip_now_says_so_by_itself() -> Result<()> {
+    let cluster = on_an_interface_of_two()?;
+    let n1 = cluster.host("n1");
+    wait_for("what hinders n3", SOON, || {
+        n1.ctl_ok(&["status"]).ok()?.contains("cannot be on n3").then_some(())
+    })?;
+    second_cable(&cluster, "n3")?;
+    wait_for("nothing to hinder n3", SOON, || {
+        (!n1.ctl_ok(&["status"]).ok()?.contains("cannot be on n3")).then_some(())
+    })?;
+    n1.ctl_ok(&["vip", "move", "web", "--to", "n3"])?;
+    let lan0 = cluster.lab.ip("n3", &["address", "show", "dev", "lan0"])?;
+    assert!(lan0.contains("10.77.0.100/32"), "{lan0}");
+    Ok(())
+}
+
+/// What no node can hold is said at once, in words, and not left behind.
+#[test]
+fn a_vip_that_no_node_can_hold_is_refused_at_once() -> Result<()> {
+    let cluster = Cluster::formed(&Options::default())?;
+    let n1 = cluster.host("n1");
+    let add = ["vip", "add", "web", "--address", "10.77.0.100/24", "--interface", "nosuch0"];
+    let begun = Instant::now();
+    let refused = n1.ctl(&add)?;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    for said in ["on n1: no interface nosuch0", "on n2:", "on n3:", "Nothing was left behind"] {
+        assert!(refused.stderr.contains(said), "{said}: {refused:?}");
+    }
+    assert_eq!(n1.ctl_json(&["vip", "list"])?.as_array().map(Vec::len), Some(0));
+    n1.ctl_ok(&[&add[..], &["--no-wait"]].concat())?;
+    wait_for("it to be said in the status", SOON, || {
+        let status = cluster.host("n3").ctl_ok(&["status"]).ok()?;
+        status.contains("VIP web cannot be on n2: no interface nosuch0").then_some(())
+    })?;
+    Ok(())
+}
