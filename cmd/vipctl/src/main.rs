@@ -22,6 +22,8 @@ enum Failure {
     NoQuorum(String),
     /// 4: the daemon cannot be reached.
     Unreachable(String),
+    /// 0: whoever read what is printed has read enough.
+    Unheard,
 }
 
 impl Failure {
@@ -33,6 +35,7 @@ impl Failure {
             Self::Usage(text) => Self::Usage(with(text)),
             Self::NoQuorum(text) => Self::NoQuorum(with(text)),
             Self::Unreachable(text) => Self::Unreachable(with(text)),
+            Self::Unheard => Self::Unheard,
         }
     }
 }
@@ -71,7 +74,7 @@ impl From<anyhow::Error> for Failure {
 async fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let (code, text) = match run::run(cli).await {
-        Ok(()) => return ExitCode::SUCCESS,
+        Ok(()) | Err(Failure::Unheard) => return ExitCode::SUCCESS,
         Err(Failure::Failed(text)) => (1, text),
         Err(Failure::Usage(text)) => (2, text),
         Err(Failure::NoQuorum(text)) => (3, text),

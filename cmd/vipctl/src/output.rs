@@ -4,6 +4,7 @@ use crate::Failure;
 use crate::cli::Format;
 use comfy_table::{Table, presets};
 use serde::Serialize;
+use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use vip_proto::v1;
 
@@ -194,8 +195,16 @@ pub(crate) fn print<T: Serialize>(
             serde_norway::to_string(value).map_err(|e| Failure::Failed(e.to_string()))?
         }
     };
-    println!("{}", text.trim_end());
-    Ok(())
+    say(text.trim_end())
+}
+
+/// A line on standard output, at once.
+pub(crate) fn say(line: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|e| match e.kind() {
+        std::io::ErrorKind::BrokenPipe => Failure::Unheard,
+        _ => Failure::Failed(format!("standard output: {e}")),
+    })
 }
 
 fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {

@@ -8,7 +8,7 @@ use crate::contexts::Context;
 use crate::output::{self, Check, Event, Login, Node, Status, Token, Vip, print};
 use crate::{connect, contexts};
 use serde_json::json;
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio_stream::StreamExt;
@@ -138,18 +138,22 @@ impl Ctl {
     async fn token(&mut self, command: TokenCommand) -> Result<(), Failure> {
         match command {
             TokenCommand::Create { role, ttl, uses, quiet } => {
+                if ttl < Duration::from_secs(1) || uses == 0 {
+                    let text = "a token lives for 1s at least, and admits one node at least";
+                    return Err(Failure::Usage(text.into()));
+                }
                 let request =
                     self.request(v1::CreateTokenRequest { role, ttl_s: ttl.as_secs(), uses });
                 let made = self.client.create_token(request).await?.into_inner();
                 if quiet {
-                    println!("{}", made.token);
-                    return Ok(());
+                    let told = output::say(&made.token);
+                    return self.told(&made.id, told).await;
                 }
                 let value = json!({
                     "id": made.id, "token": made.token, "expires_ms": made.expires_ms,
                     "join_command": made.join_command,
                 });
-                self.done(
+                let told = self.done(
                     value,
                     &format!(
                         "token {} is good until {}:\n\n  {} <<< {}",
@@ -158,7 +162,8 @@ impl Ctl {
                         made.join_command,
                         made.token
                     ),
-                )
+                );
+                self.told(&made.id, told).await
             }
             TokenCommand::List => {
                 let request = self.request(v1::ListTokensRequest {});
@@ -174,6 +179,20 @@ impl Ctl {
         }
     }
 
+    /// A token that nobody was told is closed again.
+    async fn told(&mut self, id: &str, told: Result<(), Failure>) -> Result<(), Failure> {
+        let Err(failure) = told else { return Ok(()) };
+        let why = match failure {
+            Failure::Failed(text) => text,
+            _ => "nobody reads it".to_owned(),
+        };
+        let request = self.request(v1::RevokeTokenRequest { id: id.to_owned() });
+        Err(Failure::Failed(match self.client.revoke_token(request).await {
+            Ok(_) => format!("the token could not be shown ({why}), and was revoked"),
+            Err(e) => format!("token {id} could not be shown ({why}); revoke it: {}", e.message()),
+        }))
+    }
+
     async fn join(&mut self, addresses: Vec<String>, file: Option<PathBuf>) -> Result<(), Failure> {
         let token = token(file)?;
         let request = self.request(v1::JoinClusterRequest { addresses, token });
@@ -187,9 +206,9 @@ impl Ctl {
         loop {
             let request = self.request(v1::StatusRequest {});
             let status: Status = self.client.status(request).await?.into_inner().into();
-            if watch && self.format == Format::Table {
+            if watch && self.format == Format::Table && std::io::stdout().is_terminal() {
                 // Clear the screen, as watch(1) does.
-                print!("\x1b[2J\x1b[H");
+                output::say("\x1b[2J\x1b[H")?;
             }
             print(self.format, &status, output::status)?;
             if !watch {
@@ -338,11 +357,11 @@ impl Ctl {
         while let Some(event) = events.next().await {
             let event: Event = event?.into();
             match self.format {
-                Format::Table => println!("{}", output::event(&event)),
+                Format::Table => output::say(&output::event(&event))?,
                 // One object a line, so that a stream can be read.
                 Format::Json | Format::Yaml => {
                     let line = serde_json::to_string(&event);
-                    println!("{}", line.map_err(|e| Failure::Failed(e.to_string()))?);
+                    output::say(&line.map_err(|e| Failure::Failed(e.to_string()))?)?;
                 }
             }
         }

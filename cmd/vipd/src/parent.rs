@@ -137,6 +137,7 @@ pub(crate) fn run(options: &Options, config: Config) -> anyhow::Result<()> {
     if std::env::var_os("INVOCATION_ID").is_some() && std::env::var_os("NOTIFY_SOCKET").is_some() {
         return agent::run(options, config);
     }
+    check_capabilities(&config)?;
     let signals = signals()?;
     let how = How { program: std::env::current_exe()?, options };
     // Where a guard runs already this one waits in line, and takes over if that
@@ -160,18 +161,41 @@ pub(crate) fn run(options: &Options, config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Signals, so that they can be waited for with a limit.
+/// Signals, so that they can be waited for with a limit. Those that end us come
+/// by a way of their own: children that end again and again do not stand before
+/// them.
 fn signals() -> anyhow::Result<Receiver<i32>> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGCHLD])?;
     let (send, receive) = mpsc::channel();
-    std::thread::spawn(move || {
-        for signal in signals.forever() {
-            if send.send(signal).is_err() {
-                return;
+    for kind in [&[SIGTERM, SIGINT][..], &[SIGCHLD]] {
+        let (mut signals, send) = (Signals::new(kind)?, send.clone());
+        std::thread::spawn(move || {
+            for signal in signals.forever() {
+                if send.send(signal).is_err() {
+                    return;
+                }
             }
-        }
-    });
+        });
+    }
     Ok(receive)
+}
+
+/// What the guard cannot do without: no restart brings it.
+fn check_capabilities(config: &Config) -> anyhow::Result<()> {
+    /// `CAP_NET_ADMIN`, `CAP_NET_RAW`, `CAP_BPF` (linux/capability.h).
+    const NEEDED: [(u32, &str); 3] = [(12, "CAP_NET_ADMIN"), (13, "CAP_NET_RAW"), (39, "CAP_BPF")];
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = u64::from_str_radix(effective.unwrap_or_default().trim(), 16)?;
+    let needed = &NEEDED[..if config.guard.gate == "optional" { 2 } else { 3 }];
+    let missing: Vec<_> =
+        needed.iter().filter(|(bit, _)| effective >> bit & 1 == 0).map(|(_, name)| *name).collect();
+    anyhow::ensure!(
+        missing.is_empty(),
+        "this process lacks {}, without which no VIP can be held: run vipd as root. Nothing was \
+         started",
+        missing.join(", ")
+    );
+    Ok(())
 }
 
 /// The agent first, which hands over what it holds; then the guard, which lets
