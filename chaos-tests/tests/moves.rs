@@ -101,3 +101,33 @@ fn a_vip_that_no_node_can_hold_is_refused_at_once() -> Result<()> {
     })?;
     Ok(())
 }
+
+/// A removal meets a move in every stage of it, and ends well.
+#[test]
+fn a_removal_during_a_move_is_done_in_time_and_leaves_nothing() -> Result<()> {
+    let cluster = Cluster::formed(&Options::default())?;
+    let mut worst = Duration::ZERO;
+    for round in 0..24_u64 {
+        let to = format!("n{}", round % 3 + 1);
+        cluster.host("n1").ctl_ok(&["vip", "add", "race", "--address", "10.77.0.77/24"])?;
+        let took = std::thread::scope(|scope| -> Result<Duration> {
+            let moved =
+                scope.spawn(|| cluster.host("n1").ctl(&["vip", "move", "race", "--to", &to]));
+            std::thread::sleep(Duration::from_millis(round % 8 * 6));
+            let begun = Instant::now();
+            cluster.host("n2").ctl_ok(&["--timeout", "6s", "vip", "remove", "race"])?;
+            moved.join().expect("no panic")?;
+            Ok(begun.elapsed())
+        })?;
+        worst = worst.max(took);
+    }
+    println!("removed within {worst:?}");
+    for host in &cluster.hosts {
+        wait_for("an empty list", SOON, || {
+            let list = host.ctl_json(&["vip", "list"]).ok()?;
+            list.as_array()?.is_empty().then_some(())
+        })?;
+        assert!(!cluster.lab.has_address(&host.name, "10.77.0.77")?, "{} has it", host.name);
+    }
+    Ok(())
+}

@@ -35,6 +35,7 @@ pub(crate) struct Node {
     pub(crate) address: String,
     pub(crate) leader: bool,
     pub(crate) vips: Vec<String>,
+    pub(crate) fresh: bool,
 }
 
 #[derive(Serialize)]
@@ -50,6 +51,7 @@ pub(crate) struct Vip {
     pub(crate) placement: String,
     pub(crate) pinned: Option<String>,
     pub(crate) hindered: Vec<Hindrance>,
+    pub(crate) fresh: bool,
 }
 
 /// A node that could not hold a VIP when it last tried.
@@ -104,6 +106,7 @@ impl From<v1::Node> for Node {
             address: n.address,
             leader: n.leader,
             vips: n.vips,
+            fresh: n.fresh,
         }
     }
 }
@@ -121,6 +124,7 @@ impl From<v1::Vip> for Vip {
             interface: some(v.interface),
             placement: v.placement,
             pinned: some(v.pinned),
+            fresh: v.fresh,
             hindered: v.hindered.into_iter().map(Into::into).collect(),
         }
     }

@@ -15,8 +15,20 @@ pub(super) fn name(state: &State, node: Option<NodeId>) -> String {
     node.and_then(|id| state.node_name(id)).map(ToString::to_string).unwrap_or_default()
 }
 
-pub(super) fn vip(state: &State, vip: &Vip) -> v1::Vip {
+/// Whether a VIP answers, as far as this node can know: the leader, which hears
+/// its holder; and the holder itself.
+fn answers(member: &Member, vip: &Vip, fresh: bool) -> bool {
+    let logged = vip.answered == vip.epoch && vip.fenced < vip.epoch;
+    let here = vip.holder == Some(member.meta.node);
+    let heard =
+        || fresh && vip.holder.is_some_and(|holder| member.shared.alive().contains(&holder));
+    logged && if here { member.shared.holds(vip) } else { heard() }
+}
+
+pub(super) fn vip(member: &Member, state: &State, vip: &Vip) -> v1::Vip {
+    let fresh = member.shared.leads_applied();
     v1::Vip {
+        fresh,
         name: vip.spec.name.to_string(),
         addresses: vip.spec.addresses.iter().map(ToString::to_string).collect(),
         interface: vip.spec.interface.clone().unwrap_or_default(),
@@ -25,7 +37,7 @@ pub(super) fn vip(state: &State, vip: &Vip) -> v1::Vip {
         epoch: vip.epoch.0,
         since_ms: vip.since_ms,
         cause: vip.cause.map(|c| c.as_str().to_owned()).unwrap_or_default(),
-        answers: vip.answered == vip.epoch && vip.fenced < vip.epoch,
+        answers: answers(member, vip, fresh),
         pinned: name(state, vip.pinned),
         no_probe: vip.spec.no_probe,
         hindered: hindered(state, vip),
@@ -57,7 +69,7 @@ pub(super) fn hindrances(state: &State, vip: &Vip) -> String {
 
 pub(super) fn vips(member: &Member) -> Vec<v1::Vip> {
     let state = member.raft.state();
-    state.vips_by_name().into_iter().map(|v| vip(&state, v)).collect()
+    state.vips_by_name().into_iter().map(|v| vip(member, &state, v)).collect()
 }
 
 pub(super) fn nodes(member: &Member) -> Vec<v1::Node> {
@@ -70,6 +82,8 @@ pub(super) fn nodes(member: &Member) -> Vec<v1::Node> {
         let lost = alive.as_ref().is_some_and(|alive| !alive.contains(&node.id));
         let state_text = match node.state {
             NodeState::Active if lost => "lost",
+            // Whoever hears nobody knows of itself alone.
+            NodeState::Active if alive.is_none() && node.id != member.meta.node => "unknown",
             other => other.as_str(),
         };
         let held = vips.iter().filter(|v| v.holder == Some(node.id));
@@ -82,6 +96,7 @@ pub(super) fn nodes(member: &Member) -> Vec<v1::Node> {
             leader: leader == Some(node.id),
             vips: held.map(|v| v.spec.name.to_string()).collect(),
             since_ms: node.since_ms,
+            fresh: alive.is_some(),
         }
     };
     state.nodes.values().map(node).collect()

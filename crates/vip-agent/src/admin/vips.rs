@@ -44,7 +44,9 @@ impl AdminService {
         call.propose(Op::AddVip { spec }).await?;
         if request.no_wait {
             let state = call.member.raft.state();
-            let vip = state.vip_named(name.as_str()).map(|vip| super::views::vip(&state, vip));
+            let vip = state
+                .vip_named(name.as_str())
+                .map(|vip| super::views::vip(&call.member, &state, vip));
             return Ok(v1::AddVipReply { vip });
         }
         let vip = match wait_until_it_answers(call, &name, None).await {
@@ -165,7 +167,7 @@ async fn wait_until_it_answers(
         // Also by the log, so that every other command says the same.
         let logged = vip.answered == vip.epoch;
         (there && logged && answers.open && answers.before_ended)
-            .then(|| Ok(super::views::vip(state, vip)))
+            .then(|| Ok(super::views::vip(member, state, vip)))
     };
     let missing = |state: &State| {
         let vip = state.vip_named(name.as_str());

@@ -156,6 +156,11 @@ impl LeaseShared {
         self.with(|leases, _| leases.answers(vip))
     }
 
+    /// Whether this host answers for a VIP, by the guard's word.
+    pub(crate) fn holds(&self, vip: &Vip) -> bool {
+        self.with(|leases, _| leases.claims().is_open(vip.uid, vip.epoch))
+    }
+
     /// See [`Leases::ended`].
     pub(crate) fn ended(&self, vip: &Vip) -> Epoch {
         self.with(|leases, _| leases.ended(vip))
