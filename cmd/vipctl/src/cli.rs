@@ -1,6 +1,7 @@
 //! The command line. Scripts rely on it.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,10 +18,40 @@ pub(crate) struct Cli {
     #[arg(short, long, global = true, default_value = "table")]
     pub(crate) output: Format,
     /// How long a command may take.
-    #[arg(long, global = true, default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, global = true, default_value = "30s", value_parser = timeout)]
     pub(crate) timeout: Duration,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// A duration; a number alone is seconds.
+fn timeout(text: &str) -> Result<Duration, humantime::DurationError> {
+    match text.parse() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => humantime::parse_duration(text),
+    }
+}
+
+/// Where members are reached unless they say otherwise.
+const PORT: u16 = 7400;
+
+/// An address of a member, with its port; an IPv6 address needs no brackets
+/// without one.
+fn member(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.parse::<SocketAddr>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return Ok(SocketAddr::new(ip, PORT).to_string());
+    }
+    match text.split_once(':') {
+        None if !text.is_empty() => Ok(format!("{text}:{PORT}")),
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+            Ok(text.to_owned())
+        }
+        _ => Err("not an address such as n1, 192.0.2.1:7400 or [2001:db8::1]:7400".to_owned()),
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -43,8 +74,8 @@ pub(crate) enum Command {
     Token(TokenCommand),
     /// Make this node a member of a cluster.
     Join {
-        /// Addresses of members.
-        #[arg(value_delimiter = ',', required = true)]
+        /// Addresses of members; the port is 7400 unless one is given.
+        #[arg(value_delimiter = ',', required = true, value_parser = member)]
         addresses: Vec<String>,
         /// File with the token, "-" for standard input; or VIPD_JOIN_TOKEN in
         /// the environment. Never on the command line.
@@ -257,14 +288,15 @@ pub(crate) enum VipCommand {
         name: String,
     },
     /// Move a VIP to a node and pin it there, or let placement decide again.
+    #[command(group = clap::ArgGroup::new("where").required(true))]
     Move {
         /// Its name.
         name: String,
         /// The node.
-        #[arg(long, required_unless_present = "auto", conflicts_with = "auto")]
+        #[arg(long, group = "where")]
         to: Option<String>,
         /// Let placement decide.
-        #[arg(long)]
+        #[arg(long, group = "where")]
         auto: bool,
     },
     /// Remove a VIP.
@@ -272,4 +304,44 @@ pub(crate) enum VipCommand {
         /// Its name.
         name: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_has_a_port_however_its_address_is_written() {
+        for (written, meant) in [
+            ("n1", "n1:7400"),
+            ("n1:7500", "n1:7500"),
+            ("192.0.2.1", "192.0.2.1:7400"),
+            ("2001:db8::1", "[2001:db8::1]:7400"),
+            ("[2001:db8::1]", "[2001:db8::1]:7400"),
+            ("[2001:db8::1]:7500", "[2001:db8::1]:7500"),
+        ] {
+            assert_eq!(member(written).as_deref(), Ok(meant));
+        }
+        for bad in ["", ":7400", "n1:", "n1:http", "2001:db8::xyz", "n1:99999"] {
+            assert!(member(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_number_alone_is_seconds() {
+        assert_eq!(timeout("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(timeout("1500ms"), Ok(Duration::from_millis(1500)));
+        assert!(timeout("soon").is_err());
+    }
+
+    #[test]
+    fn a_move_needs_a_place_and_one_only() {
+        let parse = |words: &[&str]| {
+            Cli::try_parse_from([&["vipctl", "vip", "move", "web"], words].concat())
+        };
+        let missing = parse(&[]).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(missing.contains("--to") && missing.contains("--auto"), "{missing}");
+        assert!(parse(&["--to", "n1", "--auto"]).is_err());
+        assert!(parse(&["--to", "n1"]).is_ok() && parse(&["--auto"]).is_ok());
+    }
 }

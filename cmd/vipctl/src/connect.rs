@@ -3,6 +3,7 @@
 use crate::Failure;
 use crate::contexts::Context;
 use hyper_util::rt::TokioIo;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
@@ -22,7 +23,8 @@ pub(crate) async fn local(socket: &Path) -> Result<Channel, Failure> {
     loop {
         match UnixStream::connect(socket).await {
             Ok(_) => break,
-            Err(e) if Instant::now() >= until => {
+            // A daemon that starts does not mend that.
+            Err(e) if e.kind() == ErrorKind::PermissionDenied || Instant::now() >= until => {
                 return Err(Failure::Unreachable(format!(
                     "cannot reach vipd at {}: {e}. Is `vipd run` running, and are you root?",
                     socket.display()

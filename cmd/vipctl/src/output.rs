@@ -250,10 +250,19 @@ pub(crate) fn nodes(nodes: &[Node]) -> String {
     table(&["NODE", "ROLE", "STATE", "ADDRESS", "VIPS"], nodes.iter().map(row))
 }
 
+/// Addresses as far as a line of a table has room for them; `-o json` has all.
+fn few(addresses: &[String]) -> String {
+    match addresses {
+        [first, rest @ ..] if rest.len() > 1 => format!("{first} +{}", rest.len()),
+        all => all.join(" "),
+    }
+}
+
 pub(crate) fn vips(vips: &[Vip]) -> String {
     let row = |v: &Vip| {
         let holder = match (&v.holder, v.answers) {
             (Some(holder), true) => holder.clone(),
+            (Some(holder), false) if !v.fresh => format!("{holder} (unknown)"),
             (Some(holder), false) => format!("{holder} (not yet)"),
             (None, _) => "-".into(),
         };
@@ -262,15 +271,7 @@ pub(crate) fn vips(vips: &[Vip]) -> String {
             None => v.placement.clone(),
         };
         let (epoch, cause) = (v.epoch.to_string(), or_dash(&v.cause));
-        vec![
-            v.name.clone(),
-            v.addresses.join(" "),
-            holder,
-            epoch,
-            ago(v.since_ms),
-            cause,
-            placement,
-        ]
+        vec![v.name.clone(), few(&v.addresses), holder, epoch, ago(v.since_ms), cause, placement]
     };
     let header = ["VIP", "ADDRESSES", "HOLDER", "EPOCH", "SINCE", "CAUSE", "PLACEMENT"];
     let mut text = table(&header, vips.iter().map(row));
@@ -282,11 +283,43 @@ pub(crate) fn vips(vips: &[Vip]) -> String {
     text
 }
 
+/// The first line: is anything wrong, and what may still fail.
+fn verdict(status: &Status) -> String {
+    let votes =
+        |node: &&Node| matches!(node.role.as_str(), "voter" | "witness") && node.state != "joining";
+    let there = |node: &&Node| matches!(node.state.as_str(), "active" | "drained");
+    let voters: Vec<&Node> = status.nodes.iter().filter(votes).collect();
+    if !status.quorum {
+        let of = voters.len();
+        return format!(
+            "NO QUORUM: nothing can be changed until {} of the {of} voters reach each other",
+            of / 2 + 1
+        );
+    }
+    let lost = status.nodes.iter().filter(|node| node.state == "lost");
+    let lost = lost.map(|node| format!("{} is lost", node.name));
+    let silent = status.vips.iter().filter(|vip| vip.fresh && !vip.answers);
+    let silent = silent.map(|vip| format!("{} does not answer", vip.name));
+    let trouble: Vec<String> = lost.chain(silent).collect();
+    let spare =
+        voters.iter().filter(|node| there(node)).count().saturating_sub(voters.len() / 2 + 1);
+    let spare = match spare {
+        0 => "the loss of one more voter would stop it".to_owned(),
+        1 => "one more voter may be lost".to_owned(),
+        n => format!("{n} more voters may be lost"),
+    };
+    match trouble.as_slice() {
+        [] => format!("all well; {spare}"),
+        some => format!("TROUBLE: {}; {spare}", some.join(", ")),
+    }
+}
+
 pub(crate) fn status(status: &Status) -> String {
     let leader = or_dash(&status.leader);
     let quorum = if status.quorum { "yes" } else { "NO" };
     let mut text = format!(
-        "cluster {}  leader {leader}  term {}  quorum {quorum}  profile {}  (seen by {})\n\n{}",
+        "{}\n\ncluster {}  leader {leader}  term {}  quorum {quorum}  profile {}  (seen by {})\n\n{}",
+        verdict(status),
         status.cluster,
         status.term,
         status.profile,
@@ -349,4 +382,78 @@ pub(crate) fn event(event: &Event) -> String {
 pub(crate) fn checks(checks: &[Check]) -> String {
     let row = |c: &Check| vec![c.result.to_uppercase(), c.name.clone(), c.text.clone()];
     table(&["RESULT", "CHECK", ""], checks.iter().map(row))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str, role: &str, state: &str) -> Node {
+        let (name, role, state) = (name.to_owned(), role.to_owned(), state.to_owned());
+        let address = "192.0.2.1:7400".to_owned();
+        Node { name, role, state, id: 1, address, leader: false, vips: vec![], fresh: true }
+    }
+
+    fn vip(name: &str, answers: bool, addresses: usize) -> Vip {
+        let all = (0..addresses).map(|n| format!("2001:db8:ffff:ffff::{n}/128"));
+        v1::Vip {
+            name: name.to_owned(),
+            addresses: all.collect(),
+            answers,
+            fresh: true,
+            holder: "node-1".to_owned(),
+            cause: "leader-changed".to_owned(),
+            placement: "leader".to_owned(),
+            ..Default::default()
+        }
+        .into()
+    }
+
+    fn of(quorum: bool, nodes: Vec<Node>, vips: Vec<Vip>) -> Status {
+        let empty = v1::StatusReply { quorum, ..Default::default() };
+        Status { nodes, vips, ..empty.into() }
+    }
+
+    #[test]
+    fn the_first_line_says_who_is_in_trouble_and_what_may_still_fail() {
+        let voters = |states: &[&str]| -> Vec<Node> {
+            let names = ["n1", "n2", "n3", "n4", "n5"];
+            names.iter().zip(states).map(|(name, state)| node(name, "voter", state)).collect()
+        };
+        let web = |answers| vec![vip("web", answers, 1)];
+        for (status, said) in [
+            (of(true, voters(&["active"; 3]), web(true)), "all well; one more voter may be lost"),
+            (of(true, voters(&["active"; 5]), web(true)), "all well; 2 more voters may be lost"),
+            (
+                of(true, voters(&["active", "active", "lost"]), web(true)),
+                "TROUBLE: n3 is lost; the loss of one more voter would stop it",
+            ),
+            (
+                of(true, voters(&["active"; 2]), web(false)),
+                "TROUBLE: web does not answer; the loss of one more voter would stop it",
+            ),
+            (
+                of(false, voters(&["unknown", "active", "unknown"]), web(false)),
+                "NO QUORUM: nothing can be changed until 2 of the 3 voters reach each other",
+            ),
+        ] {
+            assert_eq!(super::status(&status).lines().next(), Some(said));
+        }
+        let mut with_witness = voters(&["active", "lost"]);
+        with_witness.extend([node("w", "witness", "active"), node("l", "learner", "lost")]);
+        let line = verdict(&of(true, with_witness, vec![]));
+        assert_eq!(
+            line,
+            "TROUBLE: n2 is lost, l is lost; the loss of one more voter would stop it"
+        );
+    }
+
+    #[test]
+    fn a_vip_with_many_addresses_fits_a_terminal() {
+        let nodes = vec![node("node-1", "voter", "active")];
+        let text = super::status(&of(true, nodes, vec![vip("web", true, 64)]));
+        for line in text.lines() {
+            assert!(line.chars().count() <= 100, "{}: {line}", line.chars().count());
+        }
+    }
 }

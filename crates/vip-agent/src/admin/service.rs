@@ -30,6 +30,9 @@ const ANSWER_MARGIN: Duration = Duration::from_millis(150);
 /// How long the leader may take to answer a read.
 const READ_TIMEOUT: Duration = Duration::from_millis(300);
 const POLL: Duration = Duration::from_millis(5);
+/// For so long a command waits for a leader: several elections. What does not
+/// have one then needs somebody's hands.
+const LEADER_PATIENCE: Duration = Duration::from_secs(6);
 
 /// Runs to its end also when the caller goes away: half a membership is worse
 /// than none.
@@ -144,6 +147,7 @@ impl Call {
     /// Waits for a leader and says whether that is this node.
     pub(super) async fn route(&self) -> Result<Route, Status> {
         let member = &self.member;
+        let until = Instant::now() + self.time_left().min(LEADER_PATIENCE);
         loop {
             match member.shared.leader() {
                 Some(leader) if leader == member.meta.node => {
@@ -160,8 +164,8 @@ impl Call {
                 }
                 None => {}
             }
-            if self.time_left().is_zero() {
-                return Err(no_quorum("this node knows of no leader, so nothing can be decided"));
+            if Instant::now() >= until {
+                return Err(no_quorum("this node knows of no leader, so nothing was done"));
             }
             sleep(POLL).await;
         }
