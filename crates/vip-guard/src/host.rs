@@ -5,7 +5,7 @@ use crate::allow::objection;
 use crate::clock::boottime;
 use crate::config::{GuardConfig, GuardError};
 use crate::frames::{announcement, probe};
-use crate::kernel::{Kernel, KernelEvent, Link};
+use crate::kernel::{Kernel, KernelError, KernelEvent, Link};
 use crate::ledger::Ledger;
 use crate::lock::Namespace;
 use crate::network::{HostView, connected};
@@ -53,9 +53,14 @@ pub(crate) struct Host {
     no_ip_gate: Option<String>,
     ledger: Ledger,
     /// Its interfaces that have addresses of its own.
-    pub(crate) macs: BTreeSet<Mac>,
-    /// What it has beside ours, as it was looked at last.
+    macs: BTreeSet<Mac>,
+    /// As the agent was told last.
+    told_macs: BTreeSet<Mac>,
+    /// What it has beside ours, as it was looked at last. On a router that takes a
+    /// while: the kernel says when it changes.
     view: HostView,
+    /// The kernel said so since.
+    pub(crate) view_is_old: bool,
     /// Where our addresses are.
     placed: BTreeMap<IpAddr, (Address, u32)>,
     /// Where those that are claimed were last.
@@ -138,8 +143,8 @@ impl Host {
             record_programs(&record, &all).map_err(file)?;
         }
         let links = kernel.links().await?;
-        let macs = kernel.own_macs(&links, &BTreeSet::new()).await?;
         let view = kernel.view(&links).await?;
+        let macs = view.macs(&links, &BTreeSet::new());
         Ok(Self {
             kernel,
             events,
@@ -156,7 +161,9 @@ impl Host {
             no_ip_gate,
             ledger,
             macs,
+            told_macs: BTreeSet::new(),
             view,
+            view_is_old: false,
             placed: BTreeMap::new(),
             homes: BTreeMap::new(),
             considered: BTreeMap::new(),
@@ -258,6 +265,15 @@ impl Host {
         self.refused.clear();
         self.considered.clear();
         self.hindered.clear();
+        self.told_macs.clear();
+    }
+
+    /// Its interfaces, if they are others than the agent was told.
+    pub(crate) fn new_macs(&mut self) -> Option<BTreeSet<Mac>> {
+        (self.macs != self.told_macs).then(|| {
+            self.told_macs.clone_from(&self.macs);
+            self.macs.clone()
+        })
     }
 
     /// These are all VIPs there are.
@@ -273,6 +289,9 @@ impl Host {
     /// Which VIPs could not be here, if that is another answer than the last.
     pub(crate) fn newly_hindered(&mut self) -> Option<BTreeMap<VipUid, Obstacle>> {
         let now = self.find_hindered();
+        for (vip, why) in now.iter().filter(|(vip, why)| self.hindered.get(vip) != Some(why)) {
+            info!(%vip, %why, "this host could not hold a VIP");
+        }
         (now != self.hindered).then(|| {
             self.hindered = now;
             self.hindered.clone()
@@ -308,17 +327,21 @@ impl Host {
         self.refused.values().any(is_other)
     }
 
+    async fn look(&mut self) -> Result<(), KernelError> {
+        self.view_is_old = false;
+        let view = self.kernel.view(&self.links).await;
+        self.view = view.inspect_err(|_| self.view_is_old = true)?;
+        self.macs = self.view.macs(&self.links, &self.vip_links);
+        Ok(())
+    }
+
     /// Looks at the host again. Returns the addresses that are not where they
     /// belong, and whether one that could not be here may be now.
     pub(crate) async fn look_around(&mut self) -> (Vec<Obstacle>, bool) {
-        let view = match self.kernel.view(&self.links).await {
-            Ok(view) => view,
-            Err(error) => {
-                error!(%error, "cannot look at the host's addresses and routes");
-                return (vec![], false);
-            }
-        };
-        self.view = view;
+        if let Err(error) = self.look().await {
+            error!(%error, "cannot look at the host's addresses and routes");
+            return (vec![], false);
+        }
         let mut astray = vec![];
         for (ip, (address, ifindex)) in &self.placed {
             let why = match self.home_of(address) {
@@ -394,9 +417,7 @@ impl Host {
         let back = links.iter().any(|l| l.running && !was_running(l));
         self.links = links;
         self.vip_links.extend(self.homes.values());
-        if let Ok(macs) = self.kernel.own_macs(&self.links, &self.vip_links).await {
-            self.macs = macs;
-        }
+        self.macs = self.view.macs(&self.links, &self.vip_links);
         if let Some(gate) = &mut self.gate {
             self.ungated.retain(|index, _| self.links.iter().any(|l| l.device.ifindex == *index));
             for link in &self.links {
@@ -544,8 +565,8 @@ impl Host {
         if batch.is_empty() {
             return vec![];
         }
+        let looked = if self.view_is_old { self.look().await } else { Ok(()) };
         let kernel = self.kernel.clone();
-        let looked = kernel.view(&self.links).await.map(|view| self.view = view);
         let mut gated = BTreeMap::new();
         let (mut refused, mut allowed) = (vec![], vec![]);
         let failed = |list, ip, why| {

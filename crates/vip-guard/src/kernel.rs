@@ -6,7 +6,7 @@ use futures_util::{Stream, StreamExt, TryStreamExt};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope, CacheInfo,
+    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, CacheInfo,
 };
 use netlink_packet_route::link::{
     InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
@@ -150,23 +150,6 @@ impl Kernel {
         Ok(ours.filter_map(|m| Some((local(&m)?, m))).collect())
     }
 
-    /// The Ethernet addresses of interfaces that have addresses beside ours, and of
-    /// those in `ours`, where VIPs have been.
-    /// Containers and virtual machines come and go with interfaces that have
-    /// none.
-    pub(crate) async fn own_macs(
-        &self,
-        links: &[Link],
-        ours: &BTreeSet<u32>,
-    ) -> Result<BTreeSet<Mac>, KernelError> {
-        let all = self.addresses().await?;
-        let own =
-            all.iter().filter(|m| m.header.scope == AddressScope::Universe && !self.is_ours(m));
-        let used: BTreeSet<u32> = own.map(|m| m.header.index).chain(ours.iter().copied()).collect();
-        let macs = links.iter().filter(|link| used.contains(&link.device.ifindex));
-        Ok(macs.filter_map(|link| link.mac).collect())
-    }
-
     /// Adds the address, or renews its life. It stands alone: with a prefix it
     /// would become the one that the host's own addresses in that are secondary
     /// to, and take them along when it goes. It never becomes a source address
@@ -281,6 +264,9 @@ fn event(
         }
         RouteNetlinkMessage::NewAddress(address) if is_marked(address) => None,
         RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) => {
+            Some(KernelEvent::HostChanged)
+        }
+        RouteNetlinkMessage::DelRoute(route) if is_our_route(route) => {
             Some(KernelEvent::HostChanged)
         }
         // Those by a gateway can be many, and say nothing here.

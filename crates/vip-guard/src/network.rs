@@ -10,7 +10,7 @@ use netlink_packet_route::route::{
 use rtnetlink::RouteMessageBuilder;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use vip_core::{HostNetwork, Prefix};
+use vip_core::{HostNetwork, Mac, Prefix};
 
 /// Marks the routes that vipd added, as its addresses are marked.
 const OUR_ROUTES: RouteProtocol = RouteProtocol::Other(crate::kernel::OUR_PROTOCOL);
@@ -21,6 +21,23 @@ pub(crate) struct HostView {
     pub(crate) network: HostNetwork,
     /// Whom it routes through, by any table.
     pub(crate) gateways: BTreeSet<IpAddr>,
+}
+
+impl HostView {
+    /// The Ethernet addresses of interfaces that have addresses beside ours, and
+    /// of those in `ours`, where VIPs have been. Containers and virtual machines
+    /// come and go with interfaces that have none.
+    pub(crate) fn macs(&self, links: &[Link], ours: &BTreeSet<u32>) -> BTreeSet<Mac> {
+        let is_local = |ip: &IpAddr| match ip {
+            IpAddr::V4(v4) => v4.is_link_local(),
+            IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        };
+        let own = self.network.addresses.iter().filter(|(_, ip, _)| !is_local(ip));
+        let used: BTreeSet<u32> =
+            own.map(|(index, ..)| *index).chain(ours.iter().copied()).collect();
+        let used = links.iter().filter(|link| used.contains(&link.device.ifindex));
+        used.filter_map(|link| link.mac).collect()
+    }
 }
 
 fn address(address: &RouteAddress) -> Option<IpAddr> {

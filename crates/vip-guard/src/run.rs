@@ -34,6 +34,9 @@ use vip_core::{
 /// lost or somebody attached a program before ours.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The host's addresses and routes, in case the kernel's word was lost. A router
+/// has many.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// A host's addresses and routes change several at a time.
 const LOOK_AFTER: Duration = Duration::from_millis(10);
 
@@ -109,6 +112,7 @@ async fn serve(
     reconcile.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut session: Option<Session> = None;
     let mut look_at: Option<Instant> = None;
+    let mut looked_at = Instant::now();
     tokio::pin!(stop);
     loop {
         let wait = guard.next_tick().map(|at| at.since(boottime()));
@@ -151,11 +155,13 @@ async fn serve(
             Some(event) = host.events.next() => match event {
                 KernelEvent::AddressGone(ip) => GuardEvent::AddressGone(ip),
                 KernelEvent::LinksChanged => {
+                    host.view_is_old = true;
                     follow_links(guard, host, &mut session).await;
                     look_at.get_or_insert_with(|| Instant::now() + LOOK_AFTER);
                     continue;
                 }
                 KernelEvent::HostChanged => {
+                    host.view_is_old = true;
                     look_at.get_or_insert_with(|| Instant::now() + LOOK_AFTER);
                     continue;
                 }
@@ -167,7 +173,10 @@ async fn serve(
             }
             _ = reconcile.tick() => {
                 follow_links(guard, host, &mut session).await;
-                look_around(guard, host, &mut session).await;
+                if looked_at.elapsed() >= LOOK_INTERVAL {
+                    look_around(guard, host, &mut session).await;
+                    looked_at = Instant::now();
+                }
                 for event in host.reconcile_addresses(guard).await {
                     act(guard, host, &mut session, event).await;
                 }
@@ -208,10 +217,10 @@ async fn arrived(
         return;
     }
     let cluster = arrival.cluster.clone();
-    if let Some((incarnation, mut new)) = arrival.admit(host.report.clone()) {
-        new.tell(FromGuard::Interfaces(host.macs.clone()));
+    if let Some((incarnation, new)) = arrival.admit(host.report.clone()) {
         *session = Some(new);
         host.forget_refusals();
+        tell_interfaces(host, session);
         act(guard, host, session, GuardEvent::AgentCame { incarnation, cluster }).await;
     }
 }
@@ -250,11 +259,8 @@ async fn work_on_backlog(guard: &mut Guard, host: &mut Host, session: &mut Optio
 /// An address on an interface without a link is of no use to anybody, and one
 /// that may answer beyond its lease must not stay.
 async fn follow_links(guard: &mut Guard, host: &mut Host, session: &mut Option<Session>) {
-    let before = host.macs.clone();
     let back = host.reconcile_links().await;
-    if let Some(session) = session.as_mut().filter(|_| host.macs != before) {
-        session.tell(FromGuard::Interfaces(host.macs.clone()));
-    }
+    tell_interfaces(host, session);
     for ip in host.without_link() {
         warn!(%ip, "the interface of a VIP has no link; letting go of it");
         let obstacle = Obstacle { ip, why: Why::NoLink };
@@ -269,6 +275,14 @@ async fn follow_links(guard: &mut Guard, host: &mut Host, session: &mut Option<S
     }
 }
 
+fn tell_interfaces(host: &mut Host, session: &mut Option<Session>) {
+    if let Some(session) = session
+        && let Some(macs) = host.new_macs()
+    {
+        session.tell(FromGuard::Interfaces(macs));
+    }
+}
+
 /// Addresses and routes of the host say where ours belong.
 async fn look_around(guard: &mut Guard, host: &mut Host, session: &mut Option<Session>) {
     let (astray, try_again) = host.look_around().await;
@@ -276,6 +290,7 @@ async fn look_around(guard: &mut Guard, host: &mut Host, session: &mut Option<Se
         warn!(%obstacle, "a VIP is not where it belongs; letting go of it");
         act(guard, host, session, GuardEvent::AddressRefused(obstacle)).await;
     }
+    tell_interfaces(host, session);
     let hindered = host.newly_hindered();
     if let (Some(session), Some(hindered)) = (session.as_mut(), hindered) {
         session.tell(FromGuard::Hindered(hindered));
