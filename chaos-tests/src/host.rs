@@ -267,6 +267,13 @@ impl Host {
         wait_for("a new process", PROCESS_TIMEOUT, || self.find(process).filter(|p| *p != old))
     }
 
+    /// Changes a setting, from its next start on.
+    pub fn set(&mut self, key: &str, value: &str) {
+        let begins = format!("{key}=");
+        self.settings.retain(|setting| !setting.starts_with(&begins));
+        self.settings.push(begins + value);
+    }
+
     /// Kills all of its processes at once, the parent first.
     pub fn kill_all(&mut self) {
         let all = [Process::Parent, Process::Agent, Process::Guard].map(|p| self.find(p));

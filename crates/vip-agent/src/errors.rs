@@ -37,6 +37,7 @@ pub(crate) fn from_refusal(refusal: &Refusal) -> Status {
         Refusal::VipExists { .. }
         | Refusal::AddressTaken { .. }
         | Refusal::NodeNameTaken { .. } => Code::AlreadyExists,
+        Refusal::PlaceTaken { .. } | Refusal::PlaceIsVip { .. } => Code::FailedPrecondition,
         Refusal::Spec { .. } | Refusal::AddressOfNode { .. } => Code::InvalidArgument,
         Refusal::Token { .. } => Code::PermissionDenied,
         Refusal::ClusterExists { .. }

@@ -87,6 +87,28 @@ pub enum Refusal {
         /// What was asked for.
         name: String,
     },
+    /// Another member is reached there.
+    #[error(
+        "{node} is reached at {advertise}: set node.advertise in vipd.toml to an address of this \
+         host; if {node} is gone, remove it first: vipctl node remove {node}"
+    )]
+    PlaceTaken {
+        /// Where.
+        advertise: String,
+        /// Who.
+        node: Name,
+    },
+    /// A node cannot be reached at an address that moves.
+    #[error(
+        "{advertise} is an address of VIP {vip}, which moves: set node.advertise in vipd.toml to \
+         an address of this host"
+    )]
+    PlaceIsVip {
+        /// Where.
+        advertise: String,
+        /// The VIP.
+        vip: Name,
+    },
     /// The node cannot hold VIPs now.
     #[error("node {name} cannot hold a VIP: {why}")]
     CannotHold {

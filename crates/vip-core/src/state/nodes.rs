@@ -4,9 +4,10 @@ use super::{State, Tombstone};
 use crate::command::Position;
 use crate::{
     EventKind, JoinProof, MAX_MACS, Mac, Name, Node, NodeId, NodeState, Outcome, Refusal, Role,
-    Token, TokenError, TokenId, join_statement,
+    Token, TokenError, TokenId, Vip, join_statement,
 };
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 impl State {
     pub(super) fn first_node(
@@ -93,6 +94,7 @@ impl State {
         if let Some(node) = self.node_named(name.as_str()) {
             return Err(Refusal::NodeNameTaken { name: name.clone(), node: node.id });
         }
+        self.check_place(advertise)?;
         if let Some(token) = self.tokens.get_mut(token_id) {
             token.used.push(spki.to_owned());
         }
@@ -109,6 +111,26 @@ impl State {
     ) -> Result<Outcome, Refusal> {
         self.known_node(id)?.macs = macs.iter().copied().take(MAX_MACS).collect();
         Ok(Outcome::Done)
+    }
+
+    /// Where a node is reached is nobody else's: a configuration that was copied
+    /// makes a second voter of one that is there.
+    fn check_place(&self, advertise: &str) -> Result<(), Refusal> {
+        let place = advertise.parse::<SocketAddr>();
+        let same = |other: &str| match (&place, other.parse::<SocketAddr>()) {
+            (Ok(here), Ok(there)) => *here == there,
+            _ => advertise == other,
+        };
+        let held = |vip: &&Vip| place.as_ref().is_ok_and(|place| vip.spec.has(place.ip()));
+        if let Some(node) = self.nodes.values().find(|node| same(&node.advertise)) {
+            let (advertise, node) = (advertise.to_owned(), node.name.clone());
+            return Err(Refusal::PlaceTaken { advertise, node });
+        }
+        if let Some(vip) = self.vips.values().find(held) {
+            let (advertise, vip) = (advertise.to_owned(), vip.spec.name.clone());
+            return Err(Refusal::PlaceIsVip { advertise, vip });
+        }
+        Ok(())
     }
 
     fn known_node(&mut self, id: NodeId) -> Result<&mut Node, Refusal> {

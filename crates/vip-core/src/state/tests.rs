@@ -64,6 +64,31 @@ fn admit(token: &TokenId, role: Role, name: &str, spki: &str) -> Op {
 }
 
 #[test]
+fn a_place_that_is_taken_admits_nobody_and_costs_no_token() {
+    for (place, vip) in [("10.0.0.1:7400", false), ("10.0.0.100:7400", true)] {
+        let mut state = cluster();
+        done(&mut state, Op::AddVip { spec: vip_spec("web", "10.0.0.100/24") });
+        let token = open_token(&mut state, "t", Role::Voter);
+        let before = state.clone();
+        let (name, spki) = (node("n2"), "s2".to_owned());
+        let statement = join_statement("c", &token, Role::Voter, &name, place, &spki);
+        let proof = secret().sign(&statement);
+        let advertise = place.to_owned();
+        let op = Op::Admit { token, name, advertise, spki, proof };
+        let refused = state.apply(7, &command(op));
+        let as_meant = match &refused {
+            Outcome::Refused(Refusal::PlaceTaken { node, .. }) => !vip && node.as_str() == "n1",
+            Outcome::Refused(Refusal::PlaceIsVip { vip: name, .. }) => {
+                vip && name.as_str() == "web"
+            }
+            _ => false,
+        };
+        assert!(as_meant, "{refused:?}");
+        assert_eq!(state, before);
+    }
+}
+
+#[test]
 fn a_token_admits_once_and_the_same_key_again() {
     let mut state = cluster();
     let token = open_token(&mut state, "t", Role::Voter);
