@@ -344,6 +344,26 @@ fn space(data_dir: &Path) -> v1::doctor_reply::Check {
     v1::doctor_reply::Check { name: "space for the log".into(), result: result.into(), text }
 }
 
+/// Where peers reach this node: as the log says, which is what they go by.
+fn advertised(agent: &Agent) -> (&'static str, String) {
+    let logged = agent.member().and_then(|member| {
+        let state = member.raft.state();
+        Some(state.nodes.get(&member.meta.node)?.advertise.clone())
+    });
+    match (logged, agent.config.advertise()) {
+        (Some(logged), Ok(own)) if own != logged => {
+            let text = format!(
+                "peers use {logged}, and this host would say {own} now: if it has moved, `vipctl \
+                 leave --force` and join again"
+            );
+            ("warning", text)
+        }
+        (Some(logged), _) => ("ok", format!("peers use {logged}")),
+        (None, Ok(own)) => ("ok", format!("peers will use {own}")),
+        (None, Err(e)) => ("error", e.to_string()),
+    }
+}
+
 pub(super) fn doctor(agent: &Agent) -> v1::DoctorReply {
     let check = |name: &str, result: &str, text: String| v1::doctor_reply::Check {
         name: name.to_owned(),
@@ -351,10 +371,8 @@ pub(super) fn doctor(agent: &Agent) -> v1::DoctorReply {
         text,
     };
     let mut checks = vec![];
-    match agent.config.advertise() {
-        Ok(address) => checks.push(check("advertise", "ok", format!("peers use {address}"))),
-        Err(e) => checks.push(check("advertise", "error", e.to_string())),
-    }
+    let (result, text) = advertised(agent);
+    checks.push(check("advertise", result, text));
     checks.push(clock_check());
     let Some(member) = agent.member() else {
         checks.push(check("membership", "warning", "this node is in no cluster".into()));
