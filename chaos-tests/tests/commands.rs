@@ -75,6 +75,20 @@ fn what_would_mean_something_else_is_refused() -> Result<()> {
     Ok(())
 }
 
+/// Whoever calls a doctor wants to know what others go by.
+#[test]
+fn doctor_says_where_peers_reach_this_node() -> Result<()> {
+    let cluster = Cluster::bare(&Options { nodes: 1, ..Options::default() })?;
+    let said = |words: &str| -> Result<()> {
+        let text = cluster.host("n1").ctl(&["doctor"])?.stdout;
+        anyhow::ensure!(text.contains(words), "{words}: {text}");
+        Ok(())
+    };
+    said("peers will use 10.77.0.1:7400")?;
+    cluster.host("n1").ctl_ok(&["init"])?;
+    said("peers use 10.77.0.1:7400")
+}
+
 /// No restart brings a right: the reason at once, rather than again and again.
 #[test]
 fn vipd_without_the_rights_that_it_needs_says_so_and_ends() -> Result<()> {
