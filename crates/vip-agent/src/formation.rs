@@ -17,7 +17,8 @@ use vip_core::{
     Actor, Name, NodeId, NodeState, Op, Outcome, Role, TokenError, TokenText, chain, join_statement,
 };
 use vip_pki::{
-    NodeIdentity, NodeKey, PkiDir, generate_cluster_ca, pinned_channel, pinned_config, write_secret,
+    NewCa, NodeIdentity, NodeKey, PkiDir, generate_cluster_ca, pinned_channel, pinned_config,
+    write_secret,
 };
 use vip_proto::v1::cluster_client::ClusterClient;
 use vip_proto::{ALPN_GRPC, v1};
@@ -72,6 +73,14 @@ pub(crate) fn wipe(dir: &Path) -> Result<(), Status> {
     Ok(())
 }
 
+/// The root's key, until somebody takes it away. Returns where it is.
+pub(crate) fn keep_root_key(dir: &Path, ca: &NewCa) -> Result<PathBuf, Status> {
+    let file = dir.join(RECOVERY_FILE);
+    write_secret(&file, ca.root_key.as_bytes())
+        .map_err(|e| internal(&format!("writing {}", file.display()), &e))?;
+    Ok(file)
+}
+
 pub(crate) fn advertise(agent: &Agent) -> Result<String, Status> {
     agent.config.advertise().map_err(|e| Status::failed_precondition(format!("{e}")))
 }
@@ -112,9 +121,7 @@ pub(crate) async fn init(agent: &Arc<Agent>, name: Name) -> Result<Initialised, 
         .store_identity(&NodeIdentity { key, chain })
         .and_then(|()| pki.store_issuer(&ca.issuer));
     stored.map_err(|e| internal("storing keys", &e))?;
-    let recovery_file = dir.join(RECOVERY_FILE);
-    write_secret(&recovery_file, ca.root_key.as_bytes())
-        .map_err(|e| internal(&format!("writing {}", recovery_file.display()), &e))?;
+    let recovery_file = keep_root_key(&dir, &ca)?;
     let issuer = ca.issuer.spki().map_err(|e| internal("making the CA", &e))?;
     let members = BTreeMap::from([(me, spki.clone())]);
     let meta = Meta::new(

@@ -8,7 +8,7 @@
 
 use crate::backup::Backup;
 use crate::errors::{from_refusal, internal};
-use crate::formation::{Initialised, RECOVERY_FILE, advertise, already, random_hex, start, wipe};
+use crate::formation::{Initialised, advertise, already, keep_root_key, random_hex, start, wipe};
 use crate::member::{Member, Meta};
 use crate::serve::Agent;
 use crate::wall_clock::wall_clock_ms;
@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tonic::Status;
 use vip_core::{Founder, Founding, NodeId, Role, State};
-use vip_pki::{Issuer, NodeIdentity, NodeKey, PkiDir, generate_cluster_ca, write_secret};
+use vip_pki::{Issuer, NodeIdentity, NodeKey, PkiDir, generate_cluster_ca};
 use vip_raft::LogEnd;
 
 /// Whoever is there takes a connection within this time.
@@ -266,9 +266,7 @@ pub(crate) async fn restore(agent: &Arc<Agent>, bytes: &[u8]) -> Result<Initiali
     let (state, me) = backup.state.refounded(&founding).map_err(|e| from_refusal(&e))?;
     let end = LogEnd { index: backup.index, term: state.term };
     build(agent, state, end, First { me, key, issuer: &ca.issuer, address }).await?;
-    let recovery_file = dir.join(RECOVERY_FILE);
-    write_secret(&recovery_file, ca.root_key.as_bytes())
-        .map_err(|e| internal(&format!("writing {}", recovery_file.display()), &e))?;
+    let recovery_file = keep_root_key(&dir, &ca)?;
     commit(&dir).map_err(|e| internal("taking over the new cluster", &e))?;
     let member = go_on(agent).await.map_err(|status| {
         let (code, file) = (status.code(), recovery_file.display());

@@ -6,6 +6,7 @@ use crate::lease::GuardStatus;
 use crate::member::Member;
 use crate::serve::Agent;
 use crate::wall_clock::wall_clock_ms;
+use std::collections::BTreeSet;
 use std::path::Path;
 use vip_core::{MAX_CLOCK_DRIFT, Mac, NodeId, NodeState, Obstacle, State, Token, Vip};
 use vip_guard::GateReport;
@@ -15,20 +16,34 @@ pub(super) fn name(state: &State, node: Option<NodeId>) -> String {
     node.and_then(|id| state.node_name(id)).map(ToString::to_string).unwrap_or_default()
 }
 
+/// What a node can know of others.
+pub(super) struct Sight<'a> {
+    member: &'a Member,
+    /// It leads, and its state is the newest.
+    fresh: bool,
+    alive: BTreeSet<NodeId>,
+}
+
+impl<'a> Sight<'a> {
+    pub(super) fn of(member: &'a Member) -> Self {
+        let (fresh, alive) = (member.shared.leads_applied(), member.shared.alive());
+        Self { member, fresh, alive }
+    }
+}
+
 /// Whether a VIP answers, as far as this node can know: the leader, which hears
 /// its holder; and the holder itself.
-fn answers(member: &Member, vip: &Vip, fresh: bool) -> bool {
+fn answers(sight: &Sight<'_>, vip: &Vip) -> bool {
+    let Sight { member, fresh, alive } = sight;
     let logged = vip.answered == vip.epoch && vip.fenced < vip.epoch;
     let here = vip.holder == Some(member.meta.node);
-    let heard =
-        || fresh && vip.holder.is_some_and(|holder| member.shared.alive().contains(&holder));
+    let heard = || *fresh && vip.holder.is_some_and(|holder| alive.contains(&holder));
     logged && if here { member.shared.holds(vip) } else { heard() }
 }
 
-pub(super) fn vip(member: &Member, state: &State, vip: &Vip) -> v1::Vip {
-    let fresh = member.shared.leads_applied();
+pub(super) fn vip(sight: &Sight<'_>, state: &State, vip: &Vip) -> v1::Vip {
     v1::Vip {
-        fresh,
+        fresh: sight.fresh,
         name: vip.spec.name.to_string(),
         addresses: vip.spec.addresses.iter().map(ToString::to_string).collect(),
         interface: vip.spec.interface.clone().unwrap_or_default(),
@@ -37,7 +52,7 @@ pub(super) fn vip(member: &Member, state: &State, vip: &Vip) -> v1::Vip {
         epoch: vip.epoch.0,
         since_ms: vip.since_ms,
         cause: vip.cause.map(|c| c.as_str().to_owned()).unwrap_or_default(),
-        answers: answers(member, vip, fresh),
+        answers: answers(sight, vip),
         pinned: name(state, vip.pinned),
         no_probe: vip.spec.no_probe,
         hindered: hindered(state, vip),
@@ -69,7 +84,8 @@ pub(super) fn hindrances(state: &State, vip: &Vip) -> String {
 
 pub(super) fn vips(member: &Member) -> Vec<v1::Vip> {
     let state = member.raft.state();
-    state.vips_by_name().into_iter().map(|v| vip(member, &state, v)).collect()
+    let sight = Sight::of(member);
+    state.vips_by_name().into_iter().map(|v| vip(&sight, &state, v)).collect()
 }
 
 pub(super) fn nodes(member: &Member) -> Vec<v1::Node> {

@@ -1,6 +1,7 @@
 //! Calls about VIPs.
 
 use super::service::{AdminService, Call};
+use super::views::Sight;
 use crate::errors::{from_refusal, invalid};
 use std::collections::BTreeSet;
 use tonic::{Code, Status};
@@ -46,7 +47,7 @@ impl AdminService {
             let state = call.member.raft.state();
             let vip = state
                 .vip_named(name.as_str())
-                .map(|vip| super::views::vip(&call.member, &state, vip));
+                .map(|vip| super::views::vip(&Sight::of(&call.member), &state, vip));
             return Ok(v1::AddVipReply { vip });
         }
         let vip = match wait_until_it_answers(call, &name, None).await {
@@ -167,7 +168,7 @@ async fn wait_until_it_answers(
         // Also by the log, so that every other command says the same.
         let logged = vip.answered == vip.epoch;
         (there && logged && answers.open && answers.before_ended)
-            .then(|| Ok(super::views::vip(member, state, vip)))
+            .then(|| Ok(super::views::vip(&Sight::of(member), state, vip)))
     };
     let missing = |state: &State| {
         let vip = state.vip_named(name.as_str());

@@ -6,6 +6,7 @@ use crate::{
     Assignment, ConflictChange, EventKind, Grantee, Name, Nested, NodeId, ObstacleChange, Outcome,
     Refusal, Settled, Vip, VipSpec, VipUid,
 };
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 impl State {
@@ -175,20 +176,12 @@ impl State {
             if !self.nodes.contains_key(node) {
                 continue;
             }
-            let known = self.obstacles.entry(*uid).or_default();
-            match why {
-                Some(why) if known.get(node) != Some(why) => {
-                    known.insert(*node, why.clone());
-                    let (node, why) = (*node, why.clone());
-                    self.record(actor, EventKind::VipObstacle { vip, node, why });
-                }
-                Some(_) => {}
-                None => {
-                    known.remove(node);
-                }
+            if take_over(&mut self.obstacles, (*uid, *node), why.as_ref())
+                && let Some(why) = why.clone()
+            {
+                self.record(actor, EventKind::VipObstacle { vip, node: *node, why });
             }
         }
-        self.obstacles.retain(|_, nodes| !nodes.is_empty());
         Outcome::Done
     }
 
@@ -198,34 +191,22 @@ impl State {
             if !self.nodes.contains_key(node) {
                 continue;
             }
-            let known = self.conflicts.entry(*uid).or_default();
-            match what {
-                Some(what) if known.get(node) != Some(what) => {
-                    known.insert(*node, *what);
-                    let member = self.node_with(what.mac);
-                    let (node, what) = (*node, *what);
-                    self.record(actor, EventKind::VipConflict { vip, node, what, member });
-                }
-                Some(_) => {}
-                None => {
-                    known.remove(node);
-                }
+            if take_over(&mut self.conflicts, (*uid, *node), what.as_ref())
+                && let Some(what) = *what
+            {
+                let member = self.node_with(what.mac);
+                self.record(actor, EventKind::VipConflict { vip, node: *node, what, member });
             }
         }
-        self.conflicts.retain(|_, nodes| !nodes.is_empty());
         Outcome::Done
     }
 
     /// Of a node that is no member any more.
     pub(super) fn forget_reports_of(&mut self, id: NodeId) {
-        for nodes in self.obstacles.values_mut() {
-            nodes.remove(&id);
+        for vip in self.vips.keys() {
+            take_over(&mut self.obstacles, (*vip, id), None);
+            take_over(&mut self.conflicts, (*vip, id), None);
         }
-        self.obstacles.retain(|_, nodes| !nodes.is_empty());
-        for nodes in self.conflicts.values_mut() {
-            nodes.remove(&id);
-        }
-        self.conflicts.retain(|_, nodes| !nodes.is_empty());
     }
 
     pub(super) fn released(&mut self, actor: &str, releases: &[Grantee]) -> Outcome {
@@ -245,6 +226,30 @@ impl State {
         }
         Outcome::Done
     }
+}
+
+/// Takes over what a node says of a VIP now, or that it says nothing any more.
+/// Returns whether it is news.
+fn take_over<T: Clone + PartialEq>(
+    known: &mut BTreeMap<VipUid, BTreeMap<NodeId, T>>,
+    (vip, node): (VipUid, NodeId),
+    said: Option<&T>,
+) -> bool {
+    let nodes = known.entry(vip).or_default();
+    let is_news = said != nodes.get(&node);
+    match said {
+        Some(said) if is_news => {
+            nodes.insert(node, said.clone());
+        }
+        Some(_) => {}
+        None => {
+            nodes.remove(&node);
+        }
+    }
+    if nodes.is_empty() {
+        known.remove(&vip);
+    }
+    is_news
 }
 
 /// Takes note that an epoch ended, if the release speaks for the session that
