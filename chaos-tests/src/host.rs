@@ -269,9 +269,14 @@ impl Host {
 
     /// Changes a setting, from its next start on.
     pub fn set(&mut self, key: &str, value: &str) {
+        self.unset(key);
+        self.settings.push(format!("{key}={value}"));
+    }
+
+    /// Says nothing of a setting, from its next start on.
+    pub fn unset(&mut self, key: &str) {
         let begins = format!("{key}=");
         self.settings.retain(|setting| !setting.starts_with(&begins));
-        self.settings.push(begins + value);
     }
 
     /// Kills all of its processes at once, the parent first.

@@ -1,7 +1,7 @@
 //! The programs in the hands of people and scripts: pipes, full disks, too few
 //! rights, arguments that mean nothing.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use chaos_tests::{Cluster, Options, Outcome, binaries};
 use std::time::{Duration, Instant};
 
@@ -58,6 +58,30 @@ fn a_full_disk_is_an_error_and_costs_no_token() -> Result<()> {
         assert!(lost.stderr.contains("and was revoked"), "{line}: {lost:?}");
         assert_eq!(open_tokens(&cluster)?, before, "{line}");
     }
+    Ok(())
+}
+
+/// As it is printed: the command, then the token as the terminal's next line,
+/// which no shell sees. Nothing in it needs another shell than sh.
+#[test]
+fn the_printed_join_command_works_and_shows_no_shell_the_token() -> Result<()> {
+    let cluster = Cluster::bare(&Options { nodes: 2, ..Options::default() })?;
+    let text = cluster.host("n1").ctl_ok(&["init"])?;
+    let line = |begins: &str| text.lines().map(str::trim).find(|line| line.starts_with(begins));
+    let (command, token) = (line("vipctl join"), line("vipt1_"));
+    let (command, token) = (command.context("a command")?, token.context("a token")?);
+    assert!(!command.contains(token) && !command.contains('<'), "{text}");
+    let n2 = cluster.host("n2");
+    let ctl = binaries()?.join("vipctl").display().to_string();
+    let ctl = format!("{ctl} --socket {}", n2.dir().join("admin.sock").display());
+    let command = command.replacen("vipctl", &ctl, 1);
+    // Of a terminal that stays open: no end of file says that it was all.
+    let typed = format!("(echo '{token}'; sleep 20) | script -qec '{command}' /dev/null");
+    let begun = Instant::now();
+    let joined = n2.exec("sh", &["-c", &format!("{typed} & wait $!")])?;
+    assert_eq!(joined.code, Some(0), "{joined:?}");
+    assert!(joined.stdout.contains("n2 is a voter"), "{joined:?}");
+    assert!(begun.elapsed() < Duration::from_secs(60));
     Ok(())
 }
 

@@ -450,3 +450,27 @@ fn a_copied_advertise_is_refused_by_name() -> Result<()> {
     cluster.host("n2").ctl_ok(&["join", "10.77.0.1", "--token-file", &token])?;
     Ok(())
 }
+
+/// Hosts without IPv4, and a configuration that says nothing of addresses.
+#[test]
+fn an_ipv6_only_cluster_needs_no_configuration() -> Result<()> {
+    let mut cluster = Cluster::bare(&options(2))?;
+    for name in ["n1", "n2"] {
+        cluster.host_mut(name).stop()?;
+        cluster.host_mut(name).unset("node.advertise");
+        let lab = &cluster.lab;
+        lab.ip(name, &["-4", "address", "flush", "dev", "eth0"])?;
+        lab.ip(name, &["-6", "route", "add", "default", "via", "fd77::250"])?;
+        cluster.host_mut(name).start()?;
+    }
+    cluster.host("n1").ctl_ok(&["init", "--name", "test"])?;
+    let token = cluster.token("voter")?;
+    cluster.host("n2").ctl_ok(&["join", "fd77::1", "--token-file", &token])?;
+    let add = ["vip", "add", "web", "--address", "fd77::100/64"];
+    cluster.host("n2").ctl_ok(&add)?;
+    let nodes = cluster.host("n1").ctl_json(&["node", "list"])?;
+    assert_eq!(nodes[1]["address"], "[fd77::2]:7400", "{nodes}");
+    let asked = cluster.lab.exec("client", "ping", &["-c1", "-W1", "fd77::100"])?;
+    assert_eq!(asked.code, Some(0), "{asked:?}");
+    Ok(())
+}

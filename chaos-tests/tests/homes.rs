@@ -192,3 +192,76 @@ fn a_changed_ethernet_address_is_announced() -> Result<()> {
     assert!(answers(lab, "10.77.0.100"));
     Ok(())
 }
+
+/// A switch looks for the VIP where its packets last came from: when a bridge of
+/// the host leaves by another port, neighbours hear it again.
+#[test]
+fn a_bridge_that_leaves_by_another_port_announces() -> Result<()> {
+    let cluster = alone(&[])?;
+    let (lab, n1) = (&cluster.lab, cluster.host("n1"));
+    lab.ip("n1", &["link", "add", "br1", "type", "bridge"])?;
+    lab.ip("n1", &["link", "set", "br1", "address", "02:00:00:00:77:02", "up"])?;
+    lab.ip("n1", &["link", "set", "eth0", "master", "br1"])?;
+    n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24", "--interface", "br1"])?;
+    let last = vip_core::ANNOUNCE_OFFSETS.last().copied().unwrap_or_default();
+    std::thread::sleep(last + Duration::from_millis(500));
+    let inside = lab.namespace("n1");
+    let cable =
+        ["link", "add", "pspare", "type", "veth", "peer", "name", "spare", "netns", &inside];
+    lab.ip("sw", &cable)?;
+    let heard = std::thread::scope(|scope| -> Result<_> {
+        let listen = "arp and arp[14:4] = 0x0a4d0064 and arp[24:4] = 0x0a4d0064";
+        let words = ["5", "tcpdump", "-i", "eth0", "-n", "-c", "1", listen];
+        let heard = scope.spawn(move || lab.exec("client", "timeout", &words));
+        wait_for("the listener", SOON, || {
+            let packets = lab.exec("client", "cat", &["/proc/net/packet"]).ok()?.stdout;
+            (packets.lines().count() > 1).then_some(())
+        })?;
+        lab.ip("n1", &["link", "set", "spare", "master", "br1", "up"])?;
+        lab.ip("sw", &["link", "set", "pspare", "up"])?;
+        heard.join().expect("no panic")
+    })?;
+    assert_eq!(heard.code, Some(0), "no announcement: {heard:?}");
+    Ok(())
+}
+
+/// IPv6 is switched off and on again: said in words, and claimed again without a
+/// pause.
+#[test]
+fn a_vip_comes_back_with_ipv6() -> Result<()> {
+    let cluster = alone(&[])?;
+    let (lab, n1) = (&cluster.lab, cluster.host("n1"));
+    n1.ctl_ok(&["vip", "add", "web", "--address", "fd77::100/64", "--interface", "eth0"])?;
+    assert!(answers(lab, "fd77::100"));
+    let switch = |off: &str| {
+        let line = format!("echo {off} > /proc/sys/net/ipv6/conf/eth0/disable_ipv6");
+        lab.exec("n1", "sh", &["-c", &line])?.ok()
+    };
+    switch("1")?;
+    wait_for("the reason", SOON, || {
+        n1.ctl_ok(&["status"]).ok()?.contains("IPv6 is off on eth0").then_some(())
+    })?;
+    // Longer than the first pauses between attempts.
+    std::thread::sleep(Duration::from_secs(4));
+    switch("0")?;
+    wait_for("an answer", Duration::from_secs(3), || answers(lab, "fd77::100").then_some(()))
+}
+
+/// An address that a member has for itself where nobody on the LAN can ask for
+/// it: the member says so, and nothing is taken.
+#[test]
+fn a_members_own_address_is_refused_though_it_answers_no_question() -> Result<()> {
+    let cluster = Cluster::formed(&Options::default())?;
+    cluster.lab.ip("n3", &["address", "add", "10.77.0.99/32", "dev", "lo"])?;
+    let n1 = cluster.host("n1");
+    wait_for("n3 to have looked", SOON, || {
+        let refused = n1.ctl(&["vip", "add", "web", "--address", "10.77.0.99/24"]).ok()?;
+        let said = refused.stderr.contains("on n3: the host has 10.77.0.99 already");
+        if refused.code == Some(0) {
+            let _ = n1.ctl(&["vip", "remove", "web"]);
+        }
+        (refused.code == Some(1) && said).then_some(())
+    })?;
+    assert_eq!(n1.ctl_json(&["vip", "list"])?.as_array().map(Vec::len), Some(0));
+    Ok(())
+}

@@ -6,23 +6,37 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(Parser)]
-#[command(name = "vipctl", version, about = "Virtual IPs over Raft: control")]
+#[command(
+    name = "vipctl",
+    version,
+    about = "Virtual IPs over Raft: control",
+    after_help = "Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no quorum, 4 the daemon \
+                  cannot be reached.\nBegin with `vipctl init` on the first node; look with \
+                  `vipctl status`; `vipctl doctor` checks this host."
+)]
 pub(crate) struct Cli {
     /// The daemon's admin socket.
     #[arg(long, global = true, default_value = "/run/vipd/admin.sock", value_name = "PATH")]
+    #[arg(help_heading = GLOBAL)]
     pub(crate) socket: PathBuf,
     /// Use a remote cluster that `vipctl login` made a context for.
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", help_heading = GLOBAL)]
     pub(crate) context: Option<String>,
-    /// Output.
-    #[arg(short, long, global = true, default_value = "table")]
+    /// What to print: a table for people, or JSON or YAML for scripts, whose
+    /// fields only ever become more.
+    #[arg(short, long, global = true, default_value = "table", help_heading = GLOBAL)]
     pub(crate) output: Format,
-    /// How long a command may take.
+    /// How long the effect of a command is waited for; a number alone is
+    /// seconds. Without a quorum it fails sooner.
     #[arg(long, global = true, default_value = "30s", value_parser = timeout)]
+    #[arg(value_name = "DURATION", help_heading = GLOBAL)]
     pub(crate) timeout: Duration,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
+
+/// Stands over the options that every command has.
+const GLOBAL: &str = "Options of every command";
 
 /// A duration; a number alone is seconds.
 fn timeout(text: &str) -> Result<Duration, humantime::DurationError> {
@@ -69,16 +83,17 @@ pub(crate) enum Command {
         #[arg(long, default_value = "")]
         name: String,
     },
-    /// Join tokens.
+    /// Open, list and close the tokens that nodes join with.
     #[command(subcommand)]
     Token(TokenCommand),
     /// Make this node a member of a cluster.
     Join {
-        /// Addresses of members; the port is 7400 unless one is given.
+        /// Addresses of members, of which one has to answer; the port is 7400
+        /// unless one is given.
         #[arg(value_delimiter = ',', required = true, value_parser = member)]
         addresses: Vec<String>,
-        /// File with the token, "-" for standard input; or VIPD_JOIN_TOKEN in
-        /// the environment. Never on the command line.
+        /// File with the token, "-" for standard input, of a terminal its next
+        /// line; or VIPD_JOIN_TOKEN in the environment. Never on the command line.
         #[arg(long, value_name = "FILE")]
         token_file: Option<PathBuf>,
     },
@@ -88,21 +103,21 @@ pub(crate) enum Command {
         #[arg(long)]
         force: bool,
     },
-    /// The cluster at a glance.
+    /// The cluster at a glance: who leads, who holds what, what is wrong.
     Status {
-        /// Again and again.
+        /// Again each second, until it is interrupted.
         #[arg(long)]
         watch: bool,
     },
-    /// Members.
+    /// List members, keep VIPs off one, or remove one.
     #[command(subcommand)]
     Node(NodeCommand),
-    /// Virtual IPs.
+    /// Add, list, move, change and remove virtual IPs.
     #[command(subcommand)]
     Vip(VipCommand),
-    /// What happened.
+    /// What happened, oldest first: what moved when and why, who changed what.
     Events {
-        /// Go on as things happen.
+        /// Go on as things happen, until it is interrupted.
         #[arg(long)]
         follow: bool,
     },
@@ -110,10 +125,10 @@ pub(crate) enum Command {
     /// revoke those there are.
     #[command(args_conflicts_with_subcommands = true)]
     Login(Login),
-    /// The CA that signs certificates.
+    /// Replace the CA that signs certificates.
     #[command(subcommand)]
     Ca(CaCommand),
-    /// Check this host.
+    /// Check this host: what it needs, before it joins and after.
     Doctor,
     /// Write what the cluster knows to a file; no private key is in it.
     Backup {
@@ -220,9 +235,9 @@ pub(crate) enum TokenCommand {
 
 #[derive(Subcommand)]
 pub(crate) enum NodeCommand {
-    /// All members.
+    /// All members, and which VIPs they cannot hold.
     List,
-    /// One member.
+    /// One member, and what it cannot hold.
     Show {
         /// Its name.
         name: String,
@@ -280,9 +295,9 @@ pub(crate) struct VipAdd {
 pub(crate) enum VipCommand {
     /// Add a VIP.
     Add(VipAdd),
-    /// All VIPs.
+    /// All VIPs, and which nodes cannot hold them.
     List,
-    /// One VIP.
+    /// One VIP, and which nodes cannot hold it.
     Show {
         /// Its name.
         name: String,
@@ -292,10 +307,10 @@ pub(crate) enum VipCommand {
     Move {
         /// Its name.
         name: String,
-        /// The node.
+        /// The node; the VIP stays there until that fails, or `--auto`.
         #[arg(long, group = "where")]
         to: Option<String>,
-        /// Let placement decide.
+        /// Where its placement wants it; ends a pin.
         #[arg(long, group = "where")]
         auto: bool,
     },

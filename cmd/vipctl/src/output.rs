@@ -231,47 +231,65 @@ pub(crate) fn moment(ms: u64) -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(ms)).to_string()
 }
 
-fn ago(ms: u64) -> String {
+/// How long ago, in its two largest units.
+fn ago(ms: u64, now: SystemTime) -> String {
     let then = UNIX_EPOCH + Duration::from_millis(ms);
-    let seconds = SystemTime::now().duration_since(then).unwrap_or_default().as_secs();
-    if ms == 0 {
-        "-".into()
-    } else {
-        humantime::format_duration(Duration::from_secs(seconds)).to_string()
+    match now.duration_since(then) {
+        _ if ms == 0 => "-".into(),
+        Ok(since) => {
+            let text = humantime::format_duration(Duration::from_secs(since.as_secs()));
+            text.to_string().split(' ').take(2).collect::<Vec<_>>().join(" ")
+        }
+        Err(_) => "to come".into(),
     }
 }
 
 pub(crate) fn nodes(nodes: &[Node]) -> String {
     let row = |n: &Node| {
         let role = if n.leader { format!("{} (leader)", n.role) } else { n.role.clone() };
-        let vips = if n.vips.is_empty() { "-".into() } else { n.vips.join(",") };
+        let vips = if n.vips.is_empty() { "-".into() } else { few(&n.vips) };
         vec![n.name.clone(), role, n.state.clone(), n.address.clone(), vips]
     };
     table(&["NODE", "ROLE", "STATE", "ADDRESS", "VIPS"], nodes.iter().map(row))
 }
 
-/// Addresses as far as a line of a table has room for them; `-o json` has all.
-fn few(addresses: &[String]) -> String {
-    match addresses {
+/// As many as a line of a table has room for; `-o json` has all.
+fn few(all: &[String]) -> String {
+    match all {
         [first, rest @ ..] if rest.len() > 1 => format!("{first} +{}", rest.len()),
         all => all.join(" "),
     }
 }
 
-pub(crate) fn vips(vips: &[Vip]) -> String {
+fn holder(vip: &Vip) -> String {
+    match (&vip.holder, vip.answers) {
+        (Some(holder), true) => holder.clone(),
+        (Some(holder), false) if !vip.fresh => format!("{holder} (unknown)"),
+        (Some(holder), false) => format!("{holder} (not yet)"),
+        (None, _) => "-".into(),
+    }
+}
+
+/// VIPs in the columns that a terminal has beside names.
+fn vips_at_a_glance(vips: &[Vip], now: SystemTime) -> String {
     let row = |v: &Vip| {
-        let holder = match (&v.holder, v.answers) {
-            (Some(holder), true) => holder.clone(),
-            (Some(holder), false) if !v.fresh => format!("{holder} (unknown)"),
-            (Some(holder), false) => format!("{holder} (not yet)"),
-            (None, _) => "-".into(),
-        };
+        let without_prefix = |cidr: &String| cidr.split('/').next().unwrap_or(cidr).to_owned();
+        let addresses: Vec<_> = v.addresses.iter().map(without_prefix).collect();
+        vec![v.name.clone(), holder(v), ago(v.since_ms, now), or_dash(&v.cause), few(&addresses)]
+    };
+    table(&["VIP", "HOLDER", "SINCE", "CAUSE", "ADDRESSES"], vips.iter().map(row))
+}
+
+pub(crate) fn vips(vips: &[Vip]) -> String {
+    let now = SystemTime::now();
+    let row = |v: &Vip| {
         let placement = match &v.pinned {
             Some(node) => format!("{} (pinned to {node})", v.placement),
             None => v.placement.clone(),
         };
         let (epoch, cause) = (v.epoch.to_string(), or_dash(&v.cause));
-        vec![v.name.clone(), few(&v.addresses), holder, epoch, ago(v.since_ms), cause, placement]
+        let since = ago(v.since_ms, now);
+        vec![v.name.clone(), few(&v.addresses), holder(v), epoch, since, cause, placement]
     };
     let header = ["VIP", "ADDRESSES", "HOLDER", "EPOCH", "SINCE", "CAUSE", "PLACEMENT"];
     let mut text = table(&header, vips.iter().map(row));
@@ -282,6 +300,9 @@ pub(crate) fn vips(vips: &[Vip]) -> String {
     }
     text
 }
+
+/// So many troubles are named in the first line.
+const NAMED: usize = 3;
 
 /// The first line: is anything wrong, and what may still fail.
 fn verdict(status: &Status) -> String {
@@ -310,7 +331,11 @@ fn verdict(status: &Status) -> String {
     };
     match trouble.as_slice() {
         [] => format!("all well; {spare}"),
-        some => format!("TROUBLE: {}; {spare}", some.join(", ")),
+        some if some.len() <= NAMED => format!("TROUBLE: {}; {spare}", some.join(", ")),
+        some => {
+            let (named, more) = (some[..NAMED].join(", "), some.len() - NAMED);
+            format!("TROUBLE: {named} and {more} more; {spare}")
+        }
     }
 }
 
@@ -327,7 +352,7 @@ pub(crate) fn status(status: &Status) -> String {
         nodes(&status.nodes)
     );
     if !status.vips.is_empty() {
-        text += &format!("\n\n{}", vips(&status.vips));
+        text += &format!("\n\n{}", vips_at_a_glance(&status.vips, SystemTime::now()));
     }
     for warning in &status.warnings {
         text += &format!("\n\nwarning: {warning}");
@@ -375,8 +400,14 @@ pub(crate) fn tokens(tokens: &[Token]) -> String {
     table(&["TOKEN", "ROLE", "STATE", "USES", "EXPIRES", "CREATED BY"], tokens.iter().map(row))
 }
 
-pub(crate) fn event(event: &Event) -> String {
-    format!("{}  {}  [{}]", moment(event.time_ms), event.text, event.actor)
+/// Clocks that are kept in step differ by less, ms.
+const OUT_OF_STEP_MS: u64 = 5_000;
+
+pub(crate) fn event(event: &Event, now: SystemTime) -> String {
+    // The log's time never falls, so it is that of the fastest clock of a leader.
+    let then = UNIX_EPOCH + Duration::from_millis(event.time_ms.saturating_sub(OUT_OF_STEP_MS));
+    let by = if then > now { " (by a clock that is ahead of this one)" } else { "" };
+    format!("{}{by}  {}  [{}]", moment(event.time_ms), event.text, event.actor)
 }
 
 pub(crate) fn checks(checks: &[Check]) -> String {
@@ -450,10 +481,34 @@ mod tests {
 
     #[test]
     fn a_vip_with_many_addresses_fits_a_terminal() {
-        let nodes = vec![node("node-1", "voter", "active")];
-        let text = super::status(&of(true, nodes, vec![vip("web", true, 64)]));
+        let mut nodes = vec![node("node-1", "voter", "active")];
+        nodes[0].leader = true;
+        nodes[0].vips = (0..1000).map(|n| format!("vip-{n}")).collect();
+        let mut vips = vec![vip("web", true, 64)];
+        vips[0].since_ms = 1;
+        let text = super::status(&of(true, nodes, vips));
         for line in text.lines() {
-            assert!(line.chars().count() <= 100, "{}: {line}", line.chars().count());
+            assert!(line.chars().count() <= 80, "{}: {line}", line.chars().count());
         }
+    }
+
+    #[test]
+    fn of_many_troubles_the_first_line_names_some() {
+        let nodes = vec![node("n1", "voter", "active")];
+        let vips = (0..1000).map(|n| vip(&format!("v{n}"), false, 1)).collect();
+        let line = verdict(&of(true, nodes, vips));
+        assert!(line.contains("v2 does not answer and 997 more;"), "{line}");
+    }
+
+    /// The log's clock is the fastest that any leader had.
+    #[test]
+    fn what_comes_from_a_fast_clock_is_not_said_to_be_now() {
+        let now = UNIX_EPOCH + Duration::from_secs(100_000);
+        assert_eq!(ago(100_000_000 - 93_784_000, now), "1day 2h");
+        assert_eq!(ago(100_060_000, now), "to come");
+        assert_eq!(ago(0, now), "-");
+        let at = |time_ms| v1::Event { time_ms, ..Default::default() }.into();
+        assert!(event(&at(100_060_000), now).contains("a clock that is ahead"));
+        assert!(!event(&at(100_001_000), now).contains("a clock that is ahead"));
     }
 }

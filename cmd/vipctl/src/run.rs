@@ -8,9 +8,9 @@ use crate::contexts::Context;
 use crate::output::{self, Check, Event, Login, Node, Status, Token, Vip, print};
 use crate::{connect, contexts};
 use serde_json::json;
-use std::io::{IsTerminal, Read};
+use std::io::{BufRead, IsTerminal, Read};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio_stream::StreamExt;
 use tonic::Request;
 use tonic::transport::Channel;
@@ -82,12 +82,29 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
 /// A secret from a file, or from standard input.
 fn secret(path: &Path) -> Result<String, Failure> {
     if path.as_os_str() == "-" {
-        let mut text = String::new();
-        let read = std::io::stdin().take(MAX_SECRET).read_to_string(&mut text);
-        read.map_err(|e| Failure::Usage(format!("standard input: {e}")))?;
-        return Ok(text);
+        return from_standard_input().map_err(|e| Failure::Usage(format!("standard input: {e}")));
     }
     std::fs::read_to_string(path).map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))
+}
+
+/// All of it; of a terminal what is pasted up to the end of the line.
+fn from_standard_input() -> std::io::Result<String> {
+    let (mut text, input) = (String::new(), std::io::stdin());
+    if input.is_terminal() {
+        input.lock().take(MAX_SECRET).read_line(&mut text)?;
+    } else {
+        input.lock().take(MAX_SECRET).read_to_string(&mut text)?;
+    }
+    Ok(text)
+}
+
+/// How another machine joins. What is pasted to a program no shell remembers;
+/// here documents and here strings stand in its history.
+fn how_to_join(command: &str, token: &str) -> String {
+    format!(
+        "  {command}\n\nand paste this line to it, with Enter (or give it a file of mode 0600 \
+         instead of -):\n\n  {token}"
+    )
 }
 
 fn token(file: Option<PathBuf>) -> Result<String, Failure> {
@@ -127,10 +144,13 @@ impl Ctl {
         self.done(
             value,
             &format!(
-                "cluster {} made; {} leads it.\n\nOn another machine, within the hour:\n\n  \
-                 {} <<< {}\n\nThe key of the root CA is in {}. It is needed only to replace the \
+                "cluster {} made; {} leads it.\n\nOn another machine, within the hour:\n\n\
+                 {}\n\nThe key of the root CA is in {}. It is needed only to replace the \
                  issuing CA:\nmove it to a safe place, off this machine.",
-                made.cluster, made.node, made.join_command, made.token, made.recovery_file
+                made.cluster,
+                made.node,
+                how_to_join(&made.join_command, &made.token),
+                made.recovery_file
             ),
         )
     }
@@ -156,11 +176,10 @@ impl Ctl {
                 let told = self.done(
                     value,
                     &format!(
-                        "token {} is good until {}:\n\n  {} <<< {}",
+                        "token {} is good until {}. On another machine:\n\n{}",
                         made.id,
                         output::moment(made.expires_ms),
-                        made.join_command,
-                        made.token
+                        how_to_join(&made.join_command, &made.token)
                     ),
                 );
                 self.told(&made.id, told).await
@@ -357,7 +376,7 @@ impl Ctl {
         while let Some(event) = events.next().await {
             let event: Event = event?.into();
             match self.format {
-                Format::Table => output::say(&output::event(&event))?,
+                Format::Table => output::say(&output::event(&event, SystemTime::now()))?,
                 // One object a line, so that a stream can be read.
                 Format::Json | Format::Yaml => {
                     let line = serde_json::to_string(&event);

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use vip_core::{Name, Profile};
 
@@ -61,7 +61,8 @@ pub struct NodeSection {
     pub name: Option<String>,
     /// Keys, log, snapshots.
     pub data_dir: PathBuf,
-    /// Where peers and remote admins connect.
+    /// Where peers and remote admins connect; by default at every address, of
+    /// IPv4 too.
     pub listen: SocketAddr,
     /// What to tell them; default: the address of the default route's interface.
     pub advertise: Option<String>,
@@ -105,7 +106,7 @@ impl Default for NodeSection {
         Self {
             name: None,
             data_dir: "/var/lib/vipd".into(),
-            listen: SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT)),
+            listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT)),
             advertise: None,
             profile: Profile::default(),
             interfaces: BTreeMap::new(),
@@ -220,13 +221,17 @@ impl Config {
     }
 }
 
-/// The source address that the kernel would use towards the default route.
-/// Connecting a UDP socket sends nothing.
+/// The source address that the kernel would use towards the default route, by
+/// IPv4 if it can. Connecting a UDP socket sends nothing.
 fn default_source() -> Option<IpAddr> {
-    // TEST-NET-3 (RFC 5737), never routed specially.
-    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-    socket.connect("203.0.113.1:9").ok()?;
-    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
+    // TEST-NET-3 (RFC 5737) and the prefix for documentation (RFC 3849), never
+    // routed specially.
+    let somewhere = [("0.0.0.0:0", "203.0.113.1:9"), ("[::]:0", "[2001:db8::1]:9")];
+    somewhere.into_iter().find_map(|(any, there)| {
+        let socket = UdpSocket::bind(any).ok()?;
+        socket.connect(there).ok()?;
+        Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
+    })
 }
 
 fn set(table: &mut toml::Table, setting: &str) -> Result<(), ConfigError> {

@@ -79,7 +79,9 @@ impl Door {
     /// Never waits: beyond the queues' depth a connection is dropped, and peers
     /// try again.
     pub(crate) fn knock(&self, stream: TcpStream, from: SocketAddr) {
-        let known = self.members.load().contains(&from.ip().to_canonical());
+        // IPv4 comes to a listener of both families as IPv6.
+        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+        let known = self.members.load().contains(&from.ip());
         let to = if known { &self.to_members } else { &self.to_strangers };
         if to.try_send((stream, from)).is_err() && known {
             self.dropped.say(|others| {

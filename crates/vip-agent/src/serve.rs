@@ -8,8 +8,10 @@ use crate::descriptors::raise_limit;
 use crate::hand_over::hand_over_everything;
 use crate::member::{Member, MemberError, Meta};
 use nix::fcntl::{Flock, FlockArg};
+use socket2::{Domain, Socket, Type};
 use std::future::Future;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -25,6 +27,8 @@ use vip_proto::v1::admin_server::AdminServer;
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long an agent that starts over waits for its last answer to leave.
 const LAST_ANSWER: Duration = Duration::from_millis(200);
+/// Connections that the kernel keeps until they are taken: taking one is quick.
+const LISTEN_BACKLOG: i32 = 128;
 /// How often it looks whether it is.
 const LOCK_POLL: Duration = Duration::from_millis(5);
 
@@ -109,12 +113,33 @@ impl Agent {
     /// Binds this node's port.
     pub(crate) fn listen(&self) -> Result<std::net::TcpListener, AgentError> {
         let address = self.config.node.listen;
-        let bind = || -> io::Result<std::net::TcpListener> {
-            let listener = std::net::TcpListener::bind(address)?;
-            listener.set_nonblocking(true)?;
-            Ok(listener)
-        };
-        bind().map_err(|source| AgentError::Listen { address: address.to_string(), source })
+        listener(address)
+            .map_err(|source| AgentError::Listen { address: address.to_string(), source })
+    }
+}
+
+/// `[::]` is every address, of IPv4 too, and of that alone where IPv6 is off.
+fn listener(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let every = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    let bind = |address: SocketAddr| -> io::Result<std::net::TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        if every && address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(LISTEN_BACKLOG)?;
+        Ok(socket.into())
+    };
+    match bind(address) {
+        Err(e)
+            if every
+                && matches!(e.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) =>
+        {
+            bind((Ipv4Addr::UNSPECIFIED, address.port()).into())
+        }
+        result => result,
     }
 }
 

@@ -18,8 +18,12 @@ pub enum Cause {
     LeaderChanged,
     /// `vip move`.
     Command,
-    /// The holder is drained, leaves or stops.
+    /// The holder is drained.
     Drain,
+    /// The holder is about to leave the cluster, or to be removed.
+    HolderLeaving,
+    /// The holder's daemon is about to stop, or to start anew.
+    HolderStopping,
     /// The holder was removed from the cluster.
     HolderRemoved,
     /// Placement prefers another node.
@@ -37,6 +41,8 @@ impl Cause {
             Self::LeaderChanged => "leader-changed",
             Self::Command => "command",
             Self::Drain => "drain",
+            Self::HolderLeaving => "holder-leaving",
+            Self::HolderStopping => "holder-stopping",
             Self::HolderRemoved => "holder-removed",
             Self::Placement => "placement",
         }
@@ -45,7 +51,15 @@ impl Cause {
     /// Whether the holder before is well and only makes room.
     #[must_use]
     pub const fn is_planned(self) -> bool {
-        matches!(self, Self::LeaderChanged | Self::Command | Self::Drain | Self::Placement)
+        match self {
+            Self::LeaderChanged
+            | Self::Command
+            | Self::Drain
+            | Self::HolderLeaving
+            | Self::HolderStopping
+            | Self::Placement => true,
+            Self::Created | Self::HolderLost | Self::HolderReleased | Self::HolderRemoved => false,
+        }
     }
 }
 

@@ -84,18 +84,21 @@ impl Place<'_> {
         };
         match self.state.nodes.get(&holder) {
             None => return Cause::HolderRemoved,
-            Some(node) if node.state != NodeState::Active => return Cause::Drain,
-            Some(_) => {}
+            Some(node) => match node.state {
+                NodeState::Active => {}
+                NodeState::Leaving => return Cause::HolderLeaving,
+                NodeState::Drained | NodeState::Joining => return Cause::Drain,
+            },
         }
         if self.views.get(&holder).is_some_and(|v| v.alive && v.stopping) {
-            Cause::Drain
+            Cause::HolderStopping
         } else if !self.views.get(&holder).is_some_and(|v| v.alive) {
             Cause::HolderLost
         } else if over || !self.well(holder, vip) {
             Cause::HolderReleased
         } else if target == vip.pinned {
             Cause::Command
-        } else if target == Some(self.me) {
+        } else if target == Some(self.me) && vip.assigned_in < self.state.term {
             Cause::LeaderChanged
         } else {
             Cause::Placement
@@ -107,7 +110,7 @@ impl Place<'_> {
 mod tests {
     use super::*;
     use crate::testing::{apply, state_of, vip, voter};
-    use crate::{Op, Role, VipSpec};
+    use crate::{Op, Role, Term, VipSpec};
 
     fn state(placement: Placement) -> State {
         let witness = Node { role: Role::Witness, ..voter(3) };
@@ -135,7 +138,30 @@ mod tests {
         let mut state = state(Placement::Leader);
         assert_eq!(step(&mut state, 1, &[1, 2, 3]), Some((Some(1), Cause::Created)));
         assert_eq!(step(&mut state, 1, &[1, 2, 3]), None);
+        state.enter(Term(2));
         assert_eq!(step(&mut state, 2, &[1, 2, 3]), Some((Some(2), Cause::LeaderChanged)));
+    }
+
+    /// Each for what it is: what came back is no new leader, a restart no drain.
+    #[test]
+    fn the_cause_of_a_move_is_what_happened() {
+        let mut state = state(Placement::Leader);
+        step(&mut state, 1, &[1, 2]);
+        let mut unable = views(&[1, 2]);
+        unable.get_mut(&NodeId(1)).expect("there").unable.insert(VipUid(1));
+        let moves = decide(&state, NodeId(1), &unable, |vip| vip.fenced);
+        assert_eq!((moves[0].to, moves[0].cause), (Some(NodeId(2)), Cause::HolderReleased));
+        apply(&mut state, Op::Assign { moves });
+        assert_eq!(step(&mut state, 1, &[1, 2]), Some((Some(1), Cause::Placement)), "its link");
+
+        let mut stopping = views(&[1, 2]);
+        stopping.get_mut(&NodeId(1)).expect("there").stopping = true;
+        let moves = decide(&state, NodeId(1), &stopping, |vip| vip.fenced);
+        assert_eq!((moves[0].to, moves[0].cause), (Some(NodeId(2)), Cause::HolderStopping));
+
+        let left = Op::NodeLeaving { node: NodeId(1), for_cause: false };
+        apply(&mut state, left);
+        assert_eq!(step(&mut state, 1, &[1, 2]), Some((Some(2), Cause::HolderLeaving)));
     }
 
     #[test]

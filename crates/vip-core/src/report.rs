@@ -38,6 +38,8 @@ pub enum Why {
     Answered(Mac),
     /// A member answers for it, and is not its holder.
     AnsweredBy(Name),
+    /// IPv6 is switched off on its interface.
+    NoIpv6(String),
 }
 
 /// Another host claims an address of a VIP (RFC 5227).
@@ -79,6 +81,12 @@ impl fmt::Display for Obstacle {
             Why::Gateway => write!(f, "{ip} is a gateway of the host"),
             Why::NoGate(text) => write!(f, "the lease gate cannot hold {ip}: {text}"),
             Why::Kernel(text) => write!(f, "the kernel refused {ip}: {text}"),
+            Why::NoIpv6(name) => {
+                write!(
+                    f,
+                    "IPv6 is off on {name} (net.ipv6.conf.{name}.disable_ipv6): no {ip} there"
+                )
+            }
             Why::Answered(mac) => write!(
                 f,
                 "another host has {ip}: {mac} answers for it. If that is meant to be: \

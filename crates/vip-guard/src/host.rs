@@ -256,7 +256,8 @@ impl Host {
         if let Some(why) = objection(&self.allow, &self.view, address.ip, address.prefix) {
             return Err(why);
         }
-        let ifindex = self.home_of(address)?;
+        let held_on = self.homes.get(&address.ip).copied();
+        let ifindex = self.view.network.place_for(address, held_on)?;
         if self.has_link(ifindex) { Ok(ifindex) } else { Err(Why::NoLink) }
     }
 
@@ -402,7 +403,8 @@ impl Host {
     }
 
     /// Puts the gate first on every interface. Returns whether one of them
-    /// came back, so that neighbours have to be told again.
+    /// came back, or is reached another way, so that neighbours have to be told
+    /// again.
     pub(crate) async fn reconcile_links(&mut self) -> bool {
         let links = match self.kernel.links().await {
             Ok(links) => links,
@@ -411,8 +413,13 @@ impl Host {
                 return false;
             }
         };
-        // With another Ethernet address it is another one to its neighbours.
-        let same = |old: &Link, new: &Link| old.device == new.device && old.mac == new.mac;
+        // With another Ethernet address it is another one to its neighbours; and
+        // switches look for a VIP where its packets last came from.
+        let has_vip = |link: &Link| self.placed.values().any(|(_, at)| *at == link.device.ifindex);
+        let same = |old: &Link, new: &Link| {
+            let stands = old.device == new.device && old.mac == new.mac;
+            stands && (old.ways == new.ways || !has_vip(new))
+        };
         let was_running = |new: &Link| self.links.iter().any(|old| old.running && same(old, new));
         let back = links.iter().any(|l| l.running && !was_running(l));
         self.links = links;
@@ -592,6 +599,9 @@ impl Host {
         if let Some((_, address, _)) = allowed.first() {
             self.look_for_marks(address.ip).await;
         }
+        if added.iter().any(Result::is_err) && self.look().await.is_err() {
+            warn!("what the kernel refused an address for cannot be looked for");
+        }
         for ((list, address, ifindex), result) in allowed.into_iter().zip(added) {
             match result {
                 Ok(()) => {
@@ -599,7 +609,11 @@ impl Host {
                     self.refused.remove(&address.ip);
                     self.placed.insert(address.ip, (address, ifindex));
                 }
-                Err(e) => refused.push(failed(list, address.ip, e.into())),
+                Err(e) => {
+                    let why = self.place_for(&address).err().unwrap_or_else(|| e.into());
+                    refused.push(failed(list, address.ip, why.clone()));
+                    self.refused.insert(address.ip, (address, why));
+                }
             }
         }
         refused.sort_by_key(|refused| refused.list);

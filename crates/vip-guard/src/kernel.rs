@@ -9,7 +9,7 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, CacheInfo,
 };
 use netlink_packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    InfoBond, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 use rtnetlink::{AddressMessageBuilder, Handle, MulticastGroup, new_multicast_connection};
 use std::collections::BTreeSet;
@@ -59,6 +59,9 @@ pub(crate) struct Link {
     pub(crate) name: String,
     pub(crate) mac: Option<Mac>,
     pub(crate) running: bool,
+    /// The ports that its packets leave by: of a bridge those that run, of a
+    /// bond the active one.
+    pub(crate) ways: BTreeSet<u32>,
 }
 
 #[derive(Clone)]
@@ -120,7 +123,9 @@ impl Kernel {
         };
         let own =
             |l: &&LinkMessage| l.header.link_layer_type != LinkLayerType::Loopback && !port(l);
-        Ok(all.iter().filter(own).map(link).collect())
+        let with_ways =
+            |l: &LinkMessage| Link { ways: ways(&all, l.header.index, DEEPEST), ..link(l) };
+        Ok(all.iter().filter(own).map(with_ways).collect())
     }
 
     /// The addresses that are ours without a mark, to be said.
@@ -221,6 +226,45 @@ fn is_vrf(message: &LinkMessage) -> bool {
     })
 }
 
+/// A bridge of bonds of VLANs, and some more: the kernel has a limit of its own.
+const DEEPEST: u32 = 8;
+
+/// The ports that packets of an interface leave by, and theirs.
+fn ways(all: &[LinkMessage], index: u32, depth: u32) -> BTreeSet<u32> {
+    let of = |wanted: u32| all.iter().find(|l| l.header.index == wanted);
+    let active = of(index).and_then(active_port);
+    let is_port = |l: &&LinkMessage| {
+        let running = l.header.flags.contains(LinkFlags::Running);
+        let below = l.attributes.contains(&LinkAttribute::Controller(index));
+        running && below && active.is_none_or(|active| active == l.header.index)
+    };
+    let mut found = BTreeSet::new();
+    if depth > 0 {
+        for port in all.iter().filter(is_port).map(|l| l.header.index) {
+            found.insert(port);
+            found.extend(ways(all, port, depth - 1));
+        }
+    }
+    found
+}
+
+/// The port that a bond uses alone (`active-backup`).
+fn active_port(message: &LinkMessage) -> Option<u32> {
+    let infos = message.attributes.iter().find_map(|a| match a {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    })?;
+    let options = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Bond(options)) => Some(options),
+        _ => None,
+    })?;
+    let active = options.iter().find_map(|option| match option {
+        InfoBond::ActivePort(port) => Some(*port),
+        _ => None,
+    });
+    active.filter(|port| *port > 0)
+}
+
 /// What the packets of an interface begin with. Not every tunnel has none:
 /// multipoint GRE puts addresses before them.
 fn header(kind: LinkLayerType) -> Header {
@@ -240,6 +284,7 @@ fn link(message: &LinkMessage) -> Link {
         name: String::new(),
         mac: None,
         running: message.header.flags.contains(LinkFlags::Running),
+        ways: BTreeSet::new(),
     };
     for attribute in &message.attributes {
         match attribute {
@@ -277,5 +322,43 @@ fn event(
             Some(KernelEvent::LinksChanged)
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, attributes: &[LinkAttribute]) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.header.flags = LinkFlags::Running;
+        message.attributes.extend_from_slice(attributes);
+        message
+    }
+
+    fn bond(index: u32, active: u32, more: &[LinkAttribute]) -> LinkMessage {
+        let data = LinkInfo::Data(InfoData::Bond(vec![InfoBond::ActivePort(active)]));
+        let info = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bond), data]);
+        link(index, &[&[info], more].concat())
+    }
+
+    /// Of the kernel's messages: a bridge on a bond, whose other port takes over.
+    #[test]
+    fn the_ways_of_a_bridge_are_those_of_its_bonds_active_port() {
+        let below = |master: u32| LinkAttribute::Controller(master);
+        let host = |active: u32| {
+            let ports = [link(2, &[below(4)]), link(3, &[below(4)])];
+            let above = [bond(4, active, &[below(5)]), link(5, &[]), link(6, &[below(5)])];
+            [&ports[..], &above].concat()
+        };
+        assert_eq!(ways(&host(2), 5, DEEPEST), [2, 4, 6].into());
+        assert_eq!(ways(&host(3), 5, DEEPEST), [3, 4, 6].into());
+        assert_eq!(ways(&host(0), 5, DEEPEST), [2, 3, 4, 6].into(), "all are used");
+        let mut without = host(2);
+        without[4].header.flags = LinkFlags::empty();
+        assert_eq!(ways(&without, 5, DEEPEST), [2, 4].into(), "one without a link");
+        let circle = [link(2, &[below(3)]), link(3, &[below(2)])];
+        assert_eq!(ways(&circle, 2, DEEPEST), [2, 3].into());
     }
 }

@@ -91,6 +91,13 @@ pub(crate) fn is_our_route(route: &RouteMessage) -> bool {
     route.header.protocol == OUR_ROUTES
 }
 
+/// Whether IPv6 is off on an interface. One that it was never on, as with a
+/// kernel without IPv6, has no such setting.
+fn is_without_ipv6(interface: &str) -> bool {
+    let setting = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
+    std::fs::read_to_string(setting).map_or(true, |text| text.trim() != "0")
+}
+
 impl Kernel {
     async fn routes(&self) -> Result<Vec<RouteMessage>, KernelError> {
         let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
@@ -105,10 +112,15 @@ impl Kernel {
 
     /// What the host has beside ours.
     pub(crate) async fn view(&self, links: &[Link]) -> Result<HostView, KernelError> {
-        let links = links.iter().map(|link| (link.device.ifindex, link.name.clone())).collect();
+        let index = |link: &Link| link.device.ifindex;
         let own = self.addresses().await?.into_iter().filter(|m| !self.is_ours(m));
         let addresses = own.filter_map(|m| Some((m.header.index, local(&m)?, m.header.prefix_len)));
-        let network = HostNetwork { links, addresses: addresses.collect(), ..Default::default() };
+        let network = HostNetwork {
+            without_ipv6: links.iter().filter(|l| is_without_ipv6(&l.name)).map(index).collect(),
+            links: links.iter().map(|link| (index(link), link.name.clone())).collect(),
+            addresses: addresses.collect(),
+            ..Default::default()
+        };
         let mut view = HostView { network, gateways: BTreeSet::new() };
         for route in self.routes().await?.iter().filter(|route| !is_our_route(route)) {
             view.gateways.extend(gateways(&route.attributes));

@@ -99,6 +99,7 @@ impl From<(VipUid, Obstacle)> for v1::Obstacle {
             Why::Kernel(text) => (W::Kernel, text),
             Why::Answered(mac) => (W::Answered, mac.to_string()),
             Why::AnsweredBy(node) => (W::AnsweredBy, node.to_string()),
+            Why::NoIpv6(name) => (W::NoIpv6, name),
         };
         Self { vip: vip.0, ip: ip.to_string(), why: why.into(), detail }
     }
@@ -125,6 +126,7 @@ impl TryFrom<v1::Obstacle> for (VipUid, Obstacle) {
             W::NoGate => Why::NoGate(detail),
             W::Kernel => Why::Kernel(detail),
             W::Answered => Why::Answered(detail.parse().map_err(|e| invalid("detail", e))?),
+            W::NoIpv6 => Why::NoIpv6(detail),
             W::AnsweredBy => Why::AnsweredBy(detail.parse().map_err(|e| invalid("detail", e))?),
         };
         Ok((VipUid(vip), Obstacle { ip: ip.parse().map_err(|e| invalid("ip", e))?, why }))

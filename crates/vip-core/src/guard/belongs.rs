@@ -17,6 +17,8 @@ pub struct HostNetwork {
     pub links: BTreeSet<(u32, String)>,
     /// The host's own addresses, with the prefixes that they stand in.
     pub addresses: BTreeSet<(u32, IpAddr, u8)>,
+    /// Interfaces on which IPv6 is off.
+    pub without_ipv6: BTreeSet<u32>,
     /// Routes to neighbours: those without a gateway.
     pub connected: BTreeSet<(u32, Prefix)>,
 }
@@ -48,6 +50,19 @@ impl HostNetwork {
         });
         let best = best.map(|(index, _)| index);
         best.or(held_on.filter(|index| self.has(*index))).ok_or(Why::NoRoute)
+    }
+
+    /// Where an address can be: [`Self::home_of`], if that takes its family.
+    ///
+    /// # Errors
+    /// Why there is no such place.
+    pub fn place_for(&self, address: &Address, held_on: Option<u32>) -> Result<u32, Why> {
+        let home = self.home_of(address, held_on)?;
+        if address.ip.is_ipv4() || !self.without_ipv6.contains(&home) {
+            return Ok(home);
+        }
+        let named = self.links.iter().find(|(index, _)| *index == home);
+        Err(Why::NoIpv6(named.map(|(_, name)| name.clone()).unwrap_or_default()))
     }
 
     fn has(&self, index: u32) -> bool {
@@ -95,7 +110,7 @@ mod tests {
                 .iter()
                 .map(|(at, text, length)| (*at, ip(text), *length))
                 .collect(),
-            connected: BTreeSet::new(),
+            ..Default::default()
         }
     }
 
@@ -120,6 +135,17 @@ mod tests {
         assert_eq!(both.home_of(&vip("10.9.0.50", 24, "mg0"), Some(LAN)), Ok(MANAGEMENT));
         let missing = both.home_of(&vip("10.9.0.50", 24, "eth9"), Some(LAN));
         assert_eq!(missing, Err(Why::NoInterface("eth9".into())));
+    }
+
+    #[test]
+    fn where_ipv6_is_off_no_address_of_it_can_be() {
+        let mut host = host(&[(LAN, "10.9.0.1", 24), (LAN, "2001:db8::1", 64)]);
+        host.without_ipv6.insert(LAN);
+        let web6 = vip("2001:db8::50", 64, "");
+        assert_eq!(host.place_for(&web6, None), Err(Why::NoIpv6("eth0".into())));
+        assert_eq!(host.place_for(&vip("10.9.0.50", 24, ""), None), Ok(LAN));
+        host.without_ipv6.clear();
+        assert_eq!(host.place_for(&web6, None), Ok(LAN));
     }
 
     #[test]
