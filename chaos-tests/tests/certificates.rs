@@ -164,3 +164,23 @@ fn a_leader_with_a_wrong_clock_dates_nothing() -> Result<()> {
     })?;
     n1.ctl_ok(&["token", "create", "-q"]).map(|_| ())
 }
+
+/// Certificates have dates, so a machine whose clock is wrong joins nothing; it
+/// is told what both clocks say.
+#[test]
+fn a_machine_whose_clock_is_wrong_is_told_both_times() -> Result<()> {
+    let cluster = unwell()?;
+    let token = cluster.token("learner")?;
+    let n4 = cluster.host("n4");
+    n4.set_ahead(30 * DAY)?;
+    let refused = n4.ctl(&["join", "10.77.0.1:7400", "--token-file", &token])?;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    for words in ["its certificate ended on 20", "this host's clock says 20", "set the one"] {
+        assert!(refused.stderr.contains(words), "{words}: {refused:?}");
+    }
+    for word in ["Other", "transport", "UnixTime", "CertExpired"] {
+        assert!(!refused.stderr.contains(word), "{word}: {refused:?}");
+    }
+    n4.set_ahead(Duration::ZERO)?;
+    n4.ctl_ok(&["join", "10.77.0.1:7400", "--token-file", &token]).map(|_| ())
+}

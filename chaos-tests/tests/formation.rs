@@ -474,3 +474,54 @@ fn an_ipv6_only_cluster_needs_no_configuration() -> Result<()> {
     assert_eq!(asked.code, Some(0), "{asked:?}");
     Ok(())
 }
+
+/// It was off when it was removed: nobody calls it, so it asks, and says what it
+/// found rather than look for votes for ever.
+#[test]
+fn a_node_that_was_removed_while_it_was_off_says_so() -> Result<()> {
+    let mut cluster = Cluster::formed(&options(3))?;
+    cluster.host_mut("n3").stop()?;
+    cluster.host("n2").ctl_ok(&["node", "remove", "n3"])?;
+    cluster.host_mut("n3").start()?;
+    let n3 = cluster.host("n3");
+    let status = wait_for("n3 to know", Duration::from_secs(20), || {
+        let status = n3.ctl_ok(&["status"]).ok()?;
+        status.starts_with("REMOVED: ").then_some(status)
+    })?;
+    let words =
+        ["was removed from cluster test on 20", "by root@n2", "leave --force", "join again"];
+    for word in words {
+        assert!(status.contains(word), "{word}: {status}");
+    }
+    let token = cluster.token("voter")?;
+    let add = ["vip", "add", "web", "--address", "10.77.0.100/24"];
+    for command in [&["init"][..], &["join", "10.77.0.1", "--token-file", &token], &add] {
+        let begun = std::time::Instant::now();
+        refused(&n3.ctl(command)?, 1, &words);
+        assert!(begun.elapsed() < Duration::from_secs(3), "{command:?}: {:?}", begun.elapsed());
+    }
+    // Longer than it waited before.
+    let log = n3.log();
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(!n3.log()[log.len()..].contains("asking for votes"), "{}", n3.log());
+    n3.ctl_ok(&["leave", "--force"])?;
+    n3.ctl_ok(&["join", "10.77.0.1", "--token-file", &token])?;
+    assert!(!n3.ctl_ok(&["status"])?.contains("removed"));
+    Ok(())
+}
+
+/// Cut off is not removed.
+#[test]
+fn a_node_that_hears_nobody_goes_on_asking() -> Result<()> {
+    let mut cluster = Cluster::formed(&options(3))?;
+    cluster.lab.isolate("n3")?;
+    cluster.host_mut("n3").stop()?;
+    cluster.host_mut("n3").start()?;
+    wait_for("n3 to ask for votes after it asked the members", SOON * 2, || {
+        let asked = cluster.host("n3").log().matches("asking for votes").count();
+        (asked > 20).then_some(())
+    })?;
+    assert!(!cluster.host("n3").ctl_ok(&["status"])?.contains("REMOVED"));
+    cluster.lab.heal("n3")?;
+    cluster.wait_for_status("n3", "a leader", |s| s.leader.is_some().then_some(()))
+}

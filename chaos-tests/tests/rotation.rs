@@ -75,7 +75,7 @@ fn knock(cluster: &Cluster, issuer: &Issuer, id: &str, node: u64) -> Result<Stri
                     unacknowledged: SOON,
                 };
                 let mut client = ClusterClient::new(connector.channel());
-                let answer = client.identify(v1::IdentifyRequest {}).await;
+                let answer = client.identify(v1::IdentifyRequest::default()).await;
                 Ok(answer.map_or_else(|status| status.to_string(), |_| "welcome".into()))
             })
         });

@@ -22,7 +22,7 @@ impl v1::cluster_server::Cluster for Impostor {
         &self,
         _: Request<v1::IdentifyRequest>,
     ) -> Result<Response<v1::IdentifyReply>, Status> {
-        Ok(Response::new(v1::IdentifyReply { cluster: self.0.clone() }))
+        Ok(Response::new(v1::IdentifyReply { cluster: self.0.clone(), ..Default::default() }))
     }
 
     async fn join(

@@ -40,6 +40,10 @@ impl Failure {
     }
 }
 
+/// Of a command that had no answer.
+const UNKNOWN: &str = "if it was to change something, whether it did is not known; `vipctl events` \
+                       and `vipctl status` say so";
+
 impl From<tonic::Status> for Failure {
     fn from(status: tonic::Status) -> Self {
         let mut text = status.message().to_owned();
@@ -50,14 +54,11 @@ impl From<tonic::Status> for Failure {
             Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal
                 if let Some(cause) = std::error::Error::source(&status) =>
             {
-                let cause = vip_core::chain(cause);
-                if !cause.is_empty() && cause != text {
-                    text = format!("{text}: {cause}");
-                }
-                Self::Unreachable(text)
+                text = vip_core::plain(cause);
+                Self::Unreachable(format!("the connection to vipd was lost ({text}): {UNKNOWN}"))
             }
             Code::Cancelled | Code::DeadlineExceeded if text == "Timeout expired" => {
-                Self::Failed("no answer within --timeout; the command may still take effect".into())
+                Self::Failed(format!("no answer within --timeout: {UNKNOWN}"))
             }
             _ => Self::Failed(text),
         }

@@ -24,6 +24,8 @@ pub(crate) struct Status {
     pub(crate) warnings: Vec<String>,
     /// The leader's own word, not what another node knew last.
     pub(crate) fresh: bool,
+    /// That the node which answered was removed, when and by whom.
+    pub(crate) removed: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -150,6 +152,7 @@ impl From<v1::StatusReply> for Status {
             gate: s.gate,
             warnings: s.warnings,
             fresh: s.fresh,
+            removed: some(s.removed),
         }
     }
 }
@@ -310,6 +313,9 @@ fn verdict(status: &Status) -> String {
         |node: &&Node| matches!(node.role.as_str(), "voter" | "witness") && node.state != "joining";
     let there = |node: &&Node| matches!(node.state.as_str(), "active" | "drained");
     let voters: Vec<&Node> = status.nodes.iter().filter(votes).collect();
+    if let Some(removed) = &status.removed {
+        return format!("REMOVED: {removed}");
+    }
     if !status.quorum {
         let of = voters.len();
         return format!(

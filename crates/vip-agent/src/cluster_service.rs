@@ -239,10 +239,21 @@ pub(crate) fn sign(
 impl Cluster for ClusterService {
     async fn identify(
         &self,
-        _request: Request<v1::IdentifyRequest>,
+        request: Request<v1::IdentifyRequest>,
     ) -> Result<Response<v1::IdentifyReply>, Status> {
         let cluster = self.member.meta.cluster.clone();
-        Ok(Response::new(v1::IdentifyReply { cluster }))
+        let mut reply = v1::IdentifyReply { cluster, ..Default::default() };
+        if let Some(v1::identify_request::About { node, spki }) = request.into_inner().about {
+            let (state, node) = (self.member.raft.state(), NodeId(node));
+            // Its key is known to itself and to members.
+            reply.is_member = state.nodes.get(&node).is_some_and(|known| known.spki == spki);
+            let tombstone = state.tombstones.get(&node).filter(|known| known.spki == spki);
+            reply.removed = tombstone.and_then(|t| t.removed.clone()).map(|removal| {
+                let vip_core::Removal { time_ms, actor } = removal;
+                v1::identify_reply::Removal { time_ms, actor }
+            });
+        }
+        Ok(Response::new(reply))
     }
 
     async fn join(

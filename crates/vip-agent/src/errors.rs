@@ -3,11 +3,15 @@
 
 use std::error::Error;
 use tonic::{Code, Status};
-use vip_core::{Refusal, chain};
+use vip_core::{Refusal, chain, plain};
 use vip_raft::WriteError;
 
 /// Begins every status that means: no quorum. vipctl's exit code 3.
 pub(crate) const NO_QUORUM: &str = "no quorum";
+
+/// Of a command that nobody can say of whether it took effect.
+const UNKNOWN: &str = "whether it took effect is not known. `vipctl events` and `vipctl status` \
+                       say so once there is a leader; look before you repeat it";
 
 pub(crate) fn no_quorum(what: &str) -> Status {
     Status::unavailable(format!(
@@ -18,13 +22,23 @@ pub(crate) fn no_quorum(what: &str) -> Status {
 
 pub(crate) fn from_write(error: &WriteError) -> Status {
     match error {
-        WriteError::NotLeader { .. } => no_quorum("the leader changed while the command was sent"),
-        WriteError::OtherTerm => {
-            Status::aborted("the leader changed meanwhile; asking the new leader")
+        WriteError::NotLeader { .. } => {
+            no_quorum(&format!("the leader changed while it was sent: {UNKNOWN}"))
         }
-        WriteError::Unknown => no_quorum(&error.to_string()),
-        WriteError::Stopped(_) => Status::unavailable(error.to_string()),
-        WriteError::Membership(_) => Status::failed_precondition(error.to_string()),
+        WriteError::OtherTerm => {
+            Status::aborted("the leader changed meanwhile, and this step was not done; try again")
+        }
+        WriteError::Unknown => no_quorum(&format!("nobody confirmed it in time: {UNKNOWN}")),
+        WriteError::Stopped(why) => {
+            tracing::warn!(why, "a command met a log that is closed");
+            Status::unavailable(format!("this node's log is closed, or failed: {UNKNOWN}"))
+        }
+        WriteError::Membership(why) => {
+            tracing::warn!(why, "a change of members was refused");
+            Status::failed_precondition(
+                "another change of members is under way. Nothing was changed; try again",
+            )
+        }
     }
 }
 
@@ -72,6 +86,17 @@ pub(crate) fn internal(what: &str, error: &dyn std::error::Error) -> Status {
 pub(crate) fn from_call(status: Status) -> Status {
     match status.source() {
         None => status,
-        Some(cause) => Status::new(status.code(), chain(cause)),
+        Some(cause) => Status::new(status.code(), plain(cause)),
+    }
+}
+
+/// The same of a command that was passed on to the leader.
+pub(crate) fn from_relay(status: Status) -> Status {
+    match status.source() {
+        None => status,
+        Some(cause) => Status::new(
+            status.code(),
+            format!("the leader did not answer ({}): {UNKNOWN}", plain(cause)),
+        ),
     }
 }

@@ -45,10 +45,14 @@ pub(crate) fn random_hex<const N: usize>() -> Result<String, Status> {
     Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
 }
 
-pub(crate) fn already(meta: &Meta) -> Status {
+pub(crate) fn already(member: &Member) -> Status {
+    if let Err(removed) = member.refuse_if_removed() {
+        return removed;
+    }
+    let Meta { name, cluster_name, .. } = &member.meta;
     Status::failed_precondition(format!(
-        "this node is already {} in cluster {}. Nothing was changed; `vipctl leave` takes it out",
-        meta.name, meta.cluster_name
+        "this node is already {name} in cluster {cluster_name}. Nothing was changed; `vipctl \
+         leave` takes it out"
     ))
 }
 
@@ -103,7 +107,7 @@ async fn start_on(
 pub(crate) async fn init(agent: &Arc<Agent>, name: Name) -> Result<Initialised, Status> {
     let _one = agent.begin_forming().await?;
     if let Some(member) = agent.member() {
-        return Err(already(&member.meta));
+        return Err(already(&member));
     }
     let dir = agent.config.node.data_dir.clone();
     let address = advertise(agent)?;
@@ -181,7 +185,7 @@ pub(crate) async fn join(
 ) -> Result<(Arc<Member>, Role), Status> {
     let _one = agent.begin_forming().await?;
     if let Some(member) = agent.member() {
-        return Err(already(&member.meta));
+        return Err(already(&member));
     }
     let malformed = |e: TokenError| invalid(format!("the join token was refused: {e}"));
     let token = TokenText::parse(token).map_err(malformed)?;
@@ -307,7 +311,7 @@ async fn ask_to_join(
         // The cluster's id is in the name of the certificate that the pin
         // vouched for; it is asked of the node itself, and signed.
         let mut client = ClusterClient::new(channel);
-        let cluster = match client.identify(v1::IdentifyRequest {}).await {
+        let cluster = match client.identify(v1::IdentifyRequest::default()).await {
             Ok(reply) => reply.into_inner().cluster,
             Err(status) => {
                 last = status;

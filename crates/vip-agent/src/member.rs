@@ -5,6 +5,7 @@ mod issuers;
 mod late_rules;
 mod longest_promise;
 mod meta;
+mod removal;
 
 pub(crate) use meta::Meta;
 
@@ -113,6 +114,7 @@ pub(crate) struct Member {
     certificate: tokio::sync::Mutex<()>,
     configs: Arc<ArcSwap<Configs>>,
     redial: watch::Sender<u64>,
+    removal: removal::KnownRemoval,
     stop: CancellationToken,
     lease: Mutex<Option<LeaseThread>>,
 }
@@ -228,6 +230,7 @@ impl Member {
             certificate: tokio::sync::Mutex::new(()),
             configs,
             redial: watch::Sender::new(0),
+            removal: removal::KnownRemoval::default(),
             stop: CancellationToken::new(),
             lease: Mutex::new(None),
         });
@@ -354,6 +357,18 @@ impl Member {
         self.shared.wall_clocks().own_is_far(&self.raft.voter_ids())
     }
 
+    /// Whose wall clock is far from this node's, in words with both times.
+    pub(crate) fn clock_differences(&self) -> Vec<String> {
+        let state = self.raft.state();
+        let name = |node: NodeId| state.node_name(node).map(ToString::to_string);
+        let differences = self.shared.wall_clocks().differences().into_iter();
+        let text = differences.map(|(node, differs)| {
+            let name = name(node).unwrap_or_else(|| format!("node {node}"));
+            format!("the wall clock of {name} is {differs}")
+        });
+        text.collect()
+    }
+
     /// What is to be dated, this node may date.
     ///
     /// # Errors
@@ -361,10 +376,12 @@ impl Member {
     pub(crate) fn may_date(&self) -> Result<(), Status> {
         match self.own_clock_is_far() {
             None => Ok(()),
-            Some(far) => Err(Status::failed_precondition(format!(
-                "{}, which leads: {far}. Nothing was changed",
-                self.meta.name
-            ))),
+            Some(far) => {
+                let (leader, theirs) = (&self.meta.name, self.clock_differences().join("; "));
+                Err(Status::failed_precondition(format!(
+                    "{leader}, which leads: {far} ({theirs}). Nothing was changed"
+                )))
+            }
         }
     }
 

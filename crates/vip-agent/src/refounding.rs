@@ -248,7 +248,7 @@ pub(crate) async fn restore(agent: &Arc<Agent>, bytes: &[u8]) -> Result<Initiali
     let backup = Backup::read(bytes).map_err(|e| refuse(vip_core::chain(&e)))?;
     let _one = agent.begin_forming().await?;
     if let Some(member) = agent.member() {
-        return Err(already(&member.meta));
+        return Err(already(&member));
     }
     let dir = agent.config.node.data_dir.clone();
     let address = advertise(agent)?;

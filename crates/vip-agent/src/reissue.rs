@@ -118,6 +118,7 @@ mod tests {
                 state: NodeState::Active,
                 spki: String::new(),
                 since_ms: 0,
+                leaving_by: None,
                 macs: [].into(),
             };
             state.nodes.insert(node.id, node);

@@ -284,7 +284,8 @@ async fn failure(agent: &Agent) -> AgentError {
         if let Err(fatal) = running
             && !member.stopped().is_cancelled()
         {
-            return AgentError::Storage(fatal.to_string());
+            tracing::error!(%fatal, "Raft ended");
+            return AgentError::Storage("it cannot be written".into());
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use vip_core::{NodeId, OwnClockFar, WallClocks};
+use vip_core::{NodeId, OwnClockFar, WallClocks, moment};
 use vip_guard::boottime;
 
 /// Wall clock, ms since 1970: for people, tokens and certificates only.
@@ -71,5 +71,7 @@ impl WallClockWatch {
 fn differs(ahead_ms: i64) -> String {
     let side = if ahead_ms > 0 { "ahead of" } else { "behind" };
     let seconds = i64::try_from(ahead_ms.unsigned_abs() / 1000).unwrap_or(i64::MAX);
-    format!("{} {side} this node's", about(seconds))
+    let own = wall_clock_ms();
+    let (own, theirs) = (moment(own), moment(own.saturating_add_signed(ahead_ms)));
+    format!("{} {side} this node's: {theirs} there and {own} here", about(seconds))
 }

@@ -32,6 +32,7 @@ mod leader_lease;
 mod leases;
 mod login;
 mod mac;
+mod moment;
 mod mono;
 mod name;
 mod node;
@@ -51,7 +52,7 @@ mod wall_clock;
 pub use address::{is_metadata, no_peer, unfit};
 pub use announce::{ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Announcements};
 pub use authority::{Presumption, Speaker, Standing, TERM_LEAP, standing};
-pub use chain::chain;
+pub use chain::{chain, plain};
 pub use claims::{ClaimAction, ClaimEvent, Claims, Holding};
 pub use clock_rate::{Steering, TooFast};
 pub use command::{
@@ -74,6 +75,7 @@ pub use leases::{
 };
 pub use login::{AdminRole, Login};
 pub use mac::{Mac, MacError};
+pub use moment::moment;
 pub use mono::Mono;
 pub use name::{Name, NameError};
 pub use node::{Node, NodeState, Role};
@@ -83,7 +85,7 @@ pub use profile::{MAX_CLOCK_DRIFT, Profile, Timing, TimingError};
 pub use promise::{Promise, PromiseReply, PromiseTicket, Refused, Vote};
 pub use refusal::Refusal;
 pub use report::{Conflict, MAX_MACS, Obstacle, Report, Why};
-pub use state::{Cluster, Founder, Founding, Issuers, State, Suspect, Tombstone};
+pub use state::{Cluster, Founder, Founding, Issuers, Removal, State, Suspect, Tombstone};
 pub use token::{
     JoinProof, Token, TokenError, TokenSecret, TokenText, VERIFIER_LEN, join_statement,
 };

@@ -102,6 +102,9 @@ pub struct Node {
     pub spki: String,
     /// Log time of its admission, ms since 1970.
     pub since_ms: u64,
+    /// Who said that it is to go, while it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaving_by: Option<String>,
     /// Ethernet addresses of its interfaces that have addresses.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub macs: BTreeSet<Mac>,

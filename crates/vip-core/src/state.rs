@@ -48,10 +48,22 @@ pub struct Tombstone {
     /// Its Ethernet addresses. It may not know that it was removed.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub macs: BTreeSet<Mac>,
+    /// When and by whom. `None`: by nobody; it was cut off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed: Option<Removal>,
     /// It was a member of the cluster that this one was made of, and may be
     /// one still.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cut_off: bool,
+}
+
+/// The end of a membership.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removal {
+    /// Log time, ms since 1970.
+    pub time_ms: u64,
+    /// Who said so.
+    pub actor: String,
 }
 
 /// All that the log says.
@@ -128,7 +140,7 @@ impl State {
             }
             Op::ActivateNode { node } => self.activate_node(actor, *node),
             Op::DrainNode { node, drained } => self.drain_node(actor, *node, *drained),
-            Op::NodeLeaving { node, for_cause } => self.node_leaving(*node, *for_cause),
+            Op::NodeLeaving { node, for_cause } => self.node_leaving(actor, *node, *for_cause),
             Op::RemoveNode { node } => self.remove_node(actor, *node),
             Op::RotateIssuer { issuer, made_by } => self.rotate_issuer(actor, issuer, *made_by),
             Op::RetireIssuers { keep } => Ok(self.retire_issuers(actor, keep)),

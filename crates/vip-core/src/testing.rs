@@ -15,6 +15,7 @@ pub(crate) fn voter(id: u64) -> Node {
         state: NodeState::Active,
         spki: format!("s{id}"),
         since_ms: 0,
+        leaving_by: None,
         macs: [].into(),
     }
 }

@@ -74,6 +74,21 @@ pub struct Connector {
     pub unacknowledged: Duration,
 }
 
+/// What went wrong with TLS, for people: the library says it in its own types.
+fn in_words(error: io::Error) -> io::Error {
+    use rustls::{CertificateError as C, Error as E};
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<E>());
+    let text = match inner {
+        Some(E::InvalidCertificate(C::Other(other))) => vip_core::chain(&*other.0),
+        Some(E::InvalidCertificate(C::NotValidForName)) => "its certificate is not a node's".into(),
+        Some(E::AlertReceived(_)) => "it refused the certificate of this one".into(),
+        Some(E::InvalidMessage(_)) => "what answers there does not speak TLS".into(),
+        Some(E::PeerIncompatible(_)) => "it speaks another version of TLS".into(),
+        _ => return error,
+    };
+    io::Error::new(error.kind(), text)
+}
+
 fn endpoint() -> Endpoint {
     Endpoint::from_static("http://vipd.invalid")
         .http2_keep_alive_interval(KEEP_ALIVE)
@@ -85,7 +100,7 @@ impl Connector {
     async fn connect(&self) -> Result<tokio_rustls::client::TlsStream<TcpStream>, ConnectError> {
         let address = || self.address.clone();
         let tcp = |source| ConnectError::Tcp { address: address(), source };
-        let tls = |source| ConnectError::Tls { address: address(), source };
+        let tls = |source| ConnectError::Tls { address: address(), source: in_words(source) };
         let late = |_| io::Error::from(io::ErrorKind::TimedOut);
         let stream = tokio::time::timeout(self.timeout, TcpStream::connect(&self.address))
             .await

@@ -1,6 +1,7 @@
 //! Certificates that the cluster answers with. Whoever answers is a member, and
 //! a member may lie: what is stored leads to the root that is known already.
 
+use crate::bad_chain::BadChain;
 use crate::ca::{Issuer, spki_hash, spki_pin};
 use crate::identity::NodeKey;
 use crate::names::Identity;
@@ -21,8 +22,8 @@ pub enum NotIssued {
     #[error("its root is another one")]
     Root,
     /// Not signed, not now, not for this.
-    #[error("its certificate does not lead to the root")]
-    Chain(#[source] webpki::Error),
+    #[error(transparent)]
+    Chain(BadChain),
     /// Somebody else's.
     #[error("its certificate is for another key")]
     Key,
@@ -78,8 +79,8 @@ impl Expected<'_> {
                 )
                 .map(|_| ())
         };
-        verified(KeyUsage::server_auth()).map_err(NotIssued::Chain)?;
-        verified(KeyUsage::client_auth()).map_err(NotIssued::Chain)?;
+        verified(KeyUsage::server_auth()).map_err(|e| NotIssued::Chain(e.into()))?;
+        verified(KeyUsage::client_auth()).map_err(|e| NotIssued::Chain(e.into()))?;
         if spki_hash(leaf).as_ref() != Some(&self.key.spki()) {
             return Err(NotIssued::Key);
         }

@@ -6,6 +6,7 @@
 //! so, and an expired one still works for a node whose key the log knows, so
 //! that an expired certificate never stops a failover.
 
+mod bad_chain;
 mod ca;
 mod connect;
 mod files;
@@ -18,6 +19,7 @@ mod roster;
 mod seen;
 mod verify;
 
+pub use bad_chain::BadChain;
 pub use ca::{
     CaError, Issuer, NewCa, ROOT_DAYS, USER_LIFE, check_root_key, generate_cluster_ca, sha256_hex,
     spki_of_certificate, spki_of_csr,

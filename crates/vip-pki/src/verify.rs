@@ -3,6 +3,7 @@
 //!
 //! Resumption is off because a resumed handshake would skip the check.
 
+use crate::bad_chain::BadChain;
 use crate::ca::{ADMITTED, longest_life, spki_hash};
 use crate::identity::NodeIdentity;
 use crate::names::{self, Identity};
@@ -36,6 +37,11 @@ pub(crate) fn algorithms() -> WebPkiSupportedAlgorithms {
 
 fn general(text: &'static str) -> Error {
     Error::General(text.to_owned())
+}
+
+/// What is wrong with a chain, in words.
+fn bad_chain(error: webpki::Error) -> Error {
+    bad(BadChain::from(error))
 }
 
 fn bad(error: impl std::error::Error + Send + Sync + 'static) -> Error {
@@ -112,9 +118,9 @@ impl Verifier {
         match nearest.filter(|_| is_known_key(&roster, &identity, leaf)) {
             Some(at) => {
                 let at = UnixTime::since_unix_epoch(Duration::from_secs(at.as_secs()));
-                self.check_chain(leaf, intermediates, at, usage()).map_err(bad)?;
+                self.check_chain(leaf, intermediates, at, usage()).map_err(bad_chain)?;
             }
-            None => result.map_err(bad)?,
+            None => result.map_err(bad_chain)?,
         }
         self.authorise(&roster, &identity, leaf, intermediates)?;
         Ok(identity)
@@ -298,7 +304,7 @@ impl ServerCertVerifier for Pinned {
                 )
                 .map(|_| ())
             })
-            .map_err(bad)?;
+            .map_err(bad_chain)?;
         let (_, parsed) = X509Certificate::from_der(leaf).map_err(bad)?;
         let names = parsed.subject_alternative_name().ok().flatten();
         let node = names.is_some_and(|names| match names.value.general_names[..] {

@@ -144,6 +144,7 @@ fn genesis(scenario: &Scenario) -> State {
             role: shape.role,
             state: NodeState::Active,
             spki: String::new(),
+            leaving_by: None,
             since_ms: 0,
             macs: [mac(at)].into(),
         };

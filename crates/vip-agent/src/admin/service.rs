@@ -2,7 +2,7 @@
 //! can answer, and answers when its effect holds.
 
 use super::access::Caller;
-use crate::errors::{from_call, from_refusal, from_write, no_quorum};
+use crate::errors::{from_call, from_refusal, from_relay, from_write, no_quorum};
 use crate::member::Member;
 use crate::serve::Agent;
 use std::pin::Pin;
@@ -149,6 +149,7 @@ impl Call {
         let member = &self.member;
         let until = Instant::now() + self.time_left().min(LEADER_PATIENCE);
         loop {
+            member.refuse_if_removed()?;
             match member.shared.leader() {
                 Some(leader) if leader == member.meta.node => {
                     let ready = member.shared.leads_applied();
@@ -242,7 +243,7 @@ macro_rules! on_leader {
         while let Route::There(mut client) = $call.route().await? {
             match client.$method($call.relay($message.clone())).await {
                 Err(status) if $call.goes_on_after(&status) => sleep(POLL).await,
-                result => return result.map_err(from_call),
+                result => return result.map_err(from_relay),
             }
         }
     };
@@ -436,7 +437,7 @@ impl Admin for AdminService {
         let spki = vip_pki::spki_of_csr(&message.csr).map_err(crate::errors::invalid)?;
         let reply = match call.route().await? {
             Route::There(mut client) => {
-                client.login(call.relay(message)).await.map_err(from_call)?.into_inner()
+                client.login(call.relay(message)).await.map_err(from_relay)?.into_inner()
             }
             Route::Here => super::membership::login(&call, message).await?,
         };

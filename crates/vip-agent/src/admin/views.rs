@@ -137,6 +137,7 @@ pub(super) fn status(member: &Member) -> v1::StatusReply {
         warnings: warnings(member),
         gate: gate(&member.shared.guard()),
         fresh,
+        removed: member.removal().unwrap_or_default(),
     }
 }
 
@@ -157,7 +158,9 @@ fn sentence(text: &str) -> String {
 
 fn warnings(member: &Member) -> Vec<String> {
     let mut warnings = vec![];
-    if member.shared.leader().is_none() {
+    if let Some(text) = member.removal() {
+        warnings.push(sentence(&text));
+    } else if member.shared.leader().is_none() {
         warnings.push(
             "No leader is known here: nothing can be changed, and VIPs held by an unreachable \
              majority are not shown as they are now."
@@ -295,14 +298,8 @@ fn root_warning(state: &State) -> Option<String> {
 
 /// What is wrong with the members' wall clocks, as far as this node sees.
 fn wall_clocks(member: &Member) -> Vec<String> {
-    let state = member.raft.state();
-    let differences = member.shared.wall_clocks().differences();
-    let others = differences.into_iter().map(|(node, differs)| {
-        let name =
-            state.node_name(node).map_or_else(|| format!("node {node}"), ToString::to_string);
-        format!("the wall clock of {name} is {differs}")
-    });
-    member.own_clock_is_far().map(|far| far.to_string()).into_iter().chain(others).collect()
+    let own = member.own_clock_is_far().map(|far| far.to_string());
+    own.into_iter().chain(member.clock_differences()).collect()
 }
 
 /// How fast chrony slews by default, and what it may at most.

@@ -340,6 +340,9 @@ impl Loop {
     }
 
     fn elect(&self, pre_vote: bool) {
+        if self.shared.is_removed() {
+            return;
+        }
         tracing::info!(pre_vote, "no leader is heard; asking for votes");
         let raft = self.raft.raft.clone();
         tokio::spawn(async move { raft.trigger().elect(pre_vote).await });

@@ -6,7 +6,7 @@ use super::clock_watch::ClockWatch;
 use crate::essential;
 use crate::wall_clock::WallClockWatch;
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -16,6 +16,9 @@ use vip_core::{
 };
 use vip_guard::{GateReport, boottime};
 use vip_raft::{DiskClock, LeaseRules};
+
+/// How long a removed node waits before it thinks of a campaign again.
+const REMOVED: Duration = Duration::from_secs(5);
 
 /// The guard as status shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub(crate) struct LeaseShared {
     wall_clocks: WallClockWatch,
     /// Turns of the lease thread's loop.
     turns: AtomicU64,
+    /// This node was removed: it asks for no votes.
+    removed: AtomicBool,
     changed: watch::Sender<u64>,
 }
 
@@ -50,6 +55,7 @@ impl LeaseShared {
             clock: ClockWatch::default(),
             wall_clocks: WallClockWatch::default(),
             turns: AtomicU64::new(0),
+            removed: AtomicBool::new(false),
             changed: watch::Sender::new(0),
         })
     }
@@ -88,6 +94,15 @@ impl LeaseShared {
     /// How often it went round.
     pub(crate) fn turns(&self) -> u64 {
         self.turns.load(Ordering::Relaxed)
+    }
+
+    /// This node was removed, or was not after all.
+    pub(crate) fn set_removed(&self, removed: bool) {
+        self.removed.store(removed, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Relaxed)
     }
 
     /// The members' wall clocks.
@@ -190,6 +205,9 @@ impl LeaseRules for LeaseShared {
     }
 
     fn may_campaign(&self) -> Result<(), Refused> {
+        if self.is_removed() {
+            return Err(Refused { remaining: REMOVED });
+        }
         self.with(Leases::may_campaign)
     }
 

@@ -61,7 +61,9 @@ pub(super) async fn run(member: Arc<Member>) {
         last = Instant::now();
         if member.shared.leader().is_some() {
             led = Instant::now();
+            member.is_led();
         } else if led.elapsed() >= LEADERLESS {
+            member.ask_whether_removed().await;
             member.renew_by_anybody().await;
             led = Instant::now();
         }
@@ -260,7 +262,7 @@ impl Member {
                 continue;
             }
             let mut client = ClusterClient::new(self.peers.get(node, &address));
-            let mut request = tonic::Request::new(v1::IdentifyRequest {});
+            let mut request = tonic::Request::new(v1::IdentifyRequest::default());
             request.set_timeout(ANSWER);
             if let Err(status) = client.identify(request).await {
                 tracing::debug!(%node, %status, "it has not seen the new certificate");

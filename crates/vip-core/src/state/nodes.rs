@@ -1,6 +1,6 @@
 //! Members: admission, activity, removal.
 
-use super::{State, Tombstone};
+use super::{Removal, State, Tombstone};
 use crate::command::Position;
 use crate::{
     EventKind, JoinProof, MAX_MACS, Mac, Name, Node, NodeId, NodeState, Outcome, Refusal, Role,
@@ -40,6 +40,7 @@ impl State {
             state,
             spki: spki.to_owned(),
             since_ms: self.time_ms,
+            leaving_by: None,
             macs: BTreeSet::new(),
         };
         self.nodes.insert(id, node);
@@ -169,6 +170,7 @@ impl State {
             return Err(Refusal::CannotHold { name, why });
         }
         node.state = wanted;
+        node.leaving_by = None;
         self.trust_again(id);
         for vip in self.vips.values_mut().filter(|v| drained && v.pinned == Some(id)) {
             vip.pinned = None;
@@ -177,12 +179,19 @@ impl State {
         Ok(Outcome::Done)
     }
 
-    pub(super) fn node_leaving(&mut self, id: NodeId, for_cause: bool) -> Result<Outcome, Refusal> {
+    pub(super) fn node_leaving(
+        &mut self,
+        actor: &str,
+        id: NodeId,
+        for_cause: bool,
+    ) -> Result<Outcome, Refusal> {
         self.keep_one_voter(id)?;
         if for_cause {
             self.suspect(id);
         }
-        self.known_node(id)?.state = NodeState::Leaving;
+        let node = self.known_node(id)?;
+        node.state = NodeState::Leaving;
+        node.leaving_by = Some(actor.to_owned());
         for vip in self.vips.values_mut().filter(|v| v.pinned == Some(id)) {
             vip.pinned = None;
         }
@@ -218,8 +227,11 @@ impl State {
         }
         self.forget_reports_of(id);
         let name = node.name.clone();
-        let tombstone =
-            Tombstone { name: node.name, spki: node.spki, macs: node.macs, cut_off: false };
+        // Whoever comes to the end of it is not who wanted it.
+        let by = node.leaving_by.unwrap_or_else(|| actor.to_owned());
+        let removed = Some(Removal { time_ms: self.time_ms, actor: by });
+        let Node { name: named, spki, macs, .. } = node;
+        let tombstone = Tombstone { name: named, spki, macs, cut_off: false, removed };
         self.tombstones.insert(id, tombstone);
         self.record(actor, EventKind::NodeRemoved { node: id, name });
         Ok(Outcome::Done)

@@ -106,6 +106,7 @@ impl State {
                     state: NodeState::Active,
                     spki: spki.clone(),
                     since_ms: state.time_ms,
+                    leaving_by: None,
                     macs: BTreeSet::new(),
                 };
                 state.nodes.insert(me, founder);
@@ -135,7 +136,8 @@ impl State {
             let Node { name, spki, mut macs, role, .. } = node;
             macs.retain(|mac| !shared(mac));
             let cut_off = role.holds();
-            self.tombstones.insert(id, Tombstone { name, spki, macs, cut_off });
+            let tombstone = Tombstone { name, spki, macs, cut_off, removed: None };
+            self.tombstones.insert(id, tombstone);
         }
     }
 
