@@ -1,7 +1,8 @@
 //! Moves by command: to a node that can hold the VIP, or not at all.
 
 use anyhow::Result;
-use chaos_tests::{Cluster, Options, Probe, wait_for};
+use chaos_tests::{Cluster, Options, Probe, Process, wait_for};
+use nix::sys::signal::Signal;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -130,4 +131,32 @@ fn a_removal_during_a_move_is_done_in_time_and_leaves_nothing() -> Result<()> {
         assert!(!cluster.lab.has_address(&host.name, "10.77.0.77")?, "{} has it", host.name);
     }
     Ok(())
+}
+
+/// Without a guard a node holds nothing: every view says so, and a command that
+/// needs it says so in seconds.
+#[test]
+fn a_node_without_a_guard_is_named_and_refused() -> Result<()> {
+    let cluster = Cluster::formed(&Options::default())?;
+    let n1 = cluster.host("n1");
+    n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+    // It is there, and connects nobody.
+    cluster.host("n3").signal(&[Process::Guard], Signal::SIGSTOP)?;
+    wait_for("n3 to be said to be unfit", SOON, || {
+        let nodes = n1.ctl_ok(&["node", "list"]).ok()?;
+        nodes.contains("n3 can hold no VIP: its guard is not there").then_some(())
+    })?;
+    let status = cluster.host("n2").ctl_ok(&["status"])?;
+    assert!(status.starts_with("TROUBLE: n3 can hold nothing; one more voter"), "{status}");
+    let begun = Instant::now();
+    let refused = n1.ctl(&["vip", "move", "web", "--to", "n3"])?;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("its guard is not there"), "{refused:?}");
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+    assert!(n1.ctl_json(&["vip", "show", "web"])?["pinned"].is_null());
+    cluster.host("n3").signal(&[Process::Guard], Signal::SIGCONT)?;
+    wait_for("n3 to be fit", SOON, || {
+        n1.ctl_ok(&["status"]).ok()?.starts_with("all well").then_some(())
+    })?;
+    n1.ctl_ok(&["vip", "move", "web", "--to", "n3"]).map(|_| ())
 }

@@ -38,6 +38,9 @@ pub(crate) struct Node {
     pub(crate) leader: bool,
     pub(crate) vips: Vec<String>,
     pub(crate) fresh: bool,
+    /// Why it can hold nothing at all.
+    pub(crate) trouble: Option<String>,
+    pub(crate) hindered: Vec<Hindrance>,
 }
 
 #[derive(Serialize)]
@@ -56,9 +59,10 @@ pub(crate) struct Vip {
     pub(crate) fresh: bool,
 }
 
-/// A node that could not hold a VIP when it last tried.
+/// A node that could not hold a VIP.
 #[derive(Serialize)]
 pub(crate) struct Hindrance {
+    pub(crate) vip: String,
     pub(crate) node: String,
     pub(crate) why: String,
 }
@@ -109,6 +113,8 @@ impl From<v1::Node> for Node {
             leader: n.leader,
             vips: n.vips,
             fresh: n.fresh,
+            trouble: some(n.trouble),
+            hindered: n.hindered.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -134,7 +140,7 @@ impl From<v1::Vip> for Vip {
 
 impl From<v1::Hindrance> for Hindrance {
     fn from(h: v1::Hindrance) -> Self {
-        Self { node: h.node, why: h.why }
+        Self { vip: h.vip, node: h.node, why: h.why }
     }
 }
 
@@ -253,7 +259,22 @@ pub(crate) fn nodes(nodes: &[Node]) -> String {
         let vips = if n.vips.is_empty() { "-".into() } else { few(&n.vips) };
         vec![n.name.clone(), role, n.state.clone(), n.address.clone(), vips]
     };
-    table(&["NODE", "ROLE", "STATE", "ADDRESS", "VIPS"], nodes.iter().map(row))
+    let mut text = table(&["NODE", "ROLE", "STATE", "ADDRESS", "VIPS"], nodes.iter().map(row));
+    for node in nodes {
+        if let Some(why) = &node.trouble {
+            text += &format!("\n{} can hold no VIP: {why}", node.name);
+        }
+    }
+    text
+}
+
+/// The same, and which VIPs they cannot hold.
+pub(crate) fn nodes_in_full(nodes: &[Node]) -> String {
+    let mut text = self::nodes(nodes);
+    for Hindrance { vip, node, why } in nodes.iter().flat_map(|node| &node.hindered) {
+        text += &format!("\n{vip} cannot be on {node}: {why}");
+    }
+    text
 }
 
 /// As many as a line of a table has room for; `-o json` has all.
@@ -297,7 +318,7 @@ pub(crate) fn vips(vips: &[Vip]) -> String {
     let header = ["VIP", "ADDRESSES", "HOLDER", "EPOCH", "SINCE", "CAUSE", "PLACEMENT"];
     let mut text = table(&header, vips.iter().map(row));
     for vip in vips {
-        for Hindrance { node, why } in &vip.hindered {
+        for Hindrance { node, why, .. } in &vip.hindered {
             text += &format!("\n{} cannot be on {node}: {why}", vip.name);
         }
     }
@@ -327,7 +348,9 @@ fn verdict(status: &Status) -> String {
     let lost = lost.map(|node| format!("{} is lost", node.name));
     let silent = status.vips.iter().filter(|vip| vip.fresh && !vip.answers);
     let silent = silent.map(|vip| format!("{} does not answer", vip.name));
-    let trouble: Vec<String> = lost.chain(silent).collect();
+    let unfit = status.nodes.iter().filter(|node| node.trouble.is_some());
+    let unfit = unfit.map(|node| format!("{} can hold nothing", node.name));
+    let trouble: Vec<String> = silent.chain(lost).chain(unfit).collect();
     let spare =
         voters.iter().filter(|node| there(node)).count().saturating_sub(voters.len() / 2 + 1);
     let spare = match spare {
@@ -428,7 +451,7 @@ mod tests {
     fn node(name: &str, role: &str, state: &str) -> Node {
         let (name, role, state) = (name.to_owned(), role.to_owned(), state.to_owned());
         let address = "192.0.2.1:7400".to_owned();
-        Node { name, role, state, id: 1, address, leader: false, vips: vec![], fresh: true }
+        v1::Node { name, role, state, id: 1, address, fresh: true, ..Default::default() }.into()
     }
 
     fn vip(name: &str, answers: bool, addresses: usize) -> Vip {

@@ -247,13 +247,13 @@ impl Ctl {
         match command {
             NodeCommand::List => {
                 let nodes = self.nodes().await?;
-                print(self.format, &nodes, |n| output::nodes(n))
+                print(self.format, &nodes, |n| output::nodes_in_full(n))
             }
             NodeCommand::Show { name } => {
                 let nodes = self.nodes().await?;
                 let unknown = || Failure::Failed(format!("there is no node {name}"));
                 let node = nodes.into_iter().find(|n| n.name == name).ok_or_else(unknown)?;
-                print(self.format, &node, |n| output::nodes(std::slice::from_ref(n)))
+                print(self.format, &node, |n| output::nodes_in_full(std::slice::from_ref(n)))
             }
             NodeCommand::Drain { name } => self.drain(name, true).await,
             NodeCommand::Undrain { name } => self.drain(name, false).await,

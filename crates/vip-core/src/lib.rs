@@ -84,7 +84,7 @@ pub use prefix::{Prefix, PrefixError};
 pub use profile::{MAX_CLOCK_DRIFT, Profile, Timing, TimingError};
 pub use promise::{Promise, PromiseReply, PromiseTicket, Refused, Vote};
 pub use refusal::Refusal;
-pub use report::{Conflict, MAX_MACS, Obstacle, Report, Why};
+pub use report::{Conflict, Fitness, MAX_MACS, Obstacle, Report, Why};
 pub use state::{Cluster, Founder, Founding, Issuers, Removal, State, Suspect, Tombstone};
 pub use token::{
     JoinProof, Token, TokenError, TokenSecret, TokenText, VERIFIER_LEN, join_statement,

@@ -103,6 +103,33 @@ impl fmt::Display for Obstacle {
     }
 }
 
+/// Whether a node can hold anything at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fitness {
+    /// It can, as far as this goes.
+    Fit,
+    /// Nothing puts an address on its host.
+    #[default]
+    NoGuard,
+    /// Its disk does not keep up.
+    Disk,
+    /// Its clock does not run as leases assume.
+    Clock,
+}
+
+impl Fitness {
+    /// Why not, as the end of a sentence.
+    #[must_use]
+    pub const fn trouble(self) -> Option<&'static str> {
+        match self {
+            Self::Fit => None,
+            Self::NoGuard => Some("its guard is not there"),
+            Self::Disk => Some("its disk does not keep up with the log"),
+            Self::Clock => Some("its clock does not run as leases assume"),
+        }
+    }
+}
+
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -111,8 +138,8 @@ pub struct Report {
     /// Counts the changes of what follows within a run: messages overtake each
     /// other.
     pub seq: u64,
-    /// The node's guard can hold VIPs.
-    pub able: bool,
+    /// Whether the node can hold VIPs.
+    pub fitness: Fitness,
     /// It is about to stop.
     pub stopping: bool,
     /// VIPs that it does not try to hold at the moment.
@@ -166,7 +193,7 @@ mod tests {
     fn a_report_of_the_same_run_follows_by_number() {
         let first = Report { run: 1, seq: 5, ..Default::default() };
         assert!(!Report { seq: 4, ..first.clone() }.follows(&first));
-        assert!(Report { seq: 5, able: true, ..first.clone() }.follows(&first));
+        assert!(Report { seq: 5, fitness: Fitness::Fit, ..first.clone() }.follows(&first));
         assert!(Report { run: 2, seq: 0, ..first.clone() }.follows(&first), "it was restarted");
     }
 }

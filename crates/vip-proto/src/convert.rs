@@ -2,8 +2,8 @@
 
 use crate::v1;
 use vip_core::{
-    Conflict, Denial, Epoch, Grantee, Incarnation, MAX_MACS, Mac, NodeId, Obstacle, Report, Term,
-    VipUid, Vote, Why,
+    Conflict, Denial, Epoch, Fitness, Grantee, Incarnation, MAX_MACS, Mac, NodeId, Obstacle,
+    Report, Term, VipUid, Vote, Why,
 };
 
 /// A field that does not say what it should.
@@ -158,11 +158,19 @@ impl TryFrom<v1::Conflict> for (VipUid, Conflict) {
 
 impl From<Report> for v1::Report {
     fn from(report: Report) -> Self {
-        let Report { run, seq, able, stopping, unable, obstacles, open, conflicts, macs } = report;
+        use v1::report::Fitness as F;
+        let Report { run, seq, fitness, stopping, unable, obstacles, open, conflicts, macs } =
+            report;
+        let fitness = match fitness {
+            Fitness::Fit => F::Fit,
+            Fitness::NoGuard => F::NoGuard,
+            Fitness::Disk => F::Disk,
+            Fitness::Clock => F::Clock,
+        };
         Self {
             run,
             seq,
-            able,
+            fitness: fitness.into(),
             stopping,
             unable_vips: unable.into_iter().map(|vip| vip.0).collect(),
             obstacles: obstacles.into_iter().map(Into::into).collect(),
@@ -176,12 +184,21 @@ impl From<Report> for v1::Report {
 impl TryFrom<v1::Report> for Report {
     type Error = FieldError;
     fn try_from(message: v1::Report) -> Result<Self, FieldError> {
-        let v1::Report { run, seq, able, stopping, unable_vips, obstacles, open, conflicts, macs } =
-            message;
+        use v1::report::Fitness as F;
+        let fitness = match message.fitness() {
+            F::Unspecified => return Err(FieldError::Missing("fitness")),
+            F::Fit => Fitness::Fit,
+            F::NoGuard => Fitness::NoGuard,
+            F::Disk => Fitness::Disk,
+            F::Clock => Fitness::Clock,
+        };
+        let v1::Report {
+            run, seq, stopping, unable_vips, obstacles, open, conflicts, macs, ..
+        } = message;
         Ok(Self {
             run,
             seq,
-            able,
+            fitness,
             stopping,
             unable: unable_vips.into_iter().map(VipUid).collect(),
             obstacles: obstacles.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
@@ -219,7 +236,7 @@ mod tests {
         let report = Report {
             run: 7,
             seq: 8,
-            able: true,
+            fitness: Fitness::Clock,
             stopping: true,
             unable: [VipUid(1)].into(),
             obstacles,

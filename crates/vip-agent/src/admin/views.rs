@@ -59,13 +59,22 @@ pub(super) fn vip(sight: &Sight<'_>, state: &State, vip: &Vip) -> v1::Vip {
     }
 }
 
+fn hindrance(state: &State, vip: &Vip, node: NodeId, why: &Obstacle) -> v1::Hindrance {
+    v1::Hindrance {
+        node: name(state, Some(node)),
+        why: why.to_string(),
+        vip: vip.spec.name.to_string(),
+    }
+}
+
 fn hindered(state: &State, vip: &Vip) -> Vec<v1::Hindrance> {
     let nodes = state.obstacles.get(&vip.uid).into_iter().flatten();
-    let text = |(node, why): (&NodeId, &Obstacle)| v1::Hindrance {
-        node: name(state, Some(*node)),
-        why: why.to_string(),
-    };
-    nodes.map(text).collect()
+    nodes.map(|(node, why)| hindrance(state, vip, *node, why)).collect()
+}
+
+/// Why a node can hold nothing at all, as far as this one knows.
+pub(super) fn trouble(member: &Member, node: NodeId) -> Option<&'static str> {
+    member.shared.fitness_of(node)?.trouble()
 }
 
 /// Who has an interface with this address.
@@ -77,9 +86,14 @@ fn claimant(state: &State, mac: Mac) -> String {
 }
 
 /// What hinders nodes from holding the VIP, as the end of a sentence.
-pub(super) fn hindrances(state: &State, vip: &Vip) -> String {
-    let text = |h: v1::Hindrance| format!("; on {}: {}", h.node, h.why);
-    hindered(state, vip).into_iter().map(text).collect()
+pub(super) fn hindrances(member: &Member, state: &State, vip: &Vip) -> String {
+    let may_hold = state.nodes.values().filter(|node| node.may_hold());
+    let text = |node: &vip_core::Node| {
+        let obstacle = || state.obstacles.get(&vip.uid)?.get(&node.id).map(ToString::to_string);
+        let why = trouble(member, node.id).map(ToOwned::to_owned).or_else(obstacle)?;
+        Some(format!("; on {}: {why}", node.name))
+    };
+    may_hold.filter_map(text).collect()
 }
 
 pub(super) fn vips(member: &Member) -> Vec<v1::Vip> {
@@ -113,6 +127,17 @@ pub(super) fn nodes(member: &Member) -> Vec<v1::Node> {
             vips: held.map(|v| v.spec.name.to_string()).collect(),
             since_ms: node.since_ms,
             fresh: alive.is_some(),
+            trouble: trouble(member, node.id)
+                .filter(|_| node.role.holds())
+                .unwrap_or_default()
+                .to_owned(),
+            hindered: vips
+                .iter()
+                .filter_map(|vip| {
+                    let why = state.obstacles.get(&vip.uid)?.get(&node.id)?;
+                    Some(hindrance(&state, vip, node.id, why))
+                })
+                .collect(),
         }
     };
     state.nodes.values().map(node).collect()
@@ -181,7 +206,7 @@ fn warnings(member: &Member) -> Vec<String> {
     let state = member.raft.state();
     warnings.extend(wall_clocks(member).iter().map(|why| sentence(why)));
     for vip in state.vips_by_name() {
-        for v1::Hindrance { node, why } in hindered(&state, vip) {
+        for v1::Hindrance { node, why, .. } in hindered(&state, vip) {
             warnings.push(format!("VIP {} cannot be on {node}: {why}.", vip.spec.name));
         }
     }

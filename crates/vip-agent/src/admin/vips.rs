@@ -1,9 +1,12 @@
 //! Calls about VIPs.
 
 use super::service::{AdminService, Call};
-use super::views::Sight;
+use super::views::{Sight, trouble};
 use crate::errors::{from_refusal, invalid};
-use std::collections::BTreeSet;
+use crate::member::Member;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
 use tonic::{Code, Status};
 use vip_core::{Epoch, Name, NodeId, Op, Placement, Refusal, State, Vip, VipSpec, Why, excerpt};
 use vip_proto::v1;
@@ -125,23 +128,40 @@ impl AdminService {
 /// Why a node cannot hold a VIP, as it says.
 fn hindrance(state: &State, vip: &Vip, node: NodeId) -> Option<Refusal> {
     let why = state.obstacles.get(&vip.uid)?.get(&node)?;
-    let name = state.nodes.get(&node)?.name.clone();
-    Some(Refusal::CannotHold { name, why: why.to_string() })
+    cannot_hold(state, node, why.to_string())
 }
+
+fn cannot_hold(state: &State, node: NodeId, why: String) -> Option<Refusal> {
+    let name = state.nodes.get(&node)?.name.clone();
+    Some(Refusal::CannotHold { name, why })
+}
+
+/// A guard that was just started, or started anew, is there within this time.
+const GUARD_APPEARS: Duration = Duration::from_secs(2);
 
 /// That no node can hold a VIP, if each of those that are there says so, or one
 /// has an address of it for itself: to wait longer would help only if that
 /// changed.
-fn nowhere(state: &State, vip: &Vip, alive: &BTreeSet<NodeId>) -> Option<Status> {
-    let known = state.obstacles.get(&vip.uid)?;
+fn nowhere(
+    member: &Member,
+    state: &State,
+    vip: &Vip,
+    is_unfit: impl Fn(NodeId) -> bool,
+) -> Option<Status> {
+    let alive = member.shared.alive();
+    let none = BTreeMap::new();
+    let known = state.obstacles.get(&vip.uid).unwrap_or(&none);
     // What was refused before somebody said that it is meant to be.
     let is_meant = |why: &Why| matches!(why, Why::Answered(_)) && vip.spec.no_probe;
-    let hindered = |node: &NodeId| known.get(node).is_some_and(|what| !is_meant(&what.why));
+    let hindered = |node: &NodeId| {
+        let obstacle = known.get(node).is_some_and(|what| !is_meant(&what.why));
+        obstacle || is_unfit(*node)
+    };
     let mut may_hold = state.nodes.values().filter(|n| n.may_hold() && alive.contains(&n.id));
     let all = may_hold.all(|node| hindered(&node.id));
     let own = known.values().any(|what| what.why == Why::HostHasIt) && vip.answered == Epoch(0);
     (vip.answered < vip.epoch.max(Epoch(1)) && (all || own)).then(|| {
-        let (name, why) = (&vip.spec.name, super::views::hindrances(state, vip));
+        let (name, why) = (&vip.spec.name, super::views::hindrances(member, state, vip));
         Status::failed_precondition(format!("no node can hold {name}{why}"))
     })
 }
@@ -152,15 +172,19 @@ async fn wait_until_it_answers(
     at: Option<NodeId>,
 ) -> Result<v1::Vip, Status> {
     let member = &call.member;
+    let begun = Instant::now();
+    // For good, as far as anybody can tell.
+    let trouble = |node: NodeId| trouble(member, node).filter(|_| begun.elapsed() >= GUARD_APPEARS);
     let look = |state: &State| {
         let Some(vip) = state.vip_named(name.as_str()) else {
             let text = format!("the command was carried out, but VIP {name} was removed after it");
             return Some(Err(Status::aborted(text)));
         };
-        if let Some(nowhere) = nowhere(state, vip, &member.shared.alive()) {
+        if let Some(nowhere) = nowhere(member, state, vip, |node| trouble(node).is_some()) {
             return Some(Err(nowhere));
         }
-        if let Some(why) = at.and_then(|at| hindrance(state, vip, at)) {
+        let unfit = |at| cannot_hold(state, at, trouble(at)?.to_owned());
+        if let Some(why) = at.and_then(|at| hindrance(state, vip, at).or_else(|| unfit(at))) {
             return Some(Err(from_refusal(&why)));
         }
         let there = at.is_none_or(|at| vip.holder == Some(at));
@@ -172,7 +196,7 @@ async fn wait_until_it_answers(
     };
     let missing = |state: &State| {
         let vip = state.vip_named(name.as_str());
-        let why = vip.map(|vip| super::views::hindrances(state, vip)).unwrap_or_default();
+        let why = vip.map(|vip| super::views::hindrances(member, state, vip)).unwrap_or_default();
         match vip.and_then(|vip| vip.holder).and_then(|holder| state.node_name(holder)) {
             Some(node) => format!("{name} is assigned to {node}, which does not answer yet{why}"),
             None => format!("no node can hold {name} at the moment{why}"),

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use vip_core::{
-    Answers, Epoch, LeaderWork, LeaseAction, LeaseEvent, Leases, LeasesStart, Mono, NodeId,
-    Presumption, PromiseTicket, Refused, Speaker, Term, TooFast, Vip, Vote,
+    Answers, Epoch, Fitness, LeaderWork, LeaseAction, LeaseEvent, Leases, LeasesStart, Mono,
+    NodeId, Presumption, PromiseTicket, Refused, Speaker, Term, TooFast, Vip, Vote,
 };
 use vip_guard::{GateReport, boottime};
 use vip_raft::{DiskClock, LeaseRules};
@@ -174,6 +174,11 @@ impl LeaseShared {
     /// Whether this host answers for a VIP, by the guard's word.
     pub(crate) fn holds(&self, vip: &Vip) -> bool {
         self.with(|leases, _| leases.claims().is_open(vip.uid, vip.epoch))
+    }
+
+    /// See [`Leases::fitness_of`].
+    pub(crate) fn fitness_of(&self, node: NodeId) -> Option<Fitness> {
+        self.with(|leases, now| leases.fitness_of(now, node))
     }
 
     /// See [`Leases::ended`].

@@ -3,9 +3,9 @@
 
 use super::{GrantAnswer, Leading, LeaseAction, Leases, RaftView};
 use crate::{
-    Assignment, ConflictChange, Denial, Epoch, Grantee, Grants, LeaderLease, Mac, Mono, NodeId,
-    NodeView, ObstacleChange, Op, Report, Request, Settled, State, Term, Verdict, Vip, VipUid,
-    Vote, decide,
+    Assignment, ConflictChange, Denial, Epoch, Fitness, Grantee, Grants, LeaderLease, Mac, Mono,
+    NodeId, NodeView, ObstacleChange, Op, Report, Request, Settled, State, Term, Verdict, Vip,
+    VipUid, Vote, decide,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -308,7 +308,7 @@ impl Leases {
         let said = Report {
             run: self.said.run,
             seq: self.said.seq,
-            able: self.able(now),
+            fitness: self.fitness(now),
             stopping: self.stopping,
             unable: self.claims.unable(now).into_iter().collect(),
             obstacles: self.claims.obstacles(),
@@ -322,11 +322,30 @@ impl Leases {
         self.said.clone()
     }
 
-    /// Whether this node's guard can hold VIPs, or is about to.
+    /// Whether this node can hold VIPs, or is about to.
     #[must_use]
-    pub fn able(&self, now: Mono) -> bool {
+    pub fn fitness(&self, now: Mono) -> Fitness {
         let restarting = self.guard.lost_at.is_some_and(|at| now < at + GUARD_GRACE);
-        (self.guard.present || restarting) && self.disk_is_well && self.clock_is_well
+        if !self.guard.present && !restarting {
+            Fitness::NoGuard
+        } else if !self.disk_is_well {
+            Fitness::Disk
+        } else if !self.clock_is_well {
+            Fitness::Clock
+        } else {
+            Fitness::Fit
+        }
+    }
+
+    /// The same of any node, as far as this one knows: the leader hears them.
+    #[must_use]
+    pub fn fitness_of(&self, now: Mono, node: NodeId) -> Option<Fitness> {
+        if node == self.me {
+            return Some(self.fitness(now));
+        }
+        let heard = self.leading.as_ref().and(self.views.get(&node));
+        let lately = |view: &&PeerView| now < view.last_ack + self.timing.promise;
+        heard.filter(lately).map(|view| view.report.fitness)
     }
 
     /// Whether this node asks to be relieved of its VIPs.
@@ -338,7 +357,7 @@ impl Leases {
     fn node_views(&self, now: Mono) -> BTreeMap<NodeId, NodeView> {
         let own = NodeView {
             alive: true,
-            able: self.able(now),
+            able: self.fitness(now) == Fitness::Fit,
             stopping: self.stopping,
             unable: self.claims.unable(now).into_iter().collect(),
         };
@@ -350,7 +369,7 @@ impl Leases {
             let view = match self.views.get(&id) {
                 Some(view) => NodeView {
                     alive: grace || now < view.last_ack + self.timing.promise,
-                    able: view.report.able,
+                    able: view.report.fitness == Fitness::Fit,
                     stopping: view.report.stopping,
                     unable: view.report.unable.clone(),
                 },

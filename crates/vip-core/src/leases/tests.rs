@@ -1,7 +1,7 @@
 use super::*;
 use crate::testing::{apply, move_to, state_of, vip, voter};
 use crate::{
-    Epoch, GuardNotice, Incarnation, Op, Profile, PromiseReply, Refused, VipOrder, VipUid,
+    Epoch, Fitness, GuardNotice, Incarnation, Op, Profile, PromiseReply, Refused, VipOrder, VipUid,
 };
 
 pub(super) const START: Mono = Mono(10_000_000_000);
@@ -39,7 +39,7 @@ fn promised(leases: &mut Leases, sent_at: Mono) -> Vec<LeaseAction> {
 }
 
 fn promised_by(leases: &mut Leases, from: NodeId, vote: Vote, sent_at: Mono) -> Vec<LeaseAction> {
-    let report = Report { able: true, ..Report::default() };
+    let report = Report { fitness: Fitness::Fit, ..Report::default() };
     let ack = Acknowledgement { from, vote, sent_at, report };
     leases.step(sent_at, LeaseEvent::Acknowledged(ack))
 }
@@ -350,7 +350,7 @@ fn a_release_comes_with_why_the_vip_cannot_go_back() {
     let obstacle = crate::Obstacle { ip: [10, 0, 0, 100].into(), why: crate::Why::NoLink };
     let report = Report {
         seq: 1,
-        able: true,
+        fitness: Fitness::Fit,
         unable: [VipUid(1)].into(),
         obstacles: [(VipUid(1), obstacle.clone())].into(),
         ..Report::default()
@@ -370,12 +370,12 @@ fn a_release_comes_with_why_the_vip_cannot_go_back() {
 fn a_leader_whose_clock_is_not_true_lets_its_lease_lapse() {
     let mut leases = leading();
     leases.step(START, LeaseEvent::GuardUp(Incarnation(7)));
-    assert!(leases.able(START));
+    assert!(leases.fitness(START) == Fitness::Fit);
     leases.clock(false);
     let due = START + LAN.heartbeat;
     let actions = leases.step(due, LeaseEvent::Tick);
     assert!(!actions.iter().any(|a| matches!(a, LeaseAction::Renew { .. })), "{actions:?}");
-    assert!(!leases.able(due), "it holds nothing");
+    assert!(leases.fitness(due) != Fitness::Fit, "it holds nothing");
     leases.clock(true);
     let actions = leases.step(due + LAN.heartbeat, LeaseEvent::Tick);
     assert!(actions.iter().any(|a| matches!(a, LeaseAction::Renew { .. })), "{actions:?}");
@@ -424,7 +424,7 @@ fn nothing_is_logged_of_a_node_that_was_removed() {
     leases.step(START, LeaseEvent::Applied(Arc::new(state.clone())));
     let obstacle = crate::Obstacle { ip: [10, 0, 0, 100].into(), why: crate::Why::NoLink };
     let obstacles: BTreeMap<_, _> = [(VipUid(1), obstacle)].into();
-    let report = Report { seq: 1, able: true, obstacles, ..Report::default() };
+    let report = Report { seq: 1, fitness: Fitness::Fit, obstacles, ..Report::default() };
     leases.released_by(NodeId(2), &[], Some(report));
     assert_eq!(leases.leader_work(START).obstacles.len(), 1);
     let mut without = state;
