@@ -119,6 +119,29 @@ impl Host {
         say(&self.ahead(), Some(u128::from(by.as_secs())).filter(|s| *s > 0))
     }
 
+    /// From now on the process that makes the so many-th change of its data
+    /// directory is killed at it, once; of an unwell cluster.
+    ///
+    /// # Errors
+    /// It cannot be said.
+    pub fn kill_at_change(&self, number: u32) -> Result<()> {
+        say(&self.kill_at(), Some(number.into()))
+    }
+
+    /// Nobody is to be killed any more. Returns whether nobody was.
+    ///
+    /// # Errors
+    /// It cannot be said.
+    pub fn kill_no_more(&self) -> Result<bool> {
+        let nobody = self.kill_at().exists();
+        say(&self.kill_at(), None)?;
+        Ok(nobody)
+    }
+
+    fn kill_at(&self) -> PathBuf {
+        self.dir.join("kill-at")
+    }
+
     fn ahead(&self) -> PathBuf {
         self.dir.join("ahead-s")
     }
@@ -145,6 +168,7 @@ impl Host {
         if let Some(unwell) = &self.unwell {
             let files = [self.delay(), self.tick(), self.ahead()];
             unwell.preload(&mut command, files.each_ref().map(PathBuf::as_path));
+            unwell.kill(&mut command, &self.kill_at(), &self.dir.join("data"));
         }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.child = Some(command.spawn().context("starting vipd")?);

@@ -31,6 +31,12 @@ impl Unwell {
         command.env("LD_PRELOAD", &self.0);
         command.env("SLOW_DISK", delay).env("SLEW", tick).env("AHEAD", ahead);
     }
+
+    /// Has it be killed at the call that the file `at` says, of those that change
+    /// something below `data`.
+    pub(crate) fn kill(&self, command: &mut Command, at: &Path, data: &Path) {
+        command.env("KILL_AT", at).env("DATA", data);
+    }
 }
 
 /// Says a number to the preloaded library; none: nothing is wrong.

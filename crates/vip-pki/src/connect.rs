@@ -189,6 +189,9 @@ const MEMBER_CONNECTIONS: Limits = Limits { all: 512, each: 16 };
 const USER_CONNECTIONS: Limits = Limits { all: 128, each: 16 };
 /// Of machines that join, by where they come from.
 const STRANGER_CONNECTIONS: Limits = Limits { all: 16, each: 4 };
+/// How long a member whose issuer is not trusted here may take to renew its
+/// certificate.
+const RENEWS_WITHIN: Duration = Duration::from_secs(5);
 /// How long a machine that joins may take for a request, and to be idle.
 const STRANGER_STAYS: Duration = Duration::from_secs(20);
 
@@ -294,7 +297,7 @@ pub struct PeerStream {
     identity: Identity,
     role: Option<Role>,
     issuer: String,
-    outdated: bool,
+    roster: SharedRoster,
     address: SocketAddr,
     cut: Pin<Box<dyn Future<Output = ()> + Send>>,
     _held: Held,
@@ -333,6 +336,9 @@ pub async fn accept(
         Identity::Anonymous => Some(STRANGER_STAYS),
         // By then the log knows it, and it comes back, or it is none of ours.
         Identity::Node(node) if !roster.load().has(node) => Some(CATCH_UP),
+        // Either side may have been behind. It comes back with what it has by then;
+        // until it is cut it would use this connection for ever, in vain.
+        Identity::Node(_) if outdated => Some(RENEWS_WITHIN),
         Identity::Node(_) | Identity::User { .. } => None,
     };
     let lost = token.clone().cancelled_owned();
@@ -353,7 +359,8 @@ pub async fn accept(
     {
         token.cancel();
     }
-    Ok(PeerStream { stream, identity, role, issuer, outdated, address, cut, _held: held })
+    let roster = roster.clone();
+    Ok(PeerStream { stream, identity, role, issuer, roster, address, cut, _held: held })
 }
 
 impl PeerStream {
@@ -386,22 +393,20 @@ pub struct PeerInfo {
     pub role: Option<Role>,
     /// The key (SPKI hash) of the CA that signed its certificate.
     pub issuer: String,
-    /// Whether that CA was replaced, or is not known here.
-    pub outdated: bool,
+    roster: SharedRoster,
     /// From where.
     pub address: SocketAddr,
 }
 
 impl PeerInfo {
-    /// The member that speaks, if it is one.
+    /// The member that speaks, if it is one. Whether its CA was replaced, or is not
+    /// known here, is a matter of now: this node may have been behind when the
+    /// connection was made.
     #[must_use]
     pub fn speaker(&self) -> Option<Speaker> {
-        match self.identity {
-            Identity::Node(node) => {
-                Some(Speaker { node, role: self.role, outdated: self.outdated })
-            }
-            _ => None,
-        }
+        let Identity::Node(node) = self.identity else { return None };
+        let outdated = !self.roster.load().trusts_issuer(&self.issuer);
+        Some(Speaker { node, role: self.role, outdated })
     }
 }
 
@@ -418,7 +423,7 @@ impl Connected for PeerStream {
             identity: self.identity.clone(),
             role: self.role,
             issuer: self.issuer.clone(),
-            outdated: self.outdated,
+            roster: self.roster.clone(),
             address: self.address,
         }
     }

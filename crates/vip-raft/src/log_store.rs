@@ -116,9 +116,27 @@ fn check(tree: &sled::Tree) -> io::Result<Extent> {
     Ok(Extent { index, term: vote.map_or(0, |v| v.leader_id.term) })
 }
 
+/// Removes what sled was writing when it was killed: it takes half a snapshot of
+/// its page table for a damaged one, and opens nothing. Whole ones have another
+/// name, and what the table says is in the log as well.
+fn forget_unfinished(dir: &Path) -> io::Result<()> {
+    let files = match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        files => files?,
+    };
+    for file in files {
+        let file = file?;
+        if file.file_name().to_string_lossy().ends_with(".generating") {
+            std::fs::remove_file(file.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// The database in `dir`, made if it is not there.
 fn database(dir: &Path) -> Result<(sled::Db, sled::Tree), StoreError> {
     let open = |why: String| StoreError::Open { path: dir.to_owned(), why };
+    forget_unfinished(dir).map_err(|e| open(e.to_string()))?;
     let config = sled::Config::new()
         .path(dir)
         .cache_capacity(CACHE_BYTES)

@@ -287,3 +287,27 @@ async fn a_flipped_bit_is_found_or_does_not_matter() {
     }
     assert!(refused > 0, "no flipped bit was noticed");
 }
+
+/// Killed while sled wrote a snapshot of its own: that is begun under another
+/// name, and what it would have said is in the log.
+#[tokio::test]
+async fn half_a_snapshot_of_the_page_table_is_none() {
+    let dir = TempDir::new().expect("temporary directory");
+    let path = dir.path().join("store");
+    {
+        let mut store = open(&path).expect("opens");
+        store.save_vote(&vote(7)).await.expect("saved");
+        store.blocking_append((1..=50).map(entry)).await.expect("appended");
+        store.close().await.expect("closed");
+    }
+    let files = std::fs::read_dir(&path).expect("readable").flatten();
+    let snapshots = files.map(|file| file.path());
+    let whole = snapshots.filter(|path| path.to_string_lossy().contains("snap."));
+    for snapshot in whole.collect::<Vec<_>>() {
+        std::fs::remove_file(snapshot).expect("removed");
+    }
+    std::fs::write(path.join("snap.00000000001B8FEC.generating"), []).expect("written");
+    let mut store = open(&path).expect("opens");
+    let entries = store.try_get_log_entries(1..=50).await.expect("readable");
+    assert_eq!((entries.len(), store.saved_vote().expect("readable").term.0), (50, 7));
+}

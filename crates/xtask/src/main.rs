@@ -4,6 +4,7 @@
 mod arrows;
 mod bench;
 mod chaos;
+mod crashes;
 mod demo;
 mod dependencies;
 mod packages;
@@ -51,6 +52,9 @@ enum Command {
         #[arg(long)]
         strangers: bool,
     },
+    /// kill -9 at each change of the data directory: init, join, leave, rotation,
+    /// renewal, snapshot.
+    Crashes,
     /// Simulated clusters under faults, one per seed; see `--help` after `--`.
     Sim {
         /// `--seeds N`, `--seed N`, `--first N`, `--mutant NAME`.
@@ -69,6 +73,7 @@ fn main() -> ExitCode {
         Command::Chaos { minutes, seed, profile, strangers } => {
             chaos::run(minutes, seed, profile, strangers)
         }
+        Command::Crashes => crashes::run(),
         Command::Test => test::run(),
         Command::Bench { what } => bench::run(&what),
         Command::Sim { args } => test::simulate(&args),
