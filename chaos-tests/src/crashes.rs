@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// How long a node may take to be well again.
 const WELL: Duration = Duration::from_secs(30);
+/// How long a leader may take no joins from one address.
+const PATIENCE: Duration = Duration::from_secs(90);
 /// A snapshot is made after so many commands; the last of them are written in
 /// each round.
 const SNAPSHOT_AFTER: u32 = 2000;
@@ -200,7 +202,13 @@ impl Scene {
 
     fn join(&self) -> Result<()> {
         let token = self.cluster.token("voter")?;
-        self.victim().ctl_ok(&["join", "10.77.0.1", "--token-file", &token]).map(|_| ())
+        let join = ["join", "10.77.0.1", "--token-file", &token];
+        // No machine joins as often as this one.
+        wait_for("a request that is not one too many", PATIENCE, || {
+            let joined = self.victim().ctl(&join).ok()?;
+            (!joined.stderr.contains("wait a minute")).then_some(joined.ok())
+        })?
+        .map(|_| ())
     }
 
     fn rotate(&self) -> Result<()> {

@@ -41,7 +41,7 @@ const VIEWER: [&str; 7] =
     ["ListTokens", "ListLogins", "Status", "ListNodes", "ListVips", "Events", "Doctor"];
 const OPERATOR: [&str; 4] = ["DrainNode", "AddVip", "MoveVip", "RemoveVip"];
 const ADMIN: [&str; 5] = ["CreateToken", "RevokeToken", "RevokeLogin", "RemoveNode", "Backup"];
-const MEMBERS: [&str; 13] = [
+const MEMBERS: [&str; 14] = [
     "Raft/Append",
     "Raft/Vote",
     "Raft/PreVote",
@@ -51,6 +51,7 @@ const MEMBERS: [&str; 13] = [
     "Cluster/RenewCertificate",
     "Cluster/Reissued",
     "Cluster/RotateIssuer",
+    "Cluster/LookBack",
     "Cluster/FetchIssuer",
     "Lease/Renew",
     "Lease/Grant",

@@ -67,6 +67,13 @@ impl v1::cluster_server::Cluster for Impostor {
         Err(Status::unimplemented("never asked"))
     }
 
+    async fn look_back(
+        &self,
+        _: Request<v1::LookBackRequest>,
+    ) -> Result<Response<v1::LookBackReply>, Status> {
+        Err(Status::unimplemented("never asked"))
+    }
+
     async fn rotate_issuer(
         &self,
         _: Request<v1::RotateIssuerRequest>,

@@ -2,6 +2,7 @@
 
 use crate::activation::activate;
 use crate::errors::{from_refusal, from_write, internal, invalid, no_issuer, no_quorum};
+use crate::look_back::look_back;
 use crate::member::{COMMIT_TIMEOUT, Member};
 use crate::rate::Rate;
 use crate::refusals::Refusals;
@@ -11,6 +12,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 use vip_core::{
     Actor, JoinProof, Name, NodeId, NodeState, Op, Outcome, Role, Speaker, Term, TokenError,
@@ -38,16 +40,21 @@ const MAX_PROOF: usize = 128;
 /// How long the joiner's port may take to answer.
 const REACH_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Members that are looked back at, at a time.
+const LOOKS: usize = 4;
+
 /// See the module.
 pub(crate) struct ClusterService {
     member: Arc<Member>,
     rate: Rate,
     refusals: Refusals,
+    looks: Semaphore,
 }
 
 impl ClusterService {
     pub(crate) fn new(member: Arc<Member>) -> Self {
-        Self { member, rate: Rate::new(JOINS_EACH, JOINS_ALL), refusals: Refusals::default() }
+        let (rate, refusals) = (Rate::new(JOINS_EACH, JOINS_ALL), Refusals::default());
+        Self { member, rate, refusals, looks: Semaphore::new(LOOKS) }
     }
 
     /// Refuses whom the issuing key is not for: a witness leads only until it has
@@ -316,6 +323,17 @@ impl Cluster for ClusterService {
         let outcome = member.propose_as(actor, rotate, COMMIT_TIMEOUT).await;
         outcome.map_err(|e| from_write(&e))?.accepted().map_err(|e| from_refusal(&e))?;
         Ok(Response::new(v1::RotateIssuerReply {}))
+    }
+
+    async fn look_back(
+        &self,
+        request: Request<v1::LookBackRequest>,
+    ) -> Result<Response<v1::LookBackReply>, Status> {
+        let node = sender(request.extensions())?.node;
+        // It costs a connection; a member that asks again and again waits.
+        let _one = self.looks.acquire().await.map_err(|e| internal("looking back", &e))?;
+        look_back(&self.member, node).await?;
+        Ok(Response::new(v1::LookBackReply {}))
     }
 
     async fn fetch_issuer(

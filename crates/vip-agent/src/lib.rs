@@ -21,6 +21,7 @@ mod formation;
 mod hand_over;
 mod leader;
 mod lease;
+mod look_back;
 mod member;
 mod rate;
 mod refounding;

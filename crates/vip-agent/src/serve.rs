@@ -85,6 +85,8 @@ pub(crate) struct Agent {
     member: RwLock<Option<Arc<Member>>>,
     /// Whatever makes or ends a membership, one after the other.
     pub(crate) formation: tokio::sync::Mutex<()>,
+    /// Examinations of this host, one after the other.
+    pub(crate) examination: tokio::sync::Mutex<()>,
     /// Events that are followed.
     pub(crate) streams: Streams,
     /// Cancelled when only a new process can go on.
@@ -170,6 +172,7 @@ pub async fn run(
         name,
         member: RwLock::new(None),
         formation: tokio::sync::Mutex::new(()),
+        examination: tokio::sync::Mutex::new(()),
         streams: Streams::default(),
         start_over: CancellationToken::new(),
     });

@@ -54,6 +54,7 @@ const RULES: &[(&str, Rule)] = &[
     ("/vip.v1.Cluster/RenewCertificate", Rule::Nodes(Standing::Joining)),
     ("/vip.v1.Cluster/Reissued", Rule::Nodes(Standing::Member)),
     ("/vip.v1.Cluster/RotateIssuer", Rule::Nodes(Standing::Voter)),
+    ("/vip.v1.Cluster/LookBack", Rule::Nodes(Standing::Member)),
     ("/vip.v1.Cluster/FetchIssuer", Rule::Nodes(Standing::Voter)),
     ("/vip.v1.Admin/Init", Rule::LocalRoot),
     ("/vip.v1.Admin/Join", Rule::LocalRoot),

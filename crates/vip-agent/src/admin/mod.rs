@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 mod ca;
+mod doctor;
 mod events;
 mod membership;
 mod recovery;

@@ -510,7 +510,9 @@ impl Admin for AdminService {
         &self,
         _request: Request<v1::DoctorRequest>,
     ) -> Result<Response<v1::DoctorReply>, Status> {
-        Ok(Response::new(super::views::doctor(&self.agent)))
+        // It makes connections: one at a time, whoever asks.
+        let _one = self.agent.examination.lock().await;
+        Ok(Response::new(super::doctor::examine(&self.agent).await))
     }
 }
 

@@ -1,14 +1,9 @@
 //! What the state looks like from outside.
 
-use crate::descriptors::used;
-use crate::formation::RECOVERY_FILE;
 use crate::lease::GuardStatus;
 use crate::member::Member;
-use crate::serve::Agent;
-use crate::wall_clock::wall_clock_ms;
 use std::collections::BTreeSet;
-use std::path::Path;
-use vip_core::{MAX_CLOCK_DRIFT, Mac, NodeId, NodeState, Obstacle, State, Token, Vip};
+use vip_core::{Mac, NodeId, NodeState, Obstacle, State, Token, Vip};
 use vip_guard::GateReport;
 use vip_proto::v1;
 
@@ -78,7 +73,7 @@ pub(super) fn trouble(member: &Member, node: NodeId) -> Option<&'static str> {
 }
 
 /// Who has an interface with this address.
-fn claimant(state: &State, mac: Mac) -> String {
+pub(super) fn claimant(state: &State, mac: Mac) -> String {
     match state.node_with(mac) {
         Some(node) => format!("{} ({mac})", name(state, Some(node))),
         None => format!("another host ({mac})"),
@@ -322,172 +317,7 @@ fn root_warning(state: &State) -> Option<String> {
 }
 
 /// What is wrong with the members' wall clocks, as far as this node sees.
-fn wall_clocks(member: &Member) -> Vec<String> {
+pub(super) fn wall_clocks(member: &Member) -> Vec<String> {
     let own = member.own_clock_is_far().map(|far| far.to_string());
     own.into_iter().chain(member.clock_differences()).collect()
-}
-
-/// How fast chrony slews by default, and what it may at most.
-const CHRONY_CONF: [&str; 2] = ["/etc/chrony/chrony.conf", "/etc/chrony.conf"];
-
-/// What the clock does, and what its daemon may do with it.
-fn clock_check() -> v1::doctor_reply::Check {
-    let check = |result: &str, text: String| v1::doctor_reply::Check {
-        name: "clock".into(),
-        result: result.into(),
-        text,
-    };
-    match vip_guard::clock_steering().map(|steering| steering.check()) {
-        Ok(Err(why)) => return check("error", why.to_string()),
-        Err(why) => {
-            return check("warning", format!("how the clock is steered cannot be read: {why}"));
-        }
-        Ok(Ok(())) => {}
-    }
-    let conf = CHRONY_CONF.iter().find_map(|path| std::fs::read_to_string(path).ok());
-    match conf.map(|text| chrony_slews_at_most(&text)) {
-        Some(ppm) if ppm > MAX_CLOCK_DRIFT * 1e6 => {
-            let text = format!(
-                "chrony may slew this clock by {ppm:.0} ppm, and this node then leads and holds \
-                 nothing until that is over; set `maxslewrate 500` in chrony.conf"
-            );
-            check("warning", text)
-        }
-        _ => check("ok", "it runs as leases assume".into()),
-    }
-}
-
-/// `maxslewrate` of a chrony.conf, ppm.
-fn chrony_slews_at_most(conf: &str) -> f64 {
-    const DEFAULT: f64 = 83_333.333;
-    let value = |line: &str| {
-        let mut words = line.split_whitespace();
-        words.next().filter(|word| word.eq_ignore_ascii_case("maxslewrate"))?;
-        words.next()?.parse().ok()
-    };
-    conf.lines().filter_map(value).next_back().unwrap_or(DEFAULT)
-}
-
-/// Less free space than this and the log may fail soon, and with it this node.
-const SPACE_LEFT: u64 = 256 << 20;
-
-fn space(data_dir: &Path) -> v1::doctor_reply::Check {
-    let left = nix::sys::statvfs::statvfs(data_dir)
-        .map(|disk| disk.blocks_available().saturating_mul(disk.fragment_size()));
-    let (result, text) = match left {
-        Ok(left) if left < SPACE_LEFT => ("warning", format!("only {} MB are free", left >> 20)),
-        Ok(left) => ("ok", format!("{} MB are free", left >> 20)),
-        Err(why) => ("warning", format!("free space cannot be read: {why}")),
-    };
-    v1::doctor_reply::Check { name: "space for the log".into(), result: result.into(), text }
-}
-
-/// Where peers reach this node: as the log says, which is what they go by.
-fn advertised(agent: &Agent) -> (&'static str, String) {
-    let logged = agent.member().and_then(|member| {
-        let state = member.raft.state();
-        Some(state.nodes.get(&member.meta.node)?.advertise.clone())
-    });
-    match (logged, agent.config.advertise()) {
-        (Some(logged), Ok(own)) if own != logged => {
-            let text = format!(
-                "peers use {logged}, and this host would say {own} now: if it has moved, `vipctl \
-                 leave --force` and join again"
-            );
-            ("warning", text)
-        }
-        (Some(logged), _) => ("ok", format!("peers use {logged}")),
-        (None, Ok(own)) => ("ok", format!("peers will use {own}")),
-        (None, Err(e)) => ("error", e.to_string()),
-    }
-}
-
-pub(super) fn doctor(agent: &Agent) -> v1::DoctorReply {
-    let check = |name: &str, result: &str, text: String| v1::doctor_reply::Check {
-        name: name.to_owned(),
-        result: result.to_owned(),
-        text,
-    };
-    let mut checks = vec![];
-    let (result, text) = advertised(agent);
-    checks.push(check("advertise", result, text));
-    checks.push(clock_check());
-    let Some(member) = agent.member() else {
-        checks.push(check("membership", "warning", "this node is in no cluster".into()));
-        return v1::DoctorReply { checks };
-    };
-    match member.shared.guard() {
-        GuardStatus::Absent => {
-            checks.push(check("guard", "error", "the guard is not there".into()));
-        }
-        GuardStatus::Present(GateReport::Enforced { weakness }) => {
-            checks.push(check("gate", "ok", "the kernel enforces leases".into()));
-            if !weakness.is_empty() {
-                let text = format!(
-                    "an interface that appears while the guard stands still could answer: {weakness}"
-                );
-                checks.push(check("gate of new interfaces", "warning", text));
-            }
-        }
-        GuardStatus::Present(GateReport::Missing(why)) => {
-            checks.push(check("gate", "warning", why));
-        }
-    }
-    checks.push(match member.certificate_trouble() {
-        Some(why) => check("certificate", "warning", why),
-        None => check("certificate", "ok", "valid, and renewed in time".into()),
-    });
-    let state = member.raft.state();
-    let others = member.roster.load().certificates().into_iter().filter_map(|(node, until)| {
-        let name = state.node_name(node)?.to_string();
-        crate::certificate::trouble_of_other(&name, until, wall_clock_ms())
-    });
-    checks.push(match others.collect::<Vec<_>>().as_slice() {
-        [] => check("certificates of others", "ok", "none that was shown here ends soon".into()),
-        troubles => check("certificates of others", "warning", troubles.join("; ")),
-    });
-    checks.push(match wall_clocks(&member).as_slice() {
-        [] => check("wall clocks", "ok", "this node's and those it hears of agree".into()),
-        troubles => check("wall clocks", "warning", troubles.join("; ")),
-    });
-    let key = agent.config.node.data_dir.join(RECOVERY_FILE);
-    checks.push(if key.exists() {
-        let text = format!(
-            "{} is the key to this whole cluster: move it to a safe place off this host",
-            key.display()
-        );
-        check("recovery key", "warning", text)
-    } else {
-        check("recovery key", "ok", "it is not on this host".into())
-    });
-    checks.push(match used() {
-        Some((open, limit)) if open * 5 > limit * 4 => {
-            check("descriptors", "warning", format!("{open} of {limit} open files are used"))
-        }
-        Some((open, limit)) => check("descriptors", "ok", format!("{open} of {limit} are used")),
-        None => check("descriptors", "warning", "they cannot be counted".into()),
-    });
-    checks.push(space(&agent.config.node.data_dir));
-    match member.shared.leader() {
-        Some(_) => checks.push(check("quorum", "ok", "a leader is known".into())),
-        None => checks.push(check("quorum", "error", "no leader is known".into())),
-    }
-    let disk = member.raft.store.disk();
-    match disk.failure() {
-        None => checks.push(check("disk", "ok", "the log is synced".into())),
-        Some(why) => checks.push(check("disk", "error", why)),
-    }
-    v1::DoctorReply { checks }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chronys_limit_is_read_from_its_configuration() {
-        assert!(chrony_slews_at_most("pool example.net iburst\n") > 80_000.0);
-        let set = "# maxslewrate 1\nmaxslewrate 500\n";
-        assert!((chrony_slews_at_most(set) - 500.0).abs() < 1e-9);
-    }
 }
