@@ -206,7 +206,12 @@ impl Scene {
         // No machine joins as often as this one.
         wait_for("a request that is not one too many", PATIENCE, || {
             let joined = self.victim().ctl(&join).ok()?;
-            (!joined.stderr.contains("wait a minute")).then_some(joined.ok())
+            if joined.stderr.contains("wait a minute") {
+                // Nor as fast.
+                std::thread::sleep(Duration::from_secs(2));
+                return None;
+            }
+            Some(joined.ok())
         })?
         .map(|_| ())
     }

@@ -39,7 +39,7 @@ const LOCAL_ONLY: [&str; 6] = ["Init", "Join", "Leave", "RotateCa", "Recover", "
 const ROOT_OF_VOTER: [&str; 1] = ["Login"];
 const VIEWER: [&str; 7] =
     ["ListTokens", "ListLogins", "Status", "ListNodes", "ListVips", "Events", "Doctor"];
-const OPERATOR: [&str; 4] = ["DrainNode", "AddVip", "MoveVip", "RemoveVip"];
+const OPERATOR: [&str; 5] = ["DrainNode", "AddVip", "MoveVip", "SetVip", "RemoveVip"];
 const ADMIN: [&str; 5] = ["CreateToken", "RevokeToken", "RevokeLogin", "RemoveNode", "Backup"];
 const MEMBERS: [&str; 14] = [
     "Raft/Append",

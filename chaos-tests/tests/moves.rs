@@ -160,3 +160,125 @@ fn a_node_without_a_guard_is_named_and_refused() -> Result<()> {
     })?;
     n1.ctl_ok(&["vip", "move", "web", "--to", "n3"]).map(|_| ())
 }
+
+fn set(cluster: &Cluster, arguments: &[&str]) -> Result<()> {
+    cluster.host("n2").ctl_ok(&[&["vip", "set", "web"], arguments].concat()).map(|_| ())
+}
+
+/// What comes is there when the command answers; what it had never fell silent.
+#[test]
+fn a_vip_is_given_an_address_while_it_answers() -> Result<()> {
+    let cluster = Cluster::formed(&Options::default())?;
+    let n1 = cluster.host("n1");
+    n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24", "--placement", "sticky"])?;
+    let before = n1.ctl_json(&["vip", "show", "web"])?;
+    let holder = before["holder"].as_str().unwrap_or_default().to_owned();
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    set(&cluster, &["--address", "10.77.0.100/24", "--address", "10.77.0.101/24"])?;
+    assert!(cluster.lab.has_address(&holder, "10.77.0.101")?);
+    let asked = cluster.lab.exec("client", "ping", &["-c1", "-W1", "10.77.0.101"])?;
+    assert_eq!(asked.code, Some(0), "{asked:?}");
+    let after = n1.ctl_json(&["vip", "show", "web"])?;
+    assert_eq!((&after["holder"], &after["epoch"]), (&before["holder"], &before["epoch"]));
+    assert_eq!(n1.ctl_json(&["vip", "list"])?.as_array().map(Vec::len), Some(1));
+    // Its placement, and nothing else.
+    set(&cluster, &["--placement", "leader"])?;
+    std::thread::sleep(SOME_REPLIES);
+    let trace = probe.finish()?;
+    assert_eq!(cluster.holders(&trace)?, [holder.as_str()]);
+    assert_eq!(trace.outages(Duration::from_millis(50)), []);
+    // Both move together.
+    let to = if holder == "n3" { "n2" } else { "n3" };
+    n1.ctl_ok(&["vip", "move", "web", "--to", to])?;
+    for address in ["10.77.0.100", "10.77.0.101"] {
+        assert!(cluster.lab.has_address(to, address)?, "{address} on {to}");
+        assert!(!cluster.lab.has_address(&holder, address)?, "{address} on {holder}");
+    }
+    Ok(())
+}
+
+/// Somebody has it, or a member lives there: nothing is changed, nothing left.
+#[test]
+fn an_address_that_cannot_come_changes_nothing() -> Result<()> {
+    let cluster = Cluster::formed(&Options::default())?;
+    let n1 = cluster.host("n1");
+    n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+    n1.ctl_ok(&["vip", "add", "db", "--address", "10.77.0.102/24"])?;
+    let before = n1.ctl_json(&["vip", "show", "web"])?;
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    for (address, words) in [
+        ("10.77.0.250/24", "another host has 10.77.0.250"),
+        ("10.77.0.102/24", "10.77.0.102 belongs to VIP db"),
+        ("10.77.0.2/24", "10.77.0.2 is the address of node n2"),
+        ("10.99.9.9/24", "no interface has a subnet with 10.99.9.9"),
+    ] {
+        let both = ["vip", "set", "web", "--address", "10.77.0.100/24", "--address", address];
+        let refused = cluster.host("n3").ctl(&both)?;
+        assert!(refused.code.is_some_and(|code| (1..3).contains(&code)), "{refused:?}");
+        assert!(refused.stderr.contains(words), "{words}: {refused:?}");
+        let after = n1.ctl_json(&["vip", "show", "web"])?;
+        for field in ["addresses", "holder", "epoch", "answers", "hindered"] {
+            assert_eq!(after[field], before[field], "{field} after {address}");
+        }
+        assert_eq!(n1.ctl_json(&["vip", "list"])?.as_array().map(Vec::len), Some(2));
+    }
+    assert_eq!(n1.ctl(&["vip", "set", "web"])?.code, Some(2), "nothing to set");
+    std::thread::sleep(SOME_REPLIES);
+    assert_eq!(probe.finish()?.outages(Duration::from_millis(50)), []);
+    Ok(())
+}
+
+/// What goes is gone when the command answers, and somebody else's from then on.
+#[test]
+fn a_vip_gives_an_address_up_and_another_takes_it() -> Result<()> {
+    let cluster = Cluster::formed(&Options::default())?;
+    let n1 = cluster.host("n1");
+    let both = ["--address", "10.77.0.100/24", "--address", "10.77.0.101/24"];
+    n1.ctl_ok(&[&["vip", "add", "web"], &both[..]].concat())?;
+    let holder = n1.ctl_json(&["vip", "show", "web"])?["holder"].as_str().map(str::to_owned);
+    let holder = holder.unwrap_or_default();
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    std::thread::sleep(SOME_REPLIES);
+    set(&cluster, &["--address", "10.77.0.100/24"])?;
+    assert!(!cluster.lab.has_address(&holder, "10.77.0.101")?);
+    std::thread::sleep(SOME_REPLIES);
+    let trace = probe.finish()?;
+    assert_eq!(cluster.holders(&trace)?, [holder.as_str()]);
+    println!("silent while another went: {:?}", trace.outages(Duration::from_millis(3)));
+    assert_eq!(trace.outages(OUTAGE), []);
+    n1.ctl_ok(&["vip", "add", "next", "--address", "10.77.0.101/24"])?;
+    // And the other way round, by one command.
+    n1.ctl_ok(&["vip", "remove", "next"])?;
+    set(&cluster, &["--address", "10.77.0.101/24"])?;
+    assert!(!cluster.lab.has_address(&holder, "10.77.0.100")?);
+    assert!(cluster.lab.has_address(&holder, "10.77.0.101")?);
+    Ok(())
+}
+
+/// To another interface and back.
+#[test]
+fn a_vip_changes_its_interface_where_it_is() -> Result<()> {
+    let cluster = Cluster::formed(&Options::default())?;
+    for host in ["n1", "n2", "n3"] {
+        second_cable(&cluster, host)?;
+    }
+    let n1 = cluster.host("n1");
+    n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+    let holder = n1.ctl_json(&["vip", "show", "web"])?["holder"].as_str().map(str::to_owned);
+    let holder = holder.unwrap_or_default();
+    let on = |device: &str| cluster.lab.ip(&holder, &["-br", "address", "show", "dev", device]);
+    set(&cluster, &["--interface", "lan0"])?;
+    assert!(on("lan0")?.contains("10.77.0.100/32"), "{}", on("lan0")?);
+    assert!(!on("eth0")?.contains("10.77.0.100"), "{}", on("eth0")?);
+    let before = n1.ctl_json(&["vip", "show", "web"])?;
+    let refused = n1.ctl(&["vip", "set", "web", "--interface", "nosuch0"])?;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("VIP web is as it was"), "{refused:?}");
+    let after = n1.ctl_json(&["vip", "show", "web"])?;
+    for field in ["interface", "epoch", "holder", "answers"] {
+        assert_eq!(after[field], before[field], "{field}");
+    }
+    set(&cluster, &["--interface", ""])?;
+    assert!(on("eth0")?.contains("10.77.0.100/32"), "{}", on("eth0")?);
+    Ok(())
+}

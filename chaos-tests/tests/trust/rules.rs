@@ -106,6 +106,7 @@ fn every_rpc_has_a_rule_for_every_kind_of_node() -> Result<()> {
         "RemoveNode",
         "AddVip",
         "MoveVip",
+        "SetVip",
         "RemoveVip",
     ];
     let leading = ["Append", "Vote", "PreVote", "InstallSnapshot", "TransferLeader"];

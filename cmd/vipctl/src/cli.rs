@@ -291,6 +291,26 @@ pub(crate) struct VipAdd {
     pub(crate) no_wait: bool,
 }
 
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true))]
+pub(crate) struct VipSet {
+    /// Its name.
+    pub(crate) name: String,
+    /// All addresses that it is to have, with their prefix lengths.
+    #[arg(long = "address", value_name = "CIDR", group = "what")]
+    pub(crate) addresses: Vec<String>,
+    /// Cluster-wide interface name; "": the one in whose subnet it is.
+    #[arg(long, group = "what")]
+    pub(crate) interface: Option<String>,
+    /// leader or sticky.
+    #[arg(long, group = "what")]
+    pub(crate) placement: Option<String>,
+    /// Claim the addresses although another host answers for them; a member's
+    /// answer refuses in any case.
+    #[arg(long, group = "what")]
+    pub(crate) no_probe: bool,
+}
+
 #[derive(Subcommand)]
 pub(crate) enum VipCommand {
     /// Add a VIP.
@@ -314,6 +334,10 @@ pub(crate) enum VipCommand {
         #[arg(long, group = "where")]
         auto: bool,
     },
+    /// Change a VIP while it answers. What it is to have as well is prepared
+    /// first, and nothing is changed if that cannot be; what it has falls silent
+    /// for a moment only if addresses go or the interface changes.
+    Set(VipSet),
     /// Remove a VIP.
     Remove {
         /// Its name.

@@ -337,6 +337,16 @@ impl Ctl {
                 let request = self.request(v1::MoveVipRequest { name, to });
                 self.client.move_vip(request).await?.into_inner().vip
             }
+            VipCommand::Set(set) => {
+                let request = self.request(v1::SetVipRequest {
+                    name: set.name,
+                    addresses: set.addresses,
+                    interface: set.interface,
+                    placement: set.placement,
+                    no_probe: set.no_probe.then_some(true),
+                });
+                self.client.set_vip(request).await?.into_inner().vip
+            }
             VipCommand::List => {
                 let vips = self.vips().await?;
                 return print(self.format, &vips, |v| output::vips(v));

@@ -50,12 +50,14 @@ pub(crate) fn from_refusal(refusal: &Refusal) -> Status {
         | Refusal::UnknownVip { .. } => Code::NotFound,
         Refusal::VipExists { .. }
         | Refusal::AddressTaken { .. }
+        | Refusal::AddressLeaving { .. }
         | Refusal::NodeNameTaken { .. } => Code::AlreadyExists,
         Refusal::PlaceTaken { .. } | Refusal::PlaceIsVip { .. } => Code::FailedPrecondition,
         Refusal::Spec { .. } | Refusal::AddressOfNode { .. } => Code::InvalidArgument,
         Refusal::Token { .. } => Code::PermissionDenied,
         Refusal::ClusterExists { .. }
         | Refusal::CannotHold { .. }
+        | Refusal::NotTogether { .. }
         | Refusal::EpochMoved { .. }
         | Refusal::IssuerReplaced
         | Refusal::SuspectStays { .. }

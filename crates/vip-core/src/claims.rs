@@ -55,6 +55,17 @@ struct Claim {
     epoch: Epoch,
     stage: Stage,
     probe: Probe,
+    /// Of the spec that the guard was told of; `None`: it is to hear it again.
+    revision: Option<u32>,
+}
+
+impl Claim {
+    /// Whether addresses joined the VIP since the guard was told of it, under the
+    /// epoch that it is claimed by.
+    fn is_behind(&self, vip: &Vip) -> bool {
+        let claims = matches!(self.stage, Stage::Asking | Stage::Open);
+        claims && self.epoch == vip.epoch && self.revision != Some(vip.revision)
+    }
 }
 
 /// What a claim is about to tell or be told.
@@ -147,8 +158,17 @@ impl Claims {
         let me = self.me;
         let known = LazyCell::new(|| state.macs_beside(me));
         for vip in state.vips.values().filter(|vip| vip.holder == Some(me)) {
-            let hindered = self.hindered.contains_key(&vip.uid);
-            if self.claims.contains_key(&vip.uid) || hindered || self.is_refused(now, vip.uid) {
+            if let Some(claim) = self.claims.get_mut(&vip.uid) {
+                if claim.is_behind(vip) {
+                    claim.revision = Some(vip.revision);
+                    let (uid, epoch, addresses) = (vip.uid, vip.epoch, addresses(vip));
+                    let (probe, known) = (Probe::No, known.clone());
+                    let order = VipOrder::Prepare { vip: uid, epoch, addresses, probe, known };
+                    actions.push(ClaimAction::Order(order));
+                }
+                continue;
+            }
+            if self.hindered.contains_key(&vip.uid) || self.is_refused(now, vip.uid) {
                 continue;
             }
             match vip.bound(vip.epoch) {
@@ -160,7 +180,8 @@ impl Claims {
                 _ if vip.fenced >= vip.epoch => {}
                 _ => {
                     let probe = probe(vip, state);
-                    let claim = Claim { epoch: vip.epoch, stage: Stage::Preparing, probe };
+                    let (epoch, revision) = (vip.epoch, Some(vip.revision));
+                    let claim = Claim { epoch, stage: Stage::Preparing, probe, revision };
                     self.claims.insert(vip.uid, claim);
                     let (uid, epoch, addresses) = (vip.uid, vip.epoch, addresses(vip));
                     let known = known.clone();
@@ -308,7 +329,9 @@ impl Claims {
                 claim.stage = Stage::Doomed;
                 actions.push(ClaimAction::AskNow);
             }
-            // The other VIP is being released; the next sync tries again.
+            // The other VIP is being released; the next sync tries again. What it
+            // has the guard keeps.
+            GuardRefusal::InUse(_) if claim.stage != Stage::Preparing => claim.revision = None,
             GuardRefusal::InUse(_) => {
                 self.claims.remove(&vip);
             }

@@ -171,6 +171,20 @@ pub enum Op {
         /// What is wanted.
         spec: VipSpec,
     },
+    /// Asks every node whether it could hold what a VIP is to become.
+    TryVip {
+        /// That, under a name of its own.
+        spec: VipSpec,
+    },
+    /// Changes what is wanted of a VIP that is there.
+    SetVip {
+        /// All of it, under the VIP's name.
+        spec: VipSpec,
+        /// A VIP whose addresses it takes over, which ends with that. Both answer
+        /// on one node, or it is refused.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        guest: Option<Name>,
+    },
     /// Removes a VIP.
     RemoveVip {
         /// Its name.

@@ -151,6 +151,11 @@ pub enum EventKind {
         /// Its name.
         vip: Name,
     },
+    /// What is wanted of a VIP was changed.
+    VipSet {
+        /// Its name.
+        vip: Name,
+    },
     /// A VIP was removed.
     VipRemoved {
         /// Its name.

@@ -72,6 +72,12 @@ impl Claim {
         self.addresses.iter().any(|a| a.ip == ip)
     }
 
+    /// Whether these are what it has and more.
+    fn grows(&self, addresses: &[Address]) -> bool {
+        let stands = matches!(self.phase, Phase::Prepared | Phase::Open);
+        stands && self.addresses.iter().all(|a| addresses.contains(a))
+    }
+
     /// The shut gate precedes the address: nothing ever answers without it.
     fn make_ready(&mut self, vip: VipUid, gated: bool) -> Vec<GuardAction> {
         self.phase = Phase::Prepared;
@@ -287,6 +293,9 @@ impl Guard {
                 }
                 return vec![GuardAction::Notify(GuardNotice::Prepared { vip, epoch })];
             }
+            Some(claim) if claim.epoch == epoch && claim.grows(&addresses) => {
+                return self.grow(now, (vip, epoch), addresses);
+            }
             Some(claim) => {
                 let earlier = claim.epoch;
                 actions.extend(self.shut(vip, None));
@@ -325,6 +334,40 @@ impl Guard {
         actions.extend(claim.probe(now, vip, self.limits.gated, self.claims.len()));
         self.claims.insert(vip, claim);
         self.refresh_at = self.refresh_at.max(now + REFRESH_INTERVAL);
+        actions
+    }
+
+    /// Addresses join a claim: they are there before they answer, and nothing of
+    /// the others changes.
+    fn grow(
+        &mut self,
+        now: Mono,
+        (vip, epoch): (VipUid, Epoch),
+        addresses: Vec<Address>,
+    ) -> Vec<GuardAction> {
+        let Some(claim) = self.claims.get(&vip) else { return vec![] };
+        let new: Vec<_> =
+            addresses.iter().filter(|a| !claim.addresses.contains(a)).cloned().collect();
+        let in_use = |a: &&Address| self.claims_ip(a.ip) || self.departed.has_lingering(a.ip);
+        if let Some(address) = new.iter().find(in_use) {
+            let why = GuardRefusal::InUse(address.ip);
+            return vec![GuardAction::Notify(GuardNotice::Refused { vip, epoch, why })];
+        }
+        let there = self.has_address(claim);
+        let Some(claim) = self.claims.get_mut(&vip) else { return vec![] };
+        claim.addresses = addresses;
+        let gate = |deadline| move |a: &Address| GuardAction::Gate { ip: a.ip, deadline };
+        let mut actions: Vec<_> = new.iter().map(gate(Mono::ZERO)).collect();
+        if there {
+            actions.extend(new.iter().cloned().map(GuardAction::AddAddress));
+        }
+        if claim.phase == Phase::Open && now < claim.deadline {
+            actions.extend(new.iter().map(gate(claim.deadline)));
+            claim.announcements = Announcements::starting(now);
+            claim.announcements.take_due(now);
+            actions.push(GuardAction::Announce(claim.addresses.clone()));
+        }
+        actions.push(GuardAction::Notify(GuardNotice::Prepared { vip, epoch }));
         actions
     }
 

@@ -26,7 +26,8 @@ pub fn decide(
     ended: impl Fn(&Vip) -> Epoch,
 ) -> Vec<Assignment> {
     let place = Place { state, me, views };
-    state.vips.values().filter_map(|vip| place.due(vip, ended(vip))).collect()
+    let wanted = state.vips.values().filter(|vip| !vip.trial);
+    wanted.filter_map(|vip| place.due(vip, ended(vip))).collect()
 }
 
 struct Place<'a> {

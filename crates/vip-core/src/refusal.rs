@@ -73,6 +73,25 @@ pub enum Refusal {
         /// Whose it is.
         vip: Name,
     },
+    /// A VIP gave it up, and may not have heard so.
+    #[error(
+        "{ip} was an address of VIP {vip} until now, and may still answer there; try again in a \
+         moment"
+    )]
+    AddressLeaving {
+        /// The address.
+        ip: IpAddr,
+        /// Whose it was.
+        vip: Name,
+    },
+    /// Two VIPs that were to become one.
+    #[error("VIP {vip} and {guest} do not answer on one node: it moved meanwhile; try again")]
+    NotTogether {
+        /// The one.
+        vip: Name,
+        /// The other.
+        guest: Name,
+    },
     /// A node's own address.
     #[error("{ip} is the address of node {node}: a VIP that moves cannot be where a node lives")]
     AddressOfNode {

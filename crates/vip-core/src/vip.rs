@@ -224,6 +224,15 @@ pub struct Nested {
     pub epoch: Epoch,
 }
 
+/// An address that a VIP gave up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// The address.
+    pub ip: IpAddr,
+    /// The last epoch that had it.
+    pub epoch: Epoch,
+}
+
 /// A VIP with all that the log knows of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vip {
@@ -261,6 +270,15 @@ pub struct Vip {
     /// Every epoch up to this one is known to answer nowhere, for good.
     #[serde(default)]
     pub fenced: Epoch,
+    /// Nobody is to hold it: nodes say whether they could.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub trial: bool,
+    /// Counts the changes of its spec.
+    #[serde(default)]
+    pub revision: u32,
+    /// What it had before, and may still answer for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<Dropped>,
 }
 
 impl Vip {
@@ -280,6 +298,9 @@ impl Vip {
             nested: None,
             answered: Epoch(0),
             fenced: Epoch(0),
+            trial: false,
+            revision: 0,
+            dropped: vec![],
         }
     }
 

@@ -301,8 +301,8 @@ impl Host {
 
     fn find_hindered(&self) -> BTreeMap<VipUid, Obstacle> {
         let obstacle = |address: &Address| {
-            // What is here is looked at as such.
-            if self.placed.contains_key(&address.ip) {
+            // What is here as it should be is looked at as such.
+            if self.placed.get(&address.ip).is_some_and(|(placed, _)| placed == address) {
                 return None;
             }
             let why = match self.place_for(address) {

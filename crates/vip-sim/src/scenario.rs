@@ -33,6 +33,25 @@ pub(crate) struct Victim {
     pub(crate) cut: Vec<Link>,
 }
 
+/// A step of changing which addresses the VIP has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reshape {
+    /// A VIP with the second address.
+    Guest,
+    /// It goes where the other one is.
+    Together,
+    /// It joins that.
+    Join,
+    /// Both addresses, without a guest.
+    Both,
+    /// The first address alone.
+    First,
+    /// The second address alone.
+    Second,
+    /// No guest any more.
+    Gone,
+}
+
 /// Something that goes wrong, or somebody's command.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
@@ -56,6 +75,8 @@ pub(crate) enum Fault {
     Drain(usize, bool),
     /// Removes the VIP and adds it again, with the same address.
     Recreate,
+    /// Changes which addresses the VIP has.
+    Reshape(Reshape),
     /// An interface appears, and takes the gate's program or does not.
     NewInterface {
         host: usize,

@@ -22,7 +22,8 @@ use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 use vip_core::{
-    Actor, Command, Mac, Name, Node, NodeId, NodeState, Op, Placement, State, Timing, VipSpec,
+    Actor, Command, Mac, Name, Node, NodeId, NodeState, Op, Placement, State, Timing, VipAddress,
+    VipSpec,
 };
 
 /// How a seed is run.
@@ -123,10 +124,27 @@ fn vip_name() -> Name {
     "web".parse().expect("a valid name")
 }
 
+/// The addresses that VIPs may have.
+fn addresses() -> [VipAddress; 2] {
+    ["192.0.2.100/24", "192.0.2.101/24"].map(|text| text.parse().expect("a valid address"))
+}
+
+/// A VIP of its own, with the second address, until that joins the other.
+fn guest_spec() -> VipSpec {
+    let [_, second] = addresses();
+    VipSpec {
+        name: "guest".parse().expect("a valid name"),
+        addresses: vec![second],
+        placement: Placement::Sticky,
+        ..vip_spec(true)
+    }
+}
+
 fn vip_spec(sticky: bool) -> VipSpec {
+    let [first, _] = addresses();
     VipSpec {
         name: vip_name(),
-        addresses: vec!["192.0.2.100/24".parse().expect("a valid address")],
+        addresses: vec![first],
         interface: None,
         placement: if sticky { Placement::Sticky } else { Placement::Leader },
         no_probe: false,

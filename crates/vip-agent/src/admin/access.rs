@@ -76,6 +76,7 @@ const RULES: &[(&str, Rule)] = &[
     ("/vip.v1.Admin/AddVip", Rule::Person(AdminRole::Operator)),
     ("/vip.v1.Admin/ListVips", Rule::Person(AdminRole::Viewer)),
     ("/vip.v1.Admin/MoveVip", Rule::Person(AdminRole::Operator)),
+    ("/vip.v1.Admin/SetVip", Rule::Person(AdminRole::Operator)),
     ("/vip.v1.Admin/RemoveVip", Rule::Person(AdminRole::Operator)),
     ("/vip.v1.Admin/Events", Rule::Person(AdminRole::Viewer)),
     ("/vip.v1.Admin/Doctor", Rule::Person(AdminRole::Viewer)),

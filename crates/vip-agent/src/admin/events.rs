@@ -84,6 +84,7 @@ fn of_cluster(
         }
         EventKind::VipAdded { .. }
         | EventKind::VipUnprobed { .. }
+        | EventKind::VipSet { .. }
         | EventKind::VipRemoved { .. }
         | EventKind::VipAssigned { .. }
         | EventKind::VipObstacle { .. }
@@ -104,6 +105,10 @@ fn of_vip(state: &State, what: &EventKind, out: &mut v1::Event) -> Option<(&'sta
         EventKind::VipUnprobed { vip } => {
             out.vip = vip.to_string();
             ("vip-unprobed", format!("VIP {vip} is claimed whoever answers for it"))
+        }
+        EventKind::VipSet { vip } => {
+            out.vip = vip.to_string();
+            ("vip-set", format!("VIP {vip} was changed"))
         }
         EventKind::VipRemoved { vip } => {
             out.vip = vip.to_string();

@@ -6,6 +6,7 @@ mod doctor;
 mod events;
 mod membership;
 mod recovery;
+mod reshape;
 pub(crate) mod service;
 pub(crate) mod streams;
 mod views;

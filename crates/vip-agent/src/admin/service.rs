@@ -406,6 +406,15 @@ impl Admin for AdminService {
         self.do_move_vip(&call, &message).await.map(Response::new)
     }
 
+    async fn set_vip(
+        &self,
+        request: Request<v1::SetVipRequest>,
+    ) -> Result<Response<v1::SetVipReply>, Status> {
+        let (call, message) = (self.change(&request)?, request.into_inner());
+        on_leader!(call, message, set_vip);
+        super::reshape::set_vip(&call, &message).await.map(Response::new)
+    }
+
     async fn remove_vip(
         &self,
         request: Request<v1::RemoveVipRequest>,

@@ -32,7 +32,7 @@ fn unknown(name: &str) -> Status {
     from_refusal(&Refusal::UnknownVip { name: excerpt(name) })
 }
 
-fn find<'a>(state: &'a State, name: &str) -> Result<&'a Vip, Status> {
+pub(super) fn find<'a>(state: &'a State, name: &str) -> Result<&'a Vip, Status> {
     state.vip_named(name).ok_or_else(|| unknown(name))
 }
 
@@ -126,7 +126,7 @@ impl AdminService {
 }
 
 /// Why a node cannot hold a VIP, as it says.
-fn hindrance(state: &State, vip: &Vip, node: NodeId) -> Option<Refusal> {
+pub(super) fn hindrance(state: &State, vip: &Vip, node: NodeId) -> Option<Refusal> {
     let why = state.obstacles.get(&vip.uid)?.get(&node)?;
     cannot_hold(state, node, why.to_string())
 }
@@ -166,10 +166,21 @@ fn nowhere(
     })
 }
 
-async fn wait_until_it_answers(
+pub(super) async fn wait_until_it_answers(
     call: &Call,
     name: &Name,
     at: Option<NodeId>,
+) -> Result<v1::Vip, Status> {
+    wait_until_it_answers_from(call, name, at, Instant::now()).await
+}
+
+/// The same, for a VIP that was changed: until then nodes may still say what
+/// hindered them before.
+pub(super) async fn wait_until_it_answers_from(
+    call: &Call,
+    name: &Name,
+    at: Option<NodeId>,
+    settled: Instant,
 ) -> Result<v1::Vip, Status> {
     let member = &call.member;
     let begun = Instant::now();
@@ -180,7 +191,9 @@ async fn wait_until_it_answers(
             let text = format!("the command was carried out, but VIP {name} was removed after it");
             return Some(Err(Status::aborted(text)));
         };
-        if let Some(nowhere) = nowhere(member, state, vip, |node| trouble(node).is_some()) {
+        if Instant::now() >= settled
+            && let Some(nowhere) = nowhere(member, state, vip, |node| trouble(node).is_some())
+        {
             return Some(Err(nowhere));
         }
         let unfit = |at| cannot_hold(state, at, trouble(at)?.to_owned());

@@ -349,3 +349,33 @@ fn an_address_that_could_not_be_had_is_tried_again_when_a_link_comes_back() {
     assert_eq!(claims.unable(START), []);
     assert_eq!(sync(&mut claims, &state), [prepare(1)]);
 }
+
+/// The guard hears of it once, answers on meanwhile, and hears it again if it
+/// could not be.
+#[test]
+fn addresses_that_join_are_told_to_the_guard_under_the_same_epoch() {
+    let mut state = state();
+    apply(&mut state, Op::Settle { grants: vec![grantee(1, 7)], nested: false });
+    apply(&mut state, Op::Answered { grants: vec![grantee(1, 7)] });
+    let mut claims = open(&state_before(&state));
+    state.vips.get_mut(&WEB).expect("there").revision += 1;
+    let ClaimAction::Order(VipOrder::Prepare { vip, epoch, addresses, .. }) = prepare(1) else {
+        panic!("an order")
+    };
+    let (probe, known) = (Probe::No, [].into());
+    let again = ClaimAction::Order(VipOrder::Prepare { vip, epoch, addresses, probe, known });
+    assert_eq!(sync(&mut claims, &state), [again.clone()]);
+    assert_eq!(sync(&mut claims, &state), []);
+    assert!(claims.is_open(WEB, Epoch(1)));
+    let why = GuardRefusal::InUse([10, 0, 0, 101].into());
+    notice(&mut claims, GuardNotice::Refused { vip: WEB, epoch: Epoch(1), why });
+    assert!(claims.is_open(WEB, Epoch(1)), "what it has it keeps");
+    assert_eq!(sync(&mut claims, &state), [again]);
+}
+
+/// As when it was first claimed.
+fn state_before(state: &State) -> State {
+    let mut before = state.clone();
+    before.vips.get_mut(&WEB).expect("there").answered = Epoch(0);
+    before
+}

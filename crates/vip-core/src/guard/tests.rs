@@ -411,3 +411,62 @@ fn epochs_of_another_cluster_are_not_refused() {
     guard.step(START, came(Incarnation(8), "another"));
     assert!(guard.step(START, prepare(1)).contains(&prepared(1)));
 }
+
+fn prepare_all(epoch: u64, last: &[u8]) -> GuardEvent {
+    let addresses = last.iter().map(|last| address(*last)).collect();
+    let (epoch, probe, known) = (Epoch(epoch), Probe::No, [].into());
+    GuardEvent::Order(VipOrder::Prepare { vip: WEB, epoch, addresses, probe, known })
+}
+
+/// There before it answers, and with the deadline that the others have.
+#[test]
+fn an_address_joins_a_claim_and_nothing_else_of_it_changes() {
+    let mut guard = open_guard();
+    let (at, ip) = (START + ms(10), address(101).ip);
+    let actions = guard.step(at, prepare_all(3, &[100, 101]));
+    let deadline = START + ms(300);
+    let expected = [
+        GuardAction::Gate { ip, deadline: Mono::ZERO },
+        GuardAction::AddAddress(address(101)),
+        GuardAction::Gate { ip, deadline },
+        GuardAction::Announce(vec![address(100), address(101)]),
+        prepared(3),
+    ];
+    assert_eq!(actions, expected);
+    assert_eq!(guard.phase(WEB), Some((Epoch(3), Phase::Open)));
+    let actions = guard.step(at, extend(3, deadline + ms(10)));
+    assert_eq!(actions.len(), 2, "both are renewed: {actions:?}");
+    let actions = guard.step(deadline + ms(10), GuardEvent::Tick);
+    assert!(actions.contains(&GuardAction::DeleteAddress(address(101))), "{actions:?}");
+}
+
+/// The guest that had it is on its way out: what is there stays, the rest comes
+/// when it is asked for again.
+#[test]
+fn an_address_that_another_claim_has_joins_when_that_is_gone() {
+    let mut guard = open_guard();
+    let guest = VipUid(2);
+    let (epoch, probe, known) = (Epoch(1), Probe::No, [].into());
+    let addresses = vec![address(101)];
+    let order = VipOrder::Prepare { vip: guest, epoch, addresses, probe, known };
+    guard.step(START, GuardEvent::Order(order));
+    let actions = guard.step(START, prepare_all(3, &[100, 101]));
+    let why = GuardRefusal::InUse(address(101).ip);
+    let refused = GuardNotice::Refused { vip: WEB, epoch: Epoch(3), why };
+    assert_eq!(actions, [GuardAction::Notify(refused)]);
+    assert_eq!(guard.phase(WEB), Some((Epoch(3), Phase::Open)));
+    guard.step(START, GuardEvent::Order(VipOrder::Release { vip: guest, epoch }));
+    guard.step(START, GuardEvent::AddressDeleted(address(101).ip));
+    assert!(guard.step(START, prepare_all(3, &[100, 101])).contains(&prepared(3)));
+}
+
+/// Less than it has is another claim: everything is let go of first.
+#[test]
+fn what_gives_up_an_address_begins_anew() {
+    let mut guard = open_guard();
+    guard.step(START, prepare_all(3, &[100, 101]));
+    let actions = guard.step(START, prepare_all(3, &[100]));
+    let deleted = |last| GuardAction::DeleteAddress(address(last));
+    assert!(actions.contains(&deleted(100)) && actions.contains(&deleted(101)), "{actions:?}");
+    assert_eq!(guard.phase(WEB), Some((Epoch(3), Phase::Prepared)));
+}

@@ -4,10 +4,10 @@ use super::State;
 use crate::command::Position;
 use crate::{
     Assignment, ConflictChange, EventKind, Grantee, Name, Nested, NodeId, ObstacleChange, Outcome,
-    Refusal, Settled, Vip, VipSpec, VipUid,
+    Refusal, Settled, Vip, VipAddress, VipSpec, VipUid,
 };
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
 impl State {
     pub(super) fn add_vip(&mut self, actor: &str, spec: &VipSpec) -> Result<Outcome, Refusal> {
@@ -29,37 +29,41 @@ impl State {
                 _ => Ok(Outcome::Unchanged),
             };
         }
-        for address in &spec.addresses {
-            let has = |vip: &&Vip| vip.spec.addresses.iter().any(|a| a.ip == address.ip);
-            if let Some(vip) = self.vips.values().find(has) {
-                let (ip, vip) = (address.ip, vip.spec.name.clone());
-                return Err(Refusal::AddressTaken { ip, vip });
-            }
-            let lives_there = |advertise: &str| {
-                advertise.parse::<SocketAddr>().is_ok_and(|at| at.ip() == address.ip)
-            };
-            if let Some(node) = self.nodes.values().find(|n| lives_there(&n.advertise)) {
-                return Err(Refusal::AddressOfNode { ip: address.ip, node: node.name.clone() });
-            }
-        }
-        self.next_vip += 1;
-        let vip = Vip::new(VipUid(self.next_vip), spec.clone());
-        self.vips.insert(vip.uid, vip);
+        self.check_free(&spec.addresses, |_| false)?;
+        self.new_vip(spec);
         self.record(actor, EventKind::VipAdded { vip: spec.name.clone() });
         Ok(Outcome::Done)
     }
 
+    pub(super) fn new_vip(&mut self, spec: &VipSpec) -> &mut Vip {
+        self.next_vip += 1;
+        let uid = VipUid(self.next_vip);
+        self.vips.entry(uid).or_insert_with(|| Vip::new(uid, spec.clone()))
+    }
+
     pub(super) fn remove_vip(&mut self, actor: &str, name: &Name) -> Result<Outcome, Refusal> {
         let uid = self.uid_of(name)?;
+        let trial = self.vips.get(&uid).is_some_and(|vip| vip.trial);
+        self.forget_vip(uid);
+        if !trial {
+            self.record(actor, EventKind::VipRemoved { vip: name.clone() });
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// It is none any more. What may still answer for it is remembered.
+    pub(super) fn forget_vip(&mut self, uid: VipUid) {
         self.obstacles.remove(&uid);
         self.conflicts.remove(&uid);
-        if let Some(vip) = self.vips.remove(&uid)
+        if let Some(mut vip) = self.vips.remove(&uid)
             && vip.fenced < vip.epoch
         {
+            let whole = |ip: IpAddr| if ip.is_ipv4() { 32 } else { 128 };
+            let dropped = std::mem::take(&mut vip.dropped).into_iter();
+            let dropped = dropped.map(|d| VipAddress { ip: d.ip, prefix: whole(d.ip) });
+            vip.spec.addresses.extend(dropped);
             self.retired.push(vip);
         }
-        self.record(actor, EventKind::VipRemoved { vip: name.clone() });
-        Ok(Outcome::Done)
     }
 
     pub(super) fn pin_vip(&mut self, name: &Name, to: Option<NodeId>) -> Result<Outcome, Refusal> {
@@ -148,6 +152,8 @@ impl State {
                 vip.settled = Some(Settled { epoch, incarnation, node });
                 // That it was granted proves that everything before it had ended.
                 vip.fenced = vip.fenced.max(grant.epoch.previous());
+                let fenced = vip.fenced;
+                vip.dropped.retain(|dropped| fenced < dropped.epoch);
             }
             if nested && vip.bound(grant.epoch) == Some(grant.incarnation) {
                 vip.nested = Some(Nested { term: at.term, epoch: grant.epoch });

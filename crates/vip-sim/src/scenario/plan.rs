@@ -1,7 +1,7 @@
 //! Which faults a seed makes, and when.
 
 use super::directed::Scheme;
-use super::{Fault, HostShape, Link, Processes, Victim, chance, node, span};
+use super::{Fault, HostShape, Link, Processes, Reshape, Victim, chance, node, span};
 use crate::clock::Real;
 use crate::kernel::Trouble;
 use crate::network::Weather;
@@ -39,6 +39,8 @@ pub enum Kind {
     Stall,
     /// A VIP is removed and added again, or unpinned.
     Recreate,
+    /// Addresses come and go.
+    Reshape,
     /// Interfaces appear, and take the gate or do not.
     Interface,
     /// The VIP's interface loses its link.
@@ -69,6 +71,7 @@ impl Kind {
             K::Drain,
             K::Stall,
             K::Recreate,
+            K::Reshape,
             K::Interface,
             K::Link,
             K::Kernel,
@@ -189,6 +192,18 @@ impl<'a> Plan<'a> {
             Kind::Recreate => {
                 let fault = if chance(self.rng, 0.3) { Fault::Recreate } else { Fault::AutoPlace };
                 self.push(at, fault);
+            }
+            Kind::Reshape => {
+                // As `vip set` does it, with or without what would be in its way.
+                let soon = span(self.rng, self.p / 10, self.p);
+                let last = [Reshape::First, Reshape::Second, Reshape::Both, Reshape::Gone];
+                let last = *self.rng.choice(&last).unwrap_or(&Reshape::First);
+                let steps = [Reshape::Guest, Reshape::Together, Reshape::Join, last];
+                for (step, how) in (0..).zip(steps) {
+                    if chance(self.rng, 0.9) {
+                        self.push(at.plus(soon * step), Fault::Reshape(how));
+                    }
+                }
             }
             Kind::Interface => {
                 let takes_gate = chance(self.rng, 0.7);

@@ -1,14 +1,14 @@
 //! What goes wrong, and how it is mended.
 
-use super::{RESTART, What, World, mac, micros, vip_name, vip_spec};
+use super::{RESTART, What, World, addresses, guest_spec, mac, micros, vip_name, vip_spec};
 use crate::agent::{Agent, Input};
 use crate::guard::GuardInput;
 use crate::invariant::progress_bound;
 use crate::raft::Raft;
-use crate::scenario::{Cast, Directed, Fault, Processes, Scheme, Victim, node};
+use crate::scenario::{Cast, Directed, Fault, Processes, Reshape, Scheme, Victim, node};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use vip_core::{Address, GuardAction, GuardEvent, NodeId, Op};
+use vip_core::{Address, GuardAction, GuardEvent, NodeId, Op, VipAddress, VipSpec};
 
 impl World {
     pub(super) fn fault(&mut self, fault: Fault) {
@@ -68,10 +68,37 @@ impl World {
                 self.command(Op::RemoveVip { name: vip_name() });
                 self.command(Op::AddVip { spec: vip_spec(self.scenario.sticky) });
             }
+            Fault::Reshape(how) => self.reshape(how),
             Fault::Scheme(scheme, salt) => self.scheme(scheme, salt),
             Fault::Heal(victim) => self.heal(victim),
             Fault::DoubleAnswer => self.double_answer(),
         }
+    }
+
+    /// Addresses come and go, of a VIP and of one beside it.
+    fn reshape(&mut self, how: Reshape) {
+        let [first, second] = addresses();
+        let web = |addresses: &[VipAddress]| VipSpec {
+            addresses: addresses.to_vec(),
+            ..vip_spec(self.scenario.sticky)
+        };
+        let guest = guest_spec();
+        let both = web(&[first, second]);
+        let op = match how {
+            Reshape::Guest => Op::AddVip { spec: guest },
+            Reshape::Together => {
+                let state = self.hosts.iter().find_map(|host| Some(host.agent.as_ref()?.state()));
+                let web = state.and_then(|state| state.vip_named(vip_name().as_str()));
+                let to = web.and_then(|web| web.holder);
+                Op::PinVip { name: guest.name, to }
+            }
+            Reshape::Join => Op::SetVip { spec: both, guest: Some(guest.name) },
+            Reshape::Both => Op::SetVip { spec: both, guest: None },
+            Reshape::First => Op::SetVip { spec: web(&[first]), guest: None },
+            Reshape::Second => Op::SetVip { spec: web(&[second]), guest: None },
+            Reshape::Gone => Op::RemoveVip { name: guest.name },
+        };
+        self.command(op);
     }
 
     /// Several faults, one after the other, around whoever leads now.
@@ -97,7 +124,7 @@ impl World {
     }
 
     fn lose_address(&mut self, at: usize) {
-        for address in vip_spec(false).addresses {
+        for address in addresses() {
             if self.hosts[at].kernel.lose(address.ip) {
                 self.answering_changed(at, address.ip);
                 let event = GuardEvent::AddressGone(address.ip);

@@ -1,6 +1,6 @@
 //! Guards, their sockets, and what the kernel does for them.
 
-use super::{LOCAL, LOOP, RESTART, What, World, mac, micros, vip_spec};
+use super::{LOCAL, LOOP, RESTART, What, World, addresses, mac, micros};
 use crate::agent::Input;
 use crate::clock::Real;
 use crate::guard::{Connection, FromGuard, GuardInput, GuardProcess, ToGuard};
@@ -214,7 +214,7 @@ impl World {
             GuardNotice::Expired { .. } => self.stats.expired += 1,
             // Refusing what it held lets go of it as well.
             GuardNotice::Released { .. } | GuardNotice::Refused { .. } => {
-                for address in vip_spec(false).addresses {
+                for address in addresses() {
                     // It has to be true.
                     let now = self.hosts[at].clock.local(self.now);
                     if self.hosts[at].kernel.answers_until(address.ip) <= now {
