@@ -82,13 +82,17 @@ pub(super) fn claimant(state: &State, mac: Mac) -> String {
 
 /// What hinders nodes from holding the VIP, as the end of a sentence.
 pub(super) fn hindrances(member: &Member, state: &State, vip: &Vip) -> String {
-    let may_hold = state.nodes.values().filter(|node| node.may_hold());
-    let text = |node: &vip_core::Node| {
+    let mut reasons: Vec<(String, Vec<&str>)> = vec![];
+    for node in state.nodes.values().filter(|node| node.may_hold()) {
         let obstacle = || state.obstacles.get(&vip.uid)?.get(&node.id).map(ToString::to_string);
-        let why = trouble(member, node.id).map(ToOwned::to_owned).or_else(obstacle)?;
-        Some(format!("; on {}: {why}", node.name))
-    };
-    may_hold.filter_map(text).collect()
+        let why = trouble(member, node.id).map(ToOwned::to_owned).or_else(obstacle);
+        let Some(why) = why else { continue };
+        match reasons.iter_mut().find(|(known, _)| *known == why) {
+            Some((_, nodes)) => nodes.push(node.name.as_str()),
+            None => reasons.push((why, vec![node.name.as_str()])),
+        }
+    }
+    reasons.iter().map(|(why, nodes)| format!("; on {}: {why}", nodes.join(", "))).collect()
 }
 
 pub(super) fn vips(member: &Member) -> Vec<v1::Vip> {
