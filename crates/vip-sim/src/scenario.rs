@@ -40,6 +40,8 @@ pub(crate) enum Reshape {
     Guest,
     /// It goes where the other one is.
     Together,
+    /// It goes to this host.
+    Apart(usize),
     /// It joins that.
     Join,
     /// Both addresses, without a guest.

@@ -125,6 +125,46 @@ impl<'a> Plan<'a> {
         self.faults.push((at, fault));
     }
 
+    fn reshape(&mut self, at: Real, long: Duration, short: Duration) {
+        use Reshape as R;
+        let is = |how| Fault::Reshape(how);
+        let other = self.host();
+        let steps: [(Duration, Fault); 4] = match self.rng.usize(0..4) {
+            // As `vip set` does it, and one step more.
+            0 => {
+                let last = [R::First, R::Second, R::Both, R::Gone];
+                let last = *self.rng.choice(&last).unwrap_or(&R::First);
+                [
+                    (long, is(R::Guest)),
+                    (long, is(R::Together)),
+                    (short, is(R::Join)),
+                    (long, is(last)),
+                ]
+            }
+            // What just joined goes elsewhere, with the rest or alone.
+            1 => {
+                let away = Fault::Move(other);
+                [(long, is(R::Guest)), (long, is(R::Together)), (short, is(R::Join)), (short, away)]
+            }
+            // What one gives up another is given, on another host.
+            2 => {
+                let apart = is(R::Apart(other));
+                [(long, is(R::Both)), (short, is(R::First)), (short, is(R::Guest)), (long, apart)]
+            }
+            _ => {
+                let apart = is(R::Apart(other));
+                [(long, is(R::Guest)), (short, apart), (long, is(R::Join)), (short, is(R::First))]
+            }
+        };
+        let mut at = at;
+        for (pause, fault) in steps {
+            if chance(self.rng, 0.95) {
+                self.push(at, fault);
+            }
+            at = at.plus(pause);
+        }
+    }
+
     fn host(&mut self) -> usize {
         self.rng.usize(0..self.n)
     }
@@ -194,16 +234,9 @@ impl<'a> Plan<'a> {
                 self.push(at, fault);
             }
             Kind::Reshape => {
-                // As `vip set` does it, with or without what would be in its way.
-                let soon = span(self.rng, self.p / 10, self.p);
-                let last = [Reshape::First, Reshape::Second, Reshape::Both, Reshape::Gone];
-                let last = *self.rng.choice(&last).unwrap_or(&Reshape::First);
-                let steps = [Reshape::Guest, Reshape::Together, Reshape::Join, last];
-                for (step, how) in (0..).zip(steps) {
-                    if chance(self.rng, 0.9) {
-                        self.push(at.plus(soon * step), Fault::Reshape(how));
-                    }
-                }
+                let long = span(self.rng, self.p / 2, self.p * 2);
+                let short = span(self.rng, self.p / 100, self.p / 3);
+                self.reshape(at, long, short);
             }
             Kind::Interface => {
                 let takes_gate = chance(self.rng, 0.7);

@@ -92,6 +92,7 @@ impl World {
                 let to = web.and_then(|web| web.holder);
                 Op::PinVip { name: guest.name, to }
             }
+            Reshape::Apart(at) => Op::PinVip { name: guest.name, to: Some(node(at)) },
             Reshape::Join => Op::SetVip { spec: both, guest: Some(guest.name) },
             Reshape::Both => Op::SetVip { spec: both, guest: None },
             Reshape::First => Op::SetVip { spec: web(&[first]), guest: None },
