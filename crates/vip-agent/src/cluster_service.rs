@@ -250,9 +250,11 @@ impl Cluster for ClusterService {
     ) -> Result<Response<v1::IdentifyReply>, Status> {
         let cluster = self.member.meta.cluster.clone();
         let mut reply = v1::IdentifyReply { cluster, ..Default::default() };
-        if let Some(v1::identify_request::About { node, spki }) = request.into_inner().about {
+        let is_led = self.member.shared.leader().is_some();
+        let about = request.into_inner().about.filter(|_| is_led);
+        if let Some(v1::identify_request::About { node, spki }) = about {
             let (state, node) = (self.member.raft.state(), NodeId(node));
-            // Its key is known to itself and to members.
+            // Whoever was shown its certificate knows that.
             reply.is_member = state.nodes.get(&node).is_some_and(|known| known.spki == spki);
             let tombstone = state.tombstones.get(&node).filter(|known| known.spki == spki);
             reply.removed = tombstone.and_then(|t| t.removed.clone()).map(|removal| {

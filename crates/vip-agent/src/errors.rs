@@ -58,6 +58,7 @@ pub(crate) fn from_refusal(refusal: &Refusal) -> Status {
         Refusal::ClusterExists { .. }
         | Refusal::CannotHold { .. }
         | Refusal::NotTogether { .. }
+        | Refusal::VipChanged { .. }
         | Refusal::EpochMoved { .. }
         | Refusal::IssuerReplaced
         | Refusal::SuspectStays { .. }

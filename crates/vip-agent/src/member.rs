@@ -37,8 +37,8 @@ use tonic::Status;
 use tonic::transport::Channel;
 use vip_core::{Actor, Command, LeasesStart, Name, NodeId, Op, Outcome, OwnClockFar, Term};
 use vip_pki::{
-    Connections, Connector, Issuer, NodeIdentity, PkiDir, Roster, SharedRoster, client_config,
-    node_server_name, renewal_config, server_config,
+    Connections, Connector, Issuer, NodeIdentity, PkiDir, Roster, SharedRoster, asking_config,
+    client_config, node_server_name, renewal_config, server_config,
 };
 use vip_proto::{ALPN_GRPC, ALPN_LEASE};
 use vip_raft::{Dial, LogStore, PeerChannels, RaftNode, WriteError};
@@ -105,6 +105,8 @@ pub(crate) struct Member {
     pub(crate) pki: PkiDir,
     /// Membership changes one after the other.
     pub(crate) membership: tokio::sync::Mutex<()>,
+    /// Changes of VIPs that take several entries, one after the other.
+    pub(crate) reshaping: tokio::sync::Mutex<()>,
     pub(crate) joins: Joins,
     issuers: IssuerKeys,
     /// Whose new certificates this leader has seen.
@@ -128,6 +130,7 @@ struct Configs {
     server: Arc<vip_pki::ServerConfig>,
     grpc: Arc<vip_pki::ClientConfig>,
     renewal: Arc<vip_pki::ClientConfig>,
+    asking: Arc<vip_pki::ClientConfig>,
     lease: Arc<vip_pki::ClientConfig>,
 }
 
@@ -141,6 +144,7 @@ impl Configs {
             server: server_config(identity, roster.clone(), &both).map_err(tls)?,
             grpc: client_config(identity, roster.clone(), ALPN_GRPC).map_err(tls)?,
             renewal: renewal_config(identity, roster.clone(), ALPN_GRPC).map_err(tls)?,
+            asking: asking_config(identity, roster.clone(), ALPN_GRPC).map_err(tls)?,
             lease: client_config(identity, roster.clone(), ALPN_LEASE).map_err(tls)?,
         })
     }
@@ -224,6 +228,7 @@ impl Member {
             roster,
             pki,
             membership: tokio::sync::Mutex::new(()),
+            reshaping: tokio::sync::Mutex::new(()),
             joins: Joins::default(),
             issuers,
             reissued: Reissued::default(),

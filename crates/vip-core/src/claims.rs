@@ -30,6 +30,8 @@ const RETRY_REFUSED_MAX: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 struct RefusedHere {
     why: Obstacle,
+    /// Of what was wanted then.
+    revision: u32,
     retry_at: Mono,
     /// The pause before the next attempt, if this one fails too.
     pause: Duration,
@@ -57,6 +59,8 @@ struct Claim {
     probe: Probe,
     /// Of the spec that the guard was told of; `None`: it is to hear it again.
     revision: Option<u32>,
+    /// Of the spec that the guard has all addresses of.
+    ready: u32,
 }
 
 impl Claim {
@@ -149,7 +153,7 @@ impl Claims {
             // Nobody else has it, or its holder would not.
             let elsewhere = |vip: &Vip| vip.holder != Some(self.me) && vip.answered == vip.epoch;
             let over = |vip: &Vip| (meant && vip.spec.no_probe) || (answered && elsewhere(vip));
-            state.vip(*uid).is_some_and(|vip| !over(vip))
+            state.vip(*uid).is_some_and(|vip| refused.revision == vip.revision && !over(vip))
         });
         self.conflicts.forget(now, |uid| state.vip(uid).is_some());
         self.forget_known_releases(state);
@@ -181,7 +185,8 @@ impl Claims {
                 _ => {
                     let probe = probe(vip, state);
                     let (epoch, revision) = (vip.epoch, Some(vip.revision));
-                    let claim = Claim { epoch, stage: Stage::Preparing, probe, revision };
+                    let stage = Stage::Preparing;
+                    let claim = Claim { epoch, stage, probe, revision, ready: 0 };
                     self.claims.insert(vip.uid, claim);
                     let (uid, epoch, addresses) = (vip.uid, vip.epoch, addresses(vip));
                     let known = known.clone();
@@ -274,11 +279,12 @@ impl Claims {
         let mut actions = vec![];
         match notice {
             GuardNotice::Prepared { vip, epoch } => {
-                if let Some(claim) = self.claim(vip, epoch)
-                    && claim.stage == Stage::Preparing
-                {
-                    claim.stage = Stage::Asking;
-                    actions.push(ClaimAction::AskNow);
+                if let Some(claim) = self.claim(vip, epoch) {
+                    claim.ready = claim.revision.unwrap_or(claim.ready);
+                    if claim.stage == Stage::Preparing {
+                        claim.stage = Stage::Asking;
+                        actions.push(ClaimAction::AskNow);
+                    }
                 }
             }
             GuardNotice::Opened { vip, epoch } => {
@@ -324,6 +330,7 @@ impl Claims {
         actions: &mut Vec<ClaimAction>,
     ) {
         let Some(claim) = self.claims.get_mut(&vip).filter(|c| c.epoch == epoch) else { return };
+        let revision = claim.revision;
         match why {
             GuardRefusal::Ended(_) => {
                 claim.stage = Stage::Doomed;
@@ -337,7 +344,8 @@ impl Claims {
             }
             GuardRefusal::Address(obstacle) => {
                 self.claims.remove(&vip);
-                self.leave_alone(now, vip, obstacle.clone());
+                let revision = revision.unwrap_or_default();
+                self.leave_alone(now, vip, obstacle.clone(), revision);
                 if let Some(session) = self.session {
                     self.release(vip, epoch, session, actions);
                 }
@@ -346,10 +354,10 @@ impl Claims {
     }
 
     /// It is not tried here again for a while.
-    fn leave_alone(&mut self, now: Mono, vip: VipUid, why: Obstacle) {
+    fn leave_alone(&mut self, now: Mono, vip: VipUid, why: Obstacle, revision: u32) {
         let pause = self.refused.get(&vip).map_or(RETRY_REFUSED, |before| before.pause);
-        let next = (pause * 2).min(RETRY_REFUSED_MAX);
-        self.refused.insert(vip, RefusedHere { why, retry_at: now + pause, pause: next });
+        let (retry_at, pause) = (now + pause, (pause * 2).min(RETRY_REFUSED_MAX));
+        self.refused.insert(vip, RefusedHere { why, revision, retry_at, pause });
     }
 
     /// Somebody else claims an address. A member that must not have it keeps a
@@ -393,7 +401,8 @@ impl Claims {
         };
         claim.stage = Stage::Releasing;
         actions.push(ClaimAction::Order(VipOrder::Release { vip: uid, epoch }));
-        self.leave_alone(now, uid, Obstacle { ip, why });
+        let revision = vip.revision;
+        self.leave_alone(now, uid, Obstacle { ip, why }, revision);
     }
 
     fn claim(&mut self, vip: VipUid, epoch: Epoch) -> Option<&mut Claim> {
@@ -448,6 +457,14 @@ impl Claims {
     #[must_use]
     pub fn renewals(&self) -> Vec<Grantee> {
         self.in_stage(|stage| stage == Stage::Open)
+    }
+
+    /// The revisions of VIPs that were changed, as far as they answer here.
+    #[must_use]
+    pub fn revisions(&self) -> BTreeMap<VipUid, u32> {
+        let open = self.claims.iter().filter(|(_, claim)| claim.stage == Stage::Open);
+        let changed = open.filter(|(_, claim)| claim.ready > 0);
+        changed.map(|(vip, claim)| (*vip, claim.ready)).collect()
     }
 
     /// What waits for a first grant, or one after an expiry.

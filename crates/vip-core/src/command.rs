@@ -1,8 +1,8 @@
 //! What can be proposed to the log.
 
 use crate::{
-    Cause, Conflict, Epoch, Incarnation, JoinProof, Login, Mac, Name, NodeId, Obstacle, Profile,
-    Refusal, Role, Term, TokenId, VipSpec, VipUid,
+    Cause, Conflict, Epoch, Guest, Incarnation, JoinProof, Login, Mac, Name, NodeId, Obstacle,
+    Profile, Refusal, Role, Term, TokenId, VipSpec, VipUid,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -171,19 +171,28 @@ pub enum Op {
         /// What is wanted.
         spec: VipSpec,
     },
-    /// Asks every node whether it could hold what a VIP is to become.
-    TryVip {
-        /// That, under a name of its own.
+    /// Adds a VIP for a change of another one.
+    AddGuest {
+        /// What is wanted, under a name of its own.
         spec: VipSpec,
+        /// For which, and what for.
+        guest: Guest,
+    },
+    /// Removes one that was added for a change, if it is there.
+    EndGuest {
+        /// Which.
+        vip: VipUid,
     },
     /// Changes what is wanted of a VIP that is there.
     SetVip {
         /// All of it, under the VIP's name.
         spec: VipSpec,
-        /// A VIP whose addresses it takes over, which ends with that. Both answer
-        /// on one node, or it is refused.
+        /// The revision that it changes; of any other it changes nothing.
+        seen: u32,
+        /// A guest of it, whose addresses it takes over and which ends with that.
+        /// Both answer on one node, or it is refused.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        guest: Option<Name>,
+        guest: Option<VipUid>,
     },
     /// Removes a VIP.
     RemoveVip {

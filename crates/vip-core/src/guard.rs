@@ -353,7 +353,8 @@ impl Guard {
             let why = GuardRefusal::InUse(address.ip);
             return vec![GuardAction::Notify(GuardNotice::Refused { vip, epoch, why })];
         }
-        let there = self.has_address(claim);
+        let answers = claim.phase == Phase::Open && now < claim.deadline;
+        let there = answers || (claim.phase == Phase::Prepared && self.limits.gated);
         let Some(claim) = self.claims.get_mut(&vip) else { return vec![] };
         claim.addresses = addresses;
         let gate = |deadline| move |a: &Address| GuardAction::Gate { ip: a.ip, deadline };
@@ -361,7 +362,7 @@ impl Guard {
         if there {
             actions.extend(new.iter().cloned().map(GuardAction::AddAddress));
         }
-        if claim.phase == Phase::Open && now < claim.deadline {
+        if answers {
             actions.extend(new.iter().map(gate(claim.deadline)));
             claim.announcements = Announcements::starting(now);
             claim.announcements.take_due(now);

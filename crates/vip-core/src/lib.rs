@@ -89,5 +89,8 @@ pub use state::{Cluster, Founder, Founding, Issuers, Removal, State, Suspect, To
 pub use token::{
     JoinProof, Token, TokenError, TokenSecret, TokenText, VERIFIER_LEN, join_statement,
 };
-pub use vip::{AddressError, Nested, Placement, Settled, Vip, VipAddress, VipSpec, VipSpecError};
+pub use vip::{
+    AddressError, Dropped, Guest, Nested, Placement, Settled, Vip, VipAddress, VipSpec,
+    VipSpecError,
+};
 pub use wall_clock::{CLOCKS_FAR_APART, OwnClockFar, WallClocks};

@@ -26,7 +26,7 @@ pub fn decide(
     ended: impl Fn(&Vip) -> Epoch,
 ) -> Vec<Assignment> {
     let place = Place { state, me, views };
-    let wanted = state.vips.values().filter(|vip| !vip.trial);
+    let wanted = state.vips.values().filter(|vip| vip.is_wanted());
     wanted.filter_map(|vip| place.due(vip, ended(vip))).collect()
 }
 

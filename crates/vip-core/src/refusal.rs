@@ -84,13 +84,17 @@ pub enum Refusal {
         /// Whose it was.
         vip: Name,
     },
-    /// Two VIPs that were to become one.
-    #[error("VIP {vip} and {guest} do not answer on one node: it moved meanwhile; try again")]
-    NotTogether {
-        /// The one.
+    /// Somebody else changed it since it was looked at.
+    #[error("VIP {vip} was changed meanwhile by somebody else; look at it, and try again")]
+    VipChanged {
+        /// Which.
         vip: Name,
-        /// The other.
-        guest: Name,
+    },
+    /// It does not answer where its guest does.
+    #[error("VIP {vip} moved while its addresses to come were prepared; try again")]
+    NotTogether {
+        /// Which.
+        vip: Name,
     },
     /// A node's own address.
     #[error("{ip} is the address of node {node}: a VIP that moves cannot be where a node lives")]

@@ -148,6 +148,8 @@ pub struct Report {
     pub obstacles: BTreeMap<VipUid, Obstacle>,
     /// What it answers for.
     pub open: BTreeSet<Grantee>,
+    /// Of that, which revision of the spec, where it was changed ever.
+    pub revisions: BTreeMap<VipUid, u32>,
     /// Whom it heard claim addresses of VIPs that it holds, or is about to.
     pub conflicts: BTreeMap<VipUid, Conflict>,
     /// Its interfaces that have addresses, at most [`MAX_MACS`].

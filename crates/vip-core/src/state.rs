@@ -146,8 +146,9 @@ impl State {
             Op::RotateIssuer { issuer, made_by } => self.rotate_issuer(actor, issuer, *made_by),
             Op::RetireIssuers { keep } => Ok(self.retire_issuers(actor, keep)),
             Op::AddVip { spec } => self.add_vip(actor, spec),
-            Op::TryVip { spec } => self.try_vip(spec),
-            Op::SetVip { spec, guest } => self.set_vip(at, actor, spec, guest.as_ref()),
+            Op::AddGuest { spec, guest } => self.add_guest(spec, *guest),
+            Op::EndGuest { vip } => Ok(self.end_guest(*vip)),
+            Op::SetVip { spec, seen, guest } => self.set_vip(at, actor, spec, *seen, *guest),
             Op::RemoveVip { name } => self.remove_vip(actor, name),
             Op::PinVip { name, to } => self.pin_vip(name, *to),
             Op::Assign { moves } => self.assign(at, actor, moves),
@@ -205,7 +206,7 @@ impl State {
     /// All VIPs that somebody is to hold, in the order that people look for them.
     #[must_use]
     pub fn vips_by_name(&self) -> Vec<&Vip> {
-        let mut vips: Vec<_> = self.vips.values().filter(|vip| !vip.trial).collect();
+        let mut vips: Vec<_> = self.vips.values().filter(|vip| vip.is_wanted()).collect();
         vips.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
         vips
     }

@@ -224,6 +224,15 @@ pub struct Nested {
     pub epoch: Epoch,
 }
 
+/// What a VIP is to another one, which is being changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guest {
+    /// The other one.
+    pub of: VipUid,
+    /// Nobody is to hold it: nodes say whether they could.
+    pub trial: bool,
+}
+
 /// An address that a VIP gave up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
@@ -270,9 +279,9 @@ pub struct Vip {
     /// Every epoch up to this one is known to answer nowhere, for good.
     #[serde(default)]
     pub fenced: Epoch,
-    /// Nobody is to hold it: nodes say whether they could.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub trial: bool,
+    /// It is there for a change of another VIP, and no longer than that takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<Guest>,
     /// Counts the changes of its spec.
     #[serde(default)]
     pub revision: u32,
@@ -298,7 +307,7 @@ impl Vip {
             nested: None,
             answered: Epoch(0),
             fenced: Epoch(0),
-            trial: false,
+            guest: None,
             revision: 0,
             dropped: vec![],
         }
@@ -309,6 +318,12 @@ impl Vip {
     pub(crate) fn begin_anew(&mut self) {
         (self.holder, self.pinned, self.settled, self.nested) = (None, None, None, None);
         (self.epoch, self.answered) = (self.epoch.next(), Epoch(0));
+    }
+
+    /// Whether somebody is to hold it.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.guest.is_none_or(|guest| !guest.trial)
     }
 
     /// The guard session that an epoch is known to be bound to.

@@ -77,6 +77,15 @@ pub(crate) struct Host {
     routes: BTreeSet<(u32, Prefix)>,
 }
 
+/// What became of interfaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LinkChange {
+    /// One has a link again, or another Ethernet address.
+    Back,
+    /// What leaves one with a VIP takes another way.
+    Ways,
+}
+
 /// How long the kernel may take to let go of what a killed guard had.
 const LET_GO: Duration = Duration::from_secs(1);
 /// Between two looks.
@@ -402,26 +411,27 @@ impl Host {
         self.routes = wanted;
     }
 
-    /// Puts the gate first on every interface. Returns whether one of them
-    /// came back, or is reached another way, so that neighbours have to be told
-    /// again.
-    pub(crate) async fn reconcile_links(&mut self) -> bool {
+    /// Puts the gate first on every interface. Returns what neighbours have to be
+    /// told again for, if something.
+    pub(crate) async fn reconcile_links(&mut self) -> Option<LinkChange> {
         let links = match self.kernel.links().await {
             Ok(links) => links,
             Err(error) => {
                 error!(%error, "cannot list interfaces");
-                return false;
+                return None;
             }
         };
         // With another Ethernet address it is another one to its neighbours; and
         // switches look for a VIP where its packets last came from.
+        let same = |old: &Link, new: &Link| old.device == new.device && old.mac == new.mac;
+        let before = |new: &Link| self.links.iter().find(|old| old.running && same(old, new));
         let has_vip = |link: &Link| self.placed.values().any(|(_, at)| *at == link.device.ifindex);
-        let same = |old: &Link, new: &Link| {
-            let stands = old.device == new.device && old.mac == new.mac;
-            stands && (old.ways == new.ways || !has_vip(new))
+        let moved = |new: &Link| before(new).is_some_and(|old| old.ways != new.ways);
+        let change = if links.iter().any(|l| l.running && before(l).is_none()) {
+            Some(LinkChange::Back)
+        } else {
+            links.iter().any(|l| has_vip(l) && moved(l)).then_some(LinkChange::Ways)
         };
-        let was_running = |new: &Link| self.links.iter().any(|old| old.running && same(old, new));
-        let back = links.iter().any(|l| l.running && !was_running(l));
         self.links = links;
         self.vip_links.extend(self.homes.values());
         self.macs = self.view.macs(&self.links, &self.vip_links);
@@ -431,7 +441,7 @@ impl Host {
                 attach(gate, link, &self.stale, &mut self.ungated);
             }
         }
-        back
+        change
     }
 
     /// Compares the addresses that should be there with those that are;

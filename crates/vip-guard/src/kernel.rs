@@ -12,7 +12,7 @@ use netlink_packet_route::link::{
     InfoBond, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 use rtnetlink::{AddressMessageBuilder, Handle, MulticastGroup, new_multicast_connection};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task::JoinHandle;
@@ -123,8 +123,9 @@ impl Kernel {
         };
         let own =
             |l: &&LinkMessage| l.header.link_layer_type != LinkLayerType::Loopback && !port(l);
+        let ports = Ports::of(&all);
         let with_ways =
-            |l: &LinkMessage| Link { ways: ways(&all, l.header.index, DEEPEST), ..link(l) };
+            |l: &LinkMessage| Link { ways: ports.ways(l.header.index, DEEPEST), ..link(l) };
         Ok(all.iter().filter(own).map(with_ways).collect())
     }
 
@@ -229,23 +230,46 @@ fn is_vrf(message: &LinkMessage) -> bool {
 /// A bridge of bonds of VLANs, and some more: the kernel has a limit of its own.
 const DEEPEST: u32 = 8;
 
-/// The ports that packets of an interface leave by, and theirs.
-fn ways(all: &[LinkMessage], index: u32, depth: u32) -> BTreeSet<u32> {
-    let of = |wanted: u32| all.iter().find(|l| l.header.index == wanted);
-    let active = of(index).and_then(active_port);
-    let is_port = |l: &&LinkMessage| {
-        let running = l.header.flags.contains(LinkFlags::Running);
-        let below = l.attributes.contains(&LinkAttribute::Controller(index));
-        running && below && active.is_none_or(|active| active == l.header.index)
-    };
-    let mut found = BTreeSet::new();
-    if depth > 0 {
-        for port in all.iter().filter(is_port).map(|l| l.header.index) {
-            found.insert(port);
-            found.extend(ways(all, port, depth - 1));
+/// Who is whose port.
+struct Ports {
+    /// Those that run, by bridge or bond.
+    running: BTreeMap<u32, Vec<u32>>,
+    /// Of bonds that use one alone.
+    active: BTreeMap<u32, u32>,
+}
+
+impl Ports {
+    fn of(all: &[LinkMessage]) -> Self {
+        let (mut running, mut active) = (BTreeMap::<u32, Vec<u32>>::new(), BTreeMap::new());
+        for link in all {
+            let index = link.header.index;
+            active.extend(active_port(link).map(|port| (index, port)));
+            let master = link.attributes.iter().find_map(|a| match a {
+                LinkAttribute::Controller(master) => Some(*master),
+                _ => None,
+            });
+            let runs = link.header.flags.contains(LinkFlags::Running);
+            if let Some(master) = master.filter(|_| runs) {
+                running.entry(master).or_default().push(index);
+            }
         }
+        Self { running, active }
     }
-    found
+
+    /// The ports that packets of an interface leave by, and theirs.
+    fn ways(&self, index: u32, depth: u32) -> BTreeSet<u32> {
+        let mut found = BTreeSet::new();
+        if depth == 0 {
+            return found;
+        }
+        let active = self.active.get(&index);
+        let ports = self.running.get(&index).into_iter().flatten();
+        for port in ports.filter(|port| active.is_none_or(|active| active == *port)) {
+            found.insert(*port);
+            found.extend(self.ways(*port, depth - 1));
+        }
+        found
+    }
 }
 
 /// The port that a bond uses alone (`active-backup`).
@@ -352,13 +376,13 @@ mod tests {
             let above = [bond(4, active, &[below(5)]), link(5, &[]), link(6, &[below(5)])];
             [&ports[..], &above].concat()
         };
-        assert_eq!(ways(&host(2), 5, DEEPEST), [2, 4, 6].into());
-        assert_eq!(ways(&host(3), 5, DEEPEST), [3, 4, 6].into());
-        assert_eq!(ways(&host(0), 5, DEEPEST), [2, 3, 4, 6].into(), "all are used");
+        assert_eq!(Ports::of(&host(2)).ways(5, DEEPEST), [2, 4, 6].into());
+        assert_eq!(Ports::of(&host(3)).ways(5, DEEPEST), [3, 4, 6].into());
+        assert_eq!(Ports::of(&host(0)).ways(5, DEEPEST), [2, 3, 4, 6].into(), "all are used");
         let mut without = host(2);
         without[4].header.flags = LinkFlags::empty();
-        assert_eq!(ways(&without, 5, DEEPEST), [2, 4].into(), "one without a link");
+        assert_eq!(Ports::of(&without).ways(5, DEEPEST), [2, 4].into(), "one without a link");
         let circle = [link(2, &[below(3)]), link(3, &[below(2)])];
-        assert_eq!(ways(&circle, 2, DEEPEST), [2, 3].into());
+        assert_eq!(Ports::of(&circle).ways(2, DEEPEST), [2, 3].into());
     }
 }

@@ -11,7 +11,7 @@
 
 use crate::clock::boottime;
 use crate::config::{GuardConfig, GuardError};
-use crate::host::Host;
+use crate::host::{Host, LinkChange};
 use crate::kernel::{Kernel, KernelEvent};
 use crate::lock::{self, Namespace};
 use crate::packets::Listener;
@@ -259,7 +259,7 @@ async fn work_on_backlog(guard: &mut Guard, host: &mut Host, session: &mut Optio
 /// An address on an interface without a link is of no use to anybody, and one
 /// that may answer beyond its lease must not stay.
 async fn follow_links(guard: &mut Guard, host: &mut Host, session: &mut Option<Session>) {
-    let back = host.reconcile_links().await;
+    let change = host.reconcile_links().await;
     tell_interfaces(host, session);
     for ip in host.without_link() {
         warn!(%ip, "the interface of a VIP has no link; letting go of it");
@@ -270,8 +270,10 @@ async fn follow_links(guard: &mut Guard, host: &mut Host, session: &mut Option<S
         warn!(%obstacle, "a VIP could answer beyond its lease; letting go of it");
         act(guard, host, session, GuardEvent::AddressRefused(obstacle)).await;
     }
-    if back {
-        act(guard, host, session, GuardEvent::LinkBack).await;
+    match change {
+        Some(LinkChange::Back) => act(guard, host, session, GuardEvent::LinkBack).await,
+        Some(LinkChange::Ways) => act(guard, host, session, GuardEvent::Confirmed).await,
+        None => {}
     }
 }
 

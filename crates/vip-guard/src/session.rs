@@ -150,20 +150,26 @@ impl Session {
         }
     }
 
-    /// The next orders that do not depend on each other: one for each VIP.
+    /// The next orders that do not depend on each other: one for each VIP, and no
+    /// claim after a release, which may give up what is claimed.
     pub(crate) fn next_chunk(&mut self) -> Vec<VipOrder> {
-        let mut vips = BTreeSet::new();
-        let mut chunk = vec![];
-        while chunk.len() < CHUNK
-            && let Some(order) = self.backlog.pop_front_if(|order| match order {
-                VipOrder::Prepare { vip, .. } | VipOrder::Release { vip, .. } => vips.insert(*vip),
-                VipOrder::Extend { .. } => true,
-            })
-        {
-            chunk.push(order);
-        }
-        chunk
+        next_chunk(&mut self.backlog)
     }
+}
+
+fn next_chunk(backlog: &mut VecDeque<VipOrder>) -> Vec<VipOrder> {
+    let (mut vips, mut releases, mut chunk) = (BTreeSet::new(), false, vec![]);
+    while chunk.len() < CHUNK
+        && let Some(order) = backlog.pop_front_if(|order| match order {
+            VipOrder::Prepare { vip, .. } => !releases && vips.insert(*vip),
+            VipOrder::Release { vip, .. } => vips.insert(*vip),
+            VipOrder::Extend { .. } => true,
+        })
+    {
+        releases |= matches!(order, VipOrder::Release { .. });
+        chunk.push(order);
+    }
+    chunk
 }
 
 fn random() -> Option<u64> {
@@ -186,5 +192,29 @@ async fn write(mut writer: OwnedWriteHalf, mut messages: mpsc::Receiver<FromGuar
         if write_frame(&mut writer, &message).await.is_err() {
             break;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vip_core::{Epoch, Probe, VipUid};
+
+    /// What one gives up another may be given: if the first fails, the second
+    /// must not have begun.
+    #[test]
+    fn a_claim_is_not_carried_out_beside_a_release_before_it() {
+        let release = |vip| VipOrder::Release { vip: VipUid(vip), epoch: Epoch(1) };
+        let prepare = |vip| {
+            let (vip, epoch, probe, known) = (VipUid(vip), Epoch(1), Probe::No, BTreeSet::new());
+            VipOrder::Prepare { vip, epoch, addresses: vec![], probe, known }
+        };
+        let mut backlog: VecDeque<_> =
+            [prepare(1), release(2), release(3), prepare(4), prepare(5), prepare(5)].into();
+        let mut chunks = vec![];
+        while !backlog.is_empty() {
+            chunks.push(next_chunk(&mut backlog).len());
+        }
+        assert_eq!(chunks, [3, 2, 1]);
     }
 }

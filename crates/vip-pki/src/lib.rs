@@ -34,4 +34,6 @@ pub use names::{Identity, node_server_name, user_server_name};
 pub use places::{Limits, Place, Places, origin};
 pub use roster::{Denied, Roster, SharedRoster};
 pub use rustls::{ClientConfig, Error as TlsError, ServerConfig};
-pub use verify::{client_config, pinned_config, renewal_config, server_config, user_config};
+pub use verify::{
+    asking_config, client_config, pinned_config, renewal_config, server_config, user_config,
+};

@@ -388,6 +388,21 @@ pub fn renewal_config(
     member_config(identity, roster, alpn, true)
 }
 
+/// For a member that may be none any more: it shows no certificate, which nobody
+/// would take, and takes what a member that it knows has, by its key.
+///
+/// # Errors
+/// The root is damaged.
+pub fn asking_config(
+    identity: &NodeIdentity,
+    roster: SharedRoster,
+    alpn: &[u8],
+) -> Result<Arc<ClientConfig>, Error> {
+    let root = identity.root().ok_or_else(|| general("no root certificate"))?;
+    let verifier = Arc::new(Servers(Verifier::new(root, roster, true)?));
+    Ok(finished(client_builder(verifier)?.with_no_client_auth(), alpn))
+}
+
 fn member_config(
     identity: &NodeIdentity,
     roster: SharedRoster,

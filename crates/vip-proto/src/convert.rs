@@ -159,8 +159,18 @@ impl TryFrom<v1::Conflict> for (VipUid, Conflict) {
 impl From<Report> for v1::Report {
     fn from(report: Report) -> Self {
         use v1::report::Fitness as F;
-        let Report { run, seq, fitness, stopping, unable, obstacles, open, conflicts, macs } =
-            report;
+        let Report {
+            run,
+            seq,
+            fitness,
+            stopping,
+            unable,
+            obstacles,
+            open,
+            revisions,
+            conflicts,
+            macs,
+        } = report;
         let fitness = match fitness {
             Fitness::Fit => F::Fit,
             Fitness::NoGuard => F::NoGuard,
@@ -175,6 +185,7 @@ impl From<Report> for v1::Report {
             unable_vips: unable.into_iter().map(|vip| vip.0).collect(),
             obstacles: obstacles.into_iter().map(Into::into).collect(),
             open: open.into_iter().map(Into::into).collect(),
+            revisions: revisions.into_iter().map(|(vip, revision)| (vip.0, revision)).collect(),
             conflicts: conflicts.into_iter().map(Into::into).collect(),
             macs: macs.into_iter().map(|mac| mac.0.to_vec()).collect(),
         }
@@ -186,14 +197,23 @@ impl TryFrom<v1::Report> for Report {
     fn try_from(message: v1::Report) -> Result<Self, FieldError> {
         use v1::report::Fitness as F;
         let fitness = match message.fitness() {
-            F::Unspecified => return Err(FieldError::Missing("fitness")),
             F::Fit => Fitness::Fit,
-            F::NoGuard => Fitness::NoGuard,
+            // Whoever does not say that it can, cannot, as far as is known here.
+            F::Unspecified | F::NoGuard => Fitness::NoGuard,
             F::Disk => Fitness::Disk,
             F::Clock => Fitness::Clock,
         };
         let v1::Report {
-            run, seq, stopping, unable_vips, obstacles, open, conflicts, macs, ..
+            run,
+            seq,
+            stopping,
+            unable_vips,
+            obstacles,
+            open,
+            revisions,
+            conflicts,
+            macs,
+            ..
         } = message;
         Ok(Self {
             run,
@@ -203,6 +223,7 @@ impl TryFrom<v1::Report> for Report {
             unable: unable_vips.into_iter().map(VipUid).collect(),
             obstacles: obstacles.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             open: open.into_iter().map(Into::into).collect(),
+            revisions: revisions.into_iter().map(|(vip, n)| (VipUid(vip), n)).collect(),
             conflicts: conflicts.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             macs: macs.iter().take(MAX_MACS).map(|mac| read_mac(mac)).collect::<Result<_, _>>()?,
         })
@@ -241,6 +262,7 @@ mod tests {
             unable: [VipUid(1)].into(),
             obstacles,
             open: [open].into(),
+            revisions: [(VipUid(3), 4)].into(),
             conflicts: [(VipUid(3), conflict)].into(),
             macs: [Mac([2, 0, 0, 0, 0, 1])].into(),
         };

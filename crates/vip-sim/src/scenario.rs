@@ -40,7 +40,7 @@ pub(crate) enum Reshape {
     Guest,
     /// It goes where the other one is.
     Together,
-    /// It goes to this host.
+    /// It and the other VIP go to this host.
     Apart(usize),
     /// It joins that.
     Join,
@@ -50,7 +50,9 @@ pub(crate) enum Reshape {
     First,
     /// The second address alone.
     Second,
-    /// No guest any more.
+    /// Another VIP with the second address.
+    Other,
+    /// Neither guest nor other any more.
     Gone,
 }
 

@@ -129,6 +129,11 @@ fn addresses() -> [VipAddress; 2] {
     ["192.0.2.100/24", "192.0.2.101/24"].map(|text| text.parse().expect("a valid address"))
 }
 
+/// Of a VIP that takes what another one gave up.
+fn other_name() -> Name {
+    "other".parse().expect("a valid name")
+}
+
 /// A VIP of its own, with the second address, until that joins the other.
 fn guest_spec() -> VipSpec {
     let [_, second] = addresses();

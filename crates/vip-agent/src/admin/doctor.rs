@@ -51,14 +51,20 @@ fn all_of(name: &str, troubles: &[String], good: &str) -> Check {
 /// Looks at everything.
 pub(super) async fn examine(agent: &Agent) -> v1::DoctorReply {
     let mut checks = vec![advertised(agent)];
-    checks.extend(listening(agent));
+    // What a join has to itself is not tried while one is under way.
+    let forming = agent.formation.try_lock();
+    checks.extend(listening(agent, forming.is_ok()));
     checks.extend([kernel(), clock()]);
     match agent.member() {
+        None if forming.is_err() => {
+            checks.push(warning("membership", "one is being made, or ended; look again"));
+        }
         None => {
             checks.push(guard_of_no_member(agent).await);
             checks.push(warning("membership", "this node is in no cluster"));
         }
         Some(member) => {
+            drop(forming);
             checks.extend(guard(&member));
             checks.extend(of_member(&member).await);
         }
@@ -89,7 +95,7 @@ fn advertised(agent: &Agent) -> Check {
 }
 
 /// Whether what peers use leads to what this node listens at.
-fn listening(agent: &Agent) -> Option<Check> {
+fn listening(agent: &Agent, free: bool) -> Option<Check> {
     const NAME: &str = "listen";
     let listen = agent.config.node.listen;
     // A host name is for the peers' resolvers.
@@ -98,7 +104,8 @@ fn listening(agent: &Agent) -> Option<Check> {
     if let Some(what) = no_peer(ip) {
         return Some(error(NAME, format!("no other member reaches {place}: it is {what}")));
     }
-    if agent.member().is_none()
+    if free
+        && agent.member().is_none()
         && let Err(e) = agent.listen()
     {
         return Some(error(NAME, plain(&e)));

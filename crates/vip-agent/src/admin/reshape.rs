@@ -1,23 +1,30 @@
 //! `vip set`: a VIP is changed while it answers.
 //!
-//! Addresses to come are given to a VIP of their own first, on the holder: if they
-//! cannot be there, or somebody has them, nothing of the other was touched.
+//! Addresses to come are given to a guest first, a VIP that is there for this
+//! change alone, on the holder: if they cannot be there, or somebody has them,
+//! nothing of the other was touched. A new interface is tried by a guest that
+//! nobody holds.
 
 use super::service::Call;
 use super::vips::{find, hindrance, wait_until_it_answers, wait_until_it_answers_from};
-use crate::errors::{from_refusal, invalid};
+use crate::errors::{from_refusal, from_write, invalid};
+use crate::member::COMMIT_TIMEOUT;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
-use tonic::Status;
-use vip_core::{Name, NodeId, Op, Placement, State, Vip, VipAddress, VipSpec, VipUid};
+use tonic::{Code, Status};
+use vip_core::{
+    Guest, Name, NodeId, Op, Placement, Refusal, State, Vip, VipAddress, VipSpec, VipUid,
+};
 use vip_proto::v1;
 
-/// Ends the name of a VIP that holds addresses until they join another.
+/// Ends the name of a guest.
 const GUEST: &str = "-joining";
-/// After so many heartbeats every node that is there has said what hinders it now.
+/// Longest name (RFC 1035 section 2.3.4), less a number.
+const MAX_NAME: usize = 60;
+/// After so many heartbeats every node that is there has said what hinders it now,
 const REPORTS: u32 = 10;
-/// Longest name (RFC 1035 section 2.3.4).
-const MAX_NAME: usize = 63;
+/// and not before: it looks at its routes, and the leader writes down what it says.
+const LEAST: Duration = Duration::from_millis(500);
 
 fn wanted(old: &VipSpec, request: &v1::SetVipRequest) -> Result<VipSpec, Status> {
     let mut spec = old.clone();
@@ -36,121 +43,135 @@ fn wanted(old: &VipSpec, request: &v1::SetVipRequest) -> Result<VipSpec, Status>
     Ok(spec)
 }
 
+/// Carries a change to its end, or leaves nothing of it.
 pub(super) async fn set_vip(
     call: &Call,
     request: &v1::SetVipRequest,
 ) -> Result<v1::SetVipReply, Status> {
+    // One after the other: what one looked at the next must not have changed.
+    let _one = call.member.reshaping.lock().await;
     let state = call.member.raft.state();
     let old = find(&state, &request.name)?.clone();
     let spec = wanted(&old.spec, request)?;
-    let guest = guest_name(&spec.name)?;
-    if state.vip_named(guest.as_str()).is_some_and(|left| left.trial) {
-        // The leader that asked was lost before it heard the answers.
-        call.propose(Op::RemoveVip { name: guest }).await?;
-    }
-    let come: Vec<VipAddress> =
-        spec.addresses.iter().copied().filter(|a| !old.spec.has(a.ip)).collect();
+    end_guests(call, old.uid).await?;
+    let heard = (state.profile().timing().heartbeat * REPORTS).max(LEAST);
     let held = old.holder.filter(|_| old.answered == old.epoch && old.fenced < old.epoch);
-    let heard = state.profile().timing().heartbeat * REPORTS;
-    if let Some(holder) = held.filter(|_| spec.interface != old.spec.interface) {
-        tried(call, &spec, holder, heard).await?;
-    }
-    match held.filter(|_| !come.is_empty()) {
-        Some(holder) => joined(call, &old, &spec, come, holder).await?,
-        None => {
-            call.propose(Op::SetVip { spec: spec.clone(), guest: None }).await?;
+    let moves = spec.interface != old.spec.interface || spec.addresses != old.spec.addresses;
+    let changed = async {
+        if let Some(holder) = held.filter(|_| spec.interface != old.spec.interface) {
+            tried(call, (&old, &spec), holder, heard).await?;
         }
+        let guest = match held {
+            Some(holder) => joining(call, (&old, &spec), holder).await?,
+            None => None,
+        };
+        let (spec, seen) = (spec.clone(), old.revision);
+        call.propose(Op::SetVip { spec, seen, guest }).await
+    };
+    if let Err(status) = changed.await {
+        // Whatever the time that the caller allowed.
+        end_guests(call, old.uid).await?;
+        return Err(status);
+    }
+    if !moves {
+        let state = call.member.raft.state();
+        let vip = find(&state, spec.name.as_str())?;
+        let vip = super::views::vip(&super::views::Sight::of(&call.member), &state, vip);
+        return Ok(v1::SetVipReply { vip: Some(vip) });
     }
     let settled = Instant::now() + heard;
-    let vip = match wait_until_it_answers_from(call, &spec.name, None, settled).await {
+    match wait_until_it_answers_from(call, &spec.name, None, settled).await {
+        Ok(vip) => Ok(v1::SetVipReply { vip: Some(vip) }),
         // What cannot be anywhere is not left to whoever is on call tonight.
-        Err(status) if status.code() == tonic::Code::FailedPrecondition && spec != old.spec => {
-            call.propose(Op::SetVip { spec: old.spec, guest: None }).await?;
+        Err(status) if status.code() == Code::FailedPrecondition => {
+            let (spec, seen) = (old.spec, old.revision + 1);
+            call.propose(Op::SetVip { spec, seen, guest: None }).await?;
             let text = format!("{}. It is as it was before", status.message());
-            return Err(Status::failed_precondition(text));
+            Err(Status::failed_precondition(text))
         }
-        result => result?,
-    };
-    Ok(v1::SetVipReply { vip: Some(vip) })
+        Err(status) => Err(status),
+    }
+}
+
+/// Guests of a VIP that are left by a change that did not come to its end.
+async fn end_guests(call: &Call, of: VipUid) -> Result<(), Status> {
+    let state = call.member.raft.state();
+    let left = state.vips.values().filter(|vip| vip.guest.is_some_and(|guest| guest.of == of));
+    for vip in left.map(|vip| vip.uid) {
+        let end = call.member.propose_as(call.actor.clone(), Op::EndGuest { vip }, COMMIT_TIMEOUT);
+        end.await.map_err(|e| from_write(&e))?;
+    }
+    Ok(())
+}
+
+/// A name that no VIP has.
+fn guest_name(state: &State, name: &Name) -> Result<Name, Status> {
+    let kept: String = name.as_str().chars().take(MAX_NAME - GUEST.len()).collect();
+    let plain = format!("{kept}{GUEST}");
+    let numbered = (2..100).map(|n| format!("{plain}{n}"));
+    let mut free = [plain.clone()].into_iter().chain(numbered);
+    let free = free.find(|name| state.vip_named(name).is_none());
+    free.unwrap_or(plain).parse().map_err(invalid)
+}
+
+async fn add_guest(
+    call: &Call,
+    of: &Vip,
+    spec: VipSpec,
+    trial: bool,
+) -> Result<(Name, VipUid), Status> {
+    let name = guest_name(&call.member.raft.state(), &of.spec.name)?;
+    let (spec, guest) = (VipSpec { name, ..spec }, Guest { of: of.uid, trial });
+    let name = spec.name.clone();
+    call.propose(Op::AddGuest { spec, guest }).await?;
+    let uid = call.member.raft.state().vip_named(name.as_str()).map(|vip| vip.uid);
+    let gone = || Refusal::VipChanged { vip: of.spec.name.clone() };
+    Ok((name, uid.ok_or_else(|| from_refusal(&gone()))?))
+}
+
+/// A refusal that left the VIP alone, and in which it has its own name.
+fn as_before(status: &Status, guest: &Name, vip: &Name) -> Status {
+    let text = status.message().replace(guest.as_str(), vip.as_str());
+    let text = text.trim_end_matches(". Nothing was changed");
+    Status::new(status.code(), format!("{text}. VIP {vip} is as it was"))
 }
 
 /// Asks the holder whether it could have the VIP where it is to be.
-async fn tried(call: &Call, spec: &VipSpec, holder: NodeId, heard: Duration) -> Result<(), Status> {
-    let name = guest_name(&spec.name)?;
-    let trial = VipSpec { name: name.clone(), ..spec.clone() };
-    call.propose(Op::TryVip { spec: trial }).await?;
+async fn tried(
+    call: &Call,
+    (old, spec): (&Vip, &VipSpec),
+    holder: NodeId,
+    heard: Duration,
+) -> Result<(), Status> {
+    let (name, uid) = add_guest(call, old, spec.clone(), true).await?;
     sleep(heard.min(call.time_left())).await;
     let state = call.member.raft.state();
-    let why = state.vip_named(name.as_str()).and_then(|trial| hindrance(&state, trial, holder));
-    call.propose(Op::RemoveVip { name }).await?;
+    let why = state.vip(uid).and_then(|trial| hindrance(&state, trial, holder));
+    call.propose(Op::EndGuest { vip: uid }).await?;
     match why {
-        Some(why) => Err(as_before(from_refusal(&why), &spec.name)),
+        Some(why) => Err(as_before(&from_refusal(&why), &name, &old.spec.name)),
         None => Ok(()),
     }
 }
 
-/// A refusal that left the VIP alone.
-fn as_before(status: Status, vip: &Name) -> Status {
-    Status::new(status.code(), format!("{}. VIP {vip} is as it was", status.message()))
-}
-
-/// Has the holder answer for the addresses to come before they join the VIP.
-async fn joined(
+/// Has the holder answer for the addresses to come, if there are any. Returns the
+/// guest that does.
+async fn joining(
     call: &Call,
-    old: &Vip,
-    spec: &VipSpec,
-    come: Vec<VipAddress>,
+    (old, spec): (&Vip, &VipSpec),
     holder: NodeId,
-) -> Result<(), Status> {
-    let guest = guest_name(&old.spec.name)?;
-    let prepared = prepare(call, &guest, spec, come, holder).await;
-    let result = match prepared {
-        Ok(uid) => {
-            let change = Op::SetVip { spec: spec.clone(), guest: Some(guest.clone()) };
-            call.propose(change).await.map(|_| uid)
-        }
-        Err(status) => Err(status),
-    };
-    match result {
-        Ok(uid) => taken_over(call, uid).await,
-        Err(status) => {
-            if call.member.raft.state().vip_named(guest.as_str()).is_some() {
-                call.propose(Op::RemoveVip { name: guest }).await?;
-            }
-            Err(as_before(status, &old.spec.name))
-        }
+) -> Result<Option<VipUid>, Status> {
+    let come = spec.addresses.iter().copied().filter(|a| !old.spec.has(a.ip));
+    let addresses: Vec<VipAddress> = come.collect();
+    if addresses.is_empty() {
+        return Ok(None);
     }
-}
-
-fn guest_name(name: &Name) -> Result<Name, Status> {
-    let kept: String = name.as_str().chars().take(MAX_NAME - GUEST.len()).collect();
-    format!("{kept}{GUEST}").parse().map_err(invalid)
-}
-
-async fn prepare(
-    call: &Call,
-    guest: &Name,
-    spec: &VipSpec,
-    addresses: Vec<VipAddress>,
-    holder: NodeId,
-) -> Result<VipUid, Status> {
-    let name = guest.clone();
-    // One that a leader left behind when it was lost is gone on with.
-    let guest = VipSpec { name, addresses, placement: Placement::Sticky, ..spec.clone() };
-    let name = guest.name.clone();
-    call.propose(Op::AddVip { spec: guest }).await?;
-    call.propose(Op::PinVip { name: name.clone(), to: Some(holder) }).await?;
-    wait_until_it_answers(call, &name, Some(holder)).await?;
-    let uid = call.member.raft.state().vip_named(name.as_str()).map(|vip| vip.uid);
-    uid.ok_or_else(|| Status::aborted(format!("VIP {name} was removed meanwhile")))
-}
-
-/// Waits until the guest answers nowhere: its holder told so when what joined was
-/// there.
-async fn taken_over(call: &Call, guest: VipUid) -> Result<(), Status> {
-    let gone = |state: &State| match state.vip_or_retired(guest) {
-        None => Some(()),
-        Some(left) => (call.member.shared.ended(left) >= left.epoch).then_some(()),
+    let wanted = VipSpec { addresses, placement: Placement::Sticky, ..spec.clone() };
+    let (name, uid) = add_guest(call, old, wanted, false).await?;
+    let answers = async {
+        call.propose(Op::PinVip { name: name.clone(), to: Some(holder) }).await?;
+        wait_until_it_answers(call, &name, Some(holder)).await
     };
-    call.wait(gone, |_| "its holder has not taken over the new addresses yet".into()).await
+    answers.await.map_err(|status| as_before(&status, &name, &old.spec.name))?;
+    Ok(Some(uid))
 }

@@ -383,6 +383,8 @@ impl Admin for AdminService {
         request: Request<v1::AddVipRequest>,
     ) -> Result<Response<v1::AddVipReply>, Status> {
         let (call, message) = (self.change(&request)?, request.into_inner());
+        // What makes no sense nobody has to lead for.
+        super::vips::check(message.spec.as_ref())?;
         on_leader!(call, message, add_vip);
         self.do_add_vip(&call, message).await.map(Response::new)
     }
@@ -412,7 +414,7 @@ impl Admin for AdminService {
     ) -> Result<Response<v1::SetVipReply>, Status> {
         let (call, message) = (self.change(&request)?, request.into_inner());
         on_leader!(call, message, set_vip);
-        super::reshape::set_vip(&call, &message).await.map(Response::new)
+        to_its_end(async move { super::reshape::set_vip(&call, &message).await }).await
     }
 
     async fn remove_vip(

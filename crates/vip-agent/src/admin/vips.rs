@@ -28,6 +28,11 @@ fn spec(message: v1::VipSpec) -> Result<VipSpec, Status> {
     Ok(spec)
 }
 
+/// Whether a spec makes sense, whatever else there is.
+pub(super) fn check(message: Option<&v1::VipSpec>) -> Result<(), Status> {
+    spec(message.cloned().ok_or_else(|| invalid("no spec"))?).map(drop)
+}
+
 fn unknown(name: &str) -> Status {
     from_refusal(&Refusal::UnknownVip { name: excerpt(name) })
 }
@@ -136,6 +141,21 @@ fn cannot_hold(state: &State, node: NodeId, why: String) -> Option<Refusal> {
     Some(Refusal::CannotHold { name, why })
 }
 
+/// Nodes that can hold nothing and could not for so long that it is for good, as
+/// far as anybody can tell; `since` remembers from when.
+fn unfit_for_long(
+    member: &Member,
+    state: &State,
+    since: &mut BTreeMap<NodeId, Instant>,
+) -> BTreeMap<NodeId, &'static str> {
+    let troubles = state.nodes.keys().filter_map(|node| Some((*node, trouble(member, *node)?)));
+    let troubles: BTreeMap<_, _> = troubles.collect();
+    since.retain(|node, _| troubles.contains_key(node));
+    let mut lasts =
+        |node: &NodeId| since.entry(*node).or_insert_with(Instant::now).elapsed() >= GUARD_APPEARS;
+    troubles.into_iter().filter(|(node, _)| lasts(node)).collect()
+}
+
 /// A guard that was just started, or started anew, is there within this time.
 const GUARD_APPEARS: Duration = Duration::from_secs(2);
 
@@ -157,8 +177,10 @@ fn nowhere(
         let obstacle = known.get(node).is_some_and(|what| !is_meant(&what.why));
         obstacle || is_unfit(*node)
     };
-    let mut may_hold = state.nodes.values().filter(|n| n.may_hold() && alive.contains(&n.id));
-    let all = may_hold.all(|node| hindered(&node.id));
+    let may_hold = |n: &&vip_core::Node| n.may_hold() && alive.contains(&n.id);
+    let mut there = state.nodes.values().filter(may_hold).peekable();
+    // Of none that is there nothing is known.
+    let all = there.peek().is_some() && there.all(|node| hindered(&node.id));
     let own = known.values().any(|what| what.why == Why::HostHasIt) && vip.answered == Epoch(0);
     (vip.answered < vip.epoch.max(Epoch(1)) && (all || own)).then(|| {
         let (name, why) = (&vip.spec.name, super::views::hindrances(member, state, vip));
@@ -183,29 +205,28 @@ pub(super) async fn wait_until_it_answers_from(
     settled: Instant,
 ) -> Result<v1::Vip, Status> {
     let member = &call.member;
-    let begun = Instant::now();
-    // For good, as far as anybody can tell.
-    let trouble = |node: NodeId| trouble(member, node).filter(|_| begun.elapsed() >= GUARD_APPEARS);
+    let mut since = BTreeMap::new();
     let look = |state: &State| {
+        let unfit = unfit_for_long(member, state, &mut since);
         let Some(vip) = state.vip_named(name.as_str()) else {
             let text = format!("the command was carried out, but VIP {name} was removed after it");
             return Some(Err(Status::aborted(text)));
         };
-        if Instant::now() >= settled
-            && let Some(nowhere) = nowhere(member, state, vip, |node| trouble(node).is_some())
-        {
-            return Some(Err(nowhere));
-        }
-        let unfit = |at| cannot_hold(state, at, trouble(at)?.to_owned());
-        if let Some(why) = at.and_then(|at| hindrance(state, vip, at).or_else(|| unfit(at))) {
-            return Some(Err(from_refusal(&why)));
-        }
         let there = at.is_none_or(|at| vip.holder == Some(at));
         let answers = member.shared.answers(vip);
         // Also by the log, so that every other command says the same.
         let logged = vip.answered == vip.epoch;
-        (there && logged && answers.open && answers.before_ended)
-            .then(|| Ok(super::views::vip(&Sight::of(member), state, vip)))
+        if there && logged && answers.whole && answers.before_ended {
+            return Some(Ok(super::views::vip(&Sight::of(member), state, vip)));
+        }
+        if Instant::now() >= settled
+            && let Some(nowhere) = nowhere(member, state, vip, |node| unfit.contains_key(&node))
+        {
+            return Some(Err(nowhere));
+        }
+        let is_unfit = |at| cannot_hold(state, at, (*unfit.get(&at)?).to_owned());
+        let why = at.and_then(|at| hindrance(state, vip, at).or_else(|| is_unfit(at)))?;
+        Some(Err(from_refusal(&why)))
     };
     let missing = |state: &State| {
         let vip = state.vip_named(name.as_str());

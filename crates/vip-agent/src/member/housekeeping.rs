@@ -52,6 +52,9 @@ pub(super) async fn run(member: Arc<Member>) {
             () = stop.cancelled() => return,
             () = issuer_changed, if !busy => {}
             () = tokio::time::sleep(pause.min(LEADERLESS)) => {
+                if member.shared.leader().is_some() {
+                    member.is_led();
+                }
                 // That the leader is gone is to be noticed soon.
                 if last.elapsed() < pause && member.shared.leader().is_some() {
                     continue;

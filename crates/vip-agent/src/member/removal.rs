@@ -9,8 +9,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tonic::Status;
 use vip_core::{NodeId, Removal, moment};
-use vip_pki::{NodeIdentity, pinned_channel, pinned_config};
-use vip_proto::ALPN_GRPC;
 use vip_proto::v1;
 use vip_proto::v1::cluster_client::ClusterClient;
 
@@ -45,7 +43,9 @@ enum Word {
 impl Member {
     /// That this node was removed, as the end of a sentence and what to do.
     pub(crate) fn removal(&self) -> Option<String> {
-        let Removal { time_ms, actor } = self.removal.get()?;
+        // Whoever leads does not call those that are none of its own.
+        let removal = self.removal.get().filter(|_| self.shared.leader().is_none());
+        let Removal { time_ms, actor } = removal?;
         Some(format!(
             "this node was removed from cluster {} on {} by {actor}: `vipctl leave --force`, then \
              join again",
@@ -76,13 +76,18 @@ impl Member {
         }
     }
 
-    /// Asks all members that it knows. That it was removed is believed if one says
-    /// so and none that it is a member: one that lies silences nobody who reaches
-    /// another.
+    /// Asks all voters that it knows. That it was removed is believed if one says so
+    /// and none that it is a member, of those that have a leader: one that lies
+    /// silences nobody who reaches another, and those that were removed with it
+    /// know of nothing.
     pub(super) async fn ask_whether_removed(&self) {
         let Ok(identity) = self.pki.load_identity() else { return };
-        let others = self.raft.members().into_iter().filter(|(node, _)| *node != self.meta.node);
-        let asked = others.map(|(node, address)| self.word_of(node, address, &identity));
+        let (spki, state) = (identity.key.spki(), self.raft.state());
+        let others = self.raft.members().into_iter().filter(|(node, _)| {
+            let votes = state.nodes.get(node).is_none_or(|known| known.role.votes());
+            *node != self.meta.node && votes
+        });
+        let asked = others.map(|(node, address)| self.word_of(node, address, &spki));
         let words: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
         let removal = words.iter().find_map(|word| match word {
             Word::Removed(removal) => Some(removal.clone()),
@@ -94,22 +99,16 @@ impl Member {
         }
     }
 
-    async fn word_of(
-        &self,
-        other: NodeId,
-        address: String,
-        identity: &NodeIdentity,
-    ) -> Option<Word> {
-        let config = pinned_config(&identity.root_pin()?, ALPN_GRPC).ok()?;
-        let channel = pinned_channel(&address, config, ANSWER).await;
-        let channel = channel.inspect_err(|error| {
-            tracing::debug!(%other, error = %vip_core::chain(error), "it does not answer");
-        });
-        let about =
-            v1::identify_request::About { node: self.meta.node.0, spki: identity.key.spki() };
+    async fn word_of(&self, other: NodeId, address: String, spki: &str) -> Option<Word> {
+        let config = self.configs.load().asking.clone();
+        let mut client = ClusterClient::new(self.dial_patiently(other, &address, config));
+        let about = v1::identify_request::About { node: self.meta.node.0, spki: spki.to_owned() };
         let mut request = tonic::Request::new(v1::IdentifyRequest { about: Some(about) });
         request.set_timeout(ANSWER);
-        let reply = ClusterClient::new(channel.ok()?).identify(request).await.ok()?.into_inner();
+        let reply = client.identify(request).await.inspect_err(|status| {
+            tracing::debug!(%other, why = status.message(), "it does not answer");
+        });
+        let reply = reply.ok()?.into_inner();
         // A new cluster that was made of this one has the same root.
         if reply.cluster != self.meta.cluster {
             return None;

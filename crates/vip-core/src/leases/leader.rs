@@ -38,6 +38,8 @@ pub(super) struct PeerView {
 pub struct Answers {
     /// Its holder says that it answers.
     pub open: bool,
+    /// With every address that it is to have.
+    pub whole: bool,
     /// Every epoch before the current one has ended.
     pub before_ended: bool,
 }
@@ -313,6 +315,7 @@ impl Leases {
             unable: self.claims.unable(now).into_iter().collect(),
             obstacles: self.claims.obstacles(),
             open: self.claims.renewals().into_iter().collect(),
+            revisions: self.claims.revisions(),
             conflicts: self.claims.conflicts(),
             macs: self.macs.clone(),
         };
@@ -476,14 +479,21 @@ impl Leases {
     /// every epoch before it has ended. For the leader.
     #[must_use]
     pub fn answers(&self, vip: &Vip) -> Answers {
-        let open = match vip.holder {
-            None => false,
-            Some(holder) if holder == self.me => self.claims.is_open(vip.uid, vip.epoch),
-            Some(holder) => self.views.get(&holder).is_some_and(|view| {
-                view.report.open.iter().any(|g| g.vip == vip.uid && g.epoch == vip.epoch)
+        let revision = |all: &BTreeMap<VipUid, u32>| all.get(&vip.uid).copied().unwrap_or(0);
+        let (open, revision) = match vip.holder {
+            Some(holder) if holder == self.me => {
+                let open = self.claims.is_open(vip.uid, vip.epoch);
+                (open, revision(&self.claims.revisions()))
+            }
+            Some(holder) => self.views.get(&holder).map_or((false, 0), |view| {
+                let open = &view.report.open;
+                let open = open.iter().any(|g| g.vip == vip.uid && g.epoch == vip.epoch);
+                (open, revision(&view.report.revisions))
             }),
+            None => (false, 0),
         };
-        Answers { open, before_ended: self.ended(vip) >= vip.epoch.previous() }
+        let before_ended = self.ended(vip) >= vip.epoch.previous();
+        Answers { open, whole: open && revision == vip.revision, before_ended }
     }
 
     fn unlogged_obstacles(&self) -> Vec<ObstacleChange> {

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  placement ──────────────────────> nothing moves
-//!  addresses that another VIP was given and answers for, on the same node
-//!     ──────────────────────────────> join it, under its epoch: nothing falls silent
+//!  addresses that a guest of it answers for, on the same node
+//!     ──────────────────────────────> join it, under its epoch: what it has goes on
 //!  any other change of addresses or interface
 //!     ──────────────────────────────> the next epoch, on the same node
 //! ```
@@ -14,8 +14,7 @@
 use super::State;
 use crate::command::Position;
 use crate::vip::Dropped;
-use crate::{Cause, Epoch, EventKind, Name, Outcome, Refusal, Vip, VipAddress, VipSpec};
-use std::collections::BTreeSet;
+use crate::{Cause, Epoch, EventKind, Guest, Outcome, Refusal, Vip, VipAddress, VipSpec, VipUid};
 use std::net::{IpAddr, SocketAddr};
 
 impl State {
@@ -24,27 +23,27 @@ impl State {
         at: Position,
         actor: &str,
         spec: &VipSpec,
-        guest: Option<&Name>,
+        seen: u32,
+        guest: Option<VipUid>,
     ) -> Result<Outcome, Refusal> {
         spec.check()?;
-        let unknown = |name: &Name| Refusal::UnknownVip { name: name.to_string() };
-        let old = self.vip_named(spec.name.as_str()).ok_or_else(|| unknown(&spec.name))?.clone();
-        let guest = match guest {
-            Some(name) => {
-                let guest = self.vip_named(name.as_str()).ok_or_else(|| unknown(name))?;
-                answer_together(&old, guest)?;
-                Some(guest.clone())
-            }
-            None => None,
-        };
+        let unknown = || Refusal::UnknownVip { name: spec.name.to_string() };
+        let old = self.vip_named(spec.name.as_str()).ok_or_else(unknown)?.clone();
+        if old.revision != seen {
+            return Err(Refusal::VipChanged { vip: spec.name.clone() });
+        }
+        let guest = guest.map(|uid| self.guest_of(&old, uid).cloned()).transpose()?;
         if *spec == old.spec && guest.is_none() {
             return Ok(Outcome::Unchanged);
         }
-        let own: Vec<_> =
-            [Some(old.uid), guest.as_ref().map(|g| g.uid)].into_iter().flatten().collect();
-        self.check_free(&spec.addresses, |vip| own.contains(&vip.uid))?;
-        let stays = stays_as_it_is(&old, spec, guest.as_ref());
-        if let Some(guest) = guest {
+        let is_own =
+            |vip: &Vip| vip.uid == old.uid || guest.as_ref().is_some_and(|g| g.uid == vip.uid);
+        self.check_free(&spec.addresses, is_own)?;
+        let joined = guest.as_ref().map_or(&[][..], |guest| &guest.spec.addresses);
+        let come = spec.addresses.iter().filter(|a| !old.spec.has(a.ip));
+        let unknown_come = come.filter(|a| !joined.iter().any(|b| b.ip == a.ip)).count() > 0;
+        let stays = !unknown_come && keeps_all(&old, spec);
+        if let Some(guest) = &guest {
             self.forget_vip(guest.uid);
         }
         let (now, term) = (self.time_ms, at.term);
@@ -52,6 +51,10 @@ impl State {
         vip.drop_all_but(&spec.addresses);
         vip.spec = spec.clone();
         vip.revision += 1;
+        if unknown_come {
+            // Somebody else may have what it never answered for.
+            vip.answered = Epoch(0);
+        }
         let name = spec.name.clone();
         if stays || vip.epoch == Epoch(0) {
             self.record(actor, EventKind::VipSet { vip: name });
@@ -66,14 +69,42 @@ impl State {
         Ok(Outcome::Done)
     }
 
-    /// One that nobody is to hold, with addresses that others may have.
-    pub(super) fn try_vip(&mut self, spec: &VipSpec) -> Result<Outcome, Refusal> {
+    /// A guest of a VIP, on the same node: both answer, and what one has the other
+    /// can take over there.
+    fn guest_of(&self, vip: &Vip, uid: VipUid) -> Result<&Vip, Refusal> {
+        let answers = |vip: &Vip| vip.answered == vip.epoch && vip.fenced < vip.epoch;
+        let is_its = |guest: &&Vip| guest.guest == Some(Guest { of: vip.uid, trial: false });
+        let guest = self.vips.get(&uid).filter(is_its);
+        let together = |guest: &&Vip| vip.holder.is_some() && vip.holder == guest.holder;
+        guest
+            .filter(together)
+            .filter(|guest| answers(vip) && answers(guest))
+            .ok_or_else(|| Refusal::NotTogether { vip: vip.spec.name.clone() })
+    }
+
+    /// One that is there for a change of another. Nobody holds a trial, so its
+    /// addresses may be anybody's.
+    pub(super) fn add_guest(&mut self, spec: &VipSpec, guest: Guest) -> Result<Outcome, Refusal> {
         spec.check()?;
+        if !self.vips.contains_key(&guest.of) {
+            return Err(Refusal::UnknownVip { name: format!("with id {}", guest.of) });
+        }
         if self.vip_named(spec.name.as_str()).is_some() {
             return Err(Refusal::VipExists { name: spec.name.clone() });
         }
-        self.new_vip(spec).trial = true;
+        if !guest.trial {
+            self.check_free(&spec.addresses, |_| false)?;
+        }
+        self.new_vip(spec).guest = Some(guest);
         Ok(Outcome::Done)
+    }
+
+    pub(super) fn end_guest(&mut self, uid: VipUid) -> Outcome {
+        if self.vips.get(&uid).is_none_or(|vip| vip.guest.is_none()) {
+            return Outcome::Unchanged;
+        }
+        self.forget_vip(uid);
+        Outcome::Done
     }
 
     /// Whether addresses can be given to a VIP: they are nobody's, but for the
@@ -84,7 +115,7 @@ impl State {
         is_own: impl Fn(&Vip) -> bool,
     ) -> Result<(), Refusal> {
         for VipAddress { ip, .. } in addresses.iter().copied() {
-            for vip in self.vips.values().filter(|vip| !vip.trial && !is_own(vip)) {
+            for vip in self.vips.values().filter(|vip| vip.is_wanted() && !is_own(vip)) {
                 let name = || vip.spec.name.clone();
                 if vip.spec.has(ip) {
                     return Err(Refusal::AddressTaken { ip, vip: name() });
@@ -103,26 +134,10 @@ impl State {
     }
 }
 
-/// Both answer, on one node: what one has the other can take over there.
-fn answer_together(vip: &Vip, guest: &Vip) -> Result<(), Refusal> {
-    let answers = |vip: &Vip| vip.answered == vip.epoch && vip.fenced < vip.epoch;
-    let together = vip.holder.is_some() && vip.holder == guest.holder && vip.uid != guest.uid;
-    if together && answers(vip) && answers(guest) {
-        return Ok(());
-    }
-    let (vip, guest) = (vip.spec.name.clone(), guest.spec.name.clone());
-    Err(Refusal::NotTogether { vip, guest })
-}
-
-/// Whether the holder goes on under its epoch: with every address that it has,
-/// where it has it, and others that it answers for already.
-fn stays_as_it_is(old: &Vip, spec: &VipSpec, guest: Option<&Vip>) -> bool {
+/// Whether every address stays where it is.
+fn keeps_all(old: &Vip, spec: &VipSpec) -> bool {
     let kept = old.spec.addresses.iter().all(|address| spec.addresses.contains(address));
-    let brought: BTreeSet<IpAddr> =
-        guest.into_iter().flat_map(|guest| &guest.spec.addresses).map(|a| a.ip).collect();
-    let come = |a: &&VipAddress| !old.spec.addresses.contains(a);
-    let all_brought = spec.addresses.iter().filter(come).all(|a| brought.contains(&a.ip));
-    kept && all_brought && spec.interface == old.spec.interface
+    kept && spec.interface == old.spec.interface
 }
 
 impl Vip {
@@ -145,7 +160,7 @@ impl Vip {
 mod tests {
     use super::*;
     use crate::testing::{apply, move_to, state_of, vip, voter};
-    use crate::{Actor, Command, Grantee, Incarnation, NodeId, Op, VipUid};
+    use crate::{Actor, Command, Grantee, Incarnation, NodeId, Op};
 
     const WEB: VipUid = VipUid(1);
     const GUEST: VipUid = VipUid(2);
@@ -167,14 +182,19 @@ mod tests {
         apply(state, Op::Answered { grants });
     }
 
-    /// `web` with .100 on n1, and `guest` with .101 on n1.
+    /// `web` with .100 on n1, and its guest with .101 on n1.
     fn beside() -> State {
         let mut state = state_of([voter(1), voter(2)]);
-        for (uid, spec) in [(WEB, vip("web", 100)), (GUEST, vip("guest", 101))] {
-            apply(&mut state, Op::AddVip { spec });
-            answers_on(&mut state, uid, 1);
-        }
+        apply(&mut state, Op::AddVip { spec: vip("web", 100) });
+        answers_on(&mut state, WEB, 1);
+        let guest = Guest { of: WEB, trial: false };
+        apply(&mut state, Op::AddGuest { spec: vip("guest", 101), guest });
+        answers_on(&mut state, GUEST, 1);
         state
+    }
+
+    fn set(state: &State, spec: VipSpec) -> Op {
+        Op::SetVip { spec, seen: state.vip(WEB).expect("there").revision, guest: None }
     }
 
     fn web(last: &[u8]) -> VipSpec {
@@ -183,7 +203,7 @@ mod tests {
     }
 
     fn join(spec: VipSpec) -> Op {
-        Op::SetVip { spec, guest: Some("guest".parse().expect("valid")) }
+        Op::SetVip { spec, seen: 0, guest: Some(GUEST) }
     }
 
     #[test]
@@ -224,7 +244,8 @@ mod tests {
     fn what_it_gives_up_is_nobodys_until_it_has_ended_there() {
         let mut state = beside();
         apply(&mut state, join(web(&[100, 101])));
-        apply(&mut state, Op::SetVip { spec: web(&[101]), guest: None });
+        let op = set(&state, web(&[101]));
+        apply(&mut state, op);
         let after = state.vip(WEB).expect("there");
         assert_eq!((after.epoch, after.holder), (Epoch(2), Some(NodeId(1))));
         let taken = command(&mut state, Op::AddVip { spec: vip("next", 100) });
@@ -237,7 +258,8 @@ mod tests {
     #[test]
     fn what_was_given_up_haunts_also_when_the_vip_is_removed() {
         let mut state = beside();
-        apply(&mut state, Op::SetVip { spec: web(&[102]), guest: None });
+        let op = set(&state, web(&[102]));
+        apply(&mut state, op);
         apply(&mut state, Op::RemoveVip { name: "web".parse().expect("valid") });
         let next = vip("next", 100);
         apply(&mut state, Op::AddVip { spec: next.clone() });
@@ -248,12 +270,15 @@ mod tests {
     fn a_change_of_placement_moves_nothing_and_of_the_interface_begins_an_epoch() {
         let mut state = beside();
         let placed = VipSpec { placement: crate::Placement::Leader, ..web(&[100]) };
-        apply(&mut state, Op::SetVip { spec: placed.clone(), guest: None });
+        let op = set(&state, placed.clone());
+        apply(&mut state, op);
         assert_eq!(state.vip(WEB).expect("there").epoch, Epoch(1));
         let named = VipSpec { interface: Some("eth1".into()), ..placed };
-        apply(&mut state, Op::SetVip { spec: named.clone(), guest: None });
+        let op = set(&state, named.clone());
+        apply(&mut state, op);
         assert_eq!(state.vip(WEB).expect("there").epoch, Epoch(2));
-        let again = command(&mut state, Op::SetVip { spec: named, guest: None });
+        let again = set(&state, named);
+        let again = command(&mut state, again);
         assert_eq!(again, Outcome::Unchanged);
     }
 
@@ -261,7 +286,8 @@ mod tests {
     fn a_trial_is_held_by_nobody_and_keeps_nothing_from_anybody() {
         let mut state = beside();
         let trial = VipSpec { name: "trial".parse().expect("valid"), ..web(&[100, 103]) };
-        apply(&mut state, Op::TryVip { spec: trial });
+        let guest = Guest { of: WEB, trial: true };
+        apply(&mut state, Op::AddGuest { spec: trial, guest });
         let uid = state.vip_named("trial").expect("there").uid;
         let view = crate::NodeView { alive: true, able: true, ..Default::default() };
         let views = [(NodeId(1), view)].into();
@@ -270,8 +296,41 @@ mod tests {
         apply(&mut state, Op::AddVip { spec: vip("next", 103) });
         assert!(state.vips_by_name().iter().all(|vip| vip.uid != uid));
         let events = state.events.len();
-        apply(&mut state, Op::RemoveVip { name: "trial".parse().expect("valid") });
+        apply(&mut state, Op::EndGuest { vip: uid });
         assert_eq!((state.events.len(), state.vip_or_retired(uid)), (events, None));
+    }
+
+    #[test]
+    fn a_guest_ends_with_its_host_and_nobody_else_is_one() {
+        let mut state = beside();
+        assert_eq!(command(&mut state, Op::EndGuest { vip: WEB }), Outcome::Unchanged);
+        let taken = Op::AddGuest { spec: vip("web", 102), guest: Guest { of: WEB, trial: true } };
+        assert!(matches!(command(&mut state, taken), Outcome::Refused(Refusal::VipExists { .. })));
+        apply(&mut state, Op::AddVip { spec: vip("other", 102) });
+        answers_on(&mut state, VipUid(3), 1);
+        let foreign = Op::SetVip { spec: web(&[100, 102]), seen: 0, guest: Some(VipUid(3)) };
+        let refused = command(&mut state, foreign);
+        assert!(matches!(refused, Outcome::Refused(Refusal::NotTogether { .. })), "{refused:?}");
+        apply(&mut state, Op::RemoveVip { name: "web".parse().expect("valid") });
+        assert!(state.vip(GUEST).is_none() && state.vip_or_retired(GUEST).is_some());
+    }
+
+    #[test]
+    fn a_change_of_what_was_changed_since_changes_nothing() {
+        let mut state = beside();
+        apply(&mut state, join(web(&[100, 101])));
+        let late = command(&mut state, Op::SetVip { spec: web(&[100]), seen: 0, guest: None });
+        assert!(matches!(late, Outcome::Refused(Refusal::VipChanged { .. })), "{late:?}");
+    }
+
+    /// Another host may have them: they are claimed as for the first time.
+    #[test]
+    fn addresses_that_nobody_answered_for_are_claimed_as_new() {
+        let mut state = beside();
+        let op = set(&state, web(&[100, 104]));
+        apply(&mut state, op);
+        let after = state.vip(WEB).expect("there");
+        assert_eq!((after.epoch, after.answered), (Epoch(2), Epoch(0)));
     }
 
     #[test]
@@ -279,7 +338,8 @@ mod tests {
         let mut state = beside();
         let before = state.clone();
         for last in [&[100, 101][..], &[1], &[100, 100]] {
-            let refused = command(&mut state, Op::SetVip { spec: web(last), guest: None });
+            let op = set(&state, web(last));
+            let refused = command(&mut state, op);
             assert!(matches!(refused, Outcome::Refused(_)), "{last:?}: {refused:?}");
         }
         assert_eq!(state, before);

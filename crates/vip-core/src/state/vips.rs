@@ -43,16 +43,19 @@ impl State {
 
     pub(super) fn remove_vip(&mut self, actor: &str, name: &Name) -> Result<Outcome, Refusal> {
         let uid = self.uid_of(name)?;
-        let trial = self.vips.get(&uid).is_some_and(|vip| vip.trial);
         self.forget_vip(uid);
-        if !trial {
-            self.record(actor, EventKind::VipRemoved { vip: name.clone() });
-        }
+        self.record(actor, EventKind::VipRemoved { vip: name.clone() });
         Ok(Outcome::Done)
     }
 
-    /// It is none any more. What may still answer for it is remembered.
+    /// It is none any more, and so are its guests. What may still answer for it is
+    /// remembered.
     pub(super) fn forget_vip(&mut self, uid: VipUid) {
+        let is_guest = |vip: &&Vip| vip.guest.is_some_and(|guest| guest.of == uid);
+        let guests: Vec<_> = self.vips.values().filter(is_guest).map(|vip| vip.uid).collect();
+        for guest in guests {
+            self.forget_vip(guest);
+        }
         self.obstacles.remove(&uid);
         self.conflicts.remove(&uid);
         if let Some(mut vip) = self.vips.remove(&uid)

@@ -149,7 +149,7 @@ impl<'a> Plan<'a> {
             // What one gives up another is given, on another host.
             2 => {
                 let apart = is(R::Apart(other));
-                [(long, is(R::Both)), (short, is(R::First)), (short, is(R::Guest)), (long, apart)]
+                [(long, is(R::Both)), (short, is(R::First)), (short, is(R::Other)), (long, apart)]
             }
             _ => {
                 let apart = is(R::Apart(other));

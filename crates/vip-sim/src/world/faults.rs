@@ -1,6 +1,8 @@
 //! What goes wrong, and how it is mended.
 
-use super::{RESTART, What, World, addresses, guest_spec, mac, micros, vip_name, vip_spec};
+use super::{
+    RESTART, What, World, addresses, guest_spec, mac, micros, other_name, vip_name, vip_spec,
+};
 use crate::agent::{Agent, Input};
 use crate::guard::GuardInput;
 use crate::invariant::progress_bound;
@@ -8,7 +10,7 @@ use crate::raft::Raft;
 use crate::scenario::{Cast, Directed, Fault, Processes, Reshape, Scheme, Victim, node};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use vip_core::{Address, GuardAction, GuardEvent, NodeId, Op, VipAddress, VipSpec};
+use vip_core::{Address, GuardAction, GuardEvent, Guest, Name, NodeId, Op, VipAddress, VipSpec};
 
 impl World {
     pub(super) fn fault(&mut self, fault: Fault) {
@@ -84,22 +86,38 @@ impl World {
         };
         let guest = guest_spec();
         let both = web(&[first, second]);
-        let op = match how {
-            Reshape::Guest => Op::AddVip { spec: guest },
-            Reshape::Together => {
-                let state = self.hosts.iter().find_map(|host| Some(host.agent.as_ref()?.state()));
-                let web = state.and_then(|state| state.vip_named(vip_name().as_str()));
-                let to = web.and_then(|web| web.holder);
-                Op::PinVip { name: guest.name, to }
-            }
-            Reshape::Apart(at) => Op::PinVip { name: guest.name, to: Some(node(at)) },
-            Reshape::Join => Op::SetVip { spec: both, guest: Some(guest.name) },
-            Reshape::Both => Op::SetVip { spec: both, guest: None },
-            Reshape::First => Op::SetVip { spec: web(&[first]), guest: None },
-            Reshape::Second => Op::SetVip { spec: web(&[second]), guest: None },
-            Reshape::Gone => Op::RemoveVip { name: guest.name },
+        // As a leader sees it that looked at it before.
+        let state = self.hosts.iter().find_map(|host| Some(host.agent.as_ref()?.state()));
+        let known = |name: &Name| state.and_then(|state| state.vip_named(name.as_str()));
+        let Some((of, seen, holder)) =
+            known(&vip_name()).map(|web| (web.uid, web.revision, web.holder))
+        else {
+            return;
         };
-        self.command(op);
+        let beside = known(&guest.name).map(|guest| guest.uid);
+        let set = |spec, guest| vec![Op::SetVip { spec, seen, guest }];
+        let pin = |name: &Name, to| Op::PinVip { name: name.clone(), to };
+        let other = VipSpec { name: other_name(), ..guest.clone() };
+        let ops = match how {
+            Reshape::Guest => {
+                let of = Guest { of, trial: false };
+                vec![Op::AddGuest { spec: guest, guest: of }]
+            }
+            Reshape::Together => vec![pin(&guest.name, holder)],
+            Reshape::Apart(at) => {
+                let to = Some(node(at));
+                vec![pin(&guest.name, to), pin(&other.name, to)]
+            }
+            Reshape::Join => set(both, beside),
+            Reshape::Both => set(both, None),
+            Reshape::First => set(web(&[first]), None),
+            Reshape::Second => set(web(&[second]), None),
+            Reshape::Other => vec![Op::AddVip { spec: other }],
+            Reshape::Gone => {
+                vec![Op::RemoveVip { name: other.name }, Op::RemoveVip { name: guest.name }]
+            }
+        };
+        ops.into_iter().for_each(|op| self.command(op));
     }
 
     /// Several faults, one after the other, around whoever leads now.
