@@ -282,3 +282,20 @@ fn a_vip_changes_its_interface_where_it_is() -> Result<()> {
     assert!(on("eth0")?.contains("10.77.0.100/32"), "{}", on("eth0")?);
     Ok(())
 }
+
+/// Asked when it returns, not when it is over: where its placement wants it.
+#[test]
+fn a_move_by_placement_answers_when_it_is_there_and_every_move_has_an_author() -> Result<()> {
+    let cluster = Cluster::formed(&Options::default())?;
+    let n1 = cluster.host("n1");
+    n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+    n1.ctl_ok(&["vip", "move", "web", "--to", "n2"])?;
+    let told = cluster.host("n3").ctl_ok(&["vip", "move", "web", "--auto"])?;
+    let leader = cluster.status("n1")?.leader.unwrap_or_default();
+    assert!(told.contains(&format!("VIP web answers on {leader}")), "{told}");
+    let events = n1.ctl_ok(&["events"])?;
+    for words in ["VIP web is to stay on n2  [root@n1", "where its placement wants it  [root@n3"] {
+        assert!(events.contains(words), "{words}: {events}");
+    }
+    Ok(())
+}

@@ -51,7 +51,7 @@ fn a_vip_that_a_foreign_host_has_is_refused_until_it_is_gone() -> Result<()> {
         assert_eq!(refused.code, Some(1), "{refused:?}");
         assert!(before.elapsed() < TRIED_AGAIN, "it took {:?}", before.elapsed());
         let mac = text(cluster.lab.mac("client")?);
-        for said in [mac.as_str(), "--no-probe", "another host has", "on n1", "on n2", "on n3"] {
+        for said in [mac.as_str(), "--no-probe", "another host has", "on n1, n2, n3"] {
             assert!(refused.stderr.contains(said), "{said}: {refused:?}");
         }
         let left = cluster.host("n1").ctl_json(&["vip", "list"])?;

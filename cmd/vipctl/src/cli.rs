@@ -57,6 +57,10 @@ fn member(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        // More likely than an address that ends so.
+        if let Some(before) = text.strip_suffix(&format!(":{PORT}")) {
+            return Err(format!("with a port an IPv6 address has brackets: [{before}]:{PORT}"));
+        }
         return Ok(SocketAddr::new(ip, PORT).to_string());
     }
     match text.split_once(':') {
@@ -115,7 +119,8 @@ pub(crate) enum Command {
     /// Add, list, move, change and remove virtual IPs.
     #[command(subcommand)]
     Vip(VipCommand),
-    /// What happened, oldest first: what moved when and why, who changed what.
+    /// What happened, oldest first: what moved when and why, who changed what. In
+    /// JSON one object a line.
     Events {
         /// Go on as things happen, until it is interrupted.
         #[arg(long)]
@@ -157,6 +162,24 @@ impl Command {
     /// Whether it is about this host and no other.
     pub(crate) fn is_local(&self) -> bool {
         matches!(self, Self::Restore { .. } | Self::Recover { .. })
+    }
+
+    /// Whether it changes anything.
+    pub(crate) fn changes(&self) -> bool {
+        use {NodeCommand as N, TokenCommand as T, VipCommand as V};
+        match self {
+            Self::Status { .. } | Self::Events { .. } | Self::Doctor | Self::Backup { .. } => false,
+            Self::Token(command) => !matches!(command, T::List),
+            Self::Node(command) => !matches!(command, N::List | N::Show { .. }),
+            Self::Vip(command) => !matches!(command, V::List | V::Show { .. }),
+            Self::Login(login) => !matches!(login.command, Some(LoginCommand::List)),
+            Self::Init { .. }
+            | Self::Join { .. }
+            | Self::Leave { .. }
+            | Self::Ca(_)
+            | Self::Restore { .. }
+            | Self::Recover { .. } => true,
+        }
     }
 
     /// Whether it is given the root CA's key.
@@ -361,7 +384,7 @@ mod tests {
         ] {
             assert_eq!(member(written).as_deref(), Ok(meant));
         }
-        for bad in ["", ":7400", "n1:", "n1:http", "2001:db8::xyz", "n1:99999"] {
+        for bad in ["", ":7400", "n1:", "n1:http", "2001:db8::xyz", "n1:99999", "fd50::1:7400"] {
             assert!(member(bad).is_err(), "{bad}");
         }
     }

@@ -22,6 +22,12 @@ enum Failure {
     NoQuorum(String),
     /// 4: the daemon cannot be reached.
     Unreachable(String),
+    /// 4: nor is it after a command was given.
+    Lost(String),
+    /// 1: no answer in time.
+    Late,
+    /// 1: what it did could not be printed.
+    Unprinted(String),
     /// 0: whoever read what is printed has read enough.
     Unheard,
 }
@@ -35,30 +41,31 @@ impl Failure {
             Self::Usage(text) => Self::Usage(with(text)),
             Self::NoQuorum(text) => Self::NoQuorum(with(text)),
             Self::Unreachable(text) => Self::Unreachable(with(text)),
+            Self::Lost(text) => Self::Lost(with(text)),
+            Self::Late => Self::Failed(with("no answer within --timeout".into())),
+            Self::Unprinted(text) => Self::Unprinted(text),
             Self::Unheard => Self::Unheard,
         }
     }
 }
 
-/// Of a command that had no answer.
-const UNKNOWN: &str = "if it was to change something, whether it did is not known; `vipctl events` \
-                       and `vipctl status` say so";
+/// Of a command that was to change something and had no answer.
+const UNKNOWN: &str = ": whether it took effect is not known; `vipctl events` and `vipctl status` \
+                       say so";
 
 impl From<tonic::Status> for Failure {
     fn from(status: tonic::Status) -> Self {
         let mut text = status.message().to_owned();
         match status.code() {
             Code::Unavailable if text.starts_with("no quorum") => Self::NoQuorum(text),
+            Code::Cancelled | Code::DeadlineExceeded if text == "Timeout expired" => Self::Late,
             Code::InvalidArgument => Self::Usage(text),
             // No answer at all, rather than one that says unavailable.
             Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal
                 if let Some(cause) = std::error::Error::source(&status) =>
             {
                 text = vip_core::plain(cause);
-                Self::Unreachable(format!("the connection to vipd was lost ({text}): {UNKNOWN}"))
-            }
-            Code::Cancelled | Code::DeadlineExceeded if text == "Timeout expired" => {
-                Self::Failed(format!("no answer within --timeout: {UNKNOWN}"))
+                if text == "Timeout expired" { Self::Late } else { Self::Lost(text) }
             }
             _ => Self::Failed(text),
         }
@@ -74,12 +81,22 @@ impl From<anyhow::Error> for Failure {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let cli = cli::Cli::parse();
+    let changes = cli.command.changes();
+    let unknown = if changes { UNKNOWN } else { "" };
     let (code, text) = match run::run(cli).await {
         Ok(()) | Err(Failure::Unheard) => return ExitCode::SUCCESS,
         Err(Failure::Failed(text)) => (1, text),
         Err(Failure::Usage(text)) => (2, text),
         Err(Failure::NoQuorum(text)) => (3, text),
         Err(Failure::Unreachable(text)) => (4, text),
+        Err(Failure::Lost(text)) => {
+            (4, format!("the connection to vipd was lost ({text}){unknown}"))
+        }
+        Err(Failure::Late) => (1, format!("no answer within --timeout{unknown}")),
+        Err(Failure::Unprinted(text)) if changes => {
+            (1, format!("{text}. The command was carried out"))
+        }
+        Err(Failure::Unprinted(text)) => (1, text),
     };
     eprintln!("vipctl: {text}");
     ExitCode::from(code)

@@ -57,6 +57,8 @@ pub(crate) struct Vip {
     pub(crate) pinned: Option<String>,
     pub(crate) hindered: Vec<Hindrance>,
     pub(crate) fresh: bool,
+    /// Its holder itself says that it does not answer.
+    pub(crate) silent: bool,
 }
 
 /// A node that could not hold a VIP.
@@ -133,6 +135,7 @@ impl From<v1::Vip> for Vip {
             placement: v.placement,
             pinned: some(v.pinned),
             fresh: v.fresh,
+            silent: v.silent,
             hindered: v.hindered.into_iter().map(Into::into).collect(),
         }
     }
@@ -216,7 +219,7 @@ pub(crate) fn say(line: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|e| match e.kind() {
         std::io::ErrorKind::BrokenPipe => Failure::Unheard,
-        _ => Failure::Failed(format!("standard output: {e}")),
+        _ => Failure::Unprinted(format!("standard output: {e}")),
     })
 }
 
@@ -268,6 +271,19 @@ pub(crate) fn nodes(nodes: &[Node]) -> String {
     text
 }
 
+/// What a line of a table has no room for, in full.
+fn all_of(name: &str, what: &str, all: &[String]) -> String {
+    if all.len() < 3 { String::new() } else { format!("\n{what} of {name}: {}", all.join(" ")) }
+}
+
+pub(crate) fn vip_in_full(vip: &Vip) -> String {
+    vips(std::slice::from_ref(vip)) + &all_of(&vip.name, "addresses", &vip.addresses)
+}
+
+pub(crate) fn node_in_full(node: &Node) -> String {
+    nodes_in_full(std::slice::from_ref(node)) + &all_of(&node.name, "VIPs", &node.vips)
+}
+
 /// The same, and which VIPs they cannot hold.
 pub(crate) fn nodes_in_full(nodes: &[Node]) -> String {
     let mut text = self::nodes(nodes);
@@ -288,6 +304,7 @@ fn few(all: &[String]) -> String {
 fn holder(vip: &Vip) -> String {
     match (&vip.holder, vip.answers) {
         (Some(holder), true) => holder.clone(),
+        (Some(holder), false) if vip.silent => format!("{holder} (silent)"),
         (Some(holder), false) if !vip.fresh => format!("{holder} (unknown)"),
         (Some(holder), false) => format!("{holder} (not yet)"),
         (None, _) => "-".into(),
@@ -344,6 +361,9 @@ fn verdict(status: &Status) -> String {
             of / 2 + 1
         );
     }
+    if !status.fresh {
+        return format!("THE LEADER DOES NOT ANSWER: this is what {} knew last", status.node);
+    }
     let lost = status.nodes.iter().filter(|node| node.state == "lost");
     let lost = lost.map(|node| format!("{} is lost", node.name));
     let silent = status.vips.iter().filter(|vip| vip.fresh && !vip.answers);
@@ -359,7 +379,8 @@ fn verdict(status: &Status) -> String {
         n => format!("{n} more voters may be lost"),
     };
     match trouble.as_slice() {
-        [] => format!("all well; {spare}"),
+        [] if status.warnings.is_empty() => format!("all well; {spare}"),
+        [] => format!("all VIPs answer, see the warnings; {spare}"),
         some if some.len() <= NAMED => format!("TROUBLE: {}; {spare}", some.join(", ")),
         some => {
             let (named, more) = (some[..NAMED].join(", "), some.len() - NAMED);
@@ -470,7 +491,7 @@ mod tests {
     }
 
     fn of(quorum: bool, nodes: Vec<Node>, vips: Vec<Vip>) -> Status {
-        let empty = v1::StatusReply { quorum, ..Default::default() };
+        let empty = v1::StatusReply { quorum, fresh: quorum, ..Default::default() };
         Status { nodes, vips, ..empty.into() }
     }
 

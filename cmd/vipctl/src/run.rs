@@ -116,7 +116,11 @@ fn token(file: Option<PathBuf>) -> Result<String, Failure> {
             ))
         })?,
     };
-    Ok(text.trim().to_owned())
+    let text = text.trim().to_owned();
+    if text.is_empty() {
+        return Err(Failure::Usage("no token was given; nothing was changed".into()));
+    }
+    Ok(text)
 }
 
 impl Ctl {
@@ -202,7 +206,7 @@ impl Ctl {
     async fn told(&mut self, id: &str, told: Result<(), Failure>) -> Result<(), Failure> {
         let Err(failure) = told else { return Ok(()) };
         let why = match failure {
-            Failure::Failed(text) => text,
+            Failure::Failed(text) | Failure::Unprinted(text) => text,
             _ => "nobody reads it".to_owned(),
         };
         let request = self.request(v1::RevokeTokenRequest { id: id.to_owned() });
@@ -230,6 +234,9 @@ impl Ctl {
                 output::say("\x1b[2J\x1b[H")?;
             }
             print(self.format, &status, output::status)?;
+            if watch && self.format == Format::Table && !std::io::stdout().is_terminal() {
+                output::say("")?;
+            }
             if !watch {
                 return Ok(());
             }
@@ -247,13 +254,14 @@ impl Ctl {
         match command {
             NodeCommand::List => {
                 let nodes = self.nodes().await?;
+                self.warn_of_age(nodes.iter().all(|node| node.fresh));
                 print(self.format, &nodes, |n| output::nodes_in_full(n))
             }
             NodeCommand::Show { name } => {
                 let nodes = self.nodes().await?;
                 let unknown = || Failure::Failed(format!("there is no node {name}"));
                 let node = nodes.into_iter().find(|n| n.name == name).ok_or_else(unknown)?;
-                print(self.format, &node, |n| output::nodes_in_full(std::slice::from_ref(n)))
+                print(self.format, &node, output::node_in_full)
             }
             NodeCommand::Drain { name } => self.drain(name, true).await,
             NodeCommand::Undrain { name } => self.drain(name, false).await,
@@ -349,13 +357,14 @@ impl Ctl {
             }
             VipCommand::List => {
                 let vips = self.vips().await?;
+                self.warn_of_age(vips.iter().all(|vip| vip.fresh));
                 return print(self.format, &vips, |v| output::vips(v));
             }
             VipCommand::Show { name } => {
                 let unknown = || Failure::Failed(format!("there is no VIP {name}"));
                 let vips = self.vips().await?;
                 let vip = vips.into_iter().find(|v| v.name == name).ok_or_else(unknown)?;
-                return print(self.format, &vip, |v| output::vips(std::slice::from_ref(v)));
+                return print(self.format, &vip, output::vip_in_full);
             }
             VipCommand::Remove { name } => {
                 let request = self.request(v1::RemoveVipRequest { name: name.clone() });
@@ -364,10 +373,19 @@ impl Ctl {
             }
         };
         let vip: Vip = vip.unwrap_or_default().into();
-        print(self.format, &vip, |vip| {
-            let holder = vip.holder.clone().unwrap_or_default();
-            format!("VIP {} answers on {holder} at epoch {}", vip.name, vip.epoch)
+        print(self.format, &vip, |vip| match &vip.holder {
+            Some(holder) if vip.answers => {
+                format!("VIP {} answers on {holder} at epoch {}", vip.name, vip.epoch)
+            }
+            _ => format!("VIP {} is as wanted in the log, and does not answer yet", vip.name),
         })
+    }
+
+    /// For people; scripts look at `fresh`.
+    fn warn_of_age(&self, fresh: bool) {
+        if !fresh && self.format == Format::Table {
+            eprintln!("vipctl: no leader answered: this is what this node knew last");
+        }
     }
 
     async fn vips(&mut self) -> Result<Vec<Vip>, Failure> {

@@ -37,7 +37,10 @@ pub(crate) async fn lead(member: Arc<Member>) {
 async fn work(member: &Member) -> Result<(), WriteError> {
     let work = member.shared.leader_work();
     for step in &work.moves {
-        tracing::info!(vip = %step.vip, to = ?step.to, cause = %step.cause, "assigning");
+        let state = member.raft.state();
+        let vip = state.vip(step.vip).map(|vip| vip.spec.name.to_string()).unwrap_or_default();
+        let to = step.to.and_then(|node| state.node_name(node)).map(ToString::to_string);
+        tracing::info!(vip, to, cause = %step.cause, "assigning");
     }
     let term = work.term;
     join_all(work.ops().into_iter().map(|op| member.propose(term, op)))

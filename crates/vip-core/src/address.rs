@@ -35,6 +35,9 @@ pub fn unfit(ip: IpAddr, prefix: u8) -> Option<&'static str> {
                 Some("a link-local address")
             } else if v6.to_ipv4_mapped().is_some() {
                 Some("an IPv4-mapped address")
+            // RFC 4291 section 2.6.1; not on links between two (RFC 6164).
+            } else if prefix < 127 && u128::from(v6) << prefix == 0 {
+                Some("the anycast address of its prefix's routers")
             } else {
                 None
             }
@@ -103,6 +106,9 @@ mod tests {
         ] {
             assert!(no(bad), "{bad}");
         }
+        let anycast = |text: &str, prefix| unfit(text.parse().expect("valid"), prefix);
+        assert!(anycast("fd50::", 64).is_some() && anycast("fd50::1", 64).is_none());
+        assert!(anycast("fd50::", 127).is_none() && anycast("fd50::", 128).is_none());
         for good in ["10.0.0.255", "192.0.2.1", "fd77::1", "2001:db8::1"] {
             assert!(!no(good), "{good}");
         }

@@ -19,6 +19,9 @@ const SAYS_NOTHING: [&str; 7] = [
     "operation was canceled",
 ];
 
+/// What a TLS alert means here.
+const REFUSED: &str = "it refused the certificate of this node";
+
 /// The same for people, without what says nothing.
 #[must_use]
 pub fn plain(error: &dyn Error) -> String {
@@ -26,6 +29,8 @@ pub fn plain(error: &dyn Error) -> String {
     let last = all.last().cloned().unwrap_or_default();
     let mut kept: Vec<String> = vec![];
     for cause in all {
+        let refused = cause.starts_with("received fatal alert");
+        let cause = if refused { REFUSED.to_owned() } else { cause };
         let repeats = kept.last().is_some_and(|before| before.ends_with(&cause));
         if !cause.is_empty() && !repeats && !SAYS_NOTHING.contains(&cause.as_str()) {
             kept.push(cause);

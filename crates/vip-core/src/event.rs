@@ -151,6 +151,13 @@ pub enum EventKind {
         /// Its name.
         vip: Name,
     },
+    /// Somebody said where a VIP is to be, or that its placement decides again.
+    VipPinned {
+        /// Its name.
+        vip: Name,
+        /// The node.
+        to: Option<NodeId>,
+    },
     /// What is wanted of a VIP was changed.
     VipSet {
         /// Its name.

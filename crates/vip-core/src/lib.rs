@@ -79,7 +79,7 @@ pub use moment::moment;
 pub use mono::Mono;
 pub use name::{Name, NameError};
 pub use node::{Node, NodeState, Role};
-pub use placement::{NodeView, decide};
+pub use placement::{NodeView, decide, target};
 pub use prefix::{Prefix, PrefixError};
 pub use profile::{MAX_CLOCK_DRIFT, Profile, Timing, TimingError};
 pub use promise::{Promise, PromiseReply, PromiseTicket, Refused, Vote};

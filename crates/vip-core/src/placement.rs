@@ -30,6 +30,17 @@ pub fn decide(
     wanted.filter_map(|vip| place.due(vip, ended(vip))).collect()
 }
 
+/// The node that a VIP is to be on, as things are.
+#[must_use]
+pub fn target(
+    state: &State,
+    me: NodeId,
+    views: &BTreeMap<NodeId, NodeView>,
+    vip: &Vip,
+) -> Option<NodeId> {
+    Place { state, me, views }.target(vip)
+}
+
 struct Place<'a> {
     state: &'a State,
     me: NodeId,

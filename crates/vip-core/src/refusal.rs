@@ -60,7 +60,9 @@ pub enum Refusal {
         user: String,
     },
     /// Another VIP has the name.
-    #[error("a VIP named {name} exists already and differs from this one; remove it first")]
+    #[error(
+        "a VIP named {name} exists already and differs from this one: `vipctl vip set {name}` changes it"
+    )]
     VipExists {
         /// The name.
         name: Name,

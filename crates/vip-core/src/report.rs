@@ -89,8 +89,7 @@ impl fmt::Display for Obstacle {
             }
             Why::Answered(mac) => write!(
                 f,
-                "another host has {ip}: {mac} answers for it. If that is meant to be: \
-                 vip add --no-probe"
+                "another host has {ip}: {mac} answers for it. If that is meant to be: --no-probe"
             ),
             Why::AnsweredBy(node) => {
                 write!(

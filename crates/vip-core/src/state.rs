@@ -150,7 +150,7 @@ impl State {
             Op::EndGuest { vip } => Ok(self.end_guest(*vip)),
             Op::SetVip { spec, seen, guest } => self.set_vip(at, actor, spec, *seen, *guest),
             Op::RemoveVip { name } => self.remove_vip(actor, name),
-            Op::PinVip { name, to } => self.pin_vip(name, *to),
+            Op::PinVip { name, to } => self.pin_vip(actor, name, *to),
             Op::Assign { moves } => self.assign(at, actor, moves),
             Op::Settle { grants, nested } => Ok(self.settle(at, grants, *nested)),
             Op::Obstacles { changes } => Ok(self.obstacles_changed(actor, changes)),

@@ -65,6 +65,7 @@ pub(super) async fn examine(agent: &Agent) -> v1::DoctorReply {
         }
         Some(member) => {
             drop(forming);
+            checks.push(named(agent, &member));
             checks.extend(guard(&member));
             checks.extend(of_member(&member).await);
         }
@@ -92,6 +93,17 @@ fn advertised(agent: &Agent) -> Check {
         (None, Ok(own)) => ok(NAME, format!("peers will use {own}")),
         (None, Err(e)) => error(NAME, e.to_string()),
     }
+}
+
+/// Its name is the cluster's; another one in the configuration means nothing.
+fn named(agent: &Agent, member: &Member) -> Check {
+    const NAME: &str = "name";
+    let known = &member.meta.name;
+    if agent.name == *known {
+        return ok(NAME, known.to_string());
+    }
+    let text = format!("it is {known} in the cluster, and {} in its configuration", agent.name);
+    warning(NAME, text)
 }
 
 /// Whether what peers use leads to what this node listens at.

@@ -83,6 +83,7 @@ fn of_cluster(
             ("cluster-refounded", text)
         }
         EventKind::VipAdded { .. }
+        | EventKind::VipPinned { .. }
         | EventKind::VipUnprobed { .. }
         | EventKind::VipSet { .. }
         | EventKind::VipRemoved { .. }
@@ -105,6 +106,14 @@ fn of_vip(state: &State, what: &EventKind, out: &mut v1::Event) -> Option<(&'sta
         EventKind::VipUnprobed { vip } => {
             out.vip = vip.to_string();
             ("vip-unprobed", format!("VIP {vip} is claimed whoever answers for it"))
+        }
+        EventKind::VipPinned { vip, to: Some(to) } => {
+            (out.vip, out.node) = (vip.to_string(), node_name(*to));
+            ("vip-pinned", format!("VIP {vip} is to stay on {}", out.node))
+        }
+        EventKind::VipPinned { vip, to: None } => {
+            out.vip = vip.to_string();
+            ("vip-pinned", format!("VIP {vip} goes where its placement wants it"))
         }
         EventKind::VipSet { vip } => {
             out.vip = vip.to_string();

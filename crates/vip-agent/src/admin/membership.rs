@@ -2,7 +2,7 @@
 
 use super::service::{AdminService, Call, Route, not_a_member};
 use crate::cluster_service::own_term;
-use crate::errors::{from_write, internal, invalid, no_issuer};
+use crate::errors::{NO_QUORUM, from_write, internal, invalid, no_issuer};
 use crate::formation::{Initialised, create_token, forget_membership, init, join};
 use crate::hand_over::hand_over_leadership;
 use crate::member::{COMMIT_TIMEOUT, Member};
@@ -91,6 +91,8 @@ impl AdminService {
             match result {
                 Ok(()) => break,
                 Err(_) if force || out() => break,
+                // That was waited for already.
+                Err(status) if status.message().starts_with(NO_QUORUM) => return Err(status),
                 // Leadership moved, or the connection was cut with the removal.
                 Err(status)
                     if matches!(

@@ -39,6 +39,7 @@ fn answers(sight: &Sight<'_>, vip: &Vip) -> bool {
 pub(super) fn vip(sight: &Sight<'_>, state: &State, vip: &Vip) -> v1::Vip {
     v1::Vip {
         fresh: sight.fresh,
+        silent: vip.holder == Some(sight.member.meta.node) && !sight.member.shared.holds(vip),
         name: vip.spec.name.to_string(),
         addresses: vip.spec.addresses.iter().map(ToString::to_string).collect(),
         interface: vip.spec.interface.clone().unwrap_or_default(),
@@ -116,6 +117,9 @@ pub(super) fn nodes(member: &Member) -> Vec<v1::Node> {
             other => other.as_str(),
         };
         let held = vips.iter().filter(|v| v.holder == Some(node.id));
+        // Of itself it knows what it answers for, whoever leads.
+        let own = node.id == member.meta.node && alive.is_none();
+        let held = held.filter(|v| !own || member.shared.holds(v));
         v1::Node {
             id: node.id.0,
             name: node.name.to_string(),
@@ -139,7 +143,9 @@ pub(super) fn nodes(member: &Member) -> Vec<v1::Node> {
                 .collect(),
         }
     };
-    state.nodes.values().map(node).collect()
+    let mut all: Vec<v1::Node> = state.nodes.values().map(node).collect();
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all
 }
 
 pub(super) fn status(member: &Member) -> v1::StatusReply {
@@ -186,8 +192,8 @@ fn warnings(member: &Member) -> Vec<String> {
         warnings.push(sentence(&text));
     } else if member.shared.leader().is_none() {
         warnings.push(
-            "No leader is known here: nothing can be changed, and VIPs held by an unreachable \
-             majority are not shown as they are now."
+            "No leader is known here: nothing can be changed, and what is shown of other nodes \
+             may be old."
                 .to_owned(),
         );
     }

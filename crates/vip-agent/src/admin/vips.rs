@@ -98,7 +98,10 @@ impl AdminService {
             return Err(from_refusal(&why));
         }
         call.propose(Op::PinVip { name: name.clone(), to }).await?;
-        let vip = match wait_until_it_answers(call, &name, to).await {
+        let unpinned = || call.member.raft.state().vip_named(name.as_str()).cloned();
+        // Where it goes now that nobody says it.
+        let at = to.or_else(|| call.member.shared.target(&unpinned()?));
+        let vip = match wait_until_it_answers(call, &name, at).await {
             // Nobody should be surprised by it later.
             Err(status) if status.code() == Code::FailedPrecondition => {
                 call.propose(Op::PinVip { name, to: None }).await?;

@@ -181,6 +181,11 @@ impl LeaseShared {
         self.with(|leases, now| leases.fitness_of(now, node))
     }
 
+    /// See [`Leases::target`].
+    pub(crate) fn target(&self, vip: &Vip) -> Option<NodeId> {
+        self.with(|leases, now| leases.target(now, vip))
+    }
+
     /// See [`Leases::ended`].
     pub(crate) fn ended(&self, vip: &Vip) -> Epoch {
         self.with(|leases, _| leases.ended(vip))

@@ -5,7 +5,7 @@ use super::{GrantAnswer, Leading, LeaseAction, Leases, RaftView};
 use crate::{
     Assignment, ConflictChange, Denial, Epoch, Fitness, Grantee, Grants, LeaderLease, Mac, Mono,
     NodeId, NodeView, ObstacleChange, Op, Report, Request, Settled, State, Term, Verdict, Vip,
-    VipUid, Vote, decide,
+    VipUid, Vote, decide, target,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -381,6 +381,12 @@ impl Leases {
             views.insert(id, view);
         }
         views
+    }
+
+    /// The node that a VIP is to be on, as things are. For the leader.
+    #[must_use]
+    pub fn target(&self, now: Mono, vip: &Vip) -> Option<NodeId> {
+        target(&self.state, self.me, &self.node_views(now), vip)
     }
 
     /// Nodes that acknowledged within a promise. For the leader.

@@ -155,6 +155,10 @@ impl State {
         drained: bool,
     ) -> Result<Outcome, Refusal> {
         let node = self.known_node(id)?;
+        if !node.role.holds() {
+            let (name, why) = (node.name.clone(), format!("it is a {}", node.role));
+            return Err(Refusal::CannotHold { name, why });
+        }
         let wanted = if drained { NodeState::Drained } else { NodeState::Active };
         if node.state == wanted {
             return Ok(Outcome::Unchanged);

@@ -69,7 +69,12 @@ impl State {
         }
     }
 
-    pub(super) fn pin_vip(&mut self, name: &Name, to: Option<NodeId>) -> Result<Outcome, Refusal> {
+    pub(super) fn pin_vip(
+        &mut self,
+        actor: &str,
+        name: &Name,
+        to: Option<NodeId>,
+    ) -> Result<Outcome, Refusal> {
         let uid = self.uid_of(name)?;
         if let Some(id) = to {
             self.check_may_hold(id)?;
@@ -78,7 +83,15 @@ impl State {
             Some(vip) if vip.pinned != to => vip.pinned = to,
             _ => return Ok(Outcome::Unchanged),
         }
+        self.record_of(uid, actor, EventKind::VipPinned { vip: name.clone(), to });
         Ok(Outcome::Done)
+    }
+
+    /// An event of a VIP that people know of.
+    fn record_of(&mut self, uid: VipUid, actor: &str, what: EventKind) {
+        if self.vip_or_retired(uid).is_some_and(|vip| vip.guest.is_none()) {
+            self.record(actor, what);
+        }
     }
 
     fn check_may_hold(&self, id: NodeId) -> Result<(), Refusal> {
@@ -136,7 +149,7 @@ impl State {
             let (vip, epoch) = (vip.spec.name.clone(), vip.epoch);
             let assigned =
                 EventKind::VipAssigned { vip, from, to: step.to, epoch, cause: step.cause };
-            self.record(actor, assigned);
+            self.record_of(step.vip, actor, assigned);
         }
         Ok(Outcome::Done)
     }
@@ -174,7 +187,8 @@ impl State {
             };
             vip.answered = grant.epoch;
             let vip = vip.spec.name.clone();
-            self.record(actor, EventKind::VipAnswers { vip, node, epoch: grant.epoch });
+            let answers = EventKind::VipAnswers { vip, node, epoch: grant.epoch };
+            self.record_of(grant.vip, actor, answers);
         }
         Outcome::Done
     }
@@ -188,7 +202,7 @@ impl State {
             if take_over(&mut self.obstacles, (*uid, *node), why.as_ref())
                 && let Some(why) = why.clone()
             {
-                self.record(actor, EventKind::VipObstacle { vip, node: *node, why });
+                self.record_of(*uid, actor, EventKind::VipObstacle { vip, node: *node, why });
             }
         }
         Outcome::Done
@@ -223,7 +237,8 @@ impl State {
             if let Some(vip) = self.vips.get_mut(&release.vip) {
                 if fence(vip, release) {
                     let vip = vip.spec.name.clone();
-                    self.record(actor, EventKind::VipReleased { vip, epoch: release.epoch });
+                    let released = EventKind::VipReleased { vip, epoch: release.epoch };
+                    self.record_of(release.vip, actor, released);
                 }
             } else if let Some(at) = self.retired.iter().position(|old| old.uid == release.vip) {
                 let vip = &mut self.retired[at];
