@@ -1,6 +1,6 @@
 //! Moves by command: to a node that can hold the VIP, or not at all.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use chaos_tests::{Cluster, Options, Probe, Process, wait_for};
 use nix::sys::signal::Signal;
 use std::net::Ipv4Addr;
@@ -296,6 +296,35 @@ fn a_move_by_placement_answers_when_it_is_there_and_every_move_has_an_author() -
     let events = n1.ctl_ok(&["events"])?;
     for words in ["VIP web is to stay on n2  [root@n1", "where its placement wants it  [root@n3"] {
         assert!(events.contains(words), "{words}: {events}");
+    }
+    Ok(())
+}
+
+/// Done or undone, and nothing left in between, whoever is lost meanwhile.
+#[test]
+fn a_change_whose_leader_is_lost_leaves_no_guest() -> Result<()> {
+    for after_ms in [20, 60, 100] {
+        let mut cluster = Cluster::formed(&Options::default())?;
+        cluster.host("n1").ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+        let control = cluster.host("n2").control();
+        let both = ["--address", "10.77.0.100/24", "--address", "10.77.0.101/24"];
+        let set = [&["--timeout", "5s", "vip", "set", "web"], &both[..]].concat();
+        std::thread::scope(|scope| -> Result<()> {
+            let changed = scope.spawn(|| control.ctl(&set));
+            std::thread::sleep(Duration::from_millis(after_ms));
+            let leader = cluster.status("n2")?.leader.unwrap_or_else(|| "n1".into());
+            cluster.host_mut(&leader).kill_all();
+            changed.join().expect("no panic").map(|_| ())
+        })?;
+        let host = cluster.hosts.iter_mut().find_map(|host| host.runs().then_some(&*host));
+        let host = host.context("a host that runs")?;
+        wait_for("a VIP with one set of addresses, and no guest", SOON, || {
+            let list = host.ctl_json(&["vip", "list"]).ok()?;
+            let [web] = list.as_array()?.as_slice() else { return None };
+            let addresses = web["addresses"].as_array()?.len();
+            let done = web["answers"].as_bool()? && (1..3).contains(&addresses);
+            done.then(|| println!("after {after_ms} ms: {addresses} addresses"))
+        })?;
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! What the leader finishes for others: joins that never ended, leaves and
-//! changes of who votes that somebody began and nobody ended: its leader was
+//! What the leader finishes for others: joins that never ended, leaves, changes
+//! of VIPs and of who votes that somebody began and nobody ended: its leader was
 //! lost, or its caller hung up. On a task of its own, because a change of
 //! membership may wait for seconds, and VIPs do not.
 
@@ -33,10 +33,25 @@ pub(crate) async fn keep_up(member: Arc<Member>) {
         if let Err(status) = retire_issuers(&member, vote.term).await {
             tracing::debug!(why = status.message(), "the old issuer is not retired yet");
         }
+        if let Err(error) = end_guests(&member, vote.term).await {
+            tracing::debug!(%error, "a change of a VIP is not undone yet");
+        }
         if let Err(error) = work(&member, vote.term).await {
             tracing::debug!(%error, "a join or leave is not finished yet");
         }
     }
+}
+
+/// Ends the guests of changes that another leader began.
+async fn end_guests(member: &Member, term: Term) -> Result<(), WriteError> {
+    // Those of a change that is under way here are not left over.
+    let Ok(_one) = member.reshaping.try_lock() else { return Ok(()) };
+    let state = member.raft.state();
+    for guest in state.vips.values().filter(|vip| vip.guest.is_some()) {
+        member.propose(term, Op::EndGuest { vip: guest.uid }).await?;
+        tracing::info!(vip = %guest.spec.name, "ended what a change left that was interrupted");
+    }
+    Ok(())
 }
 
 async fn work(member: &Member, term: Term) -> Result<(), WriteError> {

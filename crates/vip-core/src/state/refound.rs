@@ -118,6 +118,11 @@ impl State {
         state.logins.clear();
         state.obstacles.clear();
         state.conflicts.clear();
+        // Nobody goes on with changes that were under way.
+        let guests = state.vips.values().filter(|vip| vip.guest.is_some());
+        for guest in guests.map(|vip| vip.uid).collect::<Vec<_>>() {
+            state.forget_vip(guest);
+        }
         for vip in state.vips.values_mut() {
             vip.begin_anew();
         }
@@ -234,6 +239,17 @@ mod tests {
         // One epoch more than anybody knows of may have been granted.
         assert_eq!((web.epoch, web.fenced, web.answered), (Epoch(2), Epoch(0), Epoch(0)));
         assert_eq!((web.holder, web.settled, web.nested), (None, None, None));
+    }
+
+    #[test]
+    fn a_change_that_was_under_way_leaves_no_guest() {
+        let mut old = old();
+        let guest = crate::Guest { of: WEB, trial: false };
+        apply(&mut old, Op::AddGuest { spec: vip("guest", 101), guest });
+        let uid = old.vip_named("guest").expect("there").uid;
+        move_to(&mut old, uid, 1);
+        let (new, _) = old.refounded(&by(survivor(1))).expect("done");
+        assert!(new.vip(uid).is_none() && new.vip_or_retired(uid).is_some());
     }
 
     #[test]
