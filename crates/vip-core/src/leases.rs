@@ -123,7 +123,7 @@ pub enum LeaseAction {
         promise: Duration,
     },
     /// Ask the leader for grants, and report releases.
-    Ask(Ask),
+    Ask(Box<Ask>),
     /// Tell every other member that this leadership is over.
     Abdicate(Vote),
     /// Orders to the guard.

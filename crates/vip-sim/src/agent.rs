@@ -370,7 +370,7 @@ impl Agent {
         for action in self.leases.step(now, event) {
             match action {
                 LeaseAction::Renew { vote, .. } => self.renew(now, vote),
-                LeaseAction::Ask(ask) => self.ask(now, ask),
+                LeaseAction::Ask(ask) => self.ask(now, *ask),
                 LeaseAction::Abdicate(vote) => self.broadcast(&Message::Abdicate(vote)),
                 LeaseAction::Order(orders) => {
                     for order in &orders {

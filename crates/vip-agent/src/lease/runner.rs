@@ -247,7 +247,7 @@ impl Loop {
         for action in actions {
             match action {
                 LeaseAction::Renew { vote, promise } => self.renew(vote, promise),
-                LeaseAction::Ask(ask) => self.ask(ask),
+                LeaseAction::Ask(ask) => self.ask(*ask),
                 LeaseAction::Abdicate(vote) => self.abdicate(vote),
                 LeaseAction::Order(orders) => self.tell_guard(ToGuard::Orders(orders)),
                 LeaseAction::Consider(all) => self.tell_guard(ToGuard::Consider(all)),

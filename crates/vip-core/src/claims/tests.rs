@@ -364,7 +364,7 @@ fn addresses_that_join_are_told_to_the_guard_under_the_same_epoch() {
     };
     let (probe, known) = (Probe::No, [].into());
     let again = ClaimAction::Order(VipOrder::Prepare { vip, epoch, addresses, probe, known });
-    assert_eq!(sync(&mut claims, &state), [again.clone()]);
+    assert_eq!(sync(&mut claims, &state), std::slice::from_ref(&again));
     assert_eq!(sync(&mut claims, &state), []);
     assert!(claims.is_open(WEB, Epoch(1)));
     let why = GuardRefusal::InUse([10, 0, 0, 101].into());

@@ -234,14 +234,14 @@ impl Leases {
             let first = false;
             let report = (!released.is_empty()).then(|| self.report(now));
             let ask = Ask { leader, session, wanted, released, report, first };
-            actions.push(LeaseAction::Ask(ask));
+            actions.push(LeaseAction::Ask(Box::new(ask)));
         }
         let wanted = if wants.ask { self.claims.waiting() } else { vec![] };
         if !wanted.is_empty() && !self.first_grant_pending {
             self.first_grant_pending = true;
             let (released, report, first) = (vec![], None, true);
             let ask = Ask { leader, session, wanted, released, report, first };
-            actions.push(LeaseAction::Ask(ask));
+            actions.push(LeaseAction::Ask(Box::new(ask)));
         }
     }
 }
