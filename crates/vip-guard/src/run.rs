@@ -91,236 +91,286 @@ pub async fn run(
         gate_to_wire: Profile::Wan.timing().gate_to_wire,
         gated: matches!(host.report, GateReport::Enforced { .. }),
     };
-    let mut guard = Guard::new(limits);
-    let result = serve(&mut guard, &mut host, arrivals, stop).await;
-    let actions = guard.step(boottime(), GuardEvent::Stop);
-    host.carry_out(&mut guard, vec![actions]).await;
-    host.detach().await;
+    let result = Loop::new(Guard::new(limits), host).serve(arrivals, stop).await;
     let _ = std::fs::remove_file(&config.socket);
     result
 }
 
-async fn serve(
-    guard: &mut Guard,
-    host: &mut Host,
-    mut arrivals: mpsc::Receiver<Arrival>,
-    stop: impl Future<Output = ()>,
-) -> Result<(), GuardError> {
-    let rights = |what| move |source| GuardError::Rights { what, source };
-    let claims = Listener::open().map_err(rights("listening for ARP"))?;
-    let mut reconcile = interval(RECONCILE_INTERVAL);
-    reconcile.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut session: Option<Session> = None;
-    let mut look_at: Option<Instant> = None;
-    let mut looked_at = Instant::now();
-    tokio::pin!(stop);
-    loop {
-        let wait = guard.next_tick().map(|at| at.since(boottime()));
-        let event = tokio::select! {
-            biased;
-            () = &mut stop => return Ok(()),
-            order = next_order(&mut session) => match order {
-                Some(ToGuard::Orders(orders)) => {
-                    take_orders(guard, host, &mut session, orders).await;
-                    continue;
-                }
-                Some(ToGuard::Ping) => {
-                    if let Some(session) = &mut session {
-                        session.tell(FromGuard::Alive);
-                    }
-                    continue;
-                }
-                Some(ToGuard::Consider(all)) => {
-                    host.consider(all);
-                    // The interface may have been made for it just now.
-                    follow_links(guard, host, &mut session).await;
-                    look_around(guard, host, &mut session).await;
-                    if let Some(session) = &mut session {
-                        session.tell(FromGuard::Hindered(host.hindered()));
-                    }
-                    continue;
-                }
-                Some(ToGuard::Confirmed) => GuardEvent::Confirmed,
-                None => {
-                    warn!("the agent is gone; letting go of everything");
-                    session = None;
-                    GuardEvent::AgentGone
-                }
-            },
-            () = sleep(wait.unwrap_or_default()), if wait.is_some() => GuardEvent::Tick,
-            Some(arrival) = arrivals.recv() => {
-                arrived(guard, host, &mut session, arrival).await;
-                continue;
+/// What the guard's process has: the decisions, the host that they are carried out
+/// on, and the agent that they are for.
+struct Loop {
+    guard: Guard,
+    host: Host,
+    session: Option<Session>,
+    /// When the host's addresses and routes are to be looked at, because they
+    /// changed.
+    look_at: Option<Instant>,
+    /// When they were, in case that a change was not heard of.
+    looked_at: Instant,
+}
+
+/// What comes next.
+enum Next {
+    /// SIGTERM.
+    Stop,
+    /// From the agent.
+    Said(ToGuard),
+    /// For the decisions, as it is.
+    Event(GuardEvent),
+    /// An agent at the socket.
+    Arrived(Arrival),
+    /// From the kernel.
+    Kernel(KernelEvent),
+    /// The host's addresses and routes are to be looked at.
+    Look,
+    /// Everything is compared with the kernel.
+    Reconcile,
+    /// Claims that wait for their turn.
+    Backlog,
+}
+
+impl Loop {
+    fn new(guard: Guard, host: Host) -> Self {
+        Self { guard, host, session: None, look_at: None, looked_at: Instant::now() }
+    }
+
+    /// Until `stop` resolves; then it lets go of everything.
+    async fn serve(
+        mut self,
+        mut arrivals: mpsc::Receiver<Arrival>,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), GuardError> {
+        let rights = |what| move |source| GuardError::Rights { what, source };
+        let claims = Listener::open().map_err(rights("listening for ARP"));
+        let result = match claims {
+            Ok(claims) => {
+                self.turn(&mut arrivals, &claims, stop).await;
+                Ok(())
             }
-            Some(event) = host.events.next() => match event {
-                KernelEvent::AddressGone(ip) => GuardEvent::AddressGone(ip),
-                KernelEvent::LinksChanged => {
-                    host.view_is_old = true;
-                    follow_links(guard, host, &mut session).await;
-                    look_at.get_or_insert_with(|| Instant::now() + LOOK_AFTER);
-                    continue;
-                }
-                KernelEvent::HostChanged => {
-                    host.view_is_old = true;
-                    look_at.get_or_insert_with(|| Instant::now() + LOOK_AFTER);
-                    continue;
-                }
-            },
-            () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() => {
-                look_at = None;
-                look_around(guard, host, &mut session).await;
-                continue;
-            }
-            _ = reconcile.tick() => {
-                follow_links(guard, host, &mut session).await;
-                if looked_at.elapsed() >= LOOK_INTERVAL {
-                    look_around(guard, host, &mut session).await;
-                    looked_at = Instant::now();
-                }
-                for event in host.reconcile_addresses(guard).await {
-                    act(guard, host, &mut session, event).await;
-                }
-                continue;
-            }
-            () = std::future::ready(()), if session.as_ref().is_some_and(|s| !s.backlog.is_empty()) => {
-                work_on_backlog(guard, host, &mut session).await;
-                continue;
-            }
-            // Last: anybody on the network can make many of these.
-            Ok((mac, ip)) = claims.claim() => {
-                if host.is_own_mac(mac) {
-                    continue;
-                }
-                GuardEvent::ForeignClaim { ip, mac }
-            }
+            Err(error) => Err(error),
         };
-        act(guard, host, &mut session, event).await;
+        self.act(GuardEvent::Stop).await;
+        self.host.detach().await;
+        result
     }
-}
 
-/// One agent at a time; and none while something that an earlier one held may
-/// still answer.
-async fn arrived(
-    guard: &mut Guard,
-    host: &mut Host,
-    session: &mut Option<Session>,
-    arrival: Arrival,
-) {
-    if session.as_ref().is_some_and(|session| session.is_with(&arrival)) {
-        // It gave the old session up; its end was not read yet.
-        warn!("the agent begins anew; letting go of everything");
-        *session = None;
-        act(guard, host, session, GuardEvent::AgentGone).await;
-    }
-    if session.is_some() || !guard.is_silent() {
-        arrival.refuse();
-        return;
-    }
-    let cluster = arrival.cluster.clone();
-    if let Some((incarnation, new)) = arrival.admit(host.report.clone()) {
-        *session = Some(new);
-        host.forget_refusals();
-        tell_interfaces(host, session);
-        act(guard, host, session, GuardEvent::AgentCame { incarnation, cluster }).await;
-    }
-}
-
-/// Deadlines are set at once, claims wait for their turn.
-async fn take_orders(
-    guard: &mut Guard,
-    host: &mut Host,
-    session: &mut Option<Session>,
-    orders: Vec<VipOrder>,
-) {
-    let mut lists = vec![];
-    for order in orders {
-        match (order, session.as_mut()) {
-            (VipOrder::Extend { incarnation, deadlines }, _) => {
-                // What the kernel refuses of one VIP stops only that one.
-                lists.extend(deadlines.into_iter().map(|one| {
-                    let order = VipOrder::Extend { incarnation, deadlines: vec![one] };
-                    guard.step(boottime(), GuardEvent::Order(order))
-                }));
+    async fn turn(
+        &mut self,
+        arrivals: &mut mpsc::Receiver<Arrival>,
+        claims: &Listener,
+        stop: impl Future<Output = ()>,
+    ) {
+        let mut reconcile = interval(RECONCILE_INTERVAL);
+        reconcile.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tokio::pin!(stop);
+        loop {
+            let wait = self.guard.next_tick().map(|at| at.since(boottime()));
+            let (look_at, backlog) = (self.look_at, self.has_backlog());
+            let next = tokio::select! {
+                biased;
+                () = &mut stop => Next::Stop,
+                said = next_order(&mut self.session) => match said {
+                    Some(said) => Next::Said(said),
+                    None => {
+                        warn!("the agent is gone; letting go of everything");
+                        self.session = None;
+                        Next::Event(GuardEvent::AgentGone)
+                    }
+                },
+                () = sleep(wait.unwrap_or_default()), if wait.is_some() => {
+                    Next::Event(GuardEvent::Tick)
+                }
+                Some(arrival) = arrivals.recv() => Next::Arrived(arrival),
+                Some(event) = self.host.events.next() => Next::Kernel(event),
+                () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() => {
+                    Next::Look
+                }
+                _ = reconcile.tick() => Next::Reconcile,
+                () = std::future::ready(()), if backlog => Next::Backlog,
+                // Last: anybody on the network can make many of these.
+                Ok((mac, ip)) = claims.claim() => {
+                    if self.host.is_own_mac(mac) {
+                        continue;
+                    }
+                    Next::Event(GuardEvent::ForeignClaim { ip, mac })
+                }
+            };
+            match next {
+                Next::Stop => return,
+                Next::Said(said) => self.said(said).await,
+                Next::Event(event) => self.act(event).await,
+                Next::Arrived(arrival) => self.arrived(arrival).await,
+                Next::Kernel(event) => self.kernel(event).await,
+                Next::Look => {
+                    self.look_at = None;
+                    self.look_around().await;
+                }
+                Next::Reconcile => self.reconcile().await,
+                Next::Backlog => self.work_on_backlog().await,
             }
-            (order, Some(session)) => session.backlog.push_back(order),
-            (_, None) => {}
         }
     }
-    carry_out(guard, host, session, lists).await;
-}
 
-async fn work_on_backlog(guard: &mut Guard, host: &mut Host, session: &mut Option<Session>) {
-    let chunk = session.as_mut().map(Session::next_chunk).unwrap_or_default();
-    let step = |order| guard.step(boottime(), GuardEvent::Order(order));
-    let lists = chunk.into_iter().map(step).collect();
-    carry_out(guard, host, session, lists).await;
-}
+    fn has_backlog(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| !session.backlog.is_empty())
+    }
 
-/// An address on an interface without a link is of no use to anybody, and one
-/// that may answer beyond its lease must not stay.
-async fn follow_links(guard: &mut Guard, host: &mut Host, session: &mut Option<Session>) {
-    let change = host.reconcile_links().await;
-    tell_interfaces(host, session);
-    for ip in host.without_link() {
-        warn!(%ip, "the interface of a VIP has no link; letting go of it");
-        let obstacle = Obstacle { ip, why: Why::NoLink };
-        act(guard, host, session, GuardEvent::AddressRefused(obstacle)).await;
-    }
-    for obstacle in host.exposed() {
-        warn!(%obstacle, "a VIP could answer beyond its lease; letting go of it");
-        act(guard, host, session, GuardEvent::AddressRefused(obstacle)).await;
-    }
-    match change {
-        Some(LinkChange::Back) => act(guard, host, session, GuardEvent::LinkBack).await,
-        Some(LinkChange::Ways) => act(guard, host, session, GuardEvent::Confirmed).await,
-        None => {}
-    }
-}
-
-fn tell_interfaces(host: &mut Host, session: &mut Option<Session>) {
-    if let Some(session) = session
-        && let Some(macs) = host.new_macs()
-    {
-        session.tell(FromGuard::Interfaces(macs));
-    }
-}
-
-/// Addresses and routes of the host say where ours belong.
-async fn look_around(guard: &mut Guard, host: &mut Host, session: &mut Option<Session>) {
-    let (astray, try_again) = host.look_around().await;
-    for obstacle in astray {
-        warn!(%obstacle, "a VIP is not where it belongs; letting go of it");
-        act(guard, host, session, GuardEvent::AddressRefused(obstacle)).await;
-    }
-    tell_interfaces(host, session);
-    let hindered = host.newly_hindered();
-    if let (Some(session), Some(hindered)) = (session.as_mut(), hindered) {
-        session.tell(FromGuard::Hindered(hindered));
-    }
-    if try_again {
-        act(guard, host, session, GuardEvent::HostChanged).await;
-    }
-}
-
-async fn act(guard: &mut Guard, host: &mut Host, session: &mut Option<Session>, event: GuardEvent) {
-    let actions = guard.step(boottime(), event);
-    carry_out(guard, host, session, vec![actions]).await;
-}
-
-async fn carry_out(
-    guard: &mut Guard,
-    host: &mut Host,
-    session: &mut Option<Session>,
-    lists: Vec<Vec<GuardAction>>,
-) {
-    let notices = host.carry_out(guard, lists).await;
-    for notice in &notices {
-        if let GuardNotice::Conflict { ip, mac, .. } = notice {
-            warn!(%ip, %mac, "another host claims an address of a VIP");
+    fn tell(&mut self, message: FromGuard) {
+        if let Some(session) = &mut self.session {
+            session.tell(message);
         }
     }
-    if let (Some(session), false) = (session, notices.is_empty()) {
-        session.tell(FromGuard::Notices(notices));
+
+    async fn said(&mut self, said: ToGuard) {
+        match said {
+            ToGuard::Orders(orders) => self.take_orders(orders).await,
+            ToGuard::Ping => self.tell(FromGuard::Alive),
+            ToGuard::Consider(all) => {
+                self.host.consider(all);
+                // The interface may have been made for it just now.
+                self.follow_links().await;
+                self.look_around().await;
+                let hindered = self.host.hindered();
+                self.tell(FromGuard::Hindered(hindered));
+            }
+            ToGuard::Confirmed => self.act(GuardEvent::Confirmed).await,
+        }
+    }
+
+    async fn kernel(&mut self, event: KernelEvent) {
+        match event {
+            KernelEvent::AddressGone(ip) => {
+                self.act(GuardEvent::AddressGone(ip)).await;
+                return;
+            }
+            KernelEvent::LinksChanged => {
+                self.host.view_is_old = true;
+                self.follow_links().await;
+            }
+            KernelEvent::HostChanged => self.host.view_is_old = true,
+        }
+        self.look_at.get_or_insert_with(|| Instant::now() + LOOK_AFTER);
+    }
+
+    async fn reconcile(&mut self) {
+        self.follow_links().await;
+        if self.looked_at.elapsed() >= LOOK_INTERVAL {
+            self.look_around().await;
+            self.looked_at = Instant::now();
+        }
+        for event in self.host.reconcile_addresses(&self.guard).await {
+            self.act(event).await;
+        }
+    }
+
+    /// One agent at a time; and none while something that an earlier one held may
+    /// still answer.
+    async fn arrived(&mut self, arrival: Arrival) {
+        if self.session.as_ref().is_some_and(|session| session.is_with(&arrival)) {
+            // It gave the old session up; its end was not read yet.
+            warn!("the agent begins anew; letting go of everything");
+            self.session = None;
+            self.act(GuardEvent::AgentGone).await;
+        }
+        if self.session.is_some() || !self.guard.is_silent() {
+            arrival.refuse();
+            return;
+        }
+        let cluster = arrival.cluster.clone();
+        if let Some((incarnation, new)) = arrival.admit(self.host.report.clone()) {
+            self.session = Some(new);
+            self.host.forget_refusals();
+            self.tell_interfaces();
+            self.act(GuardEvent::AgentCame { incarnation, cluster }).await;
+        }
+    }
+
+    /// Deadlines are set at once, claims wait for their turn.
+    async fn take_orders(&mut self, orders: Vec<VipOrder>) {
+        let mut lists = vec![];
+        for order in orders {
+            match (order, self.session.as_mut()) {
+                (VipOrder::Extend { incarnation, deadlines }, _) => {
+                    // What the kernel refuses of one VIP stops only that one.
+                    lists.extend(deadlines.into_iter().map(|one| {
+                        let order = VipOrder::Extend { incarnation, deadlines: vec![one] };
+                        self.guard.step(boottime(), GuardEvent::Order(order))
+                    }));
+                }
+                (order, Some(session)) => session.backlog.push_back(order),
+                (_, None) => {}
+            }
+        }
+        self.carry_out(lists).await;
+    }
+
+    async fn work_on_backlog(&mut self) {
+        let chunk = self.session.as_mut().map(Session::next_chunk).unwrap_or_default();
+        let step = |order| self.guard.step(boottime(), GuardEvent::Order(order));
+        let lists = chunk.into_iter().map(step).collect();
+        self.carry_out(lists).await;
+    }
+
+    /// An address on an interface without a link is of no use to anybody, and one
+    /// that may answer beyond its lease must not stay.
+    async fn follow_links(&mut self) {
+        let change = self.host.reconcile_links().await;
+        self.tell_interfaces();
+        for ip in self.host.without_link() {
+            warn!(%ip, "the interface of a VIP has no link; letting go of it");
+            let obstacle = Obstacle { ip, why: Why::NoLink };
+            self.act(GuardEvent::AddressRefused(obstacle)).await;
+        }
+        for obstacle in self.host.exposed() {
+            warn!(%obstacle, "a VIP could answer beyond its lease; letting go of it");
+            self.act(GuardEvent::AddressRefused(obstacle)).await;
+        }
+        match change {
+            Some(LinkChange::Back) => self.act(GuardEvent::LinkBack).await,
+            Some(LinkChange::Ways) => self.act(GuardEvent::Confirmed).await,
+            None => {}
+        }
+    }
+
+    fn tell_interfaces(&mut self) {
+        if self.session.is_some()
+            && let Some(macs) = self.host.new_macs()
+        {
+            self.tell(FromGuard::Interfaces(macs));
+        }
+    }
+
+    /// Addresses and routes of the host say where ours belong.
+    async fn look_around(&mut self) {
+        let (astray, try_again) = self.host.look_around().await;
+        for obstacle in astray {
+            warn!(%obstacle, "a VIP is not where it belongs; letting go of it");
+            self.act(GuardEvent::AddressRefused(obstacle)).await;
+        }
+        self.tell_interfaces();
+        if let Some(hindered) = self.host.newly_hindered() {
+            self.tell(FromGuard::Hindered(hindered));
+        }
+        if try_again {
+            self.act(GuardEvent::HostChanged).await;
+        }
+    }
+
+    async fn act(&mut self, event: GuardEvent) {
+        let actions = self.guard.step(boottime(), event);
+        self.carry_out(vec![actions]).await;
+    }
+
+    async fn carry_out(&mut self, lists: Vec<Vec<GuardAction>>) {
+        let notices = self.host.carry_out(&mut self.guard, lists).await;
+        for notice in &notices {
+            if let GuardNotice::Conflict { ip, mac, .. } = notice {
+                warn!(%ip, %mac, "another host claims an address of a VIP");
+            }
+        }
+        if !notices.is_empty() {
+            self.tell(FromGuard::Notices(notices));
+        }
     }
 }
 

@@ -229,6 +229,22 @@ impl<'a> Plan<'a> {
                 self.push(at, Fault::Stall(host, stall));
                 self.push(end, Fault::Stall(host, Duration::ZERO));
             }
+            Kind::Recreate
+            | Kind::Reshape
+            | Kind::Interface
+            | Kind::Link
+            | Kind::Kernel
+            | Kind::Foreign => self.around_vips(kind, host, at, end),
+            Kind::Scheme(scheme) => {
+                let salt = self.rng.u64(..);
+                self.push(at, Fault::Scheme(scheme, salt));
+            }
+        }
+    }
+
+    /// What befalls the VIPs, and where they are.
+    fn around_vips(&mut self, kind: Kind, host: usize, at: Real, end: Real) {
+        match kind {
             Kind::Recreate => {
                 let fault = if chance(self.rng, 0.3) { Fault::Recreate } else { Fault::AutoPlace };
                 self.push(at, fault);
@@ -256,10 +272,7 @@ impl<'a> Plan<'a> {
                 let fault = if lost { Fault::LoseAddress(host) } else { Fault::ForeignClaim(host) };
                 self.push(at, fault);
             }
-            Kind::Scheme(scheme) => {
-                let salt = self.rng.u64(..);
-                self.push(at, Fault::Scheme(scheme, salt));
-            }
+            _ => {}
         }
     }
 
