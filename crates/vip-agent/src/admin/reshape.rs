@@ -49,7 +49,10 @@ pub(super) async fn set_vip(
     request: &v1::SetVipRequest,
 ) -> Result<v1::SetVipReply, Status> {
     // One after the other: what one looked at the next must not have changed.
-    let _one = call.member.reshaping.lock().await;
+    let turn = tokio::time::timeout(call.time_left(), call.member.reshaping.lock());
+    let _one = turn.await.map_err(|_| {
+        Status::deadline_exceeded("another VIP is being changed. Nothing was changed; try again")
+    })?;
     let state = call.member.raft.state();
     let old = find(&state, &request.name)?.clone();
     let spec = wanted(&old.spec, request)?;
