@@ -1,6 +1,7 @@
 //! The gate: one map of deadlines, attached first everywhere.
 
 use crate::netfilter::IpGate;
+use crate::syscall::in_spite_of_signals;
 use crate::tcx::{self, Hook};
 use aya::maps::{HashMap as BpfMap, IterableMap, MapData, MapError};
 use aya::programs::{ProgramError, SchedClassifier};
@@ -177,7 +178,7 @@ impl Gate {
             for hook in [Hook::In, Hook::Out] {
                 for name in twins(Device { ifindex: 0, header }, hook)? {
                     let program = Self::program_mut(&mut bpf, name)?;
-                    program.load().map_err(|e| refused(name, e))?;
+                    in_spite_of_signals(|| program.load()).map_err(|e| refused(name, e))?;
                     ids.insert(Self::id(program, name)?);
                 }
             }

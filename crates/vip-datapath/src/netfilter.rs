@@ -14,7 +14,7 @@
 //! well.
 
 use crate::btf::kernel_function;
-use crate::syscall::{bpf_fd, raw};
+use crate::syscall::{bpf_fd, in_spite_of_signals, raw};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -203,7 +203,7 @@ fn load(instructions: &[Insn]) -> io::Result<OwnedFd> {
         expected_attach: BPF_NETFILTER,
         ..Default::default()
     };
-    bpf_fd(BPF_PROG_LOAD, &mut attr)
+    in_spite_of_signals(|| bpf_fd(BPF_PROG_LOAD, &mut attr))
 }
 
 fn link(program: BorrowedFd<'_>, family: u32, hook: u32) -> io::Result<OwnedFd> {

@@ -7,6 +7,21 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+/// A signal interrupts the kernel's look at a program, and the load fails with
+/// EAGAIN; aya then tries again in a way that is refused in itself, so that error
+/// says nothing. libbpf tries as often.
+const LOADS: usize = 5;
+
+/// Loads a program, in spite of signals that come meanwhile.
+pub(crate) fn in_spite_of_signals<T, E>(mut load: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    for _ in 1..LOADS {
+        if let Ok(loaded) = load() {
+            return Ok(loaded);
+        }
+    }
+    load()
+}
+
 /// Calls it with a struct that is laid out as the prefix of `union bpf_attr`
 /// that the command reads. Pointers inside must be to what outlives the call.
 pub(crate) fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<libc::c_long> {
