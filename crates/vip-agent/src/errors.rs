@@ -7,7 +7,7 @@ use vip_core::{Refusal, chain, plain};
 use vip_raft::WriteError;
 
 /// Begins every status that means: no quorum. vipctl's exit code 3.
-pub(crate) const NO_QUORUM: &str = "no quorum";
+const NO_QUORUM: &str = "no quorum";
 
 /// Of a command that nobody can say of whether it took effect.
 const UNKNOWN: &str = "whether it took effect is not known. `vipctl events` and `vipctl status` \

@@ -2,7 +2,7 @@
 
 use super::service::{AdminService, Call, Route, not_a_member};
 use crate::cluster_service::own_term;
-use crate::errors::{NO_QUORUM, from_write, internal, invalid, no_issuer};
+use crate::errors::{from_write, internal, invalid, no_issuer};
 use crate::formation::{Initialised, create_token, forget_membership, init, join};
 use crate::hand_over::hand_over_leadership;
 use crate::member::{COMMIT_TIMEOUT, Member};
@@ -76,23 +76,26 @@ impl AdminService {
         }
         let name = call.member.meta.name.to_string();
         let request = v1::RemoveNodeRequest { name, for_cause: false };
+        let mut asked = false;
         loop {
             let result = match call.route().await {
                 Ok(Route::Here) => self.do_remove(call, &request).await.map(|_| ()),
                 Ok(Route::There(mut client)) => {
                     client.remove_node(call.relay(request.clone())).await.map(|_| ())
                 }
+                // Nobody leads, and nobody was asked to remove it.
+                Err(status) if !asked && !force => return Err(status),
                 Err(status) => Err(status),
             };
+            asked = true;
             let out = || {
-                let state = call.member.raft.state();
-                state.tombstones.contains_key(&call.member.meta.node)
+                let member = &call.member;
+                let state = member.raft.state();
+                state.tombstones.contains_key(&member.meta.node) || member.removal().is_some()
             };
             match result {
                 Ok(()) => break,
                 Err(_) if force || out() => break,
-                // That was waited for already.
-                Err(status) if status.message().starts_with(NO_QUORUM) => return Err(status),
                 // Leadership moved, or the connection was cut with the removal.
                 Err(status)
                     if matches!(
