@@ -18,7 +18,7 @@ fn a_kill_in_the_middle_of_init_leaves_what_init_can_go_on_with() -> Result<()> 
 
 #[test]
 fn a_kill_in_the_middle_of_a_join_leaves_a_node_that_starts() -> Result<()> {
-    sample(Work::Join, 2, 9)
+    sample(Work::Join, 4, 9)
 }
 
 #[test]

@@ -1,12 +1,11 @@
 //! Becoming a member, and ceasing to be one, on this node's side.
 
 use crate::errors::{from_refusal, from_write, internal, invalid, no_issuer};
-use crate::member::{COMMIT_TIMEOUT, Member, Meta};
+use crate::member::{COMMIT_TIMEOUT, KnownMember, Member, Meta};
 use crate::refounding::{BEFORE, BUILT, DONE};
 use crate::serve::Agent;
 use aws_lc_rs::rand::fill;
 use rustls_pki_types::CertificateDer;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,13 +126,13 @@ pub(crate) async fn init(agent: &Arc<Agent>, name: Name) -> Result<Initialised, 
     stored.map_err(|e| internal("storing keys", &e))?;
     let recovery_file = keep_root_key(&dir, &ca)?;
     let issuer = ca.issuer.spki().map_err(|e| internal("making the CA", &e))?;
-    let members = BTreeMap::from([(me, spki.clone())]);
+    let members = [KnownMember { node: me, spki: spki.clone(), address: address.clone() }];
     let meta = Meta::new(
         (cluster.clone(), name.clone()),
         (me, agent.name.clone()),
         agent.config.node.profile,
         address.clone(),
-        members,
+        &members,
         issuer.clone(),
     );
     let member = start(agent, meta.clone()).await?;
@@ -205,25 +204,27 @@ pub(crate) async fn join(
     believe(&admitted.cluster, NodeId(admitted.node), role, &chain, &token, &key)?;
     let issuer = vip_pki::Issuer::new(Vec::new().into(), chain.iter().skip(1).cloned().collect());
     let issuer = issuer.spki().map_err(|e| internal("the cluster's CA", &e))?;
-    let members = admitted.members.iter().map(|m| (NodeId(m.node), m.spki.clone())).collect();
+    let known = |m: v1::join_reply::Member| {
+        let v1::join_reply::Member { node, spki, address } = m;
+        KnownMember { node: NodeId(node), spki, address }
+    };
+    let members: Vec<KnownMember> = admitted.members.into_iter().map(known).collect();
     let meta = Meta::new(
         (admitted.cluster, name_of(&admitted.cluster_name)?),
         (NodeId(admitted.node), agent.name.clone()),
         profile,
         address,
-        members,
+        &members,
         issuer,
     );
     let pki = PkiDir::new(&dir);
     pki.store_identity(&NodeIdentity { key, chain }).map_err(|e| internal("storing keys", &e))?;
     let member = start_on(agent, meta.clone(), listener).await?;
-    let known: Vec<(NodeId, String)> =
-        admitted.members.into_iter().map(|m| (NodeId(m.node), m.address)).collect();
     // From here on the cluster may count on this node, so it stays one whatever
     // becomes of this call; housekeeping goes on asking.
     meta.store(&dir).map_err(|e| internal("storing the membership", &e))?;
     agent.set_member(Some(member.clone()));
-    activate(&member, &known, limit).await?;
+    activate(&member, &members, limit).await?;
     let me = meta.node;
     let active = || {
         let state = member.raft.state();
@@ -340,13 +341,14 @@ async fn ask_to_join(
 /// Asks the cluster to make this admitted node what its role says.
 async fn activate(
     member: &Arc<Member>,
-    known: &[(NodeId, String)],
+    members: &[KnownMember],
     limit: Duration,
 ) -> Result<(), Status> {
     let until = Instant::now() + limit;
     let mut last = Status::unavailable("no member of the cluster answers");
     while Instant::now() < until {
-        for (node, address) in known.iter().filter(|(id, _)| *id != member.meta.node) {
+        let others = members.iter().filter(|other| other.node != member.meta.node);
+        for KnownMember { node, address, .. } in others {
             let channel = || ClusterClient::new(member.patient_channel(*node, address));
             match member.activate(channel, limit).await {
                 Ok(()) => return Ok(()),

@@ -7,7 +7,7 @@ mod longest_promise;
 mod meta;
 mod removal;
 
-pub(crate) use meta::Meta;
+pub(crate) use meta::{KnownMember, Meta};
 
 use issuers::IssuerKeys;
 
@@ -395,6 +395,16 @@ impl Member {
         let state = self.raft.state();
         let address = state.nodes.get(&node)?.advertise.clone();
         Some(self.peers.get(node, &address))
+    }
+
+    /// The other members and where they are, as Raft knows, or, before it knows
+    /// any, as the join said.
+    fn other_members(&self) -> Vec<(NodeId, String)> {
+        let mut members = self.raft.members();
+        if members.is_empty() {
+            members.extend(self.meta.addresses.clone());
+        }
+        members.into_iter().filter(|(node, _)| *node != self.meta.node).collect()
     }
 
     /// A connection of its own to a member, for what may take its time.

@@ -9,10 +9,9 @@
 use crate::backup::Backup;
 use crate::errors::{from_refusal, internal};
 use crate::formation::{Initialised, advertise, already, keep_root_key, random_hex, start, wipe};
-use crate::member::{Member, Meta};
+use crate::member::{KnownMember, Member, Meta};
 use crate::serve::Agent;
 use crate::wall_clock::wall_clock_ms;
-use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -163,7 +162,7 @@ async fn build(agent: &Agent, state: State, end: LogEnd, first: First<'_>) -> Re
         (me, agent.name.clone()),
         cluster.profile,
         address.clone(),
-        BTreeMap::from([(me, spki)]),
+        &[KnownMember { node: me, spki, address: address.clone() }],
         issuer_spki.map_err(|e| internal("its issuer", &e))?,
     )
     .store(&new)

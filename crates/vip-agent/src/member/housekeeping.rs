@@ -68,15 +68,14 @@ pub(super) async fn run(member: Arc<Member>) {
         } else if led.elapsed() >= LEADERLESS {
             member.ask_whether_removed().await;
             member.renew_by_anybody().await;
+            if member.is_joining() {
+                // It may have been stopped before the leader called it.
+                member.activate_by(member.other_members()).await;
+            }
             led = Instant::now();
         }
-        if member.is_joining()
-            && let Some((leader, address)) = member.leader_address()
-        {
-            let client = || ClusterClient::new(member.patient_channel(leader, &address));
-            if let Err(e) = member.activate(client, ACTIVATION).await {
-                tracing::info!(why = e.message(), "this node has not joined yet");
-            }
+        if member.is_joining() {
+            member.activate_by(member.leader_address()).await;
         }
         if let Err(e) = member.have_issuer().await {
             tracing::debug!(error = %e, "the issuing key could not be had; trying again");
@@ -158,10 +157,9 @@ impl Member {
     /// is like its own.
     async fn renew_by_anybody(&self) {
         let state = self.raft.state();
-        for (node, address) in self.raft.members() {
+        for (node, address) in self.other_members() {
             // Only they have the key that signs, as far as is known here.
-            let votes = state.nodes.get(&node).is_none_or(|n| n.role == Role::Voter);
-            if node == self.meta.node || !votes {
+            if state.nodes.get(&node).is_some_and(|n| n.role != Role::Voter) {
                 continue;
             }
             if let Err(why) = self.renew_by(node, &address).await {
@@ -208,6 +206,20 @@ impl Member {
     pub(crate) fn certificate_trouble(&self) -> Option<String> {
         let (from, until) = self.configs.load().validity?;
         crate::certificate::trouble(from, until, wall_clock_ms())
+    }
+
+    /// Asks each of `members`, until one makes this admitted node what its role
+    /// says.
+    async fn activate_by(&self, members: impl IntoIterator<Item = (NodeId, String)>) {
+        for (node, address) in members {
+            let client = || ClusterClient::new(self.patient_channel(node, &address));
+            match self.activate(client, ACTIVATION).await {
+                Ok(()) => return,
+                Err(e) => {
+                    tracing::info!(%node, why = e.message(), "this node has not joined yet");
+                }
+            }
+        }
     }
 
     /// Asks the cluster to make this admitted node what its role says.
@@ -260,10 +272,7 @@ impl Member {
     /// Lets every member see the new certificate: they tell whose ends soon by
     /// what they last saw, and connections last for longer.
     async fn show_certificate(&self) {
-        for (node, address) in self.raft.members() {
-            if node == self.meta.node {
-                continue;
-            }
+        for (node, address) in self.other_members() {
             let mut client = ClusterClient::new(self.peers.get(node, &address));
             let mut request = tonic::Request::new(v1::IdentifyRequest::default());
             request.set_timeout(ANSWER);

@@ -24,7 +24,18 @@ pub(crate) struct Meta {
     pub(crate) advertise: String,
     /// Keys of members, for the time before the log is here.
     pub(crate) members: BTreeMap<NodeId, String>,
+    /// Where they were reached, for the time before Raft knows.
+    #[serde(default)]
+    pub(crate) addresses: BTreeMap<NodeId, String>,
     pub(crate) issuer: String,
+}
+
+/// What a node that joins is told of a member.
+pub(crate) struct KnownMember {
+    pub(crate) node: NodeId,
+    /// Hash of its key (SPKI).
+    pub(crate) spki: String,
+    pub(crate) address: String,
 }
 
 impl Meta {
@@ -86,11 +97,21 @@ impl Meta {
         node: (NodeId, Name),
         profile: Profile,
         advertise: String,
-        members: BTreeMap<NodeId, String>,
+        members: &[KnownMember],
         issuer: String,
     ) -> Self {
         let ((cluster, cluster_name), (node, name)) = (cluster, node);
-        let version = DATA_VERSION;
-        Self { version, cluster, cluster_name, node, name, profile, advertise, members, issuer }
+        Self {
+            version: DATA_VERSION,
+            cluster,
+            cluster_name,
+            node,
+            name,
+            profile,
+            advertise,
+            members: members.iter().map(|m| (m.node, m.spki.clone())).collect(),
+            addresses: members.iter().map(|m| (m.node, m.address.clone())).collect(),
+            issuer,
+        }
     }
 }

@@ -83,10 +83,10 @@ impl Member {
     pub(super) async fn ask_whether_removed(&self) {
         let Ok(identity) = self.pki.load_identity() else { return };
         let (spki, state) = (identity.key.spki(), self.raft.state());
-        let others = self.raft.members().into_iter().filter(|(node, _)| {
-            let votes = state.nodes.get(node).is_none_or(|known| known.role.votes());
-            *node != self.meta.node && votes
-        });
+        let others = self
+            .other_members()
+            .into_iter()
+            .filter(|(node, _)| state.nodes.get(node).is_none_or(|known| known.role.votes()));
         let asked = others.map(|(node, address)| self.word_of(node, address, &spki));
         let words: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
         let removal = words.iter().find_map(|word| match word {
