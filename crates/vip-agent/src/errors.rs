@@ -103,3 +103,9 @@ pub(crate) fn from_relay(status: Status) -> Status {
         ),
     }
 }
+
+pub(crate) fn not_a_member() -> Status {
+    Status::failed_precondition(
+        "this node is in no cluster. `vipctl init` makes one of it; `vipctl join` joins one",
+    )
+}

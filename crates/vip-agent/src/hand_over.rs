@@ -1,6 +1,6 @@
 //! Carries out what vip-core decides about giving away VIPs and leadership.
 
-use crate::member::Member;
+use crate::node::Member;
 use tokio::time::sleep;
 use vip_core::{HAND_OVER_POLL, HandOver, HandOverStep, NodeId};
 
@@ -42,7 +42,7 @@ async fn step(member: &Member, begun: &mut HandOver) -> HandOverStep {
     let step = member.shared.with(|leases, now| begun.step(now, leases, has_all));
     if let HandOverStep::Transfer(to) = step {
         tracing::info!(%to, "handing leadership over");
-        let _ = member.raft.raft.trigger().transfer_leader(to.0).await;
+        member.raft.transfer_leader(to).await;
     }
     step
 }

@@ -2,7 +2,7 @@
 //! epochs were granted, which ended.
 
 use crate::hand_over::try_to_hand_over_leadership;
-use crate::member::Member;
+use crate::node::Member;
 use futures_util::future::join_all;
 use std::sync::Arc;
 use std::time::Duration;

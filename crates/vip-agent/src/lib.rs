@@ -7,30 +7,25 @@
 //!  peers ─> lease service ─────────┴─> lease thread <─> guard
 //! ```
 
-mod activation;
+mod access;
 mod admin;
-mod backup;
 mod certificate;
-mod cluster_service;
 mod config;
 mod descriptors;
 mod door;
 mod errors;
 mod essential;
-mod formation;
 mod hand_over;
 mod leader;
 mod lease;
-mod look_back;
-mod member;
+mod membership;
+mod node;
 mod rate;
-mod refounding;
 mod refusals;
-mod reissue;
-mod serve;
+mod run;
 mod servers;
-mod upkeep;
 mod wall_clock;
 
 pub use config::{AdminSection, Config, ConfigError, GuardSection, HttpSection, NodeSection};
-pub use serve::{AgentError, run};
+pub use membership::ListenError;
+pub use run::{AgentError, run};

@@ -1,12 +1,11 @@
 //! The gRPC servers behind the port, one for each kind of caller, with what a
 //! caller of that kind may cost. Leases have one of their own, on their thread.
 
-use crate::admin::access::{AccessLayer, Face};
-use crate::admin::service::AdminService;
-use crate::cluster_service::ClusterService;
+use crate::access::{AccessLayer, Face};
+use crate::admin::AdminService;
 use crate::essential;
-use crate::member::Member;
-use crate::serve::Agent;
+use crate::membership::ClusterService;
+use crate::node::Member;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,8 +74,8 @@ async fn serve(
     }
 }
 
-fn admin(agent: Arc<Agent>) -> AdminServer<AdminService> {
-    AdminServer::new(AdminService::new(agent)).max_decoding_message_size(MAX_COMMAND)
+fn served(admin: AdminService) -> AdminServer<AdminService> {
+    AdminServer::new(admin).max_decoding_message_size(MAX_COMMAND)
 }
 
 fn cluster(member: Arc<Member>) -> ClusterServer<ClusterService> {
@@ -85,7 +84,7 @@ fn cluster(member: Arc<Member>) -> ClusterServer<ClusterService> {
 
 /// Raft, membership, and the commands that members pass on.
 pub(crate) async fn serve_members(
-    agent: Arc<Agent>,
+    admin: AdminService,
     member: Arc<Member>,
     streams: mpsc::Receiver<PeerStream>,
 ) {
@@ -95,7 +94,7 @@ pub(crate) async fn serve_members(
     let router = guarded(limited(MEMBER_STREAMS), &member)
         .add_service(raft)
         .add_service(cluster(member.clone()))
-        .add_service(admin(agent))
+        .add_service(served(admin))
         .add_service(health)
         .add_service(reflection);
     serve("serve members", router, streams, stop).await;
@@ -103,14 +102,14 @@ pub(crate) async fn serve_members(
 
 /// Commands of people with a certificate of `vipctl login`.
 pub(crate) async fn serve_people(
-    agent: Arc<Agent>,
+    admin: AdminService,
     member: Arc<Member>,
     streams: mpsc::Receiver<PeerStream>,
 ) {
     let (health, reflection) = crate::admin::health_and_reflection().await;
     let stop = member.stopped();
     let router = guarded(narrow(USER_STREAMS), &member)
-        .add_service(admin(agent))
+        .add_service(served(admin))
         .add_service(health)
         .add_service(reflection);
     serve("serve people", router, streams, stop).await;

@@ -22,8 +22,6 @@ const ID_LEN: usize = 5;
 const PREFIX: &str = "vipt1";
 /// Binds derived keys and statements to this use.
 const CONTEXT: &[u8] = b"vipd join token v1";
-/// Log time for which a used or expired token is still listed.
-pub(crate) const TOKEN_KEPT_MS: u64 = 24 * 3600 * 1000;
 
 /// Why a token does not admit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -203,80 +201,6 @@ impl TokenText {
     }
 }
 
-/// A token as the log knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Token {
-    /// Its id.
-    pub id: TokenId,
-    /// Public key that its proofs verify with, hex.
-    pub verifier: String,
-    /// What it admits.
-    pub role: Role,
-    /// Log time after which it admits nobody, ms since 1970.
-    pub expires_ms: u64,
-    /// How many nodes it may admit.
-    pub max_uses: u32,
-    /// Keys (SPKI hashes) it admitted.
-    #[serde(default)]
-    pub used: Vec<String>,
-    /// Revoked by an admin.
-    #[serde(default)]
-    pub revoked: bool,
-    /// Who made it.
-    pub created_by: String,
-}
-
-const STAND_IN: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
-
-impl Token {
-    /// A token that admits nobody, to be looked at where there is none. Its
-    /// verifier is the public key of RFC 8032 section 7.1, test 1.
-    pub(crate) fn stand_in() -> Self {
-        Self {
-            id: TokenId(String::new()),
-            verifier: STAND_IN.to_owned(),
-            role: Role::Learner,
-            expires_ms: 0,
-            max_uses: 0,
-            used: vec![],
-            revoked: true,
-            created_by: String::new(),
-        }
-    }
-
-    /// Whether it admits the holder of `spki`, at log time `now_ms`.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn admits(
-        &self,
-        now_ms: u64,
-        spki: &str,
-        statement: &[u8],
-        proof: &JoinProof,
-    ) -> Result<(), TokenError> {
-        let verifier = HEXLOWER.decode(self.verifier.as_bytes()).map_err(|_| TokenError::Proof)?;
-        let proof = HEXLOWER.decode(proof.0.as_bytes()).map_err(|_| TokenError::Proof)?;
-        // Before everything else: what the token's state is, only its owner learns.
-        signature::UnparsedPublicKey::new(&signature::ED25519, verifier)
-            .verify(statement, &proof)
-            .map_err(|_| TokenError::Proof)?;
-        if self.used.iter().any(|used| used == spki) {
-            return Ok(());
-        }
-        if self.revoked {
-            return Err(TokenError::Revoked);
-        }
-        if self.used.len() >= self.max_uses as usize {
-            return Err(TokenError::Used);
-        }
-        if now_ms >= self.expires_ms {
-            return Err(TokenError::Expired);
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -310,33 +234,6 @@ mod tests {
     fn debug_output_shows_no_secret() {
         let secret = encode(&[2; SECRET_LEN]);
         assert!(!format!("{:?}", text()).contains(&secret));
-    }
-
-    #[test]
-    fn a_proof_fits_one_key_only() {
-        let secret = text().secret;
-        let token = Token {
-            id: text().id,
-            verifier: secret.verifier(),
-            role: Role::Voter,
-            expires_ms: 1000,
-            max_uses: 1,
-            used: vec![],
-            revoked: false,
-            created_by: "root@n1".into(),
-        };
-        let name: Name = "n2".parse().expect("valid");
-        let statement =
-            |spki: &str| join_statement("c", &token.id, Role::Voter, &name, "10.0.0.2:7400", spki);
-        let proof = secret.sign(&statement("aa"));
-
-        assert_eq!(token.admits(999, "aa", &statement("aa"), &proof), Ok(()));
-        assert_eq!(token.admits(999, "bb", &statement("bb"), &proof), Err(TokenError::Proof));
-        assert_eq!(token.admits(1000, "aa", &statement("aa"), &proof), Err(TokenError::Expired));
-        let used = Token { used: vec!["aa".into()], ..token.clone() };
-        assert_eq!(used.admits(2000, "aa", &statement("aa"), &proof), Ok(()), "lost reply");
-        let other = secret.sign(&statement("bb"));
-        assert_eq!(used.admits(1, "bb", &statement("bb"), &other), Err(TokenError::Used));
     }
 
     proptest::proptest! {

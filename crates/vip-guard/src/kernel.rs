@@ -1,7 +1,7 @@
 //! Addresses, interfaces and routes, by netlink.
 
-use crate::network::{connected, is_our_route};
 use crate::records::Placed;
+use crate::routes::{OUR_PROTOCOL, connected, is_our_route};
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -19,9 +19,6 @@ use tokio::task::JoinHandle;
 use vip_core::{Address, Mac, Why};
 use vip_datapath::{Device, Header};
 
-/// Marks the addresses that vipd added (`IFA_PROTO`), so that a later run, and
-/// a person with `ip -d address`, can tell them from others.
-pub(crate) const OUR_PROTOCOL: u8 = 118;
 /// How long the kernel keeps an address that nobody renews, in its unit of
 /// whole seconds. It removes it up to 1.3 s later.
 const VALID_LIFETIME_S: u32 = 3;

@@ -31,6 +31,8 @@ mod packets;
 #[cfg(feature = "server")]
 mod records;
 #[cfg(feature = "server")]
+mod routes;
+#[cfg(feature = "server")]
 mod run;
 #[cfg(feature = "server")]
 mod session;

@@ -270,7 +270,7 @@ impl Issuer {
 mod tests {
     use super::*;
     use crate::identity::NodeKey;
-    use crate::verify::{leaf_identity, leaf_role};
+    use crate::leaf::{leaf_identity, leaf_role};
     use proptest::prelude::*;
     use proptest::sample::Index;
     use std::sync::LazyLock;

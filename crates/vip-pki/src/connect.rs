@@ -2,11 +2,11 @@
 //! node that was removed.
 
 use crate::ca::spki_hash;
+use crate::leaf::{leaf_identity, leaf_role};
 use crate::names::Identity;
 use crate::newcomers::CATCH_UP;
 use crate::places::{Limits, Place, Places, origin};
 use crate::roster::{Roster, SharedRoster};
-use crate::verify::{leaf_identity, leaf_role};
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::ServerName;

@@ -2,7 +2,7 @@
 
 use crate::ca::{CaError, Issuer, sha256_hex, spki_hash, spki_pin};
 use crate::files::write_secret;
-use crate::verify::leaf_role;
+use crate::leaf::leaf_role;
 use rcgen::{CertificateParams, KeyPair, PublicKeyData};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};

@@ -4,8 +4,9 @@
 use crate::bad_chain::BadChain;
 use crate::ca::{Issuer, spki_hash, spki_pin};
 use crate::identity::NodeKey;
+use crate::leaf::{leaf_identity, lives_as_signed};
 use crate::names::Identity;
-use crate::verify::{algorithms, leaf_identity, lives_as_signed};
+use crate::verify::algorithms;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use vip_core::NodeId;

@@ -12,6 +12,7 @@ mod connect;
 mod files;
 mod identity;
 mod issued;
+mod leaf;
 mod names;
 mod newcomers;
 mod places;

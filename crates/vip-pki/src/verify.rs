@@ -4,8 +4,9 @@
 //! Resumption is off because a resumed handshake would skip the check.
 
 use crate::bad_chain::BadChain;
-use crate::ca::{ADMITTED, longest_life, spki_hash};
+use crate::ca::spki_hash;
 use crate::identity::NodeIdentity;
+use crate::leaf::{admitted_index, leaf_identity, lives_as_signed};
 use crate::names::{self, Identity};
 use crate::roster::{Denied, Roster, SharedRoster};
 use rustls::client::Resumption;
@@ -22,7 +23,6 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use std::sync::Arc;
 use std::time::Duration;
-use vip_core::Role;
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -46,34 +46,6 @@ fn bad_chain(error: webpki::Error) -> Error {
 
 fn bad(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
-}
-
-/// Who a leaf says it is: its only DNS name, read for `cluster`.
-pub(crate) fn leaf_identity(leaf: &CertificateDer<'_>, cluster: &str) -> Option<Identity> {
-    let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
-    let names = parsed.subject_alternative_name().ok()??;
-    match names.value.general_names[..] {
-        [GeneralName::DNSName(name)] => names::parse(name, cluster),
-        _ => None,
-    }
-}
-
-/// What a member's leaf says that it is.
-pub(crate) fn leaf_role(leaf: &CertificateDer<'_>) -> Option<Role> {
-    let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
-    parsed.subject().iter_organization().next()?.as_str().ok()?.parse().ok()
-}
-
-/// Whether a certificate claims no longer life than this cluster gives.
-pub(crate) fn lives_as_signed(leaf: &X509Certificate<'_>, identity: &Identity) -> bool {
-    let (from, until) = (leaf.validity().not_before, leaf.validity().not_after);
-    until.timestamp() - from.timestamp() <= longest_life(identity).whole_seconds()
-}
-
-fn admitted_index(leaf: &X509Certificate<'_>) -> u64 {
-    let units = leaf.subject().iter_organizational_unit();
-    let index = units.filter_map(|unit| unit.as_str().ok()?.strip_prefix(ADMITTED)?.parse().ok());
-    index.max().unwrap_or(0)
 }
 
 /// Checks a chain down to the root, then against the roster.

@@ -16,10 +16,10 @@ mod types;
 
 pub use log_store::{LogStore, StoreError};
 pub use network::{Dial, LeaseRules, PeerChannels};
-pub use node::{RaftNode, SNAPSHOT_AFTER, WriteError, open, prepare, voters};
+pub use node::{Changes, RaftNode, SNAPSHOT_AFTER, VipRaft, WriteError, open, prepare};
 pub use refound::{LogEnd, found};
 pub use server::{PeerOf, RaftService};
 pub use snapshot::SnapshotData;
 pub use state_machine::{Applied, StateMachine};
 pub use sync::DiskClock;
-pub use types::{Member, TypeConfig, VipRaft};
+pub use types::{Member, TypeConfig};

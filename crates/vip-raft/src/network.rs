@@ -3,8 +3,8 @@
 use crate::convert::{
     append_reply_from, append_to, vote_from, vote_reply_from, vote_request_to, vote_to,
 };
-use crate::snapshot::Parts;
-use crate::types::{Member, RaftVote, Snapshot, TypeConfig, core_vote};
+use crate::snapshot::{Parts, Snapshot};
+use crate::types::{Member, RaftVote, TypeConfig, core_vote};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{

@@ -2,11 +2,13 @@
 
 use crate::log_store::{LogStore, StoreError};
 use crate::network::{LeaseRules, Network, PeerChannels};
-use crate::server::WRITE_TIMEOUT;
 use crate::state_machine::{Applied, StateMachine};
-use crate::types::{LogCommand, Member, TypeConfig, VipRaft, leader_of};
+use crate::types::{LogCommand, Member, TypeConfig, leader_of};
+use openraft::ServerState;
+use openraft::alias::WatchReceiverOf;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
+use openraft::metrics::RaftServerMetrics;
 use openraft::raft::Precondition;
 use openraft::{ChangeMembers, Config, SnapshotPolicy};
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,12 +16,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use vip_core::{Command, NodeId, Outcome, Term, Timing, Voters};
+use vip_core::{Command, NodeId, Outcome, RaftView, Term, Timing, Voters};
 
 /// Entries between two snapshots: a few MB of log at most.
 pub const SNAPSHOT_AFTER: u64 = 2000;
 /// Entries kept behind a snapshot, for followers that are a little late.
 const ENTRIES_KEPT: u64 = 200;
+
+/// How long an RPC may take that a person waits for.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Raft as vipd runs it.
+pub type VipRaft = openraft::Raft<TypeConfig, StateMachine>;
 
 /// Why a command was not committed, as far as is known here.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +55,8 @@ pub enum WriteError {
 /// A running Raft node.
 #[derive(Clone)]
 pub struct RaftNode {
-    /// openraft.
+    /// openraft itself, for the tests of this crate.
+    #[doc(hidden)]
     pub raft: VipRaft,
     /// Its log store.
     pub store: LogStore,
@@ -114,8 +123,7 @@ fn config(timing: &Timing) -> Result<Config, openraft::ConfigError> {
 
 /// The voter sets that a lease needs: those of the effective and those of the
 /// committed configuration.
-#[must_use]
-pub fn voters(raft: &VipRaft) -> Voters {
+fn voters(raft: &VipRaft) -> Voters {
     let metrics = raft.metrics();
     let metrics = metrics.borrow_watched();
     let effective = metrics.membership_config.membership().get_joint_config();
@@ -144,7 +152,62 @@ fn write_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Wr
     }
 }
 
+/// That something of Raft's changed: who leads, who votes.
+pub struct Changes(WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>>);
+
+impl Changes {
+    /// Waits for the next change. Never returns once Raft has ended.
+    pub async fn changed(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
 impl RaftNode {
+    /// Tells of changes from here on.
+    #[must_use]
+    pub fn changes(&self) -> Changes {
+        Changes(self.raft.server_metrics())
+    }
+
+    /// What leases need to know of Raft now.
+    #[must_use]
+    pub fn view(&self) -> RaftView {
+        let leads = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let own = metrics.vote.committed && metrics.vote.leader_id.voted_for == metrics.id;
+            let leads = metrics.state == ServerState::Leader && own;
+            leads.then_some(Term(metrics.vote.leader_id.term))
+        };
+        RaftView { leads, voters: voters(&self.raft) }
+    }
+
+    /// Why Raft ended by itself, or was shut down.
+    #[must_use]
+    pub fn ended(&self) -> Option<String> {
+        let metrics = self.raft.metrics();
+        let running = metrics.borrow_watched().running_state.clone();
+        running.err().map(|fatal| fatal.to_string())
+    }
+
+    /// Asks for votes.
+    pub async fn elect(&self, pre_vote: bool) {
+        // It fails only where Raft has ended, which is looked at elsewhere.
+        let _ = self.raft.trigger().elect(pre_vote).await;
+    }
+
+    /// Gives leadership to another voter, if it can be.
+    pub async fn transfer_leader(&self, to: NodeId) {
+        let _ = self.raft.trigger().transfer_leader(to.0).await;
+    }
+
+    /// Ends Raft; what it began to write may still be on its way to the disk.
+    pub async fn shut_down(&self) {
+        let _ = self.raft.shutdown().await;
+    }
+
     /// This node.
     #[must_use]
     pub fn id(&self) -> NodeId {

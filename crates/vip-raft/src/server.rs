@@ -5,9 +5,9 @@ use crate::convert::{
     vote_request_from, vote_to,
 };
 use crate::network::{LeaseRules, MAX_MESSAGE};
-use crate::node::RaftNode;
-use crate::snapshot::SnapshotData;
-use crate::types::{RaftVote, Snapshot, SnapshotMeta, VipRaft, core_vote};
+use crate::node::{RaftNode, VipRaft};
+use crate::snapshot::{Snapshot, SnapshotData};
+use crate::types::{RaftVote, SnapshotMeta, core_vote};
 use openraft::async_runtime::WatchReceiver;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -211,6 +211,3 @@ impl Raft for RaftService {
         Ok(Response::new(v1::TransferLeaderReply { accepted: reply.is_ok(), why }))
     }
 }
-
-/// How long an RPC may take that a person waits for.
-pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,7 +1,7 @@
 //! Snapshots as files: a line with the state, a line with what belongs to it.
 //! They come and go in parts, and none is in memory whole beside its state.
 
-use crate::types::SnapshotMeta;
+use crate::types::{SnapshotMeta, TypeConfig};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -34,6 +34,8 @@ pub struct SnapshotData {
     crc32: u32,
     state: Option<Arc<State>>,
 }
+
+pub(crate) type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotData>;
 
 /// Where one is on its way: beside the one that it will replace.
 pub(crate) fn directory(path: &Path) -> &Path {

@@ -1,8 +1,8 @@
 //! The replicated state in memory, its snapshots on disk.
 
 use crate::convert::command;
-use crate::snapshot::{self, SnapshotData};
-use crate::types::{LogId, Reply, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, term_of};
+use crate::snapshot::{self, Snapshot, SnapshotData};
+use crate::types::{LogId, Reply, SnapshotMeta, StoredMembership, TypeConfig, term_of};
 use futures_util::{Stream, StreamExt};
 use openraft::entry::RaftEntry;
 use openraft::storage::{EntryResponder, RaftStateMachine};

@@ -59,10 +59,6 @@ pub(crate) type RaftVote = openraft::impls::Vote<LeaderId<u64, u64>>;
 pub(crate) type LogEntry = openraft::alias::EntryOf<TypeConfig>;
 pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
-pub(crate) type Snapshot = openraft::alias::SnapshotOf<TypeConfig, crate::SnapshotData>;
-
-/// Raft as vipd runs it.
-pub type VipRaft = openraft::Raft<TypeConfig, crate::StateMachine>;
 
 pub(crate) fn log_id(term: u64, index: u64) -> LogId {
     LogId { leader_id: leader_of(Term(term)), index }

@@ -1,7 +1,7 @@
 //! What survives a crash. Writes are durable one after the other, some time
 //! after they were issued; a crash loses any suffix of those under way.
 
-use crate::raft::{Entry, Snapshot};
+use crate::entry::{Entry, Snapshot};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use vip_core::Vote;

@@ -21,6 +21,7 @@ mod agent;
 mod clock;
 mod coverage;
 mod disk;
+mod entry;
 mod guard;
 mod host;
 mod invariant;

@@ -5,26 +5,10 @@
 mod voters;
 
 use crate::disk::Write;
+pub(crate) use crate::entry::{Entry, Index, Payload, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use vip_core::{Command, NodeId, State, Term, Vote};
-
-/// Index of an entry in the log, from 1; 0 is before the first.
-pub(crate) type Index = usize;
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Payload {
-    Blank,
-    /// One set, or two while it is joint.
-    Membership(Vec<BTreeSet<NodeId>>),
-    Command(Command),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) term: Term,
-    pub(crate) payload: Payload,
-}
+use vip_core::{NodeId, Term, Vote};
 
 /// Place of a log's last entry, for comparing logs.
 pub(crate) type Last = (Term, Index);
@@ -60,13 +44,6 @@ pub(crate) enum RaftMessage {
         snapshot: Snapshot,
         entries: Vec<Arc<Entry>>,
     },
-}
-
-/// The state after an entry.
-#[derive(Clone, Debug)]
-pub(crate) struct Snapshot {
-    pub(crate) index: Index,
-    pub(crate) state: Arc<State>,
 }
 
 /// Entries kept behind a snapshot, for followers that are a little late.

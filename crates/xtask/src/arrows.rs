@@ -24,6 +24,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// What a pure crate must not even reach.
 const IMPURE: &[&str] = &["tokio", "tonic", "openraft", "rand", "socket2", "nix", "mio"];
 
+/// What one crate alone names, so that it can be replaced.
+const CONSENSUS: &str = "openraft";
+const CONSENSUS_FACE: &str = "vip-raft";
+
 pub(crate) fn check() -> Result<()> {
     let metadata = output("cargo", &["metadata", "--format-version=1", "--no-deps", "--locked"])?;
     let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
@@ -40,6 +44,9 @@ pub(crate) fn check() -> Result<()> {
             let ours = packages.iter().any(|p| p["name"] == used);
             if ours && !allowed.contains(&used) {
                 bail!("{name} must not use {used}");
+            }
+            if used == CONSENSUS && name != CONSENSUS_FACE {
+                bail!("{name} must not use {used}: {CONSENSUS_FACE} alone does");
             }
         }
     }

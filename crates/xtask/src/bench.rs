@@ -6,6 +6,7 @@ mod case;
 mod keepalived;
 mod kills;
 mod many;
+mod measure;
 mod picture;
 mod table;
 mod vipd;
@@ -130,7 +131,7 @@ fn failover(runs: usize, only: &[Case]) -> Result<()> {
             if done >= round {
                 continue;
             }
-            let run = case::measure(kind, case).with_context(|| cell.clone())?;
+            let run = measure::measure(kind, case).with_context(|| cell.clone())?;
             println!("{round}: {cell}: {run}");
             match results[&cell].as_array_mut() {
                 Some(all) => all.push(run),

@@ -8,6 +8,7 @@ mod crashes;
 mod demo;
 mod dependencies;
 mod packages;
+mod rooms;
 mod shell;
 mod test;
 mod verify;

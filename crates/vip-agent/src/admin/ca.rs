@@ -1,8 +1,8 @@
 //! Replacing the issuing CA, on the node where the root's key is shown.
 
-use super::service::{Call, Route};
+use super::call::{Call, Route};
 use crate::errors::{from_call, internal, no_quorum};
-use crate::reissue::missing;
+use crate::node::reissue::missing;
 use tonic::Status;
 use vip_core::{Op, Role, State, chain};
 use vip_pki::{Issuer, check_root_key};

@@ -3,11 +3,11 @@
 
 use super::views::{claimant, wall_clocks};
 use crate::descriptors::used;
-use crate::formation::RECOVERY_FILE;
 use crate::lease::GuardStatus;
-use crate::look_back::reached;
-use crate::member::Member;
-use crate::serve::Agent;
+use crate::membership::RECOVERY_FILE;
+use crate::membership::Seat;
+use crate::membership::reached;
+use crate::node::Member;
 use crate::wall_clock::wall_clock_ms;
 use futures_util::future::join_all;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -49,7 +49,7 @@ fn all_of(name: &str, troubles: &[String], good: &str) -> Check {
 }
 
 /// Looks at everything.
-pub(super) async fn examine(agent: &Agent) -> v1::DoctorReply {
+pub(super) async fn examine(agent: &Seat) -> v1::DoctorReply {
     let mut checks = vec![advertised(agent)];
     // What a join has to itself is not tried while one is under way.
     let forming = agent.formation.try_lock();
@@ -75,7 +75,7 @@ pub(super) async fn examine(agent: &Agent) -> v1::DoctorReply {
 }
 
 /// Where peers reach this node: as the log says, which is what they go by.
-fn advertised(agent: &Agent) -> Check {
+fn advertised(agent: &Seat) -> Check {
     const NAME: &str = "advertise";
     let logged = agent.member().and_then(|member| {
         let state = member.raft.state();
@@ -96,7 +96,7 @@ fn advertised(agent: &Agent) -> Check {
 }
 
 /// Its name is the cluster's; another one in the configuration means nothing.
-fn named(agent: &Agent, member: &Member) -> Check {
+fn named(agent: &Seat, member: &Member) -> Check {
     const NAME: &str = "name";
     let known = &member.meta.name;
     if agent.name == *known {
@@ -107,7 +107,7 @@ fn named(agent: &Agent, member: &Member) -> Check {
 }
 
 /// Whether what peers use leads to what this node listens at.
-fn listening(agent: &Agent, free: bool) -> Option<Check> {
+fn listening(agent: &Seat, free: bool) -> Option<Check> {
     const NAME: &str = "listen";
     let listen = agent.config.node.listen;
     // A host name is for the peers' resolvers.
@@ -220,7 +220,7 @@ fn space(data_dir: &Path) -> Check {
     }
 }
 
-fn recovery_key(agent: &Agent) -> Check {
+fn recovery_key(agent: &Seat) -> Check {
     const NAME: &str = "recovery key";
     let key = agent.config.node.data_dir.join(RECOVERY_FILE);
     if !key.exists() {
@@ -246,7 +246,7 @@ fn descriptors() -> Check {
 
 /// The guard is greeted and left again: it holds nothing for a node that is in no
 /// cluster.
-async fn guard_of_no_member(agent: &Agent) -> Check {
+async fn guard_of_no_member(agent: &Seat) -> Check {
     let socket = &agent.config.guard.socket;
     let mut why = format!("it does not answer at {}", socket.display());
     let greeted = async {

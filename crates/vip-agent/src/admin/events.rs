@@ -1,7 +1,7 @@
 //! What happened, in words.
 
 use super::views::name;
-use crate::member::Member;
+use crate::node::Member;
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::mpsc;

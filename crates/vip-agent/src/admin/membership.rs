@@ -1,11 +1,11 @@
 //! Calls about membership: init, join, leave, tokens, drain, remove, login.
 
-use super::service::{AdminService, Call, Route, not_a_member};
-use crate::cluster_service::own_term;
+use super::call::{AdminService, Call, Route};
+use crate::errors::not_a_member;
 use crate::errors::{from_write, internal, invalid, no_issuer};
-use crate::formation::{Initialised, create_token, forget_membership, init, join};
 use crate::hand_over::hand_over_leadership;
-use crate::member::{COMMIT_TIMEOUT, Member};
+use crate::membership::{Initialised, create_token, forget_membership, init, join};
+use crate::node::{COMMIT_TIMEOUT, Member};
 use std::time::Duration;
 use tonic::{Code, Status};
 use vip_core::{Actor, AdminRole, Login, Name, NodeId, NodeState, Op, Role, State, excerpt};
@@ -197,7 +197,7 @@ impl AdminService {
                  and holds nothing, but is still a member; try again"
             ))
         })?;
-        let term = own_term(member)?;
+        let term = member.own_term()?;
         match member.raft.state().nodes.get(&node).map(|n| n.state) {
             Some(NodeState::Leaving) => {}
             Some(_) => {

@@ -1,20 +1,19 @@
 //! The admin API: who may call what, and what each call does.
 
-pub(crate) mod access;
 mod ca;
+mod call;
 mod doctor;
 mod events;
 mod membership;
 mod recovery;
 mod reshape;
-pub(crate) mod service;
-pub(crate) mod streams;
+mod service;
+mod streams;
 mod views;
 mod vips;
 
-pub(crate) use service::not_a_member;
+pub(crate) use call::{AdminService, Desk};
 
-use crate::admin::service::AdminService;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 use vip_proto::v1::admin_server::AdminServer;

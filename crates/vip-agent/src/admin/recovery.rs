@@ -1,10 +1,10 @@
 //! The last resorts: a new cluster of a survivor, a backup, a new cluster of it.
 
+use super::call::{AdminService, Call};
 use super::membership::founded;
-use super::service::{AdminService, Call};
-use crate::backup::{Backup, LONGEST};
 use crate::errors::{internal, invalid};
-use crate::refounding::{BEFORE, recover, restore};
+use crate::membership::{BEFORE, recover, restore};
+use crate::membership::{Backup, LONGEST};
 use std::pin::Pin;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};

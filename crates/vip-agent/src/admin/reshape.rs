@@ -5,10 +5,10 @@
 //! nothing of the other was touched. A new interface is tried by a guest that
 //! nobody holds.
 
-use super::service::Call;
+use super::call::Call;
 use super::vips::{find, hindrance, wait_until_it_answers, wait_until_it_answers_from};
 use crate::errors::{from_refusal, from_write, invalid};
-use crate::member::COMMIT_TIMEOUT;
+use crate::node::COMMIT_TIMEOUT;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};

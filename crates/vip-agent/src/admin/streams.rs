@@ -1,7 +1,7 @@
 //! Event streams that people follow: so many each. Whoever opens one more loses
 //! the oldest.
 
-use crate::admin::access::Caller;
+use crate::access::Caller;
 use vip_pki::{Identity, Limits, Place, Places};
 
 /// A person has some windows open; a stream's queue and its HTTP/2 window cost

@@ -1,7 +1,7 @@
 //! What the state looks like from outside.
 
 use crate::lease::GuardStatus;
-use crate::member::Member;
+use crate::node::Member;
 use std::collections::BTreeSet;
 use vip_core::{Mac, NodeId, NodeState, Obstacle, State, Token, Vip};
 use vip_guard::GateReport;
@@ -297,7 +297,7 @@ fn twin_warning(state: &State) -> Option<String> {
 fn issuer_warning(member: &Member, state: &State) -> Option<String> {
     let issuers = state.issuers()?;
     if issuers.is_rotating() {
-        let missing = crate::reissue::missing(member);
+        let missing = crate::node::reissue::missing(member);
         let whom = if missing.is_empty() { "members".into() } else { missing.join(", ") };
         return Some(format!(
             "The issuing CA is being replaced; {whom} have to take certificates."

@@ -1,9 +1,9 @@
 //! Calls about VIPs.
 
-use super::service::{AdminService, Call};
+use super::call::{AdminService, Call};
 use super::views::{Sight, trouble};
 use crate::errors::{from_refusal, invalid};
-use crate::member::Member;
+use crate::node::Member;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;

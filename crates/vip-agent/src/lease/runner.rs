@@ -9,12 +9,10 @@ use super::guard_link::{GuardNews, Orders, keep_connected};
 use super::peers::LeasePeers;
 use super::service::LeaseService;
 use super::shared::{GuardStatus, LeaseShared};
-use crate::admin::access::{AccessLayer, Face};
+use crate::access::{AccessLayer, Face};
 use crate::door::Door;
 use crate::essential;
 use crate::wall_clock::wall_clock_ms;
-use openraft::ServerState;
-use openraft::async_runtime::WatchReceiver;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
@@ -28,13 +26,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use vip_core::{
     Acknowledgement, Ask, FIRST_GRANT_WAIT, GrantAnswer, GuardNotice, LeaseAction, LeaseEvent,
-    NodeId, RaftView, Report, Term, Vote,
+    NodeId, Report, Term, Vote,
 };
 use vip_guard::{ToGuard, boottime, realtime};
 use vip_pki::PeerStream;
 use vip_proto::v1;
 use vip_proto::v1::lease_server::LeaseServer;
-use vip_raft::{RaftNode, VipRaft, voters};
+use vip_raft::RaftNode;
 
 /// Replies and news that may wait for the loop.
 const QUEUED: usize = 1024;
@@ -155,7 +153,7 @@ impl Loop {
         stop: CancellationToken,
     ) {
         let mut applied = self.raft.applied.clone();
-        let mut server = self.raft.raft.server_metrics();
+        let mut server = self.raft.changes();
         let mut changes = self.shared.changes();
         let state = self.applied();
         self.step(state);
@@ -172,7 +170,7 @@ impl Loop {
                     applied.borrow_and_update();
                     self.applied()
                 }
-                Ok(()) = server.changed() => self.raft_view(),
+                () = server.changed() => self.raft_view(),
                 Ok(()) = changes.changed() => LeaseEvent::Tick,
                 Ok(()) = redial.changed() => {
                     self.peers.clear();
@@ -200,7 +198,7 @@ impl Loop {
     }
 
     fn raft_view(&mut self) -> LeaseEvent {
-        let view = raft_view(&self.raft.raft);
+        let view = self.raft.view();
         if self.leads != view.leads {
             match (self.leads, view.leads) {
                 (_, Some(term)) => tracing::info!(%term, "this node leads"),
@@ -344,8 +342,8 @@ impl Loop {
             return;
         }
         tracing::info!(pre_vote, "no leader is heard; asking for votes");
-        let raft = self.raft.raft.clone();
-        tokio::spawn(async move { raft.trigger().elect(pre_vote).await });
+        let raft = self.raft.clone();
+        tokio::spawn(async move { raft.elect(pre_vote).await });
     }
 }
 
@@ -357,17 +355,6 @@ fn log(notice: &GuardNotice) {
     {
         tracing::error!(%vip, %epoch, %why, "the guard did not claim a VIP");
     }
-}
-
-fn raft_view(raft: &VipRaft) -> RaftView {
-    let leads = {
-        let metrics = raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let own = metrics.vote.committed && metrics.vote.leader_id.voted_for == metrics.id;
-        let leads = metrics.state == ServerState::Leader && own;
-        leads.then_some(Term(metrics.vote.leader_id.term))
-    };
-    RaftView { leads, voters: voters(raft) }
 }
 
 fn grant_answer(reply: tonic::Response<v1::GrantReply>) -> GrantAnswer {

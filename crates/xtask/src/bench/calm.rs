@@ -2,6 +2,7 @@
 //! what an idle node costs.
 
 use super::case::{Case, Kind, System, VIP};
+use super::measure::make;
 use super::{earlier, load, results};
 use anyhow::{Context, Result};
 use chaos_tests::{BusyLoops, Lab, Probe};
@@ -70,7 +71,7 @@ fn idle(system: &dyn System) -> Result<Value> {
 /// packets between nodes lost.
 pub(super) fn run(kinds: &[Kind], loops: u8, loss: u8, lasting: Duration) -> Result<()> {
     let mut systems: Vec<_> =
-        kinds.iter().map(|kind| kind.make(Case::Planned)).collect::<Result<_>>()?;
+        kinds.iter().map(|kind| make(*kind, Case::Planned)).collect::<Result<_>>()?;
     std::thread::sleep(SETTLE);
     let mut found = json!({ "loops": loops, "loss_percent": loss, "seconds": lasting.as_secs() });
     if loops == 0 && loss == 0 {

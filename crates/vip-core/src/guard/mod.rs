@@ -1,0 +1,590 @@
+//! The guard's decisions: gate, address, announcement.
+//!
+//! ```text
+//!  Prepare(epoch) ──> probe, gate shut, then address   (nothing answers yet)
+//!  Extend(deadline) ──> gate open until deadline, announce
+//!  deadline passes ──> the kernel shut the gate already; delete the address
+//!  Release(epoch), agent gone, stop ──> gate shut, address deleted, epoch refused
+//! ```
+//!
+//! It does nothing on its own account except let go.
+
+mod announce;
+mod belongs;
+mod departed;
+mod hearing;
+mod orders;
+mod probes;
+
+pub use announce::{ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Announcements};
+pub use belongs::HostNetwork;
+pub use orders::{
+    Address, GuardAction, GuardEvent, GuardFailure, GuardNotice, GuardRefusal, Limits, Probe,
+    VipOrder,
+};
+
+use crate::{Epoch, Incarnation, Mac, Mono, Obstacle, VipUid, Why};
+use departed::Departed;
+use hearing::Hearing;
+use probes::{ProbeStep, Probes};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// How often the kernel's own expiry of the addresses is put off. A third of
+/// the shortest life that survives a stall.
+const REFRESH_INTERVAL: Duration = Duration::from_millis(900);
+/// Shortest time between two answers to foreign claims of one VIP (RFC 5227
+/// §2.4 (c): at most one defence per 10 s; a burst of ours is one).
+const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How far a claim has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Others are asked for the addresses; nothing is done yet.
+    Probing,
+    /// Gate shut; the address is there, or waits for the gate where there is
+    /// none.
+    Prepared,
+    /// Answers until its deadline.
+    Open,
+    /// The deadline passed.
+    Expired,
+}
+
+#[derive(Clone, Debug)]
+struct Claim {
+    epoch: Epoch,
+    addresses: Vec<Address>,
+    phase: Phase,
+    deadline: Mono,
+    /// The largest deadline ordered: what the gate may still hold if it does
+    /// not take another.
+    furthest: Mono,
+    announcements: Announcements,
+    probes: Probes,
+    /// Whether it is probed for while it answers.
+    watches: bool,
+    hearing: Hearing,
+    defended: Mono,
+}
+
+impl Claim {
+    fn has(&self, ip: IpAddr) -> bool {
+        self.addresses.iter().any(|a| a.ip == ip)
+    }
+
+    /// Whether these are what it has and more.
+    fn grows(&self, addresses: &[Address]) -> bool {
+        let stands = matches!(self.phase, Phase::Prepared | Phase::Open);
+        stands && self.addresses.iter().all(|a| addresses.contains(a))
+    }
+
+    /// The shut gate precedes the address: nothing ever answers without it.
+    fn make_ready(&mut self, vip: VipUid, gated: bool) -> Vec<GuardAction> {
+        self.phase = Phase::Prepared;
+        let shut = |a: &Address| GuardAction::Gate { ip: a.ip, deadline: Mono::ZERO };
+        let mut actions: Vec<_> = self.addresses.iter().map(shut).collect();
+        if gated {
+            actions.extend(self.addresses.iter().cloned().map(GuardAction::AddAddress));
+        }
+        actions.push(GuardAction::Notify(GuardNotice::Prepared { vip, epoch: self.epoch }));
+        actions
+    }
+
+    /// Sends the probe that is due, or goes on after the last one.
+    fn probe(&mut self, now: Mono, vip: VipUid, gated: bool, others: usize) -> Vec<GuardAction> {
+        match self.probes.step(now) {
+            ProbeStep::Send => vec![GuardAction::Probe(self.addresses.clone())],
+            ProbeStep::Over if self.phase == Phase::Probing => {
+                self.probes = Probes::waiting(now, others);
+                self.make_ready(vip, gated)
+            }
+            ProbeStep::Over | ProbeStep::Wait => vec![],
+        }
+    }
+
+    /// Whether the agent is to hear of a foreign claim that came now.
+    fn tells(&mut self, now: Mono, ip: IpAddr, mac: Mac) -> bool {
+        match self.phase {
+            Phase::Probing | Phase::Prepared => {
+                self.probes.next().is_some() && self.hearing.tells(now, ip, mac, true)
+            }
+            Phase::Open => self.hearing.tells(now, ip, mac, self.watches),
+            // Whoever has it now may.
+            Phase::Expired => false,
+        }
+    }
+}
+
+/// The guard of one host.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    limits: Limits,
+    session: Option<Incarnation>,
+    claims: BTreeMap<VipUid, Claim>,
+    /// Whose epochs the floors are.
+    cluster: String,
+    /// Epochs up to here are refused.
+    floors: BTreeMap<VipUid, Epoch>,
+    departed: Departed,
+    refresh_at: Mono,
+}
+
+impl Guard {
+    /// At process start: everything that an earlier run left was purged.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            session: None,
+            claims: BTreeMap::new(),
+            cluster: String::new(),
+            floors: BTreeMap::new(),
+            departed: Departed::default(),
+            refresh_at: Mono::ZERO,
+        }
+    }
+
+    /// Returns what to do, in order. Never blocks, never fails.
+    pub fn step(&mut self, now: Mono, event: GuardEvent) -> Vec<GuardAction> {
+        match event {
+            GuardEvent::AgentCame { incarnation, cluster } => {
+                let actions = self.let_go_of_all();
+                self.session = Some(incarnation);
+                if self.cluster != cluster {
+                    self.cluster = cluster;
+                    self.floors.clear();
+                }
+                actions
+            }
+            GuardEvent::AgentGone | GuardEvent::Stop => {
+                self.session = None;
+                self.let_go_of_all()
+            }
+            GuardEvent::Order(VipOrder::Prepare { vip, epoch, addresses, probe, known }) => {
+                self.prepare(now, (vip, epoch), addresses, probe, known)
+            }
+            GuardEvent::Order(VipOrder::Extend { incarnation, deadlines }) => {
+                self.extend(now, incarnation, &deadlines)
+            }
+            GuardEvent::Order(VipOrder::Release { vip, epoch }) => self.release(vip, epoch),
+            GuardEvent::Tick => self.tick(now),
+            GuardEvent::AddressGone(ip) => self.address_gone(now, ip),
+            GuardEvent::AddressDeleted(ip) => self.address_deleted(ip),
+            GuardEvent::AddressRefused(obstacle) => self.address_refused(obstacle),
+            GuardEvent::ForeignClaim { ip, mac } => self.foreign_claim(now, ip, mac),
+            GuardEvent::Confirmed => self.announce_again(now),
+            GuardEvent::HostChanged => vec![GuardAction::Notify(GuardNotice::TryAgain)],
+            GuardEvent::LinkBack => {
+                let mut actions = self.announce_again(now);
+                actions.push(GuardAction::Notify(GuardNotice::TryAgain));
+                actions
+            }
+        }
+    }
+
+    /// The kernel did not carry out an action. Returns what to do instead of
+    /// the rest of the list that the action was in; `None`: go on with it.
+    pub fn failed(&mut self, failure: &GuardFailure) -> Option<Vec<GuardAction>> {
+        if let GuardFailure::Gate { ip, .. } = failure {
+            self.departed.unshut(*ip);
+        }
+        match failure {
+            GuardFailure::Add(obstacle) => Some(self.address_refused(obstacle.clone())),
+            // It could not be trusted to fall silent on time, or to open.
+            GuardFailure::Gate { ip, text } if self.claims_ip(*ip) => {
+                let is_shut = |c: &Claim| c.phase == Phase::Expired && c.has(*ip);
+                if self.claims.values().any(is_shut) {
+                    return None;
+                }
+                let why = Why::NoGate(format!("it did not take the deadline: {text}"));
+                Some(self.address_refused(Obstacle { ip: *ip, why }))
+            }
+            GuardFailure::Gate { .. } => None,
+            // Behind a shut gate an address is silent.
+            GuardFailure::Delete { ip } => (!self.limits.gated || self.departed.is_unshut(*ip))
+                .then(|| {
+                    self.departed.lingers(*ip, self.limits.gated);
+                    vec![]
+                }),
+        }
+    }
+
+    /// Whether nothing that was let go of may still answer. Until then no agent
+    /// is welcome: it would take what an earlier session held for released.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.departed.none_lingers()
+    }
+
+    /// Addresses that were let go of and not seen to be gone.
+    #[must_use]
+    pub fn departed(&self) -> Vec<IpAddr> {
+        self.departed.addresses()
+    }
+
+    fn claims_ip(&self, ip: IpAddr) -> bool {
+        self.claims.values().any(|claim| claim.has(ip))
+    }
+
+    /// When [`GuardEvent::Tick`] is due next, while anything is claimed.
+    #[must_use]
+    pub fn next_tick(&self) -> Option<Mono> {
+        let due = |claim: &Claim| match claim.phase {
+            Phase::Open => {
+                let next = claim.deadline.min(claim.announcements.next());
+                claim.probes.next().map_or(next, |probe| next.min(probe))
+            }
+            Phase::Probing | Phase::Prepared => claim.probes.next().unwrap_or(self.refresh_at),
+            Phase::Expired => self.refresh_at,
+        };
+        let claims = self.claims.values().map(|claim| due(claim).min(self.refresh_at));
+        claims.chain(self.departed.next_silent()).min()
+    }
+
+    /// The addresses that the kernel should have now.
+    #[must_use]
+    pub fn wanted_addresses(&self) -> Vec<Address> {
+        let there = |claim: &&Claim| self.has_address(claim);
+        self.claims.values().filter(there).flat_map(|c| c.addresses.clone()).collect()
+    }
+
+    /// Every address that the gate must know, with its deadline.
+    #[must_use]
+    pub fn gate_entries(&self) -> Vec<(IpAddr, Mono)> {
+        let entries = |claim: &Claim| {
+            let deadline = if claim.phase == Phase::Open { claim.deadline } else { Mono::ZERO };
+            claim.addresses.iter().map(|a| (a.ip, deadline)).collect::<Vec<_>>()
+        };
+        self.claims.values().filter(|c| c.phase != Phase::Probing).flat_map(entries).collect()
+    }
+
+    /// The phase of a claim, for status.
+    #[must_use]
+    pub fn phase(&self, vip: VipUid) -> Option<(Epoch, Phase)> {
+        self.claims.get(&vip).map(|c| (c.epoch, c.phase))
+    }
+
+    fn has_address(&self, claim: &Claim) -> bool {
+        match claim.phase {
+            Phase::Open => true,
+            Phase::Prepared => self.limits.gated,
+            Phase::Probing | Phase::Expired => false,
+        }
+    }
+
+    fn prepare(
+        &mut self,
+        now: Mono,
+        (vip, epoch): (VipUid, Epoch),
+        addresses: Vec<Address>,
+        probe: Probe,
+        known: BTreeSet<Mac>,
+    ) -> Vec<GuardAction> {
+        let refuse = |why| vec![GuardAction::Notify(GuardNotice::Refused { vip, epoch, why })];
+        if self.floors.get(&vip).is_some_and(|floor| epoch <= *floor) {
+            return refuse(GuardRefusal::Ended(epoch));
+        }
+        let mut actions = vec![];
+        match self.claims.get(&vip) {
+            Some(claim) if claim.epoch > epoch => return refuse(GuardRefusal::Ended(claim.epoch)),
+            Some(claim) if claim.epoch == epoch && claim.addresses == addresses => {
+                if claim.phase == Phase::Probing {
+                    return vec![];
+                }
+                return vec![GuardAction::Notify(GuardNotice::Prepared { vip, epoch })];
+            }
+            Some(claim) if claim.epoch == epoch && claim.grows(&addresses) => {
+                return self.grow(now, (vip, epoch), addresses);
+            }
+            Some(claim) => {
+                let earlier = claim.epoch;
+                actions.extend(self.shut(vip, None));
+                if earlier < epoch {
+                    self.floors.insert(vip, earlier);
+                }
+            }
+            None => {}
+        }
+        for address in &addresses {
+            if self.claims_ip(address.ip) || self.departed.has_lingering(address.ip) {
+                let mut refused = refuse(GuardRefusal::InUse(address.ip));
+                actions.append(&mut refused);
+                return actions;
+            }
+        }
+        let probes = match probe {
+            Probe::No => Probes::none(),
+            Probe::Before | Probe::Beside | Probe::Always => Probes::starting(now),
+        };
+        let mut claim = Claim {
+            epoch,
+            addresses,
+            phase: Phase::Probing,
+            deadline: Mono::ZERO,
+            furthest: Mono::ZERO,
+            announcements: Announcements::starting(now),
+            probes,
+            watches: probe == Probe::Always,
+            hearing: Hearing::of(known),
+            defended: Mono::ZERO,
+        };
+        if matches!(probe, Probe::No | Probe::Beside) {
+            actions.extend(claim.make_ready(vip, self.limits.gated));
+        }
+        actions.extend(claim.probe(now, vip, self.limits.gated, self.claims.len()));
+        self.claims.insert(vip, claim);
+        self.refresh_at = self.refresh_at.max(now + REFRESH_INTERVAL);
+        actions
+    }
+
+    /// Addresses join a claim: they are there before they answer, and nothing of
+    /// the others changes.
+    fn grow(
+        &mut self,
+        now: Mono,
+        (vip, epoch): (VipUid, Epoch),
+        addresses: Vec<Address>,
+    ) -> Vec<GuardAction> {
+        let Some(claim) = self.claims.get(&vip) else { return vec![] };
+        let new: Vec<_> =
+            addresses.iter().filter(|a| !claim.addresses.contains(a)).cloned().collect();
+        let in_use = |a: &&Address| self.claims_ip(a.ip) || self.departed.has_lingering(a.ip);
+        if let Some(address) = new.iter().find(in_use) {
+            let why = GuardRefusal::InUse(address.ip);
+            return vec![GuardAction::Notify(GuardNotice::Refused { vip, epoch, why })];
+        }
+        let answers = claim.phase == Phase::Open && now < claim.deadline;
+        let there = answers || (claim.phase == Phase::Prepared && self.limits.gated);
+        let Some(claim) = self.claims.get_mut(&vip) else { return vec![] };
+        claim.addresses = addresses;
+        let gate = |deadline| move |a: &Address| GuardAction::Gate { ip: a.ip, deadline };
+        let mut actions: Vec<_> = new.iter().map(gate(Mono::ZERO)).collect();
+        if there {
+            actions.extend(new.iter().cloned().map(GuardAction::AddAddress));
+        }
+        if answers {
+            actions.extend(new.iter().map(gate(claim.deadline)));
+            claim.announcements = Announcements::starting(now);
+            claim.announcements.take_due(now);
+            actions.push(GuardAction::Announce(claim.addresses.clone()));
+        }
+        actions.push(GuardAction::Notify(GuardNotice::Prepared { vip, epoch }));
+        actions
+    }
+
+    fn extend(
+        &mut self,
+        now: Mono,
+        incarnation: Incarnation,
+        deadlines: &[(VipUid, Epoch, Mono)],
+    ) -> Vec<GuardAction> {
+        // A grant that was asked for in another session says nothing to this one.
+        if self.session != Some(incarnation) {
+            return vec![];
+        }
+        let (gated, furthest) = (self.limits.gated, now + self.limits.longest_grant);
+        let others = self.claims.len();
+        let mut actions = vec![];
+        for (vip, epoch, deadline) in deadlines {
+            let Some(claim) = self.claims.get_mut(vip).filter(|c| c.epoch == *epoch) else {
+                continue;
+            };
+            // It was not asked for yet.
+            if claim.phase == Phase::Probing {
+                continue;
+            }
+            let deadline = furthest.min(*deadline);
+            if now >= deadline {
+                // Too late to answer; an open gate still has to learn of it.
+                if claim.phase == Phase::Open {
+                    claim.deadline = deadline;
+                }
+                continue;
+            }
+            let opens = claim.phase != Phase::Open;
+            if claim.phase == Phase::Expired || (opens && !gated) {
+                actions.extend(claim.addresses.iter().cloned().map(GuardAction::AddAddress));
+            }
+            claim.phase = Phase::Open;
+            claim.deadline = deadline;
+            claim.furthest = claim.furthest.max(deadline);
+            let open = |a: &Address| GuardAction::Gate { ip: a.ip, deadline };
+            actions.extend(claim.addresses.iter().map(open));
+            if opens {
+                claim.probes = match claim.watches {
+                    true => Probes::watching(now, others),
+                    false => Probes::none(),
+                };
+                claim.announcements = Announcements::starting(now);
+                claim.announcements.take_due(now);
+                actions.push(GuardAction::Announce(claim.addresses.clone()));
+                let (vip, epoch) = (*vip, *epoch);
+                actions.push(GuardAction::Notify(GuardNotice::Opened { vip, epoch }));
+            }
+        }
+        actions
+    }
+
+    /// Gate shut, then address deleted, then the agent told; the claim is
+    /// forgotten.
+    fn shut(&mut self, vip: VipUid, notice: Option<GuardNotice>) -> Vec<GuardAction> {
+        let Some(claim) = self.claims.remove(&vip) else {
+            return notice.map(GuardAction::Notify).into_iter().collect();
+        };
+        let silent_at = claim.furthest + self.limits.gate_to_wire;
+        self.departed.add(vip, &claim.addresses, silent_at, notice.as_ref());
+        let shut = |a: &Address| GuardAction::Gate { ip: a.ip, deadline: Mono::ZERO };
+        let mut actions: Vec<_> = claim.addresses.iter().map(shut).collect();
+        actions.extend(claim.addresses.into_iter().map(GuardAction::DeleteAddress));
+        actions.extend(notice.map(GuardAction::Notify));
+        actions
+    }
+
+    fn release(&mut self, vip: VipUid, epoch: Epoch) -> Vec<GuardAction> {
+        let floor = self.floors.entry(vip).or_default();
+        *floor = epoch.max(*floor);
+        let notice = GuardNotice::Released { vip, epoch };
+        if self.claims.get(&vip).is_some_and(|claim| claim.epoch <= epoch) {
+            return self.shut(vip, Some(notice));
+        }
+        // It may be on its way out already.
+        if self.departed.tell_later(vip, &notice) {
+            return vec![];
+        }
+        vec![GuardAction::Notify(notice)]
+    }
+
+    fn let_go_of_all(&mut self) -> Vec<GuardAction> {
+        // All gates first: deleting a thousand addresses takes a while.
+        let (gates, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.claims)
+            .into_iter()
+            .flat_map(|(vip, claim)| {
+                self.floors.insert(vip, claim.epoch);
+                let silent_at = claim.furthest + self.limits.gate_to_wire;
+                self.departed.add(vip, &claim.addresses, silent_at, None);
+                let shut = |a: &Address| GuardAction::Gate { ip: a.ip, deadline: Mono::ZERO };
+                let gates: Vec<_> = claim.addresses.iter().map(shut).collect();
+                gates.into_iter().chain(claim.addresses.into_iter().map(GuardAction::DeleteAddress))
+            })
+            .partition(|action| matches!(action, GuardAction::Gate { .. }));
+        // Who was to be told is gone.
+        self.departed.forget_notices();
+        gates.into_iter().chain(rest).collect()
+    }
+
+    fn tick(&mut self, now: Mono) -> Vec<GuardAction> {
+        let (mut actions, mut deletions, mut notices) = (vec![], vec![], vec![]);
+        let (gated, others, mut ready) = (self.limits.gated, self.claims.len(), None);
+        for (vip, claim) in &mut self.claims {
+            if claim.phase == Phase::Probing && claim.probes.end(now) {
+                ready.get_or_insert(*vip);
+            } else if claim.phase != Phase::Open {
+                notices.extend(claim.probe(now, *vip, gated, others));
+            } else if now >= claim.deadline {
+                claim.phase = Phase::Expired;
+                let shut = |a: &Address| GuardAction::Gate { ip: a.ip, deadline: Mono::ZERO };
+                actions.extend(claim.addresses.iter().map(shut));
+                deletions.extend(claim.addresses.iter().cloned().map(GuardAction::DeleteAddress));
+                let (vip, epoch) = (*vip, claim.epoch);
+                notices.push(GuardAction::Notify(GuardNotice::Expired { vip, epoch }));
+            } else {
+                if claim.announcements.take_due(now) {
+                    actions.push(GuardAction::Announce(claim.addresses.clone()));
+                }
+                actions.extend(claim.probe(now, *vip, gated, others));
+            }
+        }
+        // All gates first: deleting a thousand addresses takes a while.
+        actions.append(&mut deletions);
+        actions.append(&mut notices);
+        actions.extend(self.departed.silent_by(now).into_iter().map(GuardAction::Notify));
+        if now >= self.refresh_at {
+            self.refresh_at = now + REFRESH_INTERVAL;
+            let addresses = self.wanted_addresses();
+            if !addresses.is_empty() {
+                actions.push(GuardAction::RefreshAddresses(addresses));
+            }
+        }
+        // One at a time, at the end: what the kernel refuses of it ends the list.
+        if let Some((vip, claim)) = ready.and_then(|vip| Some((vip, self.claims.get_mut(&vip)?))) {
+            actions.extend(claim.probe(now, vip, gated, others));
+        }
+        actions
+    }
+
+    fn address_gone(&mut self, now: Mono, ip: IpAddr) -> Vec<GuardAction> {
+        let gated = self.limits.gated;
+        for claim in self.claims.values_mut() {
+            let Some(address) = claim.addresses.iter().find(|a| a.ip == ip).cloned() else {
+                continue;
+            };
+            return match claim.phase {
+                Phase::Open if now < claim.deadline => {
+                    claim.announcements = Announcements::starting(now);
+                    vec![GuardAction::AddAddress(address)]
+                }
+                Phase::Prepared if gated => vec![GuardAction::AddAddress(address)],
+                Phase::Open | Phase::Probing | Phase::Prepared | Phase::Expired => vec![],
+            };
+        }
+        vec![]
+    }
+
+    /// It does not answer here any more, whoever claims it.
+    fn address_deleted(&mut self, ip: IpAddr) -> Vec<GuardAction> {
+        let notices = self.departed.gone(ip);
+        let mut actions: Vec<_> = notices.into_iter().map(GuardAction::Notify).collect();
+        if !self.claims_ip(ip) {
+            actions.push(GuardAction::Forget(ip));
+        }
+        actions
+    }
+
+    fn address_refused(&mut self, obstacle: Obstacle) -> Vec<GuardAction> {
+        let has = |(_, claim): &(&VipUid, &Claim)| claim.has(obstacle.ip);
+        let Some((vip, epoch)) = self.claims.iter().find(has).map(|(vip, c)| (*vip, c.epoch))
+        else {
+            return vec![];
+        };
+        let floor = self.floors.entry(vip).or_default();
+        *floor = epoch.max(*floor);
+        let why = GuardRefusal::Address(obstacle);
+        self.shut(vip, Some(GuardNotice::Refused { vip, epoch, why }))
+    }
+
+    fn foreign_claim(&mut self, now: Mono, ip: IpAddr, mac: Mac) -> Vec<GuardAction> {
+        let found = self.claims.iter_mut().find(|(_, claim)| claim.has(ip));
+        let Some((&vip, claim)) = found else { return vec![] };
+        let mut actions = vec![];
+        if claim.tells(now, ip, mac) {
+            let conflict = GuardNotice::Conflict { vip, epoch: claim.epoch, ip, mac };
+            actions.push(GuardAction::Notify(conflict));
+        }
+        // One that watches does not hold out: it lets go, if it has to.
+        if claim.phase != Phase::Open || claim.watches {
+            return actions;
+        }
+        if claim.defended == Mono::ZERO || now >= claim.defended + DEFEND_INTERVAL {
+            claim.defended = now;
+            claim.announcements = Announcements::starting(now);
+            claim.announcements.take_due(now);
+            actions.push(GuardAction::Announce(claim.addresses.clone()));
+        }
+        actions
+    }
+
+    fn announce_again(&mut self, now: Mono) -> Vec<GuardAction> {
+        let mut actions = vec![];
+        for claim in self.claims.values_mut().filter(|c| c.phase == Phase::Open) {
+            claim.announcements = Announcements::starting(now);
+            claim.announcements.take_due(now);
+            actions.push(GuardAction::Announce(claim.addresses.clone()));
+        }
+        actions
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,551 @@
+//! The holder's side on the agent: what to ask of the leader and of the guard.
+//!
+//! ```text
+//!  log: this node holds (vip, epoch) ──> Prepare to the guard
+//!  guard: Prepared ──> ask the leader, again at each heartbeat
+//!  leader: granted ──> Extend to the guard
+//!  log: somebody else holds ──> Release to the guard
+//!  guard: Released ──> report to the leader until the log knows
+//! ```
+
+mod conflicts;
+
+use super::grants::waits;
+use crate::{
+    Address, Conflict, Denial, Epoch, Grantee, GuardNotice, GuardRefusal, Incarnation, Mono,
+    NodeId, Obstacle, Probe, State, Vip, VipOrder, VipUid, Why,
+};
+use conflicts::Conflicts;
+use std::cell::LazyCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How long a VIP that the guard could not claim is not tried again here: at
+/// first, because most of what a kernel refuses it refuses for a moment; and at
+/// most, because each attempt may move the VIP here and away again.
+const RETRY_REFUSED: Duration = Duration::from_secs(1);
+const RETRY_REFUSED_MAX: Duration = Duration::from_secs(30);
+
+/// A VIP that the guard could not claim.
+#[derive(Clone, Debug)]
+struct RefusedHere {
+    why: Obstacle,
+    /// Of what was wanted then.
+    revision: u32,
+    retry_at: Mono,
+    /// The pause before the next attempt, if this one fails too.
+    pause: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Ordered from the guard.
+    Preparing,
+    /// Ready; the leader is asked.
+    Asking,
+    /// The guard answers, as far as this agent knows.
+    Open,
+    /// The guard refuses this epoch for good, but only the leader knows which
+    /// session held it. Asked for, never used, then released.
+    Doomed,
+    /// Release ordered from the guard.
+    Releasing,
+}
+
+#[derive(Clone, Debug)]
+struct Claim {
+    epoch: Epoch,
+    stage: Stage,
+    probe: Probe,
+    /// Of the spec that the guard was told of; `None`: it is to hear it again.
+    revision: Option<u32>,
+    /// Of the spec that the guard has all addresses of.
+    ready: u32,
+}
+
+impl Claim {
+    /// Whether addresses joined the VIP since the guard was told of it, under the
+    /// epoch that it is claimed by.
+    fn is_behind(&self, vip: &Vip) -> bool {
+        let claims = matches!(self.stage, Stage::Asking | Stage::Open);
+        claims && self.epoch == vip.epoch && self.revision != Some(vip.revision)
+    }
+}
+
+/// What a claim is about to tell or be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimEvent {
+    /// A guard accepted this agent.
+    GuardUp(Incarnation),
+    /// The guard is gone.
+    GuardDown,
+    /// The guard says.
+    Notice(GuardNotice),
+    /// The leader granted, until the deadline.
+    Granted(Grantee, Mono),
+    /// The leader did not.
+    Denied(Grantee, Denial),
+    /// What could not be held here, as things are: all of it.
+    Hindered(BTreeMap<VipUid, Obstacle>),
+}
+
+/// What to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimAction {
+    /// To the guard.
+    Order(VipOrder),
+    /// Ask the leader at once, rather than at the next heartbeat.
+    AskNow,
+    /// Report releases to the leader at once.
+    ReportNow,
+}
+
+/// What this node answers for, for status and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// The VIP.
+    pub vip: VipUid,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The guard answers.
+    pub open: bool,
+}
+
+/// All claims of one node.
+#[derive(Clone, Debug)]
+pub struct Claims {
+    me: NodeId,
+    session: Option<Incarnation>,
+    claims: BTreeMap<VipUid, Claim>,
+    releases: BTreeSet<Grantee>,
+    refused: BTreeMap<VipUid, RefusedHere>,
+    /// What the guard knows that it could not have, without trying.
+    hindered: BTreeMap<VipUid, Obstacle>,
+    conflicts: Conflicts,
+}
+
+impl Claims {
+    /// Of a node without a guard yet.
+    #[must_use]
+    pub fn new(me: NodeId) -> Self {
+        let (claims, releases, refused, hindered, conflicts) = Default::default();
+        Self { me, session: None, claims, releases, refused, hindered, conflicts }
+    }
+
+    /// The guard session, if there is one.
+    #[must_use]
+    pub fn session(&self) -> Option<Incarnation> {
+        self.session
+    }
+
+    /// Compares what the log wants with what is claimed, and closes the
+    /// difference. `addresses` maps a VIP's spec to this host's interfaces.
+    pub fn sync(
+        &mut self,
+        now: Mono,
+        state: &State,
+        addresses: impl Fn(&Vip) -> Vec<Address>,
+    ) -> Vec<ClaimAction> {
+        self.refused.retain(|uid, refused| {
+            // Somebody said since that a foreign host is meant to be there.
+            let meant = matches!(refused.why.why, Why::Answered(_));
+            let answered = meant || matches!(refused.why.why, Why::AnsweredBy(_));
+            // Nobody else has it, or its holder would not.
+            let elsewhere = |vip: &Vip| vip.holder != Some(self.me) && vip.answered == vip.epoch;
+            let over = |vip: &Vip| (meant && vip.spec.no_probe) || (answered && elsewhere(vip));
+            state.vip(*uid).is_some_and(|vip| refused.revision == vip.revision && !over(vip))
+        });
+        self.conflicts.forget(now, |uid| state.vip(uid).is_some());
+        self.forget_known_releases(state);
+        let Some(session) = self.session else { return vec![] };
+        let mut actions = self.release_unwanted(state);
+        let me = self.me;
+        let known = LazyCell::new(|| state.macs_beside(me));
+        for vip in state.vips.values().filter(|vip| vip.holder == Some(me)) {
+            if let Some(claim) = self.claims.get_mut(&vip.uid) {
+                if claim.is_behind(vip) {
+                    claim.revision = Some(vip.revision);
+                    let (uid, epoch, addresses) = (vip.uid, vip.epoch, addresses(vip));
+                    let (probe, known) = (Probe::No, known.clone());
+                    let order = VipOrder::Prepare { vip: uid, epoch, addresses, probe, known };
+                    actions.push(ClaimAction::Order(order));
+                }
+                continue;
+            }
+            if self.hindered.contains_key(&vip.uid) || self.is_refused(now, vip.uid) {
+                continue;
+            }
+            match vip.bound(vip.epoch) {
+                // Held by an earlier session of this node's guard, which is
+                // over: sessions never overlap, and each starts by letting go.
+                Some(earlier) if earlier != session => {
+                    self.release(vip.uid, vip.epoch, earlier, &mut actions);
+                }
+                _ if vip.fenced >= vip.epoch => {}
+                _ => {
+                    let probe = probe(vip, state);
+                    let (epoch, revision) = (vip.epoch, Some(vip.revision));
+                    let stage = Stage::Preparing;
+                    let claim = Claim { epoch, stage, probe, revision, ready: 0 };
+                    self.claims.insert(vip.uid, claim);
+                    let (uid, epoch, addresses) = (vip.uid, vip.epoch, addresses(vip));
+                    let known = known.clone();
+                    let order = VipOrder::Prepare { vip: uid, epoch, addresses, probe, known };
+                    actions.push(ClaimAction::Order(order));
+                }
+            }
+        }
+        actions
+    }
+
+    fn release(
+        &mut self,
+        vip: VipUid,
+        epoch: Epoch,
+        incarnation: Incarnation,
+        actions: &mut Vec<ClaimAction>,
+    ) {
+        if self.releases.insert(Grantee { vip, epoch, incarnation }) {
+            actions.push(ClaimAction::ReportNow);
+        }
+    }
+
+    fn release_unwanted(&mut self, state: &State) -> Vec<ClaimAction> {
+        let me = self.me;
+        let wanted = |uid: VipUid, claim: &Claim| {
+            state.vip(uid).is_some_and(|vip| {
+                let mine = vip.holder == Some(me) && vip.epoch <= claim.epoch;
+                // A planned move: answers until the leader says that the next
+                // holder is ready, or the deadline passes.
+                let handing_over = claim.stage == Stage::Open
+                    && vip.holder.is_some_and(|h| h != me)
+                    && vip.epoch == claim.epoch.next();
+                vip.fenced < claim.epoch && (mine || handing_over)
+            })
+        };
+        let mut actions = vec![];
+        for (uid, claim) in &mut self.claims {
+            if claim.stage != Stage::Releasing && !wanted(*uid, claim) {
+                claim.stage = Stage::Releasing;
+                let order = VipOrder::Release { vip: *uid, epoch: claim.epoch };
+                actions.push(ClaimAction::Order(order));
+            }
+        }
+        actions
+    }
+
+    fn forget_known_releases(&mut self, state: &State) {
+        self.releases.retain(|release| {
+            state.vip_or_retired(release.vip).is_some_and(|vip| {
+                vip.fenced < release.epoch && vip.settled.is_none_or(|s| s.epoch <= release.epoch)
+            })
+        });
+    }
+
+    /// Something happened; returns what to do, in order.
+    pub fn step(&mut self, now: Mono, state: &State, event: ClaimEvent) -> Vec<ClaimAction> {
+        match event {
+            ClaimEvent::GuardUp(incarnation) => {
+                self.lose_session();
+                self.session = Some(incarnation);
+                // What an earlier guard could not do this one may.
+                self.refused.clear();
+                vec![]
+            }
+            ClaimEvent::GuardDown => {
+                self.lose_session();
+                vec![ClaimAction::ReportNow]
+            }
+            ClaimEvent::Notice(notice) => self.notice(now, state, notice),
+            ClaimEvent::Granted(grantee, deadline) => self.granted(grantee, deadline),
+            ClaimEvent::Denied(grantee, denial) => self.denied(grantee, denial),
+            ClaimEvent::Hindered(hindered) => {
+                self.hindered = hindered;
+                vec![]
+            }
+        }
+    }
+
+    /// The guard is gone: a new one starts by shutting every gate, and an old
+    /// one let go when the connection ended or was killed, in which case the
+    /// gate's deadlines stand. Only the next session may report releases.
+    fn lose_session(&mut self) {
+        self.session = None;
+        self.claims.clear();
+        self.hindered.clear();
+    }
+
+    fn notice(&mut self, now: Mono, state: &State, notice: GuardNotice) -> Vec<ClaimAction> {
+        let mut actions = vec![];
+        match notice {
+            GuardNotice::Prepared { vip, epoch } => {
+                if let Some(claim) = self.claim(vip, epoch) {
+                    claim.ready = claim.revision.unwrap_or(claim.ready);
+                    if claim.stage == Stage::Preparing {
+                        claim.stage = Stage::Asking;
+                        actions.push(ClaimAction::AskNow);
+                    }
+                }
+            }
+            GuardNotice::Opened { vip, epoch } => {
+                if let Some(claim) = self.claim(vip, epoch)
+                    && claim.stage == Stage::Asking
+                {
+                    claim.stage = Stage::Open;
+                    self.refused.remove(&vip);
+                }
+            }
+            GuardNotice::Expired { vip, epoch } => {
+                if let Some(claim) = self.claim(vip, epoch)
+                    && claim.stage == Stage::Open
+                {
+                    claim.stage = Stage::Asking;
+                }
+            }
+            GuardNotice::Released { vip, epoch } => {
+                if let Some(session) = self.session {
+                    self.release(vip, epoch, session, &mut actions);
+                }
+                if self.claims.get(&vip).is_some_and(|c| c.epoch <= epoch) {
+                    self.claims.remove(&vip);
+                }
+            }
+            GuardNotice::Refused { vip, epoch, why } => {
+                self.guard_refused(now, vip, epoch, &why, &mut actions);
+            }
+            GuardNotice::Conflict { vip, epoch, ip, mac } => {
+                self.conflict(now, state, (vip, epoch), Conflict { ip, mac }, &mut actions);
+            }
+            GuardNotice::TryAgain => self.refused.clear(),
+        }
+        actions
+    }
+
+    fn guard_refused(
+        &mut self,
+        now: Mono,
+        vip: VipUid,
+        epoch: Epoch,
+        why: &GuardRefusal,
+        actions: &mut Vec<ClaimAction>,
+    ) {
+        let Some(claim) = self.claims.get_mut(&vip).filter(|c| c.epoch == epoch) else { return };
+        let revision = claim.revision;
+        match why {
+            GuardRefusal::Ended(_) => {
+                claim.stage = Stage::Doomed;
+                actions.push(ClaimAction::AskNow);
+            }
+            // The other VIP is being released; the next sync tries again. What it
+            // has the guard keeps.
+            GuardRefusal::InUse(_) if claim.stage != Stage::Preparing => claim.revision = None,
+            GuardRefusal::InUse(_) => {
+                self.claims.remove(&vip);
+            }
+            GuardRefusal::Address(obstacle) => {
+                self.claims.remove(&vip);
+                let revision = revision.unwrap_or_default();
+                self.leave_alone(now, vip, obstacle.clone(), revision);
+                if let Some(session) = self.session {
+                    self.release(vip, epoch, session, actions);
+                }
+            }
+        }
+    }
+
+    /// It is not tried here again for a while.
+    fn leave_alone(&mut self, now: Mono, vip: VipUid, why: Obstacle, revision: u32) {
+        let pause = self.refused.get(&vip).map_or(RETRY_REFUSED, |before| before.pause);
+        let (retry_at, pause) = (now + pause, (pause * 2).min(RETRY_REFUSED_MAX));
+        self.refused.insert(vip, RefusedHere { why, revision, retry_at, pause });
+    }
+
+    /// Somebody else claims an address. A member that must not have it keeps a
+    /// VIP from being claimed here: both would answer. So does anybody at a
+    /// first claim; later it would let anybody on the network, and each router
+    /// with proxy ARP, keep a VIP down.
+    fn conflict(
+        &mut self,
+        now: Mono,
+        state: &State,
+        (uid, epoch): (VipUid, Epoch),
+        what: Conflict,
+        actions: &mut Vec<ClaimAction>,
+    ) {
+        let Conflict { ip, mac } = what;
+        let Some(vip) = state.vip(uid).filter(|vip| vip.spec.has(ip)) else { return };
+        let Some(claim) = self.claims.get_mut(&uid).filter(|claim| claim.epoch == epoch) else {
+            return;
+        };
+        let first = vip.answered == Epoch(0);
+        let twin = || state.cut_off_node_with(mac);
+        let node = state.node_with(mac).or_else(twin);
+        // Another interface of this host on the same network; or the holder
+        // before, whose lease may run: the leader waits for that.
+        if node.is_some_and(|node| node == self.me || state.may_still_answer(vip, node)) {
+            return;
+        }
+        let why = match node.and_then(|node| state.node_name(node)) {
+            Some(name) => Some(Why::AnsweredBy(name.clone())),
+            None => (first && !vip.spec.no_probe).then_some(Why::Answered(mac)),
+        };
+        let undecided = matches!(claim.stage, Stage::Preparing | Stage::Asking);
+        // The cluster that this one was made of is alive: it holds the VIP, and
+        // knows nothing of us.
+        let twin = claim.stage == Stage::Open
+            && claim.probe == Probe::Always
+            && state.cut_off_node_with(mac).is_some();
+        let Some(why) = why.filter(|_| undecided || twin) else {
+            self.conflicts.heard(now, uid, what);
+            return;
+        };
+        claim.stage = Stage::Releasing;
+        actions.push(ClaimAction::Order(VipOrder::Release { vip: uid, epoch }));
+        let revision = vip.revision;
+        self.leave_alone(now, uid, Obstacle { ip, why }, revision);
+    }
+
+    fn claim(&mut self, vip: VipUid, epoch: Epoch) -> Option<&mut Claim> {
+        self.claims.get_mut(&vip).filter(|c| c.epoch == epoch)
+    }
+
+    fn granted(&mut self, grantee: Grantee, deadline: Mono) -> Vec<ClaimAction> {
+        let Some(incarnation) = self.session.filter(|s| *s == grantee.incarnation) else {
+            return vec![];
+        };
+        let Some(claim) = self.claim(grantee.vip, grantee.epoch) else { return vec![] };
+        match claim.stage {
+            Stage::Asking | Stage::Open => {
+                let deadlines = vec![(grantee.vip, grantee.epoch, deadline)];
+                vec![ClaimAction::Order(VipOrder::Extend { incarnation, deadlines })]
+            }
+            Stage::Doomed => {
+                let mut actions = vec![];
+                self.claims.remove(&grantee.vip);
+                self.release(grantee.vip, grantee.epoch, incarnation, &mut actions);
+                actions
+            }
+            Stage::Preparing | Stage::Releasing => vec![],
+        }
+    }
+
+    fn denied(&mut self, grantee: Grantee, denial: Denial) -> Vec<ClaimAction> {
+        let session = self.session;
+        let Some(claim) = self.claim(grantee.vip, grantee.epoch) else { return vec![] };
+        match denial {
+            Denial::OtherSession(earlier) if Some(earlier) != session => {
+                claim.stage = Stage::Releasing;
+                let (vip, epoch) = (grantee.vip, grantee.epoch);
+                let mut actions = vec![ClaimAction::Order(VipOrder::Release { vip, epoch })];
+                self.release(vip, epoch, earlier, &mut actions);
+                actions
+            }
+            // The leader's log holds every assignment that this claim can rest on.
+            Denial::Ended | Denial::NotHolder if claim.stage != Stage::Releasing => {
+                claim.stage = Stage::Releasing;
+                let (vip, epoch) = (grantee.vip, grantee.epoch);
+                vec![ClaimAction::Order(VipOrder::Release { vip, epoch })]
+            }
+            // The log tells the rest.
+            Denial::NotLeading | Denial::NotHolder | Denial::OtherSession(_) | Denial::Ended => {
+                vec![]
+            }
+        }
+    }
+
+    /// What to renew at each heartbeat.
+    #[must_use]
+    pub fn renewals(&self) -> Vec<Grantee> {
+        self.in_stage(|stage| stage == Stage::Open)
+    }
+
+    /// The revisions of VIPs that were changed, as far as they answer here.
+    #[must_use]
+    pub fn revisions(&self) -> BTreeMap<VipUid, u32> {
+        let open = self.claims.iter().filter(|(_, claim)| claim.stage == Stage::Open);
+        let changed = open.filter(|(_, claim)| claim.ready > 0);
+        changed.map(|(vip, claim)| (*vip, claim.ready)).collect()
+    }
+
+    /// What waits for a first grant, or one after an expiry.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<Grantee> {
+        self.in_stage(|stage| matches!(stage, Stage::Asking | Stage::Doomed))
+    }
+
+    fn in_stage(&self, is_in: impl Fn(Stage) -> bool) -> Vec<Grantee> {
+        let Some(incarnation) = self.session else { return vec![] };
+        let grantee = |(vip, claim): (&VipUid, &Claim)| {
+            is_in(claim.stage).then_some(Grantee { vip: *vip, epoch: claim.epoch, incarnation })
+        };
+        self.claims.iter().filter_map(grantee).collect()
+    }
+
+    /// What to report to the leader until the log knows it.
+    #[must_use]
+    pub fn releases(&self) -> Vec<Grantee> {
+        self.releases.iter().copied().collect()
+    }
+
+    /// VIPs that this node's guard could not claim lately.
+    #[must_use]
+    pub fn unable(&self, now: Mono) -> Vec<VipUid> {
+        let refused = self.refused.keys().filter(|vip| self.is_refused(now, **vip));
+        let hindered = self.hindered.keys().filter(|vip| !self.claims.contains_key(vip));
+        refused.chain(hindered).copied().collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Why the guard could not claim VIPs when it last tried, or could not if it
+    /// did.
+    #[must_use]
+    pub fn obstacles(&self) -> BTreeMap<VipUid, Obstacle> {
+        let refused = self.refused.iter().map(|(vip, refused)| (*vip, refused.why.clone()));
+        let hindered = self.hindered.iter().map(|(vip, why)| (*vip, why.clone()));
+        refused.chain(hindered).collect()
+    }
+
+    /// Whom this node heard claim addresses of what it holds, or is about to.
+    #[must_use]
+    pub fn conflicts(&self) -> BTreeMap<VipUid, Conflict> {
+        self.conflicts.all()
+    }
+
+    fn is_refused(&self, now: Mono, vip: VipUid) -> bool {
+        self.refused.get(&vip).is_some_and(|refused| now < refused.retry_at)
+    }
+
+    /// Whether the guard answers for this epoch.
+    #[must_use]
+    pub fn is_open(&self, vip: VipUid, epoch: Epoch) -> bool {
+        let claim = self.claims.get(&vip);
+        claim.is_some_and(|claim| claim.epoch == epoch && claim.stage == Stage::Open)
+    }
+
+    /// What is claimed here.
+    #[must_use]
+    pub fn holdings(&self) -> Vec<Holding> {
+        let holding = |(vip, claim): (&VipUid, &Claim)| Holding {
+            vip: *vip,
+            epoch: claim.epoch,
+            open: claim.stage == Stage::Open,
+        };
+        self.claims.iter().map(holding).collect()
+    }
+}
+
+/// Whether others are asked for the addresses. Before a VIP answered for the
+/// first time there is time to; later only where the grant has to wait anyway.
+fn probe(vip: &Vip, state: &State) -> Probe {
+    if !state.cut_off_nodes().is_empty() {
+        Probe::Always
+    } else if vip.answered == Epoch(0) {
+        Probe::Before
+    } else if waits(vip, state) {
+        Probe::Beside
+    } else {
+        Probe::No
+    }
+}
+
+#[cfg(test)]
+mod tests;

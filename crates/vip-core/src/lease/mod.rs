@@ -1,0 +1,25 @@
+//! Who may answer, vote and lead, until when: decided by each node for itself.
+
+mod authority;
+mod claims;
+mod clock_rate;
+mod detector;
+mod grants;
+mod leader_lease;
+mod leases;
+mod promise;
+mod wall_clock;
+
+pub use authority::{Presumption, Speaker, Standing, TERM_LEAP, standing};
+pub use claims::{ClaimAction, ClaimEvent, Claims, Holding};
+pub use clock_rate::{Steering, TooFast};
+pub use detector::{Detector, rank};
+pub use grants::{Denial, Grants, Request, Verdict};
+pub use leader_lease::{LeaderLease, Voters};
+pub use leases::{
+    Acknowledgement, Answers, Ask, FIRST_GRANT_WAIT, GrantAnswer, HAND_OVER_POLL, HandOver,
+    HandOverStep, LEADER_LOOKS, LeaderWork, LeaseAction, LeaseEvent, Leases, LeasesStart, RaftView,
+    Waiting, WaitingStep,
+};
+pub use promise::{Promise, PromiseReply, PromiseTicket, Refused, Vote};
+pub use wall_clock::{CLOCKS_FAR_APART, OwnClockFar, WallClocks};

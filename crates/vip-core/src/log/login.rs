@@ -1,0 +1,145 @@
+//! Certificates of people: issuing, revoking, sweeping.
+
+use super::State;
+use crate::{EventKind, Name, Outcome, Refusal, excerpt};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// What a person may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AdminRole {
+    /// Look.
+    Viewer,
+    /// Move, add and remove VIPs; drain.
+    Operator,
+    /// Everything: members and tokens too.
+    Admin,
+}
+
+impl AdminRole {
+    /// As in certificates and on the command line.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl fmt::Display for AdminRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for AdminRole {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Viewer, Self::Operator, Self::Admin]
+            .into_iter()
+            .find(|r| r.as_str() == text)
+            .ok_or_else(|| format!("{:?} is no role: use viewer, operator or admin", excerpt(text)))
+    }
+}
+
+/// A certificate that a person was given. What is not listed is no login,
+/// whoever signed it: a stolen issuing key makes none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Login {
+    /// Who.
+    pub user: Name,
+    /// What they may.
+    pub role: AdminRole,
+    /// SHA-256 of the public key (SPKI), hex.
+    pub spki: String,
+    /// Until when, log time in ms since 1970.
+    pub expires_ms: u64,
+    /// The key (SPKI hash) of the CA that signed it.
+    #[serde(default)]
+    pub issuer: String,
+    /// Who issued it.
+    pub issued_by: String,
+}
+
+/// Logins at a time: many people, many times a day.
+const MAX_LOGINS: usize = 1000;
+
+impl State {
+    pub(super) fn log_in(&mut self, actor: &str, login: &Login) -> Result<Outcome, Refusal> {
+        let now = self.time_ms;
+        self.logins.retain(|_, login| login.expires_ms > now);
+        if self.logins.contains_key(&login.spki) {
+            return Err(Refusal::Spec { text: "this key has a certificate already".into() });
+        }
+        if self.logins.len() >= MAX_LOGINS {
+            let text = format!("{MAX_LOGINS} logins are open; revoke some, or wait until they end");
+            return Err(Refusal::Spec { text });
+        }
+        let login = Login { issued_by: actor.to_owned(), ..login.clone() };
+        let (user, role) = (login.user.clone(), login.role);
+        self.logins.insert(login.spki.clone(), login);
+        self.record(actor, EventKind::LoginIssued { user, role });
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn revoke_login(&mut self, actor: &str, user: &Name) -> Result<Outcome, Refusal> {
+        let before = self.logins.len();
+        self.logins.retain(|_, login| login.user != *user);
+        if self.logins.len() == before {
+            return Err(Refusal::UnknownLogin { user: user.to_string() });
+        }
+        self.record(actor, EventKind::LoginRevoked { user: user.clone() });
+        Ok(Outcome::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{state_of, voter};
+    use crate::{Actor, AdminRole, Command, Op};
+
+    fn apply(state: &mut State, op: Op) -> Outcome {
+        let command = Command { time_ms: 1, actor: Actor("root@n1".into()), term: None, op };
+        state.apply(1, &command)
+    }
+
+    fn login(user: &str, spki: String, expires_ms: u64) -> Op {
+        let (user, role) = (user.parse().expect("a name"), AdminRole::Admin);
+        let (issuer, issued_by) = Default::default();
+        Op::LogIn { login: Login { user, role, spki, expires_ms, issuer, issued_by } }
+    }
+
+    #[test]
+    fn a_revoked_user_has_no_login_and_others_keep_theirs() {
+        let mut state = state_of([voter(1)]);
+        for (user, spki) in [("eve", "a"), ("eve", "b"), ("bob", "c")] {
+            let done = apply(&mut state, login(user, spki.to_owned(), u64::MAX));
+            assert_eq!(done, Outcome::Done);
+        }
+        let eve: Name = "eve".parse().expect("a name");
+        assert_eq!(apply(&mut state, Op::RevokeLogin { user: eve.clone() }), Outcome::Done);
+        assert_eq!(state.logins.keys().collect::<Vec<_>>(), ["c"]);
+        let again = apply(&mut state, Op::RevokeLogin { user: eve });
+        assert!(matches!(again, Outcome::Refused(Refusal::UnknownLogin { .. })));
+    }
+
+    #[test]
+    fn the_list_has_a_bound_and_what_ended_leaves_it() {
+        let mut state = state_of([voter(1)]);
+        state.time_ms = 10;
+        for n in 0..MAX_LOGINS {
+            let done = apply(&mut state, login("eve", n.to_string(), 20));
+            assert_eq!(done, Outcome::Done);
+        }
+        let one_more = apply(&mut state, login("eve", "more".into(), 30));
+        assert!(matches!(one_more, Outcome::Refused(Refusal::Spec { .. })));
+        state.time_ms = 20;
+        assert_eq!(apply(&mut state, login("eve", "more".into(), 30)), Outcome::Done);
+        assert_eq!(state.logins.len(), 1);
+    }
+}

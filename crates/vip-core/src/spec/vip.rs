@@ -1,0 +1,235 @@
+//! What is wanted of a VIP.
+
+use crate::address::unfit;
+use crate::{Name, excerpt};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+/// Most addresses in one VIP: they move in one batch of netlink requests and
+/// announcements, which has to stay short beside a lease.
+const MAX_ADDRESSES: usize = 64;
+/// Longest interface name, `IFNAMSIZ - 1`.
+const MAX_INTERFACE_LEN: usize = 15;
+
+/// One address of a VIP with its prefix length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct VipAddress {
+    /// The address.
+    pub ip: IpAddr,
+    /// Its prefix length.
+    pub prefix: u8,
+}
+
+/// Why a text is no address of a VIP.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// Not `ADDRESS/PREFIX`.
+    #[error("{0:?} is not an address with a prefix length, such as 192.0.2.10/24")]
+    Syntax(String),
+    /// Prefix longer than the address.
+    #[error("{text:?}: a prefix length here is 1 to {max}")]
+    Prefix {
+        /// The text.
+        text: String,
+        /// Longest prefix of the family.
+        max: u8,
+    },
+    /// Multicast, broadcast, loopback, unspecified, link-local v6.
+    #[error("{0} cannot be a VIP: it is {1}")]
+    NotUnicast(IpAddr, &'static str),
+}
+
+impl FromStr for VipAddress {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let syntax = || AddressError::Syntax(excerpt(text));
+        let (ip, prefix) = text.split_once('/').ok_or_else(syntax)?;
+        let ip: IpAddr = ip.parse().map_err(|_| syntax())?;
+        let prefix: u8 = prefix.parse().map_err(|_| syntax())?;
+        let max = if ip.is_ipv4() { 32 } else { 128 };
+        if prefix == 0 || prefix > max {
+            return Err(AddressError::Prefix { text: excerpt(text), max });
+        }
+        let address = Self { ip, prefix };
+        match unfit(ip, prefix) {
+            Some(kind) => Err(AddressError::NotUnicast(ip, kind)),
+            None => Ok(address),
+        }
+    }
+}
+
+impl TryFrom<String> for VipAddress {
+    type Error = AddressError;
+    fn try_from(text: String) -> Result<Self, AddressError> {
+        text.parse()
+    }
+}
+
+impl From<VipAddress> for String {
+    fn from(address: VipAddress) -> Self {
+        address.to_string()
+    }
+}
+
+impl fmt::Display for VipAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.ip, self.prefix)
+    }
+}
+
+/// Who should hold a VIP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Placement {
+    /// The Raft leader.
+    #[default]
+    Leader,
+    /// Whoever holds it, for as long as that node is well.
+    Sticky,
+}
+
+impl Placement {
+    /// As written on the command line and in output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::Sticky => "sticky",
+        }
+    }
+}
+
+impl FromStr for Placement {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "leader" => Ok(Self::Leader),
+            "sticky" => Ok(Self::Sticky),
+            "prefer" | "spread" => {
+                Err(format!("placement {text:?} is not supported yet: use leader or sticky"))
+            }
+            _ => Err(format!("{:?} is no placement: use leader or sticky", excerpt(text))),
+        }
+    }
+}
+
+/// What is wanted of a VIP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipSpec {
+    /// Unique name.
+    pub name: Name,
+    /// Its addresses; they move together.
+    pub addresses: Vec<VipAddress>,
+    /// Cluster-wide name of the interface, mapped by each node's
+    /// `[node.interfaces]`. `None`: the interface in whose subnet it is.
+    #[serde(default)]
+    pub interface: Option<String>,
+    /// Who should hold it.
+    #[serde(default)]
+    pub placement: Placement,
+    /// Another host may have its addresses: a first claim is made all the same,
+    /// unless that host is a member.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_probe: bool,
+}
+
+/// Why a VIP's spec cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VipSpecError {
+    /// No address.
+    #[error("VIP {0} has no address")]
+    NoAddress(Name),
+    /// Too many addresses.
+    #[error("VIP {name} has {count} addresses; at most {MAX_ADDRESSES} can move together")]
+    TooManyAddresses {
+        /// The VIP.
+        name: Name,
+        /// How many.
+        count: usize,
+    },
+    /// An address twice.
+    #[error("VIP {name} names {ip} twice")]
+    Repeated {
+        /// The VIP.
+        name: Name,
+        /// The address.
+        ip: IpAddr,
+    },
+    /// No interface name.
+    #[error("{0:?} is not an interface name: 1 to 15 characters, no '/' and no space")]
+    Interface(String),
+}
+
+impl VipSpec {
+    /// Whether it is one of the addresses.
+    #[must_use]
+    pub fn has(&self, ip: IpAddr) -> bool {
+        self.addresses.iter().any(|address| address.ip == ip)
+    }
+
+    /// Checks what can be checked without the rest of the cluster's state.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), VipSpecError> {
+        if self.addresses.is_empty() {
+            return Err(VipSpecError::NoAddress(self.name.clone()));
+        }
+        if self.addresses.len() > MAX_ADDRESSES {
+            let (name, count) = (self.name.clone(), self.addresses.len());
+            return Err(VipSpecError::TooManyAddresses { name, count });
+        }
+        let mut seen = BTreeSet::new();
+        for address in &self.addresses {
+            if !seen.insert(address.ip) {
+                return Err(VipSpecError::Repeated { name: self.name.clone(), ip: address.ip });
+            }
+        }
+        match &self.interface {
+            Some(name)
+                if name.is_empty()
+                    || name.len() > MAX_INTERFACE_LEN
+                    || name.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control()) =>
+            {
+                Err(VipSpecError::Interface(excerpt(name)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_needs_a_prefix_and_must_be_unicast() {
+        for good in ["192.0.2.10/24", "192.0.2.0/32", "192.0.2.0/31", "2001:db8::1/64"] {
+            assert_eq!(good.parse::<VipAddress>().map(|a| a.to_string()), Ok(good.to_owned()));
+        }
+        for bad in [
+            "192.0.2.10",
+            "192.0.2.10/33",
+            "192.0.2.10/0",
+            "192.0.2.255/24",
+            "192.0.2.0/24",
+            "224.0.0.1/4",
+            "127.0.0.1/8",
+            "0.0.0.0/32",
+            "fe80::1/64",
+            "ff02::1/64",
+            "::1/128",
+            "::ffff:192.0.2.1/128",
+            "2001:db8::1/129",
+            "x/24",
+            "192.0.2.1/-1",
+        ] {
+            assert!(bad.parse::<VipAddress>().is_err(), "{bad}");
+        }
+    }
+}

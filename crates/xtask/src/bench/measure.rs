@@ -1,0 +1,105 @@
+//! What a case costs a system.
+
+use super::case::{Case, Kind, System, VIP};
+use super::{keepalived, vipd};
+use anyhow::Result;
+use chaos_tests::{Probe, Trace, within};
+use serde_json::{Value, json};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A VIP that nobody took over within this is counted as never.
+const TAKEOVER: Duration = Duration::from_secs(6);
+/// A killed process may get its VIP back itself.
+const RECLAIM: Duration = Duration::from_secs(2);
+/// Watched before the fault and after the takeover.
+const WATCH: Duration = Duration::from_millis(700);
+/// Watched after a heal: neighbour caches keep what is stale for seconds.
+const AFTER_HEAL: Duration = Duration::from_secs(8);
+/// Shorter silences are the probe's own.
+const SILENCE: Duration = Duration::from_millis(10);
+
+/// Starts it, with a VIP that answers.
+pub(super) fn make(kind: Kind, case: Case) -> Result<Box<dyn System>> {
+    Ok(match kind {
+        Kind::Keepalived1s => Box::new(keepalived::Trio::new("1")?),
+        Kind::Keepalived100ms => Box::new(keepalived::Trio::new("0.1")?),
+        Kind::VipdLan => Box::new(vipd::Nodes::new("lan", case)?),
+        Kind::VipdFast => Box::new(vipd::Nodes::new("fast", case)?),
+    })
+}
+
+/// One run: ms from the fault to the first answer of the next holder, ms
+/// without an answer, and how many hosts answered, each as often as it took
+/// over.
+pub(super) fn measure(kind: Kind, case: Case) -> Result<Value> {
+    let mut system = make(kind, case)?;
+    let anywhere = |system: &dyn System, but: &str| {
+        let there = |host: &String| system.lab().has_address(host, &VIP.to_string());
+        let mut hosts = system.hosts().into_iter().filter(|host| host != but);
+        hosts.any(|host| there(&host).is_ok_and(|there| there)).then_some(())
+    };
+    let elsewhere = |system: &dyn System| anywhere(system, system.holder());
+    system.prepare(case)?;
+    if case == Case::Heal {
+        let _ = within(TAKEOVER, || elsewhere(system.as_ref()));
+    }
+    let probe = Probe::start(system.lab(), VIP)?;
+    std::thread::sleep(WATCH);
+    let at_ns = now_ns()?;
+    system.hurt(case)?;
+    match case {
+        Case::Killed | Case::LeaderLost => {
+            let _ = within(RECLAIM, || elsewhere(system.as_ref()));
+        }
+        Case::Heal => std::thread::sleep(AFTER_HEAL),
+        Case::Restart => {
+            let _ = within(TAKEOVER, || anywhere(system.as_ref(), ""));
+        }
+        _ => {
+            let _ = within(TAKEOVER, || elsewhere(system.as_ref()));
+        }
+    }
+    std::thread::sleep(WATCH);
+    let trace = probe.finish()?;
+    let old = system.lab().mac(system.holder())?;
+    let first = |wanted: &dyn Fn(&chaos_tests::Reply) -> bool| {
+        trace.replies.iter().find(|r| r.at_ns > at_ns && wanted(r)).map(|r| ms(r.at_ns - at_ns))
+    };
+    let (takeover, outage) = match case {
+        Case::Restart => (first(&|_| true), None),
+        Case::Heal | Case::LeaderLost => (None, Some(longest(&trace, at_ns))),
+        _ => {
+            let change = trace.changes().into_iter().find(|c| c.to_ns > at_ns);
+            // Reclaimed by the same host: the longest silence is all there is.
+            let silences = trace.outages(SILENCE).into_iter().filter(|o| o.to_ns > at_ns);
+            let silence = silences.max_by_key(|o| o.to_ns - o.from_ns);
+            let outage = change.or(silence);
+            let reclaimed = silence.map(|o| ms(o.to_ns - at_ns));
+            (first(&|r| r.from != old).or(reclaimed), outage.map(|o| o.ms()))
+        }
+    };
+    let stretches = trace.holders().len();
+    Ok(json!({ "takeover_ms": takeover, "outage_ms": outage, "stretches": stretches }))
+}
+
+/// The longest silence of a client after a moment, ms, that to the end included.
+fn longest(trace: &Trace, at_ns: u64) -> f64 {
+    let silences = trace.outages(SILENCE).into_iter().filter(|o| o.to_ns > at_ns);
+    let between = silences.map(|o| o.ms()).fold(0.0, f64::max);
+    let all = trace.replies.last().map_or(0, |r| r.at_ns);
+    let last = trace.replies.iter().rfind(|r| !r.direct).map_or(at_ns, |r| r.at_ns);
+    let rest = ms(all.saturating_sub(last));
+    if rest > ms(u64::try_from(SILENCE.as_nanos()).unwrap_or(0)) {
+        between.max(rest)
+    } else {
+        between
+    }
+}
+
+fn ms(ns: u64) -> f64 {
+    Duration::from_nanos(ns).as_secs_f64() * 1e3
+}
+
+fn now_ns() -> Result<u64> {
+    Ok(u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos())?)
+}
