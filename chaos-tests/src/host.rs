@@ -36,7 +36,34 @@ pub struct Host {
     dir: PathBuf,
     settings: Vec<String>,
     unwell: Option<Unwell>,
+    version: Version,
     child: Option<Child>,
+}
+
+/// A version of vipd.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    /// This one.
+    #[default]
+    This,
+    /// One with an operation more.
+    Next,
+}
+
+impl Version {
+    /// Where its vipd is.
+    ///
+    /// # Errors
+    /// It was not built.
+    pub fn vipd(self) -> Result<PathBuf> {
+        let built = binaries()?;
+        let vipd = match self {
+            Self::This => built.join("vipd"),
+            Self::Next => built.join("next-version/vipd"),
+        };
+        anyhow::ensure!(vipd.is_file(), "{} is not built; `cargo xtask test` does", vipd.display());
+        Ok(vipd)
+    }
 }
 
 /// The admin socket of a host.
@@ -78,14 +105,19 @@ impl Host {
         ];
         all.extend_from_slice(settings);
         let name = name.to_owned();
-        let unwell = None;
-        Ok(Self { name, address, namespace, dir, settings: all, unwell, child: None })
+        let (unwell, version) = (None, Version::default());
+        Ok(Self { name, address, namespace, dir, settings: all, unwell, version, child: None })
     }
 
     /// Where its files are.
     #[must_use]
     pub fn dir(&self) -> &PathBuf {
         &self.dir
+    }
+
+    /// What it runs from its next start on.
+    pub fn install(&mut self, version: Version) {
+        self.version = version;
     }
 
     /// From its next start on its disk and its clock can be unwell.
@@ -161,7 +193,7 @@ impl Host {
     pub fn start(&mut self) -> Result<()> {
         let log = OpenOptions::new().create(true).append(true).open(self.dir.join("log"))?;
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace]).arg(binaries()?.join("vipd")).arg("run");
+        command.args(["netns", "exec", &self.namespace]).arg(self.version.vipd()?).arg("run");
         for setting in &self.settings {
             command.args(["--set", setting]);
         }

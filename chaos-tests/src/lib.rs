@@ -29,7 +29,7 @@ pub use cluster::{Cluster, Options, Status};
 pub use command::{Outcome, binaries, run, wait_for, within};
 pub use crashes::{Crashed, Work, crash};
 pub use fault::{Fault, Faults};
-pub use host::{Host, Process};
+pub use host::{Host, Process, Version};
 pub use net::{Lab, Mac};
 pub use probe::{Claim, Outage, Probe, Reply, Trace};
 pub use random::{Plan, Summary, run as run_at_random};

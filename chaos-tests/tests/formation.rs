@@ -363,17 +363,21 @@ fn what_is_wrong_at_the_start_is_named() -> Result<()> {
     drop(blocker);
     cluster.host("n2").ctl_ok(&["init"])?;
 
-    // Data of a newer version.
+    // Data of another version.
     cluster.host_mut("n2").stop()?;
     let meta = cluster.host("n2").dir().join("data/node.json");
     let text = std::fs::read_to_string(&meta)?;
-    let mut newer: serde_json::Value = serde_json::from_str(&text)?;
-    newer["version"] = 99.into();
-    std::fs::write(&meta, newer.to_string())?;
     let n2 = cluster.host("n2");
     let settings: Vec<_> = n2.settings().iter().flat_map(|s| ["--set", s.as_str()]).collect();
-    let outcome = n2.exec(&vipd, &[&["agent"], settings.as_slice()].concat())?;
-    refused(&outcome, 1, &["newer vipd", "99"]);
+    for (version, said) in [(99, "newer vipd"), (2, "earlier vipd")] {
+        let mut other: serde_json::Value = serde_json::from_str(&text)?;
+        other["version"] = version.into();
+        std::fs::write(&meta, other.to_string())?;
+        let outcome = n2.exec(&vipd, &[&["agent"], settings.as_slice()].concat())?;
+        refused(&outcome, 1, &[said, &format!("layout {version}")]);
+        let kept: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&meta)?)?;
+        assert_eq!(kept, other, "it was changed");
+    }
     std::fs::write(&meta, text)?;
 
     // A damaged log.

@@ -145,6 +145,7 @@ impl Stranger {
             advertise: advertise.to_owned(),
             csr: self.key.csr()?,
             proof: self.token.secret.sign(&statement).0,
+            runs: Some(vip_core::Runs::here().into()),
         })
     }
 

@@ -8,11 +8,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tonic::{Code, Request, Response, Status, Streaming};
-use vip_core::{Actor, Command, Op, Placement, VipSpec};
+use vip_core::{Actor, Command, Level, Placement, VipOp, VipSpec};
 use vip_proto::v1::lease_client::LeaseClient;
 use vip_proto::v1::raft_client::RaftClient;
 use vip_proto::v1::raft_server::{Raft, RaftServer};
 use vip_proto::{ALPN_GRPC, ALPN_LEASE, v1};
+
+/// Of what stands in the log.
+const FORMAT: u8 = 1;
+
+/// An entry's payload, as a member writes it.
+fn framed(payload: &Value) -> Vec<u8> {
+    let level = Level::FIRST.0.to_be_bytes();
+    [&[FORMAT], &level[..], payload.to_string().as_bytes()].concat()
+}
 
 impl Attacker {
     /// A VIP of the attacker's, as entry behind the first one of every log.
@@ -24,11 +33,11 @@ impl Attacker {
             placement: Placement::Sticky,
             no_probe: false,
         };
-        let (actor, op) = (Actor("root@n1".into()), Op::AddVip { spec });
+        let (actor, op) = (Actor("root@n1".into()), VipOp::Add { spec }.into());
         let command = json!({ "Normal": Command { time_ms: 1, actor, term: None, op } });
         let entry = |index, payload: &Value| v1::Entry {
             log_id: Some(v1::LogId { term, index }),
-            payload: payload.to_string().into_bytes(),
+            payload: framed(payload),
         };
         v1::AppendRequest {
             vote: self.vote(term, true),
@@ -48,6 +57,8 @@ impl Attacker {
             vote: self.vote(term, true),
             meta: b"{}".to_vec(),
             data: vec![0; 1 << 10],
+            format: FORMAT.into(),
+            needs: Level::FIRST.0,
         };
         let transfer =
             v1::TransferLeaderRequest { from_leader: self.vote(term, true), to, last_log: None };
@@ -173,7 +184,13 @@ fn a_snapshot_that_is_none_costs_little_and_ends_nobody() -> Result<()> {
     let vote = attacker.vote(HIGH, true);
     let membership = json!({ "log_id": null, "membership": { "configs": [], "nodes": {} } });
     let meta = json!({ "last_log_id": null, "last_membership": membership });
-    let first = v1::SnapshotChunk { vote, meta: meta.to_string().into_bytes(), data: vec![] };
+    let first = v1::SnapshotChunk {
+        vote,
+        meta: meta.to_string().into_bytes(),
+        data: vec![],
+        format: FORMAT.into(),
+        needs: Level::FIRST.0,
+    };
     let part = v1::SnapshotChunk { data: vec![b'['; 1 << 20], ..Default::default() };
     let parts = std::iter::once(first.clone()).chain(std::iter::repeat_n(part, PARTS));
     let refused = on(&cluster.lab, "n4", async || {

@@ -41,6 +41,8 @@ pub(crate) struct Node {
     /// Why it can hold nothing at all.
     pub(crate) trouble: Option<String>,
     pub(crate) hindered: Vec<Hindrance>,
+    /// The vipd that it runs.
+    pub(crate) version: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -117,6 +119,7 @@ impl From<v1::Node> for Node {
             fresh: n.fresh,
             trouble: some(n.trouble),
             hindered: n.hindered.into_iter().map(Into::into).collect(),
+            version: some(n.version),
         }
     }
 }
@@ -256,19 +259,24 @@ fn ago(ms: u64, now: SystemTime) -> String {
     }
 }
 
-pub(crate) fn nodes(nodes: &[Node]) -> String {
-    let row = |n: &Node| {
-        let role = if n.leader { format!("{} (leader)", n.role) } else { n.role.clone() };
-        let vips = if n.vips.is_empty() { "-".into() } else { few(&n.vips) };
-        vec![n.name.clone(), role, n.state.clone(), n.address.clone(), vips]
+const NODE_COLUMNS: [&str; 5] = ["NODE", "ROLE", "STATE", "ADDRESS", "VIPS"];
+
+fn node_row(n: &Node) -> Vec<String> {
+    let role = if n.leader { format!("{} (leader)", n.role) } else { n.role.clone() };
+    let vips = if n.vips.is_empty() { "-".into() } else { few(&n.vips) };
+    vec![n.name.clone(), role, n.state.clone(), n.address.clone(), vips]
+}
+
+fn troubles(nodes: &[Node]) -> String {
+    let trouble = |node: &Node| {
+        let why = node.trouble.as_ref()?;
+        Some(format!("\n{} can hold no VIP: {why}", node.name))
     };
-    let mut text = table(&["NODE", "ROLE", "STATE", "ADDRESS", "VIPS"], nodes.iter().map(row));
-    for node in nodes {
-        if let Some(why) = &node.trouble {
-            text += &format!("\n{} can hold no VIP: {why}", node.name);
-        }
-    }
-    text
+    nodes.iter().filter_map(trouble).collect()
+}
+
+pub(crate) fn nodes(nodes: &[Node]) -> String {
+    table(&NODE_COLUMNS, nodes.iter().map(node_row)) + &troubles(nodes)
 }
 
 /// What a line of a table has no room for, in full.
@@ -284,9 +292,12 @@ pub(crate) fn node_in_full(node: &Node) -> String {
     nodes_in_full(std::slice::from_ref(node)) + &all_of(&node.name, "VIPs", &node.vips)
 }
 
-/// The same, and which VIPs they cannot hold.
+/// The same, with what they run, and which VIPs they cannot hold.
 pub(crate) fn nodes_in_full(nodes: &[Node]) -> String {
-    let mut text = self::nodes(nodes);
+    let version = |n: &Node| n.version.clone().unwrap_or_else(|| "-".into());
+    let row = |n: &Node| [node_row(n), vec![version(n)]].concat();
+    let columns = [&NODE_COLUMNS[..], &["VERSION"]].concat();
+    let mut text = table(&columns, nodes.iter().map(row)) + &troubles(nodes);
     for Hindrance { vip, node, why } in nodes.iter().flat_map(|node| &node.hindered) {
         text += &format!("\n{vip} cannot be on {node}: {why}");
     }

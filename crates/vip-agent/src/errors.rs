@@ -63,6 +63,8 @@ pub(crate) fn from_refusal(refusal: &Refusal) -> Status {
         | Refusal::IssuerReplaced
         | Refusal::SuspectStays { .. }
         | Refusal::LastVoter { .. }
+        | Refusal::NotEverywhere { .. }
+        | Refusal::TooOld { .. }
         | Refusal::OtherTerm { .. } => Code::FailedPrecondition,
     };
     Status::new(code, format!("{refusal}. Nothing was changed"))

@@ -23,6 +23,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use vip_core::chain;
 use vip_proto::v1::admin_server::AdminServer;
+use vip_raft::{Ended, Newer};
 
 /// How long the data directory of an agent that just ended may stay locked.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -58,6 +59,12 @@ pub enum AgentError {
     /// Raft ended by itself, as after a failed write.
     #[error("the log failed: {0}. Nothing more is served; free or repair the disk and start again")]
     Storage(String),
+    /// The leader's log has what only a later version understands.
+    #[error(
+        "the cluster's log was written by a newer vipd: {0}. This node serves nothing rather than \
+         skip it; install the version that the others run (`vipctl node list` there)"
+    )]
+    Newer(Newer),
     /// A new cluster could not be made, or not be started.
     #[error("making a new cluster was not finished; this agent starts over with what is there")]
     Interrupted,
@@ -209,11 +216,13 @@ async fn failure(agent: &Seat) -> AgentError {
         if member.shared.transferred_in_vain() {
             return AgentError::Succession;
         }
-        if let Some(why) = member.raft.ended()
-            && !member.stopped().is_cancelled()
-        {
-            tracing::error!(why, "Raft ended");
-            return AgentError::Storage("it cannot be written".into());
+        match member.raft.ended() {
+            Some(Ended::Newer(newer)) => return AgentError::Newer(newer),
+            Some(Ended::Raft(why)) if !member.stopped().is_cancelled() => {
+                tracing::error!(why, "Raft ended");
+                return AgentError::Storage("it cannot be written".into());
+            }
+            Some(Ended::Raft(_)) | None => {}
         }
     }
 }

@@ -19,6 +19,7 @@ mod address;
 mod chain;
 mod excerpt;
 mod ids;
+mod level;
 mod mac;
 mod moment;
 mod mono;
@@ -54,10 +55,12 @@ pub use lease::{
     Speaker, Standing, Steering, TERM_LEAP, TooFast, Verdict, Vote, Voters, Waiting, WaitingStep,
     WallClocks, rank, standing,
 };
+pub use level::{Level, MAX_VERSION, Runs};
 pub use log::{
-    Actor, AdminRole, Assignment, Cause, Cluster, Command, ConflictChange, Dropped, Event,
-    EventKind, Founder, Founding, Guest, Issuers, Login, Nested, Node, NodeState, ObstacleChange,
-    Op, Outcome, Refusal, Removal, Settled, State, Suspect, Token, Tombstone, Vip,
+    Actor, AdminRole, Assignment, Cause, Cluster, ClusterEvent, ClusterOp, Command, ConflictChange,
+    Dropped, Event, EventKind, Events, Founder, Founding, Guest, Issuers, Login, LoginEvent,
+    LoginOp, Nested, Node, NodeEvent, NodeOp, NodeState, ObstacleChange, Op, Outcome, Refusal,
+    Removal, Settled, State, Suspect, Token, TokenEvent, TokenOp, Tombstone, Vip, VipEvent, VipOp,
 };
 pub use mac::{Mac, MacError};
 pub use moment::moment;

@@ -26,7 +26,7 @@ pub fn decide(
     ended: impl Fn(&Vip) -> Epoch,
 ) -> Vec<Assignment> {
     let place = Place { state, me, views };
-    let wanted = state.vips.values().filter(|vip| vip.is_wanted());
+    let wanted = state.all_vips().filter(|vip| vip.is_wanted());
     wanted.filter_map(|vip| place.due(vip, ended(vip))).collect()
 }
 
@@ -122,12 +122,12 @@ impl Place<'_> {
 mod tests {
     use super::*;
     use crate::testing::{apply, state_of, vip, voter};
-    use crate::{Op, Role, Term, VipSpec};
+    use crate::{NodeOp, Role, Term, VipOp, VipSpec};
 
     fn state(placement: Placement) -> State {
         let witness = Node { role: Role::Witness, ..voter(3) };
         let mut state = state_of([voter(1), voter(2), witness]);
-        apply(&mut state, Op::AddVip { spec: VipSpec { placement, ..vip("web", 100) } });
+        apply(&mut state, VipOp::Add { spec: VipSpec { placement, ..vip("web", 100) } });
         state
     }
 
@@ -141,7 +141,7 @@ mod tests {
     fn step(state: &mut State, me: u64, well: &[u64]) -> Option<(Option<u64>, Cause)> {
         let moves = decide(state, NodeId(me), &views(well), |vip| vip.fenced);
         let result = moves.first().map(|m| (m.to.map(|n| n.0), m.cause));
-        apply(state, Op::Assign { moves });
+        apply(state, VipOp::Assign { moves });
         result
     }
 
@@ -163,7 +163,7 @@ mod tests {
         unable.get_mut(&NodeId(1)).expect("there").unable.insert(VipUid(1));
         let moves = decide(&state, NodeId(1), &unable, |vip| vip.fenced);
         assert_eq!((moves[0].to, moves[0].cause), (Some(NodeId(2)), Cause::HolderReleased));
-        apply(&mut state, Op::Assign { moves });
+        apply(&mut state, VipOp::Assign { moves });
         assert_eq!(step(&mut state, 1, &[1, 2]), Some((Some(1), Cause::Placement)), "its link");
 
         let mut stopping = views(&[1, 2]);
@@ -171,7 +171,7 @@ mod tests {
         let moves = decide(&state, NodeId(1), &stopping, |vip| vip.fenced);
         assert_eq!((moves[0].to, moves[0].cause), (Some(NodeId(2)), Cause::HolderStopping));
 
-        let left = Op::NodeLeaving { node: NodeId(1), for_cause: false };
+        let left = NodeOp::Leaving { node: NodeId(1), for_cause: false };
         apply(&mut state, left);
         assert_eq!(step(&mut state, 1, &[1, 2]), Some((Some(2), Cause::HolderLeaving)));
     }
@@ -195,9 +195,9 @@ mod tests {
     fn a_drained_node_lets_go_even_when_there_is_no_other() {
         let mut state = state(Placement::Sticky);
         step(&mut state, 1, &[1, 2]);
-        apply(&mut state, Op::DrainNode { node: NodeId(1), drained: true });
+        apply(&mut state, NodeOp::Drain { node: NodeId(1), drained: true });
         assert_eq!(step(&mut state, 1, &[1, 2]), Some((Some(2), Cause::Drain)));
-        apply(&mut state, Op::DrainNode { node: NodeId(2), drained: true });
+        apply(&mut state, NodeOp::Drain { node: NodeId(2), drained: true });
         assert_eq!(step(&mut state, 1, &[1, 2]), Some((None, Cause::Drain)));
         assert_eq!(step(&mut state, 1, &[1, 2]), None);
     }
@@ -206,7 +206,7 @@ mod tests {
     fn a_pin_wins_while_its_node_is_well_and_ends_when_it_is_not() {
         let mut state = state(Placement::Leader);
         step(&mut state, 1, &[1, 2]);
-        apply(&mut state, Op::PinVip { name: "web".parse().expect("valid"), to: Some(NodeId(2)) });
+        apply(&mut state, VipOp::Pin { name: "web".parse().expect("valid"), to: Some(NodeId(2)) });
         assert_eq!(step(&mut state, 1, &[1, 2]), Some((Some(2), Cause::Command)));
         assert_eq!(step(&mut state, 1, &[1, 2]), None);
         assert_eq!(step(&mut state, 1, &[1]), Some((Some(1), Cause::HolderLost)));

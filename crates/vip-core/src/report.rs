@@ -4,7 +4,7 @@
 //! overtakes its reason: a VIP that a node let go of comes with why it cannot
 //! hold it, or it would be given back to it.
 
-use crate::{Grantee, Mac, Name, VipUid};
+use crate::{Grantee, Mac, Name, Runs, VipUid};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -153,6 +153,8 @@ pub struct Report {
     pub conflicts: BTreeMap<VipUid, Conflict>,
     /// Its interfaces that have addresses, at most [`MAX_MACS`].
     pub macs: BTreeSet<Mac>,
+    /// What it runs.
+    pub runs: Runs,
 }
 
 impl Report {

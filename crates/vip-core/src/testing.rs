@@ -1,9 +1,10 @@
 //! What tests of several modules start from.
 
 use crate::{
-    Actor, Assignment, Cause, Command, Node, NodeId, NodeState, Op, Outcome, Placement, Role,
-    State, VipSpec, VipUid,
+    Actor, Assignment, Cause, Command, Node, NodeId, NodeState, Op, Outcome, Placement, Role, Runs,
+    State, VipOp, VipSpec, VipUid,
 };
+use std::sync::Arc;
 
 /// An active voter `n<id>` at 10.0.0.`id`.
 pub(crate) fn voter(id: u64) -> Node {
@@ -17,13 +18,14 @@ pub(crate) fn voter(id: u64) -> Node {
         since_ms: 0,
         leaving_by: None,
         macs: [].into(),
+        runs: Runs::here(),
     }
 }
 
 /// A log that knows these members and nothing else.
 pub(crate) fn state_of(nodes: impl IntoIterator<Item = Node>) -> State {
     let mut state = State::default();
-    state.nodes.extend(nodes.into_iter().map(|node| (node.id, node)));
+    Arc::make_mut(&mut state.nodes).extend(nodes.into_iter().map(|node| (node.id, node)));
     state
 }
 
@@ -39,8 +41,8 @@ pub(crate) fn vip(name: &str, last: u8) -> VipSpec {
 }
 
 /// Applies what must not be refused.
-pub(crate) fn apply(state: &mut State, op: Op) {
-    let command = Command { time_ms: 1, actor: Actor("test".into()), term: None, op };
+pub(crate) fn apply(state: &mut State, op: impl Into<Op>) {
+    let command = Command { time_ms: 1, actor: Actor("test".into()), term: None, op: op.into() };
     let outcome = state.apply(1, &command);
     assert!(!matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
 }
@@ -50,5 +52,5 @@ pub(crate) fn move_to(state: &mut State, vip: VipUid, node: u64) {
     let seen = state.vip(vip).expect("added").epoch;
     let to = Some(NodeId(node));
     let moves = vec![Assignment { vip, seen, to, cause: Cause::Command }];
-    apply(state, Op::Assign { moves });
+    apply(state, VipOp::Assign { moves });
 }

@@ -1,7 +1,9 @@
 //! The agent's end of the guard's socket.
 
 use crate::clock::boottime;
-use crate::protocol::{FromGuard, GateReport, Hello, ToGuard, read_frame, write_frame};
+use crate::protocol::{
+    FromGuard, GateReport, Hello, ToGuard, VERSIONS, Versions, read_frame, write_frame,
+};
 use std::io;
 use std::path::{Path, PathBuf};
 use tokio::net::UnixStream;
@@ -32,6 +34,18 @@ pub enum LinkError {
          is held here; run both in the same"
     )]
     OtherClock(PathBuf),
+    /// One of the two was upgraded far beyond the other.
+    #[error(
+        "the guard at {path} speaks {theirs} of the protocol between guard and agent, and this \
+         agent {VERSIONS}. Nothing is held here; restart the older of the two (`systemctl restart \
+         vipd-guard vipd`)"
+    )]
+    OtherVersion {
+        /// The guard's socket.
+        path: PathBuf,
+        /// What it understands.
+        theirs: Versions,
+    },
 }
 
 /// Sends orders.
@@ -73,9 +87,14 @@ pub async fn connect(
 ) -> Result<(GuardWriter, GuardReader, Incarnation, GateReport), LinkError> {
     let io = |source| LinkError::Io { path: path.to_owned(), source };
     let before = boottime();
-    let (read, mut write) = UnixStream::connect(path).await.map_err(io)?.into_split();
+    let (mut read, mut write) = UnixStream::connect(path).await.map_err(io)?.into_split();
+    VERSIONS.write(&mut write).await.map_err(io)?;
     let hello = Hello { cluster: cluster.to_owned() };
     write_frame(&mut write, &hello).await.map_err(io)?;
+    let theirs = Versions::read(&mut read).await.map_err(io)?;
+    if VERSIONS.common(theirs).is_none() {
+        return Err(LinkError::OtherVersion { path: path.to_owned(), theirs });
+    }
     let mut reader = GuardReader(read);
     match reader.receive().await.map_err(io)? {
         FromGuard::Welcome { now, .. } if now < before || now > boottime() => {
@@ -89,5 +108,28 @@ pub async fn connect(
         | FromGuard::Hindered(_)
         | FromGuard::Notices(_)
         | FromGuard::Alive => Err(io(io::ErrorKind::InvalidData.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::UnixListener;
+
+    #[tokio::test]
+    async fn a_guard_of_another_age_is_named_with_what_to_do() {
+        let dir = tempfile::tempdir().expect("made");
+        let path = dir.path().join("guard.sock");
+        let listener = UnixListener::bind(&path).expect("bound");
+        let theirs = Versions { lowest: 8, highest: 9 };
+        let guard = async {
+            let (mut stream, _) = listener.accept().await.expect("an agent");
+            theirs.write(&mut stream).await.expect("written");
+            Versions::read(&mut stream).await.expect("its greeting")
+        };
+        let (greeted, linked) = tokio::join!(guard, connect(&path, "c"));
+        assert_eq!(greeted, VERSIONS);
+        let error = linked.map(|_| ()).expect_err("no session").to_string();
+        assert!(error.contains("versions 8 to 9") && error.contains("restart"), "{error}");
     }
 }

@@ -41,7 +41,7 @@ mod settings;
 
 pub use client::{GuardReader, GuardWriter, LinkError, connect};
 pub use clock::{boottime, clock_steering};
-pub use protocol::{FromGuard, GateReport, Hello, ToGuard};
+pub use protocol::{FromGuard, GateReport, Hello, ToGuard, Versions};
 pub use realtime::realtime;
 #[cfg(feature = "server")]
 pub use vip_core::{Prefix, PrefixError};

@@ -1,5 +1,8 @@
 //! What agent and guard say to each other: postcard in frames of a four-byte
-//! little-endian length. Both are the same binary, so there is one version.
+//! little-endian length. Before that each says which versions of all this it
+//! understands, in bytes that are the same in every version; the highest that both
+//! have is spoken. One of the two may have been restarted after an upgrade, and the
+//! other not yet.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -7,6 +10,53 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use vip_core::{Address, GuardNotice, Incarnation, Mac, Mono, Obstacle, VipOrder, VipUid};
+
+/// Versions that are understood here.
+pub(crate) const VERSIONS: Versions = Versions { lowest: 1, highest: 1 };
+
+/// First bytes of a connection, both ways.
+const GREETING: [u8; 4] = *b"vipd";
+
+/// Which versions of the protocol a side understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Versions {
+    /// The first of them.
+    pub lowest: u16,
+    /// The last.
+    pub highest: u16,
+}
+
+impl std::fmt::Display for Versions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self { lowest, highest } if lowest == highest => write!(f, "version {lowest}"),
+            Self { lowest, highest } => write!(f, "versions {lowest} to {highest}"),
+        }
+    }
+}
+
+impl Versions {
+    /// The one to speak with whoever understands `other`.
+    #[must_use]
+    pub fn common(self, other: Self) -> Option<u16> {
+        let common = self.highest.min(other.highest);
+        (common >= self.lowest.max(other.lowest)).then_some(common)
+    }
+
+    pub(crate) async fn write(self, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        let (lowest, highest) = (self.lowest.to_le_bytes(), self.highest.to_le_bytes());
+        to.write_all(&[&GREETING[..], &lowest, &highest].concat()).await
+    }
+
+    pub(crate) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Self> {
+        let mut greeting = [0; GREETING.len()];
+        from.read_exact(&mut greeting).await?;
+        if greeting != GREETING {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no vipd"));
+        }
+        Ok(Self { lowest: from.read_u16_le().await?, highest: from.read_u16_le().await? })
+    }
+}
 
 /// Longest frame: a thousand VIPs of a few addresses fit with room to spare.
 const MAX_FRAME: u32 = 4 << 20;
@@ -110,6 +160,23 @@ mod tests {
         write_frame(&mut wire, &sent).await.expect("written");
         let read: ToGuard = read_frame(&mut wire.as_slice()).await.expect("read");
         assert_eq!(read, sent);
+    }
+
+    #[tokio::test]
+    async fn neighbours_find_the_version_that_both_have() {
+        let of = |lowest, highest| Versions { lowest, highest };
+        for (one, other, common) in [
+            (of(1, 1), of(1, 1), Some(1)),
+            (of(1, 2), of(1, 1), Some(1)),
+            (of(1, 2), of(2, 3), Some(2)),
+            (of(1, 1), of(2, 3), None),
+        ] {
+            assert_eq!((one.common(other), other.common(one)), (common, common));
+            let mut wire = vec![];
+            one.write(&mut wire).await.expect("written");
+            assert_eq!(Versions::read(&mut wire.as_slice()).await.expect("read"), one);
+        }
+        assert!(Versions::read(&mut &[0; 8][..]).await.is_err());
     }
 
     #[tokio::test]

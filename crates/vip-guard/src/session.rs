@@ -2,7 +2,9 @@
 //! The guard's loop never waits for one.
 
 use crate::clock::boottime;
-use crate::protocol::{FromGuard, GateReport, Hello, ToGuard, read_frame, write_frame};
+use crate::protocol::{
+    FromGuard, GateReport, Hello, ToGuard, VERSIONS, Versions, read_frame, write_frame,
+};
 use std::collections::{BTreeSet, VecDeque};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -77,8 +79,18 @@ async fn greet(stream: UnixStream) -> Option<Arrival> {
         warn!(uid = peer.uid(), "refused a stranger on the guard's socket");
         return None;
     }
-    let (mut reader, writer) = stream.into_split();
-    let Hello { cluster } = timeout(GREETING_TIMEOUT, read_frame(&mut reader)).await.ok()?.ok()?;
+    let (mut reader, mut writer) = stream.into_split();
+    let greeting = async {
+        let theirs = Versions::read(&mut reader).await?;
+        VERSIONS.write(&mut writer).await?;
+        // With one version there is nothing to choose yet.
+        if VERSIONS.common(theirs).is_none() {
+            warn!("the agent speaks {theirs} of the guard's protocol, and this guard {VERSIONS}");
+            return Err(std::io::ErrorKind::Unsupported.into());
+        }
+        read_frame(&mut reader).await
+    };
+    let Hello { cluster } = timeout(GREETING_TIMEOUT, greeting).await.ok()?.ok()?;
     if cluster.len() > CLUSTER_LEN {
         warn!("refused a greeting that names no cluster of vipd");
         return None;

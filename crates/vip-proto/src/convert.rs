@@ -3,7 +3,7 @@
 use crate::v1;
 use vip_core::{
     Conflict, Denial, Epoch, Fitness, Grantee, Incarnation, MAX_MACS, Mac, NodeId, Obstacle,
-    Report, Term, VipUid, Vote, Why,
+    Report, Runs, Term, VipUid, Vote, Why,
 };
 
 /// A field that does not say what it should.
@@ -156,6 +156,18 @@ impl TryFrom<v1::Conflict> for (VipUid, Conflict) {
     }
 }
 
+impl From<Runs> for v1::Runs {
+    fn from(Runs { level, version }: Runs) -> Self {
+        Self { level: level.0, version }
+    }
+}
+
+impl From<v1::Runs> for Runs {
+    fn from(v1::Runs { level, version }: v1::Runs) -> Self {
+        Self::said(level, &version)
+    }
+}
+
 impl From<Report> for v1::Report {
     fn from(report: Report) -> Self {
         use v1::report::Fitness as F;
@@ -170,6 +182,7 @@ impl From<Report> for v1::Report {
             revisions,
             conflicts,
             macs,
+            runs,
         } = report;
         let fitness = match fitness {
             Fitness::Fit => F::Fit,
@@ -188,6 +201,7 @@ impl From<Report> for v1::Report {
             revisions: revisions.into_iter().map(|(vip, revision)| (vip.0, revision)).collect(),
             conflicts: conflicts.into_iter().map(Into::into).collect(),
             macs: macs.into_iter().map(|mac| mac.0.to_vec()).collect(),
+            runs: Some(runs.into()),
         }
     }
 }
@@ -213,6 +227,7 @@ impl TryFrom<v1::Report> for Report {
             revisions,
             conflicts,
             macs,
+            runs,
             ..
         } = message;
         Ok(Self {
@@ -226,6 +241,7 @@ impl TryFrom<v1::Report> for Report {
             revisions: revisions.into_iter().map(|(vip, n)| (VipUid(vip), n)).collect(),
             conflicts: conflicts.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             macs: macs.iter().take(MAX_MACS).map(|mac| read_mac(mac)).collect::<Result<_, _>>()?,
+            runs: runs.unwrap_or_default().into(),
         })
     }
 }
@@ -265,6 +281,7 @@ mod tests {
             revisions: [(VipUid(3), 4)].into(),
             conflicts: [(VipUid(3), conflict)].into(),
             macs: [Mac([2, 0, 0, 0, 0, 1])].into(),
+            runs: Runs::here(),
         };
         assert_eq!(Report::try_from(v1::Report::from(report.clone())), Ok(report));
     }

@@ -1,8 +1,8 @@
 //! Between openraft's messages and `raft.proto`.
 
+use crate::frame::{Newer, RecordError, payload_from, payload_to};
 use crate::types::{LogEntry, LogId, RaftVote, TypeConfig, core_vote, log_id, raft_vote, term_of};
 use openraft::EntryPayload;
-use openraft::alias::EntryPayloadOf;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
 use vip_proto::{FieldError, v1};
 
@@ -22,18 +22,34 @@ pub(crate) fn vote_from(vote: Option<v1::Vote>) -> Result<RaftVote, FieldError> 
     Ok(raft_vote(vote.ok_or(FieldError::Missing("vote"))?.into()))
 }
 
-fn invalid(field: &'static str) -> impl Fn(serde_json::Error) -> FieldError {
-    move |e| FieldError::Invalid { field, why: e.to_string() }
+/// Why a message of another member is not taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MessageError {
+    /// It is none that a member of this version sends.
+    #[error(transparent)]
+    Field(#[from] FieldError),
+    /// It is of a later version.
+    #[error("an entry was written by a newer vipd: {0}")]
+    Newer(Newer),
+}
+
+fn payload_error(error: RecordError) -> MessageError {
+    match error {
+        RecordError::Newer(newer) => MessageError::Newer(newer),
+        RecordError::Damaged(_) | RecordError::Io(_) => {
+            FieldError::Invalid { field: "payload", why: error.to_string() }.into()
+        }
+    }
 }
 
 fn entry_to(entry: &LogEntry) -> Result<v1::Entry, FieldError> {
-    let payload = serde_json::to_vec(&entry.payload).map_err(invalid("payload"))?;
-    Ok(v1::Entry { log_id: Some(log_id_to(&entry.log_id)), payload })
+    let payload = payload_to(&entry.payload);
+    let invalid = |e: std::io::Error| FieldError::Invalid { field: "payload", why: e.to_string() };
+    Ok(v1::Entry { log_id: Some(log_id_to(&entry.log_id)), payload: payload.map_err(invalid)? })
 }
 
-fn entry_from(entry: &v1::Entry) -> Result<LogEntry, FieldError> {
-    let payload: EntryPayloadOf<TypeConfig> =
-        serde_json::from_slice(&entry.payload).map_err(invalid("payload"))?;
+fn entry_from(entry: &v1::Entry) -> Result<LogEntry, MessageError> {
+    let payload = payload_from(&entry.payload).map_err(payload_error)?;
     let log_id = log_id_from(entry.log_id.ok_or(FieldError::Missing("log_id"))?);
     Ok(openraft::Entry { log_id, payload })
 }
@@ -51,7 +67,7 @@ pub(crate) fn append_to(
 
 pub(crate) fn append_from(
     request: &v1::AppendRequest,
-) -> Result<AppendEntriesRequest<TypeConfig>, FieldError> {
+) -> Result<AppendEntriesRequest<TypeConfig>, MessageError> {
     let vote = vote_from(request.vote)?;
     let prev_log_id = request.previous.map(log_id_from);
     let leader_commit = request.commit.map(log_id_from);
@@ -65,7 +81,7 @@ pub(crate) fn append_from(
         no_later(Some(&entry.log_id), &vote)?;
         if entry.log_id.index != next {
             let why = format!("entry {} where {next} would follow", entry.log_id.index);
-            return Err(FieldError::Invalid { field: "entries", why });
+            return Err(FieldError::Invalid { field: "entries", why }.into());
         }
         next = next.saturating_add(1);
     }
@@ -149,19 +165,28 @@ pub(crate) fn command(entry: &LogEntry) -> Option<&vip_core::Command> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::{LogCommand, Member};
     use proptest::prelude::*;
     use proptest::sample::Index;
     use prost::Message;
+    use std::collections::BTreeMap;
+    use vip_core::{Actor, Command, NodeId, NodeOp};
 
     /// An honest message of some entries.
     fn honest() -> Vec<u8> {
         let id = |term, index| Some(v1::LogId { term, index });
-        let command = r#"{"Normal":{"time_ms":1,"actor":"root@n1","op":"activate-node","node":2}}"#;
-        let membership = r#"{"Membership":{"configs":[[1,2]],"nodes":{"1":{"address":"a:1"}}}}"#;
-        let payloads = [r#""Blank""#, command, membership];
+        let op = NodeOp::Activate { node: NodeId(2) }.into();
+        let command = Command { time_ms: 1, actor: Actor("root@n1".into()), term: None, op };
+        let members = BTreeMap::from([(1, Member { address: "a:1".into() })]);
+        let membership = openraft::Membership::new(vec![[1].into()], members).expect("members");
+        let payloads = [
+            EntryPayload::Blank,
+            EntryPayload::Normal(LogCommand(command)),
+            EntryPayload::Membership(membership),
+        ];
         let entries = payloads.iter().zip(5..).map(|(payload, index)| v1::Entry {
             log_id: id(3, index),
-            payload: payload.as_bytes().to_vec(),
+            payload: payload_to(payload).expect("bytes"),
         });
         let request = v1::AppendRequest {
             vote: Some(v1::Vote { term: 3, node: 1, committed: true }),

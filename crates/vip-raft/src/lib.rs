@@ -3,6 +3,7 @@
 //! [`LeaseRules`]; nothing about VIPs is decided here.
 
 mod convert;
+mod frame;
 mod log_store;
 mod network;
 mod node;
@@ -14,12 +15,13 @@ mod state_machine;
 mod sync;
 mod types;
 
+pub use frame::Newer;
 pub use log_store::{LogStore, StoreError};
 pub use network::{Dial, LeaseRules, PeerChannels};
-pub use node::{Changes, RaftNode, SNAPSHOT_AFTER, VipRaft, WriteError, open, prepare};
+pub use node::{Changes, Ended, RaftNode, SNAPSHOT_AFTER, VipRaft, WriteError, open, prepare};
 pub use refound::{LogEnd, found};
 pub use server::{PeerOf, RaftService};
 pub use snapshot::SnapshotData;
-pub use state_machine::{Applied, StateMachine};
+pub use state_machine::{Applied, StateMachine, Views};
 pub use sync::DiskClock;
 pub use types::{Member, TypeConfig};

@@ -1,9 +1,12 @@
 //! Raft's log and vote in sled.
 //!
 //! One tree, so that a batch is atomic and everything is in one order on disk:
-//! `l` + index (big endian) holds an entry behind its CRC-32, `v` the vote,
-//! `p` the last purged id, `c` the last committed one.
+//! `l` + index (big endian) holds an entry, `v` the vote, `p` the last purged id,
+//! `c` the last committed one, each as [`crate::frame`] says.
 
+use crate::frame::{
+    Newer, RecordError, damaged, entry_from, entry_to, place_from, record_from, record_to,
+};
 use crate::network::LeaseRules;
 use crate::seal::{Extent, SealFile};
 use crate::sync::{DiskClock, Seal, Syncer};
@@ -50,6 +53,18 @@ pub enum StoreError {
         /// What is wrong.
         what: String,
     },
+    /// A later version of vipd wrote some of it.
+    #[error(
+        "the log in {path} was written by a newer vipd: {newer}. Nothing was changed; install that \
+         version again"
+    )]
+    Newer {
+        /// The directory.
+        path: PathBuf,
+        /// What is new.
+        #[source]
+        newer: Newer,
+    },
     /// The file cannot be synced.
     #[error("{path}")]
     Sync {
@@ -59,6 +74,17 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
+}
+
+impl StoreError {
+    pub(crate) fn of(dir: &Path, error: RecordError) -> Self {
+        let path = dir.to_owned();
+        match error {
+            RecordError::Newer(newer) => Self::Newer { path, newer },
+            RecordError::Damaged(what) => Self::Damaged { path, what },
+            RecordError::Io(source) => Self::Damaged { path, what: source.to_string() },
+        }
+    }
 }
 
 /// The log store of one node. Clones share it.
@@ -76,39 +102,23 @@ fn key(index: u64) -> [u8; 9] {
     key
 }
 
-fn encode<T: serde::Serialize>(value: &T) -> io::Result<Vec<u8>> {
-    let body = serde_json::to_vec(value).map_err(io::Error::other)?;
-    let mut bytes = crc32fast::hash(&body).to_be_bytes().to_vec();
-    bytes.extend_from_slice(&body);
-    Ok(bytes)
-}
-
-fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
-    let damaged = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let (sum, body) = bytes.split_first_chunk().ok_or_else(|| damaged("a record is cut off"))?;
-    if crc32fast::hash(body) != u32::from_be_bytes(*sum) {
-        return Err(damaged("a record's checksum is wrong"));
-    }
-    serde_json::from_slice(body).map_err(|e| damaged(&format!("a record does not parse: {e}")))
-}
-
-fn record<T: serde::de::DeserializeOwned>(tree: &sled::Tree, key: &[u8]) -> io::Result<Option<T>> {
-    let bytes = tree.get(key).map_err(io::Error::other)?;
-    bytes.map(|bytes| decode(&bytes)).transpose()
+fn record<T: serde::de::DeserializeOwned>(
+    tree: &sled::Tree,
+    key: &[u8],
+) -> Result<Option<T>, RecordError> {
+    tree.get(key)?.map(|bytes| record_from(&bytes)).transpose()
 }
 
 /// Every record parses, and the entries follow each other without a hole.
 /// Returns how far they go.
-fn check(tree: &sled::Tree) -> io::Result<Extent> {
+fn check(tree: &sled::Tree) -> Result<Extent, RecordError> {
     let vote: Option<RaftVote> = record(tree, VOTE)?;
     let mut last: Option<LogId> = record(tree, PURGED)?;
     for item in tree.scan_prefix([ENTRY]) {
-        let (_, bytes) = item.map_err(io::Error::other)?;
-        let entry: LogEntry = decode(&bytes)?;
+        let entry = entry_from(&item?.1)?;
         let expected = last.map_or(entry.log_id.index, |id| id.index + 1);
         if entry.log_id.index != expected {
-            let what = format!("entry {expected} is missing");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            return Err(damaged(format!("entry {expected} is missing")));
         }
         last = Some(entry.log_id);
     }
@@ -159,7 +169,7 @@ impl LogStore {
     pub(crate) async fn found(dir: &Path, vote: &RaftVote, last: LogId) -> Result<(), StoreError> {
         let (db, tree) = database(dir)?;
         let sync = |source| StoreError::Sync { path: dir.to_owned(), source };
-        for (key, record) in [(VOTE, encode(vote)), (PURGED, encode(&last))] {
+        for (key, record) in [(VOTE, record_to(vote)), (PURGED, record_to(&last))] {
             let written = tree.insert(key, record.map_err(sync)?);
             written.map_err(|e| sync(io::Error::other(e)))?;
         }
@@ -186,10 +196,10 @@ impl LogStore {
     /// [`StoreError`].
     pub fn open(dir: &Path, rules: Arc<dyn LeaseRules>) -> Result<Self, StoreError> {
         let (db, tree) = database(dir)?;
-        let damaged =
-            |e: io::Error| StoreError::Damaged { path: dir.to_owned(), what: e.to_string() };
-        let there = check(&tree).map_err(damaged)?;
-        let (seal, sealed) = SealFile::open(&dir.join("seal")).map_err(damaged)?;
+        let unusable = |e: RecordError| StoreError::of(dir, e);
+        let there = check(&tree).map_err(unusable)?;
+        let sealed = SealFile::open(&dir.join("seal"));
+        let (seal, sealed) = sealed.map_err(|e| unusable(damaged(e)))?;
         if there.index < sealed.index || there.term < sealed.term {
             let what = format!(
                 "entries up to {} and a vote of term {} were acknowledged, {} and {} are there",
@@ -234,11 +244,11 @@ impl LogStore {
     }
 
     fn vote(&self) -> io::Result<Option<RaftVote>> {
-        record(&self.tree, VOTE)
+        Ok(record(&self.tree, VOTE)?)
     }
 
     fn purged(&self) -> io::Result<Option<LogId>> {
-        record(&self.tree, PURGED)
+        Ok(record(&self.tree, PURGED)?)
     }
 
     /// Waits until everything is durable, the seal included.
@@ -263,7 +273,7 @@ impl LogStore {
             Bound::Unbounded => Bound::Included(key(u64::MAX)),
         };
         let items = self.tree.range((Bound::Included(key(start)), end));
-        items.map(|item| decode(&item.map_err(io::Error::other)?.1)).collect()
+        items.map(|item| Ok(entry_from(&item.map_err(io::Error::other)?.1)?)).collect()
     }
 }
 
@@ -286,9 +296,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
         let last_purged_log_id = self.purged()?;
         let last = self.tree.range(key(0)..=key(u64::MAX)).next_back();
-        let last: Option<LogEntry> =
-            last.map(|item| decode(&item.map_err(io::Error::other)?.1)).transpose()?;
-        let last_log_id = last.map(|entry| entry.log_id).or(last_purged_log_id);
+        let last = last.map(|item| Ok::<_, io::Error>(item.map_err(io::Error::other)?.1));
+        let last = last.transpose()?.map(|bytes| place_from(&bytes)).transpose()?;
+        let last_log_id = last.or(last_purged_log_id);
         Ok(LogState { last_purged_log_id, last_log_id })
     }
 
@@ -306,7 +316,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             }
             tokio::time::sleep(wait).await;
         }
-        self.tree.insert(VOTE, encode(vote)?).map_err(io::Error::other)?;
+        self.tree.insert(VOTE, record_to(vote)?).map_err(io::Error::other)?;
         let bound = self.bounded(|bound| bound.term = vote.leader_id.term);
         self.synced(bound, Seal::Next).await?;
         // What is promised from now on a restart will find a reason for.
@@ -317,13 +327,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         // Only spares a restarted node some waiting; may be lost.
         if let Some(id) = committed {
-            self.tree.insert(COMMITTED, encode(&id)?).map_err(io::Error::other)?;
+            self.tree.insert(COMMITTED, record_to(&id)?).map_err(io::Error::other)?;
         }
         Ok(())
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
-        record(&self.tree, COMMITTED)
+        Ok(record(&self.tree, COMMITTED)?)
     }
 
     async fn append<I>(
@@ -339,7 +349,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let mut last = 0;
         for entry in entries {
             last = entry.log_id.index;
-            batch.insert(&key(last), encode(&entry)?);
+            batch.insert(&key(last), entry_to(&entry)?);
         }
         self.tree.apply_batch(batch).map_err(io::Error::other)?;
         let bound = self.bounded(|bound| bound.index = bound.index.max(last));
@@ -363,7 +373,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn purge(&mut self, id: LogId) -> Result<(), io::Error> {
         let mut batch = sled::Batch::default();
-        batch.insert(PURGED, encode(&id)?);
+        batch.insert(PURGED, record_to(&id)?);
         for item in self.tree.range(key(0)..=key(id.index)).keys() {
             batch.remove(item.map_err(io::Error::other)?);
         }

@@ -3,6 +3,7 @@
 use crate::convert::{
     append_reply_from, append_to, vote_from, vote_reply_from, vote_request_to, vote_to,
 };
+use crate::frame::FORMAT;
 use crate::snapshot::{Parts, Snapshot};
 use crate::types::{Member, RaftVote, TypeConfig, core_vote};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -263,7 +264,13 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         };
         let meta = serde_json::to_vec(&snapshot.meta).map_err(|e| failed(&e))?;
         let own = vote;
-        let first = v1::SnapshotChunk { vote: Some(vote_to(&own)), meta, data: vec![] };
+        let first = v1::SnapshotChunk {
+            vote: Some(vote_to(&own)),
+            meta,
+            data: vec![],
+            format: FORMAT.into(),
+            needs: snapshot.snapshot.needs().0,
+        };
         let rest = chunks(snapshot.snapshot.reader());
         let request = timed(tokio_stream::once(first).chain(rest), &option);
         tokio::select! {

@@ -1,8 +1,9 @@
 //! Raft on one node: opened, asked, told.
 
+use crate::frame::Newer;
 use crate::log_store::{LogStore, StoreError};
 use crate::network::{LeaseRules, Network, PeerChannels};
-use crate::state_machine::{Applied, StateMachine};
+use crate::state_machine::{Applied, StateMachine, Views};
 use crate::types::{LogCommand, Member, TypeConfig, leader_of};
 use openraft::ServerState;
 use openraft::alias::WatchReceiverOf;
@@ -13,10 +14,10 @@ use openraft::raft::Precondition;
 use openraft::{ChangeMembers, Config, SnapshotPolicy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
-use vip_core::{Command, NodeId, Outcome, RaftView, Term, Timing, Voters};
+use vip_core::{Command, NodeId, Outcome, RaftView, State, Term, Timing, Voters};
 
 /// Entries between two snapshots: a few MB of log at most.
 pub const SNAPSHOT_AFTER: u64 = 2000;
@@ -62,9 +63,22 @@ pub struct RaftNode {
     pub store: LogStore,
     /// The replicated state.
     pub applied: watch::Receiver<Applied>,
+    /// The same after a change of what leases depend on, and no other.
+    pub for_leases: watch::Receiver<Arc<State>>,
     id: NodeId,
     /// Of its data.
     pub(crate) directory: PathBuf,
+    /// What a leader sent that is not known here.
+    pub(crate) newer: Arc<OnceLock<Newer>>,
+}
+
+/// Why Raft does not go on.
+#[derive(Debug)]
+pub enum Ended {
+    /// The log has something that a later version of vipd wrote.
+    Newer(Newer),
+    /// It failed, or was shut down.
+    Raft(String),
 }
 
 /// Begins what openraft would do in its first start, on a thread of its own:
@@ -87,12 +101,14 @@ pub async fn open(
     rules: Arc<dyn LeaseRules>,
 ) -> Result<RaftNode, StoreError> {
     let damaged = |what: String| StoreError::Damaged { path: dir.to_owned(), what };
-    let (machine, applied) = StateMachine::open(dir).map_err(|e| damaged(e.to_string()))?;
+    let (machine, views) = StateMachine::open(dir)?;
     let network = Network { peers, rules };
     let config = config(timing).map_err(|e| damaged(e.to_string()))?;
     let raft = openraft::Raft::new(id.0, Arc::new(config), network, store.clone(), machine);
     let raft = raft.await.map_err(|e| damaged(e.to_string()))?;
-    Ok(RaftNode { raft, store, applied, id, directory: dir.to_owned() })
+    let Views { applied, for_leases } = views;
+    let (directory, newer) = (dir.to_owned(), Arc::default());
+    Ok(RaftNode { raft, store, applied, for_leases, id, directory, newer })
 }
 
 fn ms(span: Duration) -> u64 {
@@ -184,12 +200,15 @@ impl RaftNode {
         RaftView { leads, voters: voters(&self.raft) }
     }
 
-    /// Why Raft ended by itself, or was shut down.
+    /// Why Raft does not go on here.
     #[must_use]
-    pub fn ended(&self) -> Option<String> {
+    pub fn ended(&self) -> Option<Ended> {
+        if let Some(newer) = self.newer.get() {
+            return Some(Ended::Newer(newer.clone()));
+        }
         let metrics = self.raft.metrics();
         let running = metrics.borrow_watched().running_state.clone();
-        running.err().map(|fatal| fatal.to_string())
+        running.err().map(|fatal| Ended::Raft(fatal.to_string()))
     }
 
     /// Asks for votes.
@@ -216,7 +235,7 @@ impl RaftNode {
 
     /// The latest state here.
     #[must_use]
-    pub fn state(&self) -> Arc<vip_core::State> {
+    pub fn state(&self) -> Arc<State> {
         self.applied.borrow().state.clone()
     }
 
@@ -230,11 +249,15 @@ impl RaftNode {
         result.map_err(|e| WriteError::Stopped(e.to_string()))
     }
 
-    /// Proposes a command and waits until it is applied here.
+    /// Proposes a command and waits until it is applied here. One that a member
+    /// would not understand never comes into the log.
     ///
     /// # Errors
     /// [`WriteError`]; with `Unknown` it may still take effect.
     pub async fn write(&self, command: Command, limit: Duration) -> Result<Outcome, WriteError> {
+        if let Err(refusal) = self.state().may_take(&command.op) {
+            return Ok(Outcome::Refused(refusal));
+        }
         let write = self.raft.client_write(LogCommand(command));
         let result = tokio::time::timeout(limit, write).await.map_err(|_| WriteError::Unknown)?;
         Ok(result.map_err(write_error)?.data.0)

@@ -1,9 +1,10 @@
 //! The receiving side of Raft's RPCs, with the lease rules around it.
 
 use crate::convert::{
-    append_from, append_reply_to, log_id_from, no_later, vote_from, vote_reply_to,
+    MessageError, append_from, append_reply_to, log_id_from, no_later, vote_from, vote_reply_to,
     vote_request_from, vote_to,
 };
+use crate::frame::{Newer, known};
 use crate::network::{LeaseRules, MAX_MESSAGE};
 use crate::node::{RaftNode, VipRaft};
 use crate::snapshot::{Snapshot, SnapshotData};
@@ -11,11 +12,11 @@ use crate::types::{RaftVote, SnapshotMeta, core_vote};
 use openraft::async_runtime::WatchReceiver;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status, Streaming};
-use vip_core::{NodeId, Speaker, Term};
+use vip_core::{Level, NodeId, Speaker, Term};
 use vip_proto::v1;
 use vip_proto::v1::raft_server::{Raft, RaftServer};
 
@@ -41,6 +42,8 @@ pub struct RaftService {
     snapshots: Arc<tokio::sync::Mutex<()>>,
     /// Where one is kept while it comes.
     directory: PathBuf,
+    /// What came that is not known here.
+    newer: Arc<OnceLock<Newer>>,
 }
 
 /// Work on files, off the threads that serve.
@@ -50,9 +53,9 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(internal)?.map_err(internal)
 }
 
-async fn spooled(directory: PathBuf, first: Vec<u8>) -> Result<SnapshotData, Status> {
+async fn spooled(directory: PathBuf, needs: Level, first: Vec<u8>) -> Result<SnapshotData, Status> {
     blocking(move || {
-        let mut data = SnapshotData::new(&directory)?;
+        let mut data = SnapshotData::new(&directory, needs)?;
         data.write_all(&first)?;
         Ok(data)
     })
@@ -72,7 +75,8 @@ impl RaftService {
     #[must_use]
     pub fn new(node: &RaftNode, rules: Arc<dyn LeaseRules>, peer_of: PeerOf) -> RaftServer<Self> {
         let (raft, directory) = (node.raft.clone(), node.directory.clone());
-        RaftServer::new(Self { raft, rules, peer_of, snapshots: Arc::default(), directory })
+        let (snapshots, newer) = (Arc::default(), node.newer.clone());
+        RaftServer::new(Self { raft, rules, peer_of, snapshots, directory, newer })
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE)
     }
@@ -87,6 +91,18 @@ impl RaftService {
         })?;
         let may = self.rules.may_lead(speaker, Term(vote.leader_id.term));
         may.map_err(|presumption| Status::permission_denied(presumption.to_string()))
+    }
+
+    /// What the leader has goes beyond this version. Whoever is not the leader here
+    /// may have entries that nobody will ever have to understand.
+    fn outdated(&self, vote: &RaftVote, newer: Newer) -> Status {
+        let status = Status::failed_precondition(format!("this node is too old: {newer}"));
+        let own = core_vote(&self.raft.metrics().borrow_watched().vote);
+        let theirs = core_vote(vote);
+        if (theirs.term, theirs.node) == (own.term, own.node) {
+            let _ = self.newer.set(newer);
+        }
+        status
     }
 
     fn bound(&self, refused: &vip_core::Refused, vote: v1::Vote) -> v1::VoteReply {
@@ -105,8 +121,12 @@ impl Raft for RaftService {
         &self,
         request: Request<v1::AppendRequest>,
     ) -> Result<Response<v1::AppendReply>, Status> {
-        let message = append_from(request.get_ref()).map_err(bad)?;
-        self.authorise(request.extensions(), &message.vote)?;
+        let vote = vote_from(request.get_ref().vote).map_err(bad)?;
+        self.authorise(request.extensions(), &vote)?;
+        let message = append_from(request.get_ref()).map_err(|error| match error {
+            MessageError::Field(error) => bad(error),
+            MessageError::Newer(newer) => self.outdated(&vote, newer),
+        })?;
         self.rules.leader_heard(core_vote(&message.vote));
         let reply = self.raft.append_entries(message).await.map_err(internal)?;
         Ok(Response::new(append_reply_to(&reply)))
@@ -172,7 +192,9 @@ impl Raft for RaftService {
         })?;
         let meta: SnapshotMeta = serde_json::from_slice(&first.meta).map_err(bad)?;
         no_later(meta.last_log_id.as_ref(), &vote).map_err(bad)?;
-        let mut snapshot = spooled(self.directory.clone(), first.data).await?;
+        let (format, needs) = (u8::try_from(first.format).unwrap_or(u8::MAX), Level(first.needs));
+        known(format, needs).map_err(|newer| self.outdated(&vote, newer))?;
+        let mut snapshot = spooled(self.directory.clone(), needs, first.data).await?;
         let late = || Status::deadline_exceeded("the snapshot does not come");
         let until = Instant::now() + SNAPSHOT_TIMEOUT;
         while let Some(chunk) =
@@ -188,7 +210,7 @@ impl Raft for RaftService {
         }
         // What is no state must not reach the state machine: it would end this
         // node, and again at each start of the sender's.
-        let read = blocking(move || snapshot.parse().map(|_| snapshot)).await;
+        let read = blocking(move || Ok(snapshot.parse().map(|_| snapshot)?)).await;
         let snapshot = Snapshot { meta, snapshot: read.map_err(|e| bad(e.message()))? };
         let reply = self.raft.install_full_snapshot(vote, snapshot).await.map_err(internal)?;
         Ok(Response::new(v1::SnapshotReply { vote: Some(vote_to(&reply.vote)) }))

@@ -1,6 +1,8 @@
-//! Snapshots as files: a line with the state, a line with what belongs to it.
-//! They come and go in parts, and none is in memory whole beside its state.
+//! Snapshots as files: a line with the state, and a line with what belongs to it
+//! behind its CRC-32. They come and go in parts, and none is in memory whole beside
+//! its state.
 
+use crate::frame::{FORMAT, RecordError, damaged, known};
 use crate::types::{SnapshotMeta, TypeConfig};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -9,19 +11,24 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempPath;
-use vip_core::State;
+use vip_core::{Level, State};
+
+/// How a snapshot is written, and what it takes to understand it. Every version
+/// reads this part of the second line.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Head {
+    format: u8,
+    needs: Level,
+}
 
 /// The second line.
 #[derive(Serialize, Deserialize)]
 struct Facts {
+    head: Head,
     meta: SnapshotMeta,
     /// Of the first line, without its end.
     crc32: u32,
     bytes: u64,
-}
-
-fn damaged(why: impl std::fmt::Display) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, why.to_string())
 }
 
 /// The state of a snapshot: in a file, to be read in parts; and what it is.
@@ -32,6 +39,7 @@ pub struct SnapshotData {
     path: Option<TempPath>,
     bytes: u64,
     crc32: u32,
+    needs: Level,
     state: Option<Arc<State>>,
 }
 
@@ -50,10 +58,10 @@ impl SnapshotData {
     ///
     /// # Errors
     /// Whatever the file system says.
-    pub(crate) fn new(directory: &Path) -> io::Result<Self> {
+    pub(crate) fn new(directory: &Path, needs: Level) -> io::Result<Self> {
         let file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(directory)?;
         let (file, path) = file.into_parts();
-        Ok(Self { file: Arc::new(file), path: Some(path), bytes: 0, crc32: 0, state: None })
+        Ok(Self { file: Arc::new(file), path: Some(path), bytes: 0, crc32: 0, needs, state: None })
     }
 
     /// Of a state.
@@ -61,7 +69,7 @@ impl SnapshotData {
     /// # Errors
     /// Whatever the file system says.
     pub(crate) fn of(state: Arc<State>, directory: &Path) -> io::Result<Self> {
-        let mut data = Self::new(directory)?;
+        let mut data = Self::new(directory, state.needs)?;
         let mut writer = io::BufWriter::new(&mut data);
         serde_json::to_writer(&mut writer, &*state).map_err(io::Error::other)?;
         writer.flush()?;
@@ -75,6 +83,11 @@ impl SnapshotData {
         self.bytes
     }
 
+    /// What has to be understood to read it.
+    pub(crate) fn needs(&self) -> Level {
+        self.needs
+    }
+
     /// The parts, from the first.
     pub(crate) fn reader(&self) -> Parts {
         Parts { file: self.file.clone(), at: 0, end: self.bytes }
@@ -84,12 +97,14 @@ impl SnapshotData {
     ///
     /// # Errors
     /// It is none.
-    pub(crate) fn parse(&mut self) -> io::Result<Arc<State>> {
+    pub(crate) fn parse(&mut self) -> Result<Arc<State>, RecordError> {
         if let Some(state) = &self.state {
             return Ok(state.clone());
         }
+        known(FORMAT, self.needs)?;
         let state: State =
             serde_json::from_reader(BufReader::new(self.reader())).map_err(damaged)?;
+        known(FORMAT, state.needs)?;
         let state = Arc::new(state);
         self.state = Some(state.clone());
         Ok(state)
@@ -102,13 +117,15 @@ impl SnapshotData {
     pub(crate) fn store(mut self, meta: &SnapshotMeta, path: &Path) -> io::Result<()> {
         let directory = directory(path);
         let Some(unfinished) = self.path.take() else {
-            let mut copy = Self::new(directory)?;
+            let mut copy = Self::new(directory, self.needs)?;
             io::copy(&mut self.reader(), &mut copy)?;
             return copy.store(meta, path);
         };
-        let facts = Facts { meta: meta.clone(), crc32: self.crc32, bytes: self.bytes };
-        let facts = serde_json::to_vec(&facts).map_err(io::Error::other)?;
-        (&*self.file).write_all(&[b"\n", &facts[..], b"\n"].concat())?;
+        let head = Head { format: FORMAT, needs: self.needs };
+        let facts = Facts { head, meta: meta.clone(), crc32: self.crc32, bytes: self.bytes };
+        let facts = serde_json::to_string(&facts).map_err(io::Error::other)?;
+        let sum = crc32fast::hash(facts.as_bytes());
+        (&*self.file).write_all(format!("\n{sum:08x} {facts}\n").as_bytes())?;
         self.file.sync_all()?;
         unfinished.persist(path).map_err(|e| e.error)?;
         File::open(directory)?.sync_all()
@@ -151,24 +168,23 @@ impl Read for Parts {
 /// Opens the stored snapshot, if there is one.
 ///
 /// # Errors
-/// It is damaged, or cannot be read.
-pub(crate) fn load(path: &Path) -> io::Result<Option<(SnapshotMeta, SnapshotData)>> {
+/// It is damaged, of a later version, or cannot be read.
+pub(crate) fn load(path: &Path) -> Result<Option<(SnapshotMeta, SnapshotData)>, RecordError> {
     let file = match File::open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         result => result?,
     };
-    let in_file = |e: io::Error| match e.kind() {
-        io::ErrorKind::InvalidData => {
-            damaged(format!("the snapshot {} is damaged: {e}", path.display()))
-        }
-        _ => e,
+    let in_file = |e| match e {
+        RecordError::Damaged(what) => damaged(format!("the snapshot {}: {what}", path.display())),
+        other => other,
     };
     read(file).map(Some).map_err(in_file)
 }
 
-fn read(file: File) -> io::Result<(SnapshotMeta, SnapshotData)> {
-    let Facts { meta, crc32, bytes } = facts(&file)?;
-    let mut data = SnapshotData { file: Arc::new(file), path: None, bytes, crc32, state: None };
+fn read(file: File) -> Result<(SnapshotMeta, SnapshotData), RecordError> {
+    let Facts { head, meta, crc32, bytes } = facts(&file)?;
+    let (file, needs) = (Arc::new(file), head.needs);
+    let mut data = SnapshotData { file, path: None, bytes, crc32, needs, state: None };
     let (mut reader, mut crc) = (BufReader::new(data.reader()), crc32fast::Hasher::new());
     let mut length = 0;
     loop {
@@ -189,7 +205,11 @@ fn read(file: File) -> io::Result<(SnapshotMeta, SnapshotData)> {
 }
 
 /// The last line.
-fn facts(mut file: &File) -> io::Result<Facts> {
+fn facts(mut file: &File) -> Result<Facts, RecordError> {
+    #[derive(Deserialize)]
+    struct Any {
+        head: Head,
+    }
     /// Longer than any: the members' addresses are in it.
     const LONGEST: u64 = 1 << 20;
     let length = file.metadata()?.len();
@@ -198,7 +218,16 @@ fn facts(mut file: &File) -> io::Result<Facts> {
     for line in BufReader::new(file).split(b'\n') {
         last = line?;
     }
-    serde_json::from_slice(&last).map_err(|_| damaged("its end is missing"))
+    let missing = || damaged("its end is missing");
+    let last = std::str::from_utf8(&last).map_err(|_| missing())?;
+    let (sum, facts) = last.split_once(' ').ok_or_else(missing)?;
+    if sum != format!("{:08x}", crc32fast::hash(facts.as_bytes())) {
+        return Err(missing());
+    }
+    let does_not_parse = |e| damaged(format!("its end does not parse: {e}"));
+    let Any { head } = serde_json::from_str(facts).map_err(does_not_parse)?;
+    known(head.format, head.needs)?;
+    serde_json::from_str(facts).map_err(does_not_parse)
 }
 
 /// Removes what a process that ended left on its way.
@@ -215,38 +244,10 @@ pub(crate) fn clear(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What snapshots were before they came in parts.
-#[derive(Deserialize)]
-struct Earlier {
-    meta: SnapshotMeta,
-    crc32: u32,
-    state: String,
-}
-
-/// Makes one of an earlier version (`snapshot.json`) one of this.
-///
-/// # Errors
-/// It is damaged, or cannot be written.
-pub(crate) fn take_over(earlier: &Path, path: &Path) -> io::Result<()> {
-    let bytes = match std::fs::read(earlier) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        result => result?,
-    };
-    let name = earlier.display();
-    let Earlier { meta, crc32, state } = serde_json::from_slice(&bytes)
-        .map_err(|e| damaged(format!("the snapshot {name} is damaged: {e}")))?;
-    if crc32fast::hash(state.as_bytes()) != crc32 {
-        return Err(damaged(format!("the snapshot {name} is damaged: its checksum is wrong")));
-    }
-    let mut data = SnapshotData::new(directory(path))?;
-    data.write_all(state.as_bytes())?;
-    data.store(&meta, path)?;
-    std::fs::remove_file(earlier)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::Newer;
     use proptest::prelude::*;
     use std::sync::LazyLock;
 
@@ -279,35 +280,44 @@ mod tests {
     }
 
     #[test]
-    fn one_of_an_earlier_version_is_taken_over_and_what_was_left_is_cleared() {
+    fn what_was_left_on_its_way_is_cleared() {
         let dir = tempfile::tempdir().expect("a directory");
-        let (old, new) = (dir.path().join("snapshot.json"), dir.path().join("snapshot"));
-        take_over(&old, &new).expect("nothing to do");
-        let text = serde_json::to_string(&*state(3)).expect("text");
-        let (meta, crc32) = (SnapshotMeta::default(), crc32fast::hash(text.as_bytes()));
-        let earlier = serde_json::json!({ "meta": meta, "crc32": crc32, "state": text });
-        std::fs::write(&old, earlier.to_string()).expect("written");
+        let path = dir.path().join("snapshot");
+        let data = SnapshotData::of(state(3), dir.path()).expect("written");
+        data.store(&SnapshotMeta::default(), &path).expect("stored");
         std::fs::write(dir.path().join("snapshot-left"), "half").expect("written");
-        take_over(&old, &new).expect("taken over");
         clear(dir.path()).expect("cleared");
-        let (_, mut data) = load(&new).expect("read").expect("there");
+        let (_, mut data) = load(&path).expect("read").expect("there");
         assert_eq!(data.parse().expect("a state"), state(3));
         assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 1);
+    }
+
+    #[test]
+    fn one_of_a_later_version_is_not_called_damaged() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("snapshot");
+        let next = Level(Level::HERE.0 + 1);
+        let mut later = State::default();
+        later.needs = next;
+        let data = SnapshotData::of(Arc::new(later), dir.path()).expect("written");
+        data.store(&SnapshotMeta::default(), &path).expect("stored");
+        let loaded = load(&path).map(|_| ());
+        assert!(matches!(loaded, Err(RecordError::Newer(Newer::Level(level))) if level == next));
     }
 
     #[test]
     fn parts_make_a_whole_and_garbage_makes_no_state() {
         let dir = tempfile::tempdir().expect("a directory");
         let text = serde_json::to_vec(&*state(7)).expect("text");
-        let mut data = SnapshotData::new(dir.path()).expect("made");
+        let mut data = SnapshotData::new(dir.path(), Level::FIRST).expect("made");
         for part in text.chunks(5) {
             data.write_all(part).expect("written");
         }
         assert_eq!(data.bytes(), text.len() as u64);
         assert_eq!(data.parse().expect("a state"), state(7));
-        let mut data = SnapshotData::new(dir.path()).expect("made");
+        let mut data = SnapshotData::new(dir.path(), Level::FIRST).expect("made");
         data.write_all(b"{\"time_ms\":").expect("written");
-        assert_eq!(data.parse().expect_err("none").kind(), io::ErrorKind::InvalidData);
+        assert!(matches!(data.parse(), Err(RecordError::Damaged(_))));
     }
 
     static STORED: LazyLock<Vec<u8>> = LazyLock::new(|| {

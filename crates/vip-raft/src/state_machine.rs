@@ -1,6 +1,8 @@
 //! The replicated state in memory, its snapshots on disk.
 
 use crate::convert::command;
+use crate::frame::RecordError;
+use crate::log_store::StoreError;
 use crate::snapshot::{self, Snapshot, SnapshotData};
 use crate::types::{LogId, Reply, SnapshotMeta, StoredMembership, TypeConfig, term_of};
 use futures_util::{Stream, StreamExt};
@@ -50,19 +52,33 @@ pub struct StateMachine {
     membership: StoredMembership,
     state: Arc<State>,
     applied: watch::Sender<Applied>,
+    for_leases: watch::Sender<Arc<State>>,
+}
+
+/// How others see the state.
+#[derive(Clone)]
+pub struct Views {
+    /// After each batch of entries.
+    pub applied: watch::Receiver<Applied>,
+    /// After a change of what leases depend on; all else in it may be old.
+    pub for_leases: watch::Receiver<Arc<State>>,
 }
 
 impl StateMachine {
     /// From the snapshot in `dir`, or empty.
     ///
     /// # Errors
-    /// A snapshot is there but damaged.
-    pub fn open(dir: &Path) -> io::Result<(Self, watch::Receiver<Applied>)> {
+    /// A snapshot is there that is damaged, or of a later version.
+    pub fn open(dir: &Path) -> Result<(Self, Views), StoreError> {
+        Self::read(dir).map_err(|e| StoreError::of(dir, e))
+    }
+
+    fn read(dir: &Path) -> Result<(Self, Views), RecordError> {
         std::fs::create_dir_all(dir)?;
         let (applied, receiver) = watch::channel(Applied::default());
+        let (for_leases, leases) = watch::channel(Arc::<State>::default());
         let path = dir.join(SNAPSHOT);
         snapshot::clear(dir)?;
-        snapshot::take_over(&dir.join("snapshot.json"), &path)?;
         let mut machine = Self {
             path,
             stored: Stored::default(),
@@ -70,12 +86,13 @@ impl StateMachine {
             membership: StoredMembership::default(),
             state: Arc::default(),
             applied,
+            for_leases,
         };
         if let Some((meta, mut data)) = snapshot::load(&machine.path)? {
             machine.stored = Stored(Arc::new(Mutex::new(meta.last_log_id)));
             machine.install(&meta, data.parse()?);
         }
-        Ok((machine, receiver))
+        Ok((machine, Views { applied: receiver, for_leases: leases }))
     }
 
     fn install(&mut self, meta: &SnapshotMeta, state: Arc<State>) {
@@ -88,6 +105,13 @@ impl StateMachine {
     fn publish(&self) {
         let index = self.last.map_or(0, |id| id.index);
         self.applied.send_replace(Applied { state: self.state.clone(), index });
+        self.for_leases.send_if_modified(|shown| {
+            let differs = !self.state.same_for_leases(shown);
+            if differs {
+                shown.clone_from(&self.state);
+            }
+            differs
+        });
     }
 }
 

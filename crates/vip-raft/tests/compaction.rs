@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::transport::{Channel, Endpoint};
-use vip_core::{Actor, Command, NodeId, Op, Outcome, Profile};
+use vip_core::{Actor, Command, NodeId, NodeOp, Outcome, Profile};
 use vip_raft::{LogStore, PeerChannels, RaftNode, open};
 
 const COMMANDS: u64 = 100_000;
@@ -42,8 +42,8 @@ async fn node(dir: &Path) -> RaftNode {
 
 fn command(number: u64) -> Command {
     // Refused, but a command like any other to the log.
-    let op = Op::DrainNode { node: NodeId(99), drained: number.is_multiple_of(2) };
-    Command { time_ms: number, actor: Actor("test".into()), term: None, op }
+    let op = NodeOp::Drain { node: NodeId(99), drained: number.is_multiple_of(2) };
+    Command { time_ms: number, actor: Actor("test".into()), term: None, op: op.into() }
 }
 
 /// Bytes of a directory.

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::transport::{Channel, Endpoint};
 use vip_core::{
-    Actor, Command, Founder, Founding, NodeId, Op, Outcome, Placement, Profile, State, VipSpec,
+    Actor, ClusterOp, Command, Founder, Founding, NodeId, Op, Outcome, Placement, Profile, Runs,
+    State, VipOp, VipSpec,
 };
 use vip_raft::{LogStore, PeerChannels, RaftNode, TypeConfig, found, open};
 
@@ -51,11 +52,11 @@ fn vip(name: &str, address: &str) -> Op {
         placement: Placement::Sticky,
         no_probe: false,
     };
-    Op::AddVip { spec }
+    VipOp::Add { spec }.into()
 }
 
 fn names(state: &State) -> Vec<String> {
-    state.vips.values().map(|vip| vip.spec.name.to_string()).collect()
+    state.all_vips().map(|vip| vip.spec.name.to_string()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,7 +65,7 @@ async fn it_begins_with_all_that_was_in_the_log_and_leads_in_a_later_term() {
     let node = start(old.path()).await;
     node.initialize("127.0.0.1:1".into()).await.expect("initialised");
     node.raft.wait(Some(LIMIT)).applied_index(Some(1), "leads").await.expect("leads");
-    let bootstrap = Op::Bootstrap {
+    let bootstrap = ClusterOp::Bootstrap {
         cluster: "old".into(),
         name: "lab".parse().expect("a name"),
         profile: Profile::Lan,
@@ -72,8 +73,9 @@ async fn it_begins_with_all_that_was_in_the_log_and_leads_in_a_later_term() {
         advertise: "127.0.0.1:1".into(),
         spki: "s1".into(),
         issuer: "ca".into(),
+        runs: Runs::here(),
     };
-    propose(&node, bootstrap).await;
+    propose(&node, bootstrap.into()).await;
     propose(&node, vip("web", "10.0.0.100/24")).await;
     // Another leader sends an entry, and is lost before it says that it is
     // committed.

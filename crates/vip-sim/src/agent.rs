@@ -342,7 +342,7 @@ impl Agent {
     fn shown_state(&self) -> Arc<State> {
         let mut state = self.state.clone();
         if self.is(Mutant::NestedForever) {
-            let nested = state.vips.values().filter_map(|vip| vip.nested).map(|n| n.term).max();
+            let nested = state.all_vips().filter_map(|vip| vip.nested).map(|n| n.term).max();
             if let Some(term) = nested.filter(|term| *term < state.term) {
                 Arc::make_mut(&mut state).previous_term = term;
             }
@@ -350,7 +350,8 @@ impl Agent {
         if self.is(Mutant::UnsettledRenewed) {
             let own = self.leases.claims().session();
             let term = state.term;
-            for vip in Arc::make_mut(&mut state).vips.values_mut() {
+            let vips = &mut Arc::make_mut(&mut state).vips;
+            for vip in Arc::make_mut(vips).values_mut().map(Arc::make_mut) {
                 let unsettled = vip.settled.is_none_or(|s| s.epoch < vip.epoch);
                 let Some(node) = vip.holder.filter(|_| unsettled && vip.assigned_in < term) else {
                     continue;

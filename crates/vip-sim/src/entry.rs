@@ -12,7 +12,7 @@ pub(crate) enum Payload {
     Blank,
     /// One set, or two while it is joint.
     Membership(Vec<BTreeSet<NodeId>>),
-    Command(Command),
+    Command(Box<Command>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

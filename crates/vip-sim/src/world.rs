@@ -22,8 +22,8 @@ use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 use vip_core::{
-    Actor, Command, Mac, Name, Node, NodeId, NodeState, Op, Placement, State, Timing, VipAddress,
-    VipSpec,
+    Actor, Command, Mac, Name, Node, NodeId, NodeState, Placement, Runs, State, Timing, VipAddress,
+    VipOp, VipSpec,
 };
 
 /// How a seed is run.
@@ -170,10 +170,11 @@ fn genesis(scenario: &Scenario) -> State {
             leaving_by: None,
             since_ms: 0,
             macs: [mac(at)].into(),
+            runs: Runs::here(),
         };
-        state.nodes.insert(id, entry);
+        Arc::make_mut(&mut state.nodes).insert(id, entry);
     }
-    let op = Op::AddVip { spec: vip_spec(scenario.sticky) };
+    let op = VipOp::Add { spec: vip_spec(scenario.sticky) }.into();
     state.apply(0, &Command { time_ms: 0, actor: Actor("genesis".into()), term: None, op });
     state
 }
@@ -274,7 +275,7 @@ impl World {
         }
         let leads = self.leader();
         let state = leads.and_then(|at| self.hosts[at].agent.as_ref()).map(|a| a.state().clone());
-        let ips = state.iter().flat_map(|s| s.vips.values()).flat_map(|vip| &vip.spec.addresses);
+        let ips = state.iter().flat_map(|s| s.all_vips()).flat_map(|vip| &vip.spec.addresses);
         let answering: Vec<_> = ips.map(|a| (a.ip, self.one.answering(self.now, a.ip))).collect();
         let result = progress_after_heal(self.now, leads, &answering);
         self.check(result);

@@ -4,7 +4,7 @@ use super::call::{Call, Route};
 use crate::errors::{from_call, internal, no_quorum};
 use crate::node::reissue::missing;
 use tonic::Status;
-use vip_core::{Op, Role, State, chain};
+use vip_core::{ClusterOp, Role, State, chain};
 use vip_pki::{Issuer, check_root_key};
 use vip_proto::v1;
 use vip_proto::v1::cluster_client::ClusterClient;
@@ -39,7 +39,7 @@ pub(super) async fn rotate(call: &Call, root_key: &str) -> Result<v1::RotateCaRe
     match call.route().await? {
         Route::Here => {
             let made_by = member.meta.node;
-            call.propose(Op::RotateIssuer { issuer: spki.clone(), made_by }).await?;
+            call.propose(ClusterOp::RotateIssuer { issuer: spki.clone(), made_by }).await?;
         }
         Route::There(_) => {
             let leader = member.shared.leader().and_then(|leader| member.channel(leader));

@@ -195,7 +195,7 @@ impl Call {
     }
 
     /// Writes to the log as this caller.
-    pub(super) async fn propose(&self, op: Op) -> Result<Outcome, Status> {
+    pub(super) async fn propose(&self, op: impl Into<Op>) -> Result<Outcome, Status> {
         let write = self.member.propose_as(self.actor.clone(), op, self.time_left());
         let outcome = write.await.map_err(|e| from_write(&e))?;
         outcome.accepted().map_err(|refusal| from_refusal(&refusal))

@@ -8,7 +8,9 @@ use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use vip_core::{EventKind, NodeId, State};
+use vip_core::{
+    ClusterEvent, EventKind, LoginEvent, NodeEvent, NodeId, State, TokenEvent, VipEvent,
+};
 use vip_pki::Place;
 use vip_proto::v1;
 
@@ -22,108 +24,119 @@ fn event(state: &State, event: &vip_core::Event) -> v1::Event {
         actor: event.actor.clone(),
         ..Default::default()
     };
-    let told = of_cluster(state, &event.what, &mut out);
-    let told = told.or_else(|| of_vip(state, &event.what, &mut out));
-    let (kind, text) = told.unwrap_or_default();
+    let (kind, text) = match &event.what {
+        EventKind::Cluster(what) => of_cluster(state, what, &mut out),
+        EventKind::Node(what) => of_node(state, what, &mut out),
+        EventKind::Token(what) => of_token(what),
+        EventKind::Login(what) => of_login(what),
+        EventKind::Vip(what) => of_vip(state, what, &mut out),
+    };
     out.kind = kind.to_owned();
     out.text = text;
     out
 }
 
-/// Kind and sentence of an event that is about members, tokens or people.
-fn of_cluster(
-    state: &State,
-    what: &EventKind,
-    out: &mut v1::Event,
-) -> Option<(&'static str, String)> {
+/// Kind and sentence.
+type Told = (&'static str, String);
+
+fn of_cluster(state: &State, what: &ClusterEvent, out: &mut v1::Event) -> Told {
     let node_name = |id: NodeId| name(state, Some(id));
-    Some(match what {
-        EventKind::ClusterCreated { name } => {
+    match what {
+        ClusterEvent::Created { name } => {
             ("cluster-created", format!("cluster {name} was created"))
         }
-        EventKind::NodeAdmitted { name, role, .. } => {
-            out.node = name.to_string();
-            ("node-admitted", format!("{name} was admitted as {role}"))
-        }
-        EventKind::NodeActive { node } => {
-            out.node = node_name(*node);
-            ("node-active", format!("{} is a full member", out.node))
-        }
-        EventKind::NodeDrained { node, drained } => {
-            out.node = node_name(*node);
-            let what = if *drained { "drained" } else { "undrained" };
-            ("node-drained", format!("{} was {what}", out.node))
-        }
-        EventKind::NodeRemoved { name, .. } => {
-            out.node = name.to_string();
-            ("node-removed", format!("{name} is no member any more"))
-        }
-        EventKind::TokenCreated { token, role } => {
-            ("token-created", format!("join token {token} for a {role} was opened"))
-        }
-        EventKind::TokenRevoked { token } => {
-            ("token-revoked", format!("join token {token} was revoked"))
-        }
-        EventKind::LoginIssued { user, role } => {
-            ("login-issued", format!("{user} was given a certificate as {role}"))
-        }
-        EventKind::LoginRevoked { user } => {
-            ("login-revoked", format!("all certificates of {user} were revoked"))
-        }
-        EventKind::IssuerRotated => {
+        ClusterEvent::IssuerRotated => {
             let text = "a new CA signs certificates; the one before is trusted until all have one";
             ("issuer-rotated", text.to_owned())
         }
-        EventKind::IssuersRetired => {
+        ClusterEvent::IssuersRetired => {
             ("issuers-retired", "the CA that was replaced is trusted no more".to_owned())
         }
-        EventKind::ClusterRefounded { from, node } => {
+        ClusterEvent::Refounded { from, node } => {
             out.node = node_name(*node);
             let text = format!("{} is the first of a new cluster, made of {from}", out.node);
             ("cluster-refounded", text)
         }
-        EventKind::VipAdded { .. }
-        | EventKind::VipPinned { .. }
-        | EventKind::VipUnprobed { .. }
-        | EventKind::VipSet { .. }
-        | EventKind::VipRemoved { .. }
-        | EventKind::VipAssigned { .. }
-        | EventKind::VipObstacle { .. }
-        | EventKind::VipConflict { .. }
-        | EventKind::VipAnswers { .. }
-        | EventKind::VipReleased { .. } => return None,
-    })
+    }
 }
 
-/// The same of one that is about a VIP.
-fn of_vip(state: &State, what: &EventKind, out: &mut v1::Event) -> Option<(&'static str, String)> {
+fn of_node(state: &State, what: &NodeEvent, out: &mut v1::Event) -> Told {
     let node_name = |id: NodeId| name(state, Some(id));
-    Some(match what {
-        EventKind::VipAdded { vip } => {
+    match what {
+        NodeEvent::Admitted { name, role, .. } => {
+            out.node = name.to_string();
+            ("node-admitted", format!("{name} was admitted as {role}"))
+        }
+        NodeEvent::Active { node } => {
+            out.node = node_name(*node);
+            ("node-active", format!("{} is a full member", out.node))
+        }
+        NodeEvent::Drained { node, drained } => {
+            out.node = node_name(*node);
+            let what = if *drained { "drained" } else { "undrained" };
+            ("node-drained", format!("{} was {what}", out.node))
+        }
+        NodeEvent::Runs { node, version } => {
+            out.node = node_name(*node);
+            ("node-version", format!("{} runs {version}", out.node))
+        }
+        NodeEvent::Removed { name, .. } => {
+            out.node = name.to_string();
+            ("node-removed", format!("{name} is no member any more"))
+        }
+    }
+}
+
+fn of_token(what: &TokenEvent) -> Told {
+    match what {
+        TokenEvent::Created { token, role } => {
+            ("token-created", format!("join token {token} for a {role} was opened"))
+        }
+        TokenEvent::Revoked { token } => {
+            ("token-revoked", format!("join token {token} was revoked"))
+        }
+    }
+}
+
+fn of_login(what: &LoginEvent) -> Told {
+    match what {
+        LoginEvent::Issued { user, role } => {
+            ("login-issued", format!("{user} was given a certificate as {role}"))
+        }
+        LoginEvent::Revoked { user } => {
+            ("login-revoked", format!("all certificates of {user} were revoked"))
+        }
+    }
+}
+
+fn of_vip(state: &State, what: &VipEvent, out: &mut v1::Event) -> Told {
+    let node_name = |id: NodeId| name(state, Some(id));
+    match what {
+        VipEvent::Added { vip } => {
             out.vip = vip.to_string();
             ("vip-added", format!("VIP {vip} was added"))
         }
-        EventKind::VipUnprobed { vip } => {
+        VipEvent::Unprobed { vip } => {
             out.vip = vip.to_string();
             ("vip-unprobed", format!("VIP {vip} is claimed whoever answers for it"))
         }
-        EventKind::VipPinned { vip, to: Some(to) } => {
+        VipEvent::Pinned { vip, to: Some(to) } => {
             (out.vip, out.node) = (vip.to_string(), node_name(*to));
             ("vip-pinned", format!("VIP {vip} is to stay on {}", out.node))
         }
-        EventKind::VipPinned { vip, to: None } => {
+        VipEvent::Pinned { vip, to: None } => {
             out.vip = vip.to_string();
             ("vip-pinned", format!("VIP {vip} goes where its placement wants it"))
         }
-        EventKind::VipSet { vip } => {
+        VipEvent::Set { vip } => {
             out.vip = vip.to_string();
             ("vip-set", format!("VIP {vip} was changed"))
         }
-        EventKind::VipRemoved { vip } => {
+        VipEvent::Removed { vip } => {
             out.vip = vip.to_string();
             ("vip-removed", format!("VIP {vip} was removed"))
         }
-        EventKind::VipAssigned { vip, from, to, epoch, cause } => {
+        VipEvent::Assigned { vip, from, to, epoch, cause } => {
             out.vip = vip.to_string();
             out.node = name(state, *to);
             out.epoch = epoch.0;
@@ -138,12 +151,12 @@ fn of_vip(state: &State, what: &EventKind, out: &mut v1::Event) -> Option<(&'sta
             let text = format!("VIP {vip} goes to {to} at epoch {epoch}: {cause}{from}");
             ("vip-assigned", text)
         }
-        EventKind::VipObstacle { vip, node, why } => {
+        VipEvent::Obstacle { vip, node, why } => {
             out.vip = vip.to_string();
             out.node = node_name(*node);
             ("vip-obstacle", format!("VIP {vip} cannot be on {}: {why}", out.node))
         }
-        EventKind::VipConflict { vip, node, what, member } => {
+        VipEvent::Conflict { vip, node, what, member } => {
             out.vip = vip.to_string();
             out.node = node_name(*node);
             let by = match member {
@@ -153,19 +166,18 @@ fn of_vip(state: &State, what: &EventKind, out: &mut v1::Event) -> Option<(&'sta
             let text = format!("{by} claims {} of VIP {vip}, as {} hears", what.ip, out.node);
             ("vip-conflict", text)
         }
-        EventKind::VipAnswers { vip, node, epoch } => {
+        VipEvent::Answers { vip, node, epoch } => {
             out.vip = vip.to_string();
             out.node = node_name(*node);
             out.epoch = epoch.0;
             ("vip-answers", format!("VIP {vip} answers on {} at epoch {epoch}", out.node))
         }
-        EventKind::VipReleased { vip, epoch } => {
+        VipEvent::Released { vip, epoch } => {
             out.vip = vip.to_string();
             out.epoch = epoch.0;
             ("vip-released", format!("VIP {vip} is silent at epoch {epoch}"))
         }
-        _ => return None,
-    })
+    }
 }
 
 type EventStream = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
@@ -184,12 +196,12 @@ pub(super) fn events(
         let mut after = after;
         loop {
             let state = applied.borrow_and_update().state.clone();
-            for item in state.events.iter().filter(|e| e.seq > after) {
-                if send.send(Ok(event(&state, item))).await.is_err() {
+            for item in state.events.after(after) {
+                if send.send(Ok(event(&state, &item))).await.is_err() {
                     return;
                 }
             }
-            after = state.events.back().map_or(after, |e| e.seq.max(after));
+            after = after.max(state.events.latest());
             if !follow {
                 return;
             }

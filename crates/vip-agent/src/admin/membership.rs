@@ -8,7 +8,9 @@ use crate::membership::{Initialised, create_token, forget_membership, init, join
 use crate::node::{COMMIT_TIMEOUT, Member};
 use std::time::Duration;
 use tonic::{Code, Status};
-use vip_core::{Actor, AdminRole, Login, Name, NodeId, NodeState, Op, Role, State, excerpt};
+use vip_core::{
+    Actor, AdminRole, Login, LoginOp, Name, NodeId, NodeOp, NodeState, Role, State, excerpt,
+};
 use vip_pki::{USER_LIFE, node_server_name, spki_of_csr};
 use vip_proto::v1;
 
@@ -148,7 +150,7 @@ impl AdminService {
         request: &v1::DrainNodeRequest,
     ) -> Result<v1::DrainNodeReply, Status> {
         let node = known_node(&call.member.raft.state(), &request.name)?;
-        call.propose(Op::DrainNode { node, drained: request.drain }).await?;
+        call.propose(NodeOp::Drain { node, drained: request.drain }).await?;
         if request.drain {
             wait_until_relieved(call, node).await?;
         }
@@ -171,13 +173,13 @@ impl AdminService {
                 ));
             }
             // Of the cluster that this one was made of: it is said to be gone.
-            call.propose(Op::RemoveNode { node }).await?;
+            call.propose(NodeOp::Remove { node }).await?;
             return Ok(v1::RemoveNodeReply::default());
         }
         let node = known_node(&state, name)?;
         may_go(member, node)?;
         let for_cause = request.for_cause;
-        call.propose(Op::NodeLeaving { node, for_cause }).await?;
+        call.propose(NodeOp::Leaving { node, for_cause }).await?;
         // A node that answers hands over first; for one that does not, the
         // leases run out.
         wait_until_relieved(call, node).await?;
@@ -211,7 +213,7 @@ impl AdminService {
         member.raft.finish_change(term, limit()).await.map_err(|e| from_write(&e))?;
         let removal = member.raft.remove_member(term, node, limit());
         removal.await.map_err(|e| from_write(&e))?;
-        call.propose(Op::RemoveNode { node }).await?;
+        call.propose(NodeOp::Remove { node }).await?;
         Ok(removed(member, node, for_cause))
     }
 }
@@ -242,7 +244,7 @@ fn may_go(member: &Member, node: NodeId) -> Result<(), Status> {
     if node == member.meta.node && !last && member.shared.successor().is_none() {
         return refuse("it leads, and no other voter that can hold VIPs is alive to take over");
     }
-    let holds = state.vips.values().any(|vip| vip.holder == Some(node));
+    let holds = state.all_vips().any(|vip| vip.holder == Some(node));
     let other = |n: &vip_core::Node| n.id != node && n.may_hold() && alive.contains(&n.id);
     if holds && !last && !state.nodes.values().any(other) {
         return refuse("it holds VIPs, and no other node is alive to take them over");
@@ -258,7 +260,7 @@ async fn wait_until_relieved(call: &Call, node: NodeId) -> Result<(), Status> {
             let before_ended = member.shared.answers(vip).before_ended;
             vip.holder == Some(node) || (vip.holder.is_none() && !before_ended)
         };
-        state.vips.values().filter(still).map(|v| v.spec.name.to_string()).collect::<Vec<_>>()
+        state.all_vips().filter(still).map(|v| v.spec.name.to_string()).collect::<Vec<_>>()
     };
     let look = |state: &State| held(state).is_empty().then_some(());
     call.wait(look, |state| {
@@ -285,7 +287,7 @@ pub(super) async fn login(
     let expires_ms = member.time_ms() + life_ms;
     let (issuer, issued_by) = (issuer.spki().unwrap_or_default(), String::new());
     let login = Login { user, role, spki, expires_ms, issuer, issued_by };
-    call.propose(Op::LogIn { login }).await?;
+    call.propose(LoginOp::Issue { login }).await?;
     Ok(v1::LoginReply {
         root: chain.last().map(|c| c.to_vec()).unwrap_or_default(),
         chain: chain.iter().map(|c| c.to_vec()).collect(),

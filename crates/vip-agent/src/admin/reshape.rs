@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
 use vip_core::{
-    Guest, Name, NodeId, Op, Placement, Refusal, State, Vip, VipAddress, VipSpec, VipUid,
+    Guest, Name, NodeId, Placement, Refusal, State, Vip, VipAddress, VipOp, VipSpec, VipUid,
 };
 use vip_proto::v1;
 
@@ -69,7 +69,7 @@ pub(super) async fn set_vip(
             None => None,
         };
         let (spec, seen) = (spec.clone(), old.revision);
-        call.propose(Op::SetVip { spec, seen, guest }).await
+        call.propose(VipOp::Set { spec, seen, guest }).await
     };
     if let Err(status) = changed.await {
         // Whatever the time that the caller allowed.
@@ -88,7 +88,7 @@ pub(super) async fn set_vip(
         // What cannot be anywhere is not left to whoever is on call tonight.
         Err(status) if status.code() == Code::FailedPrecondition => {
             let (spec, seen) = (old.spec, old.revision + 1);
-            call.propose(Op::SetVip { spec, seen, guest: None }).await?;
+            call.propose(VipOp::Set { spec, seen, guest: None }).await?;
             let text = format!("{}. It is as it was before", status.message());
             Err(Status::failed_precondition(text))
         }
@@ -99,9 +99,10 @@ pub(super) async fn set_vip(
 /// Guests of a VIP that are left by a change that did not come to its end.
 async fn end_guests(call: &Call, of: VipUid) -> Result<(), Status> {
     let state = call.member.raft.state();
-    let left = state.vips.values().filter(|vip| vip.guest.is_some_and(|guest| guest.of == of));
+    let left = state.all_vips().filter(|vip| vip.guest.is_some_and(|guest| guest.of == of));
     for vip in left.map(|vip| vip.uid) {
-        let end = call.member.propose_as(call.actor.clone(), Op::EndGuest { vip }, COMMIT_TIMEOUT);
+        let end =
+            call.member.propose_as(call.actor.clone(), VipOp::EndGuest { vip }, COMMIT_TIMEOUT);
         end.await.map_err(|e| from_write(&e))?;
     }
     Ok(())
@@ -126,7 +127,7 @@ async fn add_guest(
     let name = guest_name(&call.member.raft.state(), &of.spec.name)?;
     let (spec, guest) = (VipSpec { name, ..spec }, Guest { of: of.uid, trial });
     let name = spec.name.clone();
-    call.propose(Op::AddGuest { spec, guest }).await?;
+    call.propose(VipOp::AddGuest { spec, guest }).await?;
     let uid = call.member.raft.state().vip_named(name.as_str()).map(|vip| vip.uid);
     let gone = || Refusal::VipChanged { vip: of.spec.name.clone() };
     Ok((name, uid.ok_or_else(|| from_refusal(&gone()))?))
@@ -150,7 +151,7 @@ async fn tried(
     sleep(heard.min(call.time_left())).await;
     let state = call.member.raft.state();
     let why = state.vip(uid).and_then(|trial| hindrance(&state, trial, holder));
-    call.propose(Op::EndGuest { vip: uid }).await?;
+    call.propose(VipOp::EndGuest { vip: uid }).await?;
     match why {
         Some(why) => Err(as_before(&from_refusal(&why), &name, &old.spec.name)),
         None => Ok(()),
@@ -172,7 +173,7 @@ async fn joining(
     let wanted = VipSpec { addresses, placement: Placement::Sticky, ..spec.clone() };
     let (name, uid) = add_guest(call, old, wanted, false).await?;
     let answers = async {
-        call.propose(Op::PinVip { name: name.clone(), to: Some(holder) }).await?;
+        call.propose(VipOp::Pin { name: name.clone(), to: Some(holder) }).await?;
         wait_until_it_answers(call, &name, Some(holder)).await
     };
     answers.await.map_err(|status| as_before(&status, &name, &old.spec.name))?;

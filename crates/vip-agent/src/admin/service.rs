@@ -8,7 +8,7 @@ use std::pin::Pin;
 use tokio::time::sleep;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
-use vip_core::{Op, excerpt};
+use vip_core::{LoginOp, TokenOp, excerpt};
 use vip_pki::Identity;
 use vip_proto::v1;
 use vip_proto::v1::admin_server::Admin;
@@ -97,11 +97,18 @@ impl Admin for AdminService {
         let (call, message) = (self.change(&request)?, request.into_inner());
         on_leader!(call, message, revoke_token);
         let id = vip_core::TokenId(excerpt(&message.id));
+        #[cfg(feature = "next-version")]
+        if id.0 == "next-version" {
+            let nodes = call.member.raft.state().nodes.clone();
+            let marks = nodes.iter().map(|(id, node)| (*id, node.name.to_string())).collect();
+            call.propose(vip_core::NodeOp::Mark { marks }).await?;
+            return Ok(Response::new(v1::RevokeTokenReply {}));
+        }
         // What is not there is not written to the log, either.
         if !call.member.raft.state().tokens.contains_key(&id) {
             return Err(from_refusal(&vip_core::Refusal::UnknownToken { token: id }));
         }
-        call.propose(Op::RevokeToken { id }).await?;
+        call.propose(TokenOp::Revoke { id }).await?;
         Ok(Response::new(v1::RevokeTokenReply {}))
     }
 
@@ -258,7 +265,7 @@ impl Admin for AdminService {
         let (call, message) = (self.change(&request)?, request.into_inner());
         on_leader!(call, message, revoke_login);
         let user = message.user.parse().map_err(crate::errors::invalid)?;
-        call.propose(Op::RevokeLogin { user }).await?;
+        call.propose(LoginOp::Revoke { user }).await?;
         Ok(Response::new(v1::RevokeLoginReply {}))
     }
 

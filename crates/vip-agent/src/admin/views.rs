@@ -141,6 +141,7 @@ pub(super) fn nodes(member: &Member) -> Vec<v1::Node> {
                     Some(hindrance(&state, vip, node.id, why))
                 })
                 .collect(),
+            version: node.runs.version.clone(),
         }
     };
     let mut all: Vec<v1::Node> = state.nodes.values().map(node).collect();

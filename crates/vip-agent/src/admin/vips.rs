@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::{Code, Status};
-use vip_core::{Epoch, Name, NodeId, Op, Placement, Refusal, State, Vip, VipSpec, Why, excerpt};
+use vip_core::{Epoch, Name, NodeId, Placement, Refusal, State, Vip, VipOp, VipSpec, Why, excerpt};
 use vip_proto::v1;
 
 fn spec(message: v1::VipSpec) -> Result<VipSpec, Status> {
@@ -50,7 +50,7 @@ impl AdminService {
         let spec = spec(request.spec.ok_or_else(|| invalid("no spec"))?)?;
         let name = spec.name.clone();
         let was_there = call.member.raft.state().vip_named(name.as_str()).is_some();
-        call.propose(Op::AddVip { spec }).await?;
+        call.propose(VipOp::Add { spec }).await?;
         if request.no_wait {
             let state = call.member.raft.state();
             let vip = state
@@ -60,7 +60,7 @@ impl AdminService {
         }
         let vip = match wait_until_it_answers(call, &name, None).await {
             Err(status) if status.code() == Code::FailedPrecondition && !was_there => {
-                call.propose(Op::RemoveVip { name }).await?;
+                call.propose(VipOp::Remove { name }).await?;
                 let text = format!(
                     "{}. Nothing was left behind; with --no-wait it is kept, and tried again",
                     status.message()
@@ -97,14 +97,14 @@ impl AdminService {
         {
             return Err(from_refusal(&why));
         }
-        call.propose(Op::PinVip { name: name.clone(), to }).await?;
+        call.propose(VipOp::Pin { name: name.clone(), to }).await?;
         let unpinned = || call.member.raft.state().vip_named(name.as_str()).cloned();
         // Where it goes now that nobody says it.
         let at = to.or_else(|| call.member.shared.target(&unpinned()?));
         let vip = match wait_until_it_answers(call, &name, at).await {
             // Nobody should be surprised by it later.
             Err(status) if status.code() == Code::FailedPrecondition => {
-                call.propose(Op::PinVip { name, to: None }).await?;
+                call.propose(VipOp::Pin { name, to: None }).await?;
                 return Err(status);
             }
             result => result?,
@@ -119,7 +119,7 @@ impl AdminService {
     ) -> Result<v1::RemoveVipReply, Status> {
         let state = call.member.raft.state();
         let vip = find(&state, name)?.clone();
-        call.propose(Op::RemoveVip { name: vip.spec.name.clone() }).await?;
+        call.propose(VipOp::Remove { name: vip.spec.name.clone() }).await?;
         // Gone when nothing answers for it any more.
         let gone = |state: &State| match state.vip_or_retired(vip.uid) {
             None => Some(()),

@@ -78,7 +78,10 @@ pub(super) async fn keep_connected(
                     return;
                 }
             }
-            Err(e @ (LinkError::Busy(_) | LinkError::OtherClock(_))) => {
+            Err(
+                e
+                @ (LinkError::Busy(_) | LinkError::OtherClock(_) | LinkError::OtherVersion { .. }),
+            ) => {
                 if !complained {
                     tracing::error!("{e}");
                     complained = true;

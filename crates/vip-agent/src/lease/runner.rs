@@ -13,7 +13,6 @@ use crate::access::{AccessLayer, Face};
 use crate::door::Door;
 use crate::essential;
 use crate::wall_clock::wall_clock_ms;
-use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,7 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use vip_core::{
     Acknowledgement, Ask, FIRST_GRANT_WAIT, GrantAnswer, GuardNotice, LeaseAction, LeaseEvent,
-    NodeId, Report, Term, Vote,
+    NodeId, Report, State, Term, Vote,
 };
 use vip_guard::{ToGuard, boottime, realtime};
 use vip_pki::PeerStream;
@@ -152,11 +151,12 @@ impl Loop {
         mut redial: tokio::sync::watch::Receiver<u64>,
         stop: CancellationToken,
     ) {
-        let mut applied = self.raft.applied.clone();
+        let mut applied = self.raft.for_leases.clone();
         let mut server = self.raft.changes();
         let mut changes = self.shared.changes();
-        let state = self.applied();
-        self.step(state);
+        let state = applied.borrow_and_update().clone();
+        let event = self.applied(state);
+        self.step(event);
         let view = self.raft_view();
         self.step(view);
         loop {
@@ -167,8 +167,8 @@ impl Loop {
                 Some(news) = guard_news.recv() => self.guard_event(news),
                 Some(reply) = replies.recv() => reply,
                 Ok(()) = applied.changed() => {
-                    applied.borrow_and_update();
-                    self.applied()
+                    let state = applied.borrow_and_update().clone();
+                    self.applied(state)
                 }
                 () = server.changed() => self.raft_view(),
                 Ok(()) = changes.changed() => LeaseEvent::Tick,
@@ -190,11 +190,9 @@ impl Loop {
         Instant::now() + next.since(now)
     }
 
-    fn applied(&mut self) -> LeaseEvent {
-        let applied = self.raft.applied.borrow().clone();
-        let members: BTreeSet<NodeId> = applied.state.nodes.keys().copied().collect();
-        self.peers.keep(|node| members.contains(&node));
-        LeaseEvent::Applied(applied.state)
+    fn applied(&mut self, state: Arc<State>) -> LeaseEvent {
+        self.peers.keep(|node| state.nodes.contains_key(&node));
+        LeaseEvent::Applied(state)
     }
 
     fn raft_view(&mut self) -> LeaseEvent {

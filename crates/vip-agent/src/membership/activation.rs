@@ -9,7 +9,7 @@ use crate::node::{COMMIT_TIMEOUT, Member};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tonic::Status;
-use vip_core::{Actor, NodeId, NodeState, Op, Speaker};
+use vip_core::{Actor, NodeId, NodeOp, NodeState, Speaker};
 use vip_proto::v1;
 
 /// How long one request waits for a node to catch up; the node asks again.
@@ -118,7 +118,7 @@ async fn take_in(member: &Member, node: NodeId) -> Result<(), Status> {
         change.await.map_err(|e| from_write(&e))?;
     }
     // Good in every term: Raft's own membership says that it takes part.
-    let (actor, activate) = (Actor::leader(&member.meta.name), Op::ActivateNode { node });
+    let (actor, activate) = (Actor::leader(&member.meta.name), NodeOp::Activate { node });
     let outcome = member.propose_as(actor, activate, COMMIT_TIMEOUT).await;
     outcome.map_err(|e| from_write(&e))?.accepted().map_err(|e| from_refusal(&e))?;
     tracing::info!(%node, name = %record.name, role = %record.role, "joined");

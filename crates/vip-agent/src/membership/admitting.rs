@@ -15,8 +15,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 use vip_core::{
-    Actor, JoinProof, Name, NodeId, NodeState, Op, Outcome, Role, Speaker, TokenError, TokenId,
-    excerpt, no_peer,
+    Actor, ClusterOp, JoinProof, Name, NodeId, NodeOp, NodeState, Outcome, Role, Speaker,
+    TokenError, TokenId, excerpt, no_peer,
 };
 use vip_pki::{PeerInfo, check_issuer, speaker, spki_of_csr};
 use vip_proto::v1;
@@ -99,12 +99,13 @@ impl ClusterService {
         self.check_token(&message, &name, &spki)?;
         // Before the token is used up: a node that cannot be reached is no use.
         reach(&message.advertise).await?;
-        let op = Op::Admit {
+        let op = NodeOp::Admit {
             token: TokenId(message.token_id),
             name,
             advertise: message.advertise,
             spki,
             proof: JoinProof(message.proof),
+            runs: message.runs.unwrap_or_default().into(),
         };
         let actor = Actor("joiner".into());
         let outcome = member.propose_as(actor, op, COMMIT_TIMEOUT).await;
@@ -281,7 +282,7 @@ impl Cluster for ClusterService {
         let issuer = issuer.map_err(invalid)?;
         let name = member.raft.state().node_name(node).map(ToString::to_string);
         let actor = Actor(format!("root@{}", name.unwrap_or_else(|| node.to_string())));
-        let rotate = Op::RotateIssuer { issuer, made_by: node };
+        let rotate = ClusterOp::RotateIssuer { issuer, made_by: node };
         let outcome = member.propose_as(actor, rotate, COMMIT_TIMEOUT).await;
         outcome.map_err(|e| from_write(&e))?.accepted().map_err(|e| from_refusal(&e))?;
         Ok(Response::new(v1::RotateIssuerReply {}))

@@ -2,11 +2,12 @@
 //! is, and the state.
 
 use serde::{Deserialize, Serialize};
-use vip_core::{Name, State};
+use std::cmp::Ordering;
+use vip_core::{Level, Name, State};
 use vip_pki::sha256_hex;
 
 /// Of the format.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// No log is longer.
 const FURTHEST: u64 = 1 << 48;
 /// No backup is longer; a state of a thousand VIPs has about one MB.
@@ -21,12 +22,14 @@ struct Head {
     made_ms: u64,
     /// Index of the last entry that is in it.
     index: u64,
-    /// Of the index and the second line, without its end.
+    /// What has to be understood to read it.
+    needs: Level,
+    /// Of index, level and the second line, without its end.
     sha256: String,
 }
 
-fn sum(index: u64, state: &[u8]) -> String {
-    sha256_hex(&[index.to_string().as_bytes(), b" ", state].concat())
+fn sum(index: u64, needs: Level, state: &[u8]) -> String {
+    sha256_hex(&[format!("{index} {needs} ").as_bytes(), state].concat())
 }
 
 /// See the module.
@@ -43,6 +46,17 @@ pub(crate) enum BackupError {
     Other,
     #[error("this backup was made by a newer vipd (format {0}, this one knows {VERSION})")]
     Newer(u32),
+    #[error(
+        "this backup was made by an earlier vipd (format {0}, this one knows {VERSION}): recover it \
+         with the version that made it"
+    )]
+    Older(u32),
+    #[error(
+        "this backup was made by a newer vipd: it takes one that understands level {0}, and this \
+         one understands {here}",
+        here = Level::HERE
+    )]
+    Beyond(Level),
     #[error("the backup is damaged: its checksum is wrong")]
     Damaged,
     #[error("the backup cannot be read")]
@@ -61,7 +75,8 @@ impl Backup {
             name: cluster.name.clone(),
             made_ms: self.state.time_ms,
             index: self.index,
-            sha256: sum(self.index, &state),
+            needs: self.state.needs,
+            sha256: sum(self.index, self.state.needs, &state),
         };
         let head = serde_json::to_vec(&head).map_err(BackupError::State)?;
         Ok([&head[..], b"\n", &state, b"\n"].concat())
@@ -75,13 +90,18 @@ impl Backup {
         let at = bytes.iter().position(|byte| *byte == b'\n').ok_or(BackupError::Other)?;
         let (head, rest) = bytes.split_at(at);
         let version: Version = serde_json::from_slice(head).map_err(|_| BackupError::Other)?;
-        if version.vipd_backup != VERSION {
-            return Err(BackupError::Newer(version.vipd_backup));
+        match version.vipd_backup.cmp(&VERSION) {
+            Ordering::Greater => return Err(BackupError::Newer(version.vipd_backup)),
+            Ordering::Less => return Err(BackupError::Older(version.vipd_backup)),
+            Ordering::Equal => {}
         }
         let head: Head = serde_json::from_slice(head).map_err(|_| BackupError::Other)?;
         let state = rest.trim_ascii();
-        if sum(head.index, state) != head.sha256 || head.index > FURTHEST {
+        if sum(head.index, head.needs, state) != head.sha256 || head.index > FURTHEST {
             return Err(BackupError::Damaged);
+        }
+        if head.needs > Level::HERE {
+            return Err(BackupError::Beyond(head.needs));
         }
         let state: State = serde_json::from_slice(state).map_err(BackupError::State)?;
         if state.cluster.is_none() {
@@ -98,7 +118,7 @@ mod tests {
 
     fn backup() -> Backup {
         let mut state = State::default();
-        let op = vip_core::Op::Bootstrap {
+        let op = vip_core::ClusterOp::Bootstrap {
             cluster: "c".into(),
             name: "lab".parse().expect("a name"),
             profile: vip_core::Profile::Lan,
@@ -106,9 +126,10 @@ mod tests {
             advertise: "192.0.2.1:7400".into(),
             spki: "s".into(),
             issuer: "i".into(),
+            runs: vip_core::Runs::here(),
         };
         let actor = vip_core::Actor("root@n1".into());
-        state.apply(1, &vip_core::Command { time_ms: 1, actor, term: None, op });
+        state.apply(1, &vip_core::Command { time_ms: 1, actor, term: None, op: op.into() });
         Backup { state, index: 7 }
     }
 
@@ -122,8 +143,13 @@ mod tests {
     #[test]
     fn of_another_format_it_says_so() {
         let text = String::from_utf8(backup().write().expect("written")).expect("text");
-        let newer = text.replace("\"vipd_backup\":1", "\"vipd_backup\":2");
-        assert!(matches!(Backup::read(newer.as_bytes()), Err(BackupError::Newer(2))));
+        let of = |format| text.replace("\"vipd_backup\":2", &format!("\"vipd_backup\":{format}"));
+        assert!(matches!(Backup::read(of(3).as_bytes()), Err(BackupError::Newer(3))));
+        assert!(matches!(Backup::read(of(1).as_bytes()), Err(BackupError::Older(1))));
+        let mut later = backup();
+        later.state.needs = Level(Level::HERE.0 + 1);
+        let read = Backup::read(&later.write().expect("written"));
+        assert!(matches!(read, Err(BackupError::Beyond(level)) if level == later.state.needs));
         for other in ["", "\n", "{}\n{}\n", "vipd\n"] {
             assert!(matches!(Backup::read(other.as_bytes()), Err(BackupError::Other)), "{other}");
         }

@@ -13,7 +13,8 @@ use tokio::time::{Instant, sleep};
 use tonic::Status;
 use tonic::transport::Channel;
 use vip_core::{
-    Actor, Name, NodeId, NodeState, Op, Outcome, Role, TokenError, TokenText, chain, join_statement,
+    Actor, ClusterOp, Name, NodeId, NodeState, Outcome, Role, Runs, TokenError, TokenOp, TokenText,
+    chain, join_statement,
 };
 use vip_pki::{
     NewCa, NodeIdentity, NodeKey, PkiDir, generate_cluster_ca, pinned_channel, pinned_config,
@@ -115,7 +116,7 @@ pub(crate) async fn init(agent: &Arc<Seat>, name: Name) -> Result<Initialised, S
         issuer.clone(),
     );
     let member = start(agent, meta.clone()).await?;
-    let op = Op::Bootstrap {
+    let op = ClusterOp::Bootstrap {
         cluster,
         name,
         profile: agent.config.node.profile,
@@ -123,6 +124,7 @@ pub(crate) async fn init(agent: &Arc<Seat>, name: Name) -> Result<Initialised, S
         advertise: address.clone(),
         spki,
         issuer,
+        runs: Runs::here(),
     };
     let formed = async {
         member.raft.initialize(address).await.map_err(|e| from_write(&e))?;
@@ -305,6 +307,7 @@ async fn ask_to_join(
             advertise: advertise.to_owned(),
             csr: csr.clone(),
             proof: token.secret.sign(&statement).0,
+            runs: Some(Runs::here().into()),
         };
         match client.join(request).await.map(|r| r.into_inner().result) {
             Ok(Some(R::Admitted(admitted))) => return Ok(admitted),
@@ -362,7 +365,7 @@ pub(crate) async fn create_token(
     let (mut id, mut secret) = ([0; 5], [0; 32]);
     fill(&mut id).and_then(|()| fill(&mut secret)).map_err(|e| internal("random numbers", &e))?;
     let token = TokenText::new(role, id, secret, pin);
-    let op = Op::CreateToken {
+    let op = TokenOp::Create {
         id: token.id.clone(),
         verifier: token.secret.verifier(),
         role,

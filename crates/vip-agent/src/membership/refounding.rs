@@ -155,7 +155,7 @@ async fn build(agent: &Seat, state: State, end: LogEnd, first: First<'_>) -> Res
         .and_then(|()| pki.store_issuer(issuer))
         .map_err(|e| internal("storing keys", &e))?;
     Meta::new(
-        (cluster.id, cluster.name),
+        (cluster.id.clone(), cluster.name.clone()),
         (me, agent.name.clone()),
         cluster.profile,
         address.clone(),

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
-use vip_core::{NodeId, Op, Term};
+use vip_core::{NodeId, NodeOp, Term, VipOp};
 use vip_raft::WriteError;
 
 /// A join that is not finished after so long is undone.
@@ -47,8 +47,8 @@ async fn end_guests(member: &Member, term: Term) -> Result<(), WriteError> {
     // Those of a change that is under way here are not left over.
     let Ok(_one) = member.reshaping.try_lock() else { return Ok(()) };
     let state = member.raft.state();
-    for guest in state.vips.values().filter(|vip| vip.guest.is_some()) {
-        member.propose(term, Op::EndGuest { vip: guest.uid }).await?;
+    for guest in state.all_vips().filter(|vip| vip.guest.is_some()) {
+        member.propose(term, VipOp::EndGuest { vip: guest.uid }).await?;
         tracing::info!(vip = %guest.spec.name, "ended what a change left that was interrupted");
     }
     Ok(())
@@ -98,7 +98,7 @@ async fn work(member: &Member, term: Term) -> Result<(), WriteError> {
 
 async fn remove(member: &Member, term: Term, node: NodeId) -> Result<(), WriteError> {
     member.raft.remove_member(term, node, COMMIT_TIMEOUT).await?;
-    let outcome = member.propose(term, Op::RemoveNode { node }).await?;
+    let outcome = member.propose(term, NodeOp::Remove { node }).await?;
     if let Err(refusal) = outcome.accepted() {
         tracing::warn!(%node, %refusal, "it could not be removed");
     }

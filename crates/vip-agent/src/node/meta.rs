@@ -3,14 +3,16 @@
 use super::MemberError;
 use crate::config::Config;
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use vip_core::{Name, NodeId, Profile};
 
-/// Newest layout of the data directory that this version understands.
-pub(super) const DATA_VERSION: u32 = 2;
+/// The layout of the data directory. What grows within it has levels, in the log;
+/// the layouts before this one had none, and are not read.
+pub(super) const DATA_VERSION: u32 = 3;
 
 /// What is stored beside the log: `node.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -57,16 +59,11 @@ impl Meta {
         let bad =
             |e: serde_json::Error| MemberError::Meta { path: path.clone(), why: e.to_string() };
         let found = serde_json::from_str::<Version>(&text).map_err(bad)?.version;
-        if found > DATA_VERSION {
-            return Err(MemberError::Newer { path: dir.to_owned(), found });
+        match found.cmp(&DATA_VERSION) {
+            Ordering::Greater => Err(MemberError::Newer { path: dir.to_owned(), found }),
+            Ordering::Less => Err(MemberError::Older { path: dir.to_owned(), found }),
+            Ordering::Equal => serde_json::from_str(&text).map_err(bad).map(Some),
         }
-        let mut meta: Self = serde_json::from_str(&text).map_err(bad)?;
-        if found < DATA_VERSION {
-            // What is written from here on an earlier version would not find.
-            meta.version = DATA_VERSION;
-            meta.store(dir)?;
-        }
-        Ok(Some(meta))
     }
 
     pub(crate) fn store(&self, dir: &Path) -> Result<(), MemberError> {

@@ -76,6 +76,13 @@ pub(crate) enum MemberError {
          {DATA_VERSION}); install that version again"
     )]
     Newer { path: PathBuf, found: u32 },
+    #[error(
+        "the data in {path} was written by an earlier vipd (layout {found}), and from this version \
+         on it is kept in another way ({DATA_VERSION}); nothing was changed. With the earlier \
+         version write down `vipctl vip list -o yaml`, stop vipd on every node, move this \
+         directory away, then `vipctl init`, `vipctl join` and `vipctl vip add` as at first"
+    )]
+    Older { path: PathBuf, found: u32 },
     /// A copy of another node's data, or a node that moved.
     #[error(
         "the data here is that of node {name}, which its peers reach at {theirs}, and this host \
@@ -321,7 +328,12 @@ impl Member {
     }
 
     /// Proposes what this node decided as leader of `term`; void in any other.
-    pub(crate) async fn propose(&self, term: Term, op: Op) -> Result<Outcome, WriteError> {
+    pub(crate) async fn propose(
+        &self,
+        term: Term,
+        op: impl Into<Op>,
+    ) -> Result<Outcome, WriteError> {
+        let op = op.into();
         let actor = Actor::leader(&self.meta.name);
         let command = Command { time_ms: self.time_ms(), actor, term: Some(term), op };
         self.raft.write(command, COMMIT_TIMEOUT).await
@@ -333,9 +345,10 @@ impl Member {
     pub(crate) async fn propose_as(
         &self,
         actor: Actor,
-        op: Op,
+        op: impl Into<Op>,
         limit: Duration,
     ) -> Result<Outcome, WriteError> {
+        let op = op.into();
         let until = Instant::now() + limit;
         let leadership = self.shared.own_leadership();
         let command = Command { time_ms: self.time_ms(), actor, term: None, op };

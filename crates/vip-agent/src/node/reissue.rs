@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::Status;
-use vip_core::{Node, NodeId, Op, State, Term};
+use vip_core::{ClusterOp, Node, NodeId, State, Term};
 
 /// A member that was not there for so long is not waited for: it comes back by
 /// its known key. Until then it may only be slow, or this leader new.
@@ -97,7 +97,7 @@ pub(crate) async fn retire_issuers(member: &Member, term: Term) -> Result<(), St
         tracing::warn!(?missing, "they took no new certificate, and come back by their known key");
     }
     let keep = issuers.signing().unwrap_or_default().to_owned();
-    member.propose(term, Op::RetireIssuers { keep }).await.map_err(|e| from_write(&e))?;
+    member.propose(term, ClusterOp::RetireIssuers { keep }).await.map_err(|e| from_write(&e))?;
     tracing::info!("the issuing CA is replaced: certificates of the one before are refused");
     Ok(())
 }
@@ -120,8 +120,9 @@ mod tests {
                 since_ms: 0,
                 leaving_by: None,
                 macs: [].into(),
+                runs: vip_core::Runs::here(),
             };
-            state.nodes.insert(node.id, node);
+            std::sync::Arc::make_mut(&mut state.nodes).insert(node.id, node);
         }
         state
     }

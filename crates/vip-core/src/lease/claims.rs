@@ -161,7 +161,7 @@ impl Claims {
         let mut actions = self.release_unwanted(state);
         let me = self.me;
         let known = LazyCell::new(|| state.macs_beside(me));
-        for vip in state.vips.values().filter(|vip| vip.holder == Some(me)) {
+        for vip in state.all_vips().filter(|vip| vip.holder == Some(me)) {
             if let Some(claim) = self.claims.get_mut(&vip.uid) {
                 if claim.is_behind(vip) {
                     claim.revision = Some(vip.revision);

@@ -271,7 +271,7 @@ impl Grants {
     ) -> Vec<VipUid> {
         let silent =
             |old: &&Vip| now >= self.silent_at(old, old.epoch, lease, state.previous_term, timing);
-        state.retired.iter().filter(silent).map(|old| old.uid).collect()
+        state.retired_vips().filter(silent).map(|old| old.uid).collect()
     }
 
     /// Releases that the log does not know yet.

@@ -24,8 +24,8 @@ pub use waiting::{FIRST_GRANT_WAIT, Waiting, WaitingStep};
 
 use crate::{
     Address, Claims, Detector, Grantee, Grants, GuardNotice, Incarnation, LeaderLease, MAX_MACS,
-    Mac, Mono, NodeId, Obstacle, Promise, Report, State, Term, Timing, VipOrder, VipSpec, VipUid,
-    Vote, Voters,
+    Mac, Mono, NodeId, Obstacle, Promise, Report, State, Term, Timing, Vip, VipOrder, VipUid, Vote,
+    Voters,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -207,7 +207,7 @@ pub struct Leases {
     claims: Claims,
     macs: BTreeSet<Mac>,
     /// The VIPs that the guard was told of.
-    considered: BTreeMap<VipUid, VipSpec>,
+    considered: Arc<BTreeMap<VipUid, Arc<Vip>>>,
     guard: GuardLink,
     first_grant_pending: bool,
     heartbeat_at: Mono,
@@ -249,7 +249,7 @@ impl Leases {
             handed_to: BTreeMap::new(),
             claims: Claims::new(me),
             macs: BTreeSet::new(),
-            considered: BTreeMap::new(),
+            considered: Arc::default(),
             guard: GuardLink::default(),
             first_grant_pending: false,
             heartbeat_at: Mono::ZERO,

@@ -1,222 +1,54 @@
 //! What happened to the cluster, as `vipctl events` shows it.
 
-use crate::{AdminRole, Conflict, Epoch, Name, NodeId, Obstacle, Role};
+use crate::{ClusterEvent, LoginEvent, NodeEvent, TokenEvent, VipEvent};
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::collections::VecDeque;
+use std::sync::Arc;
 
-/// Why a VIP was given to its holder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Cause {
-    /// The VIP is new.
-    Created,
-    /// Its holder stopped answering the leader.
-    HolderLost,
-    /// The holder's guard let go while its node lived.
-    HolderReleased,
-    /// The Raft leader changed and the VIP follows it.
-    LeaderChanged,
-    /// `vip move`.
-    Command,
-    /// The holder is drained.
-    Drain,
-    /// The holder is about to leave the cluster, or to be removed.
-    HolderLeaving,
-    /// The holder's daemon is about to stop, or to start anew.
-    HolderStopping,
-    /// The holder was removed from the cluster.
-    HolderRemoved,
-    /// Placement prefers another node.
-    Placement,
-}
-
-impl Cause {
-    /// As written in output.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Created => "created",
-            Self::HolderLost => "holder-lost",
-            Self::HolderReleased => "holder-released",
-            Self::LeaderChanged => "leader-changed",
-            Self::Command => "command",
-            Self::Drain => "drain",
-            Self::HolderLeaving => "holder-leaving",
-            Self::HolderStopping => "holder-stopping",
-            Self::HolderRemoved => "holder-removed",
-            Self::Placement => "placement",
-        }
-    }
-
-    /// Whether the holder before is well and only makes room.
-    #[must_use]
-    pub const fn is_planned(self) -> bool {
-        match self {
-            Self::LeaderChanged
-            | Self::Command
-            | Self::Drain
-            | Self::HolderLeaving
-            | Self::HolderStopping
-            | Self::Placement => true,
-            Self::Created | Self::HolderLost | Self::HolderReleased | Self::HolderRemoved => false,
-        }
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-/// One thing that happened.
+/// One thing that happened, by subject.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub enum EventKind {
-    /// `init`.
-    ClusterCreated {
-        /// Its name.
-        name: Name,
-    },
-    /// A new cluster was made of what was left of another one.
-    ClusterRefounded {
-        /// The id of that one.
-        from: String,
-        /// The node that it was made of.
-        node: NodeId,
-    },
-    /// A node was admitted by a token.
-    NodeAdmitted {
-        /// The node.
-        node: NodeId,
-        /// Its name.
-        name: Name,
-        /// Its role.
-        role: Role,
-    },
-    /// A node finished joining.
-    NodeActive {
-        /// The node.
-        node: NodeId,
-    },
-    /// A node was drained or undrained.
-    NodeDrained {
-        /// The node.
-        node: NodeId,
-        /// Drained, or back.
-        drained: bool,
-    },
-    /// A node was removed, or left.
-    NodeRemoved {
-        /// The node.
-        node: NodeId,
-        /// Its name.
-        name: Name,
-    },
-    /// A token was made.
-    TokenCreated {
-        /// Its id.
-        token: String,
-        /// What it admits.
-        role: Role,
-    },
-    /// A token was revoked.
-    TokenRevoked {
-        /// Its id.
-        token: String,
-    },
-    /// A person was given a certificate.
-    LoginIssued {
-        /// Who.
-        user: Name,
-        /// For what.
-        role: AdminRole,
-    },
-    /// All certificates of a person ended.
-    LoginRevoked {
-        /// Who.
-        user: Name,
-    },
-    /// A new CA signs; the one before is trusted for the moment.
-    IssuerRotated,
-    /// Only the new CA is trusted.
-    IssuersRetired,
-    /// A VIP was added.
-    VipAdded {
-        /// Its name.
-        vip: Name,
-    },
-    /// A VIP is claimed although other hosts answer for it.
-    VipUnprobed {
-        /// Its name.
-        vip: Name,
-    },
-    /// Somebody said where a VIP is to be, or that its placement decides again.
-    VipPinned {
-        /// Its name.
-        vip: Name,
-        /// The node.
-        to: Option<NodeId>,
-    },
-    /// What is wanted of a VIP was changed.
-    VipSet {
-        /// Its name.
-        vip: Name,
-    },
-    /// A VIP was removed.
-    VipRemoved {
-        /// Its name.
-        vip: Name,
-    },
-    /// A VIP was given to a holder.
-    VipAssigned {
-        /// The VIP.
-        vip: Name,
-        /// The holder before.
-        from: Option<NodeId>,
-        /// The holder now.
-        to: Option<NodeId>,
-        /// The new epoch.
-        epoch: Epoch,
-        /// Why.
-        cause: Cause,
-    },
-    /// A node could not hold a VIP.
-    VipObstacle {
-        /// The VIP.
-        vip: Name,
-        /// The node.
-        node: NodeId,
-        /// Why.
-        why: Obstacle,
-    },
-    /// Another host claims an address of a VIP beside its holder.
-    VipConflict {
-        /// The VIP.
-        vip: Name,
-        /// The node that heard it.
-        node: NodeId,
-        /// The address, and who claims it.
-        what: Conflict,
-        /// The member that this is, if it is one.
-        member: Option<NodeId>,
-    },
-    /// The holder of this epoch answers.
-    VipAnswers {
-        /// The VIP.
-        vip: Name,
-        /// The holder.
-        node: NodeId,
-        /// Its epoch.
-        epoch: Epoch,
-    },
-    /// The holder of this epoch is silent for good.
-    VipReleased {
-        /// The VIP.
-        vip: Name,
-        /// The epoch.
-        epoch: Epoch,
-    },
+    /// To the cluster as a whole.
+    Cluster(ClusterEvent),
+    /// To a member.
+    Node(NodeEvent),
+    /// To a join token.
+    Token(TokenEvent),
+    /// To somebody's certificates.
+    Login(LoginEvent),
+    /// To a VIP.
+    Vip(VipEvent),
+}
+
+impl From<ClusterEvent> for EventKind {
+    fn from(event: ClusterEvent) -> Self {
+        Self::Cluster(event)
+    }
+}
+
+impl From<NodeEvent> for EventKind {
+    fn from(event: NodeEvent) -> Self {
+        Self::Node(event)
+    }
+}
+
+impl From<TokenEvent> for EventKind {
+    fn from(event: TokenEvent) -> Self {
+        Self::Token(event)
+    }
+}
+
+impl From<LoginEvent> for EventKind {
+    fn from(event: LoginEvent) -> Self {
+        Self::Login(event)
+    }
+}
+
+impl From<VipEvent> for EventKind {
+    fn from(event: VipEvent) -> Self {
+        Self::Vip(event)
+    }
 }
 
 /// An entry of the event list.
@@ -229,6 +61,91 @@ pub struct Event {
     /// Who caused it: `root@n1`, `leader`, …
     pub actor: String,
     /// What happened.
-    #[serde(flatten)]
     pub what: EventKind,
+}
+
+/// Events of VIPs that are kept: some days of trouble, and still a small snapshot.
+const OF_VIPS: usize = 1000;
+/// Of any other subject. None of them erases another's.
+const OF_OTHERS: usize = 250;
+
+/// One subject's, oldest first.
+type Kept = Arc<VecDeque<Arc<Event>>>;
+
+/// The events that are kept, by subject.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Events {
+    cluster: Kept,
+    node: Kept,
+    token: Kept,
+    login: Kept,
+    vip: Kept,
+    /// How many there were.
+    pub(super) count: u64,
+}
+
+impl Events {
+    pub(super) fn record(&mut self, time_ms: u64, actor: &str, what: EventKind) {
+        self.count += 1;
+        let (kept, most) = match &what {
+            EventKind::Cluster(_) => (&mut self.cluster, OF_OTHERS),
+            EventKind::Node(_) => (&mut self.node, OF_OTHERS),
+            EventKind::Token(_) => (&mut self.token, OF_OTHERS),
+            EventKind::Login(_) => (&mut self.login, OF_OTHERS),
+            EventKind::Vip(_) => (&mut self.vip, OF_VIPS),
+        };
+        let event = Event { seq: self.count, time_ms, actor: actor.to_owned(), what };
+        let kept = Arc::make_mut(kept);
+        kept.push_back(Arc::new(event));
+        while kept.len() > most {
+            kept.pop_front();
+        }
+    }
+
+    /// Those after the one with this number, oldest first.
+    #[must_use]
+    pub fn after(&self, seq: u64) -> Vec<Arc<Event>> {
+        let all = [&self.cluster, &self.node, &self.token, &self.login, &self.vip];
+        let after = all.into_iter().flat_map(|kept| {
+            let from = kept.partition_point(|event| event.seq <= seq);
+            kept.range(from..).cloned()
+        });
+        let mut after: Vec<_> = after.collect();
+        after.sort_by_key(|event| event.seq);
+        after
+    }
+
+    /// All of them, oldest first.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Event>> {
+        self.after(0)
+    }
+
+    /// How many there ever were: the number of the latest.
+    #[must_use]
+    pub fn latest(&self) -> u64 {
+        self.count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_subject_erases_anothers_and_all_are_in_one_order() {
+        let mut events = Events::default();
+        events.record(1, "root@n1", ClusterEvent::IssuerRotated.into());
+        let name: crate::Name = "web".parse().expect("a name");
+        for time_ms in 0..2 * OF_VIPS as u64 {
+            events.record(time_ms, "leader", VipEvent::Added { vip: name.clone() }.into());
+        }
+        events.record(1, "root@n1", ClusterEvent::IssuersRetired.into());
+        let all = events.all();
+        assert_eq!(all.len(), 2 + OF_VIPS);
+        assert_eq!(all[0].seq, 1);
+        assert!(all.windows(2).all(|pair| pair[0].seq < pair[1].seq));
+        let last: Vec<_> = events.after(events.latest() - 1).iter().map(|e| e.seq).collect();
+        assert_eq!(last, [events.latest()]);
+    }
 }

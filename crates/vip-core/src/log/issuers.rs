@@ -7,33 +7,27 @@
 //! ```
 
 use super::State;
-use crate::{EventKind, Name, Node, NodeId, NodeState, Outcome, Refusal, Role};
+use crate::{ClusterEvent, Name, Node, NodeId, NodeState, Outcome, Refusal, Role};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// The CAs that may sign, and what is known of their keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Issuers {
     /// Keys (SPKI hashes) whose certificates are trusted; the last one signs.
-    #[serde(rename = "issuers")]
     pub trusted: Vec<String>,
     /// Keys that were replaced: never again.
-    #[serde(default, rename = "retired_issuers")]
     pub retired: Vec<String>,
     /// Who made the one that signs, and has its key first.
-    #[serde(default, rename = "issuer_made_by")]
     pub made_by: Option<NodeId>,
     /// Nodes that were removed for cause since, and had the key that signs.
-    #[serde(default)]
     pub suspects: Vec<Suspect>,
     /// Nodes that had the root's key in their hands, beside the first one.
-    #[serde(default)]
     pub had_root: BTreeSet<NodeId>,
     /// Those of them that were removed for cause.
-    #[serde(default)]
     pub root_exposed: Vec<Name>,
     /// When the one that signs began to, log time in ms since 1970.
-    #[serde(default)]
     pub since_ms: u64,
 }
 
@@ -102,7 +96,7 @@ impl State {
     pub(super) fn suspect(&mut self, node: NodeId) {
         let Some(known) = self.nodes.get(&node) else { return };
         let Some(cluster) = &mut self.cluster else { return };
-        let (name, issuers) = (known.name.clone(), &mut cluster.issuers);
+        let (name, issuers) = (known.name.clone(), &mut Arc::make_mut(cluster).issuers);
         if issuers.had_root(node) && !issuers.root_exposed.contains(&name) {
             issuers.root_exposed.push(name.clone());
         }
@@ -118,7 +112,7 @@ impl State {
     /// Its removal was undone.
     pub(super) fn trust_again(&mut self, node: NodeId) {
         if let Some(cluster) = &mut self.cluster {
-            cluster.issuers.suspects.retain(|s| s.node != node);
+            Arc::make_mut(cluster).issuers.suspects.retain(|s| s.node != node);
         }
     }
 
@@ -138,7 +132,7 @@ impl State {
         made_by: NodeId,
     ) -> Result<Outcome, Refusal> {
         let Some(cluster) = &mut self.cluster else { return Ok(Outcome::Unchanged) };
-        let issuers = &mut cluster.issuers;
+        let issuers = &mut Arc::make_mut(cluster).issuers;
         if issuers.signing() == Some(issuer) {
             return Ok(Outcome::Unchanged);
         }
@@ -154,13 +148,13 @@ impl State {
         issuers.since_ms = self.time_ms;
         issuers.made_by = Some(made_by);
         issuers.had_root.insert(made_by);
-        self.record(actor, EventKind::IssuerRotated);
+        self.record(actor, ClusterEvent::IssuerRotated);
         Ok(Outcome::Done)
     }
 
     pub(super) fn retire_issuers(&mut self, actor: &str, keep: &str) -> Outcome {
         let Some(cluster) = &mut self.cluster else { return Outcome::Unchanged };
-        let issuers = &mut cluster.issuers;
+        let issuers = &mut Arc::make_mut(cluster).issuers;
         if issuers.signing() != Some(keep) || !issuers.is_rotating() {
             return Outcome::Unchanged;
         }
@@ -168,8 +162,8 @@ impl State {
         issuers.retired.extend(replaced);
         let Issuers { suspects, retired, .. } = issuers;
         suspects.retain(|s| self.nodes.contains_key(&s.node) || !retired.contains(&s.issuer));
-        self.logins.retain(|_, login| login.issuer == keep);
-        self.record(actor, EventKind::IssuersRetired);
+        Arc::make_mut(&mut self.logins).retain(|_, login| login.issuer == keep);
+        self.record(actor, ClusterEvent::IssuersRetired);
         Outcome::Done
     }
 
@@ -188,13 +182,15 @@ impl State {
 mod tests {
     use super::*;
     use crate::testing::{apply, state_of, voter};
-    use crate::{Actor, AdminRole, Cluster, Command, Login, Op, Profile};
+    use crate::{
+        Actor, AdminRole, Cluster, ClusterOp, Command, Login, LoginOp, NodeOp, Op, Profile,
+    };
 
     fn state() -> State {
         let mut state = state_of([voter(1), voter(2), voter(3)]);
         let (id, name) = ("c".into(), "c".parse().expect("a name"));
         let issuers = Issuers::first("old");
-        state.cluster = Some(Cluster { id, name, profile: Profile::Lan, issuers });
+        state.cluster = Some(Arc::new(Cluster { id, name, profile: Profile::Lan, issuers }));
         state
     }
 
@@ -203,8 +199,9 @@ mod tests {
     }
 
     fn rotate(state: &mut State, issuer: &str) -> Outcome {
-        let op = Op::RotateIssuer { issuer: issuer.into(), made_by: NodeId(2) };
-        let command = Command { time_ms: 1, actor: Actor("root@n2".into()), term: None, op };
+        let op = ClusterOp::RotateIssuer { issuer: issuer.into(), made_by: NodeId(2) };
+        let command =
+            Command { time_ms: 1, actor: Actor("root@n2".into()), term: None, op: op.into() };
         state.apply(1, &command)
     }
 
@@ -212,7 +209,7 @@ mod tests {
         let (user, role) = ("eve".parse().expect("a name"), AdminRole::Admin);
         let (spki, issuer, issued_by) = (issuer.to_owned(), issuer.to_owned(), String::new());
         let login = Login { user, role, spki, expires_ms: u64::MAX, issuer, issued_by };
-        Op::LogIn { login }
+        LoginOp::Issue { login }.into()
     }
 
     #[test]
@@ -224,9 +221,9 @@ mod tests {
         assert_eq!(issuers(&state).trusted, ["old", "new"]);
         apply(&mut state, login("new"));
         // Somebody else's idea of what is kept.
-        apply(&mut state, Op::RetireIssuers { keep: "old".into() });
+        apply(&mut state, ClusterOp::RetireIssuers { keep: "old".into() });
         assert!(issuers(&state).is_rotating());
-        apply(&mut state, Op::RetireIssuers { keep: "new".into() });
+        apply(&mut state, ClusterOp::RetireIssuers { keep: "new".into() });
         assert_eq!(issuers(&state).trusted, ["new"]);
         assert_eq!(state.logins.keys().collect::<Vec<_>>(), ["new"]);
         assert_eq!(rotate(&mut state, "old"), Outcome::Refused(Refusal::IssuerReplaced));
@@ -236,16 +233,16 @@ mod tests {
     #[test]
     fn a_suspect_goes_before_the_new_key_comes() {
         let mut state = state();
-        let leaving = Op::NodeLeaving { node: NodeId(3), for_cause: true };
+        let leaving = NodeOp::Leaving { node: NodeId(3), for_cause: true };
         apply(&mut state, leaving.clone());
         let name = "n3".parse().expect("a name");
         let refused = Outcome::Refused(Refusal::SuspectStays { name });
         assert_eq!(rotate(&mut state, "new"), refused);
-        apply(&mut state, Op::RemoveNode { node: NodeId(3) });
+        apply(&mut state, NodeOp::Remove { node: NodeId(3) });
         assert_eq!(issuers(&state).suspects.len(), 1);
         assert_eq!(rotate(&mut state, "new"), Outcome::Done);
         assert_eq!(issuers(&state).suspects.len(), 1, "it can still sign");
-        apply(&mut state, Op::RetireIssuers { keep: "new".into() });
+        apply(&mut state, ClusterOp::RetireIssuers { keep: "new".into() });
         assert_eq!(issuers(&state).suspects, []);
     }
 
@@ -254,12 +251,12 @@ mod tests {
     fn a_suspect_of_the_new_issuer_outlives_the_old_one() {
         let mut state = state();
         assert_eq!(rotate(&mut state, "new"), Outcome::Done);
-        apply(&mut state, Op::NodeLeaving { node: NodeId(3), for_cause: true });
-        apply(&mut state, Op::RemoveNode { node: NodeId(3) });
-        apply(&mut state, Op::RetireIssuers { keep: "new".into() });
+        apply(&mut state, NodeOp::Leaving { node: NodeId(3), for_cause: true });
+        apply(&mut state, NodeOp::Remove { node: NodeId(3) });
+        apply(&mut state, ClusterOp::RetireIssuers { keep: "new".into() });
         assert_eq!(issuers(&state).suspects.len(), 1);
         assert_eq!(rotate(&mut state, "newer"), Outcome::Done);
-        apply(&mut state, Op::RetireIssuers { keep: "newer".into() });
+        apply(&mut state, ClusterOp::RetireIssuers { keep: "newer".into() });
         assert_eq!(issuers(&state).suspects, []);
     }
 
@@ -276,18 +273,18 @@ mod tests {
     #[test]
     fn a_learner_had_no_issuing_key_and_the_roots_is_remembered() {
         let mut state = state();
-        state.nodes.get_mut(&NodeId(3)).expect("there").role = Role::Learner;
-        apply(&mut state, Op::NodeLeaving { node: NodeId(3), for_cause: true });
+        state.node_mut(NodeId(3)).expect("there").role = Role::Learner;
+        apply(&mut state, NodeOp::Leaving { node: NodeId(3), for_cause: true });
         assert_eq!(issuers(&state).suspects, []);
-        apply(&mut state, Op::NodeLeaving { node: NodeId(1), for_cause: true });
+        apply(&mut state, NodeOp::Leaving { node: NodeId(1), for_cause: true });
         assert_eq!(issuers(&state).root_exposed.len(), 1);
     }
 
     #[test]
     fn a_removal_for_cause_that_is_undone_leaves_no_suspect() {
         let mut state = state();
-        apply(&mut state, Op::NodeLeaving { node: NodeId(3), for_cause: true });
-        apply(&mut state, Op::DrainNode { node: NodeId(3), drained: false });
+        apply(&mut state, NodeOp::Leaving { node: NodeId(3), for_cause: true });
+        apply(&mut state, NodeOp::Drain { node: NodeId(3), drained: false });
         assert_eq!(issuers(&state).suspects, []);
     }
 
@@ -302,16 +299,9 @@ mod tests {
     #[test]
     fn whoever_joins_is_not_waited_for() {
         let mut state = state();
-        state.nodes.get_mut(&NodeId(3)).expect("there").state = NodeState::Joining;
+        state.node_mut(NodeId(3)).expect("there").state = NodeState::Joining;
         let reissued = BTreeSet::from([NodeId(1)]);
         let missing: Vec<_> = state.not_reissued(&reissued).map(|n| n.id).collect();
         assert_eq!(missing, [NodeId(2)]);
-    }
-
-    #[test]
-    fn a_list_of_an_earlier_version_is_read() {
-        let old = r#"{"id":"c","name":"c","profile":"lan","issuers":["a"]}"#;
-        let cluster: Cluster = serde_json::from_str(old).expect("read");
-        assert_eq!(cluster.issuers, Issuers::first("a"));
     }
 }

@@ -1,10 +1,11 @@
 //! Certificates of people: issuing, revoking, sweeping.
 
 use super::State;
-use crate::{EventKind, Name, Outcome, Refusal, excerpt};
+use crate::{Level, Name, Outcome, Refusal, excerpt};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// What a person may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -59,7 +60,6 @@ pub struct Login {
     /// Until when, log time in ms since 1970.
     pub expires_ms: u64,
     /// The key (SPKI hash) of the CA that signed it.
-    #[serde(default)]
     pub issuer: String,
     /// Who issued it.
     pub issued_by: String,
@@ -68,31 +68,83 @@ pub struct Login {
 /// Logins at a time: many people, many times a day.
 const MAX_LOGINS: usize = 1000;
 
+/// A change of people's certificates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoginOp {
+    /// A person is given a certificate.
+    Issue {
+        /// Whose, and for what.
+        login: Login,
+    },
+    /// All certificates of a person end.
+    Revoke {
+        /// Who.
+        user: Name,
+    },
+}
+
+/// What happened to somebody's certificates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoginEvent {
+    /// A person was given a certificate.
+    Issued {
+        /// Who.
+        user: Name,
+        /// For what.
+        role: AdminRole,
+    },
+    /// All certificates of a person ended.
+    Revoked {
+        /// Who.
+        user: Name,
+    },
+}
+
+impl LoginOp {
+    /// Since when there is such an operation.
+    #[must_use]
+    pub const fn since(&self) -> Level {
+        match self {
+            Self::Issue { .. } | Self::Revoke { .. } => Level::FIRST,
+        }
+    }
+}
+
 impl State {
-    pub(super) fn log_in(&mut self, actor: &str, login: &Login) -> Result<Outcome, Refusal> {
-        let now = self.time_ms;
-        self.logins.retain(|_, login| login.expires_ms > now);
-        if self.logins.contains_key(&login.spki) {
+    pub(super) fn apply_to_login(&mut self, actor: &str, op: &LoginOp) -> Result<Outcome, Refusal> {
+        match op {
+            LoginOp::Issue { login } => self.log_in(actor, login),
+            LoginOp::Revoke { user } => self.revoke_login(actor, user),
+        }
+    }
+
+    fn log_in(&mut self, actor: &str, login: &Login) -> Result<Outcome, Refusal> {
+        let (now, logins) = (self.time_ms, Arc::make_mut(&mut self.logins));
+        logins.retain(|_, login| login.expires_ms > now);
+        if logins.contains_key(&login.spki) {
             return Err(Refusal::Spec { text: "this key has a certificate already".into() });
         }
-        if self.logins.len() >= MAX_LOGINS {
+        if logins.len() >= MAX_LOGINS {
             let text = format!("{MAX_LOGINS} logins are open; revoke some, or wait until they end");
             return Err(Refusal::Spec { text });
         }
         let login = Login { issued_by: actor.to_owned(), ..login.clone() };
         let (user, role) = (login.user.clone(), login.role);
-        self.logins.insert(login.spki.clone(), login);
-        self.record(actor, EventKind::LoginIssued { user, role });
+        logins.insert(login.spki.clone(), login);
+        self.record(actor, LoginEvent::Issued { user, role });
         Ok(Outcome::Done)
     }
 
-    pub(super) fn revoke_login(&mut self, actor: &str, user: &Name) -> Result<Outcome, Refusal> {
+    fn revoke_login(&mut self, actor: &str, user: &Name) -> Result<Outcome, Refusal> {
         let before = self.logins.len();
-        self.logins.retain(|_, login| login.user != *user);
-        if self.logins.len() == before {
+        let logins = Arc::make_mut(&mut self.logins);
+        logins.retain(|_, login| login.user != *user);
+        if logins.len() == before {
             return Err(Refusal::UnknownLogin { user: user.to_string() });
         }
-        self.record(actor, EventKind::LoginRevoked { user: user.clone() });
+        self.record(actor, LoginEvent::Revoked { user: user.clone() });
         Ok(Outcome::Done)
     }
 }
@@ -101,17 +153,19 @@ impl State {
 mod tests {
     use super::*;
     use crate::testing::{state_of, voter};
-    use crate::{Actor, AdminRole, Command, Op};
+    use crate::{Actor, AdminRole, Command, LoginOp, Op};
 
-    fn apply(state: &mut State, op: Op) -> Outcome {
-        let command = Command { time_ms: 1, actor: Actor("root@n1".into()), term: None, op };
+    fn apply(state: &mut State, op: impl Into<Op>) -> Outcome {
+        let command =
+            Command { time_ms: 1, actor: Actor("root@n1".into()), term: None, op: op.into() };
         state.apply(1, &command)
     }
 
     fn login(user: &str, spki: String, expires_ms: u64) -> Op {
         let (user, role) = (user.parse().expect("a name"), AdminRole::Admin);
         let (issuer, issued_by) = Default::default();
-        Op::LogIn { login: Login { user, role, spki, expires_ms, issuer, issued_by } }
+        let login = Login { user, role, spki, expires_ms, issuer, issued_by };
+        LoginOp::Issue { login }.into()
     }
 
     #[test]
@@ -122,9 +176,9 @@ mod tests {
             assert_eq!(done, Outcome::Done);
         }
         let eve: Name = "eve".parse().expect("a name");
-        assert_eq!(apply(&mut state, Op::RevokeLogin { user: eve.clone() }), Outcome::Done);
+        assert_eq!(apply(&mut state, LoginOp::Revoke { user: eve.clone() }), Outcome::Done);
         assert_eq!(state.logins.keys().collect::<Vec<_>>(), ["c"]);
-        let again = apply(&mut state, Op::RevokeLogin { user: eve });
+        let again = apply(&mut state, LoginOp::Revoke { user: eve });
         assert!(matches!(again, Outcome::Refused(Refusal::UnknownLogin { .. })));
     }
 

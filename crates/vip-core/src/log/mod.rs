@@ -1,5 +1,7 @@
 //! What all nodes agree on: the state, and the entries that change it.
 
+mod cause;
+mod cluster;
 mod command;
 mod event;
 mod issuers;
@@ -12,13 +14,18 @@ mod state;
 mod token;
 mod vip;
 
-pub use command::{Actor, Assignment, Command, ConflictChange, ObstacleChange, Op, Outcome};
-pub use event::{Cause, Event, EventKind};
+pub use cause::Cause;
+pub use cluster::{Cluster, ClusterEvent, ClusterOp};
+pub use command::{Actor, Command, Op, Outcome};
+pub use event::{Event, EventKind, Events};
 pub use issuers::{Issuers, Suspect};
-pub use login::{AdminRole, Login};
-pub use node::{Node, NodeState, Removal, Tombstone};
+pub use login::{AdminRole, Login, LoginEvent, LoginOp};
+pub use node::{Node, NodeEvent, NodeOp, NodeState, Removal, Tombstone};
 pub use refound::{Founder, Founding};
 pub use refusal::Refusal;
-pub use state::{Cluster, State};
-pub use token::Token;
-pub use vip::{Dropped, Guest, Nested, Settled, Vip};
+pub use state::State;
+pub use token::{Token, TokenEvent, TokenOp};
+pub use vip::{
+    Assignment, ConflictChange, Dropped, Guest, Nested, ObstacleChange, Settled, Vip, VipEvent,
+    VipOp,
+};

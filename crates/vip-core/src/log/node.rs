@@ -2,13 +2,15 @@
 
 use super::State;
 use super::command::Position;
+use super::token::Token;
 use crate::{
-    EventKind, JoinProof, MAX_MACS, Mac, Name, NodeId, Outcome, Refusal, Role, Token, TokenError,
+    JoinProof, Level, MAX_MACS, Mac, Name, NodeId, Outcome, Refusal, Role, Runs, TokenError,
     TokenId, Vip, join_statement,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// How far a node has come into the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +62,8 @@ pub struct Node {
     /// Ethernet addresses of its interfaces that have addresses.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub macs: BTreeSet<Mac>,
+    /// What it runs, as it said last.
+    pub runs: Runs,
 }
 
 impl Node {
@@ -98,41 +102,195 @@ pub struct Removal {
     pub actor: String,
 }
 
+/// Who is to become a member.
+#[derive(Clone, Copy)]
+pub(super) struct Joiner<'a> {
+    pub(super) name: &'a Name,
+    pub(super) advertise: &'a str,
+    pub(super) spki: &'a str,
+    pub(super) runs: &'a Runs,
+}
+
+/// A change of members.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeOp {
+    /// Admits a node: checks the proof and uses up the token, at once.
+    Admit {
+        /// The token.
+        token: TokenId,
+        /// The name it asks for.
+        name: Name,
+        /// Where it is reached.
+        advertise: String,
+        /// Its key, hex.
+        spki: String,
+        /// The token's signature over all this.
+        proof: JoinProof,
+        /// What it runs.
+        runs: Runs,
+    },
+    /// A node is what its role says: joining is done.
+    Activate {
+        /// The node.
+        node: NodeId,
+    },
+    /// Keeps VIPs off a node, or lets them back.
+    Drain {
+        /// The node.
+        node: NodeId,
+        /// Drain, or undrain.
+        drained: bool,
+    },
+    /// The node hands over what it holds and goes.
+    Leaving {
+        /// The node.
+        node: NodeId,
+        /// It may have been broken into: what it knows is to be replaced.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        for_cause: bool,
+    },
+    /// Ends a membership for good.
+    Remove {
+        /// The node.
+        node: NodeId,
+    },
+    /// The Ethernet addresses of a node.
+    Interfaces {
+        /// The node.
+        node: NodeId,
+        /// All of them.
+        macs: BTreeSet<Mac>,
+    },
+    /// A node runs another version than before.
+    Runs {
+        /// The node.
+        node: NodeId,
+        /// What it runs now.
+        runs: Runs,
+    },
+    /// What the tests' next version has beside all this: texts beside nodes.
+    #[cfg(feature = "next-version")]
+    Mark {
+        /// By node.
+        marks: std::collections::BTreeMap<NodeId, String>,
+    },
+}
+
+impl NodeOp {
+    /// Since when there is such an operation.
+    #[must_use]
+    pub const fn since(&self) -> Level {
+        match self {
+            Self::Admit { .. }
+            | Self::Activate { .. }
+            | Self::Drain { .. }
+            | Self::Leaving { .. }
+            | Self::Remove { .. }
+            | Self::Interfaces { .. }
+            | Self::Runs { .. } => Level::FIRST,
+            #[cfg(feature = "next-version")]
+            Self::Mark { .. } => Level(Level::FIRST.0 + 1),
+        }
+    }
+}
+
+/// What happened to a member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeEvent {
+    /// A node was admitted by a token.
+    Admitted {
+        /// The node.
+        node: NodeId,
+        /// Its name.
+        name: Name,
+        /// Its role.
+        role: Role,
+    },
+    /// A node finished joining.
+    Active {
+        /// The node.
+        node: NodeId,
+    },
+    /// A node was drained or undrained.
+    Drained {
+        /// The node.
+        node: NodeId,
+        /// Drained, or back.
+        drained: bool,
+    },
+    /// A node runs another version than before.
+    Runs {
+        /// The node.
+        node: NodeId,
+        /// Which.
+        version: String,
+    },
+    /// A node was removed, or left.
+    Removed {
+        /// The node.
+        node: NodeId,
+        /// Its name.
+        name: Name,
+    },
+}
+
 impl State {
+    pub(super) fn apply_to_node(
+        &mut self,
+        at: Position,
+        actor: &str,
+        op: &NodeOp,
+    ) -> Result<Outcome, Refusal> {
+        match op {
+            NodeOp::Admit { token, name, advertise, spki, proof, runs } => {
+                let joiner = Joiner { name, advertise, spki, runs };
+                self.admit(at, token, joiner, proof)
+            }
+            NodeOp::Activate { node } => self.activate_node(actor, *node),
+            NodeOp::Drain { node, drained } => self.drain_node(actor, *node, *drained),
+            NodeOp::Leaving { node, for_cause } => self.node_leaving(actor, *node, *for_cause),
+            NodeOp::Remove { node } => self.remove_node(actor, *node),
+            NodeOp::Interfaces { node, macs } => self.interfaces_changed(*node, macs),
+            NodeOp::Runs { node, runs } => self.runs_now(actor, *node, runs),
+            #[cfg(feature = "next-version")]
+            NodeOp::Mark { marks } => {
+                self.marks = Arc::new(marks.clone());
+                Ok(Outcome::Done)
+            }
+        }
+    }
+
     pub(super) fn first_node(
         &mut self,
         actor: &str,
         name: &Name,
-        advertise: &str,
-        spki: &str,
+        (advertise, spki): (&str, &str),
+        runs: &Runs,
     ) -> Outcome {
-        let id = self.new_node(name, advertise, spki, Role::Voter, NodeState::Active);
-        self.record(actor, EventKind::NodeActive { node: id });
+        let first = Joiner { name, advertise, spki, runs };
+        let id = self.new_node(first, Role::Voter, NodeState::Active);
+        self.record(actor, NodeEvent::Active { node: id });
         Outcome::Admitted { node: id, role: Role::Voter, admitted: 0 }
     }
 
-    fn new_node(
-        &mut self,
-        name: &Name,
-        advertise: &str,
-        spki: &str,
-        role: Role,
-        state: NodeState,
-    ) -> NodeId {
+    pub(super) fn new_node(&mut self, joiner: Joiner<'_>, role: Role, state: NodeState) -> NodeId {
         self.next_node += 1;
         let id = NodeId(self.next_node);
         let node = Node {
             id,
-            name: name.clone(),
-            advertise: advertise.to_owned(),
+            name: joiner.name.clone(),
+            advertise: joiner.advertise.to_owned(),
             role,
             state,
-            spki: spki.to_owned(),
+            spki: joiner.spki.to_owned(),
             since_ms: self.time_ms,
             leaving_by: None,
             macs: BTreeSet::new(),
+            runs: joiner.runs.clone(),
         };
-        self.nodes.insert(id, node);
+        Arc::make_mut(&mut self.nodes).insert(id, node);
         id
     }
 
@@ -161,15 +319,14 @@ impl State {
         admits.map(|()| token.role)
     }
 
-    pub(super) fn admit(
+    fn admit(
         &mut self,
         at: Position,
         token_id: &TokenId,
-        name: &Name,
-        advertise: &str,
-        spki: &str,
+        joiner: Joiner<'_>,
         proof: &JoinProof,
     ) -> Result<Outcome, Refusal> {
+        let Joiner { name, advertise, spki, runs } = joiner;
         let refuse = |error| Refusal::Token { token: token_id.clone(), error };
         let admission = self.admission(self.time_ms, token_id, name, advertise, spki, proof);
         let role = admission.map_err(refuse)?;
@@ -185,20 +342,30 @@ impl State {
             return Err(Refusal::NodeNameTaken { name: name.clone(), node: node.id });
         }
         self.check_place(advertise)?;
-        if let Some(token) = self.tokens.get_mut(token_id) {
+        if runs.level < self.needs {
+            return Err(Refusal::TooOld { version: runs.to_string() });
+        }
+        if let Some(token) = Arc::make_mut(&mut self.tokens).get_mut(token_id) {
             token.used.push(spki.to_owned());
         }
-        let node = self.new_node(name, advertise, spki, role, NodeState::Joining);
-        let admitted = EventKind::NodeAdmitted { node, name: name.clone(), role };
+        let node = self.new_node(joiner, role, NodeState::Joining);
+        let admitted = NodeEvent::Admitted { node, name: name.clone(), role };
         self.record(&format!("token {token_id}"), admitted);
         Ok(Outcome::Admitted { node, role, admitted: at.index })
     }
 
-    pub(super) fn interfaces_changed(
-        &mut self,
-        id: NodeId,
-        macs: &BTreeSet<Mac>,
-    ) -> Result<Outcome, Refusal> {
+    fn runs_now(&mut self, actor: &str, id: NodeId, runs: &Runs) -> Result<Outcome, Refusal> {
+        let node = self.known_node(id)?;
+        if node.runs == *runs {
+            return Ok(Outcome::Unchanged);
+        }
+        node.runs.clone_from(runs);
+        let version = runs.to_string();
+        self.record(actor, NodeEvent::Runs { node: id, version });
+        Ok(Outcome::Done)
+    }
+
+    fn interfaces_changed(&mut self, id: NodeId, macs: &BTreeSet<Mac>) -> Result<Outcome, Refusal> {
         self.known_node(id)?.macs = macs.iter().copied().take(MAX_MACS).collect();
         Ok(Outcome::Done)
     }
@@ -216,7 +383,7 @@ impl State {
             let (advertise, node) = (advertise.to_owned(), node.name.clone());
             return Err(Refusal::PlaceTaken { advertise, node });
         }
-        if let Some(vip) = self.vips.values().find(held) {
+        if let Some(vip) = self.all_vips().find(held) {
             let (advertise, vip) = (advertise.to_owned(), vip.spec.name.clone());
             return Err(Refusal::PlaceIsVip { advertise, vip });
         }
@@ -224,25 +391,20 @@ impl State {
     }
 
     fn known_node(&mut self, id: NodeId) -> Result<&mut Node, Refusal> {
-        self.nodes.get_mut(&id).ok_or_else(|| Refusal::UnknownNode { name: id.to_string() })
+        self.node_mut(id).ok_or_else(|| Refusal::UnknownNode { name: id.to_string() })
     }
 
-    pub(super) fn activate_node(&mut self, actor: &str, id: NodeId) -> Result<Outcome, Refusal> {
+    fn activate_node(&mut self, actor: &str, id: NodeId) -> Result<Outcome, Refusal> {
         let node = self.known_node(id)?;
         if node.state != NodeState::Joining {
             return Ok(Outcome::Unchanged);
         }
         node.state = NodeState::Active;
-        self.record(actor, EventKind::NodeActive { node: id });
+        self.record(actor, NodeEvent::Active { node: id });
         Ok(Outcome::Done)
     }
 
-    pub(super) fn drain_node(
-        &mut self,
-        actor: &str,
-        id: NodeId,
-        drained: bool,
-    ) -> Result<Outcome, Refusal> {
+    fn drain_node(&mut self, actor: &str, id: NodeId, drained: bool) -> Result<Outcome, Refusal> {
         let node = self.known_node(id)?;
         if !node.role.holds() {
             let (name, why) = (node.name.clone(), format!("it is a {}", node.role));
@@ -265,14 +427,14 @@ impl State {
         node.state = wanted;
         node.leaving_by = None;
         self.trust_again(id);
-        for vip in self.vips.values_mut().filter(|v| drained && v.pinned == Some(id)) {
-            vip.pinned = None;
+        if drained {
+            self.unpin_from(id);
         }
-        self.record(actor, EventKind::NodeDrained { node: id, drained });
+        self.record(actor, NodeEvent::Drained { node: id, drained });
         Ok(Outcome::Done)
     }
 
-    pub(super) fn node_leaving(
+    fn node_leaving(
         &mut self,
         actor: &str,
         id: NodeId,
@@ -285,9 +447,7 @@ impl State {
         let node = self.known_node(id)?;
         node.state = NodeState::Leaving;
         node.leaving_by = Some(actor.to_owned());
-        for vip in self.vips.values_mut().filter(|v| v.pinned == Some(id)) {
-            vip.pinned = None;
-        }
+        self.unpin_from(id);
         Ok(Outcome::Done)
     }
 
@@ -303,21 +463,21 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn remove_node(&mut self, actor: &str, id: NodeId) -> Result<Outcome, Refusal> {
+    fn remove_node(&mut self, actor: &str, id: NodeId) -> Result<Outcome, Refusal> {
         // One of a cluster that this one was made of is gone for good.
-        if let Some(tombstone) = self.tombstones.get_mut(&id).filter(|t| t.cut_off) {
+        if self.tombstones.get(&id).is_some_and(|t| t.cut_off)
+            && let Some(tombstone) = Arc::make_mut(&mut self.tombstones).get_mut(&id)
+        {
             tombstone.cut_off = false;
             let name = tombstone.name.clone();
-            self.record(actor, EventKind::NodeRemoved { node: id, name });
+            self.record(actor, NodeEvent::Removed { node: id, name });
             return Ok(Outcome::Done);
         }
         self.keep_one_voter(id)?;
-        let Some(node) = self.nodes.remove(&id) else {
+        let Some(node) = Arc::make_mut(&mut self.nodes).remove(&id) else {
             return Err(Refusal::UnknownNode { name: id.to_string() });
         };
-        for vip in self.vips.values_mut().filter(|v| v.pinned == Some(id)) {
-            vip.pinned = None;
-        }
+        self.unpin_from(id);
         self.forget_reports_of(id);
         let name = node.name.clone();
         // Whoever comes to the end of it is not who wanted it.
@@ -325,8 +485,8 @@ impl State {
         let removed = Some(Removal { time_ms: self.time_ms, actor: by });
         let Node { name: named, spki, macs, .. } = node;
         let tombstone = Tombstone { name: named, spki, macs, cut_off: false, removed };
-        self.tombstones.insert(id, tombstone);
-        self.record(actor, EventKind::NodeRemoved { node: id, name });
+        Arc::make_mut(&mut self.tombstones).insert(id, tombstone);
+        self.record(actor, NodeEvent::Removed { node: id, name });
         Ok(Outcome::Done)
     }
 }

@@ -5,9 +5,11 @@
 //! remembered, what it may have granted is waited for, and each VIP is claimed
 //! as if for the first time.
 
+use super::node::Joiner;
 use super::{Issuers, State, Tombstone};
-use crate::{EventKind, Mac, Name, Node, NodeId, NodeState, Refusal, Role, Vip};
+use crate::{ClusterEvent, Mac, Name, Node, NodeId, NodeState, Refusal, Role, Runs};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Behind the names of nodes of the old cluster: a member may have the same, and
 /// none has a dot.
@@ -63,19 +65,20 @@ impl State {
     pub fn refounded(&self, founding: &Founding) -> Result<(Self, NodeId), Refusal> {
         let mut state = self.clone();
         let no = |text: &str| Refusal::Spec { text: text.to_owned() };
-        let numbers = [state.term.0, state.next_node, state.next_vip, state.next_event];
+        let numbers = [state.term.0, state.next_node, state.next_vip, state.events.latest()];
         if numbers.iter().any(|number| *number > FURTHEST) {
             return Err(no("its numbers are larger than any cluster's"));
         }
-        for vip in state.vips.values() {
+        for vip in state.all_vips() {
             vip.spec.check()?;
         }
         state.time_ms = state.time_ms.max(founding.time_ms);
-        let old = state.cluster.as_mut().ok_or_else(|| no("there is no cluster in it"))?;
+        let mut old =
+            self.cluster.as_deref().ok_or_else(|| no("there is no cluster in it"))?.clone();
         let from = std::mem::replace(&mut old.id, founding.cluster.clone());
         let me = match &founding.founder {
             Founder::Survivor { node: me, issuer } => {
-                let known = state.nodes.get_mut(me).filter(|node| node.role == Role::Voter);
+                let known = state.node_mut(*me).filter(|node| node.role == Role::Voter);
                 let known = known.filter(|node| node.state != NodeState::Joining);
                 let known = known.ok_or_else(|| no("this node is no voter of it"))?;
                 known.state = NodeState::Active;
@@ -97,37 +100,25 @@ impl State {
                 old.issuers.had_root.insert(me);
                 // Its name may be that of a node of the old cluster.
                 state.entomb_all_but(None);
-                state.next_node = me.0;
-                let founder = Node {
-                    id: me,
-                    name: name.clone(),
-                    advertise: advertise.clone(),
-                    role: Role::Voter,
-                    state: NodeState::Active,
-                    spki: spki.clone(),
-                    since_ms: state.time_ms,
-                    leaving_by: None,
-                    macs: BTreeSet::new(),
-                };
-                state.nodes.insert(me, founder);
-                me
+                let runs = Runs::here();
+                let founder = Joiner { name, advertise, spki, runs: &runs };
+                state.new_node(founder, Role::Voter, NodeState::Active)
             }
         };
+        state.cluster = Some(Arc::new(old));
         state.entomb_all_but(Some(me));
-        state.tokens.values_mut().for_each(|token| token.revoked = true);
-        state.logins.clear();
-        state.obstacles.clear();
-        state.conflicts.clear();
+        let tokens = Arc::make_mut(&mut state.tokens).values_mut();
+        tokens.for_each(|token| token.revoked = true);
+        (state.logins, state.obstacles, state.conflicts) = Default::default();
         // Nobody goes on with changes that were under way.
-        let guests = state.vips.values().filter(|vip| vip.guest.is_some());
+        let guests = state.all_vips().filter(|vip| vip.guest.is_some());
         for guest in guests.map(|vip| vip.uid).collect::<Vec<_>>() {
             state.forget_vip(guest);
         }
-        for vip in state.vips.values_mut() {
-            vip.begin_anew();
-        }
-        state.retired.iter_mut().for_each(Vip::begin_anew);
-        state.record(&founding.actor, EventKind::ClusterRefounded { from, node: me });
+        let vips = Arc::make_mut(&mut state.vips).values_mut();
+        let retired = Arc::make_mut(&mut state.retired).iter_mut();
+        vips.chain(retired).for_each(|vip| Arc::make_mut(vip).begin_anew());
+        state.record(&founding.actor, ClusterEvent::Refounded { from, node: me });
         Ok((state, me))
     }
 
@@ -137,12 +128,12 @@ impl State {
         let all: Vec<Mac> = self.nodes.values().flat_map(|node| node.macs.clone()).collect();
         let shared = |mac: &Mac| all.iter().filter(|other| *other == mac).count() > 1;
         for id in others {
-            let Some(node) = self.nodes.remove(&id) else { continue };
+            let Some(node) = Arc::make_mut(&mut self.nodes).remove(&id) else { continue };
             let Node { name, spki, mut macs, role, .. } = node;
             macs.retain(|mac| !shared(mac));
             let cut_off = role.holds();
             let tombstone = Tombstone { name, spki, macs, cut_off, removed: None };
-            self.tombstones.insert(id, tombstone);
+            Arc::make_mut(&mut self.tombstones).insert(id, tombstone);
         }
     }
 
@@ -187,32 +178,32 @@ impl State {
 mod tests {
     use super::*;
     use crate::testing::{apply, move_to, state_of, vip, voter};
-    use crate::{Cluster, Epoch, Op, Profile, VipUid};
+    use crate::{Cluster, Epoch, NodeOp, Profile, TokenOp, VipOp, VipUid};
 
     const WEB: VipUid = VipUid(1);
 
     fn old() -> State {
         let mut state = state_of([voter(1), voter(2), voter(3)]);
-        state.cluster = Some(Cluster {
+        state.cluster = Some(Arc::new(Cluster {
             id: "old".into(),
             name: "lab".parse().expect("valid"),
             profile: Profile::Lan,
             issuers: Issuers::first("ca"),
-        });
-        for (node, last) in state.nodes.values_mut().zip(1..) {
+        }));
+        for (node, last) in Arc::make_mut(&mut state.nodes).values_mut().zip(1..) {
             node.macs.insert(Mac([2, 0, 0, 0, 0, last]));
         }
         state.next_node = 3;
-        apply(&mut state, Op::AddVip { spec: vip("web", 100) });
+        apply(&mut state, VipOp::Add { spec: vip("web", 100) });
         move_to(&mut state, WEB, 2);
         let (vip, epoch, incarnation) = (WEB, Epoch(1), crate::Incarnation(5));
         let grants = vec![crate::Grantee { vip, epoch, incarnation }];
-        apply(&mut state, Op::Settle { grants: grants.clone(), nested: true });
-        apply(&mut state, Op::Answered { grants });
+        apply(&mut state, VipOp::Settle { grants: grants.clone(), nested: true });
+        apply(&mut state, VipOp::Answered { grants });
         let verifier = "00".repeat(crate::VERIFIER_LEN);
         let (id, role) = (crate::TokenId("t".into()), Role::Voter);
         let (expires_ms, max_uses) = (u64::MAX, 9);
-        apply(&mut state, Op::CreateToken { id, verifier, role, expires_ms, max_uses });
+        apply(&mut state, TokenOp::Create { id, verifier, role, expires_ms, max_uses });
         state
     }
 
@@ -245,7 +236,7 @@ mod tests {
     fn a_change_that_was_under_way_leaves_no_guest() {
         let mut old = old();
         let guest = crate::Guest { of: WEB, trial: false };
-        apply(&mut old, Op::AddGuest { spec: vip("guest", 101), guest });
+        apply(&mut old, VipOp::AddGuest { spec: vip("guest", 101), guest });
         let uid = old.vip_named("guest").expect("there").uid;
         move_to(&mut old, uid, 1);
         let (new, _) = old.refounded(&by(survivor(1))).expect("done");
@@ -272,7 +263,7 @@ mod tests {
     #[test]
     fn who_is_no_voter_of_it_founds_nothing() {
         let mut old = old();
-        old.nodes.get_mut(&NodeId(3)).expect("there").role = Role::Learner;
+        old.node_mut(NodeId(3)).expect("there").role = Role::Learner;
         for id in [3, 9] {
             assert!(old.refounded(&by(survivor(id))).is_err());
         }
@@ -287,7 +278,7 @@ mod tests {
         for (id, mac) in [(4, 2), (5, 3)] {
             assert!(!new.cut_off_nodes().is_empty());
             let macs = [Mac([2, 0, 0, 0, 0, mac])].into();
-            new.nodes.insert(NodeId(id), Node { macs, ..voter(id) });
+            Arc::make_mut(&mut new.nodes).insert(NodeId(id), Node { macs, ..voter(id) });
         }
         assert_eq!(new.cut_off_nodes(), [] as [&str; 0]);
         assert_eq!(new.cut_off_node_with(Mac([2, 0, 0, 0, 0, 2])), None, "it is a member");
@@ -299,7 +290,7 @@ mod tests {
         assert_eq!(new.cut_off_nodes(), ["n2.old", "n3.old"]);
         let id = new.cut_off_node_named("n2.old").expect("there");
         assert_eq!(new.cut_off_node_named("n2"), None, "which may be a member's name");
-        apply(&mut new, Op::RemoveNode { node: id });
+        apply(&mut new, NodeOp::Remove { node: id });
         assert_eq!(new.cut_off_nodes(), ["n3.old"]);
         assert_eq!(new.cut_off_node_named("n2.old"), None);
     }
@@ -309,11 +300,11 @@ mod tests {
     fn the_first_grant_waits_whatever_the_log_says_ended() {
         for fenced in [0, 1] {
             let mut old = old();
-            old.vips.get_mut(&WEB).expect("there").fenced = Epoch(fenced);
-            apply(&mut old, Op::AddVip { spec: vip("db", 101) });
-            apply(&mut old, Op::RemoveVip { name: "web".parse().expect("valid") });
+            old.vip_mut(WEB).expect("there").fenced = Epoch(fenced);
+            apply(&mut old, VipOp::Add { spec: vip("db", 101) });
+            apply(&mut old, VipOp::Remove { name: "web".parse().expect("valid") });
             let (new, _) = old.refounded(&by(survivor(1))).expect("done");
-            for vip in new.vips.values().chain(&new.retired) {
+            for vip in new.all_vips().chain(new.retired_vips()) {
                 assert!(vip.fenced < vip.epoch, "{}", vip.spec.name);
                 assert_eq!((vip.settled, vip.nested), (None, None), "{}", vip.spec.name);
             }
@@ -323,7 +314,7 @@ mod tests {
     #[test]
     fn an_address_that_several_have_tells_nothing() {
         let (mut old, bridge) = (old(), Mac([0, 0x16, 0x3e, 0, 0, 0]));
-        for node in old.nodes.values_mut() {
+        for node in Arc::make_mut(&mut old.nodes).values_mut() {
             node.macs.insert(bridge);
         }
         let (mut new, _) = old.refounded(&by(survivor(1))).expect("done");
@@ -331,7 +322,8 @@ mod tests {
         assert_eq!(new.cut_off_node_with(bridge), None);
         // Nor does what a learner says of itself.
         let macs = [Mac([2, 0, 0, 0, 0, 2])].into();
-        new.nodes.insert(NodeId(4), Node { macs, role: Role::Learner, ..voter(4) });
+        Arc::make_mut(&mut new.nodes)
+            .insert(NodeId(4), Node { macs, role: Role::Learner, ..voter(4) });
         assert_eq!(new.cut_off_nodes(), ["n2.old", "n3.old"]);
     }
 
@@ -353,7 +345,7 @@ mod tests {
         let mut old = old();
         let rotated = |state: &mut State, to: &str| {
             let cluster = state.cluster.as_mut().expect("there");
-            cluster.issuers.trusted.push(to.into());
+            Arc::make_mut(cluster).issuers.trusted.push(to.into());
         };
         rotated(&mut old, "next");
         let (new, _) = old.refounded(&by(survivor(1))).expect("done");

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 /// Why a command was refused; the state is as before.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
-#[serde(tag = "refusal", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Refusal {
     /// A leader's own decision that reached the log under a later one.
     #[error("it was decided in term {decided} and came in term {term}")]
@@ -15,6 +15,21 @@ pub enum Refusal {
         decided: Term,
         /// The entry's.
         term: Term,
+    },
+    /// Members run a version that does not know such an operation.
+    #[error("not every node understands this yet: upgrade vipd on {nodes} first")]
+    NotEverywhere {
+        /// Which, with what they run.
+        nodes: String,
+    },
+    /// A node that would not understand what the log says.
+    #[error(
+        "this node runs vipd {version}, which does not understand all that the log of this \
+         cluster says; install the version that the others run"
+    )]
+    TooOld {
+        /// What it runs.
+        version: String,
     },
     /// A second `init` in one log.
     #[error("this node is already a member of cluster {name}")]

@@ -14,7 +14,7 @@
 use super::State;
 use super::command::Position;
 use super::vip::Dropped;
-use crate::{Cause, Epoch, EventKind, Guest, Outcome, Refusal, Vip, VipAddress, VipSpec, VipUid};
+use crate::{Cause, Epoch, Guest, Outcome, Refusal, Vip, VipAddress, VipEvent, VipSpec, VipUid};
 use std::net::{IpAddr, SocketAddr};
 
 impl State {
@@ -47,7 +47,7 @@ impl State {
             self.forget_vip(guest.uid);
         }
         let (now, term) = (self.time_ms, at.term);
-        let Some(vip) = self.vips.get_mut(&old.uid) else { return Ok(Outcome::Unchanged) };
+        let Some(vip) = self.vip_mut(old.uid) else { return Ok(Outcome::Unchanged) };
         vip.drop_all_but(&spec.addresses);
         vip.spec = spec.clone();
         vip.revision += 1;
@@ -57,15 +57,15 @@ impl State {
         }
         let name = spec.name.clone();
         if stays || vip.epoch == Epoch(0) {
-            self.record(actor, EventKind::VipSet { vip: name });
+            self.record(actor, VipEvent::Set { vip: name });
             return Ok(Outcome::Done);
         }
         (vip.epoch, vip.assigned_in, vip.since_ms) = (vip.epoch.next(), term, now);
         vip.cause = Some(Cause::Command);
         let (holder, epoch) = (vip.holder, vip.epoch);
         let (from, to, cause) = (holder, holder, Cause::Command);
-        self.record(actor, EventKind::VipSet { vip: name.clone() });
-        self.record(actor, EventKind::VipAssigned { vip: name, from, to, epoch, cause });
+        self.record(actor, VipEvent::Set { vip: name.clone() });
+        self.record(actor, VipEvent::Assigned { vip: name, from, to, epoch, cause });
         Ok(Outcome::Done)
     }
 
@@ -74,7 +74,7 @@ impl State {
     fn guest_of(&self, vip: &Vip, uid: VipUid) -> Result<&Vip, Refusal> {
         let answers = |vip: &Vip| vip.answered == vip.epoch && vip.fenced < vip.epoch;
         let is_its = |guest: &&Vip| guest.guest == Some(Guest { of: vip.uid, trial: false });
-        let guest = self.vips.get(&uid).filter(is_its);
+        let guest = self.vip(uid).filter(is_its);
         let together = |guest: &&Vip| vip.holder.is_some() && vip.holder == guest.holder;
         guest
             .filter(together)
@@ -115,7 +115,7 @@ impl State {
         is_own: impl Fn(&Vip) -> bool,
     ) -> Result<(), Refusal> {
         for VipAddress { ip, .. } in addresses.iter().copied() {
-            for vip in self.vips.values().filter(|vip| vip.is_wanted() && !is_own(vip)) {
+            for vip in self.all_vips().filter(|vip| vip.is_wanted() && !is_own(vip)) {
                 let name = || vip.spec.name.clone();
                 if vip.spec.has(ip) {
                     return Err(Refusal::AddressTaken { ip, vip: name() });
@@ -160,13 +160,14 @@ impl Vip {
 mod tests {
     use super::*;
     use crate::testing::{apply, move_to, state_of, vip, voter};
-    use crate::{Actor, Command, Grantee, Incarnation, NodeId, Op};
+    use crate::{Actor, Command, Grantee, Incarnation, NodeId, Op, VipOp};
 
     const WEB: VipUid = VipUid(1);
     const GUEST: VipUid = VipUid(2);
 
-    fn command(state: &mut State, op: Op) -> Outcome {
-        let command = Command { time_ms: 1, actor: Actor("test".into()), term: None, op };
+    fn command(state: &mut State, op: impl Into<Op>) -> Outcome {
+        let command =
+            Command { time_ms: 1, actor: Actor("test".into()), term: None, op: op.into() };
         state.apply(1, &command)
     }
 
@@ -178,23 +179,23 @@ mod tests {
     fn answers_on(state: &mut State, vip: VipUid, node: u64) {
         move_to(state, vip, node);
         let grants = vec![grantee(vip, state.vip(vip).expect("there").epoch.0)];
-        apply(state, Op::Settle { grants: grants.clone(), nested: false });
-        apply(state, Op::Answered { grants });
+        apply(state, VipOp::Settle { grants: grants.clone(), nested: false });
+        apply(state, VipOp::Answered { grants });
     }
 
     /// `web` with .100 on n1, and its guest with .101 on n1.
     fn beside() -> State {
         let mut state = state_of([voter(1), voter(2)]);
-        apply(&mut state, Op::AddVip { spec: vip("web", 100) });
+        apply(&mut state, VipOp::Add { spec: vip("web", 100) });
         answers_on(&mut state, WEB, 1);
         let guest = Guest { of: WEB, trial: false };
-        apply(&mut state, Op::AddGuest { spec: vip("guest", 101), guest });
+        apply(&mut state, VipOp::AddGuest { spec: vip("guest", 101), guest });
         answers_on(&mut state, GUEST, 1);
         state
     }
 
     fn set(state: &State, spec: VipSpec) -> Op {
-        Op::SetVip { spec, seen: state.vip(WEB).expect("there").revision, guest: None }
+        VipOp::Set { spec, seen: state.vip(WEB).expect("there").revision, guest: None }.into()
     }
 
     fn web(last: &[u8]) -> VipSpec {
@@ -203,7 +204,7 @@ mod tests {
     }
 
     fn join(spec: VipSpec) -> Op {
-        Op::SetVip { spec, seen: 0, guest: Some(GUEST) }
+        VipOp::Set { spec, seen: 0, guest: Some(GUEST) }.into()
     }
 
     #[test]
@@ -248,11 +249,11 @@ mod tests {
         apply(&mut state, op);
         let after = state.vip(WEB).expect("there");
         assert_eq!((after.epoch, after.holder), (Epoch(2), Some(NodeId(1))));
-        let taken = command(&mut state, Op::AddVip { spec: vip("next", 100) });
+        let taken = command(&mut state, VipOp::Add { spec: vip("next", 100) });
         assert!(matches!(taken, Outcome::Refused(Refusal::AddressLeaving { .. })), "{taken:?}");
         // That the next epoch was granted proves it.
-        apply(&mut state, Op::Settle { grants: vec![grantee(WEB, 2)], nested: false });
-        apply(&mut state, Op::AddVip { spec: vip("next", 100) });
+        apply(&mut state, VipOp::Settle { grants: vec![grantee(WEB, 2)], nested: false });
+        apply(&mut state, VipOp::Add { spec: vip("next", 100) });
     }
 
     #[test]
@@ -260,9 +261,9 @@ mod tests {
         let mut state = beside();
         let op = set(&state, web(&[102]));
         apply(&mut state, op);
-        apply(&mut state, Op::RemoveVip { name: "web".parse().expect("valid") });
+        apply(&mut state, VipOp::Remove { name: "web".parse().expect("valid") });
         let next = vip("next", 100);
-        apply(&mut state, Op::AddVip { spec: next.clone() });
+        apply(&mut state, VipOp::Add { spec: next.clone() });
         assert_eq!(state.haunting(&next.addresses).count(), 1);
     }
 
@@ -287,31 +288,32 @@ mod tests {
         let mut state = beside();
         let trial = VipSpec { name: "trial".parse().expect("valid"), ..web(&[100, 103]) };
         let guest = Guest { of: WEB, trial: true };
-        apply(&mut state, Op::AddGuest { spec: trial, guest });
+        apply(&mut state, VipOp::AddGuest { spec: trial, guest });
         let uid = state.vip_named("trial").expect("there").uid;
         let view = crate::NodeView { alive: true, able: true, ..Default::default() };
         let views = [(NodeId(1), view)].into();
         let moves = crate::decide(&state, NodeId(1), &views, |vip| vip.fenced);
         assert!(moves.iter().all(|step| step.vip != uid), "{moves:?}");
-        apply(&mut state, Op::AddVip { spec: vip("next", 103) });
+        apply(&mut state, VipOp::Add { spec: vip("next", 103) });
         assert!(state.vips_by_name().iter().all(|vip| vip.uid != uid));
-        let events = state.events.len();
-        apply(&mut state, Op::EndGuest { vip: uid });
-        assert_eq!((state.events.len(), state.vip_or_retired(uid)), (events, None));
+        let events = state.events.latest();
+        apply(&mut state, VipOp::EndGuest { vip: uid });
+        assert_eq!((state.events.latest(), state.vip_or_retired(uid)), (events, None));
     }
 
     #[test]
     fn a_guest_ends_with_its_host_and_nobody_else_is_one() {
         let mut state = beside();
-        assert_eq!(command(&mut state, Op::EndGuest { vip: WEB }), Outcome::Unchanged);
-        let taken = Op::AddGuest { spec: vip("web", 102), guest: Guest { of: WEB, trial: true } };
+        assert_eq!(command(&mut state, VipOp::EndGuest { vip: WEB }), Outcome::Unchanged);
+        let taken =
+            VipOp::AddGuest { spec: vip("web", 102), guest: Guest { of: WEB, trial: true } };
         assert!(matches!(command(&mut state, taken), Outcome::Refused(Refusal::VipExists { .. })));
-        apply(&mut state, Op::AddVip { spec: vip("other", 102) });
+        apply(&mut state, VipOp::Add { spec: vip("other", 102) });
         answers_on(&mut state, VipUid(3), 1);
-        let foreign = Op::SetVip { spec: web(&[100, 102]), seen: 0, guest: Some(VipUid(3)) };
+        let foreign = VipOp::Set { spec: web(&[100, 102]), seen: 0, guest: Some(VipUid(3)) };
         let refused = command(&mut state, foreign);
         assert!(matches!(refused, Outcome::Refused(Refusal::NotTogether { .. })), "{refused:?}");
-        apply(&mut state, Op::RemoveVip { name: "web".parse().expect("valid") });
+        apply(&mut state, VipOp::Remove { name: "web".parse().expect("valid") });
         assert!(state.vip(GUEST).is_none() && state.vip_or_retired(GUEST).is_some());
     }
 
@@ -319,7 +321,7 @@ mod tests {
     fn a_change_of_what_was_changed_since_changes_nothing() {
         let mut state = beside();
         apply(&mut state, join(web(&[100, 101])));
-        let late = command(&mut state, Op::SetVip { spec: web(&[100]), seen: 0, guest: None });
+        let late = command(&mut state, VipOp::Set { spec: web(&[100]), seen: 0, guest: None });
         assert!(matches!(late, Outcome::Refused(Refusal::VipChanged { .. })), "{late:?}");
     }
 

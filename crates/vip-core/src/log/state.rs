@@ -4,55 +4,42 @@
 //! that every replica computes the same. A refused command changes nothing.
 
 use super::command::Position;
+use super::event::Events;
 use crate::{
-    Command, Conflict, Event, EventKind, Issuers, Login, Mac, Name, Node, NodeId, NodeState,
+    Cluster, Command, Conflict, EventKind, Level, Login, Mac, Name, Node, NodeId, NodeState,
     Obstacle, Op, Outcome, Profile, Refusal, Term, Token, TokenId, Tombstone, Vip, VipAddress,
     VipUid,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-/// Events kept: some days of trouble, and still a small snapshot.
-const EVENTS_KEPT: usize = 1000;
-
-/// What `init` fixed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cluster {
-    /// Random id; part of every certificate.
-    pub id: String,
-    /// Name for people.
-    pub name: Name,
-    /// Timings for all nodes.
-    pub profile: Profile,
-    /// The CAs that may sign certificates.
-    #[serde(flatten)]
-    pub issuers: Issuers,
-}
-
-/// All that the log says.
+/// All that the log says. Each subject is shared until it changes, and each VIP:
+/// an entry copies what it touches, and a reader sees by the pointer what did not
+/// change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
+    /// What has to be understood to read this: the level of the latest operation
+    /// that took effect.
+    pub needs: Level,
     /// `None` before `init`.
-    pub cluster: Option<Cluster>,
+    pub cluster: Option<Arc<Cluster>>,
     /// Members, by id.
-    pub nodes: BTreeMap<NodeId, Node>,
+    pub nodes: Arc<BTreeMap<NodeId, Node>>,
     /// Removed members, by id.
-    pub tombstones: BTreeMap<NodeId, Tombstone>,
+    pub tombstones: Arc<BTreeMap<NodeId, Tombstone>>,
     /// Join tokens.
-    pub tokens: BTreeMap<TokenId, Token>,
+    pub tokens: Arc<BTreeMap<TokenId, Token>>,
     /// Certificates of people that are good, by key (SPKI hash).
-    #[serde(default)]
-    pub logins: BTreeMap<String, Login>,
+    pub logins: Arc<BTreeMap<String, Login>>,
     /// VIPs, by identity.
-    pub vips: BTreeMap<VipUid, Vip>,
+    pub vips: Arc<BTreeMap<VipUid, Arc<Vip>>>,
     /// Why nodes could not hold VIPs when they last tried.
-    #[serde(default)]
-    pub obstacles: BTreeMap<VipUid, BTreeMap<NodeId, Obstacle>>,
+    pub obstacles: Arc<BTreeMap<VipUid, BTreeMap<NodeId, Obstacle>>>,
     /// Whom nodes hear claim addresses of VIPs beside their holders.
-    #[serde(default)]
-    pub conflicts: BTreeMap<VipUid, BTreeMap<NodeId, Conflict>>,
-    /// What happened, oldest first.
-    pub events: VecDeque<Event>,
+    pub conflicts: Arc<BTreeMap<VipUid, BTreeMap<NodeId, Conflict>>>,
+    /// What happened.
+    pub events: Events,
     /// Log time, ms since 1970; never falls.
     pub time_ms: u64,
     /// Term of the latest entry.
@@ -62,10 +49,18 @@ pub struct State {
     /// Removed VIPs that a node which was not there may still answer for. They
     /// go when that node released them, or when a leader waited long enough and
     /// says so: the log's own time proves nothing.
-    pub(crate) retired: Vec<Vip>,
+    pub(crate) retired: Arc<Vec<Arc<Vip>>>,
     pub(super) next_node: u64,
     pub(super) next_vip: u64,
-    pub(super) next_event: u64,
+    /// What only the tests' next version has: absent where nobody used it.
+    #[cfg(feature = "next-version")]
+    #[serde(default, skip_serializing_if = "skip")]
+    pub marks: Arc<BTreeMap<NodeId, String>>,
+}
+
+#[cfg(feature = "next-version")]
+fn skip(marks: &Arc<BTreeMap<NodeId, String>>) -> bool {
+    marks.is_empty()
 }
 
 impl State {
@@ -85,72 +80,69 @@ impl State {
         if let Some(decided) = command.term.filter(|decided| *decided != self.term) {
             return Outcome::Refused(Refusal::OtherTerm { decided, term: self.term });
         }
-        let outcome = self.dispatch(at, &command.actor.0, &command.op);
+        if let Err(refusal) = self.may_take(&command.op) {
+            return Outcome::Refused(refusal);
+        }
+        let actor = &command.actor.0;
+        let outcome = match &command.op {
+            Op::Cluster(op) => self.apply_to_cluster(actor, op),
+            Op::Node(op) => self.apply_to_node(at, actor, op),
+            Op::Token(op) => self.apply_to_token(actor, op),
+            Op::Login(op) => self.apply_to_login(actor, op),
+            Op::Vip(op) => self.apply_to_vip(at, actor, op),
+        };
+        if matches!(outcome, Ok(Outcome::Done | Outcome::Admitted { .. })) {
+            self.needs = self.needs.max(command.op.since());
+        }
         outcome.unwrap_or_else(Outcome::Refused)
     }
 
-    fn dispatch(&mut self, at: Position, actor: &str, op: &Op) -> Result<Outcome, Refusal> {
-        match op {
-            Op::Bootstrap { .. } => self.bootstrap(actor, op),
-            Op::CreateToken { id, verifier, role, expires_ms, max_uses } => {
-                self.create_token(actor, id, verifier, *role, *expires_ms, *max_uses)
-            }
-            Op::RevokeToken { id } => self.revoke_token(actor, id),
-            Op::LogIn { login } => self.log_in(actor, login),
-            Op::RevokeLogin { user } => self.revoke_login(actor, user),
-            Op::Admit { token, name, advertise, spki, proof } => {
-                self.admit(at, token, name, advertise, spki, proof)
-            }
-            Op::ActivateNode { node } => self.activate_node(actor, *node),
-            Op::DrainNode { node, drained } => self.drain_node(actor, *node, *drained),
-            Op::NodeLeaving { node, for_cause } => self.node_leaving(actor, *node, *for_cause),
-            Op::RemoveNode { node } => self.remove_node(actor, *node),
-            Op::RotateIssuer { issuer, made_by } => self.rotate_issuer(actor, issuer, *made_by),
-            Op::RetireIssuers { keep } => Ok(self.retire_issuers(actor, keep)),
-            Op::AddVip { spec } => self.add_vip(actor, spec),
-            Op::AddGuest { spec, guest } => self.add_guest(spec, *guest),
-            Op::EndGuest { vip } => Ok(self.end_guest(*vip)),
-            Op::SetVip { spec, seen, guest } => self.set_vip(at, actor, spec, *seen, *guest),
-            Op::RemoveVip { name } => self.remove_vip(actor, name),
-            Op::PinVip { name, to } => self.pin_vip(actor, name, *to),
-            Op::Assign { moves } => self.assign(at, actor, moves),
-            Op::Settle { grants, nested } => Ok(self.settle(at, grants, *nested)),
-            Op::Obstacles { changes } => Ok(self.obstacles_changed(actor, changes)),
-            Op::Answered { grants } => Ok(self.answered(actor, grants)),
-            Op::Conflicts { changes } => Ok(self.conflicts_changed(actor, changes)),
-            Op::Interfaces { node, macs } => self.interfaces_changed(*node, macs),
-            Op::Outwaited { vips } => {
-                self.retired.retain(|old| !vips.contains(&old.uid));
-                Ok(Outcome::Done)
-            }
-            Op::Released { releases } => Ok(self.released(actor, releases)),
-        }
+    /// What every member understands. Of those that did not say so yet nothing
+    /// more than the least is known.
+    #[must_use]
+    pub fn understood(&self) -> Level {
+        let levels = self.nodes.values().map(|node| node.runs.level);
+        levels.min().unwrap_or(Level::HERE).max(Level::FIRST)
     }
 
-    fn bootstrap(&mut self, actor: &str, op: &Op) -> Result<Outcome, Refusal> {
-        let Op::Bootstrap { cluster, name, profile, node, advertise, spki, issuer } = op else {
-            return Ok(Outcome::Unchanged);
-        };
-        if let Some(there) = &self.cluster {
-            return Err(Refusal::ClusterExists { name: there.name.clone() });
+    /// Whether every member understands an operation.
+    ///
+    /// # Errors
+    /// Who does not.
+    pub fn may_take(&self, op: &Op) -> Result<(), Refusal> {
+        let since = op.since();
+        if since <= self.understood() {
+            return Ok(());
         }
-        self.cluster = Some(Cluster {
-            id: cluster.clone(),
-            name: name.clone(),
-            profile: *profile,
-            issuers: Issuers::first(issuer),
-        });
-        self.record(actor, EventKind::ClusterCreated { name: name.clone() });
-        Ok(self.first_node(actor, node, advertise, spki))
+        let old = self.nodes.values().filter(|node| node.runs.level < since);
+        let nodes = old.map(|node| format!("{} ({})", node.name, node.runs));
+        Err(Refusal::NotEverywhere { nodes: nodes.collect::<Vec<_>>().join(", ") })
     }
 
-    pub(super) fn record(&mut self, actor: &str, what: EventKind) {
-        self.next_event += 1;
-        let (seq, time_ms) = (self.next_event, self.time_ms);
-        self.events.push_back(Event { seq, time_ms, actor: actor.to_owned(), what });
-        while self.events.len() > EVENTS_KEPT {
-            self.events.pop_front();
-        }
+    /// Whether all that a lease depends on is as in another state: that one's, as
+    /// long as somebody keeps it. Tokens, people, events and the log's time are not
+    /// among it.
+    #[must_use]
+    pub fn same_for_leases(&self, other: &Self) -> bool {
+        (self.term, self.previous_term) == (other.term, other.previous_term)
+            && Arc::ptr_eq(&self.nodes, &other.nodes)
+            && Arc::ptr_eq(&self.tombstones, &other.tombstones)
+            && Arc::ptr_eq(&self.vips, &other.vips)
+            && Arc::ptr_eq(&self.retired, &other.retired)
+            && Arc::ptr_eq(&self.obstacles, &other.obstacles)
+            && Arc::ptr_eq(&self.conflicts, &other.conflicts)
+    }
+
+    pub(super) fn record(&mut self, actor: &str, what: impl Into<EventKind>) {
+        self.events.record(self.time_ms, actor, what.into());
+    }
+
+    pub(crate) fn vip_mut(&mut self, uid: VipUid) -> Option<&mut Vip> {
+        Arc::make_mut(&mut self.vips).get_mut(&uid).map(Arc::make_mut)
+    }
+
+    pub(crate) fn node_mut(&mut self, id: NodeId) -> Option<&mut Node> {
+        Arc::make_mut(&mut self.nodes).get_mut(&id)
     }
 
     /// The timings of the cluster's profile; `lan` before `init`.
@@ -162,13 +154,24 @@ impl State {
     /// The VIP with this identity.
     #[must_use]
     pub fn vip(&self, uid: VipUid) -> Option<&Vip> {
-        self.vips.get(&uid)
+        self.vips.get(&uid).map(Arc::as_ref)
+    }
+
+    /// All VIPs, by identity.
+    pub fn all_vips(&self) -> impl Iterator<Item = &Vip> {
+        self.vips.values().map(Arc::as_ref)
+    }
+
+    /// Removed VIPs that a node which was not there may still answer for.
+    pub(crate) fn retired_vips(&self) -> impl Iterator<Item = &Vip> {
+        self.retired.iter().map(Arc::as_ref)
     }
 
     /// All VIPs that somebody is to hold, in the order that people look for them.
     #[must_use]
     pub fn vips_by_name(&self) -> Vec<&Vip> {
-        let mut vips: Vec<_> = self.vips.values().filter(|vip| vip.is_wanted()).collect();
+        let wanted = self.all_vips().filter(|vip| vip.is_wanted());
+        let mut vips: Vec<_> = wanted.collect();
         vips.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
         vips
     }
@@ -176,14 +179,14 @@ impl State {
     /// The VIP with this name.
     #[must_use]
     pub fn vip_named(&self, name: &str) -> Option<&Vip> {
-        self.vips.values().find(|v| v.spec.name.as_str() == name)
+        self.all_vips().find(|v| v.spec.name.as_str() == name)
     }
 
     /// The VIP with this identity, also one that was removed but may still be
     /// answered for.
     #[must_use]
     pub fn vip_or_retired(&self, uid: VipUid) -> Option<&Vip> {
-        let retired = || self.retired.iter().find(|v| v.uid == uid);
+        let retired = || self.retired_vips().find(|v| v.uid == uid);
         self.vip(uid).or_else(retired)
     }
 
@@ -229,7 +232,7 @@ impl State {
     /// any more: all that is missing is its removal here.
     #[must_use]
     pub fn left(&self, members: &BTreeSet<NodeId>) -> Option<&Node> {
-        let holds = |id: NodeId| self.vips.values().any(|vip| vip.holder == Some(id));
+        let holds = |id: NodeId| self.all_vips().any(|vip| vip.holder == Some(id));
         self.nodes.values().find(|node| {
             node.state == NodeState::Leaving && !members.contains(&node.id) && !holds(node.id)
         })
@@ -277,7 +280,7 @@ impl State {
         let shares = |vip: &Vip| {
             vip.spec.addresses.iter().any(|old| addresses.iter().any(|new| new.ip == old.ip))
         };
-        self.retired.iter().filter(move |vip| shares(vip))
+        self.retired_vips().filter(move |vip| shares(vip))
     }
 }
 

@@ -1,10 +1,11 @@
 //! Join tokens: opening, revoking, sweeping.
 
 use super::State;
-use crate::{EventKind, JoinProof, Outcome, Refusal, Role, TokenError, TokenId};
+use crate::{JoinProof, Level, Outcome, Refusal, Role, TokenError, TokenId};
 use aws_lc_rs::signature;
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Log time for which a used or expired token is still listed.
 const TOKEN_KEPT_MS: u64 = 24 * 3600 * 1000;
@@ -23,10 +24,8 @@ pub struct Token {
     /// How many nodes it may admit.
     pub max_uses: u32,
     /// Keys (SPKI hashes) it admitted.
-    #[serde(default)]
     pub used: Vec<String>,
     /// Revoked by an admin.
-    #[serde(default)]
     pub revoked: bool,
     /// Who made it.
     pub created_by: String,
@@ -83,45 +82,99 @@ impl Token {
     }
 }
 
-impl State {
-    pub(super) fn create_token(
-        &mut self,
-        actor: &str,
-        id: &TokenId,
-        verifier: &str,
+/// A change of join tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenOp {
+    /// Opens a join token.
+    Create {
+        /// Its id.
+        id: TokenId,
+        /// Its public half, hex.
+        verifier: String,
+        /// What it admits.
         role: Role,
+        /// Until when, log time in ms since 1970.
         expires_ms: u64,
+        /// How many nodes.
         max_uses: u32,
-    ) -> Result<Outcome, Refusal> {
-        if self.tokens.contains_key(id) {
+    },
+    /// Closes a join token.
+    Revoke {
+        /// Its id.
+        id: TokenId,
+    },
+}
+
+/// What happened to a join token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenEvent {
+    /// A token was made.
+    Created {
+        /// Its id.
+        token: String,
+        /// What it admits.
+        role: Role,
+    },
+    /// A token was revoked.
+    Revoked {
+        /// Its id.
+        token: String,
+    },
+}
+
+impl TokenOp {
+    /// Since when there is such an operation.
+    #[must_use]
+    pub const fn since(&self) -> Level {
+        match self {
+            Self::Create { .. } | Self::Revoke { .. } => Level::FIRST,
+        }
+    }
+}
+
+impl State {
+    pub(super) fn apply_to_token(&mut self, actor: &str, op: &TokenOp) -> Result<Outcome, Refusal> {
+        match op {
+            TokenOp::Create { id, verifier, role, expires_ms, max_uses } => {
+                let token = Token {
+                    id: id.clone(),
+                    verifier: verifier.clone(),
+                    role: *role,
+                    expires_ms: *expires_ms,
+                    max_uses: *max_uses,
+                    used: vec![],
+                    revoked: false,
+                    created_by: actor.to_owned(),
+                };
+                self.create_token(actor, token)
+            }
+            TokenOp::Revoke { id } => self.revoke_token(actor, id),
+        }
+    }
+
+    fn create_token(&mut self, actor: &str, token: Token) -> Result<Outcome, Refusal> {
+        let (id, role) = (token.id.clone(), token.role);
+        if self.tokens.contains_key(&id) {
             return Err(Refusal::Spec { text: format!("there is a token {id} already") });
         }
-        let now = self.time_ms;
-        self.tokens.retain(|_, t| t.expires_ms.saturating_add(TOKEN_KEPT_MS) > now);
-        let token = Token {
-            id: id.clone(),
-            verifier: verifier.to_owned(),
-            role,
-            expires_ms,
-            max_uses,
-            used: vec![],
-            revoked: false,
-            created_by: actor.to_owned(),
-        };
-        self.tokens.insert(id.clone(), token);
-        self.record(actor, EventKind::TokenCreated { token: id.0.clone(), role });
+        let (now, tokens) = (self.time_ms, Arc::make_mut(&mut self.tokens));
+        tokens.retain(|_, t| t.expires_ms.saturating_add(TOKEN_KEPT_MS) > now);
+        tokens.insert(id.clone(), token);
+        self.record(actor, TokenEvent::Created { token: id.0, role });
         Ok(Outcome::Done)
     }
 
-    pub(super) fn revoke_token(&mut self, actor: &str, id: &TokenId) -> Result<Outcome, Refusal> {
-        let Some(token) = self.tokens.get_mut(id) else {
-            return Err(Refusal::UnknownToken { token: id.clone() });
-        };
-        if token.revoked {
+    fn revoke_token(&mut self, actor: &str, id: &TokenId) -> Result<Outcome, Refusal> {
+        let unknown = || Refusal::UnknownToken { token: id.clone() };
+        if self.tokens.get(id).ok_or_else(unknown)?.revoked {
             return Ok(Outcome::Unchanged);
         }
-        token.revoked = true;
-        self.record(actor, EventKind::TokenRevoked { token: id.0.clone() });
+        if let Some(token) = Arc::make_mut(&mut self.tokens).get_mut(id) {
+            token.revoked = true;
+        }
+        self.record(actor, TokenEvent::Revoked { token: id.0.clone() });
         Ok(Outcome::Done)
     }
 }

@@ -4,12 +4,13 @@
 use super::State;
 use super::command::Position;
 use crate::{
-    Assignment, Cause, ConflictChange, Epoch, EventKind, Grantee, Incarnation, Name, NodeId,
-    ObstacleChange, Outcome, Refusal, Term, VipAddress, VipSpec, VipUid,
+    Cause, Conflict, Epoch, Grantee, Incarnation, Level, Name, NodeId, Obstacle, Outcome, Refusal,
+    Term, VipAddress, VipSpec, VipUid,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// That an epoch was granted at least once, and to which guard session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,40 +59,29 @@ pub struct Vip {
     /// What is wanted.
     pub spec: VipSpec,
     /// Pinned there by `vip move --to`, until that node fails.
-    #[serde(default)]
     pub pinned: Option<NodeId>,
     /// Assigned holder. Whether it answers yet is the lease's business.
-    #[serde(default)]
     pub holder: Option<NodeId>,
     /// Epoch of the assignment; 0: never assigned.
-    #[serde(default)]
     pub epoch: Epoch,
     /// Term in which it was assigned.
-    #[serde(default)]
     pub assigned_in: Term,
     /// Log time of the assignment, ms since 1970.
-    #[serde(default)]
     pub since_ms: u64,
     /// Why it was assigned.
-    #[serde(default)]
     pub cause: Option<Cause>,
     /// Latest epoch known to have been granted.
-    #[serde(default)]
     pub settled: Option<Settled>,
     /// Latest nesting in a leader lease.
-    #[serde(default)]
     pub nested: Option<Nested>,
     /// Latest epoch whose holder was seen to answer; 0: it never did.
-    #[serde(default)]
     pub answered: Epoch,
     /// Every epoch up to this one is known to answer nowhere, for good.
-    #[serde(default)]
     pub fenced: Epoch,
     /// It is there for a change of another VIP, and no longer than that takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<Guest>,
     /// Counts the changes of its spec.
-    #[serde(default)]
     pub revision: u32,
     /// What it had before, and may still answer for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -145,8 +135,268 @@ impl Vip {
     }
 }
 
+/// One change of a VIP's holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The VIP.
+    pub vip: VipUid,
+    /// The epoch that the proposer saw; the assignment gets the next one.
+    pub seen: Epoch,
+    /// The new holder.
+    pub to: Option<NodeId>,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// What hinders a node from holding a VIP now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObstacleChange {
+    /// The VIP.
+    pub vip: VipUid,
+    /// The node.
+    pub node: NodeId,
+    /// What; nothing any more.
+    pub why: Option<Obstacle>,
+}
+
+/// Whom a node hears claim an address of a VIP now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConflictChange {
+    /// The VIP.
+    pub vip: VipUid,
+    /// The node that hears it.
+    pub node: NodeId,
+    /// What; nothing any more.
+    pub what: Option<Conflict>,
+}
+
+/// A change of VIPs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VipOp {
+    /// Adds a VIP.
+    Add {
+        /// What is wanted.
+        spec: VipSpec,
+    },
+    /// Adds a VIP for a change of another one.
+    AddGuest {
+        /// What is wanted, under a name of its own.
+        spec: VipSpec,
+        /// For which, and what for.
+        guest: Guest,
+    },
+    /// Removes one that was added for a change, if it is there.
+    EndGuest {
+        /// Which.
+        vip: VipUid,
+    },
+    /// Changes what is wanted of a VIP that is there.
+    Set {
+        /// All of it, under the VIP's name.
+        spec: VipSpec,
+        /// The revision that it changes; of any other it changes nothing.
+        seen: u32,
+        /// A guest of it, whose addresses it takes over and which ends with that.
+        /// Both answer on one node, or it is refused.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        guest: Option<VipUid>,
+    },
+    /// Removes a VIP.
+    Remove {
+        /// Its name.
+        name: Name,
+    },
+    /// Pins a VIP to a node, or lets placement decide again.
+    Pin {
+        /// Its name.
+        name: Name,
+        /// Where to.
+        to: Option<NodeId>,
+    },
+    /// Changes holders, all or none of one entry.
+    Assign {
+        /// Each VIP at most once.
+        moves: Vec<Assignment>,
+    },
+    /// Epochs that were granted at least once. With `nested`, the proposer
+    /// itself holds them, and its gate never outlives its leader lease.
+    Settle {
+        /// Which.
+        grants: Vec<Grantee>,
+        /// The proposing leader holds them itself.
+        nested: bool,
+    },
+    /// Why nodes cannot hold VIPs, where that changed.
+    Obstacles {
+        /// Each VIP and node at most once.
+        changes: Vec<ObstacleChange>,
+    },
+    /// Epochs whose holder answers.
+    Answered {
+        /// Which.
+        grants: Vec<Grantee>,
+    },
+    /// Who claims addresses of VIPs beside their holders, where that changed.
+    Conflicts {
+        /// Each VIP and node at most once.
+        changes: Vec<ConflictChange>,
+    },
+    /// Removed VIPs that answer nowhere any more: the leader waited for as long
+    /// as anybody can have been granted them.
+    Outwaited {
+        /// Which.
+        vips: Vec<VipUid>,
+    },
+    /// Epochs that answer nowhere any more, for good.
+    Released {
+        /// Which.
+        releases: Vec<Grantee>,
+    },
+}
+
+/// What happened to a VIP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VipEvent {
+    /// A VIP was added.
+    Added {
+        /// Its name.
+        vip: Name,
+    },
+    /// A VIP is claimed although other hosts answer for it.
+    Unprobed {
+        /// Its name.
+        vip: Name,
+    },
+    /// Somebody said where a VIP is to be, or that its placement decides again.
+    Pinned {
+        /// Its name.
+        vip: Name,
+        /// The node.
+        to: Option<NodeId>,
+    },
+    /// What is wanted of a VIP was changed.
+    Set {
+        /// Its name.
+        vip: Name,
+    },
+    /// A VIP was removed.
+    Removed {
+        /// Its name.
+        vip: Name,
+    },
+    /// A VIP was given to a holder.
+    Assigned {
+        /// The VIP.
+        vip: Name,
+        /// The holder before.
+        from: Option<NodeId>,
+        /// The holder now.
+        to: Option<NodeId>,
+        /// The new epoch.
+        epoch: Epoch,
+        /// Why.
+        cause: Cause,
+    },
+    /// A node could not hold a VIP.
+    Obstacle {
+        /// The VIP.
+        vip: Name,
+        /// The node.
+        node: NodeId,
+        /// Why.
+        why: Obstacle,
+    },
+    /// Another host claims an address of a VIP beside its holder.
+    Conflict {
+        /// The VIP.
+        vip: Name,
+        /// The node that heard it.
+        node: NodeId,
+        /// The address, and who claims it.
+        what: Conflict,
+        /// The member that this is, if it is one.
+        member: Option<NodeId>,
+    },
+    /// The holder of this epoch answers.
+    Answers {
+        /// The VIP.
+        vip: Name,
+        /// The holder.
+        node: NodeId,
+        /// Its epoch.
+        epoch: Epoch,
+    },
+    /// The holder of this epoch is silent for good.
+    Released {
+        /// The VIP.
+        vip: Name,
+        /// The epoch.
+        epoch: Epoch,
+    },
+}
+
+impl VipOp {
+    /// Since when there is such an operation.
+    #[must_use]
+    pub const fn since(&self) -> Level {
+        match self {
+            Self::Add { .. }
+            | Self::AddGuest { .. }
+            | Self::EndGuest { .. }
+            | Self::Set { .. }
+            | Self::Remove { .. }
+            | Self::Pin { .. }
+            | Self::Assign { .. }
+            | Self::Settle { .. }
+            | Self::Obstacles { .. }
+            | Self::Answered { .. }
+            | Self::Conflicts { .. }
+            | Self::Outwaited { .. }
+            | Self::Released { .. } => Level::FIRST,
+        }
+    }
+}
+
 impl State {
-    pub(super) fn add_vip(&mut self, actor: &str, spec: &VipSpec) -> Result<Outcome, Refusal> {
+    pub(super) fn apply_to_vip(
+        &mut self,
+        at: Position,
+        actor: &str,
+        op: &VipOp,
+    ) -> Result<Outcome, Refusal> {
+        match op {
+            VipOp::Add { spec } => self.add_vip(actor, spec),
+            VipOp::AddGuest { spec, guest } => self.add_guest(spec, *guest),
+            VipOp::EndGuest { vip } => Ok(self.end_guest(*vip)),
+            VipOp::Set { spec, seen, guest } => self.set_vip(at, actor, spec, *seen, *guest),
+            VipOp::Remove { name } => self.remove_vip(actor, name),
+            VipOp::Pin { name, to } => self.pin_vip(actor, name, *to),
+            VipOp::Assign { moves } => self.assign(at, actor, moves),
+            VipOp::Settle { grants, nested } => Ok(self.settle(at, grants, *nested)),
+            VipOp::Obstacles { changes } => Ok(self.obstacles_changed(actor, changes)),
+            VipOp::Answered { grants } => Ok(self.answered(actor, grants)),
+            VipOp::Conflicts { changes } => Ok(self.conflicts_changed(actor, changes)),
+            VipOp::Outwaited { vips } => {
+                Arc::make_mut(&mut self.retired).retain(|old| !vips.contains(&old.uid));
+                Ok(Outcome::Done)
+            }
+            VipOp::Released { releases } => Ok(self.released(actor, releases)),
+        }
+    }
+
+    /// A VIP that was to stay on a node goes where placement wants it.
+    pub(super) fn unpin_from(&mut self, node: NodeId) {
+        let pinned = self.all_vips().filter(|vip| vip.pinned == Some(node));
+        for uid in pinned.map(|vip| vip.uid).collect::<Vec<_>>() {
+            if let Some(vip) = self.vip_mut(uid) {
+                vip.pinned = None;
+            }
+        }
+    }
+
+    fn add_vip(&mut self, actor: &str, spec: &VipSpec) -> Result<Outcome, Refusal> {
         spec.check()?;
         if let Some(there) = self.vip_named(spec.name.as_str()) {
             let uid = there.uid;
@@ -156,10 +406,10 @@ impl State {
             }
             // Who was refused for a foreign host says the same again, and that
             // it is meant.
-            return match self.vips.get_mut(&uid) {
+            return match self.vip_mut(uid) {
                 Some(vip) if spec.no_probe && !vip.spec.no_probe => {
                     vip.spec.no_probe = true;
-                    self.record(actor, EventKind::VipUnprobed { vip: spec.name.clone() });
+                    self.record(actor, VipEvent::Unprobed { vip: spec.name.clone() });
                     Ok(Outcome::Done)
                 }
                 _ => Ok(Outcome::Unchanged),
@@ -167,20 +417,21 @@ impl State {
         }
         self.check_free(&spec.addresses, |_| false)?;
         self.new_vip(spec);
-        self.record(actor, EventKind::VipAdded { vip: spec.name.clone() });
+        self.record(actor, VipEvent::Added { vip: spec.name.clone() });
         Ok(Outcome::Done)
     }
 
     pub(super) fn new_vip(&mut self, spec: &VipSpec) -> &mut Vip {
         self.next_vip += 1;
         let uid = VipUid(self.next_vip);
-        self.vips.entry(uid).or_insert_with(|| Vip::new(uid, spec.clone()))
+        let vips = Arc::make_mut(&mut self.vips);
+        Arc::make_mut(vips.entry(uid).or_insert_with(|| Arc::new(Vip::new(uid, spec.clone()))))
     }
 
-    pub(super) fn remove_vip(&mut self, actor: &str, name: &Name) -> Result<Outcome, Refusal> {
+    fn remove_vip(&mut self, actor: &str, name: &Name) -> Result<Outcome, Refusal> {
         let uid = self.uid_of(name)?;
         self.forget_vip(uid);
-        self.record(actor, EventKind::VipRemoved { vip: name.clone() });
+        self.record(actor, VipEvent::Removed { vip: name.clone() });
         Ok(Outcome::Done)
     }
 
@@ -188,24 +439,25 @@ impl State {
     /// remembered.
     pub(super) fn forget_vip(&mut self, uid: VipUid) {
         let is_guest = |vip: &&Vip| vip.guest.is_some_and(|guest| guest.of == uid);
-        let guests: Vec<_> = self.vips.values().filter(is_guest).map(|vip| vip.uid).collect();
+        let guests: Vec<_> = self.all_vips().filter(is_guest).map(|vip| vip.uid).collect();
         for guest in guests {
             self.forget_vip(guest);
         }
-        self.obstacles.remove(&uid);
-        self.conflicts.remove(&uid);
-        if let Some(mut vip) = self.vips.remove(&uid)
+        Arc::make_mut(&mut self.obstacles).remove(&uid);
+        Arc::make_mut(&mut self.conflicts).remove(&uid);
+        if let Some(mut vip) = Arc::make_mut(&mut self.vips).remove(&uid)
             && vip.fenced < vip.epoch
         {
+            let known = Arc::make_mut(&mut vip);
             let whole = |ip: IpAddr| if ip.is_ipv4() { 32 } else { 128 };
-            let dropped = std::mem::take(&mut vip.dropped).into_iter();
+            let dropped = std::mem::take(&mut known.dropped).into_iter();
             let dropped = dropped.map(|d| VipAddress { ip: d.ip, prefix: whole(d.ip) });
-            vip.spec.addresses.extend(dropped);
-            self.retired.push(vip);
+            known.spec.addresses.extend(dropped);
+            Arc::make_mut(&mut self.retired).push(vip);
         }
     }
 
-    pub(super) fn pin_vip(
+    fn pin_vip(
         &mut self,
         actor: &str,
         name: &Name,
@@ -215,16 +467,16 @@ impl State {
         if let Some(id) = to {
             self.check_may_hold(id)?;
         }
-        match self.vips.get_mut(&uid) {
+        match self.vip_mut(uid) {
             Some(vip) if vip.pinned != to => vip.pinned = to,
             _ => return Ok(Outcome::Unchanged),
         }
-        self.record_of(uid, actor, EventKind::VipPinned { vip: name.clone(), to });
+        self.record_of(uid, actor, VipEvent::Pinned { vip: name.clone(), to });
         Ok(Outcome::Done)
     }
 
     /// An event of a VIP that people know of.
-    fn record_of(&mut self, uid: VipUid, actor: &str, what: EventKind) {
+    fn record_of(&mut self, uid: VipUid, actor: &str, what: VipEvent) {
         if self.vip_or_retired(uid).is_some_and(|vip| vip.guest.is_none()) {
             self.record(actor, what);
         }
@@ -250,7 +502,7 @@ impl State {
         self.vip_named(name.as_str()).map(|vip| vip.uid).ok_or_else(unknown)
     }
 
-    pub(super) fn assign(
+    fn assign(
         &mut self,
         at: Position,
         actor: &str,
@@ -271,7 +523,7 @@ impl State {
         }
         let now = self.time_ms;
         for step in moves {
-            let Some(vip) = self.vips.get_mut(&step.vip) else { continue };
+            let Some(vip) = self.vip_mut(step.vip) else { continue };
             let from = vip.holder;
             vip.holder = step.to;
             vip.epoch = vip.epoch.next();
@@ -283,16 +535,15 @@ impl State {
                 vip.pinned = None;
             }
             let (vip, epoch) = (vip.spec.name.clone(), vip.epoch);
-            let assigned =
-                EventKind::VipAssigned { vip, from, to: step.to, epoch, cause: step.cause };
+            let assigned = VipEvent::Assigned { vip, from, to: step.to, epoch, cause: step.cause };
             self.record_of(step.vip, actor, assigned);
         }
         Ok(Outcome::Done)
     }
 
-    pub(super) fn settle(&mut self, at: Position, grants: &[Grantee], nested: bool) -> Outcome {
+    fn settle(&mut self, at: Position, grants: &[Grantee], nested: bool) -> Outcome {
         for grant in grants {
-            let Some(vip) = self.vips.get_mut(&grant.vip) else { continue };
+            let Some(vip) = self.vip_mut(grant.vip) else { continue };
             if grant.epoch > vip.epoch || grant.epoch <= vip.fenced {
                 continue;
             }
@@ -314,22 +565,22 @@ impl State {
         Outcome::Done
     }
 
-    pub(super) fn answered(&mut self, actor: &str, grants: &[Grantee]) -> Outcome {
+    fn answered(&mut self, actor: &str, grants: &[Grantee]) -> Outcome {
         for grant in grants {
-            let Some(vip) = self.vips.get_mut(&grant.vip) else { continue };
+            let Some(vip) = self.vip_mut(grant.vip) else { continue };
             let by = vip.settled_at(grant.epoch).filter(|s| s.incarnation == grant.incarnation);
             let Some(node) = by.map(|s| s.node).filter(|_| vip.answered < grant.epoch) else {
                 continue;
             };
             vip.answered = grant.epoch;
             let vip = vip.spec.name.clone();
-            let answers = EventKind::VipAnswers { vip, node, epoch: grant.epoch };
+            let answers = VipEvent::Answers { vip, node, epoch: grant.epoch };
             self.record_of(grant.vip, actor, answers);
         }
         Outcome::Done
     }
 
-    pub(super) fn obstacles_changed(&mut self, actor: &str, changes: &[ObstacleChange]) -> Outcome {
+    fn obstacles_changed(&mut self, actor: &str, changes: &[ObstacleChange]) -> Outcome {
         for ObstacleChange { vip: uid, node, why } in changes {
             let Some(vip) = self.vips.get(uid).map(|vip| vip.spec.name.clone()) else { continue };
             if !self.nodes.contains_key(node) {
@@ -338,13 +589,13 @@ impl State {
             if take_over(&mut self.obstacles, (*uid, *node), why.as_ref())
                 && let Some(why) = why.clone()
             {
-                self.record_of(*uid, actor, EventKind::VipObstacle { vip, node: *node, why });
+                self.record_of(*uid, actor, VipEvent::Obstacle { vip, node: *node, why });
             }
         }
         Outcome::Done
     }
 
-    pub(super) fn conflicts_changed(&mut self, actor: &str, changes: &[ConflictChange]) -> Outcome {
+    fn conflicts_changed(&mut self, actor: &str, changes: &[ConflictChange]) -> Outcome {
         for ConflictChange { vip: uid, node, what } in changes {
             let Some(vip) = self.vips.get(uid).map(|vip| vip.spec.name.clone()) else { continue };
             if !self.nodes.contains_key(node) {
@@ -354,7 +605,7 @@ impl State {
                 && let Some(what) = *what
             {
                 let member = self.node_with(what.mac);
-                self.record(actor, EventKind::VipConflict { vip, node: *node, what, member });
+                self.record(actor, VipEvent::Conflict { vip, node: *node, what, member });
             }
         }
         Outcome::Done
@@ -368,19 +619,20 @@ impl State {
         }
     }
 
-    pub(super) fn released(&mut self, actor: &str, releases: &[Grantee]) -> Outcome {
+    fn released(&mut self, actor: &str, releases: &[Grantee]) -> Outcome {
         for release in releases {
-            if let Some(vip) = self.vips.get_mut(&release.vip) {
+            if let Some(vip) = self.vip_mut(release.vip) {
                 if fence(vip, release) {
                     let vip = vip.spec.name.clone();
-                    let released = EventKind::VipReleased { vip, epoch: release.epoch };
+                    let released = VipEvent::Released { vip, epoch: release.epoch };
                     self.record_of(release.vip, actor, released);
                 }
             } else if let Some(at) = self.retired.iter().position(|old| old.uid == release.vip) {
-                let vip = &mut self.retired[at];
+                let retired = Arc::make_mut(&mut self.retired);
+                let vip = Arc::make_mut(&mut retired[at]);
                 fence(vip, release);
                 if vip.fenced >= vip.epoch {
-                    self.retired.swap_remove(at);
+                    retired.swap_remove(at);
                 }
             }
         }
@@ -391,25 +643,23 @@ impl State {
 /// Takes over what a node says of a VIP now, or that it says nothing any more.
 /// Returns whether it is news.
 fn take_over<T: Clone + PartialEq>(
-    known: &mut BTreeMap<VipUid, BTreeMap<NodeId, T>>,
+    known: &mut Arc<BTreeMap<VipUid, BTreeMap<NodeId, T>>>,
     (vip, node): (VipUid, NodeId),
     said: Option<&T>,
 ) -> bool {
-    let nodes = known.entry(vip).or_default();
-    let is_news = said != nodes.get(&node);
-    match said {
-        Some(said) if is_news => {
-            nodes.insert(node, said.clone());
-        }
-        Some(_) => {}
-        None => {
-            nodes.remove(&node);
-        }
+    if said == known.get(&vip).and_then(|nodes| nodes.get(&node)) {
+        return false;
     }
+    let known = Arc::make_mut(known);
+    let nodes = known.entry(vip).or_default();
+    match said {
+        Some(said) => nodes.insert(node, said.clone()),
+        None => nodes.remove(&node),
+    };
     if nodes.is_empty() {
         known.remove(&vip);
     }
-    is_news
+    true
 }
 
 /// Takes note that an epoch ended, if the release speaks for the session that

@@ -43,7 +43,7 @@ impl CommittedMoveStays {
         host: usize,
         state: &State,
     ) -> Result<(), Violation> {
-        for vip in state.vips.values() {
+        for vip in state.all_vips() {
             let known = *self.holders.entry((vip.uid, vip.epoch)).or_insert(vip.holder);
             // Removing a node leaves its VIPs without a holder, in their epoch.
             if known != vip.holder && vip.holder.is_some() {

@@ -37,7 +37,7 @@ impl EpochNeverFalls {
         host: usize,
         state: &State,
     ) -> Result<(), Violation> {
-        for vip in state.vips.values() {
+        for vip in state.all_vips() {
             let before = self.applied.entry((host, vip.uid)).or_default();
             if vip.epoch < *before {
                 let what = format!("host {host} applied epoch {} after {before}", vip.epoch);

@@ -10,7 +10,9 @@ use crate::raft::Raft;
 use crate::scenario::{Cast, Directed, Fault, Processes, Reshape, Scheme, Victim, node};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use vip_core::{Address, GuardAction, GuardEvent, Guest, Name, NodeId, Op, VipAddress, VipSpec};
+use vip_core::{
+    Address, GuardAction, GuardEvent, Guest, Name, NodeId, NodeOp, Op, VipAddress, VipOp, VipSpec,
+};
 
 impl World {
     pub(super) fn fault(&mut self, fault: Fault) {
@@ -62,13 +64,13 @@ impl World {
             Fault::Stop(at) => self.agent(at, Input::Stop),
             Fault::Voters(voters) => self.everybody(&Input::Voters(voters)),
             Fault::Move(at) => {
-                self.command(Op::PinVip { name: vip_name(), to: Some(node(at)) });
+                self.command(VipOp::Pin { name: vip_name(), to: Some(node(at)) });
             }
-            Fault::AutoPlace => self.command(Op::PinVip { name: vip_name(), to: None }),
-            Fault::Drain(at, drained) => self.command(Op::DrainNode { node: node(at), drained }),
+            Fault::AutoPlace => self.command(VipOp::Pin { name: vip_name(), to: None }),
+            Fault::Drain(at, drained) => self.command(NodeOp::Drain { node: node(at), drained }),
             Fault::Recreate => {
-                self.command(Op::RemoveVip { name: vip_name() });
-                self.command(Op::AddVip { spec: vip_spec(self.scenario.sticky) });
+                self.command(VipOp::Remove { name: vip_name() });
+                self.command(VipOp::Add { spec: vip_spec(self.scenario.sticky) });
             }
             Fault::Reshape(how) => self.reshape(how),
             Fault::Scheme(scheme, salt) => self.scheme(scheme, salt),
@@ -95,13 +97,13 @@ impl World {
             return;
         };
         let beside = known(&guest.name).map(|guest| guest.uid);
-        let set = |spec, guest| vec![Op::SetVip { spec, seen, guest }];
-        let pin = |name: &Name, to| Op::PinVip { name: name.clone(), to };
+        let set = |spec, guest| vec![VipOp::Set { spec, seen, guest }];
+        let pin = |name: &Name, to| VipOp::Pin { name: name.clone(), to };
         let other = VipSpec { name: other_name(), ..guest.clone() };
         let ops = match how {
             Reshape::Guest => {
                 let of = Guest { of, trial: false };
-                vec![Op::AddGuest { spec: guest, guest: of }]
+                vec![VipOp::AddGuest { spec: guest, guest: of }]
             }
             Reshape::Together => vec![pin(&guest.name, holder)],
             Reshape::Apart(at) => {
@@ -112,9 +114,9 @@ impl World {
             Reshape::Both => set(both, None),
             Reshape::First => set(web(&[first]), None),
             Reshape::Second => set(web(&[second]), None),
-            Reshape::Other => vec![Op::AddVip { spec: other }],
+            Reshape::Other => vec![VipOp::Add { spec: other }],
             Reshape::Gone => {
-                vec![Op::RemoveVip { name: other.name }, Op::RemoveVip { name: guest.name }]
+                vec![VipOp::Remove { name: other.name }, VipOp::Remove { name: guest.name }]
             }
         };
         ops.into_iter().for_each(|op| self.command(op));
@@ -158,8 +160,8 @@ impl World {
         }
     }
 
-    fn command(&mut self, op: Op) {
-        self.everybody(&Input::Admin(op));
+    fn command(&mut self, op: impl Into<Op>) {
+        self.everybody(&Input::Admin(op.into()));
     }
 
     fn freeze(&mut self, at: usize, who: Processes) {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::testing::{apply, move_to, state_of, vip, voter};
 use crate::*;
+use std::sync::Arc;
 
 const START: Mono = Mono(10_000_000_000);
 const SESSION: Incarnation = Incarnation(7);
@@ -8,7 +9,7 @@ const WEB: VipUid = VipUid(1);
 
 fn state() -> State {
     let mut state = state_of([voter(1), voter(2)]);
-    apply(&mut state, Op::AddVip { spec: vip("web", 100) });
+    apply(&mut state, VipOp::Add { spec: vip("web", 100) });
     move_to(&mut state, WEB, 1);
     state
 }
@@ -78,7 +79,7 @@ fn nothing_is_asked_before_the_guard_is_ready() {
 #[test]
 fn losing_the_assignment_releases_and_reports_until_the_log_knows() {
     let mut state = state();
-    apply(&mut state, Op::Settle { grants: vec![grantee(1, 7)], nested: false });
+    apply(&mut state, VipOp::Settle { grants: vec![grantee(1, 7)], nested: false });
     let mut claims = open(&state);
     move_to(&mut state, WEB, 2);
     assert_eq!(sync(&mut claims, &state), [], "the next one is not ready yet");
@@ -90,7 +91,7 @@ fn losing_the_assignment_releases_and_reports_until_the_log_knows() {
     assert_eq!(notice(&mut claims, released), [ClaimAction::ReportNow]);
     sync(&mut claims, &state);
     assert_eq!(claims.releases(), [grantee(1, 7)]);
-    apply(&mut state, Op::Released { releases: vec![grantee(1, 7)] });
+    apply(&mut state, VipOp::Released { releases: vec![grantee(1, 7)] });
     sync(&mut claims, &state);
     assert_eq!(claims.releases(), []);
 }
@@ -100,14 +101,14 @@ fn a_holder_without_a_successor_releases_at_once() {
     let mut state = state();
     let mut claims = open(&state);
     let moves = vec![Assignment { vip: WEB, seen: Epoch(1), to: None, cause: Cause::Drain }];
-    apply(&mut state, Op::Assign { moves });
+    apply(&mut state, VipOp::Assign { moves });
     assert_eq!(sync(&mut claims, &state), [release(1)]);
 }
 
 #[test]
 fn a_restarted_agent_releases_in_the_name_of_the_session_before() {
     let mut state = state();
-    apply(&mut state, Op::Settle { grants: vec![grantee(1, 5)], nested: false });
+    apply(&mut state, VipOp::Settle { grants: vec![grantee(1, 5)], nested: false });
     let mut claims = claims();
     assert_eq!(sync(&mut claims, &state), [ClaimAction::ReportNow]);
     assert_eq!(claims.releases(), [grantee(1, 5)]);
@@ -158,7 +159,7 @@ const STRANGER: Mac = Mac([2, 0, 0, 0, 0, 99]);
 
 /// Node n has the interface 02:00:00:00:00:0n.
 fn with_interfaces(mut state: State) -> State {
-    for node in state.nodes.values_mut() {
+    for node in Arc::make_mut(&mut state.nodes).values_mut() {
         node.macs.insert(Mac([2, 0, 0, 0, 0, node.id.0.to_le_bytes()[0]]));
     }
     state
@@ -177,12 +178,12 @@ fn member(id: u8) -> Mac {
 /// Node 2 answered at epoch 1 and is lost; node 1 waits to take over.
 fn taking_over() -> (State, Claims) {
     let mut state = with_interfaces(state_of([voter(1), voter(2), voter(3)]));
-    apply(&mut state, Op::AddVip { spec: vip("web", 100) });
+    apply(&mut state, VipOp::Add { spec: vip("web", 100) });
     move_to(&mut state, WEB, 2);
-    apply(&mut state, Op::Settle { grants: vec![grantee(1, 5)], nested: false });
-    apply(&mut state, Op::Answered { grants: vec![grantee(1, 5)] });
+    apply(&mut state, VipOp::Settle { grants: vec![grantee(1, 5)], nested: false });
+    apply(&mut state, VipOp::Answered { grants: vec![grantee(1, 5)] });
     let (seen, to, cause) = (Epoch(1), Some(NodeId(1)), Cause::HolderLost);
-    apply(&mut state, Op::Assign { moves: vec![Assignment { vip: WEB, seen, to, cause }] });
+    apply(&mut state, VipOp::Assign { moves: vec![Assignment { vip: WEB, seen, to, cause }] });
     let mut claims = claims();
     let (epoch, addresses, probe) = (Epoch(2), vec![], Probe::Beside);
     let order = VipOrder::Prepare { vip: WEB, epoch, addresses, probe, known: [].into() };
@@ -212,7 +213,7 @@ fn a_stranger_that_is_meant_to_be_there_refuses_nothing_and_a_member_still_does(
     sync(&mut before, &state);
     answer(&mut before, &state, 1, STRANGER);
     notice(&mut before, GuardNotice::Released { vip: WEB, epoch: Epoch(1) });
-    apply(&mut state, Op::AddVip { spec: VipSpec { no_probe: true, ..vip("web", 100) } });
+    apply(&mut state, VipOp::Add { spec: VipSpec { no_probe: true, ..vip("web", 100) } });
     assert_eq!(sync(&mut before, &state), [prepare(1)], "at once");
     assert_eq!(answer(&mut before, &state, 1, STRANGER), []);
     assert_eq!(before.conflicts()[&WEB].mac, STRANGER, "it is said all the same");
@@ -244,14 +245,15 @@ fn what_answers_here_is_not_given_up_for_anybody() {
 #[test]
 fn whose_answer_may_decide_is_told_to_the_guard() {
     let mut state = with_interfaces(state());
-    apply(&mut state, Op::RemoveNode { node: NodeId(2) });
-    state.nodes.insert(NodeId(3), Node { macs: [member(3)].into(), ..voter(3) });
+    apply(&mut state, NodeOp::Remove { node: NodeId(2) });
+    Arc::make_mut(&mut state.nodes)
+        .insert(NodeId(3), Node { macs: [member(3)].into(), ..voter(3) });
     let known = |state: &State| match claims().sync(START, state, |_| vec![]).as_slice() {
         [ClaimAction::Order(VipOrder::Prepare { known, .. })] => known.clone(),
         other => panic!("{other:?}"),
     };
     assert_eq!(known(&state), [member(3)].into(), "not of whom was removed in order");
-    state.tombstones.get_mut(&NodeId(2)).expect("there").cut_off = true;
+    Arc::make_mut(&mut state.tombstones).get_mut(&NodeId(2)).expect("there").cut_off = true;
     assert_eq!(known(&state), [member(2), member(3)].into());
 }
 
@@ -264,8 +266,8 @@ fn what_others_answered_is_forgotten_once_the_vip_answers_elsewhere() {
     move_to(&mut state, WEB, 2);
     sync(&mut claims, &state);
     assert_eq!(claims.obstacles().len(), 1);
-    apply(&mut state, Op::Settle { grants: vec![grantee(2, 5)], nested: false });
-    apply(&mut state, Op::Answered { grants: vec![grantee(2, 5)] });
+    apply(&mut state, VipOp::Settle { grants: vec![grantee(2, 5)], nested: false });
+    apply(&mut state, VipOp::Answered { grants: vec![grantee(2, 5)] });
     sync(&mut claims, &state);
     assert_eq!(claims.obstacles(), [].into());
 }
@@ -273,12 +275,12 @@ fn what_others_answered_is_forgotten_once_the_vip_answers_elsewhere() {
 #[test]
 fn while_the_old_cluster_may_be_alive_a_stranger_stops_the_first_claim_alone() {
     let mut state = with_interfaces(state());
-    apply(&mut state, Op::RemoveNode { node: NodeId(2) });
-    state.tombstones.get_mut(&NodeId(2)).expect("there").cut_off = true;
+    apply(&mut state, NodeOp::Remove { node: NodeId(2) });
+    Arc::make_mut(&mut state.tombstones).get_mut(&NodeId(2)).expect("there").cut_off = true;
     let mut first = claims();
     sync(&mut first, &state);
     assert_eq!(answer(&mut first, &state, 1, STRANGER), [release(1)]);
-    state.vips.get_mut(&WEB).expect("there").answered = Epoch(1);
+    state.vip_mut(WEB).expect("there").answered = Epoch(1);
     let mut later = claims();
     sync(&mut later, &state);
     assert_eq!(answer(&mut later, &state, 1, STRANGER), []);
@@ -288,8 +290,8 @@ fn while_the_old_cluster_may_be_alive_a_stranger_stops_the_first_claim_alone() {
 #[test]
 fn a_vip_is_let_go_of_when_the_cluster_that_was_given_up_comes_back() {
     let mut state = with_interfaces(state());
-    apply(&mut state, Op::RemoveNode { node: NodeId(2) });
-    state.tombstones.get_mut(&NodeId(2)).expect("there").cut_off = true;
+    apply(&mut state, NodeOp::Remove { node: NodeId(2) });
+    Arc::make_mut(&mut state.tombstones).get_mut(&NodeId(2)).expect("there").cut_off = true;
     let mut claims = claims();
     let (epoch, addresses, probe) = (Epoch(1), vec![], Probe::Always);
     let order = VipOrder::Prepare { vip: WEB, epoch, addresses, probe, known: [].into() };
@@ -314,14 +316,14 @@ fn a_move_and_a_takeover_without_a_wait_ask_nobody() {
         probe
     };
     let waits = state.clone();
-    apply(&mut state, Op::Released { releases: vec![grantee(1, 5)] });
+    apply(&mut state, VipOp::Released { releases: vec![grantee(1, 5)] });
     assert_eq!(ordered(&state), Probe::No, "the holder before let go");
     let mut nested = waits.clone();
-    nested.vips.get_mut(&WEB).expect("there").nested =
+    nested.vip_mut(WEB).expect("there").nested =
         Some(Nested { term: nested.previous_term, epoch: Epoch(1) });
     assert_eq!(ordered(&nested), Probe::No, "it ended with its leader lease");
     let mut planned = waits;
-    planned.vips.get_mut(&WEB).expect("there").cause = Some(Cause::Command);
+    planned.vip_mut(WEB).expect("there").cause = Some(Cause::Command);
     assert_eq!(ordered(&planned), Probe::No);
 }
 
@@ -355,10 +357,10 @@ fn an_address_that_could_not_be_had_is_tried_again_when_a_link_comes_back() {
 #[test]
 fn addresses_that_join_are_told_to_the_guard_under_the_same_epoch() {
     let mut state = state();
-    apply(&mut state, Op::Settle { grants: vec![grantee(1, 7)], nested: false });
-    apply(&mut state, Op::Answered { grants: vec![grantee(1, 7)] });
+    apply(&mut state, VipOp::Settle { grants: vec![grantee(1, 7)], nested: false });
+    apply(&mut state, VipOp::Answered { grants: vec![grantee(1, 7)] });
     let mut claims = open(&state_before(&state));
-    state.vips.get_mut(&WEB).expect("there").revision += 1;
+    state.vip_mut(WEB).expect("there").revision += 1;
     let ClaimAction::Order(VipOrder::Prepare { vip, epoch, addresses, .. }) = prepare(1) else {
         panic!("an order")
     };
@@ -376,6 +378,6 @@ fn addresses_that_join_are_told_to_the_guard_under_the_same_epoch() {
 /// As when it was first claimed.
 fn state_before(state: &State) -> State {
     let mut before = state.clone();
-    before.vips.get_mut(&WEB).expect("there").answered = Epoch(0);
+    before.vip_mut(WEB).expect("there").answered = Epoch(0);
     before
 }

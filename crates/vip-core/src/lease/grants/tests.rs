@@ -15,7 +15,7 @@ fn ms(n: u64) -> Duration {
 fn state() -> State {
     let mut state = state_of([voter(1), voter(2), voter(3)]);
     state.enter(Term(1));
-    apply(&mut state, Op::AddVip { spec: vip("web", 100) });
+    apply(&mut state, VipOp::Add { spec: vip("web", 100) });
     move_to(&mut state, WEB, 2);
     state
 }
@@ -36,7 +36,7 @@ fn ask(grants: &mut Grants, state: &State, now: Mono, node: u64, grantee: Grante
 /// Settled at epoch 1 by session 7 on node 2, then a new leader in term 2.
 fn after_change_of_leader() -> State {
     let mut state = state();
-    apply(&mut state, Op::Settle { grants: vec![grantee(1, 7)], nested: false });
+    apply(&mut state, VipOp::Settle { grants: vec![grantee(1, 7)], nested: false });
     state.enter(Term(2));
     state
 }
@@ -121,7 +121,7 @@ fn a_new_leader_renews_at_once_only_what_is_settled() {
 #[test]
 fn a_leader_that_held_within_its_lease_leaves_no_wait() {
     let mut state = state();
-    apply(&mut state, Op::Settle { grants: vec![grantee(1, 7)], nested: true });
+    apply(&mut state, VipOp::Settle { grants: vec![grantee(1, 7)], nested: true });
     state.enter(Term(2));
     move_to(&mut state, WEB, 3);
     assert_eq!(ask(&mut Grants::default(), &state, T, 3, grantee(2, 9)), Verdict::Granted);
@@ -130,7 +130,7 @@ fn a_leader_that_held_within_its_lease_leaves_no_wait() {
 #[test]
 fn a_leader_in_between_voids_the_shortcut() {
     let mut state = state();
-    apply(&mut state, Op::Settle { grants: vec![grantee(1, 7)], nested: true });
+    apply(&mut state, VipOp::Settle { grants: vec![grantee(1, 7)], nested: true });
     state.enter(Term(2));
     state.enter(Term(3));
     move_to(&mut state, WEB, 3);
@@ -141,7 +141,7 @@ fn a_leader_in_between_voids_the_shortcut() {
 #[test]
 fn a_nested_epoch_says_nothing_about_a_later_one() {
     let mut state = state();
-    apply(&mut state, Op::Settle { grants: vec![grantee(1, 7)], nested: true });
+    apply(&mut state, VipOp::Settle { grants: vec![grantee(1, 7)], nested: true });
     move_to(&mut state, WEB, 3);
     move_to(&mut state, WEB, 1);
     state.enter(Term(2));
@@ -153,19 +153,19 @@ fn a_nested_epoch_says_nothing_about_a_later_one() {
 fn an_address_of_a_removed_vip_waits_for_its_last_holder() {
     let (mut grants, mut state) = (Grants::default(), state());
     ask(&mut grants, &state, T, 2, grantee(1, 7));
-    apply(&mut state, Op::Settle { grants: vec![grantee(1, 7)], nested: false });
+    apply(&mut state, VipOp::Settle { grants: vec![grantee(1, 7)], nested: false });
     let spec = state.vip(WEB).expect("there").spec.clone();
-    apply(&mut state, Op::RemoveVip { name: spec.name.clone() });
-    apply(&mut state, Op::AddVip { spec });
+    apply(&mut state, VipOp::Remove { name: spec.name.clone() });
+    apply(&mut state, VipOp::Add { spec });
     let vip = VipUid(2);
     let to = Some(NodeId(3));
     let moves = vec![Assignment { vip, seen: Epoch(0), to, cause: Cause::Created }];
-    apply(&mut state, Op::Assign { moves });
+    apply(&mut state, VipOp::Assign { moves });
 
     let new = Grantee { vip, epoch: Epoch(1), incarnation: Incarnation(9) };
     let free_at = T + LAN.wait;
     assert_eq!(ask(&mut grants, &state, T, 3, new), Verdict::Wait(free_at));
-    apply(&mut state, Op::Released { releases: vec![grantee(1, 7)] });
+    apply(&mut state, VipOp::Released { releases: vec![grantee(1, 7)] });
     assert_eq!(ask(&mut grants, &state, T, 3, new), Verdict::Granted);
 }
 
@@ -175,7 +175,7 @@ fn an_address_of_a_removed_vip_waits_for_its_last_holder() {
 fn an_epoch_of_an_earlier_leader_nests_only_when_its_grants_have_run_out() {
     let mut state = state();
     move_to(&mut state, WEB, 1);
-    apply(&mut state, Op::Settle { grants: vec![grantee(2, 7)], nested: false });
+    apply(&mut state, VipOp::Settle { grants: vec![grantee(2, 7)], nested: false });
     state.enter(Term(2));
     let mut grants = Grants::default();
     assert_eq!(ask(&mut grants, &state, T, 1, grantee(2, 7)), Verdict::Granted);
@@ -239,7 +239,7 @@ fn a_holder_that_was_given_up_does_not_go_on() {
     ask(&mut grants, &state, T, 2, grantee(1, 7));
     let (seen, to) = (Epoch(1), Some(NodeId(3)));
     let moves = vec![Assignment { vip: WEB, seen, to, cause: Cause::HolderLost }];
-    apply(&mut state, Op::Assign { moves });
+    apply(&mut state, VipOp::Assign { moves });
     let no = Verdict::Denied(Denial::NotHolder);
     assert_eq!(ask(&mut grants, &state, T + ms(5), 2, grantee(1, 7)), no);
 }
@@ -247,7 +247,7 @@ fn a_holder_that_was_given_up_does_not_go_on() {
 /// A VIP that was removed while its holder was away.
 fn removed_unsettled() -> State {
     let mut state = state();
-    apply(&mut state, Op::RemoveVip { name: "web".parse().expect("valid") });
+    apply(&mut state, VipOp::Remove { name: "web".parse().expect("valid") });
     state.enter(Term(2));
     state
 }
@@ -260,9 +260,9 @@ fn a_removed_vip_is_outwaited_once_nobody_can_answer_for_it() {
     assert_eq!(grants.outwaited(early, &lease, &state, &LAN), []);
     assert_eq!(grants.outwaited(T + LAN.wait, &lease, &state, &LAN), [WEB]);
     // Its address is free for another VIP then, at once and for good.
-    apply(&mut state, Op::Outwaited { vips: vec![WEB] });
+    apply(&mut state, VipOp::Outwaited { vips: vec![WEB] });
     assert_eq!(grants.outwaited(T + LAN.wait, &lease, &state, &LAN), []);
-    apply(&mut state, Op::AddVip { spec: vip("next", 100) });
+    apply(&mut state, VipOp::Add { spec: vip("next", 100) });
     let next = state.vip_named("next").expect("added").uid;
     move_to(&mut state, next, 3);
     let mut grants = Grants::default();
@@ -274,7 +274,7 @@ fn a_removed_vip_is_outwaited_once_nobody_can_answer_for_it() {
 fn a_removed_vip_that_this_leader_granted_is_outwaited_from_its_last_grant() {
     let (mut grants, mut state) = (Grants::default(), state());
     ask(&mut grants, &state, T + ms(500), 2, grantee(1, 7));
-    apply(&mut state, Op::RemoveVip { name: "web".parse().expect("valid") });
+    apply(&mut state, VipOp::Remove { name: "web".parse().expect("valid") });
     let free_at = T + ms(500) + LAN.wait;
     assert_eq!(grants.outwaited(free_at - ms(1), &lease(1), &state, &LAN), []);
     assert_eq!(grants.outwaited(free_at, &lease(1), &state, &LAN), [WEB]);

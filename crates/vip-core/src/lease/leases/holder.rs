@@ -3,9 +3,10 @@
 use super::{GrantAnswer, LeaseAction, Leases, Wants};
 use crate::{
     Address, ClaimAction, ClaimEvent, Grantee, GuardNotice, Incarnation, Mono, NodeId, Obstacle,
-    Report, Vip, VipOrder, VipSpec, VipUid,
+    Report, Vip, VipOrder, VipUid,
 };
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A request to the leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +37,7 @@ impl Leases {
         self.guard.lost_at = None;
         self.guard.alive_at = now;
         self.guard.extended = Mono::ZERO;
-        self.considered.clear();
+        self.considered = Arc::default();
         self.consider(actions);
         self.guard_changed(now, [ClaimEvent::GuardUp(session)], actions);
         // Only now, with every gate of this host shut, is the old leadership
@@ -66,16 +67,18 @@ impl Leases {
 
     /// Tells the guard which VIPs there are, if that changed.
     pub(super) fn consider(&mut self, actions: &mut Vec<LeaseAction>) {
-        let vips = &self.state.vips;
-        let same = |((uid, spec), (other, vip)): ((&VipUid, &VipSpec), (&VipUid, &Vip))| {
-            uid == other && *spec == vip.spec
-        };
-        let told =
-            self.considered.len() == vips.len() && self.considered.iter().zip(vips).all(same);
-        if told || !self.guard.present {
+        let vips = self.state.vips.clone();
+        if Arc::ptr_eq(&self.considered, &vips) || !self.guard.present {
             return;
         }
-        self.considered = vips.iter().map(|(uid, vip)| (*uid, vip.spec.clone())).collect();
+        let told = self.considered.len() == vips.len()
+            && self.considered.iter().zip(vips.iter()).all(|(told, now)| {
+                told.0 == now.0 && (Arc::ptr_eq(told.1, now.1) || told.1.spec == now.1.spec)
+            });
+        self.considered = vips.clone();
+        if told {
+            return;
+        }
         let all = vips.iter().map(|(uid, vip)| (*uid, addresses(vip, &self.interfaces)));
         actions.push(LeaseAction::Consider(all.collect()));
     }

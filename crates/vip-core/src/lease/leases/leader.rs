@@ -3,9 +3,9 @@
 
 use super::{GrantAnswer, Leading, LeaseAction, Leases, RaftView};
 use crate::{
-    Assignment, ConflictChange, Denial, Epoch, Fitness, Grantee, Grants, LeaderLease, Mac, Mono,
-    NodeId, NodeView, ObstacleChange, Op, Report, Request, Settled, State, Term, Verdict, Vip,
-    VipUid, Vote, decide, target,
+    Assignment, ConflictChange, Denial, Epoch, Fitness, Grantee, Grants, LeaderLease, Level, Mac,
+    Mono, NodeId, NodeOp, NodeView, ObstacleChange, Op, Report, Request, Runs, Settled, State,
+    Term, Verdict, Vip, VipOp, VipUid, Vote, decide, target,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -87,6 +87,8 @@ pub struct LeaderWork {
     pub conflicts: Vec<ConflictChange>,
     /// Nodes whose interfaces changed.
     pub interfaces: Vec<(NodeId, BTreeSet<Mac>)>,
+    /// Nodes that run another version than the log says.
+    pub runs: Vec<(NodeId, Runs)>,
 }
 
 impl LeaderWork {
@@ -105,20 +107,24 @@ impl LeaderWork {
             answered,
             conflicts,
             interfaces,
+            runs,
         } = self;
         let settle = |grants: Vec<Grantee>, nested| {
-            (!grants.is_empty()).then_some(Op::Settle { grants, nested })
+            (!grants.is_empty()).then_some(VipOp::Settle { grants, nested })
         };
-        let moves = (!moves.is_empty()).then_some(Op::Assign { moves });
-        let releases = (!releases.is_empty()).then_some(Op::Released { releases });
-        let obstacles = (!obstacles.is_empty()).then_some(Op::Obstacles { changes: obstacles });
-        let outwaited = (!outwaited.is_empty()).then_some(Op::Outwaited { vips: outwaited });
-        let answered = (!answered.is_empty()).then_some(Op::Answered { grants: answered });
-        let conflicts = (!conflicts.is_empty()).then_some(Op::Conflicts { changes: conflicts });
-        let interfaces = interfaces.into_iter().map(|(node, macs)| Op::Interfaces { node, macs });
+        let moves = (!moves.is_empty()).then_some(VipOp::Assign { moves });
+        let releases = (!releases.is_empty()).then_some(VipOp::Released { releases });
+        let obstacles = (!obstacles.is_empty()).then_some(VipOp::Obstacles { changes: obstacles });
+        let outwaited = (!outwaited.is_empty()).then_some(VipOp::Outwaited { vips: outwaited });
+        let answered = (!answered.is_empty()).then_some(VipOp::Answered { grants: answered });
+        let conflicts = (!conflicts.is_empty()).then_some(VipOp::Conflicts { changes: conflicts });
+        let interfaces =
+            interfaces.into_iter().map(|(node, macs)| NodeOp::Interfaces { node, macs });
+        let runs = runs.into_iter().map(|(node, runs)| NodeOp::Runs { node, runs });
         let urgent = [moves, settle(own, true), settle(others, false), releases];
         let rest = [obstacles, outwaited, answered, conflicts];
-        urgent.into_iter().chain(rest).flatten().chain(interfaces).collect()
+        let of_vips = urgent.into_iter().chain(rest).flatten().map(Op::from);
+        of_vips.chain(interfaces.chain(runs).map(Op::from)).collect()
     }
 }
 
@@ -318,6 +324,7 @@ impl Leases {
             revisions: self.claims.revisions(),
             conflicts: self.claims.conflicts(),
             macs: self.macs.clone(),
+            runs: Runs::here(),
         };
         if said != self.said {
             self.said = Report { seq: said.seq + 1, ..said };
@@ -478,6 +485,7 @@ impl Leases {
             answered,
             conflicts,
             interfaces,
+            runs: self.unlogged_versions(),
         }
     }
 
@@ -529,6 +537,16 @@ impl Leases {
         new.map(|(node, macs)| (node, macs.clone())).collect()
     }
 
+    fn unlogged_versions(&self) -> Vec<(NodeId, Runs)> {
+        let here = Runs::here();
+        let others = self.views.iter().map(|(node, view)| (*node, &view.report.runs));
+        let new = others.chain([(self.me, &here)]).filter(|(node, runs)| {
+            let logged = self.state.nodes.get(node);
+            runs.level >= Level::FIRST && logged.is_some_and(|logged| logged.runs != **runs)
+        });
+        new.map(|(node, runs)| (node, runs.clone())).collect()
+    }
+
     fn unlogged_answers(&self) -> Vec<Grantee> {
         let new = |vip: &&Vip| vip.answered < vip.epoch;
         let answers = |vip: &Vip| {
@@ -541,7 +559,7 @@ impl Leases {
             };
             open.then_some(grantee)
         };
-        self.state.vips.values().filter(new).filter_map(answers).collect()
+        self.state.all_vips().filter(new).filter_map(answers).collect()
     }
 
     /// Up to which epoch a VIP is known to answer nowhere.

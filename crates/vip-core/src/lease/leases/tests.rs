@@ -1,7 +1,8 @@
 use super::*;
 use crate::testing::{apply, move_to, state_of, vip, voter};
 use crate::{
-    Epoch, Fitness, GuardNotice, Incarnation, Op, Profile, PromiseReply, Refused, VipOrder, VipUid,
+    Epoch, Fitness, GuardNotice, Incarnation, NodeOp, Profile, PromiseReply, Refused, VipOp,
+    VipOrder, VipUid,
 };
 
 pub(super) const START: Mono = Mono(10_000_000_000);
@@ -163,7 +164,7 @@ pub(super) fn state_with_two_vips(holder: NodeId) -> State {
     let mut state = state_of([voter(1), voter(2)]);
     state.enter(Term(1));
     for (number, name) in [(1, "v1"), (2, "v2")] {
-        apply(&mut state, Op::AddVip { spec: vip(name, 100 + number) });
+        apply(&mut state, VipOp::Add { spec: vip(name, 100 + number) });
         move_to(&mut state, VipUid(number.into()), holder.0);
     }
     state
@@ -245,7 +246,7 @@ fn a_lease_is_not_closed_while_the_log_lacks_a_grant() {
     let (answer, _) = leases.granted_to(START, NodeId(2), &[grant]);
     assert_eq!(answer.granted, [grant]);
     assert!(!leases.close_lease(START, NodeId(2)));
-    apply(&mut state, Op::Settle { grants: vec![grant], nested: false });
+    apply(&mut state, VipOp::Settle { grants: vec![grant], nested: false });
     leases.step(START, LeaseEvent::Applied(Arc::new(state)));
     assert!(leases.close_lease(START, NodeId(2)));
 }
@@ -298,7 +299,7 @@ fn a_lease_that_there_is_not_cannot_be_closed() {
 /// Node 1 leads with a lease and is drained; nodes 2 and 3 hear it.
 pub(super) fn leading_drained(leases: &mut Leases, now: Mono) {
     let mut state = state_of([voter(1), voter(2), voter(3)]);
-    apply(&mut state, Op::DrainNode { node: ME, drained: true });
+    apply(&mut state, NodeOp::Drain { node: ME, drained: true });
     leases.step(now, LeaseEvent::Applied(Arc::new(state)));
 }
 
@@ -344,7 +345,7 @@ fn a_release_comes_with_why_the_vip_cannot_go_back() {
     let mut leases = leading();
     let mut state = state_with_two_vips(NodeId(2));
     let held = Grantee { vip: VipUid(1), epoch: Epoch(1), incarnation: Incarnation(8) };
-    apply(&mut state, Op::Settle { grants: vec![held], nested: false });
+    apply(&mut state, VipOp::Settle { grants: vec![held], nested: false });
     leases.step(START, LeaseEvent::Applied(Arc::new(state)));
     leases.step(START, LeaseEvent::GuardUp(Incarnation(7)));
     let obstacle = crate::Obstacle { ip: [10, 0, 0, 100].into(), why: crate::Why::NoLink };
@@ -428,7 +429,7 @@ fn nothing_is_logged_of_a_node_that_was_removed() {
     leases.released_by(NodeId(2), &[], Some(report));
     assert_eq!(leases.leader_work(START).obstacles.len(), 1);
     let mut without = state;
-    without.nodes.remove(&NodeId(2));
+    Arc::make_mut(&mut without.nodes).remove(&NodeId(2));
     leases.step(START, LeaseEvent::Applied(Arc::new(without)));
     assert_eq!(leases.leader_work(START).obstacles, []);
 }

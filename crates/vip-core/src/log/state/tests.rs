@@ -2,8 +2,8 @@ use super::*;
 use crate::testing::{apply, move_to, state_of, vip, voter};
 use crate::*;
 
-fn command(op: Op) -> Command {
-    Command { time_ms: 1, actor: Actor("root@n1".into()), term: None, op }
+fn command(op: impl Into<Op>) -> Command {
+    Command { time_ms: 1, actor: Actor("root@n1".into()), term: None, op: op.into() }
 }
 
 fn node(name: &str) -> Name {
@@ -23,7 +23,7 @@ fn vip_spec(name: &str, address: &str) -> VipSpec {
 fn cluster() -> State {
     let mut state = State::default();
     state.enter(Term(1));
-    let op = Op::Bootstrap {
+    let op = ClusterOp::Bootstrap {
         cluster: "c".into(),
         name: node("test"),
         profile: Profile::Lan,
@@ -31,12 +31,13 @@ fn cluster() -> State {
         advertise: "10.0.0.1:7400".into(),
         spki: "s1".into(),
         issuer: "i".into(),
+        runs: Runs::here(),
     };
     assert!(matches!(state.apply(1, &command(op)), Outcome::Admitted { .. }));
     state
 }
 
-fn done(state: &mut State, op: Op) {
+fn done(state: &mut State, op: impl Into<Op>) {
     assert_eq!(state.apply(9, &command(op)), Outcome::Done);
 }
 
@@ -47,19 +48,20 @@ fn secret() -> TokenSecret {
 fn open_token(state: &mut State, id: &str, role: Role) -> TokenId {
     let id = TokenId(id.into());
     let verifier = secret().verifier();
-    done(state, Op::CreateToken { id: id.clone(), verifier, role, expires_ms: 100, max_uses: 1 });
+    done(state, TokenOp::Create { id: id.clone(), verifier, role, expires_ms: 100, max_uses: 1 });
     id
 }
 
-fn admit(token: &TokenId, role: Role, name: &str, spki: &str) -> Op {
+fn admit(token: &TokenId, role: Role, name: &str, spki: &str) -> NodeOp {
     let name = node(name);
     let statement = join_statement("c", token, role, &name, "10.0.0.2:7400", spki);
-    Op::Admit {
+    NodeOp::Admit {
         token: token.clone(),
         name,
         advertise: "10.0.0.2:7400".into(),
         spki: spki.into(),
         proof: secret().sign(&statement),
+        runs: Runs::here(),
     }
 }
 
@@ -67,14 +69,15 @@ fn admit(token: &TokenId, role: Role, name: &str, spki: &str) -> Op {
 fn a_place_that_is_taken_admits_nobody_and_costs_no_token() {
     for (place, vip) in [("10.0.0.1:7400", false), ("10.0.0.100:7400", true)] {
         let mut state = cluster();
-        done(&mut state, Op::AddVip { spec: vip_spec("web", "10.0.0.100/24") });
+        done(&mut state, VipOp::Add { spec: vip_spec("web", "10.0.0.100/24") });
         let token = open_token(&mut state, "t", Role::Voter);
         let before = state.clone();
         let (name, spki) = (node("n2"), "s2".to_owned());
         let statement = join_statement("c", &token, Role::Voter, &name, place, &spki);
         let proof = secret().sign(&statement);
         let advertise = place.to_owned();
-        let op = Op::Admit { token, name, advertise, spki, proof };
+        let runs = Runs::here();
+        let op = NodeOp::Admit { token, name, advertise, spki, proof, runs };
         let refused = state.apply(7, &command(op));
         let as_meant = match &refused {
             Outcome::Refused(Refusal::PlaceTaken { node, .. }) => !vip && node.as_str() == "n1",
@@ -117,7 +120,8 @@ fn a_joiner_cannot_raise_its_role() {
 fn whether_there_is_a_token_does_not_show_in_the_time_of_the_answer() {
     let mut state = cluster();
     let token = open_token(&mut state, "t", Role::Voter);
-    let Op::Admit { name, advertise, spki, proof, .. } = admit(&token, Role::Learner, "n2", "s2")
+    let NodeOp::Admit { name, advertise, spki, proof, .. } =
+        admit(&token, Role::Learner, "n2", "s2")
     else {
         panic!("an admission")
     };
@@ -153,7 +157,7 @@ fn a_taken_name_is_refused_and_keeps_the_token_open() {
 fn log_time_never_falls_so_a_token_cannot_come_back() {
     let mut state = cluster();
     let token = open_token(&mut state, "t", Role::Voter);
-    let late = Command { time_ms: 200, ..command(Op::RevokeToken { id: TokenId("x".into()) }) };
+    let late = Command { time_ms: 200, ..command(TokenOp::Revoke { id: TokenId("x".into()) }) };
     state.apply(5, &late);
     let outcome = state.apply(6, &command(admit(&token, Role::Voter, "n2", "s2")));
     let error = TokenError::Expired;
@@ -165,7 +169,7 @@ fn a_removed_node_cannot_be_admitted_again_by_its_key() {
     let mut state = cluster();
     let token = open_token(&mut state, "t", Role::Voter);
     state.apply(5, &command(admit(&token, Role::Voter, "n2", "s2")));
-    done(&mut state, Op::RemoveNode { node: NodeId(2) });
+    done(&mut state, NodeOp::Remove { node: NodeId(2) });
     let outcome = state.apply(7, &command(admit(&token, Role::Voter, "n2", "s2")));
     assert!(matches!(outcome, Outcome::Refused(Refusal::Token { .. })));
 }
@@ -173,7 +177,7 @@ fn a_removed_node_cannot_be_admitted_again_by_its_key() {
 #[test]
 fn the_last_voter_cannot_leave() {
     let mut state = cluster();
-    let outcome = state.apply(5, &command(Op::NodeLeaving { node: NodeId(1), for_cause: false }));
+    let outcome = state.apply(5, &command(NodeOp::Leaving { node: NodeId(1), for_cause: false }));
     assert!(matches!(outcome, Outcome::Refused(Refusal::LastVoter { .. })));
 }
 
@@ -181,22 +185,22 @@ fn the_last_voter_cannot_leave() {
 fn an_identical_vip_is_no_change_and_another_one_is_refused() {
     let mut state = cluster();
     let spec = vip_spec("web", "10.0.0.100/24");
-    done(&mut state, Op::AddVip { spec: spec.clone() });
-    assert_eq!(state.apply(9, &command(Op::AddVip { spec })), Outcome::Unchanged);
-    let other = state.apply(9, &command(Op::AddVip { spec: vip_spec("web", "10.0.0.101/24") }));
+    done(&mut state, VipOp::Add { spec: spec.clone() });
+    assert_eq!(state.apply(9, &command(VipOp::Add { spec })), Outcome::Unchanged);
+    let other = state.apply(9, &command(VipOp::Add { spec: vip_spec("web", "10.0.0.101/24") }));
     assert!(matches!(other, Outcome::Refused(Refusal::VipExists { .. })));
-    let taken = state.apply(9, &command(Op::AddVip { spec: vip_spec("db", "10.0.0.100/32") }));
+    let taken = state.apply(9, &command(VipOp::Add { spec: vip_spec("db", "10.0.0.100/32") }));
     assert!(matches!(taken, Outcome::Refused(Refusal::AddressTaken { .. })));
-    let own = state.apply(9, &command(Op::AddVip { spec: vip_spec("db", "10.0.0.1/24") }));
+    let own = state.apply(9, &command(VipOp::Add { spec: vip_spec("db", "10.0.0.1/24") }));
     assert!(matches!(own, Outcome::Refused(Refusal::AddressOfNode { .. })));
 }
 
 fn assigned(state: &mut State) -> VipUid {
-    done(state, Op::AddVip { spec: vip_spec("web", "10.0.0.100/24") });
+    done(state, VipOp::Add { spec: vip_spec("web", "10.0.0.100/24") });
     let vip = state.vip_named("web").expect("added").uid;
     let to = Some(NodeId(1));
     let moves = vec![Assignment { vip, seen: Epoch(0), to, cause: Cause::Created }];
-    done(state, Op::Assign { moves });
+    done(state, VipOp::Assign { moves });
     vip
 }
 
@@ -206,7 +210,7 @@ fn an_overtaken_assignment_changes_nothing() {
     let vip = assigned(&mut state);
     let before = state.clone();
     let moves = vec![Assignment { vip, seen: Epoch(0), to: None, cause: Cause::Command }];
-    let outcome = state.apply(9, &command(Op::Assign { moves }));
+    let outcome = state.apply(9, &command(VipOp::Assign { moves }));
     assert!(matches!(outcome, Outcome::Refused(Refusal::EpochMoved { .. })));
     assert_eq!(state, before);
 }
@@ -218,15 +222,15 @@ fn a_release_counts_only_from_the_session_that_was_granted() {
     let mine = Grantee { vip, epoch: Epoch(1), incarnation: Incarnation(5) };
     let other = Grantee { incarnation: Incarnation(6), ..mine };
 
-    done(&mut state, Op::Released { releases: vec![mine] });
+    done(&mut state, VipOp::Released { releases: vec![mine] });
     assert_eq!(state.vips[&vip].fenced, Epoch(0), "not settled: nobody knows");
-    done(&mut state, Op::Settle { grants: vec![mine], nested: false });
-    done(&mut state, Op::Settle { grants: vec![other], nested: true });
+    done(&mut state, VipOp::Settle { grants: vec![mine], nested: false });
+    done(&mut state, VipOp::Settle { grants: vec![other], nested: true });
     assert_eq!(state.vips[&vip].bound(Epoch(1)), Some(Incarnation(5)));
     assert_eq!(state.vips[&vip].nested, None);
-    done(&mut state, Op::Released { releases: vec![other] });
+    done(&mut state, VipOp::Released { releases: vec![other] });
     assert_eq!(state.vips[&vip].fenced, Epoch(0));
-    done(&mut state, Op::Released { releases: vec![mine] });
+    done(&mut state, VipOp::Released { releases: vec![mine] });
     assert_eq!(state.vips[&vip].fenced, Epoch(1));
 }
 
@@ -236,16 +240,16 @@ fn a_granted_epoch_answers_when_its_holder_said_so() {
     let vip = assigned(&mut state);
     let grant = Grantee { vip, epoch: Epoch(1), incarnation: Incarnation(5) };
     let other = Grantee { incarnation: Incarnation(6), ..grant };
-    done(&mut state, Op::Settle { grants: vec![grant], nested: false });
+    done(&mut state, VipOp::Settle { grants: vec![grant], nested: false });
     let said = |state: &State| {
-        let answers = |e: &&Event| matches!(e.what, EventKind::VipAnswers { .. });
-        (state.vips[&vip].answered, state.events.iter().filter(answers).count())
+        let answers = |e: &&Arc<Event>| matches!(e.what, EventKind::Vip(VipEvent::Answers { .. }));
+        (state.vips[&vip].answered, state.events.all().iter().filter(answers).count())
     };
     assert_eq!(said(&state), (Epoch(0), 0), "a grant is no answer");
-    done(&mut state, Op::Answered { grants: vec![other] });
+    done(&mut state, VipOp::Answered { grants: vec![other] });
     assert_eq!(said(&state), (Epoch(0), 0), "nor is what another session says");
     for _ in 0..2 {
-        done(&mut state, Op::Answered { grants: vec![grant] });
+        done(&mut state, VipOp::Answered { grants: vec![grant] });
         assert_eq!(said(&state), (Epoch(1), 1));
     }
 }
@@ -257,13 +261,13 @@ fn a_conflict_is_an_event_once_and_goes_with_its_node() {
     let what = Conflict { ip: [10, 0, 0, 100].into(), mac: Mac([2, 0, 0, 0, 0, 9]) };
     let change = |node, what| ConflictChange { vip: uid, node: NodeId(node), what };
     for _ in 0..2 {
-        done(&mut state, Op::Conflicts { changes: vec![change(1, Some(what))] });
+        done(&mut state, VipOp::Conflicts { changes: vec![change(1, Some(what))] });
     }
-    let conflicts = |e: &&Event| matches!(e.what, EventKind::VipConflict { .. });
-    assert_eq!(state.events.iter().filter(conflicts).count(), 1);
+    let conflicts = |e: &&Arc<Event>| matches!(e.what, EventKind::Vip(VipEvent::Conflict { .. }));
+    assert_eq!(state.events.all().iter().filter(conflicts).count(), 1);
     assert_eq!(state.conflicts[&uid], [(NodeId(1), what)].into());
-    done(&mut state, Op::Conflicts { changes: vec![change(1, None), change(99, Some(what))] });
-    assert_eq!(state.conflicts, [].into());
+    done(&mut state, VipOp::Conflicts { changes: vec![change(1, None), change(99, Some(what))] });
+    assert_eq!(*state.conflicts, [].into());
 }
 
 #[test]
@@ -271,11 +275,11 @@ fn a_removed_vip_haunts_its_address_until_it_is_released() {
     let mut state = cluster();
     let vip = assigned(&mut state);
     let grant = Grantee { vip, epoch: Epoch(1), incarnation: Incarnation(5) };
-    done(&mut state, Op::Settle { grants: vec![grant], nested: false });
-    done(&mut state, Op::RemoveVip { name: node("web") });
+    done(&mut state, VipOp::Settle { grants: vec![grant], nested: false });
+    done(&mut state, VipOp::Remove { name: node("web") });
     let addresses = vip_spec("x", "10.0.0.100/32").addresses;
     assert_eq!(state.haunting(&addresses).count(), 1);
-    done(&mut state, Op::Released { releases: vec![grant] });
+    done(&mut state, VipOp::Released { releases: vec![grant] });
     assert_eq!(state.haunting(&addresses).count(), 0);
 }
 
@@ -291,14 +295,14 @@ fn the_state_survives_a_snapshot() {
 fn a_node_has_left_once_it_is_out_of_raft_and_holds_nothing() {
     let mut state = testing::state_of([testing::voter(1), testing::voter(2)]);
     let (vip, holder) = (VipUid(1), NodeId(1));
-    done(&mut state, Op::AddVip { spec: testing::vip("web", 100) });
+    done(&mut state, VipOp::Add { spec: testing::vip("web", 100) });
     testing::move_to(&mut state, vip, holder.0);
     let nobody = BTreeSet::new();
     assert_eq!(state.left(&nobody), None, "it does not want to");
-    done(&mut state, Op::NodeLeaving { node: holder, for_cause: false });
+    done(&mut state, NodeOp::Leaving { node: holder, for_cause: false });
     assert_eq!(state.left(&nobody), None, "it holds a VIP");
     let moves = vec![Assignment { vip, seen: Epoch(1), to: None, cause: Cause::Drain }];
-    done(&mut state, Op::Assign { moves });
+    done(&mut state, VipOp::Assign { moves });
     assert_eq!(state.left(&[holder].into()), None, "Raft knows it");
     assert_eq!(state.left(&nobody).map(|n| n.id), Some(holder));
 }
@@ -308,11 +312,11 @@ fn a_node_has_left_once_it_is_out_of_raft_and_holds_nothing() {
 #[test]
 fn what_a_leader_decided_changes_nothing_in_another_term() {
     let mut state = state_of([voter(1)]);
-    apply(&mut state, Op::AddVip { spec: vip("web", 100) });
+    apply(&mut state, VipOp::Add { spec: vip("web", 100) });
     move_to(&mut state, VipUid(1), 1);
     state.enter(Term(3));
     let grants = vec![Grantee { vip: VipUid(1), epoch: Epoch(1), incarnation: Incarnation(7) }];
-    let settle = command(Op::Settle { grants, nested: true });
+    let settle = command(VipOp::Settle { grants, nested: true });
     let before = state.vip(VipUid(1)).cloned();
     let late = Command { term: Some(Term(2)), ..settle.clone() };
     let refusal = Refusal::OtherTerm { decided: Term(2), term: Term(3) };
@@ -334,7 +338,7 @@ fn what_is_left_unfinished_is_found() {
     assert_eq!(found(state.half_left(&voters, &learners)), None);
     assert_eq!(found(state.voteless(&learners)), Some(NodeId(3)), "it is to stay");
 
-    let mut set_state = |id, to| state.nodes.get_mut(&NodeId(id)).expect("there").state = to;
+    let mut set_state = |id, to| state.node_mut(NodeId(id)).expect("there").state = to;
     set_state(3, NodeState::Leaving);
     set_state(4, NodeState::Joining);
     assert_eq!(found(state.half_left(&voters, &learners)), Some(NodeId(3)));

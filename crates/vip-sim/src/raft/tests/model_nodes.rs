@@ -6,7 +6,7 @@ use super::{Question, Seen};
 use crate::disk::{Disk, Write, Written};
 use crate::raft::{After, Effect, Payload, Raft, RaftMessage};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use vip_core::{Actor, Command, NodeId, Op, Vote};
+use vip_core::{Actor, Command, NodeId, NodeOp, Vote};
 
 enum Task {
     Message(NodeId, RaftMessage),
@@ -306,9 +306,10 @@ impl ModelNodes {
             Task::Flushed(after) => return raft.durable(after),
             Task::Elect { pre } => return raft.elect(pre),
             Task::Propose => {
-                let (actor, op) = (Actor("test".into()), Op::DrainNode { node: id, drained: true });
+                let (actor, op) =
+                    (Actor("test".into()), NodeOp::Drain { node: id, drained: true }.into());
                 let command = Command { time_ms: 0, actor, term: None, op };
-                return raft.propose(Payload::Command(command)).1;
+                return raft.propose(Payload::Command(Box::new(command))).1;
             }
             Task::Voters(voters) => return raft.change_voters(voters),
             Task::Transfer => {

@@ -1,0 +1,67 @@
+//! How much of the log a version of vipd understands.
+//!
+//! Any two neighbouring versions work together. A version with a new operation, or
+//! a new field in what the log keeps, has the next level; such a field is absent
+//! wherever nobody used it. The log knows the level of every member, and refuses
+//! what one of them would not understand.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Of a version, or what has to be understood.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Level(pub u32);
+
+impl Level {
+    /// The least there is.
+    pub const FIRST: Self = Self(1);
+    /// That of this version.
+    #[cfg(not(feature = "next-version"))]
+    pub const HERE: Self = Self::FIRST;
+    /// That of a version with one operation more.
+    #[cfg(feature = "next-version")]
+    pub const HERE: Self = Self(Self::FIRST.0 + 1);
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Longest name of a version that a node is heard to say.
+pub const MAX_VERSION: usize = 40;
+
+/// What a node runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runs {
+    /// What it understands of the log.
+    pub level: Level,
+    /// The version's name, for people.
+    pub version: String,
+}
+
+impl Runs {
+    /// What is running here.
+    #[must_use]
+    pub fn here() -> Self {
+        let next = if cfg!(feature = "next-version") { "+next" } else { "" };
+        Self { level: Level::HERE, version: format!("{}{next}", env!("CARGO_PKG_VERSION")) }
+    }
+
+    /// What another node says that it runs.
+    #[must_use]
+    pub fn said(level: u32, version: &str) -> Self {
+        let printable = version.chars().filter(|c| c.is_ascii_graphic());
+        Self { level: Level(level), version: printable.take(MAX_VERSION).collect() }
+    }
+}
+
+impl fmt::Display for Runs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(if self.version.is_empty() { "an unknown version" } else { &self.version })
+    }
+}

@@ -1,0 +1,87 @@
+//! Who looks at the state sees what concerns him, and is left alone otherwise.
+
+mod common;
+
+use common::NoRules;
+use futures_util::future::join_all;
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::transport::{Channel, Endpoint};
+use vip_core::{
+    Actor, AdminRole, Command, Login, LoginOp, Name, NodeId, Op, Outcome, Placement, Profile,
+    VipOp, VipSpec,
+};
+use vip_raft::{LogStore, PeerChannels, RaftNode, open};
+
+const LIMIT: Duration = Duration::from_secs(20);
+const COMMANDS: usize = 10_000;
+/// Under way at a time.
+const BATCH: usize = 250;
+
+async fn write(node: &RaftNode, op: impl Into<Op>) {
+    let command = Command { time_ms: 1, actor: Actor("root@n1".into()), term: None, op: op.into() };
+    let outcome = node.write(command, LIMIT).await.expect("committed");
+    assert!(matches!(outcome, Outcome::Done | Outcome::Unchanged), "{outcome:?}");
+}
+
+fn alice() -> Name {
+    "alice".parse().expect("a name")
+}
+
+fn login(number: usize) -> Op {
+    let user = alice();
+    let (spki, issuer) = (format!("s{number}"), "ca".into());
+    let (role, expires_ms, issued_by) = (AdminRole::Operator, u64::MAX, "root@n1".into());
+    LoginOp::Issue { login: Login { user, role, spki, expires_ms, issuer, issued_by } }.into()
+}
+
+fn nobody(_: NodeId, _: &str) -> Channel {
+    Endpoint::from_static("http://127.0.0.1:1").connect_lazy()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_commands_of_another_subject_do_not_wake_the_leases() {
+    let dir = tempfile::tempdir().expect("made");
+    let store = LogStore::open(dir.path(), Arc::new(NoRules::default())).expect("opened");
+    let (peers, timing) = (PeerChannels::new(Arc::new(nobody)), Profile::Lan.timing());
+    let rules = Arc::new(NoRules::default());
+    let node = open(dir.path(), NodeId(1), store, &timing, peers, rules).await.expect("runs");
+    node.initialize("127.0.0.1:1".into()).await.expect("initialised");
+    node.raft.wait(Some(LIMIT)).state(openraft::ServerState::Leader, "leads").await.expect("leads");
+    let bootstrap = vip_core::ClusterOp::Bootstrap {
+        cluster: "c".into(),
+        name: "lab".parse().expect("a name"),
+        profile: Profile::Lan,
+        node: "n1".parse().expect("a name"),
+        advertise: "127.0.0.1:1".into(),
+        spki: "s1".into(),
+        issuer: "ca".into(),
+        runs: vip_core::Runs::here(),
+    };
+    let command =
+        Command { time_ms: 1, actor: Actor("n1".into()), term: None, op: bootstrap.into() };
+    node.write(command, LIMIT).await.expect("committed");
+
+    let (mut leases, mut all) = (node.for_leases.clone(), node.applied.clone());
+    leases.borrow_and_update();
+    all.borrow_and_update();
+    for batch in 0..COMMANDS / BATCH {
+        let writes = (1..BATCH).map(|number| write(&node, login(batch * BATCH + number)));
+        join_all(writes).await;
+        write(&node, LoginOp::Revoke { user: alice() }).await;
+    }
+    assert!(all.has_changed().expect("runs"));
+    assert!(!leases.has_changed().expect("runs"));
+
+    let spec = VipSpec {
+        name: "web".parse().expect("a name"),
+        addresses: vec!["10.0.0.100/24".parse().expect("an address")],
+        interface: None,
+        placement: Placement::Sticky,
+        no_probe: false,
+    };
+    write(&node, VipOp::Add { spec }).await;
+    assert!(leases.has_changed().expect("runs"));
+    assert!(leases.borrow_and_update().vip_named("web").is_some());
+    node.shut_down().await;
+}
