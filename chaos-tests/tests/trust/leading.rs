@@ -62,8 +62,9 @@ impl Attacker {
         };
         let transfer =
             v1::TransferLeaderRequest { from_leader: self.vote(term, true), to, last_log: None };
+        let vote_now = self.vote(term, true);
         let renew =
-            v1::RenewRequest { vote: self.vote(term, true), promise_us: 60_000_000, wall_ms: 0 };
+            v1::RenewRequest { vote: vote_now, promise_us: 60_000_000, ..Default::default() };
         let abdicate = v1::AbdicateRequest { vote: self.vote(term, true) };
         let mut told = vec![
             ("append", raft.append(self.forged(term)).await.err()),

@@ -47,6 +47,7 @@ const RULES: &[(&str, Rule)] = &[
     ("/vip.v1.Raft/TransferLeader", Rule::Nodes(Standing::Voter)),
     ("/vip.v1.Lease/Renew", Rule::Nodes(Standing::Voter)),
     ("/vip.v1.Lease/Grant", Rule::Nodes(Standing::Member)),
+    ("/vip.v1.Lease/Report", Rule::Nodes(Standing::Member)),
     ("/vip.v1.Lease/Abdicate", Rule::Nodes(Standing::Voter)),
     ("/vip.v1.Cluster/Identify", Rule::Anybody),
     ("/vip.v1.Cluster/Join", Rule::Anybody),

@@ -69,7 +69,7 @@ pub use name::{Name, NameError};
 pub use placement::{NodeView, decide, target};
 pub use prefix::{Prefix, PrefixError};
 pub use profile::{MAX_CLOCK_DRIFT, Profile, Timing, TimingError};
-pub use report::{Conflict, Fitness, MAX_MACS, Obstacle, Report, Why};
+pub use report::{Conflict, Fitness, MAX_MACS, Obstacle, Report, ReportId, Why};
 pub use role::Role;
 pub use spec::{AddressError, Placement, VipAddress, VipSpec, VipSpecError};
 pub use token::{JoinProof, TokenError, TokenSecret, TokenText, VERIFIER_LEN, join_statement};

@@ -2,7 +2,8 @@
 //!
 //! Everything that a decision rests on comes in one message, so that no fact
 //! overtakes its reason: a VIP that a node let go of comes with why it cannot
-//! hold it, or it would be given back to it.
+//! hold it, or it would be given back to it. It is sent when it changed, and to
+//! each new leader; a lease message says only which one is the latest.
 
 use crate::{Grantee, Mac, Name, Runs, VipUid};
 use serde::{Deserialize, Serialize};
@@ -129,14 +130,20 @@ impl Fitness {
     }
 }
 
+/// Which report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportId {
+    /// The node's process, drawn at random at its start.
+    pub run: u64,
+    /// Counts the changes within a run: messages overtake each other.
+    pub seq: u64,
+}
+
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// The node's process, drawn at random at its start.
-    pub run: u64,
-    /// Counts the changes of what follows within a run: messages overtake each
-    /// other.
-    pub seq: u64,
+    /// Which it is.
+    pub id: ReportId,
     /// Whether the node can hold VIPs.
     pub fitness: Fitness,
     /// It is about to stop.
@@ -147,6 +154,8 @@ pub struct Report {
     pub obstacles: BTreeMap<VipUid, Obstacle>,
     /// What it answers for.
     pub open: BTreeSet<Grantee>,
+    /// What it let go of, as long as the log does not know.
+    pub released: BTreeSet<Grantee>,
     /// Of that, which revision of the spec, where it was changed ever.
     pub revisions: BTreeMap<VipUid, u32>,
     /// Whom it heard claim addresses of VIPs that it holds, or is about to.
@@ -161,14 +170,13 @@ impl Report {
     /// Whether this one was made after `other`, as far as they tell.
     #[must_use]
     pub fn follows(&self, other: &Self) -> bool {
-        self.run != other.run || self.seq >= other.seq
+        self.id.run != other.id.run || self.id.seq >= other.id.seq
     }
 
     /// Whether both say the same.
     #[must_use]
     pub fn says_the_same(&self, other: &Self) -> bool {
-        let numbered = Self { run: self.run, seq: self.seq, ..other.clone() };
-        *self == numbered
+        *self == Self { id: self.id, ..other.clone() }
     }
 }
 
@@ -194,9 +202,10 @@ mod tests {
 
     #[test]
     fn a_report_of_the_same_run_follows_by_number() {
-        let first = Report { run: 1, seq: 5, ..Default::default() };
-        assert!(!Report { seq: 4, ..first.clone() }.follows(&first));
-        assert!(Report { seq: 5, fitness: Fitness::Fit, ..first.clone() }.follows(&first));
-        assert!(Report { run: 2, seq: 0, ..first.clone() }.follows(&first), "it was restarted");
+        let of = |run, seq| Report { id: ReportId { run, seq }, ..Default::default() };
+        let first = of(1, 5);
+        assert!(!of(1, 4).follows(&first));
+        assert!(Report { fitness: Fitness::Fit, ..of(1, 5) }.follows(&first));
+        assert!(of(2, 0).follows(&first), "it was restarted");
     }
 }

@@ -3,7 +3,7 @@
 use crate::v1;
 use vip_core::{
     Conflict, Denial, Epoch, Fitness, Grantee, Incarnation, MAX_MACS, Mac, NodeId, Obstacle,
-    Report, Runs, Term, VipUid, Vote, Why,
+    Report, ReportId, Runs, Term, VipUid, Vote, Why,
 };
 
 /// A field that does not say what it should.
@@ -172,13 +172,13 @@ impl From<Report> for v1::Report {
     fn from(report: Report) -> Self {
         use v1::report::Fitness as F;
         let Report {
-            run,
-            seq,
+            id: ReportId { run, seq },
             fitness,
             stopping,
             unable,
             obstacles,
             open,
+            released,
             revisions,
             conflicts,
             macs,
@@ -198,6 +198,7 @@ impl From<Report> for v1::Report {
             unable_vips: unable.into_iter().map(|vip| vip.0).collect(),
             obstacles: obstacles.into_iter().map(Into::into).collect(),
             open: open.into_iter().map(Into::into).collect(),
+            released: released.into_iter().map(Into::into).collect(),
             revisions: revisions.into_iter().map(|(vip, revision)| (vip.0, revision)).collect(),
             conflicts: conflicts.into_iter().map(Into::into).collect(),
             macs: macs.into_iter().map(|mac| mac.0.to_vec()).collect(),
@@ -224,6 +225,7 @@ impl TryFrom<v1::Report> for Report {
             unable_vips,
             obstacles,
             open,
+            released,
             revisions,
             conflicts,
             macs,
@@ -231,13 +233,13 @@ impl TryFrom<v1::Report> for Report {
             ..
         } = message;
         Ok(Self {
-            run,
-            seq,
+            id: ReportId { run, seq },
             fitness,
             stopping,
             unable: unable_vips.into_iter().map(VipUid).collect(),
             obstacles: obstacles.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             open: open.into_iter().map(Into::into).collect(),
+            released: released.into_iter().map(Into::into).collect(),
             revisions: revisions.into_iter().map(|(vip, n)| (VipUid(vip), n)).collect(),
             conflicts: conflicts.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             macs: macs.iter().take(MAX_MACS).map(|mac| read_mac(mac)).collect::<Result<_, _>>()?,
@@ -271,13 +273,13 @@ mod tests {
         let open = Grantee { vip: VipUid(3), epoch: Epoch(4), incarnation: Incarnation(5) };
         let conflict = Conflict { ip: [10, 0, 0, 9].into(), mac: Mac([2, 0, 0, 0, 0, 9]) };
         let report = Report {
-            run: 7,
-            seq: 8,
+            id: ReportId { run: 7, seq: 8 },
             fitness: Fitness::Clock,
             stopping: true,
             unable: [VipUid(1)].into(),
             obstacles,
             open: [open].into(),
+            released: [open].into(),
             revisions: [(VipUid(3), 4)].into(),
             conflicts: [(VipUid(3), conflict)].into(),
             macs: [Mac([2, 0, 0, 0, 0, 1])].into(),
@@ -290,5 +292,31 @@ mod tests {
     fn a_report_with_an_obstacle_of_no_kind_is_an_error() {
         let message = v1::Report { obstacles: vec![v1::Obstacle::default()], ..Default::default() };
         assert!(Report::try_from(message).is_err());
+    }
+
+    /// Whatever a node holds: a lease message has no part that grows.
+    #[test]
+    fn a_lease_message_has_a_bound() {
+        use prost::Message;
+        const MOST: usize = 80;
+        let most = u64::MAX;
+        let vote = Some(v1::Vote { term: most, node: most, committed: true });
+        let request = v1::RenewRequest {
+            vote,
+            promise_us: most,
+            wall_ms: most,
+            known_run: most,
+            known_seq: most,
+        };
+        let reply = v1::RenewReply {
+            promised: true,
+            promise_us: most,
+            vote,
+            wall_ms: most,
+            report_run: most,
+            report_seq: most,
+        };
+        assert!(request.encoded_len() <= MOST, "{}", request.encoded_len());
+        assert!(reply.encoded_len() <= MOST, "{}", reply.encoded_len());
     }
 }

@@ -18,37 +18,21 @@ use std::time::Duration;
 use vip_core::{
     Acknowledgement, Actor, Ask, FIRST_GRANT_WAIT, GrantAnswer, Grantee, HAND_OVER_POLL, HandOver,
     Incarnation, LEADER_LOOKS, LeaseAction, LeaseEvent, Leases, LeasesStart, Mono, NodeId, Op,
-    PromiseReply, RaftView, Report, Settled, State, Term, Timing, VipOrder, VipUid, Vote, Waiting,
-    WaitingStep,
+    PromiseReply, RaftView, Report, ReportId, Settled, State, Term, Timing, VipOrder, VipUid, Vote,
+    Waiting, WaitingStep,
 };
 
 /// What nodes say to each other.
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
     Raft(RaftMessage),
-    Refused {
-        remaining: Duration,
-    },
-    HandOver {
-        vote: Vote,
-        to: NodeId,
-    },
-    Renew {
-        vote: Vote,
-        sent_at: Mono,
-    },
+    Refused { remaining: Duration },
+    HandOver { vote: Vote, to: NodeId },
+    Renew { vote: Vote, sent_at: Mono, known: ReportId },
     Renewed(Acknowledgement),
-    Ask {
-        id: u64,
-        wanted: Vec<Grantee>,
-        released: Vec<Grantee>,
-        report: Option<Report>,
-        first: bool,
-    },
-    Answer {
-        id: u64,
-        answer: GrantAnswer,
-    },
+    Ask { id: u64, wanted: Vec<Grantee>, first: bool },
+    Answer { id: u64, answer: GrantAnswer },
+    Report(Box<Report>),
     Abdicate(Vote),
 }
 
@@ -309,7 +293,7 @@ impl Agent {
             if self.is(Mutant::RenewAfterLeaseEnd)
                 && let Some(vote) = self.leases.own_leadership()
             {
-                self.renew(now, vote);
+                self.renew(now, vote, &BTreeMap::new());
             }
         }
         if now >= self.upkeep_at {
@@ -370,7 +354,7 @@ impl Agent {
     fn step(&mut self, now: Mono, event: LeaseEvent) {
         for action in self.leases.step(now, event) {
             match action {
-                LeaseAction::Renew { vote, .. } => self.renew(now, vote),
+                LeaseAction::Renew { vote, known, .. } => self.renew(now, vote, &known),
                 LeaseAction::Ask(ask) => self.ask(now, *ask),
                 LeaseAction::Abdicate(vote) => self.broadcast(&Message::Abdicate(vote)),
                 LeaseAction::Order(orders) => {
@@ -384,6 +368,9 @@ impl Agent {
                 // A host of the simulator says what it cannot hold when it is asked to.
                 LeaseAction::Consider(_) => {}
                 LeaseAction::Ping => self.out.push(Out::Guard(ToGuard::Ping)),
+                LeaseAction::Report(vote, report) => {
+                    self.out.push(Out::Send(vote.node, Message::Report(report)));
+                }
                 LeaseAction::Confirm => self.out.push(Out::Guard(ToGuard::Confirm)),
                 LeaseAction::EndSession => self.out.push(Out::Hangup),
                 LeaseAction::Elect { pre_vote } => {
@@ -398,16 +385,20 @@ impl Agent {
         self.out.extend(sends);
     }
 
-    fn renew(&mut self, now: Mono, vote: Vote) {
-        self.broadcast(&Message::Renew { vote, sent_at: now });
+    fn renew(&mut self, now: Mono, vote: Vote, known: &BTreeMap<NodeId, ReportId>) {
+        let renewal = |to: &NodeId| {
+            let known = known.get(to).copied().unwrap_or_default();
+            Out::Send(*to, Message::Renew { vote, sent_at: now, known })
+        };
+        self.out.extend(self.peers.iter().map(renewal));
     }
 
     fn ask(&mut self, now: Mono, ask: Ask) {
-        let Ask { leader, session, wanted, released, report, first } = ask;
+        let Ask { leader, session, wanted, first } = ask;
         self.next_ask += 1;
         let id = self.next_ask;
         self.asks.insert(id, (session, now, first));
-        self.out.push(Out::Send(leader, Message::Ask { id, wanted, released, report, first }));
+        self.out.push(Out::Send(leader, Message::Ask { id, wanted, first }));
         let wait = if first { FIRST_GRANT_WAIT } else { Duration::ZERO };
         self.out.push(Out::After(self.timing.promise + wait, Input::AskTimeout(id)));
     }
@@ -478,9 +469,9 @@ impl Agent {
                     self.enqueue(now, Task::TransferredBy(vote));
                 }
             }
-            Message::Renew { vote, sent_at } => {
-                if self.promise(now, vote) {
-                    let report = self.leases.report(now);
+            Message::Renew { vote, sent_at, known } => {
+                if self.promise(now, vote, Some(known)) {
+                    let report = self.leases.latest_report();
                     let ack = Acknowledgement { from: self.me, vote, sent_at, report };
                     self.out.push(Out::Send(from, Message::Renewed(ack)));
                 }
@@ -491,8 +482,8 @@ impl Agent {
                 }
                 self.step(now, LeaseEvent::Acknowledged(ack));
             }
-            Message::Ask { id, wanted, released, report, first } => {
-                self.leases.released_by(from, &released, report);
+            Message::Report(report) => self.leases.reported_by(from, *report),
+            Message::Ask { id, wanted, first } => {
                 for grantee in &wanted {
                     self.asked.insert(grantee.vip, *grantee);
                 }
@@ -510,8 +501,12 @@ impl Agent {
         }
     }
 
-    fn promise(&mut self, now: Mono, vote: Vote) -> bool {
-        let reply = self.leases.renewed_by(now, vote, self.timing.promise);
+    fn promise(&mut self, now: Mono, vote: Vote, known: Option<ReportId>) -> bool {
+        let promise = self.timing.promise;
+        let reply = match known {
+            Some(known) => self.leases.renewed_by(now, vote, promise, known),
+            None => self.leases.heard_of(now, vote, promise),
+        };
         let promised = reply == PromiseReply::Promised;
         if promised {
             self.promised_until = now + self.timing.promise;
@@ -536,7 +531,7 @@ impl Agent {
                 }
             }
             RaftMessage::Append { vote, .. } | RaftMessage::Install { vote, .. } => {
-                self.promise(now, *vote);
+                self.promise(now, *vote, None);
             }
             RaftMessage::VoteReply { .. } | RaftMessage::AppendReply { .. } => {}
         }

@@ -13,6 +13,7 @@ use crate::access::{AccessLayer, Face};
 use crate::door::Door;
 use crate::essential;
 use crate::wall_clock::wall_clock_ms;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,13 +24,15 @@ use tokio::time::{Instant, sleep_until};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 use vip_core::{
     Acknowledgement, Ask, FIRST_GRANT_WAIT, GrantAnswer, GuardNotice, LeaseAction, LeaseEvent,
-    NodeId, Report, State, Term, Vote,
+    NodeId, Report, ReportId, State, Term, Vote,
 };
 use vip_guard::{ToGuard, boottime, realtime};
 use vip_pki::PeerStream;
 use vip_proto::v1;
+use vip_proto::v1::lease_client::LeaseClient;
 use vip_proto::v1::lease_server::LeaseServer;
 use vip_raft::RaftNode;
 
@@ -242,8 +245,9 @@ impl Loop {
         }
         for action in actions {
             match action {
-                LeaseAction::Renew { vote, promise } => self.renew(vote, promise),
+                LeaseAction::Renew { vote, promise, known } => self.renew(vote, promise, &known),
                 LeaseAction::Ask(ask) => self.ask(*ask),
+                LeaseAction::Report(vote, report) => self.report(vote, *report),
                 LeaseAction::Abdicate(vote) => self.abdicate(vote),
                 LeaseAction::Order(orders) => self.tell_guard(ToGuard::Orders(orders)),
                 LeaseAction::Consider(all) => self.tell_guard(ToGuard::Consider(all)),
@@ -275,11 +279,17 @@ impl Loop {
         others
     }
 
-    fn renew(&mut self, vote: Vote, promise: Duration) {
+    fn renew(&mut self, vote: Vote, promise: Duration, known: &BTreeMap<NodeId, ReportId>) {
         let promise_us = u64::try_from(promise.as_micros()).unwrap_or(u64::MAX);
-        let message =
-            v1::RenewRequest { vote: Some(vote.into()), promise_us, wall_ms: wall_clock_ms() };
         for (node, address) in self.members() {
+            let known = known.get(&node).copied().unwrap_or_default();
+            let message = v1::RenewRequest {
+                vote: Some(vote.into()),
+                promise_us,
+                wall_ms: wall_clock_ms(),
+                known_run: known.run,
+                known_seq: known.seq,
+            };
             let mut client = self.peers.client(node, &address);
             let (replies, shared) = (self.replies.clone(), self.shared.clone());
             let mut request = tonic::Request::new(message);
@@ -289,8 +299,10 @@ impl Loop {
                 let Ok(reply) = client.renew(request).await else { return };
                 let reply = reply.into_inner();
                 shared.wall_clocks().heard(node, reply.wall_ms);
-                let report = reply.report.map(Report::try_from);
-                let Some(Ok(report)) = report.filter(|_| reply.promised) else { return };
+                if !reply.promised {
+                    return;
+                }
+                let report = ReportId { run: reply.report_run, seq: reply.report_seq };
                 let ack = Acknowledgement { from: node, vote, sent_at, report };
                 let _ = replies.send(LeaseEvent::Acknowledged(ack)).await;
             });
@@ -310,17 +322,32 @@ impl Loop {
         }
     }
 
+    fn client(&mut self, node: NodeId) -> Option<LeaseClient<Channel>> {
+        let (_, address) = self.members().into_iter().find(|(id, _)| *id == node)?;
+        Some(self.peers.client(node, &address))
+    }
+
+    fn report(&mut self, vote: Vote, report: Report) {
+        let Some(mut client) = self.client(vote.node) else { return };
+        let timeout = self.shared.with(|leases, _| leases.timing().promise);
+        let mut request = tonic::Request::new(v1::ReportRequest { report: Some(report.into()) });
+        request.set_timeout(timeout);
+        tokio::spawn(async move {
+            // Whether it came the leader says when it renews.
+            if let Err(status) = client.report(request).await {
+                tracing::debug!(why = status.message(), "a report was not taken");
+            }
+        });
+    }
+
     fn ask(&mut self, ask: Ask) {
-        let Ask { leader, session, wanted, released, report, first } = ask;
-        let client = self.members().into_iter().find(|(id, _)| *id == leader);
-        let client = client.map(|(_, address)| self.peers.client(leader, &address));
+        let Ask { leader, session, wanted, first } = ask;
+        let client = self.client(leader);
         let wait = if first { FIRST_GRANT_WAIT } else { Duration::ZERO };
         let timeout = self.shared.with(|leases, _| leases.timing().promise) + wait;
         let mut request = tonic::Request::new(v1::GrantRequest {
             wanted: wanted.into_iter().map(Into::into).collect(),
-            released: released.into_iter().map(Into::into).collect(),
             wait_us: u64::try_from(wait.as_micros()).unwrap_or(0),
-            report: report.map(Into::into),
         });
         request.set_timeout(timeout);
         let replies = self.replies.clone();

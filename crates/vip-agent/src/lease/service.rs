@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
 use tonic::{Request, Response, Status};
-use vip_core::{Grantee, PromiseReply, Report, Speaker, Term, Waiting, WaitingStep};
+use vip_core::{Grantee, PromiseReply, Report, ReportId, Speaker, Term, Waiting, WaitingStep};
 use vip_guard::boottime;
 use vip_pki::speaker;
 use vip_proto::v1;
@@ -48,18 +48,21 @@ impl Lease for LeaseService {
         self.may_lead(from, vote.term)?;
         self.shared.wall_clocks().heard(from.node, message.wall_ms);
         let promise = Duration::from_micros(message.promise_us);
+        let known = ReportId { run: message.known_run, seq: message.known_seq };
         let reply = self.shared.with(|leases, now| {
-            let reply = leases.renewed_by(now, vote, promise);
+            let reply = leases.renewed_by(now, vote, promise, known);
             let other = match reply {
                 PromiseReply::OtherVote(saved) => Some(saved.into()),
                 PromiseReply::Promised | PromiseReply::StoreFirst => None,
             };
+            let report = leases.latest_report();
             v1::RenewReply {
                 promised: reply == PromiseReply::Promised,
                 promise_us: micros(promise),
                 vote: other,
-                report: Some(leases.report(now).into()),
                 wall_ms: wall_clock_ms(),
+                report_run: report.run,
+                report_seq: report.seq,
             }
         });
         Ok(Response::new(reply))
@@ -72,15 +75,9 @@ impl Lease for LeaseService {
         let node = sender(request.extensions())?.node;
         let message = request.into_inner();
         let wanted: Vec<Grantee> = message.wanted.into_iter().map(Into::into).collect();
-        let released: Vec<Grantee> = message.released.into_iter().map(Into::into).collect();
-        let report = message.report.map(Report::try_from).transpose();
-        let report = report.map_err(|e| Status::invalid_argument(e.to_string()))?;
         let wait = Duration::from_micros(message.wait_us);
         let mut changes = self.shared.changes();
-        let mut waiting = self.shared.with(|leases, now| {
-            leases.released_by(node, &released, report);
-            Waiting::of(now, node, wanted, wait)
-        });
+        let mut waiting = Waiting::of(boottime(), node, wanted, wait);
         loop {
             changes.borrow_and_update();
             match self.shared.with(|leases, now| waiting.step(now, leases)) {
@@ -96,6 +93,18 @@ impl Lease for LeaseService {
                 },
             }
         }
+    }
+
+    async fn report(
+        &self,
+        request: Request<v1::ReportRequest>,
+    ) -> Result<Response<v1::ReportReply>, Status> {
+        let node = sender(request.extensions())?.node;
+        let report = request.into_inner().report.map(Report::try_from).transpose();
+        let report = report.map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let report = report.ok_or_else(|| Status::invalid_argument("no report"))?;
+        self.shared.with(|leases, _| leases.reported_by(node, report));
+        Ok(Response::new(v1::ReportReply {}))
     }
 
     async fn abdicate(

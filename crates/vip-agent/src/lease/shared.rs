@@ -236,7 +236,7 @@ impl LeaseRules for LeaseShared {
     fn leader_heard(&self, vote: Vote) {
         self.with(|leases, now| {
             let promise = leases.timing().promise;
-            leases.renewed_by(now, vote, promise);
+            leases.heard_of(now, vote, promise);
         });
     }
 

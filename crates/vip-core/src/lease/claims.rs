@@ -96,7 +96,7 @@ pub enum ClaimAction {
     Order(VipOrder),
     /// Ask the leader at once, rather than at the next heartbeat.
     AskNow,
-    /// Report releases to the leader at once.
+    /// There is something to report to the leader.
     ReportNow,
 }
 

@@ -13,6 +13,7 @@
 mod hand_over;
 mod holder;
 mod leader;
+mod reporting;
 mod succession;
 mod voter;
 mod waiting;
@@ -24,9 +25,10 @@ pub use waiting::{FIRST_GRANT_WAIT, Waiting, WaitingStep};
 
 use crate::{
     Address, Claims, Detector, Grantee, Grants, GuardNotice, Incarnation, LeaderLease, MAX_MACS,
-    Mac, Mono, NodeId, Obstacle, Promise, Report, State, Term, Timing, Vip, VipOrder, VipUid, Vote,
-    Voters,
+    Mac, Mono, NodeId, Obstacle, Promise, Report, ReportId, State, Term, Timing, Vip, VipOrder,
+    VipUid, Vote, Voters,
 };
+use reporting::Reporting;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,9 +123,13 @@ pub enum LeaseAction {
         vote: Vote,
         /// P.
         promise: Duration,
+        /// The report that is known of each.
+        known: BTreeMap<NodeId, ReportId>,
     },
-    /// Ask the leader for grants, and report releases.
+    /// Ask the leader for grants.
     Ask(Box<Ask>),
+    /// Tell the leader of this vote what this node says of itself.
+    Report(Vote, Box<Report>),
     /// Tell every other member that this leadership is over.
     Abdicate(Vote),
     /// Orders to the guard.
@@ -173,8 +179,6 @@ struct Wants {
     renew: bool,
     /// Ask the leader for first grants.
     ask: bool,
-    /// Report releases now.
-    report: bool,
 }
 
 /// See the module.
@@ -200,8 +204,7 @@ pub struct Leases {
     /// A transfer that was not passed on, and when.
     transfer_withheld: Option<(Vote, Mono)>,
     views: BTreeMap<NodeId, leader::PeerView>,
-    /// What this node said of itself last.
-    said: Report,
+    reporting: Reporting,
     /// Whom this node handed leadership to, and when, unless they led since.
     handed_to: BTreeMap<NodeId, Mono>,
     claims: Claims,
@@ -245,7 +248,7 @@ impl Leases {
             given_up: None,
             transfer_withheld: None,
             views: BTreeMap::new(),
-            said: Report { run, ..Report::default() },
+            reporting: Reporting::of_run(run),
             handed_to: BTreeMap::new(),
             claims: Claims::new(me),
             macs: BTreeSet::new(),
@@ -271,7 +274,7 @@ impl Leases {
             LeaseEvent::Raft(view) => self.raft(now, view),
             LeaseEvent::Applied(state) => {
                 self.state = state;
-                self.changed = true;
+                (self.changed, self.reporting.due) = (true, true);
                 self.consider(&mut actions);
                 self.sync(now, &mut actions);
             }
@@ -281,6 +284,7 @@ impl Leases {
             LeaseEvent::Interfaces(macs) => {
                 let macs = macs.into_iter().take(MAX_MACS).collect();
                 self.changed |= self.macs != macs;
+                self.reporting.due |= self.macs != macs;
                 self.macs = macs;
             }
             LeaseEvent::Hindered(hindered) => self.hindered(now, hindered, &mut actions),
@@ -315,7 +319,7 @@ impl Leases {
     /// From now on this node asks to be relieved of its VIPs.
     pub fn stop_holding(&mut self) {
         self.stopping = true;
-        self.changed = true;
+        (self.changed, self.reporting.due) = (true, true);
     }
 
     /// How the disk does: for how long its oldest write has been waiting, and
@@ -323,7 +327,9 @@ impl Leases {
     /// its VIPs.
     pub fn disk(&mut self, oldest_wait: Duration, failed: bool) {
         let patience = self.timing.promise * DISK_PATIENCE_PROMISES;
-        self.disk_is_well = !failed && oldest_wait < patience;
+        let is_well = !failed && oldest_wait < patience;
+        self.reporting.due |= self.disk_is_well != is_well;
+        self.disk_is_well = is_well;
     }
 
     /// Whether its clock runs as leases assume. One that does not makes lease,
@@ -331,6 +337,7 @@ impl Leases {
     /// nothing is asked for, and promises last longer.
     pub fn clock(&mut self, is_well: bool) {
         self.changed |= self.clock_is_well != is_well;
+        self.reporting.due |= self.clock_is_well != is_well;
         self.clock_is_well = is_well;
         self.promise.clock(is_well);
     }
@@ -381,12 +388,14 @@ impl Leases {
             self.sync(now, actions);
             self.wants.renew = true;
             self.wants.ask = true;
-            self.wants.report |= !self.claims.releases().is_empty();
+            // Some of it changes by time alone.
+            self.reporting.due = true;
         }
         let wants = std::mem::take(&mut self.wants);
         if self.leading.is_some() {
             self.wake_at = self.hold_as_leader(now, actions);
         } else {
+            self.report_to_leader(now, actions);
             self.ask_leader(now, wants, actions);
         }
         if self.campaign_due().is_some_and(|due| now >= due) {

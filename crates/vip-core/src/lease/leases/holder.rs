@@ -3,7 +3,7 @@
 use super::{GrantAnswer, LeaseAction, Leases, Wants};
 use crate::{
     Address, ClaimAction, ClaimEvent, Grantee, GuardNotice, Incarnation, Mono, NodeId, Obstacle,
-    Report, Vip, VipOrder, VipUid,
+    Vip, VipOrder, VipUid,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,11 +17,6 @@ pub struct Ask {
     pub session: Option<Incarnation>,
     /// To answer, or go on answering.
     pub wanted: Vec<Grantee>,
-    /// What ended here.
-    pub released: Vec<Grantee>,
-    /// What this node says of itself, if it reports a release: the leader must
-    /// not give a VIP back to a node that cannot hold it.
-    pub report: Option<Report>,
     /// Whether first grants are asked for: the leader may take its time.
     pub first: bool,
 }
@@ -103,7 +98,7 @@ impl Leases {
         for event in events {
             self.claim(now, event, actions);
         }
-        self.changed = true;
+        (self.changed, self.reporting.due) = (true, true);
         self.sync(now, actions);
     }
 
@@ -125,7 +120,7 @@ impl Leases {
             match action {
                 ClaimAction::Order(order) => batch.push(order),
                 ClaimAction::AskNow => self.wants.ask = true,
-                ClaimAction::ReportNow => self.wants.report = true,
+                ClaimAction::ReportNow => self.reporting.due = true,
             }
         }
         self.order(batch, actions);
@@ -159,7 +154,7 @@ impl Leases {
         actions: &mut Vec<LeaseAction>,
     ) -> Option<Mono> {
         let (me, session, lease_end) = (self.me, self.claims.session(), self.lease_end(now));
-        self.released_by(me, &self.claims.releases(), None);
+        self.take_releases(me, &self.claims.releases());
         let mut wanted = self.claims.waiting();
         // Orders for many VIPs cost; half a heartbeat of lease is enough.
         if lease_end >= self.guard.extended + self.timing.heartbeat / 2 {
@@ -221,7 +216,7 @@ impl Leases {
         self.take(others, actions);
     }
 
-    /// As holder under another leader: renews, asks for what is new, reports.
+    /// As holder under another leader: renews, asks for what is new.
     pub(super) fn ask_leader(&mut self, now: Mono, wants: Wants, actions: &mut Vec<LeaseAction>) {
         let Some(leader) = self.leader(now).filter(|leader| *leader != self.me) else { return };
         let session = self.claims.session();
@@ -229,22 +224,17 @@ impl Leases {
         let wants = Wants {
             renew: wants.renew && self.clock_is_well,
             ask: wants.ask && self.clock_is_well,
-            ..wants
         };
         let wanted = if wants.renew { self.claims.renewals() } else { vec![] };
-        let released = if wants.report { self.claims.releases() } else { vec![] };
-        if !wanted.is_empty() || !released.is_empty() {
+        if !wanted.is_empty() {
             let first = false;
-            let report = (!released.is_empty()).then(|| self.report(now));
-            let ask = Ask { leader, session, wanted, released, report, first };
-            actions.push(LeaseAction::Ask(Box::new(ask)));
+            actions.push(LeaseAction::Ask(Box::new(Ask { leader, session, wanted, first })));
         }
         let wanted = if wants.ask { self.claims.waiting() } else { vec![] };
         if !wanted.is_empty() && !self.first_grant_pending {
             self.first_grant_pending = true;
-            let (released, report, first) = (vec![], None, true);
-            let ask = Ask { leader, session, wanted, released, report, first };
-            actions.push(LeaseAction::Ask(Box::new(ask)));
+            let first = true;
+            actions.push(LeaseAction::Ask(Box::new(Ask { leader, session, wanted, first })));
         }
     }
 }

@@ -4,8 +4,8 @@
 use super::{GrantAnswer, Leading, LeaseAction, Leases, RaftView};
 use crate::{
     Assignment, ConflictChange, Denial, Epoch, Fitness, Grantee, Grants, LeaderLease, Level, Mac,
-    Mono, NodeId, NodeOp, NodeView, ObstacleChange, Op, Report, Request, Runs, Settled, State,
-    Term, Verdict, Vip, VipOp, VipUid, Vote, decide, target,
+    Mono, NodeId, NodeOp, NodeView, ObstacleChange, Op, Report, ReportId, Request, Runs, Settled,
+    State, Term, Verdict, Vip, VipOp, VipUid, Vote, decide, target,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,15 +22,31 @@ pub struct Acknowledgement {
     pub vote: Vote,
     /// When the message was sent.
     pub sent_at: Mono,
-    /// What it says of itself.
-    pub report: Report,
+    /// The latest report that it has to make.
+    pub report: ReportId,
 }
 
 /// What this node, leading, knows of another.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct PeerView {
     last_ack: Mono,
-    report: Report,
+    /// What it says of itself, if it did.
+    report: Option<Report>,
+    /// Its process, and the one before that: a message of that one may come late.
+    runs: (u64, u64),
+}
+
+impl PeerView {
+    /// A message came from this process of it. What an earlier one said it would
+    /// not say again.
+    fn is_of(&mut self, run: u64) -> bool {
+        let (now, before) = self.runs;
+        if run == now || run == before {
+            return run == now;
+        }
+        (self.runs, self.report) = ((run, now), None);
+        true
+    }
 }
 
 /// Whether a VIP answers where it should and only there.
@@ -272,7 +288,8 @@ impl Leases {
             return;
         }
         if let Some(vote) = self.own_leadership() {
-            actions.push(LeaseAction::Renew { vote, promise: self.timing.promise });
+            let known = self.reports().map(|(node, report)| (node, report.id)).collect();
+            actions.push(LeaseAction::Renew { vote, promise: self.timing.promise, known });
         }
     }
 
@@ -283,53 +300,40 @@ impl Leases {
         }
         let Some(leading) = &mut self.leading else { return };
         leading.lease.acknowledged(from, sent_at);
-        self.reported(from, report);
-        let Some(view) = self.views.get_mut(&from) else { return };
+        self.changed |= !self.views.contains_key(&from);
+        let view = self.views.entry(from).or_default();
+        view.is_of(report.run);
+        // What was released may have been unknown when it was said: a release counts
+        // from the session alone that the epoch is bound to.
+        let released = view.report.iter().flat_map(|report| report.released.iter().copied());
+        let released: Vec<_> = released.collect();
         // After a partition its neighbours may know another holder's address.
         if view.last_ack > Mono::ZERO && sent_at > view.last_ack + self.timing.promise {
             actions.push(LeaseAction::Confirm);
         }
         view.last_ack = view.last_ack.max(sent_at);
+        self.take_releases(from, &released);
     }
 
-    /// Takes over what another node says of itself. Of messages that overtook
-    /// each other the latest counts.
-    pub(super) fn reported(&mut self, from: NodeId, report: Report) {
+    /// Another node says of itself. Of messages that overtook each other the latest
+    /// counts.
+    pub fn reported_by(&mut self, node: NodeId, report: Report) {
         if self.leading.is_none() {
             return;
         }
-        match self.views.get_mut(&from) {
-            Some(view) if !report.follows(&view.report) => {}
-            Some(view) => {
-                self.changed |= !report.says_the_same(&view.report);
-                view.report = report;
-            }
-            None => {
-                self.changed = true;
-                self.views.insert(from, PeerView { last_ack: Mono::ZERO, report });
+        // A release is true for good, whatever else was said since.
+        let released: Vec<_> = report.released.iter().copied().collect();
+        let view = self.views.entry(node).or_default();
+        let of_now = view.is_of(report.id.run);
+        match &view.report {
+            _ if !of_now => {}
+            Some(known) if !report.follows(known) => {}
+            known => {
+                self.changed |= known.as_ref().is_none_or(|known| !report.says_the_same(known));
+                view.report = Some(report);
             }
         }
-    }
-
-    /// What this node says of itself now.
-    pub fn report(&mut self, now: Mono) -> Report {
-        let said = Report {
-            run: self.said.run,
-            seq: self.said.seq,
-            fitness: self.fitness(now),
-            stopping: self.stopping,
-            unable: self.claims.unable(now).into_iter().collect(),
-            obstacles: self.claims.obstacles(),
-            open: self.claims.renewals().into_iter().collect(),
-            revisions: self.claims.revisions(),
-            conflicts: self.claims.conflicts(),
-            macs: self.macs.clone(),
-            runs: Runs::here(),
-        };
-        if said != self.said {
-            self.said = Report { seq: said.seq + 1, ..said };
-        }
-        self.said.clone()
+        self.take_releases(node, &released);
     }
 
     /// Whether this node can hold VIPs, or is about to.
@@ -355,7 +359,7 @@ impl Leases {
         }
         let heard = self.leading.as_ref().and(self.views.get(&node));
         let lately = |view: &&PeerView| now < view.last_ack + self.timing.promise;
-        heard.filter(lately).map(|view| view.report.fitness)
+        heard.filter(lately)?.report.as_ref().map(|report| report.fitness)
     }
 
     /// Whether this node asks to be relieved of its VIPs.
@@ -376,14 +380,17 @@ impl Leases {
         // A new leader has heard nobody yet; that says nothing about them.
         let grace = now < leading.lease.elected_at() + self.timing.promise;
         for id in self.others() {
-            let view = match self.views.get(&id) {
-                Some(view) => NodeView {
-                    alive: grace || now < view.last_ack + self.timing.promise,
-                    able: view.report.fitness == Fitness::Fit,
-                    stopping: view.report.stopping,
-                    unable: view.report.unable.clone(),
+            let view = self.views.get(&id);
+            let alive = view.is_some_and(|view| now < view.last_ack + self.timing.promise);
+            let alive = grace || alive;
+            let view = match view.and_then(|view| view.report.as_ref()) {
+                Some(report) => NodeView {
+                    alive,
+                    able: report.fitness == Fitness::Fit,
+                    stopping: report.stopping,
+                    unable: report.unable.clone(),
                 },
-                None => NodeView { alive: grace, able: grace, ..Default::default() },
+                None => NodeView { alive, able: grace, ..Default::default() },
             };
             views.insert(id, view);
         }
@@ -442,11 +449,8 @@ impl Leases {
         (answer, free_at)
     }
 
-    /// Takes note of releases that `node` reports, with what it says of itself.
-    pub fn released_by(&mut self, node: NodeId, releases: &[Grantee], report: Option<Report>) {
-        if let Some(report) = report {
-            self.reported(node, report);
-        }
+    /// Takes note of what `node` let go of.
+    pub(super) fn take_releases(&mut self, node: NodeId, releases: &[Grantee]) {
         let Some(leading) = &mut self.leading else { return };
         for release in releases {
             let Some(vip) = self.state.vip_or_retired(release.vip) else { continue };
@@ -499,10 +503,9 @@ impl Leases {
                 let open = self.claims.is_open(vip.uid, vip.epoch);
                 (open, revision(&self.claims.revisions()))
             }
-            Some(holder) => self.views.get(&holder).map_or((false, 0), |view| {
-                let open = &view.report.open;
-                let open = open.iter().any(|g| g.vip == vip.uid && g.epoch == vip.epoch);
-                (open, revision(&view.report.revisions))
+            Some(holder) => self.report_of(holder).map_or((false, 0), |report| {
+                let open = report.open.iter().any(|g| g.vip == vip.uid && g.epoch == vip.epoch);
+                (open, revision(&report.revisions))
             }),
             None => (false, 0),
         };
@@ -510,9 +513,17 @@ impl Leases {
         Answers { open, whole: open && revision == vip.revision, before_ended }
     }
 
+    fn report_of(&self, node: NodeId) -> Option<&Report> {
+        self.views.get(&node)?.report.as_ref()
+    }
+
+    fn reports(&self) -> impl Iterator<Item = (NodeId, &Report)> {
+        self.views.iter().filter_map(|(node, view)| Some((*node, view.report.as_ref()?)))
+    }
+
     fn unlogged_obstacles(&self) -> Vec<ObstacleChange> {
         let own = self.claims.obstacles();
-        let others = self.views.iter().map(|(node, view)| (*node, &view.report.obstacles));
+        let others = self.reports().map(|(node, report)| (node, &report.obstacles));
         let said = others.chain([(self.me, &own)]);
         let changes = differences(&self.state, &self.state.obstacles, said);
         changes.map(|(vip, node, why)| ObstacleChange { vip, node, why }).collect()
@@ -520,14 +531,14 @@ impl Leases {
 
     fn unlogged_conflicts(&self) -> Vec<ConflictChange> {
         let own = self.claims.conflicts();
-        let others = self.views.iter().map(|(node, view)| (*node, &view.report.conflicts));
+        let others = self.reports().map(|(node, report)| (node, &report.conflicts));
         let said = others.chain([(self.me, &own)]);
         let changes = differences(&self.state, &self.state.conflicts, said);
         changes.map(|(vip, node, what)| ConflictChange { vip, node, what }).collect()
     }
 
     fn unlogged_interfaces(&self) -> Vec<(NodeId, BTreeSet<Mac>)> {
-        let others = self.views.iter().map(|(node, view)| (*node, &view.report.macs));
+        let others = self.reports().map(|(node, report)| (node, &report.macs));
         let said = others.chain([(self.me, &self.macs)]);
         let new = said.filter(|(node, macs)| {
             let logged = self.state.nodes.get(node).map(|node| &node.macs);
@@ -539,7 +550,7 @@ impl Leases {
 
     fn unlogged_versions(&self) -> Vec<(NodeId, Runs)> {
         let here = Runs::here();
-        let others = self.views.iter().map(|(node, view)| (*node, &view.report.runs));
+        let others = self.reports().map(|(node, report)| (node, &report.runs));
         let new = others.chain([(self.me, &here)]).filter(|(node, runs)| {
             let logged = self.state.nodes.get(node);
             runs.level >= Level::FIRST && logged.is_some_and(|logged| logged.runs != **runs)
@@ -555,7 +566,7 @@ impl Leases {
             let open = if node == self.me {
                 self.claims.is_open(vip.uid, epoch)
             } else {
-                self.views.get(&node).is_some_and(|view| view.report.open.contains(&grantee))
+                self.report_of(node).is_some_and(|report| report.open.contains(&grantee))
             };
             open.then_some(grantee)
         };

@@ -39,9 +39,14 @@ fn promised(leases: &mut Leases, sent_at: Mono) -> Vec<LeaseAction> {
     promised_by(leases, NodeId(2), OWN, sent_at)
 }
 
+/// Of a node that can hold.
+fn report_of(seq: u64) -> Report {
+    Report { id: ReportId { run: 0, seq }, fitness: Fitness::Fit, ..Report::default() }
+}
+
 fn promised_by(leases: &mut Leases, from: NodeId, vote: Vote, sent_at: Mono) -> Vec<LeaseAction> {
-    let report = Report { fitness: Fitness::Fit, ..Report::default() };
-    let ack = Acknowledgement { from, vote, sent_at, report };
+    leases.reported_by(from, report_of(0));
+    let ack = Acknowledgement { from, vote, sent_at, report: ReportId::default() };
     leases.step(sent_at, LeaseEvent::Acknowledged(ack))
 }
 
@@ -118,7 +123,7 @@ fn a_node_that_stops_campaigns_after_all_others() {
 fn follower_of_a_lost_leader() -> (Leases, Mono) {
     let mut leases = one_of_three(NodeId(2), Profile::Fast.timing(), OWN);
     let promise = leases.timing.promise;
-    assert_eq!(leases.renewed_by(START, OWN, promise), crate::PromiseReply::Promised);
+    assert_eq!(leases.heard_of(START, OWN, promise), crate::PromiseReply::Promised);
     let free = START + promise;
     assert_eq!(leases.campaign_due(), Some(free), "first in rank");
     (leases, free)
@@ -334,7 +339,7 @@ fn a_successor_that_led_is_as_good_as_any() {
     let led = Vote { term: Term(2), node: NodeId(2), committed: true };
     leases.saving_vote(START, led);
     leases.vote_is_durable(led);
-    assert_eq!(leases.renewed_by(START, led, LAN.promise), crate::PromiseReply::Promised);
+    assert_eq!(leases.heard_of(START, led, LAN.promise), crate::PromiseReply::Promised);
     assert_eq!(leases.handed_to, BTreeMap::new());
 }
 
@@ -350,13 +355,12 @@ fn a_release_comes_with_why_the_vip_cannot_go_back() {
     leases.step(START, LeaseEvent::GuardUp(Incarnation(7)));
     let obstacle = crate::Obstacle { ip: [10, 0, 0, 100].into(), why: crate::Why::NoLink };
     let report = Report {
-        seq: 1,
-        fitness: Fitness::Fit,
         unable: [VipUid(1)].into(),
         obstacles: [(VipUid(1), obstacle.clone())].into(),
-        ..Report::default()
+        released: [held].into(),
+        ..report_of(1)
     };
-    leases.released_by(NodeId(2), &[held], Some(report));
+    leases.reported_by(NodeId(2), report);
     let work = leases.leader_work(START);
     let to = work.moves.iter().find(|step| step.vip == VipUid(1)).map(|step| step.to);
     assert_eq!(to, Some(Some(ME)), "{work:?}");
@@ -405,9 +409,9 @@ fn a_holder_whose_clock_is_not_true_asks_for_nothing() {
     leases.step(START, LeaseEvent::GuardUp(SESSION));
     let prepared = |number| GuardNotice::Prepared { vip: VipUid(number), epoch: Epoch(1) };
     leases.step(START, LeaseEvent::Notices(vec![prepared(1), prepared(2)]));
-    assert_eq!(leases.renewed_by(START, other, LAN.promise), crate::PromiseReply::Promised);
+    assert_eq!(leases.heard_of(START, other, LAN.promise), crate::PromiseReply::Promised);
     let asks = |leases: &mut Leases, at| {
-        leases.renewed_by(at, other, LAN.promise);
+        leases.heard_of(at, other, LAN.promise);
         let actions = leases.step(at, LeaseEvent::Tick);
         actions.iter().filter(|action| matches!(action, LeaseAction::Ask(_))).count()
     };
@@ -425,8 +429,7 @@ fn nothing_is_logged_of_a_node_that_was_removed() {
     leases.step(START, LeaseEvent::Applied(Arc::new(state.clone())));
     let obstacle = crate::Obstacle { ip: [10, 0, 0, 100].into(), why: crate::Why::NoLink };
     let obstacles: BTreeMap<_, _> = [(VipUid(1), obstacle)].into();
-    let report = Report { seq: 1, fitness: Fitness::Fit, obstacles, ..Report::default() };
-    leases.released_by(NodeId(2), &[], Some(report));
+    leases.reported_by(NodeId(2), Report { obstacles, ..report_of(1) });
     assert_eq!(leases.leader_work(START).obstacles.len(), 1);
     let mut without = state;
     Arc::make_mut(&mut without.nodes).remove(&NodeId(2));
@@ -442,7 +445,7 @@ fn an_abdication_of_a_leadership_that_it_never_promised_to_changes_nothing() {
     let leader = of(2, 1);
     let mut leases = one_of_three(ME, LAN, leader);
     leases.vote_is_durable(leader);
-    assert_eq!(leases.renewed_by(START, leader, LAN.promise), PromiseReply::Promised);
+    assert_eq!(leases.heard_of(START, leader, LAN.promise), PromiseReply::Promised);
     let due = leases.campaign_due();
     for other in [of(3, 1), of(3, 1000), of(2, 0), of(2, 1000)] {
         leases.abdicated_by(START, other);
@@ -460,17 +463,90 @@ fn an_abdication_of_a_leadership_that_it_never_promised_to_changes_nothing() {
 fn a_candidacy_reaches_the_disk_only_when_nobody_was_promised() {
     let other = Vote { term: Term(1), node: NodeId(2), committed: true };
     let mut leases = one_of_three(ME, LAN, other);
-    assert_eq!(leases.renewed_by(START, other, LAN.promise), PromiseReply::Promised);
+    assert_eq!(leases.heard_of(START, other, LAN.promise), PromiseReply::Promised);
     let own = Vote { term: Term(2), node: ME, committed: false };
     let middle = START + LAN.promise / 2;
     leases.saving_vote(middle, own);
     assert_eq!(leases.candidacy_waits(middle, own), LAN.promise / 2);
     // And nothing more is promised to the one before meanwhile.
-    let renewed = leases.renewed_by(middle, other, LAN.promise);
+    let renewed = leases.heard_of(middle, other, LAN.promise);
     assert!(matches!(renewed, PromiseReply::OtherVote(_)), "{renewed:?}");
     assert_eq!(leases.candidacy_waits(START + LAN.promise, own), Duration::ZERO);
     // Votes for others, and what was won, do not wait.
     for free in [other, Vote { committed: true, ..own }] {
         assert_eq!(leases.candidacy_waits(middle, free), Duration::ZERO);
     }
+}
+
+/// What the leader knows is not said again; what it may not have heard is.
+#[test]
+fn a_report_is_made_once_to_each_leader_and_again_when_it_changes_or_is_lost() {
+    let led_by = |node, term| Vote { term: Term(term), node: NodeId(node), committed: true };
+    let mut leases = one_of_three(ME, LAN, Vote::default());
+    let reports = |leases: &mut Leases, at, event| {
+        let made = leases.step(at, event).into_iter().filter_map(|action| match action {
+            LeaseAction::Report(vote, report) => Some((vote, *report)),
+            _ => None,
+        });
+        made.collect::<Vec<_>>()
+    };
+    let mut now = START;
+    for leader in [led_by(2, 1), led_by(3, 2)] {
+        leases.saving_vote(now, leader);
+        leases.vote_is_durable(leader);
+        assert_eq!(leases.heard_of(now, leader, LAN.promise), PromiseReply::Promised);
+        let told = reports(&mut leases, now, LeaseEvent::Tick);
+        let [(to, report)] = told.as_slice() else { panic!("{told:?}") };
+        assert_eq!((*to, report.id), (leader, leases.latest_report()));
+        // On its way, then lost.
+        assert_eq!(reports(&mut leases, now, LeaseEvent::Tick), []);
+        now = now + LAN.promise;
+        leases.heard_of(now, leader, LAN.promise);
+        let again = reports(&mut leases, now, LeaseEvent::Tick);
+        assert_eq!(again, told);
+        now = now + LAN.promise;
+        leases.renewed_by(now, leader, LAN.promise, report.id);
+        assert_eq!(reports(&mut leases, now, LeaseEvent::Tick), []);
+        // News goes at once.
+        let mac = Mac([2, 0, 0, 0, 0, leader.node.0 as u8]);
+        let news = reports(&mut leases, now, LeaseEvent::Interfaces([mac].into()));
+        assert_eq!(news.len(), 1, "{news:?}");
+        assert_eq!(news[0].1.macs, [mac].into());
+    }
+}
+
+/// Of what a node said before its agent was restarted nothing may be true.
+#[test]
+fn what_an_earlier_process_said_does_not_count() {
+    let mut leases = leading();
+    leases.step(START, LeaseEvent::Applied(Arc::new(state_with_two_vips(NodeId(2)))));
+    let fit = |leases: &Leases| leases.fitness_of(START, NodeId(2));
+    assert_eq!(fit(&leases), Some(Fitness::Fit));
+    let report = ReportId { run: 9, seq: 1 };
+    let ack = Acknowledgement { from: NodeId(2), vote: OWN, sent_at: START, report };
+    leases.step(START, LeaseEvent::Acknowledged(ack));
+    assert_eq!(fit(&leases), None);
+    leases.reported_by(NodeId(2), Report { id: report, ..report_of(0) });
+    assert_eq!(fit(&leases), Some(Fitness::Fit));
+    // What the earlier one sent comes late.
+    promised(&mut leases, START);
+    assert_eq!(fit(&leases), Some(Fitness::Fit));
+    let unfit = Report { fitness: Fitness::Disk, ..report_of(9) };
+    leases.reported_by(NodeId(2), unfit);
+    assert_eq!(fit(&leases), Some(Fitness::Fit));
+}
+
+/// The grant that an epoch is bound by may be the later message of the two.
+#[test]
+fn a_release_counts_when_it_is_known_whose_it_is() {
+    let mut leases = leading();
+    let mut state = state_with_two_vips(NodeId(2));
+    leases.step(START, LeaseEvent::Applied(Arc::new(state.clone())));
+    let held = Grantee { vip: VipUid(1), epoch: Epoch(1), incarnation: Incarnation(8) };
+    leases.reported_by(NodeId(2), Report { released: [held].into(), ..report_of(1) });
+    assert_eq!(leases.leader_work(START).releases, []);
+    apply(&mut state, VipOp::Settle { grants: vec![held], nested: false });
+    leases.step(START, LeaseEvent::Applied(Arc::new(state)));
+    promised(&mut leases, START);
+    assert_eq!(leases.leader_work(START).releases, [held]);
 }

@@ -3,17 +3,37 @@
 use super::{LeaseAction, Leases};
 use crate::lease::authority;
 use crate::{
-    Detector, Mono, NodeId, Presumption, PromiseReply, PromiseTicket, Refused, Role, Speaker, Term,
-    Vote, rank,
+    Detector, Mono, NodeId, Presumption, PromiseReply, PromiseTicket, Refused, ReportId, Role,
+    Speaker, Term, Vote, rank,
 };
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 impl Leases {
+    /// A lease message of the leader elected by `vote` arrived. It has this report
+    /// of this node.
+    pub fn renewed_by(
+        &mut self,
+        now: Mono,
+        vote: Vote,
+        promise: Duration,
+        known: ReportId,
+    ) -> PromiseReply {
+        let reply = self.heard_of(now, vote, promise);
+        if reply == PromiseReply::Promised {
+            self.reporting.taken(vote, known);
+        }
+        reply
+    }
+
     /// A lease message, or entries, of the leader elected by `vote` arrived.
-    pub fn renewed_by(&mut self, now: Mono, vote: Vote, promise: Duration) -> PromiseReply {
+    pub fn heard_of(&mut self, now: Mono, vote: Vote, promise: Duration) -> PromiseReply {
         let reply = self.promise.renew(now, vote, promise);
         if reply == PromiseReply::Promised {
+            if self.heard.is_none_or(|(heard, _)| heard != vote) {
+                // It knows nothing of this node.
+                (self.changed, self.reporting.due) = (true, true);
+            }
             self.heard = Some((vote, now));
             self.handed_to.remove(&vote.node);
             self.detector.leader_heard();

@@ -1,0 +1,84 @@
+//! What this node says of itself, and whether the leader knows.
+
+use super::{LeaseAction, Leases};
+use crate::{Mono, Report, ReportId, Runs, Vote};
+
+/// How far this node is with its reports.
+#[derive(Clone, Debug)]
+pub(super) struct Reporting {
+    /// The latest one.
+    latest: Report,
+    /// It may not be what there is to say now.
+    pub(super) due: bool,
+    /// Sent last: to the leader of which vote, which one, and when.
+    sent: Option<(Vote, ReportId, Mono)>,
+    /// The one that a leader knows, as it says at each renewal.
+    taken: Option<(Vote, ReportId)>,
+}
+
+impl Reporting {
+    pub(super) fn of_run(run: u64) -> Self {
+        let latest = Report { id: ReportId { run, seq: 0 }, ..Report::default() };
+        Self { latest, due: true, sent: None, taken: None }
+    }
+
+    /// The leader of this vote knows this one of this node's.
+    pub(super) fn taken(&mut self, vote: Vote, id: ReportId) {
+        self.taken = Some((vote, id));
+    }
+
+    /// Whether the leader of this vote is to be told now. What got lost is sent
+    /// again after `patience`.
+    fn is_to_send(&self, now: Mono, vote: Vote, patience: std::time::Duration) -> bool {
+        let latest = self.latest.id;
+        let under_way = |(to, id, at): (Vote, ReportId, Mono)| {
+            (to, id) == (vote, latest) && now < at + patience
+        };
+        self.taken != Some((vote, latest)) && !self.sent.is_some_and(under_way)
+    }
+}
+
+impl Leases {
+    /// Which report of this node is the latest.
+    #[must_use]
+    pub fn latest_report(&self) -> ReportId {
+        self.reporting.latest.id
+    }
+
+    /// Says what there is to say now, if the leader does not know.
+    pub(super) fn report_to_leader(&mut self, now: Mono, actions: &mut Vec<LeaseAction>) {
+        let Some((vote, heard)) = self.heard else { return };
+        if vote.node == self.me || now >= heard + self.timing.promise {
+            return;
+        }
+        if std::mem::take(&mut self.reporting.due) {
+            self.make_report(now);
+        }
+        if self.reporting.is_to_send(now, vote, self.timing.promise) {
+            let latest = self.reporting.latest.clone();
+            self.reporting.sent = Some((vote, latest.id, now));
+            actions.push(LeaseAction::Report(vote, Box::new(latest)));
+        }
+    }
+
+    fn make_report(&mut self, now: Mono) {
+        let latest = &self.reporting.latest;
+        let said = Report {
+            id: latest.id,
+            fitness: self.fitness(now),
+            stopping: self.is_stopping(),
+            unable: self.claims.unable(now).into_iter().collect(),
+            obstacles: self.claims.obstacles(),
+            open: self.claims.renewals().into_iter().collect(),
+            released: self.claims.releases().into_iter().collect(),
+            revisions: self.claims.revisions(),
+            conflicts: self.claims.conflicts(),
+            macs: self.macs.clone(),
+            runs: Runs::here(),
+        };
+        if said != *latest {
+            let ReportId { run, seq } = said.id;
+            self.reporting.latest = Report { id: ReportId { run, seq: seq + 1 }, ..said };
+        }
+    }
+}
