@@ -20,6 +20,16 @@ pub mod v1 {
 /// All files as a descriptor set, for gRPC reflection.
 pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));
 
+/// Our RPCs by path, and the number of what each says of its callers.
+const ACCESS: &[(&str, i32)] = include!(concat!(env!("OUT_DIR"), "/access.rs"));
+
+/// Our RPCs, and the least that a caller of each must be.
+pub fn rpcs() -> impl Iterator<Item = (&'static str, v1::Access)> {
+    ACCESS.iter().map(|(path, number)| {
+        (*path, v1::Access::try_from(*number).unwrap_or(v1::Access::Unspecified))
+    })
+}
+
 /// ALPN of the connections that carry leases, apart from everything else.
 pub const ALPN_LEASE: &[u8] = b"vip-lease";
 /// ALPN of all other gRPC connections (RFC 7540 §3.3).

@@ -508,7 +508,8 @@ fn a_report_is_made_once_to_each_leader_and_again_when_it_changes_or_is_lost() {
         leases.renewed_by(now, leader, LAN.promise, report.id);
         assert_eq!(reports(&mut leases, now, LeaseEvent::Tick), []);
         // News goes at once.
-        let mac = Mac([2, 0, 0, 0, 0, leader.node.0 as u8]);
+        let last = u8::try_from(leader.node.0).expect("small");
+        let mac = Mac([2, 0, 0, 0, 0, last]);
         let news = reports(&mut leases, now, LeaseEvent::Interfaces([mac].into()));
         assert_eq!(news.len(), 1, "{news:?}");
         assert_eq!(news[0].1.macs, [mac].into());
