@@ -3,13 +3,15 @@
 use crate::Options;
 use crate::supervised::{asked_to_stop, ready};
 use anyhow::Context;
+use ipnet::IpNet;
 use vip_agent::{Config, ConfigError};
-use vip_guard::{GuardConfig, Prefix};
+use vip_guard::GuardConfig;
 
 fn guard_config(config: Config) -> Result<GuardConfig, ConfigError> {
     let prefix = |text: &String| {
-        text.parse::<Prefix>()
-            .map_err(|e| ConfigError::Value { key: "guard.allow", why: e.to_string() })
+        let why = || format!("{:?} is no prefix such as 192.0.2.0/24", text);
+        let prefix = text.parse::<IpNet>();
+        prefix.map_err(|_| ConfigError::Value { key: "guard.allow", why: why() })
     };
     Ok(GuardConfig {
         allow: config.guard.allow.iter().map(prefix).collect::<Result<_, _>>()?,

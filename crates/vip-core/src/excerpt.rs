@@ -27,6 +27,14 @@ mod tests {
     use crate::{Name, Placement, Profile, Role, VipAddress, VipSpec};
 
     #[test]
+    fn an_excerpt_is_as_long_as_it_may_be_and_cuts_no_character() {
+        assert_eq!(excerpt(&"x".repeat(MAX_EXCERPT)), "x".repeat(MAX_EXCERPT));
+        let cut = format!("{}...", "x".repeat(MAX_EXCERPT - 3));
+        assert_eq!(excerpt(&"x".repeat(MAX_EXCERPT + 1)), cut);
+        assert!(excerpt(&"\u{fc}".repeat(99)).ends_with("\u{fc}..."));
+    }
+
+    #[test]
     fn no_error_repeats_more_than_the_beginning_of_what_was_sent() {
         let long = "\u{fc}".repeat(1 << 16);
         let prefixed = format!("{long}/24");

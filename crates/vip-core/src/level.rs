@@ -65,3 +65,24 @@ impl fmt::Display for Runs {
         f.pad(if self.version.is_empty() { "an unknown version" } else { &self.version })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_says_that_it_runs_is_short_and_can_be_shown() {
+        let runs = Runs::said(7, "0.9.1\u{1b}[2J\n ü");
+        assert_eq!((runs.level, runs.to_string().as_str()), (Level(7), "0.9.1[2J"));
+        assert_eq!(runs.level.to_string(), "7");
+        assert_eq!(Runs::said(1, &"9".repeat(999)).version.len(), MAX_VERSION);
+        assert_eq!(Runs::default().to_string(), "an unknown version");
+    }
+
+    #[test]
+    fn a_version_with_an_operation_more_has_a_higher_level() {
+        let next = cfg!(feature = "next-version");
+        assert_eq!(Level::HERE > Level::FIRST, next);
+        assert_eq!(Runs::here().version.ends_with("+next"), next);
+    }
+}

@@ -65,6 +65,12 @@ mod tests {
         let mac = Mac([2, 0, 0xa, 0xff, 0, 9]);
         assert_eq!(mac.to_string(), "02:00:0a:ff:00:09");
         assert_eq!(mac.to_string().parse(), Ok(mac));
+        assert_eq!(format!("{mac:?}"), "02:00:0a:ff:00:09");
+        let json = serde_json::to_string(&mac).expect("text");
+        assert_eq!(
+            (json.as_str(), serde_json::from_str(&json).ok()),
+            ("\"02:00:0a:ff:00:09\"", Some(mac))
+        );
         for bad in
             ["", "02:00:0a:ff:00", "02:00:0a:ff:00:09:01", "2:0:a:ff:0:9", "02:00:0a:ff:00:0g"]
         {

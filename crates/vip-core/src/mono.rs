@@ -41,3 +41,16 @@ impl Sub<Duration> for Mono {
         Self(self.0.saturating_sub(nanos(span)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_counted_forth_and_back_and_never_below_the_beginning() {
+        let (early, span) = (Mono(5), Duration::from_nanos(3));
+        assert_eq!((early + span, early - span), (Mono(8), Mono(2)));
+        assert_eq!((early + span).since(early), span);
+        assert_eq!((early.since(early + span), Mono(1) - span), (Duration::ZERO, Mono::ZERO));
+    }
+}

@@ -64,7 +64,9 @@ mod tests {
 
     #[test]
     fn a_name_is_one_dns_label_in_lower_case() {
-        assert!("web-1".parse::<Name>().is_ok());
+        for good in ["web-1", "7", &"x".repeat(63)] {
+            assert_eq!(good.parse::<Name>().map(String::from), Ok(good.to_owned()));
+        }
         for bad in ["", "Web", "a.b", "a b", "ü", &"x".repeat(64)] {
             assert!(bad.parse::<Name>().is_err(), "{bad:?}");
         }

@@ -243,6 +243,85 @@ mod tests {
     }
 
     #[test]
+    fn a_profile_is_written_as_it_is_read() {
+        for (text, profile) in
+            [("lan", Profile::Lan), ("fast", Profile::Fast), ("wan", Profile::Wan)]
+        {
+            assert_eq!((profile.to_string().as_str(), text.parse()), (text, Ok(profile)));
+        }
+        assert!("LAN".parse::<Profile>().is_err());
+    }
+
+    /// Of round numbers, so that each rule has one at which it just holds: at the
+    /// bound it does, a microsecond beyond it does not.
+    #[test]
+    fn each_rule_holds_up_to_its_bound_and_no_further() {
+        const STEP: Duration = Duration::from_micros(1);
+        let ms = Duration::from_millis;
+        let holds = |timing: &Timing| timing.check().map_err(|e| std::mem::discriminant(&e));
+        let broken = |error: TimingError| Err(std::mem::discriminant(&error));
+        let rounded = |ms: f64| Duration::from_secs_f64((ms * 1e3).floor() / 1e6);
+        let (slow, fast) = (1.0 - MAX_CLOCK_DRIFT, 1.0 + MAX_CLOCK_DRIFT);
+        let timing = Timing { gate_to_wire: ms(7), wait: ms(400), ..Profile::Lan.timing() };
+
+        // C1: L = (P / (1 + rho) - eps) (1 - rho).
+        let lease = rounded((200.0 / fast - 7.0) * slow);
+        let at = Timing { lease, ..timing };
+        assert_eq!(holds(&at), Ok(()), "L = {lease:?}");
+        let beyond = Timing { lease: lease + STEP, ..timing };
+        let c1 = TimingError::LeaseOutlivesPromise { left_ms: 0.0, right_ms: 0.0 };
+        assert_eq!(holds(&beyond), broken(c1));
+
+        // C2: W = (1 + rho) (G / (1 - rho) + eps).
+        let timing = at;
+        let wait = rounded(fast * (320.0 / slow + 7.0)) + STEP;
+        let at = Timing { wait, ..timing };
+        assert_eq!(holds(&at), Ok(()), "W = {wait:?}");
+        let beyond = Timing { wait: wait - STEP, ..timing };
+        let c2 = TimingError::WaitTooShort { wait_ms: 0.0, needed_ms: 0.0 };
+        assert_eq!(holds(&beyond), broken(c2));
+
+        // G: a renewal, P, three candidates and an election.
+        let timing = Timing { wait: ms(340), ..timing };
+        let grant = ms(40 + 200 + 3 * 15 + 30);
+        assert_eq!(holds(&Timing { grant, ..timing }), Ok(()));
+        let beyond = Timing { grant: grant - STEP, ..timing };
+        let g = TimingError::GrantTooShort { grant_ms: 0, needed_ms: 0 };
+        assert_eq!(holds(&beyond), broken(g));
+
+        // openraft's own lease ends before P.
+        let at = Timing { election_max: timing.promise - STEP, ..timing };
+        assert_eq!(holds(&at), Ok(()));
+        let beyond = Timing { election_max: timing.promise, ..timing };
+        let own = TimingError::LongerOwnLease { max_ms: 0, promise_ms: 0 };
+        assert_eq!(holds(&beyond), broken(own));
+    }
+
+    /// Both sides of a rule at one number: it holds.
+    #[test]
+    fn what_is_just_enough_is_enough() {
+        // 1 / (1 - rho) and 1 / (1 + rho) of these are binary fractions' neighbours:
+        // found by trying, so that both sides come out as one number.
+        let exact = (1..=4000_u64).filter_map(|lease| {
+            let (slow, fast) = (1.0 - MAX_CLOCK_DRIFT, 1.0 + MAX_CLOCK_DRIFT);
+            let lease = Duration::from_millis(lease);
+            let left = lease.as_secs_f64() * 1e3 / slow;
+            let promise = Duration::from_secs_f64(left * fast / 1e3);
+            let right = promise.as_secs_f64() * 1e3 / fast;
+            (left.to_bits() == right.to_bits()).then_some((lease, promise))
+        });
+        let base = Timing { gate_to_wire: Duration::ZERO, ..Profile::Wan.timing() };
+        let mut tried = 0;
+        for (lease, promise) in exact {
+            tried += 1;
+            let timing = Timing { lease, promise, ..base };
+            let outlives = matches!(timing.check(), Err(TimingError::LeaseOutlivesPromise { .. }));
+            assert!(!outlives, "L = {lease:?}, P = {promise:?}");
+        }
+        assert!(tried > 0);
+    }
+
+    #[test]
     fn a_lease_longer_than_the_promise_is_refused() {
         let timing = Timing { lease: Duration::from_millis(199), ..Profile::Lan.timing() };
         assert!(matches!(timing.check(), Err(TimingError::LeaseOutlivesPromise { .. })));

@@ -201,6 +201,23 @@ mod tests {
     }
 
     #[test]
+    fn reports_are_compared_by_what_they_say() {
+        let of =
+            |seq, fitness| Report { id: ReportId { run: 1, seq }, fitness, ..Report::default() };
+        assert!(of(1, Fitness::Fit).says_the_same(&of(2, Fitness::Fit)));
+        assert!(!of(1, Fitness::Fit).says_the_same(&of(1, Fitness::Disk)));
+    }
+
+    #[test]
+    fn whoever_cannot_hold_says_why() {
+        assert_eq!(Fitness::Fit.trouble(), None);
+        let why = [Fitness::NoGuard, Fitness::Disk, Fitness::Clock].map(Fitness::trouble);
+        for (why, word) in why.into_iter().zip(["guard", "disk", "clock"]) {
+            assert!(why.is_some_and(|why| why.contains(word)), "{why:?}");
+        }
+    }
+
+    #[test]
     fn a_report_of_the_same_run_follows_by_number() {
         let of = |run, seq| Report { id: ReportId { run, seq }, ..Default::default() };
         let first = of(1, 5);

@@ -2,17 +2,18 @@
 //! stolen admin key or a bad leader must not be able to take a gateway.
 
 use crate::network::HostView;
+use ipnet::IpNet;
 use std::net::IpAddr;
-use vip_core::{Prefix, Why, is_metadata, unfit};
+use vip_core::{Why, is_host, is_metadata, subnet, unfit};
 
 /// Whether an address is its subnet's first, or IPv4's last: the network's own,
 /// and everybody's.
-fn is_edge(ip: IpAddr, subnet: Prefix) -> bool {
-    !subnet.is_host() && subnet.contains(ip) && unfit(ip, subnet.length()).is_some()
+fn is_edge(ip: IpAddr, subnet: IpNet) -> bool {
+    !is_host(subnet) && subnet.contains(&ip) && unfit(ip, subnet.prefix_len()).is_some()
 }
 
 /// Why an address may not be added, or nothing.
-pub(crate) fn objection(allow: &[Prefix], host: &HostView, ip: IpAddr, prefix: u8) -> Option<Why> {
+pub(crate) fn objection(allow: &[IpNet], host: &HostView, ip: IpAddr, prefix: u8) -> Option<Why> {
     // What no host can have, whatever is allowed.
     if unfit(ip, prefix).is_some() {
         return Some(Why::NotUnicast);
@@ -21,12 +22,11 @@ pub(crate) fn objection(allow: &[Prefix], host: &HostView, ip: IpAddr, prefix: u
         return Some(Why::HostHasIt);
     }
     // By the prefix that the host knows; the one that was written may be longer.
-    if host.network.addresses.iter().any(|(_, own, length)| is_edge(ip, Prefix::of(*own, *length)))
-    {
+    if host.network.addresses.iter().any(|(_, own, length)| is_edge(ip, subnet(*own, *length))) {
         return Some(Why::NotUnicast);
     }
     if !allow.is_empty() {
-        let allowed = allow.iter().any(|prefix| prefix.contains(ip));
+        let allowed = allow.iter().any(|prefix| prefix.contains(&ip));
         return (!allowed).then_some(Why::NotAllowed);
     }
     // Whoever has it hands out credentials to the machines around.

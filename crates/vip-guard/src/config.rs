@@ -1,9 +1,9 @@
 //! How to run a guard, and why it does not.
 
 use crate::kernel::KernelError;
+use ipnet::IpNet;
 use std::io;
 use std::path::PathBuf;
-use vip_core::Prefix;
 use vip_datapath::GateError;
 
 /// How to run a guard.
@@ -16,7 +16,7 @@ pub struct GuardConfig {
     pub gate_optional: bool,
     /// Addresses that may be added; empty: any unicast address that is not a
     /// gateway's, nor one that clouds keep for themselves.
-    pub allow: Vec<Prefix>,
+    pub allow: Vec<IpNet>,
 }
 
 /// Why the guard does not run.

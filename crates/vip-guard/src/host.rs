@@ -15,6 +15,7 @@ use crate::records::{Placed, record_programs, recorded_programs};
 use crate::routes::connected;
 use crate::settings::Settings;
 use futures_util::future::join_all;
+use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem::discriminant;
 use std::net::IpAddr;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use tracing::{debug, error, info, warn};
 use vip_core::{
     Address, Guard, GuardAction, GuardEvent, GuardFailure, GuardNotice, Mac, Mono, Obstacle,
-    Prefix, VipUid, Why, chain,
+    VipUid, Why, chain,
 };
 use vip_datapath::{Device, Gate, GateError};
 
@@ -42,7 +43,7 @@ pub(crate) struct Host {
     /// The addresses that the gate knows.
     known: BTreeSet<IpAddr>,
     pub(crate) report: GateReport,
-    allow: Vec<Prefix>,
+    allow: Vec<IpNet>,
     /// Gate programs of earlier runs, to be taken off.
     stale: BTreeSet<u32>,
     record: PathBuf,
@@ -75,7 +76,7 @@ pub(crate) struct Host {
     /// Those that could not be here, and why, for the session's time.
     refused: BTreeMap<IpAddr, (Address, Why)>,
     /// Routes to neighbours that they need.
-    routes: BTreeSet<(u32, Prefix)>,
+    routes: BTreeSet<(u32, IpNet)>,
 }
 
 /// What became of interfaces.

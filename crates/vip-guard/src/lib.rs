@@ -41,14 +41,12 @@ mod settings;
 
 pub use client::{GuardReader, GuardWriter, LinkError, connect};
 pub use clock::{boottime, clock_steering};
-pub use protocol::{FromGuard, GateReport, Hello, ToGuard, Versions};
-pub use realtime::realtime;
 #[cfg(feature = "server")]
-pub use vip_core::{Prefix, PrefixError};
-
 #[cfg(feature = "server")]
 pub use config::{GuardConfig, GuardError};
 #[cfg(feature = "server")]
 pub use lock::wait_in_line;
+pub use protocol::{FromGuard, GateReport, Hello, ToGuard, Versions};
+pub use realtime::realtime;
 #[cfg(feature = "server")]
 pub use run::{purge, run};

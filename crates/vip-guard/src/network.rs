@@ -4,11 +4,12 @@
 use crate::kernel::{Kernel, KernelError, Link, local};
 use crate::routes::{OUR_ROUTES, connected, gateways, is_our_route};
 use futures_util::TryStreamExt;
+use ipnet::IpNet;
 use netlink_packet_route::route::{RouteMessage, RouteScope};
 use rtnetlink::RouteMessageBuilder;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use vip_core::{HostNetwork, Mac, Prefix};
+use vip_core::{HostNetwork, Mac};
 
 /// What a host has beside ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,19 +82,16 @@ impl Kernel {
 
     /// Adds a route to neighbours. One of somebody else's to the same prefix
     /// stays in its place.
-    pub(crate) async fn add_route(
-        &self,
-        (index, prefix): (u32, Prefix),
-    ) -> Result<(), KernelError> {
+    pub(crate) async fn add_route(&self, (index, prefix): (u32, IpNet)) -> Result<(), KernelError> {
         let message = match prefix.network() {
             IpAddr::V4(v4) => RouteMessageBuilder::<Ipv4Addr>::new()
-                .destination_prefix(v4, prefix.length())
+                .destination_prefix(v4, prefix.prefix_len())
                 .output_interface(index)
                 .scope(RouteScope::Link)
                 .protocol(OUR_ROUTES)
                 .build(),
             IpAddr::V6(v6) => RouteMessageBuilder::<Ipv6Addr>::new()
-                .destination_prefix(v6, prefix.length())
+                .destination_prefix(v6, prefix.prefix_len())
                 .output_interface(index)
                 .protocol(OUR_ROUTES)
                 .build(),

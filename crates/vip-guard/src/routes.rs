@@ -1,10 +1,11 @@
 //! Routes as the kernel tells them.
 
+use ipnet::IpNet;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType, RouteVia,
 };
 use std::net::IpAddr;
-use vip_core::Prefix;
+use vip_core::subnet;
 
 /// Marks the addresses that vipd added (`IFA_PROTO`), so that a later run, and
 /// a person with `ip -d address`, can tell them from others.
@@ -36,7 +37,7 @@ pub(crate) fn gateways(attributes: &[RouteAttribute]) -> Vec<IpAddr> {
 }
 
 /// The subnet and interface of a route to neighbours.
-pub(crate) fn connected(route: &RouteMessage) -> Option<(u32, Prefix)> {
+pub(crate) fn connected(route: &RouteMessage) -> Option<(u32, IpNet)> {
     let RouteHeader { kind, destination_prefix_length, .. } = route.header;
     let find = |wanted: fn(&RouteAttribute) -> bool| route.attributes.iter().any(wanted);
     let by_others = find(|a| {
@@ -56,7 +57,7 @@ pub(crate) fn connected(route: &RouteMessage) -> Option<(u32, Prefix)> {
         RouteAttribute::Destination(destination) => address(destination),
         _ => None,
     })?;
-    Some((index, Prefix::of(network, destination_prefix_length)))
+    Some((index, subnet(network, destination_prefix_length)))
 }
 
 /// Whether vipd added it.

@@ -5,7 +5,8 @@
 //! host's own address is renewed, that is the default route.
 
 use super::Address;
-use crate::{Prefix, Why};
+use crate::{Why, is_host, subnet};
+use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -20,7 +21,7 @@ pub struct HostNetwork {
     /// Interfaces on which IPv6 is off.
     pub without_ipv6: BTreeSet<u32>,
     /// Routes to neighbours: those without a gateway.
-    pub connected: BTreeSet<(u32, Prefix)>,
+    pub connected: BTreeSet<(u32, IpNet)>,
 }
 
 impl HostNetwork {
@@ -36,17 +37,16 @@ impl HostNetwork {
             let missing = || Why::NoInterface(address.interface.clone());
             return named.map(|(index, _)| *index).ok_or_else(missing);
         }
-        let own =
-            self.addresses.iter().map(|(index, ip, length)| (*index, Prefix::of(*ip, *length)));
+        let own = self.addresses.iter().map(|(index, ip, length)| (*index, subnet(*ip, *length)));
         let subnets = own.chain(self.connected.iter().copied());
         // A tunnel's far end is no subnet, and everything is in the whole.
         let subnets = subnets.filter(|(index, subnet)| {
-            let is_subnet = subnet.length() > 0 && !subnet.is_host();
-            is_subnet && subnet.contains(address.ip) && self.has(*index)
+            let is_subnet = subnet.prefix_len() > 0 && !is_host(*subnet);
+            is_subnet && subnet.contains(&address.ip) && self.has(*index)
         });
         let here = |index: u32| held_on == Some(index);
         let best = subnets.max_by_key(|(index, subnet)| {
-            (subnet.length(), here(*index), std::cmp::Reverse(*index))
+            (subnet.prefix_len(), here(*index), std::cmp::Reverse(*index))
         });
         let best = best.map(|(index, _)| index);
         best.or(held_on.filter(|index| self.has(*index))).ok_or(Why::NoRoute)
@@ -77,16 +77,15 @@ impl HostNetwork {
     pub fn routes_for<'a>(
         &self,
         placed: impl IntoIterator<Item = (&'a Address, u32)>,
-    ) -> BTreeSet<(u32, Prefix)> {
+    ) -> BTreeSet<(u32, IpNet)> {
         let needed = placed.into_iter().filter_map(|(address, index)| {
-            let prefix = Prefix::of(address.ip, address.prefix);
+            let prefix = subnet(address.ip, address.prefix);
             let covers = |(at, ip, length): &(u32, IpAddr, u8)| {
-                *at == index
-                    && (prefix.contains(*ip) || Prefix::of(*ip, *length).contains(address.ip))
+                *at == index && (prefix.contains(ip) || subnet(*ip, *length).contains(&address.ip))
             };
             let is_there = self.addresses.iter().any(covers)
                 || self.connected.iter().any(|(at, net)| *at == index && *net == prefix);
-            (!prefix.is_host() && !is_there).then_some((index, prefix))
+            (!is_host(prefix) && !is_there).then_some((index, prefix))
         });
         needed.collect()
     }
@@ -177,7 +176,7 @@ mod tests {
         let own = vip("192.168.0.50", 24, "");
         let alone = vip("203.0.113.99", 32, "eth0");
         let placed = [(&a, LAN), (&b, LAN), (&own, LAN), (&alone, LAN)];
-        let net: Prefix = "203.0.113.0/28".parse().expect("valid");
+        let net: IpNet = "203.0.113.0/28".parse().expect("valid");
         assert_eq!(host.routes_for(placed), [(LAN, net)].into());
         let mut routed = host;
         routed.connected.insert((LAN, net));
