@@ -289,6 +289,14 @@ impl Host {
         })
     }
 
+    /// What its agent wrote of its lease decisions, at SIGUSR1.
+    #[must_use]
+    pub fn recordings(&self) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(self.dir.join("data/recordings"));
+        let files = files.into_iter().flatten().filter_map(Result::ok);
+        files.map(|file| file.path()).collect()
+    }
+
     /// A figure of the agent's, bytes: `what` as in `/proc/PID/status`.
     ///
     /// # Errors

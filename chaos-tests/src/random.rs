@@ -16,12 +16,13 @@ use crate::clients::Clients;
 use crate::cluster::{Cluster, Options};
 use crate::command::{wait_for, within};
 use crate::fault::{Fault, Faults};
-use crate::host::{Control, Process};
+use crate::host::{Control, Host, Process};
 use crate::linear::{Answer, linearizable};
 use crate::net::Mac;
 use crate::probe::{Probe, Trace};
 use crate::strangers::Strangers;
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -97,6 +98,9 @@ impl fmt::Display for Summary {
     }
 }
 
+/// How long an agent may take to write what it decided.
+const WRITTEN: Duration = Duration::from_secs(3);
+
 /// Runs it. `tell` is told of each round.
 ///
 /// # Errors
@@ -109,6 +113,11 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(&str)) -> Result<Summary> {
         let round = run.summary.rounds + 1;
         let result = run.round(round, &mut tell);
         if let Err(error) = result {
+            // What each agent decided, as files in its data directory.
+            let running = |host: &&Host| host.signal(&[Process::Agent], Signal::SIGUSR1).is_ok();
+            let asked: Vec<_> = run.cluster.hosts.iter().filter(running).collect();
+            let written = || asked.iter().all(|host| !host.recordings().is_empty()).then_some(());
+            let _ = within(WRITTEN, written);
             run.cluster.keep_files();
             let minutes = plan.lasting.as_secs().div_ceil(60);
             let again = format!("cargo xtask chaos --minutes {minutes} --seed {}", plan.seed);

@@ -4,6 +4,7 @@ use crate::Options;
 use crate::supervised::{asked_to_stop, ready};
 use anyhow::Context;
 use ipnet::IpNet;
+use tokio::signal::unix::{SignalKind, signal};
 use vip_agent::{Config, ConfigError};
 use vip_guard::GuardConfig;
 
@@ -36,6 +37,8 @@ pub(crate) fn stand_by(_: &Options, config: Config) -> anyhow::Result<()> {
 
 fn serve(config: GuardConfig) -> anyhow::Result<()> {
     runtime()?.block_on(async {
+        // Of all processes of a service the agent alone is meant by it.
+        drop(signal(SignalKind::user_defined1())?);
         vip_guard::run(config, asked_to_stop()?, ready).await.context("the guard stopped")
     })
 }

@@ -4,7 +4,7 @@
 use crate::{FAILED, Options, USAGE, agent};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
@@ -154,6 +154,8 @@ pub(crate) fn run(options: &Options, config: Config) -> anyhow::Result<()> {
         };
         match signal {
             Ok(SIGCHLD) | Err(RecvTimeoutError::Timeout) => {}
+            // The agent's: it has something to write out.
+            Ok(SIGUSR1) => kept[1].signal(Signal::SIGUSR1),
             Ok(_) | Err(RecvTimeoutError::Disconnected) => break,
         }
     }
@@ -166,7 +168,7 @@ pub(crate) fn run(options: &Options, config: Config) -> anyhow::Result<()> {
 /// them.
 fn signals() -> anyhow::Result<Receiver<i32>> {
     let (send, receive) = mpsc::channel();
-    for kind in [&[SIGTERM, SIGINT][..], &[SIGCHLD]] {
+    for kind in [&[SIGTERM, SIGINT][..], &[SIGCHLD, SIGUSR1]] {
         let (mut signals, send) = (Signals::new(kind)?, send.clone());
         std::thread::spawn(move || {
             for signal in signals.forever() {

@@ -7,11 +7,23 @@
 use futures_util::FutureExt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 use std::time::Duration;
+
+/// What is done before the process ends by [`gone`].
+static LAST: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
+
+/// Has this be done before the process ends; the first who asks is heard.
+pub(crate) fn at_the_end(last: impl Fn() + Send + Sync + 'static) {
+    let _ = LAST.set(Box::new(last));
+}
 
 /// Ends the process: a task is gone without which it is worse than none.
 pub(crate) fn gone(name: &str) -> ! {
     tracing::error!(task = name, "a task that the agent cannot do without is gone; ending");
+    if let Some(last) = LAST.get() {
+        let _ = catch_unwind(AssertUnwindSafe(last));
+    }
     // The guard lets go when the connection ends; there is nothing to unwind.
     std::process::abort();
 }
@@ -62,11 +74,13 @@ mod tests {
 
     /// Set in the child process of the test below.
     const CHILD: &str = "VIPD_ESSENTIAL_CHILD";
+    const LAST_WORD: &str = "what was to be written out";
 
     /// Not a test: what the child does, which must not live to its end.
     #[test]
     fn child_loses_something_essential() {
         let Some(what) = std::env::var_os(CHILD) else { return };
+        at_the_end(|| println!("{LAST_WORD}"));
         if what == "thread" {
             run("test", || panic!("on purpose"));
         } else {
@@ -106,6 +120,7 @@ mod tests {
                 Some(nix::sys::signal::Signal::SIGABRT as i32),
                 "{what}"
             );
+            assert!(String::from_utf8_lossy(&outcome.stdout).contains(LAST_WORD), "{what}");
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::descriptors::raise_limit;
 use crate::essential;
 use crate::hand_over::hand_over_everything;
 use crate::leader::lead;
+use crate::lease::recordings;
 use crate::membership::{Launch, ListenError, Seat, adopt, keep_up};
 use crate::node::{MemberError, Meta};
 use crate::servers::{serve_members, serve_people, serve_strangers};
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +49,9 @@ pub enum AgentError {
         #[source]
         source: io::Error,
     },
+    /// No signal can be listened for.
+    #[error("SIGUSR1 cannot be listened for")]
+    Signal(#[source] io::Error),
     /// Another agent uses the data directory.
     #[error("another vipd runs on {0}; it was left alone")]
     AlreadyRunning(PathBuf),
@@ -90,6 +95,8 @@ pub async fn run(
     stop: impl Future<Output = ()>,
     ready: impl FnOnce(),
 ) -> Result<(), AgentError> {
+    // From here on it ends no process.
+    let asked = signal(SignalKind::user_defined1()).map_err(AgentError::Signal)?;
     vip_raft::prepare();
     raise_limit();
     let name = config.node_name()?;
@@ -124,6 +131,7 @@ pub async fn run(
     ready();
     tracing::info!(socket = %socket.display(), "ready");
 
+    tokio::spawn(write_out_when_asked(agent.clone(), asked));
     let failed = tokio::select! {
         () = stop => None,
         why = failure(&agent) => Some(why),
@@ -143,6 +151,26 @@ pub async fn run(
     match failed {
         Some(why) => Err(why),
         None => Ok(()),
+    }
+}
+
+/// At each SIGUSR1, and at the end of a process that panicked: what the leases
+/// decided lately.
+async fn write_out_when_asked(agent: Arc<Seat>, mut asked: Signal) {
+    let at_the_end = agent.clone();
+    essential::at_the_end(move || write_out(&at_the_end));
+    while asked.recv().await.is_some() {
+        let agent = agent.clone();
+        // The disk may be slow.
+        let written = tokio::task::spawn_blocking(move || write_out(&agent));
+        let _ = written.await;
+    }
+}
+
+fn write_out(agent: &Seat) {
+    match agent.member() {
+        Some(member) => recordings::tell(&member.shared, &agent.config.node.data_dir),
+        None => tracing::warn!("this node is in no cluster: there are no lease decisions"),
     }
 }
 

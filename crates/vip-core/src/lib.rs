@@ -50,9 +50,10 @@ pub use ids::{Epoch, Grantee, Incarnation, NodeId, Term, TokenId, VipUid};
 pub use lease::{
     Acknowledgement, Answers, Ask, CLOCKS_FAR_APART, ClaimAction, ClaimEvent, Claims, Denial,
     Detector, FIRST_GRANT_WAIT, GrantAnswer, Grants, HAND_OVER_POLL, HandOver, HandOverStep,
-    Holding, LEADER_LOOKS, LeaderLease, LeaderWork, LeaseAction, LeaseEvent, Leases, LeasesStart,
-    OwnClockFar, Presumption, Promise, PromiseReply, PromiseTicket, RaftView, Refused, Request,
-    Speaker, Standing, Steering, TERM_LEAP, TooFast, Verdict, Vote, Voters, Waiting, WaitingStep,
+    Holding, LEADER_LOOKS, LeaderLease, LeaderWork, LeaseAction, LeaseEvent, LeaseInput,
+    LeaseOutput, Leases, LeasesStart, OwnClockFar, Presumption, Promise, PromiseReply,
+    PromiseTicket, RaftView, Recording, RecordingError, Refused, Replayed, Request, Speaker,
+    Standing, Steering, TERM_LEAP, TooFast, Verdict, Vote, Voters, Waiting, WaitingStep,
     WallClocks, rank, standing,
 };
 pub use level::{Level, MAX_VERSION, Runs};

@@ -47,7 +47,7 @@ pub enum Profile {
 }
 
 /// The timings of a profile. Field names follow the design's letters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timing {
     /// P: for how long a voter promises a leader to vote for nobody else.
     pub promise: Duration,

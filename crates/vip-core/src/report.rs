@@ -104,7 +104,7 @@ impl fmt::Display for Obstacle {
 }
 
 /// Whether a node can hold anything at all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fitness {
     /// It can, as far as this goes.
     Fit,
@@ -140,7 +140,7 @@ pub struct ReportId {
 }
 
 /// See the module.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Which it is.
     pub id: ReportId,

@@ -18,8 +18,8 @@ use std::time::Duration;
 use vip_core::{
     Acknowledgement, Actor, Ask, FIRST_GRANT_WAIT, GrantAnswer, Grantee, HAND_OVER_POLL, HandOver,
     Incarnation, LEADER_LOOKS, LeaseAction, LeaseEvent, Leases, LeasesStart, Mono, NodeId, Op,
-    PromiseReply, RaftView, Report, ReportId, Settled, State, Term, Timing, VipOrder, VipUid, Vote,
-    Waiting, WaitingStep,
+    PromiseReply, RaftView, Recording, Report, ReportId, Settled, State, Term, Timing, VipOrder,
+    VipUid, Vote, Waiting, WaitingStep,
 };
 
 /// What nodes say to each other.
@@ -157,11 +157,18 @@ pub(crate) struct AgentStart {
     pub(crate) mutant: Option<Mutant>,
     pub(crate) genesis: Arc<State>,
     pub(crate) raft: Raft,
+    /// Whether it keeps what happens to its leases.
+    pub(crate) record: bool,
 }
 
 impl Agent {
+    /// What it kept.
+    pub(crate) fn take_recordings(&mut self) -> Vec<Recording> {
+        self.leases.take_recordings()
+    }
+
     pub(crate) fn new(now: Mono, start: AgentStart) -> Self {
-        let AgentStart { me, run, peers, timing, mutant, genesis, mut raft } = start;
+        let AgentStart { me, run, peers, timing, mutant, genesis, mut raft, record } = start;
         let applied = raft.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
         let state = raft.snapshot.as_ref().map_or(genesis, |snapshot| snapshot.state.clone());
         raft.commit = applied;
@@ -171,7 +178,11 @@ impl Agent {
         let quarantine = saved.term > Term(0) && mutant != Some(Mutant::NoQuarantine);
         let longest = if quarantine { timing.promise } else { Duration::ZERO };
         let interfaces = BTreeMap::new();
-        let leases = Leases::new(now, LeasesStart { me, timing, run, saved, longest, interfaces });
+        let start = LeasesStart { me, timing, run, saved, longest, interfaces };
+        let mut leases = Leases::new(now, start);
+        if record {
+            leases.record();
+        }
         Self {
             me,
             peers,
@@ -222,8 +233,8 @@ impl Agent {
 
     /// Reacts, and says when to be called again at the latest.
     pub(crate) fn handle(&mut self, now: Mono, host: Conditions, input: Input) -> (Vec<Out>, Mono) {
-        self.leases.disk(host.oldest_write, false);
-        self.leases.clock(host.clock_is_well);
+        self.leases.disk(now, host.oldest_write, false);
+        self.leases.clock(now, host.clock_is_well);
         self.stall = host.stall;
         match input {
             Input::Start => {
@@ -482,7 +493,7 @@ impl Agent {
                 }
                 self.step(now, LeaseEvent::Acknowledged(ack));
             }
-            Message::Report(report) => self.leases.reported_by(from, *report),
+            Message::Report(report) => self.leases.reported_by(now, from, *report),
             Message::Ask { id, wanted, first } => {
                 for grantee in &wanted {
                     self.asked.insert(grantee.vip, *grantee);

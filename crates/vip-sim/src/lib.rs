@@ -39,4 +39,4 @@ pub use invariant::Violation;
 pub use many::{Summary, run_many};
 pub use mutant::Mutant;
 pub use scenario::{Kind, Scheme};
-pub use world::{Options, Report, Stats, run};
+pub use world::{Options, Report, Stats, recordings, run};

@@ -1,8 +1,11 @@
 //! `vip-sim`: many seeds, or one in detail.
 
 use clap::Parser;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
+use vip_core::{Recording, Replayed, chain};
 use vip_sim::{Mutant, Options, Report, Scheme, run, run_many};
 
 #[derive(Parser)]
@@ -23,10 +26,43 @@ struct Cli {
     /// Nothing goes wrong but by this scheme.
     #[arg(long)]
     only: Option<Scheme>,
+    /// Has what an agent recorded happen again, and says where it would decide
+    /// otherwise now.
+    #[arg(long, conflicts_with_all = ["seeds", "first", "seed", "mutant", "only"])]
+    replay: Option<PathBuf>,
+}
+
+/// Steps through a recording, and prints its decisions. What they are now has to
+/// be what they were.
+fn replay(path: &Path) -> Result<(), String> {
+    let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
+    let recording = Recording::read(&mut BufReader::new(file)).map_err(|e| chain(&e))?;
+    let (begun, turns) = (recording.begun(), recording.turns());
+    let mut differ = 0;
+    for Replayed { at, input, recorded, decided } in recording.replay() {
+        let ms = at.since(begun).as_secs_f64() * 1e3;
+        println!("{ms:11.3} ms  {input:?}");
+        println!("                => {decided:?}");
+        if Some(&decided) != recorded.as_ref() {
+            differ += 1;
+            println!("   it was       => {recorded:?}");
+        }
+    }
+    println!("{turns} turns, {differ} of them decided otherwise now");
+    (differ == 0).then_some(()).ok_or_else(|| "it does not happen again as it did".to_owned())
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Some(path) = &cli.replay {
+        return match replay(path) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => {
+                eprintln!("{}: {why}", path.display());
+                ExitCode::FAILURE
+            }
+        };
+    }
     let options = Options { mutant: cli.mutant, only: cli.only, ..Default::default() };
     if let Some(seed) = cli.seed {
         let report = run(seed, Options { trace: true, ..options });

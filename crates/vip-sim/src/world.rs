@@ -22,8 +22,8 @@ use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 use vip_core::{
-    Actor, Command, Mac, Name, Node, NodeId, NodeState, Placement, Runs, State, Timing, VipAddress,
-    VipOp, VipSpec,
+    Actor, Command, Mac, Name, Node, NodeId, NodeState, Placement, Recording, Runs, State, Timing,
+    VipAddress, VipOp, VipSpec,
 };
 
 /// How a seed is run.
@@ -37,6 +37,8 @@ pub struct Options {
     pub double_answer: bool,
     /// Print every event.
     pub trace: bool,
+    /// Agents keep what happens to their leases.
+    pub record: bool,
 }
 
 /// What happened in a world, so that nobody takes an empty one for a safe one.
@@ -108,6 +110,17 @@ pub fn run(seed: u64, options: Options) -> Report {
     let stats = Stats { moves: world.committed.moves() as u64, ..world.stats };
     let slewed = world.is_slewed();
     Report { seed, stats, slewed, kinds: world.scenario.kinds, violation: world.violation }
+}
+
+/// Runs the world of a seed and returns what its agents kept.
+#[must_use]
+pub fn recordings(seed: u64) -> Vec<Recording> {
+    let options = Options { record: true, ..Options::default() };
+    let mut world = World::new(seed, Scenario::of(seed, None), options);
+    world.start();
+    world.play();
+    let agents = world.hosts.iter_mut().filter_map(|host| host.agent.as_mut());
+    agents.flat_map(Agent::take_recordings).collect()
 }
 
 fn micros(rng: &mut fastrand::Rng, range: std::ops::Range<u64>) -> Duration {
@@ -356,7 +369,8 @@ impl World {
         let mut raft = Raft::new(me, peers.clone(), self.initial.clone(), vote, log);
         raft.snapshot = snapshot;
         let (timing, mutant, genesis) = (self.timing, self.options.mutant, self.genesis.clone());
-        let start = AgentStart { me, run, peers, timing, mutant, genesis, raft };
+        let record = self.options.record;
+        let start = AgentStart { me, run, peers, timing, mutant, genesis, raft, record };
         let now = host.clock.local(self.now);
         self.epochs.restarted(at);
         self.hosts[at].agent = Some(Agent::new(now, start));

@@ -62,6 +62,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Has what an agent recorded (SIGUSR1) happen again, and fails where it would
+    /// decide otherwise now.
+    Replay {
+        /// The file.
+        file: String,
+    },
     /// Format, lints, docs, layers, licences. Changes nothing.
     Verify,
     /// What can be mended by itself: format, lints, the gate's object file.
@@ -78,6 +84,7 @@ fn main() -> ExitCode {
         Command::Test => test::run(),
         Command::Bench { what } => bench::run(&what),
         Command::Sim { args } => test::simulate(&args),
+        Command::Replay { file } => test::simulate(&["--replay".into(), file]),
         Command::Verify => verify::run(),
         Command::Fix => verify::fix(),
     };

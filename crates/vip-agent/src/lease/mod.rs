@@ -4,6 +4,7 @@
 mod clock_watch;
 mod guard_link;
 mod peers;
+pub(crate) mod recordings;
 mod runner;
 mod service;
 mod shared;

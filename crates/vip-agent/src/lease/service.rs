@@ -103,7 +103,7 @@ impl Lease for LeaseService {
         let report = request.into_inner().report.map(Report::try_from).transpose();
         let report = report.map_err(|e| Status::invalid_argument(e.to_string()))?;
         let report = report.ok_or_else(|| Status::invalid_argument("no report"))?;
-        self.shared.with(|leases, _| leases.reported_by(node, report));
+        self.shared.with(|leases, now| leases.reported_by(now, node, report));
         Ok(Response::new(v1::ReportReply {}))
     }
 

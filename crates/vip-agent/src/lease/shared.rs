@@ -7,18 +7,21 @@ use crate::essential;
 use crate::wall_clock::WallClockWatch;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use vip_core::{
     Answers, Epoch, Fitness, LeaderWork, LeaseAction, LeaseEvent, Leases, LeasesStart, Mono,
-    NodeId, Presumption, PromiseTicket, Refused, Speaker, Term, TooFast, Vip, Vote,
+    NodeId, Presumption, PromiseTicket, Recording, Refused, Speaker, Term, TooFast, Vip, Vote,
 };
 use vip_guard::{GateReport, boottime};
 use vip_raft::{DiskClock, LeaseRules};
 
 /// How long a removed node waits before it thinks of a campaign again.
 const REMOVED: Duration = Duration::from_secs(5);
+
+/// No decision takes so long.
+const STUCK: Duration = Duration::from_millis(100);
 
 /// The guard as status shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,8 +51,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl LeaseShared {
     /// At process start, in quarantine.
     pub(crate) fn new(start: LeasesStart, disk: DiskClock) -> Arc<Self> {
+        let mut leases = Leases::new(boottime(), start);
+        leases.record();
         Arc::new(Self {
-            leases: Mutex::new(Leases::new(boottime(), start)),
+            leases: Mutex::new(leases),
             guard: Mutex::new(GuardStatus::Absent),
             disk,
             clock: ClockWatch::default(),
@@ -65,8 +70,9 @@ impl LeaseShared {
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Leases, Mono) -> R) -> R {
         // Half of a decision is none: what panicked in here is not gone on with.
         let Ok(mut leases) = self.leases.lock() else { essential::gone("leases") };
-        leases.disk(self.disk.oldest_wait(), self.disk.failure().is_some());
-        let result = act(&mut leases, boottime());
+        let now = boottime();
+        leases.disk(now, self.disk.oldest_wait(), self.disk.failure().is_some());
+        let result = act(&mut leases, now);
         let changed = leases.take_changed();
         drop(leases);
         if changed {
@@ -75,10 +81,27 @@ impl LeaseShared {
         result
     }
 
+    /// What the leases kept up to now; they begin anew with that. Also after a panic
+    /// in one of their decisions, which is the last that was kept.
+    pub(super) fn take_recordings(&self) -> Vec<Recording> {
+        let until = Instant::now() + STUCK;
+        loop {
+            match self.leases.try_lock() {
+                Ok(mut leases) => return leases.take_recordings(),
+                Err(TryLockError::Poisoned(poisoned)) => {
+                    return poisoned.into_inner().take_recordings();
+                }
+                // Whoever ends the process because of that must not wait for it.
+                Err(TryLockError::WouldBlock) if Instant::now() >= until => return vec![],
+                Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+            }
+        }
+    }
+
     /// Looks at the clock, as often as a lease is renewed.
     pub(super) fn look_at_clock(&self) {
         let is_well = self.clock.look();
-        self.with(|leases, _| leases.clock(is_well));
+        self.with(|leases, now| leases.clock(now, is_well));
     }
 
     /// What is wrong with the clock.
@@ -207,7 +230,7 @@ impl LeaseRules for LeaseShared {
     }
 
     fn vote_is_durable(&self, vote: Vote) {
-        self.with(|leases, _| leases.vote_is_durable(vote));
+        self.with(|leases, now| leases.vote_is_durable(now, vote));
     }
 
     fn may_lead(&self, speaker: Speaker, term: Term) -> Result<(), Presumption> {

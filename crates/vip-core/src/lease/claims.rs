@@ -16,6 +16,7 @@ use crate::{
     NodeId, Obstacle, Probe, State, Vip, VipOrder, VipUid, Why,
 };
 use conflicts::Conflicts;
+use serde::{Deserialize, Serialize};
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -27,7 +28,7 @@ const RETRY_REFUSED: Duration = Duration::from_secs(1);
 const RETRY_REFUSED_MAX: Duration = Duration::from_secs(30);
 
 /// A VIP that the guard could not claim.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct RefusedHere {
     why: Obstacle,
     /// Of what was wanted then.
@@ -37,7 +38,7 @@ struct RefusedHere {
     pause: Duration,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Stage {
     /// Ordered from the guard.
     Preparing,
@@ -52,7 +53,7 @@ enum Stage {
     Releasing,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Claim {
     epoch: Epoch,
     stage: Stage,
@@ -112,7 +113,7 @@ pub struct Holding {
 }
 
 /// All claims of one node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Claims {
     me: NodeId,
     session: Option<Incarnation>,

@@ -5,6 +5,7 @@
 //! time, and staggers the candidates by rank, so that they do not split votes.
 
 use crate::{Mono, NodeId, Timing};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ pub fn rank(
 }
 
 /// Decides when to campaign.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Detector {
     /// When everybody was freed at once, without a promise that ended.
     freed_at: Mono,

@@ -12,6 +12,7 @@
 use crate::{
     Cause, Epoch, Grantee, Incarnation, LeaderLease, Mono, NodeId, State, Term, Timing, Vip, VipUid,
 };
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A node's request to answer, or to go on answering.
@@ -24,7 +25,7 @@ pub struct Request {
 }
 
 /// Why a request cannot be granted, now or ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Denial {
     /// No lease, or its own term's first entry is not applied yet.
     NotLeading,
@@ -48,7 +49,7 @@ pub enum Verdict {
     Denied(Denial),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Issued {
     epoch: Epoch,
     incarnation: Incarnation,
@@ -60,7 +61,7 @@ struct Issued {
 }
 
 /// What one leader granted in its term. Volatile.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Grants {
     /// Latest grant per VIP, with the greatest epoch granted.
     issued: BTreeMap<VipUid, Issued>,

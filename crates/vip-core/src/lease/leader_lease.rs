@@ -1,12 +1,13 @@
 //! The leader's side of the lease: until when no other leader can exist.
 
 use crate::{Mono, NodeId, Term, Timing};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// The sets of voters of which each must have a quorum: those of the effective
 /// configuration and those of the committed one, joint ones with both halves.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Voters(pub Vec<BTreeSet<NodeId>>);
 
 impl Voters {
@@ -35,7 +36,7 @@ impl Voters {
 const SUCCESSION_PROMISES: u32 = 4;
 
 /// The lease of one term's leader. Volatile: a restarted leader has none.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LeaderLease {
     me: NodeId,
     term: Term,

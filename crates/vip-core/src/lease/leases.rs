@@ -10,17 +10,21 @@
 //!  requests of other nodes ──> renewed_by, granted_to, abdicated_by, may_vote
 //! ```
 
+mod doors;
 mod hand_over;
 mod holder;
 mod leader;
+mod recording;
 mod reporting;
 mod succession;
 mod voter;
 mod waiting;
 
+pub use doors::{LeaseInput, LeaseOutput};
 pub use hand_over::{HAND_OVER_POLL, HandOver, HandOverStep};
 pub use holder::Ask;
 pub use leader::{Acknowledgement, Answers, LeaderWork};
+pub use recording::{Recording, RecordingError, Replayed};
 pub use waiting::{FIRST_GRANT_WAIT, Waiting, WaitingStep};
 
 use crate::{
@@ -28,7 +32,9 @@ use crate::{
     Mac, Mono, NodeId, Obstacle, Promise, Report, ReportId, State, Term, Timing, Vip, VipOrder,
     VipUid, Vote, Voters,
 };
+use recording::Recorder;
 use reporting::Reporting;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,15 +42,11 @@ use std::time::Duration;
 /// A leader looks for work this often at least: liveness changes by time alone.
 pub const LEADER_LOOKS: Duration = Duration::from_millis(20);
 
-/// A disk that keeps a write waiting for longer than this many promises is not
-/// well.
-const DISK_PATIENCE_PROMISES: u32 = 5;
-
 /// A node with nothing to do looks up again after this long.
 const IDLE: Duration = Duration::from_millis(100);
 
 /// What this node's Raft says of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RaftView {
     /// The term that it leads, by a vote of its own that is committed.
     pub leads: Option<Term>,
@@ -70,7 +72,7 @@ pub struct LeasesStart {
 }
 
 /// What the lease path is told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LeaseEvent {
     /// Time passed.
     Tick,
@@ -106,7 +108,7 @@ pub enum LeaseEvent {
 }
 
 /// A leader's answer to a request for grants.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GrantAnswer {
     /// Granted, from the requester's send time for G.
     pub granted: Vec<Grantee>,
@@ -115,7 +117,7 @@ pub struct GrantAnswer {
 }
 
 /// What the lease thread does.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LeaseAction {
     /// Ask every other member to renew its promise.
     Renew {
@@ -150,14 +152,14 @@ pub enum LeaseAction {
 }
 
 /// A leadership of this node.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Leading {
     lease: LeaderLease,
     grants: Grants,
 }
 
 /// What this node knows of its guard.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct GuardLink {
     present: bool,
     /// It is restarted at once, and its node then reclaims faster than another
@@ -173,7 +175,7 @@ struct GuardLink {
 }
 
 /// What to do at the end of a step, beside what is due by time.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Wants {
     /// Ask the leader to renew what is open.
     renew: bool,
@@ -182,7 +184,7 @@ struct Wants {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Leases {
     me: NodeId,
     timing: Timing,
@@ -223,6 +225,9 @@ pub struct Leases {
     clock_is_well: bool,
     wants: Wants,
     changed: bool,
+    /// What happened lately, if that is kept.
+    #[serde(skip)]
+    recorder: Option<Box<Recorder>>,
 }
 
 impl Leases {
@@ -263,11 +268,12 @@ impl Leases {
             clock_is_well: true,
             wants: Wants::default(),
             changed: false,
+            recorder: None,
         }
     }
 
     /// Takes note of an event and returns everything that is due now, in order.
-    pub fn step(&mut self, now: Mono, event: LeaseEvent) -> Vec<LeaseAction> {
+    fn on_event(&mut self, now: Mono, event: LeaseEvent) -> Vec<LeaseAction> {
         let mut actions = vec![];
         match event {
             LeaseEvent::Tick => {}
@@ -316,29 +322,19 @@ impl Leases {
         std::mem::take(&mut self.changed)
     }
 
-    /// From now on this node asks to be relieved of its VIPs.
-    pub fn stop_holding(&mut self) {
+    fn on_stop(&mut self) {
         self.stopping = true;
         (self.changed, self.reporting.due) = (true, true);
     }
 
-    /// How the disk does: for how long its oldest write has been waiting, and
-    /// whether it failed. One that is not well costs the node its leadership and
-    /// its VIPs.
-    pub fn disk(&mut self, oldest_wait: Duration, failed: bool) {
-        let patience = self.timing.promise * DISK_PATIENCE_PROMISES;
-        let is_well = !failed && oldest_wait < patience;
-        self.reporting.due |= self.disk_is_well != is_well;
+    fn on_disk(&mut self, is_well: bool) {
         self.disk_is_well = is_well;
+        self.reporting.due = true;
     }
 
-    /// Whether its clock runs as leases assume. One that does not makes lease,
-    /// grant and promise mean another time than to others: the lease lapses,
-    /// nothing is asked for, and promises last longer.
-    pub fn clock(&mut self, is_well: bool) {
-        self.changed |= self.clock_is_well != is_well;
-        self.reporting.due |= self.clock_is_well != is_well;
+    fn on_clock(&mut self, is_well: bool) {
         self.clock_is_well = is_well;
+        (self.changed, self.reporting.due) = (true, true);
         self.promise.clock(is_well);
     }
 

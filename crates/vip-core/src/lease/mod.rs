@@ -18,8 +18,8 @@ pub use grants::{Denial, Grants, Request, Verdict};
 pub use leader_lease::{LeaderLease, Voters};
 pub use leases::{
     Acknowledgement, Answers, Ask, FIRST_GRANT_WAIT, GrantAnswer, HAND_OVER_POLL, HandOver,
-    HandOverStep, LEADER_LOOKS, LeaderWork, LeaseAction, LeaseEvent, Leases, LeasesStart, RaftView,
-    Waiting, WaitingStep,
+    HandOverStep, LEADER_LOOKS, LeaderWork, LeaseAction, LeaseEvent, LeaseInput, LeaseOutput,
+    Leases, LeasesStart, RaftView, Recording, RecordingError, Replayed, Waiting, WaitingStep,
 };
 pub use promise::{Promise, PromiseReply, PromiseTicket, Refused, Vote};
 pub use wall_clock::{CLOCKS_FAR_APART, OwnClockFar, WallClocks};

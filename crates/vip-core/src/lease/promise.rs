@@ -35,7 +35,7 @@ impl Vote {
 }
 
 /// What a voter answers to a lease message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PromiseReply {
     /// Promised; the leader may count it from the time it sent the message.
     Promised,
@@ -49,7 +49,7 @@ pub enum PromiseReply {
 }
 
 /// No vote now: a promise, a quarantine or a lease still runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("bound by a promise for another {remaining:?}")]
 pub struct Refused {
     /// For how long.
@@ -61,11 +61,11 @@ pub struct Refused {
 const SLEW_SHARE: u32 = 8;
 
 /// Permission to let openraft grant a vote; void once a promise rose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PromiseTicket(u64);
 
 /// The promises of one node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Promise {
     /// The latest, perhaps on its way to the disk.
     saved: Vote,

@@ -133,6 +133,13 @@ impl State {
             && Arc::ptr_eq(&self.conflicts, &other.conflicts)
     }
 
+    /// That alone, without anybody's tokens and certificates.
+    #[must_use]
+    pub fn of_leases(&self) -> Self {
+        let (tokens, logins, events, cluster) = Default::default();
+        Self { tokens, logins, events, cluster, ..self.clone() }
+    }
+
     pub(super) fn record(&mut self, actor: &str, what: impl Into<EventKind>) {
         self.events.record(self.time_ms, actor, what.into());
     }

@@ -114,7 +114,7 @@ impl Agent {
             if self.is(Mutant::OlderPromisedMeanwhile) {
                 self.leases.saving_vote(now, vote);
             }
-            self.leases.vote_is_durable(vote);
+            self.leases.vote_is_durable(now, vote);
         }
         for effect in self.raft.durable(after).into_iter().rev() {
             self.core.effects.push_front(effect);
@@ -203,7 +203,7 @@ impl Agent {
                     self.leases.saving_vote(now, vote);
                 }
                 if self.is(Mutant::PromisedBeforeDurable) {
-                    self.leases.vote_is_durable(vote);
+                    self.leases.vote_is_durable(now, vote);
                 }
             }
             Effect::Write(write, after) => {

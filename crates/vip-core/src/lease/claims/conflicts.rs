@@ -1,6 +1,7 @@
 //! Whom this node heard claim addresses of its VIPs.
 
 use crate::{Conflict, Mono, VipUid};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -9,13 +10,13 @@ use std::time::Duration;
 /// log.
 const REMEMBERED: Duration = Duration::from_mins(1);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Heard {
     what: Conflict,
     at: Mono,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Conflicts(BTreeMap<VipUid, Heard>);
 
 impl Conflicts {

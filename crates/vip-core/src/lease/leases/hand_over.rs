@@ -47,7 +47,7 @@ pub struct HandOver {
 impl HandOver {
     /// This node is about to stop.
     pub fn of_everything(now: Mono, leases: &mut Leases) -> Self {
-        leases.stop_holding();
+        leases.stop_holding(now);
         Self { task: Task::Everything, until: now + HAND_OVER_TIMEOUT, transferred: false }
     }
 

@@ -5,11 +5,12 @@ use crate::{
     Address, ClaimAction, ClaimEvent, Grantee, GuardNotice, Incarnation, Mono, NodeId, Obstacle,
     Vip, VipOrder, VipUid,
 };
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A request to the leader.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {
     /// Whom.
     pub leader: NodeId,

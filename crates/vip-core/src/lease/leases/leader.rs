@@ -7,6 +7,7 @@ use crate::{
     Mono, NodeId, NodeOp, NodeView, ObstacleChange, Op, Report, ReportId, Request, Runs, Settled,
     State, Term, Verdict, Vip, VipOp, VipUid, Vote, decide, target,
 };
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use std::time::Duration;
 const GUARD_GRACE: Duration = Duration::from_millis(500);
 
 /// A member's answer to a lease message, when it promised.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acknowledgement {
     /// Who.
     pub from: NodeId,
@@ -27,7 +28,7 @@ pub struct Acknowledgement {
 }
 
 /// What this node, leading, knows of another.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct PeerView {
     last_ack: Mono,
     /// What it says of itself, if it did.
@@ -220,7 +221,7 @@ impl Leases {
     }
 
     /// Whether this node, if it leads, may send what renews promises.
-    pub fn may_renew(&mut self, now: Mono) -> bool {
+    pub(super) fn on_renewal_due(&mut self, now: Mono) -> bool {
         // Elected, but not yet observed: the first entries must go out.
         self.leading.as_mut().is_none_or(|leading| leading.lease.may_renew(now))
     }
@@ -231,7 +232,7 @@ impl Leases {
     /// this leader knows of: the next one would have to wait for W, and the
     /// holder would fall silent. Returns whether it was ended: leadership by
     /// exactly this vote may be transferred then ([`Self::may_transfer`]).
-    pub fn close_lease(&mut self, now: Mono, successor: NodeId) -> bool {
+    pub(super) fn on_close(&mut self, now: Mono, successor: NodeId) -> bool {
         let work = self.leader_work(now);
         if self.leading.is_none()
             || !self.gates_are_shut(now)
@@ -254,7 +255,7 @@ impl Leases {
     /// which frees them from what they promised it: its lease was closed.
     /// Raft transfers whatever leadership it has when it gets there, and also
     /// on its own account, when it finds itself removed.
-    pub fn may_transfer(&mut self, now: Mono, vote: Vote) -> bool {
+    pub(super) fn on_transfer(&mut self, now: Mono, vote: Vote) -> bool {
         let closed = self.given_up == Some(vote);
         if !closed {
             self.transfer_withheld = Some((vote, now));
@@ -284,7 +285,7 @@ impl Leases {
     pub(super) fn heartbeat(&mut self, now: Mono, actions: &mut Vec<LeaseAction>) {
         // A node whose disk stalls, or whose clock is not true, lets its lease lapse.
         let well = self.disk_is_well && self.clock_is_well;
-        if self.leading.is_none() || !well || !self.may_renew(now) {
+        if self.leading.is_none() || !well || !self.on_renewal_due(now) {
             return;
         }
         if let Some(vote) = self.own_leadership() {
@@ -317,7 +318,7 @@ impl Leases {
 
     /// Another node says of itself. Of messages that overtook each other the latest
     /// counts.
-    pub fn reported_by(&mut self, node: NodeId, report: Report) {
+    pub(super) fn on_report(&mut self, node: NodeId, report: Report) {
         if self.leading.is_none() {
             return;
         }
@@ -412,7 +413,7 @@ impl Leases {
 
     /// Decides on another node's requests. Returns the answer, and when the
     /// earliest undecided one is due if nothing else can be said now.
-    pub fn granted_to(
+    pub(super) fn on_request(
         &mut self,
         now: Mono,
         node: NodeId,

@@ -2,9 +2,10 @@
 
 use super::{LeaseAction, Leases};
 use crate::{Mono, Report, ReportId, Runs, Vote};
+use serde::{Deserialize, Serialize};
 
 /// How far this node is with its reports.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Reporting {
     /// The latest one.
     latest: Report,

@@ -45,7 +45,7 @@ fn report_of(seq: u64) -> Report {
 }
 
 fn promised_by(leases: &mut Leases, from: NodeId, vote: Vote, sent_at: Mono) -> Vec<LeaseAction> {
-    leases.reported_by(from, report_of(0));
+    leases.reported_by(START, from, report_of(0));
     let ack = Acknowledgement { from, vote, sent_at, report: ReportId::default() };
     leases.step(sent_at, LeaseEvent::Acknowledged(ack))
 }
@@ -115,7 +115,7 @@ fn a_node_that_stops_campaigns_after_all_others() {
     leases.saving_vote(START, deposed_by(2));
     leads(&mut leases, START, None);
     let before = leases.campaign_due().expect("it votes");
-    leases.stop_holding();
+    leases.stop_holding(START);
     assert_eq!(leases.campaign_due(), Some(before + LAN.stagger * 3));
 }
 
@@ -338,7 +338,7 @@ fn a_successor_that_led_is_as_good_as_any() {
     assert!(leases.close_lease(START, NodeId(2)));
     let led = Vote { term: Term(2), node: NodeId(2), committed: true };
     leases.saving_vote(START, led);
-    leases.vote_is_durable(led);
+    leases.vote_is_durable(START, led);
     assert_eq!(leases.heard_of(START, led, LAN.promise), crate::PromiseReply::Promised);
     assert_eq!(leases.handed_to, BTreeMap::new());
 }
@@ -360,7 +360,7 @@ fn a_release_comes_with_why_the_vip_cannot_go_back() {
         released: [held].into(),
         ..report_of(1)
     };
-    leases.reported_by(NodeId(2), report);
+    leases.reported_by(START, NodeId(2), report);
     let work = leases.leader_work(START);
     let to = work.moves.iter().find(|step| step.vip == VipUid(1)).map(|step| step.to);
     assert_eq!(to, Some(Some(ME)), "{work:?}");
@@ -376,12 +376,12 @@ fn a_leader_whose_clock_is_not_true_lets_its_lease_lapse() {
     let mut leases = leading();
     leases.step(START, LeaseEvent::GuardUp(Incarnation(7)));
     assert!(leases.fitness(START) == Fitness::Fit);
-    leases.clock(false);
+    leases.clock(START, false);
     let due = START + LAN.heartbeat;
     let actions = leases.step(due, LeaseEvent::Tick);
     assert!(!actions.iter().any(|a| matches!(a, LeaseAction::Renew { .. })), "{actions:?}");
     assert!(leases.fitness(due) != Fitness::Fit, "it holds nothing");
-    leases.clock(true);
+    leases.clock(START, true);
     let actions = leases.step(due + LAN.heartbeat, LeaseEvent::Tick);
     assert!(actions.iter().any(|a| matches!(a, LeaseAction::Renew { .. })), "{actions:?}");
 }
@@ -391,7 +391,7 @@ fn a_node_whose_clock_is_not_true_does_not_campaign() {
     let (mut leases, free) = follower_of_a_lost_leader();
     assert!(leases.campaign_due().is_some());
     assert!(leases.may_vote(free).is_ok());
-    leases.clock(false);
+    leases.clock(START, false);
     assert_eq!(leases.campaign_due(), None);
     assert!(leases.may_vote(free).is_err(), "its promise ended too early");
     let late = free + leases.timing.promise / 8;
@@ -404,7 +404,7 @@ fn a_holder_whose_clock_is_not_true_asks_for_nothing() {
     let mut leases = one_of_three(ME, LAN, Vote::default());
     let other = Vote { term: Term(1), node: NodeId(2), committed: true };
     leases.saving_vote(START, other);
-    leases.vote_is_durable(other);
+    leases.vote_is_durable(START, other);
     leases.step(START, LeaseEvent::Applied(Arc::new(state_with_two_vips(ME))));
     leases.step(START, LeaseEvent::GuardUp(SESSION));
     let prepared = |number| GuardNotice::Prepared { vip: VipUid(number), epoch: Epoch(1) };
@@ -415,9 +415,9 @@ fn a_holder_whose_clock_is_not_true_asks_for_nothing() {
         let actions = leases.step(at, LeaseEvent::Tick);
         actions.iter().filter(|action| matches!(action, LeaseAction::Ask(_))).count()
     };
-    leases.clock(false);
+    leases.clock(START, false);
     assert_eq!(asks(&mut leases, START + LAN.heartbeat), 0);
-    leases.clock(true);
+    leases.clock(START, true);
     assert_eq!(asks(&mut leases, START + LAN.heartbeat * 2), 1);
 }
 
@@ -429,7 +429,7 @@ fn nothing_is_logged_of_a_node_that_was_removed() {
     leases.step(START, LeaseEvent::Applied(Arc::new(state.clone())));
     let obstacle = crate::Obstacle { ip: [10, 0, 0, 100].into(), why: crate::Why::NoLink };
     let obstacles: BTreeMap<_, _> = [(VipUid(1), obstacle)].into();
-    leases.reported_by(NodeId(2), Report { obstacles, ..report_of(1) });
+    leases.reported_by(START, NodeId(2), Report { obstacles, ..report_of(1) });
     assert_eq!(leases.leader_work(START).obstacles.len(), 1);
     let mut without = state;
     Arc::make_mut(&mut without.nodes).remove(&NodeId(2));
@@ -444,7 +444,7 @@ fn an_abdication_of_a_leadership_that_it_never_promised_to_changes_nothing() {
     let of = |node, term| Vote { term: Term(term), node: NodeId(node), committed: true };
     let leader = of(2, 1);
     let mut leases = one_of_three(ME, LAN, leader);
-    leases.vote_is_durable(leader);
+    leases.vote_is_durable(START, leader);
     assert_eq!(leases.heard_of(START, leader, LAN.promise), PromiseReply::Promised);
     let due = leases.campaign_due();
     for other in [of(3, 1), of(3, 1000), of(2, 0), of(2, 1000)] {
@@ -493,7 +493,7 @@ fn a_report_is_made_once_to_each_leader_and_again_when_it_changes_or_is_lost() {
     let mut now = START;
     for leader in [led_by(2, 1), led_by(3, 2)] {
         leases.saving_vote(now, leader);
-        leases.vote_is_durable(leader);
+        leases.vote_is_durable(START, leader);
         assert_eq!(leases.heard_of(now, leader, LAN.promise), PromiseReply::Promised);
         let told = reports(&mut leases, now, LeaseEvent::Tick);
         let [(to, report)] = told.as_slice() else { panic!("{told:?}") };
@@ -527,13 +527,13 @@ fn what_an_earlier_process_said_does_not_count() {
     let ack = Acknowledgement { from: NodeId(2), vote: OWN, sent_at: START, report };
     leases.step(START, LeaseEvent::Acknowledged(ack));
     assert_eq!(fit(&leases), None);
-    leases.reported_by(NodeId(2), Report { id: report, ..report_of(0) });
+    leases.reported_by(START, NodeId(2), Report { id: report, ..report_of(0) });
     assert_eq!(fit(&leases), Some(Fitness::Fit));
     // What the earlier one sent comes late.
     promised(&mut leases, START);
     assert_eq!(fit(&leases), Some(Fitness::Fit));
     let unfit = Report { fitness: Fitness::Disk, ..report_of(9) };
-    leases.reported_by(NodeId(2), unfit);
+    leases.reported_by(START, NodeId(2), unfit);
     assert_eq!(fit(&leases), Some(Fitness::Fit));
 }
 
@@ -544,7 +544,7 @@ fn a_release_counts_when_it_is_known_whose_it_is() {
     let mut state = state_with_two_vips(NodeId(2));
     leases.step(START, LeaseEvent::Applied(Arc::new(state.clone())));
     let held = Grantee { vip: VipUid(1), epoch: Epoch(1), incarnation: Incarnation(8) };
-    leases.reported_by(NodeId(2), Report { released: [held].into(), ..report_of(1) });
+    leases.reported_by(START, NodeId(2), Report { released: [held].into(), ..report_of(1) });
     assert_eq!(leases.leader_work(START).releases, []);
     apply(&mut state, VipOp::Settle { grants: vec![held], nested: false });
     leases.step(START, LeaseEvent::Applied(Arc::new(state)));

@@ -12,14 +12,14 @@ use std::time::Duration;
 impl Leases {
     /// A lease message of the leader elected by `vote` arrived. It has this report
     /// of this node.
-    pub fn renewed_by(
+    pub(super) fn on_renewal(
         &mut self,
         now: Mono,
         vote: Vote,
         promise: Duration,
         known: ReportId,
     ) -> PromiseReply {
-        let reply = self.heard_of(now, vote, promise);
+        let reply = self.on_leader_heard(now, vote, promise);
         if reply == PromiseReply::Promised {
             self.reporting.taken(vote, known);
         }
@@ -27,7 +27,12 @@ impl Leases {
     }
 
     /// A lease message, or entries, of the leader elected by `vote` arrived.
-    pub fn heard_of(&mut self, now: Mono, vote: Vote, promise: Duration) -> PromiseReply {
+    pub(super) fn on_leader_heard(
+        &mut self,
+        now: Mono,
+        vote: Vote,
+        promise: Duration,
+    ) -> PromiseReply {
         let reply = self.promise.renew(now, vote, promise);
         if reply == PromiseReply::Promised {
             if self.heard.is_none_or(|(heard, _)| heard != vote) {
@@ -45,7 +50,7 @@ impl Leases {
     /// The leader of this vote says that it is over. Counts only if this node
     /// promised to it last: of a leadership that it never took part in anybody
     /// could say so, and each time it would campaign.
-    pub fn abdicated_by(&mut self, now: Mono, vote: Vote) {
+    pub(super) fn on_abdication(&mut self, now: Mono, vote: Vote) {
         if self.promise.is_to(vote) {
             self.leadership_is_over(now, vote);
         }
@@ -77,7 +82,7 @@ impl Leases {
 
     /// The leader of this vote, to which this node promised last, hands over to
     /// another, who campaigns now.
-    pub fn handed_over_by(&mut self, now: Mono, vote: Vote) {
+    pub(super) fn on_hand_over(&mut self, now: Mono, vote: Vote) {
         if !self.promise.is_to(vote) {
             return;
         }
@@ -88,7 +93,7 @@ impl Leases {
 
     /// openraft is about to save `vote`. A vote for anybody else ends this
     /// node's leadership here and now: its lease counted on its own voice.
-    pub fn saving_vote(&mut self, now: Mono, vote: Vote) {
+    pub(super) fn on_saving_vote(&mut self, now: Mono, vote: Vote) {
         self.rely(now);
         self.promise.saving_vote(vote);
         if self.own_leadership().is_some_and(|own| !own.same_candidacy(&vote)) {
@@ -104,20 +109,20 @@ impl Leases {
     /// reaches the disk only when it is bound to nobody. openraft asks no one
     /// before it elects a lone voter; and a restart that finds its own vote last
     /// concludes from it that nothing was promised before either.
-    pub fn candidacy_waits(&mut self, now: Mono, vote: Vote) -> Duration {
+    pub(super) fn on_candidacy(&mut self, now: Mono, vote: Vote) -> Duration {
         if vote.node != self.me || vote.committed {
             return Duration::ZERO;
         }
-        self.may_campaign(now).err().map(|bound| bound.remaining).unwrap_or_default()
+        self.on_vote_asked(now).err().map(|bound| bound.remaining).unwrap_or_default()
     }
 
     /// The disk has `vote`: whoever it elects may be promised.
-    pub fn vote_is_durable(&mut self, vote: Vote) {
+    pub(super) fn on_durable_vote(&mut self, vote: Vote) {
         self.promise.vote_is_durable(vote);
     }
 
     /// Another candidate heard that it would get this node's vote.
-    pub fn promised_vote(&mut self, now: Mono, candidate: NodeId) {
+    pub(super) fn on_promised_vote(&mut self, now: Mono, candidate: NodeId) {
         self.give_way(now, candidate);
     }
 
@@ -127,19 +132,11 @@ impl Leases {
         self.detector.gave_way(now, to, voters.len(), rank, &self.timing);
     }
 
-    /// Whether this node may ask for votes, and so give itself one.
-    ///
-    /// # Errors
-    /// [`Refused`]: bound by a promise, or by a lease that it relied on.
-    pub fn may_campaign(&mut self, now: Mono) -> Result<(), Refused> {
-        self.may_vote(now).map(|_| ())
-    }
-
     /// Whether this node may grant a vote.
     ///
     /// # Errors
     /// [`Refused`]: bound by a promise, or by a lease that it relied on.
-    pub fn may_vote(&mut self, now: Mono) -> Result<PromiseTicket, Refused> {
+    pub(super) fn on_vote_asked(&mut self, now: Mono) -> Result<PromiseTicket, Refused> {
         self.rely(now);
         self.promise.free(now, self.relied_until)
     }
@@ -152,7 +149,7 @@ impl Leases {
     }
 
     /// Another voter is bound for that long.
-    pub fn peer_bound(&mut self, now: Mono, remaining: Duration) {
+    pub(super) fn on_peer_bound(&mut self, now: Mono, remaining: Duration) {
         // The rank among all; close enough for a pause.
         let rank = self.rank(&self.state.nodes.keys().copied().collect()).unwrap_or(0);
         self.detector.refused(now, remaining, rank, &self.timing);
