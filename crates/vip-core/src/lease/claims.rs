@@ -9,6 +9,7 @@
 //! ```
 
 mod conflicts;
+mod stage;
 
 use super::grants::waits;
 use crate::{
@@ -17,6 +18,7 @@ use crate::{
 };
 use conflicts::Conflicts;
 use serde::{Deserialize, Serialize};
+use stage::{Happened, Stage, Then};
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -38,21 +40,6 @@ struct RefusedHere {
     pause: Duration,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Stage {
-    /// Ordered from the guard.
-    Preparing,
-    /// Ready; the leader is asked.
-    Asking,
-    /// The guard answers, as far as this agent knows.
-    Open,
-    /// The guard refuses this epoch for good, but only the leader knows which
-    /// session held it. Asked for, never used, then released.
-    Doomed,
-    /// Release ordered from the guard.
-    Releasing,
-}
-
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Claim {
     epoch: Epoch,
@@ -68,8 +55,7 @@ impl Claim {
     /// Whether addresses joined the VIP since the guard was told of it, under the
     /// epoch that it is claimed by.
     fn is_behind(&self, vip: &Vip) -> bool {
-        let claims = matches!(self.stage, Stage::Asking | Stage::Open);
-        claims && self.epoch == vip.epoch && self.revision != Some(vip.revision)
+        self.stage.is_ready() && self.epoch == vip.epoch && self.revision != Some(vip.revision)
     }
 }
 
@@ -224,13 +210,11 @@ impl Claims {
                 vip.fenced < claim.epoch && (mine || handing_over)
             })
         };
+        let unwanted = self.claims.iter().filter(|(uid, claim)| !wanted(**uid, claim));
+        let unwanted: Vec<_> = unwanted.map(|(uid, claim)| (*uid, claim.epoch)).collect();
         let mut actions = vec![];
-        for (uid, claim) in &mut self.claims {
-            if claim.stage != Stage::Releasing && !wanted(*uid, claim) {
-                claim.stage = Stage::Releasing;
-                let order = VipOrder::Release { vip: *uid, epoch: claim.epoch };
-                actions.push(ClaimAction::Order(order));
-            }
+        for claim in unwanted {
+            self.goes_on(claim, Happened::Unwanted, &mut actions);
         }
         actions
     }
@@ -282,26 +266,17 @@ impl Claims {
             GuardNotice::Prepared { vip, epoch } => {
                 if let Some(claim) = self.claim(vip, epoch) {
                     claim.ready = claim.revision.unwrap_or(claim.ready);
-                    if claim.stage == Stage::Preparing {
-                        claim.stage = Stage::Asking;
-                        actions.push(ClaimAction::AskNow);
-                    }
                 }
+                self.goes_on((vip, epoch), Happened::Prepared, &mut actions);
             }
             GuardNotice::Opened { vip, epoch } => {
-                if let Some(claim) = self.claim(vip, epoch)
-                    && claim.stage == Stage::Asking
-                {
-                    claim.stage = Stage::Open;
+                self.goes_on((vip, epoch), Happened::Opened, &mut actions);
+                if self.is_open(vip, epoch) {
                     self.refused.remove(&vip);
                 }
             }
             GuardNotice::Expired { vip, epoch } => {
-                if let Some(claim) = self.claim(vip, epoch)
-                    && claim.stage == Stage::Open
-                {
-                    claim.stage = Stage::Asking;
-                }
+                self.goes_on((vip, epoch), Happened::Expired, &mut actions);
             }
             GuardNotice::Released { vip, epoch } => {
                 if let Some(session) = self.session {
@@ -330,28 +305,49 @@ impl Claims {
         why: &GuardRefusal,
         actions: &mut Vec<ClaimAction>,
     ) {
-        let Some(claim) = self.claims.get_mut(&vip).filter(|c| c.epoch == epoch) else { return };
-        let revision = claim.revision;
-        match why {
-            GuardRefusal::Ended(_) => {
-                claim.stage = Stage::Doomed;
-                actions.push(ClaimAction::AskNow);
-            }
-            // The other VIP is being released; the next sync tries again. What it
-            // has the guard keeps.
-            GuardRefusal::InUse(_) if claim.stage != Stage::Preparing => claim.revision = None,
-            GuardRefusal::InUse(_) => {
-                self.claims.remove(&vip);
-            }
+        let Some(claim) = self.claim(vip, epoch) else { return };
+        let revision = claim.revision.unwrap_or_default();
+        let happened = match why {
+            GuardRefusal::Ended(_) => Happened::Ended,
+            GuardRefusal::InUse(_) => Happened::InUse,
             GuardRefusal::Address(obstacle) => {
-                self.claims.remove(&vip);
-                let revision = revision.unwrap_or_default();
                 self.leave_alone(now, vip, obstacle.clone(), revision);
+                Happened::Refused
+            }
+        };
+        self.goes_on((vip, epoch), happened, actions);
+    }
+
+    /// Something happened to the claim of this epoch, if it is there. What
+    /// [`Then::Extend`] and [`Then::ReleaseEarlier`] take beside it the caller has.
+    fn goes_on(
+        &mut self,
+        (vip, epoch): (VipUid, Epoch),
+        happened: Happened,
+        actions: &mut Vec<ClaimAction>,
+    ) -> Then {
+        let Some(claim) = self.claim(vip, epoch) else { return Then::Nothing };
+        let (next, then) = claim.stage.after(happened);
+        if then == Then::TellAgain {
+            claim.revision = None;
+        }
+        match next {
+            Some(next) => claim.stage = next,
+            None => drop(self.claims.remove(&vip)),
+        }
+        match then {
+            Then::Nothing | Then::Extend | Then::TellAgain => {}
+            Then::Ask => actions.push(ClaimAction::AskNow),
+            Then::Release | Then::ReleaseEarlier => {
+                actions.push(ClaimAction::Order(VipOrder::Release { vip, epoch }));
+            }
+            Then::Report | Then::LeaveAlone => {
                 if let Some(session) = self.session {
                     self.release(vip, epoch, session, actions);
                 }
             }
         }
+        then
     }
 
     /// It is not tried here again for a while.
@@ -390,7 +386,7 @@ impl Claims {
             Some(name) => Some(Why::AnsweredBy(name.clone())),
             None => (first && !vip.spec.no_probe).then_some(Why::Answered(mac)),
         };
-        let undecided = matches!(claim.stage, Stage::Preparing | Stage::Asking);
+        let undecided = claim.stage.is_undecided();
         // The cluster that this one was made of is alive: it holds the VIP, and
         // knows nothing of us.
         let twin = claim.stage == Stage::Open
@@ -400,8 +396,7 @@ impl Claims {
             self.conflicts.heard(now, uid, what);
             return;
         };
-        claim.stage = Stage::Releasing;
-        actions.push(ClaimAction::Order(VipOrder::Release { vip: uid, epoch }));
+        self.goes_on((uid, epoch), Happened::Contested, actions);
         let revision = vip.revision;
         self.leave_alone(now, uid, Obstacle { ip, why }, revision);
     }
@@ -414,49 +409,43 @@ impl Claims {
         let Some(incarnation) = self.session.filter(|s| *s == grantee.incarnation) else {
             return vec![];
         };
-        let Some(claim) = self.claim(grantee.vip, grantee.epoch) else { return vec![] };
-        match claim.stage {
-            Stage::Asking | Stage::Open => {
-                let deadlines = vec![(grantee.vip, grantee.epoch, deadline)];
-                vec![ClaimAction::Order(VipOrder::Extend { incarnation, deadlines })]
-            }
-            Stage::Doomed => {
-                let mut actions = vec![];
-                self.claims.remove(&grantee.vip);
-                self.release(grantee.vip, grantee.epoch, incarnation, &mut actions);
-                actions
-            }
-            Stage::Preparing | Stage::Releasing => vec![],
+        let (mut actions, claim) = (vec![], (grantee.vip, grantee.epoch));
+        if self.goes_on(claim, Happened::Granted, &mut actions) == Then::Extend {
+            let deadlines = vec![(grantee.vip, grantee.epoch, deadline)];
+            actions.push(ClaimAction::Order(VipOrder::Extend { incarnation, deadlines }));
         }
+        actions
     }
 
     fn denied(&mut self, grantee: Grantee, denial: Denial) -> Vec<ClaimAction> {
-        let session = self.session;
-        let Some(claim) = self.claim(grantee.vip, grantee.epoch) else { return vec![] };
-        match denial {
-            Denial::OtherSession(earlier) if Some(earlier) != session => {
-                claim.stage = Stage::Releasing;
-                let (vip, epoch) = (grantee.vip, grantee.epoch);
-                let mut actions = vec![ClaimAction::Order(VipOrder::Release { vip, epoch })];
-                self.release(vip, epoch, earlier, &mut actions);
-                actions
-            }
-            // The leader's log holds every assignment that this claim can rest on.
-            Denial::Ended | Denial::NotHolder if claim.stage != Stage::Releasing => {
-                claim.stage = Stage::Releasing;
-                let (vip, epoch) = (grantee.vip, grantee.epoch);
-                vec![ClaimAction::Order(VipOrder::Release { vip, epoch })]
-            }
+        let Grantee { vip, epoch, .. } = grantee;
+        let earlier = match denial {
+            Denial::OtherSession(earlier) => Some(earlier).filter(|s| Some(*s) != self.session),
+            Denial::NotLeading | Denial::NotHolder | Denial::Ended => None,
+        };
+        let happened = match denial {
+            Denial::Ended | Denial::NotHolder => Happened::Over,
+            Denial::OtherSession(_) if earlier.is_some() => Happened::Bound,
             // The log tells the rest.
-            Denial::NotLeading | Denial::NotHolder | Denial::OtherSession(_) | Denial::Ended => {
-                vec![]
-            }
+            Denial::OtherSession(_) | Denial::NotLeading => Happened::NotYet,
+        };
+        let mut actions = vec![];
+        let then = self.goes_on((vip, epoch), happened, &mut actions);
+        if let (Then::ReleaseEarlier, Some(earlier)) = (then, earlier) {
+            self.release(vip, epoch, earlier, &mut actions);
         }
+        actions
     }
 
     /// What to renew at each heartbeat.
     #[must_use]
     pub fn renewals(&self) -> Vec<Grantee> {
+        self.in_stage(Stage::is_leased)
+    }
+
+    /// What answers here, by the guard's word.
+    #[must_use]
+    pub fn open(&self) -> Vec<Grantee> {
         self.in_stage(|stage| stage == Stage::Open)
     }
 
@@ -471,7 +460,7 @@ impl Claims {
     /// What waits for a first grant, or one after an expiry.
     #[must_use]
     pub fn waiting(&self) -> Vec<Grantee> {
-        self.in_stage(|stage| matches!(stage, Stage::Asking | Stage::Doomed))
+        self.in_stage(Stage::waits)
     }
 
     fn in_stage(&self, is_in: impl Fn(Stage) -> bool) -> Vec<Grantee> {

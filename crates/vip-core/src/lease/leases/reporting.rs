@@ -70,7 +70,7 @@ impl Leases {
             stopping: self.is_stopping(),
             unable: self.claims.unable(now).into_iter().collect(),
             obstacles: self.claims.obstacles(),
-            open: self.claims.renewals().into_iter().collect(),
+            open: self.claims.open().into_iter().collect(),
             released: self.claims.releases().into_iter().collect(),
             revisions: self.claims.revisions(),
             conflicts: self.claims.conflicts(),

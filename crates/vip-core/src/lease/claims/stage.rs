@@ -1,0 +1,226 @@
+//! The life of a claim, as a table.
+//!
+//! ```text
+//!  Preparing ──> Asking ──> Leased ──> Open
+//!                  ^───────────┴────────┘ the deadline passed
+//!  any ──> Doomed: the guard refuses the epoch for good
+//!  any ──> Releasing ──> gone
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+/// How far a claim is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Stage {
+    /// Ordered from the guard.
+    Preparing,
+    /// Ready; the leader is asked.
+    Asking,
+    /// Granted; the guard does not answer yet, as far as this agent knows.
+    Leased,
+    /// The guard answers, as far as this agent knows.
+    Open,
+    /// The guard refuses this epoch for good, but only the leader knows which
+    /// session held it. Asked for, never used, then released.
+    Doomed,
+    /// Release ordered from the guard.
+    Releasing,
+}
+
+/// What can happen to a claim under its epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Happened {
+    /// The guard has its addresses.
+    Prepared,
+    /// The guard answers.
+    Opened,
+    /// The guard does not any more: the deadline passed.
+    Expired,
+    /// The guard refuses its epoch for good.
+    Ended,
+    /// The guard still has an address of it for another VIP.
+    InUse,
+    /// The kernel refused an address.
+    Refused,
+    /// Granted to this session.
+    Granted,
+    /// The leader's log says that it ended, or is somebody else's.
+    Over,
+    /// It is bound to an earlier session of this node's guard.
+    Bound,
+    /// The leader cannot say.
+    NotYet,
+    /// The log, as it is known here, wants it elsewhere.
+    Unwanted,
+    /// Somebody answers for it beside whom it must not be claimed.
+    Contested,
+}
+
+/// What to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    /// Nothing.
+    Nothing,
+    /// Ask the leader at once.
+    Ask,
+    /// Pass the deadline on to the guard.
+    Extend,
+    /// Have the guard release it.
+    Release,
+    /// The same, and report that the earlier session's hold of it ended.
+    ReleaseEarlier,
+    /// Report that it ended here.
+    Report,
+    /// The same, and leave it alone for a while.
+    LeaveAlone,
+    /// The guard is to hear again what it should have.
+    TellAgain,
+}
+
+impl Stage {
+    /// Where it goes, `None`: it is none any more; and what is to be done.
+    pub(super) const fn after(self, happened: Happened) -> (Option<Self>, Then) {
+        use Happened as H;
+        use Stage as S;
+        match (self, happened) {
+            (S::Preparing, H::Prepared) => (Some(S::Asking), Then::Ask),
+            (S::Asking | S::Leased, H::Opened) => (Some(S::Open), Then::Nothing),
+            (S::Leased | S::Open, H::Expired) => (Some(S::Asking), Then::Nothing),
+
+            (S::Asking | S::Leased, H::Granted) => (Some(S::Leased), Then::Extend),
+            (S::Open, H::Granted) => (Some(S::Open), Then::Extend),
+            (S::Doomed, H::Granted) => (None, Then::Report),
+
+            (S::Preparing | S::Asking | S::Leased | S::Open | S::Doomed, H::Ended) => {
+                (Some(S::Doomed), Then::Ask)
+            }
+            // The other VIP is being released; the next look tries again.
+            (S::Preparing, H::InUse) => (None, Then::Nothing),
+            // What it has the guard keeps.
+            (S::Asking | S::Leased | S::Open | S::Doomed | S::Releasing, H::InUse) => {
+                (Some(self), Then::TellAgain)
+            }
+            (_, H::Refused) => (None, Then::LeaveAlone),
+
+            (_, H::Bound) => (Some(S::Releasing), Then::ReleaseEarlier),
+            // The leader's log holds every assignment that a claim can rest on.
+            (S::Preparing | S::Asking | S::Leased | S::Open | S::Doomed, H::Over | H::Unwanted)
+            | (S::Preparing | S::Asking | S::Leased | S::Open, H::Contested) => {
+                (Some(S::Releasing), Then::Release)
+            }
+
+            (S::Asking | S::Leased | S::Open | S::Doomed | S::Releasing, H::Prepared)
+            | (S::Preparing | S::Open | S::Doomed | S::Releasing, H::Opened)
+            | (S::Preparing | S::Asking | S::Doomed | S::Releasing, H::Expired)
+            | (S::Preparing | S::Releasing, H::Granted)
+            | (S::Releasing, H::Ended | H::Over | H::Unwanted)
+            | (S::Doomed | S::Releasing, H::Contested)
+            | (_, H::NotYet) => (Some(self), Then::Nothing),
+        }
+    }
+
+    /// Whether the leader is asked for it, for the first time or after an expiry.
+    pub(super) const fn waits(self) -> bool {
+        matches!(self, Self::Asking | Self::Doomed)
+    }
+
+    /// Whether its lease is to go on.
+    pub(super) const fn is_leased(self) -> bool {
+        matches!(self, Self::Leased | Self::Open)
+    }
+
+    /// Whether the guard has addresses of it, or is to get more.
+    pub(super) const fn is_ready(self) -> bool {
+        matches!(self, Self::Asking | Self::Leased | Self::Open)
+    }
+
+    /// Whether it does not answer yet: somebody else who does keeps it from that.
+    pub(super) const fn is_undecided(self) -> bool {
+        matches!(self, Self::Preparing | Self::Asking | Self::Leased)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAGES: [Stage; 6] = [
+        Stage::Preparing,
+        Stage::Asking,
+        Stage::Leased,
+        Stage::Open,
+        Stage::Doomed,
+        Stage::Releasing,
+    ];
+
+    /// Every pair, written down a second time: a row for what happened, a column
+    /// for each stage. `.`: as before, nothing; `-`: none any more.
+    #[test]
+    fn every_pair_is_as_it_was_meant() {
+        use Happened as H;
+        let table = [
+            (H::Prepared, ["Asking Ask", ".", ".", ".", ".", "."]),
+            (H::Opened, [".", "Open", "Open", ".", ".", "."]),
+            (H::Expired, [".", ".", "Asking", "Asking", ".", "."]),
+            (H::Ended, ["Doomed Ask", "Doomed Ask", "Doomed Ask", "Doomed Ask", "Doomed Ask", "."]),
+            (
+                H::InUse,
+                [
+                    "-",
+                    "Asking TellAgain",
+                    "Leased TellAgain",
+                    "Open TellAgain",
+                    "Doomed TellAgain",
+                    "Releasing TellAgain",
+                ],
+            ),
+            (H::Refused, ["- LeaveAlone"; 6]),
+            (H::Granted, [".", "Leased Extend", "Leased Extend", "Open Extend", "- Report", "."]),
+            (H::Over, RELEASED),
+            (H::Bound, ["Releasing ReleaseEarlier"; 6]),
+            (H::NotYet, ["."; 6]),
+            (H::Unwanted, RELEASED),
+            (
+                H::Contested,
+                [
+                    "Releasing Release",
+                    "Releasing Release",
+                    "Releasing Release",
+                    "Releasing Release",
+                    ".",
+                    ".",
+                ],
+            ),
+        ];
+        for (happened, row) in table {
+            for (stage, meant) in STAGES.into_iter().zip(row) {
+                let (next, then) = stage.after(happened);
+                let next = match next {
+                    Some(next) if next == stage && then == Then::Nothing => ".".to_owned(),
+                    Some(next) => format!("{next:?}"),
+                    None => "-".to_owned(),
+                };
+                let then = if then == Then::Nothing { String::new() } else { format!(" {then:?}") };
+                assert_eq!(format!("{next}{then}"), meant, "{stage:?}, {happened:?}");
+            }
+        }
+    }
+
+    const RELEASED: [&str; 6] = [
+        "Releasing Release",
+        "Releasing Release",
+        "Releasing Release",
+        "Releasing Release",
+        "Releasing Release",
+        ".",
+    ];
+
+    #[test]
+    fn what_a_stage_is_for_others() {
+        let of = |is: fn(Stage) -> bool| STAGES.map(is);
+        assert_eq!(of(Stage::waits), [false, true, false, false, true, false]);
+        assert_eq!(of(Stage::is_leased), [false, false, true, true, false, false]);
+        assert_eq!(of(Stage::is_ready), [false, true, true, true, false, false]);
+        assert_eq!(of(Stage::is_undecided), [true, true, true, false, false, false]);
+    }
+}
