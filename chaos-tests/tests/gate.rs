@@ -19,7 +19,7 @@ const SOON: Duration = Duration::from_secs(10);
 /// L of profile `lan`, and what a probe and a busy machine add.
 const LEASE: Duration = Duration::from_millis(190 + 60);
 /// A frame with the name of no cluster.
-const HELLO: &[u8] = &[1, 0, 0, 0, 0];
+const HELLO: &[u8] = b"vipd\x01\0\x01\0\x01\0\0\0\0";
 const FOREIGN: &[u8] = aya::include_bytes_aligned!("../../crates/vip-datapath/tests/foreign.o");
 
 fn now_ns() -> Result<u64> {

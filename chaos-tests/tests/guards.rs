@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use chaos_tests::{Cluster, Lab, Options, Probe, Process, binaries, run, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -13,8 +13,8 @@ use std::time::Duration;
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 const SOON: Duration = Duration::from_secs(10);
-/// The name of no cluster, then pings without end.
-const HELLO: &[u8] = &[1, 0, 0, 0, 0];
+/// Version 1 of the protocol, and the name of no cluster; then pings without end.
+const HELLO: &[u8] = b"vipd\x01\0\x01\0\x01\0\0\0\0";
 const PING: &[u8] = &[1, 0, 0, 0, 1];
 
 /// A guard by itself, in a host that runs nothing else.
@@ -272,4 +272,25 @@ fn a_guard_that_is_stopped_while_it_starts_leaves_nothing() -> Result<()> {
     let log = cluster.host("n1").log();
     assert!(!log.contains("the kernel refused"), "{log}");
     Ok(())
+}
+
+/// After an upgrade over several versions the one may have been restarted, and the
+/// other not.
+#[test]
+fn an_agent_of_another_age_is_turned_away_with_the_reason() -> Result<()> {
+    let lab = Lab::new(1)?;
+    let guard = Alone::start(&lab, "aged", &[])?;
+    let path = guard.dir.join("guard.sock");
+    let mut stream = wait_for("the guard", SOON, || UnixStream::connect(&path).ok())?;
+    stream.write_all(b"vipd\x08\0\x09\0")?;
+    let mut greeting = vec![];
+    // Its own versions, and no more.
+    stream.read_to_end(&mut greeting)?;
+    assert_eq!(greeting, b"vipd\x01\0\x01\0");
+    wait_for("the reason", SOON, || {
+        guard
+            .log()
+            .contains("the agent speaks versions 8 to 9 of the guard's protocol")
+            .then_some(())
+    })
 }

@@ -89,12 +89,13 @@ pub async fn connect(
     let before = boottime();
     let (mut read, mut write) = UnixStream::connect(path).await.map_err(io)?.into_split();
     VERSIONS.write(&mut write).await.map_err(io)?;
-    let hello = Hello { cluster: cluster.to_owned() };
-    write_frame(&mut write, &hello).await.map_err(io)?;
+    // Before anything else: what follows depends on it.
     let theirs = Versions::read(&mut read).await.map_err(io)?;
     if VERSIONS.common(theirs).is_none() {
         return Err(LinkError::OtherVersion { path: path.to_owned(), theirs });
     }
+    let hello = Hello { cluster: cluster.to_owned() };
+    write_frame(&mut write, &hello).await.map_err(io)?;
     let mut reader = GuardReader(read);
     match reader.receive().await.map_err(io)? {
         FromGuard::Welcome { now, .. } if now < before || now > boottime() => {

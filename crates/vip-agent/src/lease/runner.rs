@@ -328,14 +328,20 @@ impl Loop {
     }
 
     fn report(&mut self, vote: Vote, report: Report) {
-        let Some(mut client) = self.client(vote.node) else { return };
+        let client = self.client(vote.node);
         let timeout = self.shared.with(|leases, _| leases.timing().promise);
+        let (id, replies) = (report.id, self.replies.clone());
         let mut request = tonic::Request::new(v1::ReportRequest { report: Some(report.into()) });
         request.set_timeout(timeout);
         tokio::spawn(async move {
-            // Whether it came the leader says when it renews.
-            if let Err(status) = client.report(request).await {
-                tracing::debug!(why = status.message(), "a report was not taken");
+            let reported = match client {
+                Some(mut client) => client.report(request).await.map(|_| ()),
+                None => Err(tonic::Status::unavailable("its address is not known here yet")),
+            };
+            // Whether it is known there the leader says when it renews.
+            if let Err(status) = reported {
+                tracing::debug!(why = status.message(), "a report did not get to the leader");
+                let _ = replies.send(LeaseEvent::Unreported(id)).await;
             }
         });
     }

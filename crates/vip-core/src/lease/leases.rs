@@ -94,6 +94,8 @@ pub enum LeaseEvent {
     Notices(Vec<GuardNotice>),
     /// A member promised.
     Acknowledged(Acknowledgement),
+    /// A report of this node did not get to its leader.
+    Unreported(ReportId),
     /// The leader's answer to an [`Ask`] of this node, or that none came.
     Answered {
         /// The guard session that asked.
@@ -296,6 +298,7 @@ impl Leases {
             LeaseEvent::Hindered(hindered) => self.hindered(now, hindered, &mut actions),
             LeaseEvent::Notices(notices) => self.notices(now, notices, &mut actions),
             LeaseEvent::Acknowledged(ack) => self.acknowledged(ack, &mut actions),
+            LeaseEvent::Unreported(id) => self.reporting.lost(id),
             LeaseEvent::Answered { session, sent_at, first, answer } => {
                 self.first_grant_pending &= !first;
                 if let Some(answer) = answer {

@@ -11,7 +11,8 @@ pub(super) struct Reporting {
     latest: Report,
     /// It may not be what there is to say now.
     pub(super) due: bool,
-    /// Sent last: to the leader of which vote, which one, and when.
+    /// Sent last: to the leader of which vote, which one, and until when its fate is
+    /// waited for.
     sent: Option<(Vote, ReportId, Mono)>,
     /// The one that a leader knows, as it says at each renewal.
     taken: Option<(Vote, ReportId)>,
@@ -28,14 +29,21 @@ impl Reporting {
         self.taken = Some((vote, id));
     }
 
-    /// Whether the leader of this vote is to be told now. What got lost is sent
-    /// again after `patience`.
-    fn is_to_send(&self, now: Mono, vote: Vote, patience: std::time::Duration) -> bool {
+    /// Whether the leader of this vote is to be told now.
+    fn is_to_send(&self, now: Mono, vote: Vote) -> bool {
         let latest = self.latest.id;
-        let under_way = |(to, id, at): (Vote, ReportId, Mono)| {
-            (to, id) == (vote, latest) && now < at + patience
-        };
+        let under_way =
+            |(to, id, until): (Vote, ReportId, Mono)| (to, id) == (vote, latest) && now < until;
         self.taken != Some((vote, latest)) && !self.sent.is_some_and(under_way)
+    }
+
+    /// It did not get there: the next look tries again, and no earlier one.
+    pub(super) fn lost(&mut self, id: ReportId) {
+        if let Some((_, sent, until)) = &mut self.sent
+            && *sent == id
+        {
+            *until = Mono::ZERO;
+        }
     }
 }
 
@@ -52,12 +60,14 @@ impl Leases {
         if vote.node == self.me || now >= heard + self.timing.promise {
             return;
         }
-        if std::mem::take(&mut self.reporting.due) {
-            self.make_report(now);
+        // Also where nothing changed: what got lost is sent again.
+        if !std::mem::take(&mut self.reporting.due) {
+            return;
         }
-        if self.reporting.is_to_send(now, vote, self.timing.promise) {
+        self.make_report(now);
+        if self.reporting.is_to_send(now, vote) {
             let latest = self.reporting.latest.clone();
-            self.reporting.sent = Some((vote, latest.id, now));
+            self.reporting.sent = Some((vote, latest.id, now + self.timing.promise));
             actions.push(LeaseAction::Report(vote, Box::new(latest)));
         }
     }
