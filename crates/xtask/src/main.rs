@@ -7,10 +7,12 @@ mod chaos;
 mod crashes;
 mod demo;
 mod dependencies;
+mod mutants;
 mod packages;
 mod rooms;
 mod shell;
 mod test;
+mod tools;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -62,6 +64,13 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// One change of vip-core after the other, of which its tests have to notice
+    /// each.
+    Mutants {
+        /// A part of them, as in `0/6`.
+        #[arg(long)]
+        shard: Option<String>,
+    },
     /// Has what an agent recorded (SIGUSR1) happen again, and fails where it would
     /// decide otherwise now.
     Replay {
@@ -84,6 +93,7 @@ fn main() -> ExitCode {
         Command::Test => test::run(),
         Command::Bench { what } => bench::run(&what),
         Command::Sim { args } => test::simulate(&args),
+        Command::Mutants { shard } => mutants::run(shard.as_deref()),
         Command::Replay { file } => test::simulate(&["--replay".into(), file]),
         Command::Verify => verify::run(),
         Command::Fix => verify::fix(),

@@ -1,8 +1,8 @@
 //! What happened to a node's leases lately, so that it can happen again elsewhere:
 //! where they began, what came in, and what was decided.
 
-use super::{LeaseEvent, LeaseInput, LeaseOutput, Leases};
-use crate::{Level, Mono, Runs};
+use super::{GrantAnswer, LeaseAction, LeaseEvent, LeaseInput, LeaseOutput, Leases};
+use crate::{Level, Mono, Report, Runs, VipOrder};
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, Write};
 use std::sync::Arc;
@@ -11,9 +11,15 @@ use std::time::Duration;
 /// A recording begins anew after so long; the one before is kept beside it. So
 /// what is kept goes back for as long as this at least, and twice as long at most.
 const SPAN: Duration = Duration::from_mins(1);
-/// Or after so many turns: with some 300 bytes each, what is kept stays below 20 MB
-/// on a node that has more to do than any.
-const MOST: usize = 30_000;
+/// Or with so many bytes, as far as they can be told: a node with a thousand VIPs
+/// orders and asks for all of them at each heartbeat, and keeps a shorter time.
+const MOST_BYTES: usize = 8 << 20;
+/// A turn without what is in a list: measured on busy nodes, and rounded up.
+const TURN_BYTES: usize = 400;
+/// An item of a list: a grantee, a deadline.
+const ITEM_BYTES: usize = 32;
+/// An item with texts in it: an address, an obstacle, a changed VIP.
+const LONG_ITEM_BYTES: usize = 200;
 /// Of the format.
 const FORMAT: u32 = 1;
 
@@ -33,6 +39,7 @@ pub struct Recording {
     begun: Mono,
     start: Box<Leases>,
     turns: Vec<Turn>,
+    bytes: usize,
 }
 
 /// The first line.
@@ -83,7 +90,7 @@ impl Recording {
     fn of(now: Mono, leases: &Leases) -> Self {
         let (runs, mut start) = (Runs::here(), Box::new(leases.clone()));
         start.state = Arc::new(start.state.of_leases());
-        Self { runs, begun: now, start, turns: vec![] }
+        Self { runs, begun: now, start, turns: vec![], bytes: 0 }
     }
 
     /// Writes it, a line for each turn.
@@ -119,7 +126,7 @@ impl Recording {
         for (line, text) in (3..).zip(lines) {
             turns.push(serde_json::from_str(&text?).map_err(bad(line))?);
         }
-        Ok(Self { runs, begun, start, turns })
+        Ok(Self { runs, begun, start, turns, bytes: 0 })
     }
 
     /// Has all of it happen again.
@@ -154,16 +161,20 @@ pub(super) struct Recorder {
 impl Recorder {
     /// A turn is about to be made.
     pub(super) fn begin(&mut self, now: Mono, leases: &Leases) {
-        let full = |r: &Recording| now >= r.begun + SPAN || r.turns.len() >= MOST;
+        let full = |r: &Recording| now >= r.begun + SPAN || r.bytes >= MOST_BYTES;
         if self.now.as_ref().is_none_or(full) {
             self.before = self.now.replace(Recording::of(now, leases));
         }
     }
 
     pub(super) fn decided(&mut self, output: LeaseOutput) {
+        let bytes = bytes_out(&output);
         let latest = self.now.as_mut().and_then(|recording| recording.turns.last_mut());
         if let Some(turn) = latest {
             turn.output = Some(output);
+        }
+        if let Some(recording) = &mut self.now {
+            recording.bytes += bytes;
         }
     }
 
@@ -175,8 +186,55 @@ impl Recorder {
             other => other,
         };
         if let Some(recording) = &mut self.now {
+            recording.bytes += TURN_BYTES + bytes_in(&input);
             recording.turns.push(Turn { at, input, output: None });
         }
+    }
+}
+
+fn of_report(report: &Report) -> usize {
+    let short = report.open.len() + report.released.len() + report.unable.len();
+    let long = report.obstacles.len() + report.conflicts.len() + report.macs.len();
+    short * ITEM_BYTES + long * LONG_ITEM_BYTES
+}
+
+fn of_answer(answer: &GrantAnswer) -> usize {
+    (answer.granted.len() + answer.denied.len()) * ITEM_BYTES
+}
+
+fn bytes_in(input: &LeaseInput) -> usize {
+    use LeaseEvent as E;
+    match input {
+        LeaseInput::Event(E::Applied(_)) => LONG_ITEM_BYTES,
+        LeaseInput::Event(E::Hindered(all)) => all.len() * LONG_ITEM_BYTES,
+        LeaseInput::Event(E::Notices(all)) => all.len() * LONG_ITEM_BYTES,
+        LeaseInput::Event(E::Answered { answer, .. }) => answer.as_ref().map_or(0, of_answer),
+        LeaseInput::Report(_, report) => of_report(report),
+        LeaseInput::Request(_, wanted) => wanted.len() * ITEM_BYTES,
+        _ => 0,
+    }
+}
+
+fn bytes_out(output: &LeaseOutput) -> usize {
+    let of_order = |order: &VipOrder| match order {
+        VipOrder::Extend { deadlines, .. } => deadlines.len() * ITEM_BYTES,
+        VipOrder::Prepare { addresses, known, .. } => {
+            addresses.len() * LONG_ITEM_BYTES + known.len() * ITEM_BYTES
+        }
+        VipOrder::Release { .. } => ITEM_BYTES,
+    };
+    let of_action = |action: &LeaseAction| match action {
+        LeaseAction::Order(orders) => orders.iter().map(of_order).sum(),
+        LeaseAction::Consider(all) => all.len() * LONG_ITEM_BYTES,
+        LeaseAction::Ask(ask) => ask.wanted.len() * ITEM_BYTES,
+        LeaseAction::Report(_, report) => of_report(report),
+        LeaseAction::Renew { known, .. } => known.len() * ITEM_BYTES,
+        _ => 0,
+    };
+    match output {
+        LeaseOutput::Actions(actions) => actions.iter().map(of_action).sum(),
+        LeaseOutput::Answer(answer, _) => of_answer(answer),
+        _ => 0,
     }
 }
 
@@ -191,5 +249,56 @@ impl Leases {
         let Some(recorder) = &mut self.recorder else { return vec![] };
         let Recorder { before, now } = std::mem::take(recorder.as_mut());
         before.into_iter().chain(now).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{START, leading, state_with_two_vips};
+    use super::*;
+    use crate::{Epoch, Grantee, Incarnation, NodeId, VipUid};
+
+    /// A thousand VIPs of each of four nodes, renewed at each heartbeat for an hour.
+    #[test]
+    fn what_is_kept_has_a_bound_whatever_is_held() {
+        let mut leases = leading();
+        leases.record();
+        leases.step(START, LeaseEvent::Applied(Arc::new(state_with_two_vips(NodeId(2)))));
+        let grantee =
+            |vip| Grantee { vip: VipUid(vip), epoch: Epoch(1), incarnation: Incarnation(8) };
+        let wanted: Vec<Grantee> = (1..=1000).map(grantee).collect();
+        let (mut most, mut at) = (0, START);
+        for _ in 0..4000 {
+            at = at + Duration::from_millis(40);
+            leases.granted_to(at, NodeId(2), &wanted);
+            let recorder = leases.recorder.as_ref().expect("it records");
+            let kept = [&recorder.before, &recorder.now].into_iter().flatten();
+            let items = |turn: &Turn| match (&turn.input, &turn.output) {
+                (LeaseInput::Request(_, wanted), Some(LeaseOutput::Answer(answer, _))) => {
+                    size_of_val(wanted.as_slice()) + size_of_val(answer.denied.as_slice())
+                }
+                _ => 0,
+            };
+            let bytes = kept.flat_map(|recording| &recording.turns).map(items).sum();
+            most = most.max(bytes);
+        }
+        assert!(most > MOST_BYTES, "{most}");
+        assert!(most < 3 * MOST_BYTES, "{most}");
+    }
+
+    #[test]
+    fn what_is_kept_goes_back_for_its_span() {
+        let mut leases = leading();
+        leases.record();
+        let mut at = START;
+        while at < START + SPAN * 3 {
+            leases.step(at, LeaseEvent::Tick);
+            at = at + Duration::from_millis(40);
+        }
+        let kept = leases.take_recordings();
+        let [before, now] = kept.as_slice() else { panic!("{} stretches", kept.len()) };
+        assert!(before.begun() < now.begun() && before.begun() + SPAN <= at);
+        assert!(before.begun() + SPAN * 2 >= at - Duration::from_secs(1));
+        assert!(leases.take_recordings().is_empty(), "it begins anew");
     }
 }

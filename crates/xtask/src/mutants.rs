@@ -1,0 +1,43 @@
+//! `cargo xtask mutants`: one change of vip-core's code after the other, of which its
+//! own tests have to notice each.
+
+use crate::shell::{command, execute, root};
+use crate::tools::{Tool, program};
+use anyhow::{Context, Result, ensure};
+
+const CARGO_MUTANTS: Tool = Tool { name: "cargo-mutants", version: "27.1.0" };
+/// Where the lists go.
+const OUT: &str = "target/mutants";
+/// Of a hundred that can be built, so many are to be noticed.
+const WANTED: usize = 90;
+
+fn lines(list: &str) -> usize {
+    let path = root().join(OUT).join("mutants.out").join(list);
+    std::fs::read_to_string(path).map_or(0, |text| text.lines().count())
+}
+
+/// All of them, or a part: `shard` is as in `1/6`.
+pub(crate) fn run(shard: Option<&str>) -> Result<()> {
+    let program = program(&CARGO_MUTANTS)?;
+    let mut arguments =
+        vec!["mutants", "--package", "vip-core", "--output", OUT, "--timeout", "60", "--colors"];
+    arguments.push("never");
+    if let Some(shard) = shard {
+        arguments.extend(["--shard", shard]);
+    }
+    // It fails where one was missed: that is counted below.
+    let ended = execute(&mut command(&program, &arguments));
+    let noticed = lines("caught.txt") + lines("timeout.txt");
+    let missed = lines("missed.txt");
+    if noticed + missed == 0 {
+        ended.context("no mutant was tried")?;
+    }
+    ensure!(noticed + missed > 0, "no mutant was tried");
+    let share = noticed * 100 / (noticed + missed);
+    println!(
+        "{noticed} of {} noticed ({share} %); the others: {OUT}/mutants.out/missed.txt",
+        noticed + missed
+    );
+    ensure!(share >= WANTED, "{WANTED} % are wanted");
+    Ok(())
+}
