@@ -41,7 +41,7 @@ const VIEWER: [&str; 7] =
     ["ListTokens", "ListLogins", "Status", "ListNodes", "ListVips", "Events", "Doctor"];
 const OPERATOR: [&str; 5] = ["DrainNode", "AddVip", "MoveVip", "SetVip", "RemoveVip"];
 const ADMIN: [&str; 5] = ["CreateToken", "RevokeToken", "RevokeLogin", "RemoveNode", "Backup"];
-const MEMBERS: [&str; 14] = [
+const MEMBERS: [&str; 15] = [
     "Raft/Append",
     "Raft/Vote",
     "Raft/PreVote",
@@ -55,6 +55,7 @@ const MEMBERS: [&str; 14] = [
     "Cluster/FetchIssuer",
     "Lease/Renew",
     "Lease/Grant",
+    "Lease/Report",
     "Lease/Abdicate",
 ];
 const ANYBODY: [&str; 2] = ["Cluster/Identify", "Cluster/Join"];

@@ -15,14 +15,18 @@ import sys
 import tempfile
 
 import grpc
+import grpc_tools
 from grpc_tools import protoc
 
 
 def generated(proto_dir):
     out = tempfile.mkdtemp()
     protos = [str(p) for p in pathlib.Path(proto_dir).glob("vip/v1/*.proto")]
+    # protoc's own files, as `python -m grpc_tools.protoc` takes them.
+    well_known = pathlib.Path(grpc_tools.__file__).parent / "_proto"
+    places = [f"-I{proto_dir}", f"-I{well_known}"]
     code = protoc.main(
-        ["protoc", f"-I{proto_dir}", f"--python_out={out}", f"--grpc_python_out={out}", *protos]
+        ["protoc", *places, f"--python_out={out}", f"--grpc_python_out={out}", *protos]
     )
     assert code == 0, "protoc failed"
     sys.path.insert(0, out)

@@ -8,7 +8,11 @@ use futures_util::FutureExt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+/// How long that may take: a disk may hang.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// What is done before the process ends by [`gone`].
 static LAST: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
@@ -20,8 +24,19 @@ pub(crate) fn at_the_end(last: impl Fn() + Send + Sync + 'static) {
 
 /// Ends the process: a task is gone without which it is worse than none.
 pub(crate) fn gone(name: &str) -> ! {
+    static ENDING: AtomicBool = AtomicBool::new(false);
+    // Others find the same thing broken while the first has its last word.
+    if ENDING.swap(true, Ordering::SeqCst) {
+        loop {
+            std::thread::park();
+        }
+    }
     tracing::error!(task = name, "a task that the agent cannot do without is gone; ending");
     if let Some(last) = LAST.get() {
+        std::thread::spawn(|| {
+            std::thread::sleep(LAST_WORD);
+            std::process::abort();
+        });
         let _ = catch_unwind(AssertUnwindSafe(last));
     }
     // The guard lets go when the connection ends; there is nothing to unwind.
@@ -74,14 +89,20 @@ mod tests {
 
     /// Set in the child process of the test below.
     const CHILD: &str = "VIPD_ESSENTIAL_CHILD";
-    const LAST_WORD: &str = "what was to be written out";
+    const WRITTEN: &str = "what was to be written out";
 
     /// Not a test: what the child does, which must not live to its end.
     #[test]
     fn child_loses_something_essential() {
         let Some(what) = std::env::var_os(CHILD) else { return };
-        at_the_end(|| println!("{LAST_WORD}"));
-        if what == "thread" {
+        let hangs = what == "hangs";
+        at_the_end(move || {
+            // Another thread finds the same, and must not end the process first.
+            std::thread::spawn(|| gone("another"));
+            std::thread::sleep(LAST_WORD / if hangs { 1 } else { 10 } * 2);
+            println!("{WRITTEN}");
+        });
+        if what == "thread" || hangs {
             run("test", || panic!("on purpose"));
         } else {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -110,7 +131,7 @@ mod tests {
     #[test]
     fn the_process_ends_with_its_lease_thread_and_its_tasks() {
         use std::os::unix::process::ExitStatusExt;
-        for what in ["thread", "task", "still"] {
+        for what in ["thread", "task", "still", "hangs"] {
             let own = std::env::current_exe().expect("this program");
             let mut child = Command::new(own);
             child.args(["child_loses_something_essential", "--nocapture"]).env(CHILD, what);
@@ -120,7 +141,8 @@ mod tests {
                 Some(nix::sys::signal::Signal::SIGABRT as i32),
                 "{what}"
             );
-            assert!(String::from_utf8_lossy(&outcome.stdout).contains(LAST_WORD), "{what}");
+            let written = String::from_utf8_lossy(&outcome.stdout).contains(WRITTEN);
+            assert_eq!(written, what != "hangs", "{what}");
         }
     }
 }

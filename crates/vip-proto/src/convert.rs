@@ -109,10 +109,15 @@ impl TryFrom<v1::Obstacle> for (VipUid, Obstacle) {
     type Error = FieldError;
     fn try_from(message: v1::Obstacle) -> Result<Self, FieldError> {
         use v1::obstacle::Why as W;
-        let code = message.why();
-        let v1::Obstacle { vip, ip, why: _, detail } = message;
+        let v1::Obstacle { vip, ip, why: code, detail } = message;
         // It goes into the log of every node.
         let detail = detail.chars().take(DETAIL_LEN).collect::<String>();
+        let Ok(code) = W::try_from(code) else {
+            // Of a later version. The rest of what the node says counts all the same.
+            let text = format!("for a reason that this version does not know: {detail}");
+            let ip = ip.parse().map_err(|e| invalid("ip", e))?;
+            return Ok((VipUid(vip), Obstacle { ip, why: Why::Kernel(text) }));
+        };
         let why = match code {
             W::Unspecified => return Err(FieldError::Missing("why")),
             W::NoLink => Why::NoLink,
@@ -286,6 +291,18 @@ mod tests {
             runs: Runs::here(),
         };
         assert_eq!(Report::try_from(v1::Report::from(report.clone())), Ok(report));
+    }
+
+    /// A later version may hold something up for a reason that is not known here.
+    #[test]
+    fn an_obstacle_of_a_kind_of_tomorrow_is_heard_with_the_rest_of_the_report() {
+        let (ip, detail) = ("10.0.0.9".to_owned(), "eth0 burns".to_owned());
+        let obstacle = v1::Obstacle { vip: 3, ip, why: 99, detail };
+        let message = v1::Report { seq: 4, obstacles: vec![obstacle], ..Default::default() };
+        let report = Report::try_from(message).expect("taken");
+        let why = report.obstacles[&VipUid(3)].to_string();
+        assert!(why.contains("does not know: eth0 burns"), "{why}");
+        assert_eq!(report.id.seq, 4);
     }
 
     #[test]

@@ -493,7 +493,7 @@ impl Agent {
                 }
                 self.step(now, LeaseEvent::Acknowledged(ack));
             }
-            Message::Report(report) => self.leases.reported_by(now, from, *report),
+            Message::Report(report) => drop(self.leases.reported_by(now, from, *report)),
             Message::Ask { id, wanted, first } => {
                 for grantee in &wanted {
                     self.asked.insert(grantee.vip, *grantee);

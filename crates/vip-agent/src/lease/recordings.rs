@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 /// The folder in the data directory.
 const FOLDER: &str = "recordings";
-/// Files that are kept: some surprises, each of a few MB.
-const KEPT: usize = 8;
+/// Files that are kept: two surprises, of at most some 20 MB a file.
+const KEPT: usize = 4;
 
 /// Writes what was kept up to now, a file for each stretch. There is nobody's key
 /// or token in it.

@@ -103,8 +103,9 @@ impl Lease for LeaseService {
         let report = request.into_inner().report.map(Report::try_from).transpose();
         let report = report.map_err(|e| Status::invalid_argument(e.to_string()))?;
         let report = report.ok_or_else(|| Status::invalid_argument("no report"))?;
-        self.shared.with(|leases, now| leases.reported_by(now, node, report));
-        Ok(Response::new(v1::ReportReply {}))
+        let heard = self.shared.with(|leases, now| leases.reported_by(now, node, report));
+        let nobody = || Status::unavailable("this node does not lead, or does not know it yet");
+        heard.then(|| Response::new(v1::ReportReply {})).ok_or_else(nobody)
     }
 
     async fn abdicate(

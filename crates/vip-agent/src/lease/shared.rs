@@ -73,8 +73,11 @@ impl LeaseShared {
         let now = boottime();
         leases.disk(now, self.disk.oldest_wait(), self.disk.failure().is_some());
         let result = act(&mut leases, now);
-        let changed = leases.take_changed();
+        let (changed, spent) = (leases.take_changed(), leases.take_spent());
         drop(leases);
+        if let Some(spent) = spent {
+            std::thread::spawn(move || drop(spent));
+        }
         if changed {
             self.changed.send_modify(|n| *n = n.wrapping_add(1));
         }

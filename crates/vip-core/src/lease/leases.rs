@@ -29,8 +29,8 @@ pub use waiting::{FIRST_GRANT_WAIT, Waiting, WaitingStep};
 
 use crate::{
     Address, Claims, Detector, Grantee, Grants, GuardNotice, Incarnation, LeaderLease, MAX_MACS,
-    Mac, Mono, NodeId, Obstacle, Promise, Report, ReportId, State, Term, Timing, Vip, VipOrder,
-    VipUid, Vote, Voters,
+    Mac, Mono, NodeId, Obstacle, Promise, Report, ReportId, Runs, State, Term, Timing, Vip,
+    VipOrder, VipUid, Vote, Voters,
 };
 use recording::Recorder;
 use reporting::Reporting;
@@ -191,6 +191,8 @@ pub struct Leases {
     me: NodeId,
     timing: Timing,
     interfaces: BTreeMap<String, String>,
+    /// What runs here.
+    runs: Runs,
     state: Arc<State>,
     voters: Voters,
     promise: Promise,
@@ -244,6 +246,7 @@ impl Leases {
             me,
             timing,
             interfaces,
+            runs: Runs::here(),
             state: Arc::default(),
             voters: Voters::default(),
             promise,

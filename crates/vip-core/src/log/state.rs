@@ -20,7 +20,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// What has to be understood to read this: the level of the latest operation
-    /// that took effect.
+    /// that every member understood.
     pub needs: Level,
     /// `None` before `init`.
     pub cluster: Option<Arc<Cluster>>,
@@ -84,6 +84,8 @@ impl State {
             return Outcome::Refused(refusal);
         }
         let actor = &command.actor.0;
+        // Also where it is refused below: its entry is in the log.
+        self.needs = self.needs.max(command.op.since());
         let outcome = match &command.op {
             Op::Cluster(op) => self.apply_to_cluster(actor, op),
             Op::Node(op) => self.apply_to_node(at, actor, op),
@@ -91,9 +93,6 @@ impl State {
             Op::Login(op) => self.apply_to_login(actor, op),
             Op::Vip(op) => self.apply_to_vip(at, actor, op),
         };
-        if matches!(outcome, Ok(Outcome::Done | Outcome::Admitted { .. })) {
-            self.needs = self.needs.max(command.op.since());
-        }
         outcome.unwrap_or_else(Outcome::Refused)
     }
 

@@ -90,7 +90,9 @@ impl Leases {
     /// The one way in.
     pub(super) fn enter(&mut self, now: Mono, input: LeaseInput) -> LeaseOutput {
         let Some(mut recorder) = self.recorder.take() else { return self.react(now, input) };
-        recorder.begin(now, self);
+        if matches!(input, LeaseInput::Event(_)) {
+            recorder.begin(now, self);
+        }
         recorder.note(now, input.clone());
         // Kept here: a panic in the middle of it must not take it along.
         self.recorder = Some(recorder);
@@ -121,13 +123,13 @@ impl Leases {
                 let (answer, free_at) = self.on_request(now, node, &wanted);
                 return Out::Answer(answer, free_at);
             }
+            In::Report(node, report) => return Out::May(self.on_report(node, *report)),
             In::Abdicated(vote) => self.on_abdication(now, vote),
             In::HandedOver(vote) => self.on_hand_over(now, vote),
             In::SavingVote(vote) => self.on_saving_vote(now, vote),
             In::DurableVote(vote) => self.on_durable_vote(vote),
             In::PromisedVote(candidate) => self.on_promised_vote(now, candidate),
             In::PeerBound(remaining) => self.on_peer_bound(now, remaining),
-            In::Report(node, report) => self.on_report(node, *report),
             In::Stop => self.on_stop(),
             In::Disk(is_well) => self.on_disk(is_well),
             In::Clock(is_well) => self.on_clock(is_well),
@@ -243,9 +245,10 @@ impl Leases {
         self.enter(now, LeaseInput::Transfer(vote)) == LeaseOutput::May(true)
     }
 
-    /// Another node says of itself.
-    pub fn reported_by(&mut self, now: Mono, node: NodeId, report: Report) {
-        self.enter(now, LeaseInput::Report(node, Box::new(report)));
+    /// Another node says of itself. Returns whether there is a leader here to hear
+    /// it.
+    pub fn reported_by(&mut self, now: Mono, node: NodeId, report: Report) -> bool {
+        self.enter(now, LeaseInput::Report(node, Box::new(report))) == LeaseOutput::May(true)
     }
 
     /// Decides on another node's requests. Returns the answer, and when the

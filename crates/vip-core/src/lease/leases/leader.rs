@@ -33,19 +33,24 @@ pub(super) struct PeerView {
     last_ack: Mono,
     /// What it says of itself, if it did.
     report: Option<Report>,
-    /// Its process, and the one before that: a message of that one may come late.
-    runs: (u64, u64),
+    /// Its process, and those before: their messages may come late.
+    run: u64,
+    earlier: [u64; EARLIER],
 }
+
+/// No message is on its way for longer than so many restarts.
+const EARLIER: usize = 4;
 
 impl PeerView {
     /// A message came from this process of it. What an earlier one said it would
     /// not say again.
     fn is_of(&mut self, run: u64) -> bool {
-        let (now, before) = self.runs;
-        if run == now || run == before {
-            return run == now;
+        if run == self.run || self.earlier.contains(&run) {
+            return run == self.run;
         }
-        (self.runs, self.report) = ((run, now), None);
+        self.earlier.rotate_right(1);
+        self.earlier[0] = std::mem::replace(&mut self.run, run);
+        self.report = None;
         true
     }
 }
@@ -318,9 +323,9 @@ impl Leases {
 
     /// Another node says of itself. Of messages that overtook each other the latest
     /// counts.
-    pub(super) fn on_report(&mut self, node: NodeId, report: Report) {
+    pub(super) fn on_report(&mut self, node: NodeId, report: Report) -> bool {
         if self.leading.is_none() {
-            return;
+            return false;
         }
         // A release is true for good, whatever else was said since.
         let released: Vec<_> = report.released.iter().copied().collect();
@@ -335,6 +340,7 @@ impl Leases {
             }
         }
         self.take_releases(node, &released);
+        true
     }
 
     /// Whether this node can hold VIPs, or is about to.
@@ -550,9 +556,8 @@ impl Leases {
     }
 
     fn unlogged_versions(&self) -> Vec<(NodeId, Runs)> {
-        let here = Runs::here();
         let others = self.reports().map(|(node, report)| (node, &report.runs));
-        let new = others.chain([(self.me, &here)]).filter(|(node, runs)| {
+        let new = others.chain([(self.me, &self.runs)]).filter(|(node, runs)| {
             let logged = self.state.nodes.get(node);
             runs.level >= Level::FIRST && logged.is_some_and(|logged| logged.runs != **runs)
         });

@@ -2,8 +2,9 @@
 //! where they began, what came in, and what was decided.
 
 use super::{GrantAnswer, LeaseAction, LeaseEvent, LeaseInput, LeaseOutput, Leases};
-use crate::{Level, Mono, Report, Runs, VipOrder};
+use crate::{Level, Mono, Report, Runs, State, VipOrder};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +14,15 @@ use std::time::Duration;
 const SPAN: Duration = Duration::from_mins(1);
 /// Or with so many bytes, as far as they can be told: a node with a thousand VIPs
 /// orders and asks for all of them at each heartbeat, and keeps a shorter time.
-const MOST_BYTES: usize = 8 << 20;
+const MOST_BYTES: usize = 16 << 20;
 /// A turn without what is in a list: measured on busy nodes, and rounded up.
 const TURN_BYTES: usize = 400;
 /// An item of a list: a grantee, a deadline.
 const ITEM_BYTES: usize = 32;
-/// An item with texts in it: an address, an obstacle, a changed VIP.
+/// An item with texts in it: an address, an obstacle.
 const LONG_ITEM_BYTES: usize = 200;
+/// A VIP or a member, as it is written.
+const RECORD_BYTES: usize = 500;
 /// Of the format.
 const FORMAT: u32 = 1;
 
@@ -124,7 +127,12 @@ impl Recording {
         let start = serde_json::from_str(&next()?).map_err(bad(2))?;
         let mut turns = vec![];
         for (line, text) in (3..).zip(lines) {
-            turns.push(serde_json::from_str(&text?).map_err(bad(line))?);
+            match serde_json::from_str(&text?) {
+                Ok(turn) => turns.push(turn),
+                // Whoever wrote it was ended over it.
+                Err(error) if error.is_eof() => break,
+                Err(error) => return Err(bad(line)(error)),
+            }
         }
         Ok(Self { runs, begun, start, turns, bytes: 0 })
     }
@@ -156,14 +164,18 @@ impl Recording {
 pub(super) struct Recorder {
     before: Option<Recording>,
     now: Option<Recording>,
+    /// Is to be dropped where nobody waits for it.
+    spent: Option<Recording>,
 }
 
 impl Recorder {
-    /// A turn is about to be made.
+    /// A turn is about to be made on the lease thread: no other thread pays for a
+    /// new stretch.
     pub(super) fn begin(&mut self, now: Mono, leases: &Leases) {
         let full = |r: &Recording| now >= r.begun + SPAN || r.bytes >= MOST_BYTES;
         if self.now.as_ref().is_none_or(full) {
-            self.before = self.now.replace(Recording::of(now, leases));
+            let before = self.now.replace(Recording::of(now, leases));
+            self.spent = std::mem::replace(&mut self.before, before);
         }
     }
 
@@ -194,8 +206,18 @@ impl Recorder {
 
 fn of_report(report: &Report) -> usize {
     let short = report.open.len() + report.released.len() + report.unable.len();
+    let short = short + report.revisions.len();
     let long = report.obstacles.len() + report.conflicts.len() + report.macs.len();
     short * ITEM_BYTES + long * LONG_ITEM_BYTES
+}
+
+/// As it is written: in memory states share what did not change.
+fn of_state(state: &State) -> usize {
+    let records = state.vips.len() + state.nodes.len() + state.tombstones.len();
+    let records = records + state.retired_vips().count();
+    let obstacles = state.obstacles.values().map(BTreeMap::len).sum::<usize>();
+    let conflicts = state.conflicts.values().map(BTreeMap::len).sum::<usize>();
+    records * RECORD_BYTES + (obstacles + conflicts) * LONG_ITEM_BYTES
 }
 
 fn of_answer(answer: &GrantAnswer) -> usize {
@@ -205,7 +227,7 @@ fn of_answer(answer: &GrantAnswer) -> usize {
 fn bytes_in(input: &LeaseInput) -> usize {
     use LeaseEvent as E;
     match input {
-        LeaseInput::Event(E::Applied(_)) => LONG_ITEM_BYTES,
+        LeaseInput::Event(E::Applied(state)) => of_state(state),
         LeaseInput::Event(E::Hindered(all)) => all.len() * LONG_ITEM_BYTES,
         LeaseInput::Event(E::Notices(all)) => all.len() * LONG_ITEM_BYTES,
         LeaseInput::Event(E::Answered { answer, .. }) => answer.as_ref().map_or(0, of_answer),
@@ -244,10 +266,16 @@ impl Leases {
         self.recorder = Some(Box::default());
     }
 
+    /// What is kept no longer. Dropping it takes milliseconds, which the leases are
+    /// not to wait for.
+    pub fn take_spent(&mut self) -> Option<Recording> {
+        self.recorder.as_mut()?.spent.take()
+    }
+
     /// What was kept, the earlier first; it begins anew.
     pub fn take_recordings(&mut self) -> Vec<Recording> {
         let Some(recorder) = &mut self.recorder else { return vec![] };
-        let Recorder { before, now } = std::mem::take(recorder.as_mut());
+        let Recorder { before, now, spent: _ } = std::mem::take(recorder.as_mut());
         before.into_iter().chain(now).collect()
     }
 }
@@ -257,6 +285,26 @@ mod tests {
     use super::super::tests::{START, leading, state_with_two_vips};
     use super::*;
     use crate::{Epoch, Grantee, Incarnation, NodeId, VipUid};
+
+    /// Each applied state is written whole, and a report as long as a message may be.
+    #[test]
+    fn states_and_reports_count_as_what_they_are() {
+        let mut state = state_with_two_vips(NodeId(2));
+        let two = of_state(&state);
+        assert!(two >= 2 * RECORD_BYTES);
+        let written = serde_json::to_string(&state.of_leases()).expect("text").len();
+        assert!(two >= written, "{two} for {written}");
+        for last in 1..=50 {
+            let spec = crate::testing::vip(&format!("v{last}"), 100 + last);
+            crate::testing::apply(&mut state, crate::VipOp::Add { spec });
+        }
+        let written = serde_json::to_string(&state.of_leases()).expect("text").len();
+        let counted = of_state(&state);
+        assert!(counted >= written && counted < 2 * written, "{counted} for {written}");
+        let revisions = (0..1000).map(|n| (VipUid(n), 1)).collect();
+        let report = Report { revisions, ..Report::default() };
+        assert!(of_report(&report) >= 1000 * ITEM_BYTES);
+    }
 
     /// A thousand VIPs of each of four nodes, renewed at each heartbeat for an hour.
     #[test]
@@ -271,6 +319,7 @@ mod tests {
         for _ in 0..4000 {
             at = at + Duration::from_millis(40);
             leases.granted_to(at, NodeId(2), &wanted);
+            leases.step(at, LeaseEvent::Tick);
             let recorder = leases.recorder.as_ref().expect("it records");
             let kept = [&recorder.before, &recorder.now].into_iter().flatten();
             let items = |turn: &Turn| match (&turn.input, &turn.output) {
@@ -284,6 +333,7 @@ mod tests {
         }
         assert!(most > MOST_BYTES, "{most}");
         assert!(most < 3 * MOST_BYTES, "{most}");
+        assert!(leases.take_spent().is_some() && leases.take_spent().is_none());
     }
 
     #[test]

@@ -1,8 +1,12 @@
 //! What this node says of itself, and whether the leader knows.
 
 use super::{LeaseAction, Leases};
-use crate::{Mono, Report, ReportId, Runs, Vote};
+use crate::{Mono, Report, ReportId, Vote};
 use serde::{Deserialize, Serialize};
+
+/// For so long a report may be under way. One too many does no harm: it has a
+/// number.
+const PATIENCE_HEARTBEATS: u32 = 2;
 
 /// How far this node is with its reports.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -67,7 +71,8 @@ impl Leases {
         self.make_report(now);
         if self.reporting.is_to_send(now, vote) {
             let latest = self.reporting.latest.clone();
-            self.reporting.sent = Some((vote, latest.id, now + self.timing.promise));
+            let until = now + self.timing.heartbeat * PATIENCE_HEARTBEATS;
+            self.reporting.sent = Some((vote, latest.id, until));
             actions.push(LeaseAction::Report(vote, Box::new(latest)));
         }
     }
@@ -85,7 +90,7 @@ impl Leases {
             revisions: self.claims.revisions(),
             conflicts: self.claims.conflicts(),
             macs: self.macs.clone(),
-            runs: Runs::here(),
+            runs: self.runs.clone(),
         };
         if said != *latest {
             let ReportId { run, seq } = said.id;

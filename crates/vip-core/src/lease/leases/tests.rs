@@ -537,6 +537,11 @@ fn what_an_earlier_process_said_does_not_count() {
     // What the earlier one sent comes late.
     promised(&mut leases, START);
     assert_eq!(fit(&leases), Some(Fitness::Fit));
+    // It is restarted twice more, and what the first one sent comes even later.
+    for run in [10, 11] {
+        let id = ReportId { run, seq: 0 };
+        assert!(leases.reported_by(START, NodeId(2), Report { id, ..report_of(0) }));
+    }
     let unfit = Report { fitness: Fitness::Disk, ..report_of(9) };
     leases.reported_by(START, NodeId(2), unfit);
     assert_eq!(fit(&leases), Some(Fitness::Fit));

@@ -347,3 +347,26 @@ fn what_is_left_unfinished_is_found() {
     assert_eq!(found(state.late_join(100, 100)), None);
     assert_eq!(found(state.late_join(101, 100)), Some(NodeId(4)));
 }
+
+/// Its entry is in the log all the same: whoever is to read that has to know it.
+#[cfg(feature = "next-version")]
+#[test]
+fn what_a_refused_operation_needs_is_needed() {
+    let mut state = cluster();
+    assert_eq!(state.needs, Level::FIRST);
+    done(&mut state, NodeOp::Mark { marks: [].into() });
+    assert_eq!(state.needs, Level::HERE);
+}
+
+/// Of members that understand it not.
+#[cfg(feature = "next-version")]
+#[test]
+fn what_a_member_does_not_understand_is_refused_with_its_name() {
+    let mut state = cluster();
+    let old = Node { runs: Runs::said(1, "0.1.0"), ..voter(2) };
+    Arc::make_mut(&mut state.nodes).insert(old.id, old);
+    let mark = NodeOp::Mark { marks: [].into() };
+    let refused = Refusal::NotEverywhere { nodes: "n2 (0.1.0)".into() };
+    assert_eq!(state.apply(9, &command(mark)), Outcome::Refused(refused));
+    assert_eq!((state.understood(), state.needs), (Level::FIRST, Level::FIRST));
+}
