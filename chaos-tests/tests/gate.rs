@@ -4,10 +4,10 @@
 use anyhow::{Context, Result};
 use aya::programs::tc::{TcAttachOptions, TcAttachType};
 use aya::programs::{LinkOrder, SchedClassifier};
-use chaos_tests::{Cluster, Lab, Options, Probe, Process, binaries, run, wait_for};
+use chaos_tests::{Cluster, Lab, Options, Probe, Process, binaries, greet_guard, run, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -18,8 +18,6 @@ const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 const SOON: Duration = Duration::from_secs(10);
 /// L of profile `lan`, and what a probe and a busy machine add.
 const LEASE: Duration = Duration::from_millis(190 + 60);
-/// A frame with the name of no cluster.
-const HELLO: &[u8] = b"vipd\x01\0\x01\0\x01\0\0\0\0";
 const FOREIGN: &[u8] = aya::include_bytes_aligned!("../../crates/vip-datapath/tests/foreign.o");
 
 fn now_ns() -> Result<u64> {
@@ -161,10 +159,8 @@ fn an_agent_that_begins_anew_replaces_its_own_session_only() -> Result<()> {
     let host = Bare::new(&lab, &dir);
     let guard = host.guard()?;
     let connect = || -> Result<UnixStream> {
-        let mut stream =
-            wait_for("the guard", SOON, || UnixStream::connect(dir.join("guard.sock")).ok())?;
-        stream.set_read_timeout(Some(SOON))?;
-        stream.write_all(HELLO)?;
+        let mut stream = greet_guard(&dir.join("guard.sock"))?;
+        // Its decision.
         stream.read_exact(&mut [0])?;
         Ok(stream)
     };

@@ -1,7 +1,7 @@
 //! What a guard refuses, and what it does not wait for.
 
 use anyhow::{Context, Result, ensure};
-use chaos_tests::{Cluster, Lab, Options, Probe, Process, binaries, run, wait_for};
+use chaos_tests::{Cluster, Lab, Options, Probe, Process, binaries, greet_guard, run, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{Read, Write};
@@ -13,8 +13,6 @@ use std::time::Duration;
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 const SOON: Duration = Duration::from_secs(10);
-/// Version 1 of the protocol, and the name of no cluster; then pings without end.
-const HELLO: &[u8] = b"vipd\x01\0\x01\0\x01\0\0\0\0";
 const PING: &[u8] = &[1, 0, 0, 0, 1];
 
 /// A guard by itself, in a host that runs nothing else.
@@ -45,10 +43,7 @@ impl Alone {
     }
 
     fn connect(&self) -> Result<UnixStream> {
-        let path = self.dir.join("guard.sock");
-        let mut stream = wait_for("the guard", SOON, || UnixStream::connect(&path).ok())?;
-        stream.write_all(HELLO)?;
-        Ok(stream)
+        greet_guard(&self.dir.join("guard.sock"))
     }
 
     fn end(&mut self) -> Result<Option<i32>> {

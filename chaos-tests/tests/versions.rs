@@ -63,7 +63,7 @@ fn a_version_is_rolled_forward_back_and_forward_and_nobody_waits() -> Result<()>
     })?;
     let refused = mark(&cluster)?;
     assert_eq!(refused.code, Some(1), "{refused:?}");
-    for said in ["n3 (0.1.0)", "Nothing was changed"] {
+    for said in [concat!("n3 (", env!("CARGO_PKG_VERSION"), ")"), "Nothing was changed"] {
         assert!(refused.stderr.contains(said), "{said}: {refused:?}");
     }
     cluster.host("n1").ctl_ok(&["node", "undrain", "n3"])?;

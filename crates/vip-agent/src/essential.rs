@@ -89,6 +89,7 @@ mod tests {
 
     /// Set in the child process of the test below.
     const CHILD: &str = "VIPD_ESSENTIAL_CHILD";
+    const BEGUN: &str = "the last word";
     const WRITTEN: &str = "what was to be written out";
 
     /// Not a test: what the child does, which must not live to its end.
@@ -97,7 +98,9 @@ mod tests {
         let Some(what) = std::env::var_os(CHILD) else { return };
         let hangs = what == "hangs";
         at_the_end(move || {
-            // Another thread finds the same, and must not end the process first.
+            println!("{BEGUN}");
+            // Another thread finds the same, and must neither do this again nor end
+            // the process first.
             std::thread::spawn(|| gone("another"));
             std::thread::sleep(LAST_WORD / if hangs { 1 } else { 10 } * 2);
             println!("{WRITTEN}");
@@ -141,8 +144,9 @@ mod tests {
                 Some(nix::sys::signal::Signal::SIGABRT as i32),
                 "{what}"
             );
-            let written = String::from_utf8_lossy(&outcome.stdout).contains(WRITTEN);
-            assert_eq!(written, what != "hangs", "{what}");
+            let said = String::from_utf8_lossy(&outcome.stdout);
+            assert_eq!(said.matches(BEGUN).count(), 1, "{what}: {said}");
+            assert_eq!(said.contains(WRITTEN), what != "hangs", "{what}");
         }
     }
 }

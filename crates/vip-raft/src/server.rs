@@ -53,9 +53,9 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(internal)?.map_err(internal)
 }
 
-async fn spooled(directory: PathBuf, needs: Level, first: Vec<u8>) -> Result<SnapshotData, Status> {
+async fn spooled(directory: PathBuf, first: Vec<u8>) -> Result<SnapshotData, Status> {
     blocking(move || {
-        let mut data = SnapshotData::new(&directory, needs)?;
+        let mut data = SnapshotData::new(&directory)?;
         data.write_all(&first)?;
         Ok(data)
     })
@@ -192,9 +192,9 @@ impl Raft for RaftService {
         })?;
         let meta: SnapshotMeta = serde_json::from_slice(&first.meta).map_err(bad)?;
         no_later(meta.last_log_id.as_ref(), &vote).map_err(bad)?;
-        let (format, needs) = (u8::try_from(first.format).unwrap_or(u8::MAX), Level(first.needs));
-        known(format, needs).map_err(|newer| self.outdated(&vote, newer))?;
-        let mut snapshot = spooled(self.directory.clone(), needs, first.data).await?;
+        let format = u8::try_from(first.format).unwrap_or(u8::MAX);
+        known(format, Level(first.needs)).map_err(|newer| self.outdated(&vote, newer))?;
+        let mut snapshot = spooled(self.directory.clone(), first.data).await?;
         let late = || Status::deadline_exceeded("the snapshot does not come");
         let until = Instant::now() + SNAPSHOT_TIMEOUT;
         while let Some(chunk) =

@@ -39,7 +39,6 @@ pub struct SnapshotData {
     path: Option<TempPath>,
     bytes: u64,
     crc32: u32,
-    needs: Level,
     state: Option<Arc<State>>,
 }
 
@@ -58,10 +57,10 @@ impl SnapshotData {
     ///
     /// # Errors
     /// Whatever the file system says.
-    pub(crate) fn new(directory: &Path, needs: Level) -> io::Result<Self> {
+    pub(crate) fn new(directory: &Path) -> io::Result<Self> {
         let file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(directory)?;
         let (file, path) = file.into_parts();
-        Ok(Self { file: Arc::new(file), path: Some(path), bytes: 0, crc32: 0, needs, state: None })
+        Ok(Self { file: Arc::new(file), path: Some(path), bytes: 0, crc32: 0, state: None })
     }
 
     /// Of a state.
@@ -69,7 +68,7 @@ impl SnapshotData {
     /// # Errors
     /// Whatever the file system says.
     pub(crate) fn of(state: Arc<State>, directory: &Path) -> io::Result<Self> {
-        let mut data = Self::new(directory, state.needs)?;
+        let mut data = Self::new(directory)?;
         let mut writer = io::BufWriter::new(&mut data);
         serde_json::to_writer(&mut writer, &*state).map_err(io::Error::other)?;
         writer.flush()?;
@@ -83,9 +82,9 @@ impl SnapshotData {
         self.bytes
     }
 
-    /// What has to be understood to read it.
+    /// What has to be understood to read it, once its state was read.
     pub(crate) fn needs(&self) -> Level {
-        self.needs
+        self.state.as_ref().map_or(Level::HERE, |state| state.needs)
     }
 
     /// The parts, from the first.
@@ -101,7 +100,6 @@ impl SnapshotData {
         if let Some(state) = &self.state {
             return Ok(state.clone());
         }
-        known(FORMAT, self.needs)?;
         let state: State =
             serde_json::from_reader(BufReader::new(self.reader())).map_err(damaged)?;
         known(FORMAT, state.needs)?;
@@ -117,11 +115,12 @@ impl SnapshotData {
     pub(crate) fn store(mut self, meta: &SnapshotMeta, path: &Path) -> io::Result<()> {
         let directory = directory(path);
         let Some(unfinished) = self.path.take() else {
-            let mut copy = Self::new(directory, self.needs)?;
+            let mut copy = Self::new(directory)?;
+            copy.state.clone_from(&self.state);
             io::copy(&mut self.reader(), &mut copy)?;
             return copy.store(meta, path);
         };
-        let head = Head { format: FORMAT, needs: self.needs };
+        let head = Head { format: FORMAT, needs: self.needs() };
         let facts = Facts { head, meta: meta.clone(), crc32: self.crc32, bytes: self.bytes };
         let facts = serde_json::to_string(&facts).map_err(io::Error::other)?;
         let sum = crc32fast::hash(facts.as_bytes());
@@ -182,9 +181,8 @@ pub(crate) fn load(path: &Path) -> Result<Option<(SnapshotMeta, SnapshotData)>, 
 }
 
 fn read(file: File) -> Result<(SnapshotMeta, SnapshotData), RecordError> {
-    let Facts { head, meta, crc32, bytes } = facts(&file)?;
-    let (file, needs) = (Arc::new(file), head.needs);
-    let mut data = SnapshotData { file, path: None, bytes, crc32, needs, state: None };
+    let Facts { head: _, meta, crc32, bytes } = facts(&file)?;
+    let mut data = SnapshotData { file: Arc::new(file), path: None, bytes, crc32, state: None };
     let (mut reader, mut crc) = (BufReader::new(data.reader()), crc32fast::Hasher::new());
     let mut length = 0;
     loop {
@@ -254,6 +252,7 @@ mod tests {
     fn state(time_ms: u64) -> Arc<State> {
         let mut state = State::default();
         state.time_ms = time_ms;
+        state.needs = Level::FIRST;
         Arc::new(state)
     }
 
@@ -309,13 +308,14 @@ mod tests {
     fn parts_make_a_whole_and_garbage_makes_no_state() {
         let dir = tempfile::tempdir().expect("a directory");
         let text = serde_json::to_vec(&*state(7)).expect("text");
-        let mut data = SnapshotData::new(dir.path(), Level::FIRST).expect("made");
+        let mut data = SnapshotData::new(dir.path()).expect("made");
         for part in text.chunks(5) {
             data.write_all(part).expect("written");
         }
         assert_eq!(data.bytes(), text.len() as u64);
         assert_eq!(data.parse().expect("a state"), state(7));
-        let mut data = SnapshotData::new(dir.path(), Level::FIRST).expect("made");
+        assert_eq!(data.needs(), Level::FIRST, "as its state says");
+        let mut data = SnapshotData::new(dir.path()).expect("made");
         data.write_all(b"{\"time_ms\":").expect("written");
         assert!(matches!(data.parse(), Err(RecordError::Damaged(_))));
     }

@@ -1,44 +1,16 @@
 //! A hundred thousand commands: the log is compacted and the disk stays flat.
 
+mod alone;
 mod common;
 
-use common::NoRules;
+use alone::LIMIT;
 use futures_util::future::join_all;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tonic::transport::{Channel, Endpoint};
-use vip_core::{Actor, Command, NodeId, NodeOp, Outcome, Profile};
-use vip_raft::{LogStore, PeerChannels, RaftNode, open};
+use vip_core::{Actor, Command, NodeId, NodeOp, Outcome};
 
 const COMMANDS: u64 = 100_000;
 /// Commands under way at a time.
 const BATCH: u64 = 250;
-const LIMIT: Duration = Duration::from_secs(20);
-
-fn nobody(_: NodeId, _: &str) -> Channel {
-    Endpoint::from_static("http://127.0.0.1:1").connect_lazy()
-}
-
-/// Opens the store. openraft's workers let go of the last one a little after
-/// `shutdown` returns.
-async fn store(dir: &Path) -> LogStore {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        match LogStore::open(dir, Arc::new(NoRules::default())) {
-            Ok(store) => return store,
-            Err(e) => assert!(Instant::now() < deadline, "{e}"),
-        }
-        tokio::task::yield_now().await;
-    }
-}
-
-async fn node(dir: &Path) -> RaftNode {
-    let store = store(dir).await;
-    let peers = PeerChannels::new(Arc::new(nobody));
-    let timing = Profile::Lan.timing();
-    open(dir, NodeId(1), store, &timing, peers, Arc::new(NoRules::default())).await.expect("runs")
-}
 
 fn command(number: u64) -> Command {
     // Refused, but a command like any other to the log.
@@ -65,7 +37,7 @@ fn size(dir: &Path) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_disk_stays_flat_over_a_hundred_thousand_commands() {
     let dir = tempfile::TempDir::new().expect("temporary directory");
-    let node = node(dir.path()).await;
+    let node = alone::node(dir.path()).await;
     node.initialize("127.0.0.1:1".into()).await.expect("initialised");
     node.raft.wait(Some(LIMIT)).state(openraft::ServerState::Leader, "leads").await.expect("leads");
     let mut sizes = vec![];
@@ -92,7 +64,7 @@ async fn the_disk_stays_flat_over_a_hundred_thousand_commands() {
     drop(node);
 
     // And it opens again, quickly, with all of its state.
-    let again = self::node(dir.path()).await;
+    let again = alone::node(dir.path()).await;
     let applied = again.applied.clone();
     let there = applied.borrow().index;
     assert!(there + 3 * vip_raft::SNAPSHOT_AFTER > COMMANDS, "{there}");

@@ -1,29 +1,17 @@
 //! Changes of members are good in the term that they were decided in.
 
+mod alone;
 mod common;
 
-use common::NoRules;
+use alone::LIMIT;
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::time::Duration;
-use tonic::transport::{Channel, Endpoint};
-use vip_core::{NodeId, Profile, Term};
-use vip_raft::{LogStore, PeerChannels, WriteError, open};
-
-const LIMIT: Duration = Duration::from_secs(20);
-
-fn nobody(_: NodeId, _: &str) -> Channel {
-    Endpoint::from_static("http://127.0.0.1:1").connect_lazy()
-}
+use vip_core::{NodeId, Term};
+use vip_raft::WriteError;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_decided_in_another_term_changes_nothing() {
     let dir = tempfile::TempDir::new().expect("temporary directory");
-    let store = LogStore::open(dir.path(), Arc::new(NoRules::default())).expect("opens");
-    let peers = PeerChannels::new(Arc::new(nobody));
-    let timing = Profile::Lan.timing();
-    let node = open(dir.path(), NodeId(1), store, &timing, peers, Arc::new(NoRules::default()));
-    let node = node.await.expect("runs");
+    let node = alone::node(dir.path()).await;
     node.initialize("127.0.0.1:1".into()).await.expect("initialised");
     // Its own entry, behind the first membership: until then a change is under way.
     node.raft.wait(Some(LIMIT)).applied_index(Some(1), "leads").await.expect("leads");

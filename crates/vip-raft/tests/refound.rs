@@ -1,42 +1,19 @@
 //! A new cluster of what one node has left.
 
+mod alone;
 mod common;
 
-use common::NoRules;
+use alone::LIMIT;
 use openraft::raft::AppendEntriesRequest;
 use serde_json::json;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tonic::transport::{Channel, Endpoint};
 use vip_core::{
     Actor, ClusterOp, Command, Founder, Founding, NodeId, Op, Outcome, Placement, Profile, Runs,
     State, VipOp, VipSpec,
 };
-use vip_raft::{LogStore, PeerChannels, RaftNode, TypeConfig, found, open};
+use vip_raft::{RaftNode, TypeConfig, found};
 
 const LATE: &str = "10.0.0.101/24";
-const LIMIT: Duration = Duration::from_secs(20);
-
-fn nobody(_: NodeId, _: &str) -> Channel {
-    Endpoint::from_static("http://127.0.0.1:1").connect_lazy()
-}
-
-async fn start(dir: &Path) -> RaftNode {
-    // What ran on it before may take a moment to be gone.
-    let until = Instant::now() + LIMIT;
-    let store = loop {
-        match LogStore::open(dir, Arc::new(NoRules::default())) {
-            Ok(store) => break store,
-            Err(e) if Instant::now() > until => panic!("{e}"),
-            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-        }
-    };
-    let peers = PeerChannels::new(Arc::new(nobody));
-    let timing = Profile::Lan.timing();
-    let rules = Arc::new(NoRules::default());
-    open(dir, NodeId(1), store, &timing, peers, rules).await.expect("runs")
-}
 
 async fn propose(node: &RaftNode, op: Op) {
     let command = Command { time_ms: 1, actor: Actor("test".into()), term: None, op };
@@ -62,7 +39,7 @@ fn names(state: &State) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_begins_with_all_that_was_in_the_log_and_leads_in_a_later_term() {
     let (old, new) = (tempfile::tempdir().expect("made"), tempfile::tempdir().expect("made"));
-    let node = start(old.path()).await;
+    let node = alone::node(old.path()).await;
     node.initialize("127.0.0.1:1".into()).await.expect("initialised");
     node.raft.wait(Some(LIMIT)).applied_index(Some(1), "leads").await.expect("leads");
     let bootstrap = ClusterOp::Bootstrap {
@@ -110,7 +87,7 @@ async fn it_begins_with_all_that_was_in_the_log_and_leads_in_a_later_term() {
     let dir = new.path().join("raft");
     found(&dir, Arc::new(state), end, me, "127.0.0.1:1".into()).await.expect("written");
 
-    let node = start(&dir).await;
+    let node = alone::node(&dir).await;
     node.raft.trigger().elect(true).await.expect("asked");
     let leads = |m: &openraft::RaftMetrics<TypeConfig>| m.current_leader == Some(1);
     node.raft.wait(Some(LIMIT)).metrics(leads, "leads").await.expect("leads");
@@ -122,5 +99,5 @@ async fn it_begins_with_all_that_was_in_the_log_and_leads_in_a_later_term() {
     assert!(state.term > end.term, "{} after {}", state.term, end.term);
     node.raft.shutdown().await.expect("stops");
     drop(node);
-    assert_eq!(names(&start(&dir).await.state()).first().map(String::as_str), Some("web"));
+    assert_eq!(names(&alone::node(&dir).await.state()).first().map(String::as_str), Some("web"));
 }

@@ -1,19 +1,15 @@
 //! Who looks at the state sees what concerns him, and is left alone otherwise.
 
+mod alone;
 mod common;
 
-use common::NoRules;
+use alone::LIMIT;
 use futures_util::future::join_all;
-use std::sync::Arc;
-use std::time::Duration;
-use tonic::transport::{Channel, Endpoint};
 use vip_core::{
-    Actor, AdminRole, Command, Login, LoginOp, Name, NodeId, Op, Outcome, Placement, Profile,
-    VipOp, VipSpec,
+    Actor, AdminRole, Command, Login, LoginOp, Name, Op, Outcome, Placement, VipOp, VipSpec,
 };
-use vip_raft::{LogStore, PeerChannels, RaftNode, open};
+use vip_raft::RaftNode;
 
-const LIMIT: Duration = Duration::from_secs(20);
 const COMMANDS: usize = 10_000;
 /// Under way at a time.
 const BATCH: usize = 250;
@@ -35,33 +31,12 @@ fn login(number: usize) -> Op {
     LoginOp::Issue { login: Login { user, role, spki, expires_ms, issuer, issued_by } }.into()
 }
 
-fn nobody(_: NodeId, _: &str) -> Channel {
-    Endpoint::from_static("http://127.0.0.1:1").connect_lazy()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_commands_of_another_subject_do_not_wake_the_leases() {
     let dir = tempfile::tempdir().expect("made");
-    let store = LogStore::open(dir.path(), Arc::new(NoRules::default())).expect("opened");
-    let (peers, timing) = (PeerChannels::new(Arc::new(nobody)), Profile::Lan.timing());
-    let rules = Arc::new(NoRules::default());
-    let node = open(dir.path(), NodeId(1), store, &timing, peers, rules).await.expect("runs");
+    let node = alone::node(dir.path()).await;
     node.initialize("127.0.0.1:1".into()).await.expect("initialised");
-    node.raft.wait(Some(LIMIT)).state(openraft::ServerState::Leader, "leads").await.expect("leads");
-    let bootstrap = vip_core::ClusterOp::Bootstrap {
-        cluster: "c".into(),
-        name: "lab".parse().expect("a name"),
-        profile: Profile::Lan,
-        node: "n1".parse().expect("a name"),
-        advertise: "127.0.0.1:1".into(),
-        spki: "s1".into(),
-        issuer: "ca".into(),
-        runs: vip_core::Runs::here(),
-    };
-    let command =
-        Command { time_ms: 1, actor: Actor("n1".into()), term: None, op: bootstrap.into() };
-    node.write(command, LIMIT).await.expect("committed");
-
+    node.raft.wait(Some(LIMIT)).applied_index(Some(1), "leads").await.expect("leads");
     let (mut leases, mut all) = (node.for_leases.clone(), node.applied.clone());
     leases.borrow_and_update();
     all.borrow_and_update();

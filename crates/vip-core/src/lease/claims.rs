@@ -310,16 +310,17 @@ impl Claims {
         let happened = match why {
             GuardRefusal::Ended(_) => Happened::Ended,
             GuardRefusal::InUse(_) => Happened::InUse,
-            GuardRefusal::Address(obstacle) => {
-                self.leave_alone(now, vip, obstacle.clone(), revision);
-                Happened::Refused
-            }
+            GuardRefusal::Address(_) => Happened::Refused,
         };
-        self.goes_on((vip, epoch), happened, actions);
+        let then = self.goes_on((vip, epoch), happened, actions);
+        if let (Then::LeaveAlone, GuardRefusal::Address(obstacle)) = (then, why) {
+            self.leave_alone(now, vip, obstacle.clone(), revision);
+        }
     }
 
     /// Something happened to the claim of this epoch, if it is there. What
-    /// [`Then::Extend`] and [`Then::ReleaseEarlier`] take beside it the caller has.
+    /// [`Then::Extend`], [`Then::ReleaseEarlier`] and [`Then::LeaveAlone`] take beside
+    /// it the caller has.
     fn goes_on(
         &mut self,
         (vip, epoch): (VipUid, Epoch),

@@ -306,7 +306,7 @@ mod tests {
         assert!(of_report(&report) >= 1000 * ITEM_BYTES);
     }
 
-    /// A thousand VIPs of each of four nodes, renewed at each heartbeat for an hour.
+    /// A node asks for a thousand VIPs at each heartbeat, for longer than is kept.
     #[test]
     fn what_is_kept_has_a_bound_whatever_is_held() {
         let mut leases = leading();
