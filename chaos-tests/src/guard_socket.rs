@@ -16,14 +16,16 @@ const HELLO: &[u8] = &[1, 0, 0, 0, 0];
 /// Connects as an agent of no cluster, up to where the guard decides about it.
 ///
 /// # Errors
-/// Nobody listens in time, or it is no guard of this version.
+/// Nobody listens in time, or it is no guard that understands version 1.
 pub fn greet_guard(socket: &Path) -> Result<UnixStream> {
     let mut stream = wait_for("the guard", SOON, || UnixStream::connect(socket).ok())?;
     stream.set_read_timeout(Some(SOON))?;
     stream.write_all(GREETING)?;
     let mut greeting = [0; GREETING.len()];
     stream.read_exact(&mut greeting)?;
-    ensure!(&greeting == GREETING, "another greeting: {greeting:?}");
+    // It understands this version beside its own.
+    let lowest = u16::from_le_bytes([greeting[4], greeting[5]]);
+    ensure!(greeting[..4] == GREETING[..4] && lowest == 1, "another greeting: {greeting:?}");
     stream.write_all(HELLO)?;
     Ok(stream)
 }

@@ -17,6 +17,7 @@
 
 mod address;
 mod chain;
+mod cover;
 mod excerpt;
 mod ids;
 mod level;
@@ -41,10 +42,12 @@ mod testing;
 
 pub use address::{is_metadata, no_peer, unfit};
 pub use chain::{chain, plain};
+pub use cover::Cover;
 pub use excerpt::{MAX_EXCERPT, excerpt};
 pub use guard::{
-    ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Address, Announcements, Guard, GuardAction, GuardEvent,
-    GuardFailure, GuardNotice, GuardRefusal, HostNetwork, Limits, Phase, Probe, VipOrder,
+    ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Address, Announcements, GateEntry, Guard, GuardAction,
+    GuardEvent, GuardFailure, GuardNotice, GuardRefusal, HostNetwork, Limits, Phase, Probe, SLOTS,
+    Slot, VipOrder, address_life, renewal_interval,
 };
 pub use ids::{Epoch, Grantee, Incarnation, NodeId, Term, TokenId, VipUid};
 pub use lease::{
@@ -54,7 +57,7 @@ pub use lease::{
     LeaseOutput, Leases, LeasesStart, OwnClockFar, Presumption, Promise, PromiseReply,
     PromiseTicket, RaftView, Recording, RecordingError, Refused, Replayed, Request, Speaker,
     Standing, Steering, TERM_LEAP, TooFast, Verdict, Vote, Voters, Waiting, WaitingStep,
-    WallClocks, rank, standing,
+    WallClocks, Wanted, rank, standing,
 };
 pub use level::{Level, MAX_VERSION, Runs};
 pub use log::{

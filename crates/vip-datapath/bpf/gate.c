@@ -9,7 +9,11 @@
 //   in:  ARP target, NS target, IP destination
 //
 // An address that is not in the map is none of ours. Deadlines are
-// CLOCK_BOOTTIME nanoseconds; 0 is shut.
+// CLOCK_BOOTTIME nanoseconds; 0 is shut. An address has one of its own, or shares
+// that of a slot with all that its host answers for, so that one write renews a
+// thousand:
+//
+//   ENTRIES: address -> {deadline, slot 0}  or  {-, slot} -> SHARED: deadline
 
 #include <linux/bpf.h>
 
@@ -29,13 +33,30 @@ struct address {
 	__u32 word[4];
 };
 
+// As `layout.rs` has it.
+struct entry {
+	__u64 deadline; // where the slot is 0
+	__u64 slot;
+};
+
 // IPv4 addresses are kept IPv4-mapped (RFC 4291 section 2.5.5.2).
-SEC("maps") struct map_def DEADLINES = {
+SEC("maps") struct map_def ENTRIES = {
 	.type = BPF_MAP_TYPE_HASH,
 	.key_size = sizeof(struct address),
-	.value_size = sizeof(__u64),
+	.value_size = sizeof(struct entry),
 	.max_entries = 16384,
 };
+
+SEC("maps") struct map_def SHARED = {
+	.type = BPF_MAP_TYPE_ARRAY,
+	.key_size = sizeof(__u32),
+	.value_size = sizeof(__u64),
+	.max_entries = 16,
+};
+
+_Static_assert(sizeof(struct address) == 16, "the key");
+_Static_assert(sizeof(struct entry) == 16, "the value");
+_Static_assert(__builtin_offsetof(struct entry, slot) == 8, "the slot");
 
 #define NET16(x) __builtin_bswap16(x)
 #define NET32(x) __builtin_bswap32(x)
@@ -55,9 +76,18 @@ struct arp {
 
 INLINE int shut(const struct address *address)
 {
-	__u64 *deadline = lookup(&DEADLINES, address);
+	const struct entry *entry = lookup(&ENTRIES, address);
+	const __u64 *deadline;
+	__u32 slot;
 
-	return deadline && boottime() >= *(volatile __u64 *)deadline;
+	if (!entry)
+		return 0;
+	deadline = &entry->deadline;
+	slot = entry->slot;
+	if (slot)
+		deadline = lookup(&SHARED, &slot);
+	// A slot that is none is shut.
+	return !deadline || boottime() >= *(volatile const __u64 *)deadline;
 }
 
 INLINE int shut_v4(const void *v4)

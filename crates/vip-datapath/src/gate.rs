@@ -1,9 +1,11 @@
-//! The gate: one map of deadlines, attached first everywhere.
+//! The gate: a map of addresses and one of the deadlines that they share, attached
+//! first everywhere.
 
+use crate::layout::{self, Entry, Key, key};
 use crate::netfilter::IpGate;
 use crate::syscall::in_spite_of_signals;
 use crate::tcx::{self, Hook};
-use aya::maps::{HashMap as BpfMap, IterableMap, MapData, MapError};
+use aya::maps::{Array, HashMap as BpfMap, IterableMap, MapData, MapError};
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use std::collections::BTreeSet;
@@ -11,7 +13,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::time::Duration;
-use vip_core::Mono;
+use vip_core::{GateEntry, Mono, Slot};
 
 const OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/gate.o");
 /// What the names of all gate programs begin with, as the kernel shows them.
@@ -70,11 +72,20 @@ pub enum GateError {
     /// It could not be tried.
     #[error("the lease gate could not be tried")]
     Trial(#[source] io::Error),
-    /// A deadline could not be written.
-    #[error("the gate's deadline for {ip} could not be written")]
-    Deadline {
+    /// An entry could not be written.
+    #[error("the gate's entry for {ip} could not be written")]
+    Entry {
         /// The address.
         ip: IpAddr,
+        /// Why.
+        #[source]
+        source: Box<MapError>,
+    },
+    /// A deadline that addresses share could not be written.
+    #[error("deadline {} of the gate could not be written", slot.0)]
+    Deadline {
+        /// Which.
+        slot: Slot,
         /// Why.
         #[source]
         source: Box<MapError>,
@@ -113,18 +124,12 @@ pub struct Device {
 /// The loaded gate. Its programs stay in the kernel when it is dropped.
 pub struct Gate {
     bpf: Ebpf,
-    deadlines: BpfMap<MapData, [u8; 16], u64>,
+    entries: BpfMap<MapData, Key, Entry>,
+    shared: Array<MapData, u64>,
     /// Kernel ids of the programs of this gate.
     ids: BTreeSet<u32>,
     /// On IP, wherever it comes from.
     ip: Option<IpGate>,
-}
-
-fn key(ip: IpAddr) -> [u8; 16] {
-    match ip {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-        IpAddr::V6(v6) => v6.octets(),
-    }
 }
 
 /// The two equal programs for a hook of a device.
@@ -171,8 +176,10 @@ impl Gate {
             .verifier_log_level(VerifierLogLevel::DISABLE)
             .load(OBJECT)
             .map_err(GateError::Load)?;
-        let map = bpf.take_map("DEADLINES").ok_or(GateError::Missing("map"))?;
-        let deadlines = BpfMap::try_from(map).map_err(|_| GateError::Missing("map of its type"))?;
+        let map = bpf.take_map("ENTRIES").ok_or(GateError::Missing("map"))?;
+        let entries = BpfMap::try_from(map).map_err(|_| GateError::Missing("map of its type"))?;
+        let map = bpf.take_map("SHARED").ok_or(GateError::Missing("array"))?;
+        let shared = Array::try_from(map).map_err(|_| GateError::Missing("array of its type"))?;
         let mut ids = BTreeSet::new();
         for header in [Header::Ethernet, Header::None] {
             for hook in [Hook::In, Hook::Out] {
@@ -183,7 +190,7 @@ impl Gate {
                 }
             }
         }
-        Ok(Self { bpf, deadlines, ids, ip: None })
+        Ok(Self { bpf, entries, shared, ids, ip: None })
     }
 
     /// Holds IP packets on all interfaces as well, those to come included. Not
@@ -193,8 +200,8 @@ impl Gate {
     /// [`GateError::Ip`]; an interface that does not take the gate itself then
     /// lets everything pass.
     pub fn hold_ip(&mut self) -> Result<(), GateError> {
-        let map = self.deadlines.map().fd().as_fd();
-        self.ip = Some(IpGate::attach(map).map_err(GateError::Ip)?);
+        let (entries, shared) = (self.entries.map().fd().as_fd(), self.shared.map().fd().as_fd());
+        self.ip = Some(IpGate::attach(entries, shared).map_err(GateError::Ip)?);
         Ok(())
     }
 
@@ -227,23 +234,32 @@ impl Gate {
         Some(ids)
     }
 
-    /// Sets until when an address may answer. [`Mono::ZERO`]: not at all.
+    /// Sets until when an address may answer.
+    ///
+    /// # Errors
+    /// [`GateError::Entry`]; the entry before stands.
+    pub fn set(&mut self, ip: IpAddr, entry: GateEntry) -> Result<(), GateError> {
+        let source = |e| GateError::Entry { ip, source: Box::new(e) };
+        self.entries.insert(key(ip), layout::entry(entry), 0).map_err(source)
+    }
+
+    /// Sets until when all addresses may answer that share a deadline.
     ///
     /// # Errors
     /// [`GateError::Deadline`]; the deadline before stands.
-    pub fn set(&mut self, ip: IpAddr, deadline: Mono) -> Result<(), GateError> {
-        let source = |e| GateError::Deadline { ip, source: Box::new(e) };
-        self.deadlines.insert(key(ip), deadline.0, 0).map_err(source)
+    pub fn share(&mut self, slot: Slot, deadline: Mono) -> Result<(), GateError> {
+        let source = |e| GateError::Deadline { slot, source: Box::new(e) };
+        self.shared.set(slot.0, deadline.0, 0).map_err(source)
     }
 
     /// Takes an address out: packets to and from it pass.
     ///
     /// # Errors
-    /// [`GateError::Deadline`]; it stays as it is.
+    /// [`GateError::Entry`]; it stays as it is.
     pub fn forget(&mut self, ip: IpAddr) -> Result<(), GateError> {
-        match self.deadlines.remove(&key(ip)) {
+        match self.entries.remove(&key(ip)) {
             Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
-            Err(e) => Err(GateError::Deadline { ip, source: Box::new(e) }),
+            Err(e) => Err(GateError::Entry { ip, source: Box::new(e) }),
         }
     }
 
@@ -254,20 +270,12 @@ impl Gate {
     /// [`GateError::Clock`] if it is not so, as in a time namespace: deadlines
     /// of this process then mean another time to the kernel.
     pub fn follows(&mut self, clock: impl Fn() -> Mono) -> Result<(), GateError> {
-        let frame = frame_to(TRIAL);
-        let mut shut = || -> Result<bool, GateError> {
-            let program = Self::program_mut(&mut self.bpf, "vipd_in_a")?;
-            let fd = program.fd().map_err(|e| refused("vipd_in_a", e))?.as_fd();
-            Ok(tcx::test_run(fd, &frame).map_err(GateError::Trial)? == DROP)
-        };
-        let source = |e| GateError::Deadline { ip: TRIAL.into(), source: Box::new(e) };
         let mut follows = false;
         for _ in 0..TRIALS {
-            self.deadlines.insert(key(TRIAL.into()), clock().0, 0).map_err(source)?;
-            let shut_now = shut()?;
-            let soon = clock() + CLOCK_TOLERANCE;
-            self.deadlines.insert(key(TRIAL.into()), soon.0, 0).map_err(source)?;
-            follows = shut_now && !shut()?;
+            self.set(TRIAL.into(), GateEntry::Until(clock()))?;
+            let shut_now = self.drops(TRIAL)?;
+            self.set(TRIAL.into(), GateEntry::Until(clock() + CLOCK_TOLERANCE))?;
+            follows = shut_now && !self.drops(TRIAL)?;
             if follows {
                 break;
             }
@@ -276,10 +284,20 @@ impl Gate {
         follows.then_some(()).ok_or(GateError::Clock)
     }
 
-    /// The deadline of an address, if the gate knows it.
+    /// Whether a packet to this address is dropped now, as the program itself says.
+    ///
+    /// # Errors
+    /// [`GateError::Trial`].
+    pub fn drops(&mut self, ip: Ipv4Addr) -> Result<bool, GateError> {
+        let program = Self::program_mut(&mut self.bpf, "vipd_in_a")?;
+        let fd = program.fd().map_err(|e| refused("vipd_in_a", e))?.as_fd();
+        Ok(tcx::test_run(fd, &frame_to(ip)).map_err(GateError::Trial)? == DROP)
+    }
+
+    /// The entry of an address, if the gate knows it.
     #[must_use]
-    pub fn deadline(&self, ip: IpAddr) -> Option<Mono> {
-        self.deadlines.get(&key(ip), 0).ok().map(Mono)
+    pub fn entry(&self, ip: IpAddr) -> Option<GateEntry> {
+        layout::read(self.entries.get(&key(ip), 0).ok()?)
     }
 
     /// Makes sure that this gate is the first program of the device in both

@@ -7,6 +7,7 @@
 
 mod btf;
 mod gate;
+mod layout;
 mod netfilter;
 mod syscall;
 mod tcx;

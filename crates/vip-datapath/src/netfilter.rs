@@ -2,7 +2,8 @@
 //! the guard is frozen, and nothing is attached to it then.
 //!
 //! ```text
-//!  packet to a local socket   ──> is its destination in the map, and its deadline past? drop
+//!  packet to a local socket   ──> does the gate know its destination, and is its deadline past?
+//!                                 drop
 //!  packet from a local socket ──> the same for its source
 //! ```
 //!
@@ -14,6 +15,7 @@
 //! well.
 
 use crate::btf::kernel_function;
+use crate::layout::{DEADLINE_AT, SLOT_AT};
 use crate::syscall::{bpf_fd, in_spite_of_signals, raw};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -76,6 +78,7 @@ const MOV: u8 = 0xb7;
 const MOV_REGISTER: u8 = 0xbf;
 const ADD: u8 = 0x07;
 const LOAD_8: u8 = 0x79;
+const STORE_4_REGISTER: u8 = 0x63;
 const STORE_4: u8 = 0x62;
 const STORE_8: u8 = 0x7a;
 const CALL: u8 = 0x85;
@@ -93,9 +96,22 @@ const KERNEL_FUNCTION: u8 = 2;
 const KEY: i32 = -16;
 const PACKET: i32 = -32;
 
+/// A slot, where the key was.
+const SLOT: i16 = -4;
+
+/// The gate's two maps.
+#[derive(Clone, Copy)]
+struct Maps<'a> {
+    entries: BorrowedFd<'a>,
+    shared: BorrowedFd<'a>,
+}
+
 /// Drops a packet whose address at `address` of the header is shut.
-fn program(map: BorrowedFd<'_>, read: i32, family: &Family, address: i32) -> Vec<Insn> {
-    let map = i32::try_from(raw(map)).unwrap_or(i32::MAX);
+fn program(maps: Maps<'_>, read: i32, family: &Family, address: i32) -> Vec<Insn> {
+    let map = |map| {
+        let fd = i32::try_from(raw(map)).unwrap_or(i32::MAX);
+        [insn(LOAD_IMMEDIATE, 1, MAP, 0, fd), Insn::default()]
+    };
     let at = |register, offset| {
         [insn(MOV_REGISTER, register, FRAME, 0, 0), insn(ADD, register, 0, 0, offset)]
     };
@@ -119,13 +135,24 @@ fn program(map: BorrowedFd<'_>, read: i32, family: &Family, address: i32) -> Vec
     all.push(insn(CALL, 0, 0, 0, DYNPTR_READ));
     passes.push(all.len());
     all.push(insn(JUMP_IF_NOT, 0, 0, 0, 0));
-    all.push(insn(LOAD_IMMEDIATE, 1, MAP, 0, map));
-    all.push(Insn::default());
+    all.extend(map(maps.entries));
     all.extend(at(2, KEY));
     all.push(insn(CALL, 0, 0, 0, MAP_LOOKUP));
     passes.push(all.len());
     all.push(insn(JUMP_IF, 0, 0, 0, 0));
+    all.push(insn(LOAD_8, 7, 0, DEADLINE_AT, 0));
+    all.push(insn(LOAD_8, 6, 0, SLOT_AT, 0));
+    let own = all.len();
+    all.push(insn(JUMP_IF, 6, 0, 0, 0));
+    all.push(insn(STORE_4_REGISTER, FRAME, 6, SLOT, 0));
+    all.extend(map(maps.shared));
+    all.extend(at(2, i32::from(SLOT)));
+    // A slot that is none is shut.
+    all.push(insn(MOV, 7, 0, 0, 0));
+    all.push(insn(CALL, 0, 0, 0, MAP_LOOKUP));
+    all.push(insn(JUMP_IF, 0, 0, 1, 0));
     all.push(insn(LOAD_8, 7, 0, 0, 0));
+    all[own].offset = i16::try_from(all.len() - own - 1).unwrap_or(0);
     all.push(insn(CALL, 0, 0, 0, BOOT_NS));
     // Over NF_ACCEPT and its exit to NF_DROP.
     all.push(insn(JUMP_IF_NOT_LESS_REGISTER, 0, 7, 2, 0));
@@ -178,12 +205,13 @@ impl IpGate {
     ///
     /// # Errors
     /// The kernel is older, or lacks its own type information.
-    pub(crate) fn attach(map: BorrowedFd<'_>) -> io::Result<Self> {
+    pub(crate) fn attach(entries: BorrowedFd<'_>, shared: BorrowedFd<'_>) -> io::Result<Self> {
+        let maps = Maps { entries, shared };
         let read = i32::try_from(kernel_function("bpf_dynptr_from_skb")?).unwrap_or(0);
         let mut links = vec![];
         for family in [V4, V6] {
             for (hook, address) in [(LOCAL_IN, family.destination), (LOCAL_OUT, family.source)] {
-                let program = load(&program(map, read, &family, address))?;
+                let program = load(&program(maps, read, &family, address))?;
                 links.push(link(program.as_fd(), family.number, hook)?);
             }
         }

@@ -2,13 +2,13 @@
 
 use crate::clock::boottime;
 use crate::protocol::{
-    FromGuard, GateReport, Hello, ToGuard, VERSIONS, Versions, read_frame, write_frame,
+    EXTEND_ALL, FromGuard, GateReport, Hello, ToGuard, VERSIONS, Versions, read_frame, write_frame,
 };
 use std::io;
 use std::path::{Path, PathBuf};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use vip_core::Incarnation;
+use vip_core::{Incarnation, VipOrder};
 
 /// Why there is no session with the guard.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +50,11 @@ pub enum LinkError {
 
 /// Sends orders.
 #[derive(Debug)]
-pub struct GuardWriter(OwnedWriteHalf);
+pub struct GuardWriter {
+    socket: OwnedWriteHalf,
+    /// Of the protocol, as both understand it.
+    version: u16,
+}
 
 /// Receives notices.
 #[derive(Debug)]
@@ -62,7 +66,17 @@ impl GuardWriter {
     /// # Errors
     /// The guard is gone.
     pub async fn send(&mut self, message: &ToGuard) -> io::Result<()> {
-        write_frame(&mut self.0, message).await
+        write_frame(&mut self.socket, message).await
+    }
+
+    /// Whether the guard understands a message. If not, it was started before an
+    /// upgrade; what it is told of [`VipOrder::ExtendAll`] it has to be told one by
+    /// one.
+    #[must_use]
+    pub fn is_understood(&self, message: &ToGuard) -> bool {
+        let is_new = |order: &VipOrder| matches!(order, VipOrder::ExtendAll { .. });
+        self.version >= EXTEND_ALL
+            || !matches!(message, ToGuard::Orders(orders) if orders.iter().any(is_new))
     }
 }
 
@@ -91,9 +105,9 @@ pub async fn connect(
     VERSIONS.write(&mut write).await.map_err(io)?;
     // Before anything else: what follows depends on it.
     let theirs = Versions::read(&mut read).await.map_err(io)?;
-    if VERSIONS.common(theirs).is_none() {
+    let Some(version) = VERSIONS.common(theirs) else {
         return Err(LinkError::OtherVersion { path: path.to_owned(), theirs });
-    }
+    };
     let hello = Hello { cluster: cluster.to_owned() };
     write_frame(&mut write, &hello).await.map_err(io)?;
     let mut reader = GuardReader(read);
@@ -102,7 +116,7 @@ pub async fn connect(
             Err(LinkError::OtherClock(path.to_owned()))
         }
         FromGuard::Welcome { incarnation, gate, .. } => {
-            Ok((GuardWriter(write), reader, incarnation, gate))
+            Ok((GuardWriter { socket: write, version }, reader, incarnation, gate))
         }
         FromGuard::Busy => Err(LinkError::Busy(path.to_owned())),
         FromGuard::Interfaces(_)
@@ -132,5 +146,34 @@ mod tests {
         assert_eq!(greeted, VERSIONS);
         let error = linked.map(|_| ()).expect_err("no session").to_string();
         assert!(error.contains("versions 8 to 9") && error.contains("restart"), "{error}");
+    }
+
+    /// One of the two was upgraded, the other not yet.
+    #[tokio::test]
+    async fn a_guard_of_before_is_not_told_what_it_would_not_understand() {
+        let dir = tempfile::tempdir().expect("made");
+        let path = dir.path().join("guard.sock");
+        let listener = UnixListener::bind(&path).expect("bound");
+        let all = VipOrder::ExtendAll {
+            incarnation: Incarnation(1),
+            cover: vip_core::Cover::default(),
+            deadline: boottime(),
+        };
+        for (highest, understands) in [(1, false), (EXTEND_ALL, true)] {
+            let guard = async {
+                let (mut stream, _) = listener.accept().await.expect("an agent");
+                Versions { lowest: 1, highest }.write(&mut stream).await.expect("written");
+                Versions::read(&mut stream).await.expect("its greeting");
+                let gate = GateReport::Missing(String::new());
+                let (incarnation, now) = (Incarnation(1), boottime());
+                let welcome = FromGuard::Welcome { incarnation, gate, now };
+                write_frame(&mut stream, &welcome).await.expect("written");
+            };
+            let ((), linked) = tokio::join!(guard, connect(&path, "c"));
+            let (writer, ..) = linked.expect("a session");
+            assert!(writer.is_understood(&ToGuard::Ping));
+            let orders = ToGuard::Orders(vec![all.clone()]);
+            assert_eq!(writer.is_understood(&orders), understands);
+        }
     }
 }

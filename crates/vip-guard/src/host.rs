@@ -23,8 +23,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tracing::{debug, error, info, warn};
 use vip_core::{
-    Address, Guard, GuardAction, GuardEvent, GuardFailure, GuardNotice, Mac, Mono, Obstacle,
-    VipUid, Why, chain,
+    Address, GateEntry, Guard, GuardAction, GuardEvent, GuardFailure, GuardNotice, Mac, Mono,
+    Obstacle, Slot, VipUid, Why, address_life, chain, renewal_interval,
 };
 use vip_datapath::{Device, Gate, GateError};
 
@@ -77,6 +77,8 @@ pub(crate) struct Host {
     refused: BTreeMap<IpAddr, (Address, Why)>,
     /// Routes to neighbours that they need.
     routes: BTreeSet<(u32, IpNet)>,
+    /// What that follows from changed since.
+    routes_are_old: bool,
 }
 
 /// What became of interfaces.
@@ -87,6 +89,10 @@ pub(crate) enum LinkChange {
     /// What leaves one with a VIP takes another way.
     Ways,
 }
+
+/// Everything is compared with the kernel this often, in case an event was
+/// lost or somebody attached a program before ours.
+pub(crate) const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the kernel may take to let go of what a killed guard had.
 const LET_GO: Duration = Duration::from_secs(1);
@@ -182,6 +188,7 @@ impl Host {
             vip_links: BTreeSet::new(),
             refused: BTreeMap::new(),
             routes: BTreeSet::new(),
+            routes_are_old: false,
         })
     }
 
@@ -192,7 +199,7 @@ impl Host {
         let left = self.kernel.our_addresses().await?;
         if let Some(gate) = &mut self.gate {
             for (ip, _) in &left {
-                gate.set(*ip, Mono::ZERO).map_err(GuardError::Gate)?;
+                gate.set(*ip, GateEntry::Until(Mono::ZERO)).map_err(GuardError::Gate)?;
                 self.known.insert(*ip);
             }
             for link in &self.links {
@@ -343,6 +350,7 @@ impl Host {
         self.view_is_old = false;
         let view = self.kernel.view(&self.links).await;
         self.view = view.inspect_err(|_| self.view_is_old = true)?;
+        self.routes_are_old = true;
         self.macs = self.view.macs(&self.links, &self.vip_links);
         Ok(())
     }
@@ -380,6 +388,7 @@ impl Host {
     async fn reconcile_routes(&mut self, thorough: bool) {
         let placed = self.placed.values().map(|(address, ifindex)| (address, *ifindex));
         let wanted = self.view.network.routes_for(placed);
+        self.routes_are_old = false;
         if wanted == self.routes && (!thorough || wanted.is_empty()) {
             return;
         }
@@ -387,6 +396,7 @@ impl Host {
             Ok(there) => there,
             Err(error) => {
                 error!(%error, "cannot look at the routes");
+                self.routes_are_old = true;
                 return;
             }
         };
@@ -446,10 +456,15 @@ impl Host {
         change
     }
 
+    /// How often that is worth its cost: what the kernel says of addresses is heard
+    /// at once, and this is in case that something was not.
+    pub(crate) fn compare_interval(&self) -> Duration {
+        RECONCILE_INTERVAL.max(renewal_interval(self.placed.len(), self.gate.is_some()))
+    }
+
     /// Compares the addresses that should be there with those that are;
     /// deletes what is too much and returns what is missing, and what is gone.
     pub(crate) async fn reconcile_addresses(&mut self, guard: &Guard) -> Vec<GuardEvent> {
-        self.keep_settings();
         let Ok(there) = self.kernel.our_addresses().await else { return vec![] };
         let wanted: BTreeSet<_> = guard.wanted_addresses().into_iter().map(|a| a.ip).collect();
         let mut present = BTreeSet::new();
@@ -463,6 +478,7 @@ impl Host {
             match self.kernel.delete_message(message).await {
                 Ok(()) => {
                     self.placed.remove(&ip);
+                    self.routes_are_old = true;
                     events.push(GuardEvent::AddressDeleted(ip));
                 }
                 Err(_) => {
@@ -481,7 +497,7 @@ impl Host {
     }
 
     /// Somebody else may have lowered what keeps new interfaces silent.
-    fn keep_settings(&mut self) {
+    pub(crate) fn keep_settings(&mut self) {
         let GateReport::Enforced { weakness } = &mut self.report else { return };
         let weak = self.settings.keep().err().map(|e| e.to_string());
         let weak = weak.or_else(|| self.no_ip_gate.clone()).unwrap_or_default();
@@ -511,8 +527,15 @@ impl Host {
                     let kind = discriminant(&action);
                     let mut waits = false;
                     match action {
-                        GuardAction::Gate { ip, deadline } => {
-                            if let Err(failure) = self.set_gate(ip, deadline)
+                        GuardAction::Gate { ip, entry } => {
+                            if let Err(failure) = self.set_gate(ip, entry)
+                                && let Some(instead) = guard.failed(&failure)
+                            {
+                                *actions = instead.into();
+                            }
+                        }
+                        GuardAction::Deadline { slot, deadline } => {
+                            if let Err(failure) = self.set_deadline(slot, deadline)
                                 && let Some(instead) = guard.failed(&failure)
                             {
                                 *actions = instead.into();
@@ -538,7 +561,10 @@ impl Host {
                 }
             }
             if deletions.is_empty() && additions.is_empty() {
-                self.reconcile_routes(false).await;
+                // Of a thousand addresses it is not worked out for each packet sent.
+                if self.routes_are_old {
+                    self.reconcile_routes(false).await;
+                }
                 return notices;
             }
             for (list, ip, deleted) in self.delete(deletions).await {
@@ -558,13 +584,22 @@ impl Host {
         }
     }
 
-    fn set_gate(&mut self, ip: IpAddr, deadline: Mono) -> Result<(), GuardFailure> {
+    fn set_gate(&mut self, ip: IpAddr, entry: GateEntry) -> Result<(), GuardFailure> {
         let Some(gate) = &mut self.gate else { return Ok(()) };
         self.known.insert(ip);
-        gate.set(ip, deadline).map_err(|e| {
+        gate.set(ip, entry).map_err(|e| {
             let text = chain(&e);
             error!(%ip, text, "gate not written");
             GuardFailure::Gate { ip, text }
+        })
+    }
+
+    fn set_deadline(&mut self, slot: Slot, deadline: Mono) -> Result<(), GuardFailure> {
+        let Some(gate) = &mut self.gate else { return Ok(()) };
+        gate.share(slot, deadline).map_err(|e| {
+            let text = chain(&e);
+            error!(text, "gate not written");
+            GuardFailure::Deadline { slot, text }
         })
     }
 
@@ -606,7 +641,8 @@ impl Host {
             }
         }
         self.expect(allowed.iter().map(|(_, address, ifindex)| (*ifindex, address.ip)));
-        let added = allowed.iter().map(|(_, address, ifindex)| kernel.add(address, *ifindex));
+        let life = address_life(1, self.gate.is_some());
+        let added = allowed.iter().map(|(_, address, ifindex)| kernel.add(address, *ifindex, life));
         let added = join_all(added).await;
         if let Some((_, address, _)) = allowed.first() {
             self.look_for_marks(address.ip).await;
@@ -620,6 +656,7 @@ impl Host {
                     self.homes.insert(address.ip, ifindex);
                     self.refused.remove(&address.ip);
                     self.placed.insert(address.ip, (address, ifindex));
+                    self.routes_are_old = true;
                 }
                 Err(e) => {
                     let why = self.place_for(&address).err().unwrap_or_else(|| e.into());
@@ -672,7 +709,7 @@ impl Host {
         let ungated = ungated.or_else(|| self.exposed_by_others());
         let unknown = || {
             let gate = self.gate.as_ref()?;
-            let unknown = gate.deadline(address.ip).is_none();
+            let unknown = gate.entry(address.ip).is_none();
             unknown.then(|| "it did not take its deadline".to_owned())
         };
         match ungated.or_else(unknown) {
@@ -709,6 +746,7 @@ impl Host {
             match &result {
                 Ok(()) => {
                     if let Some((_, ifindex)) = self.placed.remove(&ip) {
+                        self.routes_are_old = true;
                         self.ledger.remove((ifindex, ip));
                     }
                 }
@@ -722,7 +760,8 @@ impl Host {
 
     async fn refresh(&mut self, addresses: &[Address]) {
         let placed: Vec<_> = addresses.iter().filter_map(|a| self.placed.get(&a.ip)).collect();
-        let added = placed.iter().map(|(address, at)| self.kernel.add(address, *at));
+        let life = address_life(addresses.len(), self.gate.is_some());
+        let added = placed.iter().map(|(address, at)| self.kernel.add(address, *at, life));
         for result in join_all(added).await {
             if let Err(error) = result {
                 warn!(%error, "life of an address not renewed");

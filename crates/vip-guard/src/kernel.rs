@@ -15,13 +15,10 @@ use rtnetlink::{AddressMessageBuilder, Handle, MulticastGroup, new_multicast_con
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::task::JoinHandle;
 use vip_core::{Address, Mac, Why};
 use vip_datapath::{Device, Header};
-
-/// How long the kernel keeps an address that nobody renews, in its unit of
-/// whole seconds. It removes it up to 1.3 s later.
-const VALID_LIFETIME_S: u32 = 3;
 
 /// A failed request to the kernel.
 #[derive(Debug, thiserror::Error)]
@@ -153,14 +150,22 @@ impl Kernel {
         Ok(ours.filter_map(|m| Some((local(&m)?, m))).collect())
     }
 
-    /// Adds the address, or renews its life. It stands alone: with a prefix it
+    /// Adds the address for so long, or renews its life. It stands alone: with a prefix it
     /// would become the one that the host's own addresses in that are secondary
     /// to, and take them along when it goes. It never becomes a source address
     /// by accident (preferred_lft 0), adds no route, and skips duplicate address
     /// detection: the lease decided that already.
-    pub(crate) async fn add(&self, address: &Address, ifindex: u32) -> Result<(), KernelError> {
+    pub(crate) async fn add(
+        &self,
+        address: &Address,
+        ifindex: u32,
+        life: Duration,
+    ) -> Result<(), KernelError> {
         let mut lifetime = CacheInfo::default();
-        lifetime.ifa_valid = VALID_LIFETIME_S;
+        // In the kernel's whole seconds, and none less than meant. It deletes up to
+        // 1.3 s later.
+        let life = u32::try_from(life.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+        lifetime.ifa_valid = life;
         let mut request =
             self.handle.address().add(ifindex, address.ip, alone(address.ip)).replace();
         request.message_mut().attributes.extend([

@@ -12,7 +12,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use vip_core::{Address, GuardNotice, Incarnation, Mac, Mono, Obstacle, VipOrder, VipUid};
 
 /// Versions that are understood here.
-pub(crate) const VERSIONS: Versions = Versions { lowest: 1, highest: 1 };
+pub(crate) const VERSIONS: Versions = Versions { lowest: 1, highest: EXTEND_ALL };
+
+/// From this one on there is [`VipOrder::ExtendAll`].
+pub(crate) const EXTEND_ALL: u16 = 2;
 
 /// First bytes of a connection, both ways.
 const GREETING: [u8; 4] = *b"vipd";

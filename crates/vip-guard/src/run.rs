@@ -11,7 +11,7 @@
 
 use crate::clock::boottime;
 use crate::config::{GuardConfig, GuardError};
-use crate::host::{Host, LinkChange};
+use crate::host::{Host, LinkChange, RECONCILE_INTERVAL};
 use crate::kernel::{Kernel, KernelEvent};
 use crate::lock::{self, Namespace};
 use crate::packets::Listener;
@@ -29,10 +29,6 @@ use tracing::{info, warn};
 use vip_core::{
     Guard, GuardAction, GuardEvent, GuardNotice, Limits, Obstacle, Profile, VipOrder, Why,
 };
-
-/// Everything is compared with the kernel this often, in case an event was
-/// lost or somebody attached a program before ours.
-const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The host's addresses and routes, in case the kernel's word was lost. A router
 /// has many.
@@ -107,6 +103,8 @@ struct Loop {
     look_at: Option<Instant>,
     /// When they were, in case that a change was not heard of.
     looked_at: Instant,
+    /// When the kernel was asked which of our addresses are there.
+    compared_at: Instant,
 }
 
 /// What comes next.
@@ -131,7 +129,8 @@ enum Next {
 
 impl Loop {
     fn new(guard: Guard, host: Host) -> Self {
-        Self { guard, host, session: None, look_at: None, looked_at: Instant::now() }
+        let now = Instant::now();
+        Self { guard, host, session: None, look_at: None, looked_at: now, compared_at: now }
     }
 
     /// Until `stop` resolves; then it lets go of everything.
@@ -258,8 +257,15 @@ impl Loop {
             self.look_around().await;
             self.looked_at = Instant::now();
         }
-        for event in self.host.reconcile_addresses(&self.guard).await {
-            self.act(event).await;
+        self.host.keep_settings();
+        // Ticks are no more exact than that.
+        let elapsed = self.compared_at.elapsed() + RECONCILE_INTERVAL / 2;
+        let due = elapsed >= self.host.compare_interval();
+        if due || self.guard.has_expired() || !self.guard.departed().is_empty() {
+            self.compared_at = Instant::now();
+            for event in self.host.reconcile_addresses(&self.guard).await {
+                self.act(event).await;
+            }
         }
     }
 
@@ -296,6 +302,11 @@ impl Loop {
                         let order = VipOrder::Extend { incarnation, deadlines: vec![one] };
                         self.guard.step(boottime(), GuardEvent::Order(order))
                     }));
+                }
+                (all @ VipOrder::ExtendAll { .. }, _) => {
+                    // What was said before is true of all that it is about.
+                    self.carry_out(std::mem::take(&mut lists)).await;
+                    lists.push(self.guard.step(boottime(), GuardEvent::Order(all)));
                 }
                 (order, Some(session)) => session.backlog.push_back(order),
                 (_, None) => {}

@@ -175,7 +175,7 @@ fn next_chunk(backlog: &mut VecDeque<VipOrder>) -> Vec<VipOrder> {
         && let Some(order) = backlog.pop_front_if(|order| match order {
             VipOrder::Prepare { vip, .. } => !releases && vips.insert(*vip),
             VipOrder::Release { vip, .. } => vips.insert(*vip),
-            VipOrder::Extend { .. } => true,
+            VipOrder::Extend { .. } | VipOrder::ExtendAll { .. } => true,
         })
     {
         releases |= matches!(order, VipOrder::Release { .. });

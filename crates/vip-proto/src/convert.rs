@@ -2,8 +2,8 @@
 
 use crate::v1;
 use vip_core::{
-    Conflict, Denial, Epoch, Fitness, Grantee, Incarnation, MAX_MACS, Mac, NodeId, Obstacle,
-    Report, ReportId, Runs, Term, VipUid, Vote, Why,
+    Conflict, Cover, Denial, Epoch, Fitness, GrantAnswer, Grantee, Incarnation, MAX_MACS, Mac,
+    NodeId, Obstacle, Report, ReportId, Runs, Term, VipUid, Vote, Wanted, Why,
 };
 
 /// A field that does not say what it should.
@@ -46,6 +46,62 @@ impl From<v1::Grantee> for Grantee {
             vip: VipUid(grantee.vip),
             epoch: Epoch(grantee.epoch),
             incarnation: Incarnation(grantee.incarnation),
+        }
+    }
+}
+
+impl From<Cover> for v1::Cover {
+    fn from(Cover { count, sums: [first, second] }: Cover) -> Self {
+        Self { count, first, second }
+    }
+}
+
+impl From<v1::Cover> for Cover {
+    fn from(v1::Cover { count, first, second }: v1::Cover) -> Self {
+        Self { count, sums: [first, second] }
+    }
+}
+
+impl From<Wanted> for v1::GrantRequest {
+    fn from(wanted: Wanted) -> Self {
+        let named = |wanted: Vec<Grantee>| wanted.into_iter().map(Into::into).collect();
+        match wanted {
+            Wanted::First(first) => Self { wanted: named(first), ..Self::default() },
+            Wanted::All(all) => Self { wanted: named(all), all: true, ..Self::default() },
+            Wanted::Cover(cover) => Self { cover: Some(cover.into()), ..Self::default() },
+        }
+    }
+}
+
+impl From<v1::GrantRequest> for Wanted {
+    fn from(request: v1::GrantRequest) -> Self {
+        let v1::GrantRequest { wanted, wait_us: _, cover, all } = request;
+        let named = || wanted.into_iter().map(Into::into).collect();
+        match cover {
+            Some(cover) => Self::Cover(cover.into()),
+            None if all => Self::All(named()),
+            None => Self::First(named()),
+        }
+    }
+}
+
+impl From<GrantAnswer> for v1::GrantReply {
+    fn from(GrantAnswer { granted, denied, covered }: GrantAnswer) -> Self {
+        Self {
+            granted: granted.into_iter().map(Into::into).collect(),
+            denied: denied.into_iter().map(Into::into).collect(),
+            covered: covered.map(Into::into),
+        }
+    }
+}
+
+impl From<v1::GrantReply> for GrantAnswer {
+    /// A denial for a reason that is not known here is left out: it is asked again.
+    fn from(v1::GrantReply { granted, denied, covered }: v1::GrantReply) -> Self {
+        Self {
+            granted: granted.into_iter().map(Into::into).collect(),
+            denied: denied.into_iter().filter_map(|denied| denied.try_into().ok()).collect(),
+            covered: covered.map(Into::into),
         }
     }
 }

@@ -16,10 +16,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use vip_core::{
-    Acknowledgement, Actor, Ask, FIRST_GRANT_WAIT, GrantAnswer, Grantee, HAND_OVER_POLL, HandOver,
-    Incarnation, LEADER_LOOKS, LeaseAction, LeaseEvent, Leases, LeasesStart, Mono, NodeId, Op,
-    PromiseReply, RaftView, Recording, Report, ReportId, Settled, State, Term, Timing, VipOrder,
-    VipUid, Vote, Waiting, WaitingStep,
+    Acknowledgement, Actor, Ask, Cover, FIRST_GRANT_WAIT, GrantAnswer, Grantee, HAND_OVER_POLL,
+    HandOver, Incarnation, LEADER_LOOKS, LeaseAction, LeaseEvent, Leases, LeasesStart, Mono,
+    NodeId, Op, PromiseReply, RaftView, Recording, Report, ReportId, Settled, State, Term, Timing,
+    VipOrder, VipUid, Vote, Waiting, WaitingStep, Wanted,
 };
 
 /// What nodes say to each other.
@@ -30,7 +30,7 @@ pub(crate) enum Message {
     HandOver { vote: Vote, to: NodeId },
     Renew { vote: Vote, sent_at: Mono, known: ReportId },
     Renewed(Acknowledgement),
-    Ask { id: u64, wanted: Vec<Grantee>, first: bool },
+    Ask { id: u64, wanted: Wanted },
     Answer { id: u64, answer: GrantAnswer },
     Report(Box<Report>),
     Abdicate(Vote),
@@ -96,6 +96,8 @@ const SNAPSHOT_AFTER: Index = 10;
 struct Pending {
     from: NodeId,
     id: u64,
+    /// The name that it asks by.
+    cover: Option<Cover>,
     waiting: Waiting,
     looks_at: Mono,
 }
@@ -405,11 +407,12 @@ impl Agent {
     }
 
     fn ask(&mut self, now: Mono, ask: Ask) {
-        let Ask { leader, session, wanted, first } = ask;
+        let Ask { leader, session, wanted } = ask;
+        let first = matches!(wanted, Wanted::First(_));
         self.next_ask += 1;
         let id = self.next_ask;
         self.asks.insert(id, (session, now, first));
-        self.out.push(Out::Send(leader, Message::Ask { id, wanted, first }));
+        self.out.push(Out::Send(leader, Message::Ask { id, wanted }));
         let wait = if first { FIRST_GRANT_WAIT } else { Duration::ZERO };
         self.out.push(Out::After(self.timing.promise + wait, Input::AskTimeout(id)));
     }
@@ -494,17 +497,22 @@ impl Agent {
                 self.step(now, LeaseEvent::Acknowledged(ack));
             }
             Message::Report(report) => drop(self.leases.reported_by(now, from, *report)),
-            Message::Ask { id, wanted, first } => {
-                for grantee in &wanted {
-                    self.asked.insert(grantee.vip, *grantee);
+            Message::Ask { id, wanted } => {
+                let first = matches!(wanted, Wanted::First(_));
+                if let Wanted::First(named) | Wanted::All(named) = &wanted {
+                    self.asked.extend(named.iter().map(|grantee| (grantee.vip, *grantee)));
                 }
                 if self.is(Mutant::UnsettledRenewed) {
                     let state = self.shown_state();
                     self.step(now, LeaseEvent::Applied(state));
                 }
                 let wait = if first { FIRST_GRANT_WAIT } else { Duration::ZERO };
+                let cover = match &wanted {
+                    Wanted::Cover(cover) => Some(*cover),
+                    Wanted::First(_) | Wanted::All(_) => None,
+                };
                 let waiting = Waiting::of(now, from, wanted, wait);
-                self.pending.push(Pending { from, id, waiting, looks_at: now });
+                self.pending.push(Pending { from, id, cover, waiting, looks_at: now });
                 self.answer_pending(now);
             }
             Message::Answer { id, answer } => self.answered(now, id, Some(answer)),
@@ -564,7 +572,10 @@ impl Agent {
                     request.looks_at = at;
                     self.pending.push(request);
                 }
-                WaitingStep::Answer(answer) => {
+                WaitingStep::Answer(mut answer) => {
+                    if self.is(Mutant::CoverIgnored) && self.leases.has_lease(now) {
+                        answer.covered = request.cover;
+                    }
                     let message = Message::Answer { id: request.id, answer };
                     self.out.push(Out::Send(request.from, message));
                 }

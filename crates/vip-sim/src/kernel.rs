@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use vip_core::{GuardAction, GuardFailure, Mono, Obstacle, Why};
+use vip_core::{GateEntry, GuardAction, GuardFailure, Mono, Obstacle, Slot, Why};
 
 /// What the kernel refuses for a while.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,7 +18,8 @@ pub(crate) enum Trouble {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Kernel {
-    gate: BTreeMap<IpAddr, Mono>,
+    gate: BTreeMap<IpAddr, GateEntry>,
+    shared: BTreeMap<Slot, Mono>,
     addresses: BTreeSet<IpAddr>,
     pub(crate) trouble: Trouble,
     /// Interfaces that the gate's program is not on, and will not be.
@@ -36,6 +37,7 @@ impl Kernel {
     pub(crate) fn new(second_gate: bool) -> Self {
         Self {
             gate: BTreeMap::new(),
+            shared: BTreeMap::new(),
             addresses: BTreeSet::new(),
             trouble: Trouble::None,
             ungated: 0,
@@ -44,22 +46,28 @@ impl Kernel {
         }
     }
 
-    /// Carries out an action of the guard. Returns the address whose answering
+    /// Carries out an action of the guard. Returns the addresses whose answering
     /// may have changed.
-    pub(crate) fn act(&mut self, action: &GuardAction) -> Result<Option<IpAddr>, GuardFailure> {
+    pub(crate) fn act(&mut self, action: &GuardAction) -> Result<Vec<IpAddr>, GuardFailure> {
         use Trouble as T;
         let text = || "injected".to_owned();
         let both = T::GateWritesAndDeletions;
+        let takes_no_writes = matches!(self.trouble, T::GateWrites | T::GateWritesAndDeletions);
         match action {
-            GuardAction::Gate { ip, .. } if matches!(self.trouble, T::GateWrites) => {
+            GuardAction::Gate { ip, .. } if takes_no_writes => {
                 Err(GuardFailure::Gate { ip: *ip, text: text() })
             }
-            GuardAction::Gate { ip, .. } if self.trouble == both => {
-                Err(GuardFailure::Gate { ip: *ip, text: text() })
+            GuardAction::Deadline { slot, .. } if takes_no_writes => {
+                Err(GuardFailure::Deadline { slot: *slot, text: text() })
             }
-            GuardAction::Gate { ip, deadline } => {
-                self.gate.insert(*ip, *deadline);
-                Ok(Some(*ip))
+            GuardAction::Gate { ip, entry } => {
+                self.gate.insert(*ip, *entry);
+                Ok(vec![*ip])
+            }
+            GuardAction::Deadline { slot, deadline } => {
+                self.shared.insert(*slot, *deadline);
+                let shares = |(_, entry): &(&IpAddr, &GateEntry)| **entry == GateEntry::With(*slot);
+                Ok(self.gate.iter().filter(shares).map(|(ip, _)| *ip).collect())
             }
             GuardAction::AddAddress(address) => {
                 let exposed = self.ungated > 0 && !self.second_gate;
@@ -68,7 +76,7 @@ impl Kernel {
                     return Err(GuardFailure::Add(Obstacle { ip: address.ip, why }));
                 }
                 self.addresses.insert(address.ip);
-                Ok(Some(address.ip))
+                Ok(vec![address.ip])
             }
             GuardAction::DeleteAddress(address) => {
                 let refuses = self.trouble == T::Deletions || self.trouble == both;
@@ -76,16 +84,16 @@ impl Kernel {
                     return Err(GuardFailure::Delete { ip: address.ip });
                 }
                 self.addresses.remove(&address.ip);
-                Ok(Some(address.ip))
+                Ok(vec![address.ip])
             }
             GuardAction::Forget(ip) => {
                 self.gate.remove(ip);
-                Ok(Some(*ip))
+                Ok(vec![*ip])
             }
             GuardAction::RefreshAddresses(_)
             | GuardAction::Probe(_)
             | GuardAction::Announce(_)
-            | GuardAction::Notify(_) => Ok(None),
+            | GuardAction::Notify(_) => Ok(vec![]),
         }
     }
 
@@ -114,6 +122,7 @@ impl Kernel {
         }
         let known = self.gate.keys().copied().chain(std::mem::take(&mut self.addresses)).collect();
         self.gate.clear();
+        self.shared.clear();
         Some(known)
     }
 
@@ -140,6 +149,10 @@ impl Kernel {
             return FOREVER;
         }
         // The gate lets pass what it does not know.
-        self.gate.get(&ip).copied().unwrap_or(FOREVER)
+        match self.gate.get(&ip) {
+            None => FOREVER,
+            Some(GateEntry::Until(deadline)) => *deadline,
+            Some(GateEntry::With(slot)) => self.shared.get(slot).copied().unwrap_or_default(),
+        }
     }
 }

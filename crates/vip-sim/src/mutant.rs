@@ -22,6 +22,8 @@ pub enum Mutant {
     UnsettledRenewed,
     /// A grant of an earlier epoch opens the gate for the present one.
     StaleEpoch,
+    /// Whatever a node says that it has is renewed, what was taken from it as well.
+    CoverIgnored,
     /// A grant to an earlier guard session opens the gate of this one.
     EarlierSession,
     /// A lease goes on over a membership change as it was.

@@ -3,6 +3,7 @@
 
 mod calm;
 mod case;
+mod idle;
 mod keepalived;
 mod kills;
 mod many;
@@ -62,6 +63,15 @@ pub(crate) enum Bench {
         #[arg(long, default_value = "lan")]
         profile: String,
     },
+    /// Processor time of a node that holds one VIP, and of one that holds many.
+    Idle {
+        /// Timing profile.
+        #[arg(long, default_value = "lan")]
+        profile: String,
+        /// Many.
+        #[arg(long, default_value_t = 1000)]
+        vips: u16,
+    },
     /// A thousand VIPs of one node that is drained, then loses its power.
     Many {
         /// Timing profile.
@@ -98,6 +108,7 @@ pub(crate) fn run(what: &Bench) -> Result<()> {
             loops.iter().try_for_each(|n| calm::run(&systems, *n, *loss, lasting))
         }
         Bench::Kills { runs, profile } => kills::run(profile, *runs),
+        Bench::Idle { profile, vips } => idle::run(profile, *vips),
         Bench::Many { profile, vips } => many::run(profile, *vips),
     }
 }

@@ -63,7 +63,10 @@ pub(super) async fn keep_connected(
                 }
                 let write = async {
                     while let Some(order) = waiting.recv().await {
-                        if writer.send(&order).await.is_err() {
+                        if !writer.is_understood(&order) {
+                            let other = vec![GuardNotice::OtherCover];
+                            let _ = news.send(GuardNews::Notices(other)).await;
+                        } else if writer.send(&order).await.is_err() {
                             break;
                         }
                     }

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use vip_core::{
     Acknowledgement, Ask, FIRST_GRANT_WAIT, GrantAnswer, GuardNotice, LeaseAction, LeaseEvent,
-    NodeId, Report, ReportId, State, Term, Vote,
+    NodeId, Report, ReportId, State, Term, Vote, Wanted,
 };
 use vip_guard::{ToGuard, boottime, realtime};
 use vip_pki::PeerStream;
@@ -347,22 +347,23 @@ impl Loop {
     }
 
     fn ask(&mut self, ask: Ask) {
-        let Ask { leader, session, wanted, first } = ask;
+        let Ask { leader, session, wanted } = ask;
+        let first = matches!(wanted, Wanted::First(_));
         let client = self.client(leader);
         let wait = if first { FIRST_GRANT_WAIT } else { Duration::ZERO };
         let timeout = self.shared.with(|leases, _| leases.timing().promise) + wait;
-        let mut request = tonic::Request::new(v1::GrantRequest {
-            wanted: wanted.into_iter().map(Into::into).collect(),
-            wait_us: u64::try_from(wait.as_micros()).unwrap_or(0),
-        });
+        let wait_us = u64::try_from(wait.as_micros()).unwrap_or(0);
+        let mut request =
+            tonic::Request::new(v1::GrantRequest { wait_us, ..v1::GrantRequest::from(wanted) });
         request.set_timeout(timeout);
         let replies = self.replies.clone();
         tokio::spawn(async move {
             let sent_at = boottime();
             let answer = match client {
-                Some(mut client) => client.grant(request).await.ok().map(grant_answer),
+                Some(mut client) => client.grant(request).await.ok(),
                 None => None,
             };
+            let answer = answer.map(|reply| GrantAnswer::from(reply.into_inner()));
             let answered = LeaseEvent::Answered { session, sent_at, first, answer };
             let _ = replies.send(answered).await;
         });
@@ -385,13 +386,5 @@ fn log(notice: &GuardNotice) {
         && !matches!(why, vip_core::GuardRefusal::Ended(_))
     {
         tracing::error!(%vip, %epoch, %why, "the guard did not claim a VIP");
-    }
-}
-
-fn grant_answer(reply: tonic::Response<v1::GrantReply>) -> GrantAnswer {
-    let reply = reply.into_inner();
-    GrantAnswer {
-        granted: reply.granted.into_iter().map(Into::into).collect(),
-        denied: reply.denied.into_iter().filter_map(|d| d.try_into().ok()).collect(),
     }
 }

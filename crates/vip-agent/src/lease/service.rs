@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
 use tonic::{Request, Response, Status};
-use vip_core::{Grantee, PromiseReply, Report, ReportId, Speaker, Term, Waiting, WaitingStep};
+use vip_core::{PromiseReply, Report, ReportId, Speaker, Term, Waiting, WaitingStep, Wanted};
 use vip_guard::boottime;
 use vip_pki::speaker;
 use vip_proto::v1;
@@ -74,18 +74,15 @@ impl Lease for LeaseService {
     ) -> Result<Response<v1::GrantReply>, Status> {
         let node = sender(request.extensions())?.node;
         let message = request.into_inner();
-        let wanted: Vec<Grantee> = message.wanted.into_iter().map(Into::into).collect();
         let wait = Duration::from_micros(message.wait_us);
+        let wanted = Wanted::from(message);
         let mut changes = self.shared.changes();
         let mut waiting = Waiting::of(boottime(), node, wanted, wait);
         loop {
             changes.borrow_and_update();
             match self.shared.with(|leases, now| waiting.step(now, leases)) {
                 WaitingStep::Answer(answer) => {
-                    return Ok(Response::new(v1::GrantReply {
-                        granted: answer.granted.into_iter().map(Into::into).collect(),
-                        denied: answer.denied.into_iter().map(Into::into).collect(),
-                    }));
+                    return Ok(Response::new(answer.into()));
                 }
                 WaitingStep::Until(at) => tokio::select! {
                     _ = changes.changed() => {}

@@ -21,6 +21,18 @@ pub const ANNOUNCE_OFFSETS: [Duration; 8] = [
 /// switches remember.
 pub const ANNOUNCE_REPEAT: Duration = Duration::from_secs(30);
 
+/// Each VIP of a host makes the interval of all so much longer, because each of its
+/// announcements costs whoever hears it; but no longer than neighbours and switches
+/// remember.
+const EACH: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_secs(55);
+
+/// The interval for each of so many VIPs.
+pub(super) fn announce_repeat(vips: usize) -> Duration {
+    let vips = u32::try_from(vips).unwrap_or(u32::MAX);
+    EACH.saturating_mul(vips).clamp(ANNOUNCE_REPEAT, LONGEST)
+}
+
 /// The schedule of one VIP's announcements.
 #[derive(Clone, Debug)]
 pub struct Announcements {
@@ -36,6 +48,14 @@ impl Announcements {
         Self { started: now, done: 0, next: now }
     }
 
+    /// Starts over, and the first one is made now.
+    #[must_use]
+    pub fn begun(now: Mono) -> Self {
+        let mut begun = Self::starting(now);
+        begun.take_due(now, ANNOUNCE_REPEAT);
+        begun
+    }
+
     /// When the next one is due.
     #[must_use]
     pub fn next(&self) -> Mono {
@@ -43,8 +63,8 @@ impl Announcements {
     }
 
     /// Whether one is due, taking note that it is made. What was missed during
-    /// a pause is not made up for.
-    pub fn take_due(&mut self, now: Mono) -> bool {
+    /// a pause is not made up for. After the first ones they come every `repeat`.
+    pub fn take_due(&mut self, now: Mono, repeat: Duration) -> bool {
         if now < self.next {
             return false;
         }
@@ -52,7 +72,7 @@ impl Announcements {
         self.done = ANNOUNCE_OFFSETS.iter().take_while(|o| passed(o)).count().max(self.done);
         self.next = match ANNOUNCE_OFFSETS.get(self.done) {
             Some(offset) => self.started + *offset,
-            None => now + ANNOUNCE_REPEAT,
+            None => now + repeat,
         };
         true
     }
@@ -68,11 +88,19 @@ mod tests {
         let mut announcements = Announcements::starting(start);
         for offset in ANNOUNCE_OFFSETS {
             assert_eq!(announcements.next(), start + offset);
-            assert!(announcements.take_due(start + offset));
-            assert!(!announcements.take_due(start + offset));
+            assert!(announcements.take_due(start + offset, ANNOUNCE_REPEAT));
+            assert!(!announcements.take_due(start + offset, ANNOUNCE_REPEAT));
         }
         let last = start + Duration::from_secs(5);
         assert_eq!(announcements.next(), last + ANNOUNCE_REPEAT);
+    }
+
+    /// Twenty a second at most, and none so late that it is forgotten meanwhile.
+    #[test]
+    fn many_vips_are_announced_less_often_each() {
+        assert_eq!(announce_repeat(1), ANNOUNCE_REPEAT);
+        assert_eq!(announce_repeat(1000), Duration::from_secs(50));
+        assert_eq!(announce_repeat(usize::MAX), LONGEST);
     }
 
     #[test]
@@ -80,7 +108,7 @@ mod tests {
         let start = Mono(5_000_000_000);
         let mut announcements = Announcements::starting(start);
         let late = start + Duration::from_millis(500);
-        assert!(announcements.take_due(late));
+        assert!(announcements.take_due(late, ANNOUNCE_REPEAT));
         assert_eq!(announcements.next(), start + Duration::from_secs(1));
     }
 }

@@ -7,23 +7,32 @@
 //!  Release(epoch), agent gone, stop ──> gate shut, address deleted, epoch refused
 //! ```
 //!
+//! What is open is extended together: the gate has one deadline for all of it
+//! (`common.rs`), and one of its own for each VIP that was opened just now.
+//!
 //! It does nothing on its own account except let go.
 
 mod announce;
 mod belongs;
+mod common;
 mod departed;
 mod hearing;
+mod life;
 mod orders;
 mod probes;
 
+use announce::announce_repeat;
 pub use announce::{ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Announcements};
 pub use belongs::HostNetwork;
+pub use common::SLOTS;
+pub use life::{address_life, renewal_interval};
 pub use orders::{
-    Address, GuardAction, GuardEvent, GuardFailure, GuardNotice, GuardRefusal, Limits, Probe,
-    VipOrder,
+    Address, GateEntry, GuardAction, GuardEvent, GuardFailure, GuardNotice, GuardRefusal, Limits,
+    Probe, Slot, VipOrder,
 };
 
-use crate::{Epoch, Incarnation, Mac, Mono, Obstacle, VipUid, Why};
+use crate::{Epoch, Incarnation, Mac, Mono, Obstacle, VipUid};
+use common::Common;
 use departed::Departed;
 use hearing::Hearing;
 use probes::{ProbeStep, Probes};
@@ -31,12 +40,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// How often the kernel's own expiry of the addresses is put off. A third of
-/// the shortest life that survives a stall.
-const REFRESH_INTERVAL: Duration = Duration::from_millis(900);
 /// Shortest time between two answers to foreign claims of one VIP (RFC 5227
 /// §2.4 (c): at most one defence per 10 s; a burst of ours is one).
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
+
+/// An address that nothing passes for.
+const SHUT: GateEntry = GateEntry::Until(Mono::ZERO);
 
 /// How far a claim has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,9 +66,11 @@ struct Claim {
     epoch: Epoch,
     addresses: Vec<Address>,
     phase: Phase,
+    /// Its own, unless it shares one.
     deadline: Mono,
-    /// The largest deadline ordered: what the gate may still hold if it does
-    /// not take another.
+    shares: Option<Slot>,
+    /// The largest deadline ordered for it or for what it shared before: what the
+    /// gate may still hold if it does not take another.
     furthest: Mono,
     announcements: Announcements,
     probes: Probes,
@@ -83,13 +94,17 @@ impl Claim {
     /// The shut gate precedes the address: nothing ever answers without it.
     fn make_ready(&mut self, vip: VipUid, gated: bool) -> Vec<GuardAction> {
         self.phase = Phase::Prepared;
-        let shut = |a: &Address| GuardAction::Gate { ip: a.ip, deadline: Mono::ZERO };
-        let mut actions: Vec<_> = self.addresses.iter().map(shut).collect();
+        let mut actions: Vec<_> = self.gates(SHUT).collect();
         if gated {
             actions.extend(self.addresses.iter().cloned().map(GuardAction::AddAddress));
         }
         actions.push(GuardAction::Notify(GuardNotice::Prepared { vip, epoch: self.epoch }));
         actions
+    }
+
+    /// Writes the same entry for all its addresses.
+    fn gates(&self, entry: GateEntry) -> impl Iterator<Item = GuardAction> {
+        self.addresses.iter().map(move |a| GuardAction::Gate { ip: a.ip, entry })
     }
 
     /// Sends the probe that is due, or goes on after the last one.
@@ -123,12 +138,15 @@ pub struct Guard {
     limits: Limits,
     session: Option<Incarnation>,
     claims: BTreeMap<VipUid, Claim>,
+    common: Common,
     /// Whose epochs the floors are.
     cluster: String,
     /// Epochs up to here are refused.
     floors: BTreeMap<VipUid, Epoch>,
     departed: Departed,
     refresh_at: Mono,
+    /// No tick is due earlier.
+    tick_at: Option<Mono>,
 }
 
 impl Guard {
@@ -139,15 +157,35 @@ impl Guard {
             limits,
             session: None,
             claims: BTreeMap::new(),
+            common: Common::default(),
             cluster: String::new(),
             floors: BTreeMap::new(),
             departed: Departed::default(),
             refresh_at: Mono::ZERO,
+            tick_at: None,
         }
     }
 
     /// Returns what to do, in order. Never blocks, never fails.
     pub fn step(&mut self, now: Mono, event: GuardEvent) -> Vec<GuardAction> {
+        // What comes many times a second, and moves deadlines away if anything: an
+        // early tick finds when the next one is due.
+        let is_renewal = matches!(event, GuardEvent::Order(VipOrder::ExtendAll { .. }));
+        let is_foreign = matches!(event, GuardEvent::ForeignClaim { .. });
+        let actions = self.take(now, event);
+        if actions.iter().any(|action| matches!(action, GuardAction::AddAddress(_))) {
+            // One that is due already stays so, however many come.
+            self.refresh_at = self.refresh_at.min(now + renewal_interval(1, self.limits.gated));
+        }
+        if is_renewal {
+            self.tick_at = self.tick_at.map(|at| at.min(self.common.deadline()));
+        } else if !is_foreign || !actions.is_empty() {
+            self.tick_at = self.find_next_tick();
+        }
+        actions
+    }
+
+    fn take(&mut self, now: Mono, event: GuardEvent) -> Vec<GuardAction> {
         match event {
             GuardEvent::AgentCame { incarnation, cluster } => {
                 let actions = self.let_go_of_all();
@@ -168,6 +206,9 @@ impl Guard {
             GuardEvent::Order(VipOrder::Extend { incarnation, deadlines }) => {
                 self.extend(now, incarnation, &deadlines)
             }
+            GuardEvent::Order(VipOrder::ExtendAll { incarnation, cover, deadline }) => {
+                self.extend_all(now, incarnation, cover, deadline)
+            }
             GuardEvent::Order(VipOrder::Release { vip, epoch }) => self.release(vip, epoch),
             GuardEvent::Tick => self.tick(now),
             GuardEvent::AddressGone(ip) => self.address_gone(now, ip),
@@ -187,8 +228,16 @@ impl Guard {
     /// The kernel did not carry out an action. Returns what to do instead of
     /// the rest of the list that the action was in; `None`: go on with it.
     pub fn failed(&mut self, failure: &GuardFailure) -> Option<Vec<GuardAction>> {
+        let instead = self.instead_of(failure);
+        self.tick_at = self.find_next_tick();
+        instead
+    }
+
+    fn instead_of(&mut self, failure: &GuardFailure) -> Option<Vec<GuardAction>> {
         if let GuardFailure::Gate { ip, .. } = failure {
             self.departed.unshut(*ip);
+            // What it did not let go of must not be extended with the others.
+            self.common.not_taken(*ip);
         }
         match failure {
             GuardFailure::Add(obstacle) => Some(self.address_refused(obstacle.clone())),
@@ -198,10 +247,12 @@ impl Guard {
                 if self.claims.values().any(is_shut) {
                     return None;
                 }
-                let why = Why::NoGate(format!("it did not take the deadline: {text}"));
-                Some(self.address_refused(Obstacle { ip: *ip, why }))
+                let mut instead = self.refused_by_gate(*ip, text);
+                instead.extend(self.gates_of_sharers());
+                Some(instead)
             }
             GuardFailure::Gate { .. } => None,
+            GuardFailure::Deadline { slot, text } => self.deadline_not_taken(*slot, text),
             // Behind a shut gate an address is silent.
             GuardFailure::Delete { ip } => (!self.limits.gated || self.departed.is_unshut(*ip))
                 .then(|| {
@@ -224,6 +275,12 @@ impl Guard {
         self.departed.addresses()
     }
 
+    /// Whether something ran out here, and may not be gone yet.
+    #[must_use]
+    pub fn has_expired(&self) -> bool {
+        self.claims.values().any(|claim| claim.phase == Phase::Expired)
+    }
+
     fn claims_ip(&self, ip: IpAddr) -> bool {
         self.claims.values().any(|claim| claim.has(ip))
     }
@@ -231,9 +288,15 @@ impl Guard {
     /// When [`GuardEvent::Tick`] is due next, while anything is claimed.
     #[must_use]
     pub fn next_tick(&self) -> Option<Mono> {
+        let is_due_by = |at| self.tick_at.is_some_and(|tick| tick <= at);
+        debug_assert!(self.find_next_tick().is_none_or(is_due_by), "a tick would come late");
+        self.tick_at
+    }
+
+    fn find_next_tick(&self) -> Option<Mono> {
         let due = |claim: &Claim| match claim.phase {
             Phase::Open => {
-                let next = claim.deadline.min(claim.announcements.next());
+                let next = self.deadline_of(claim).min(claim.announcements.next());
                 claim.probes.next().map_or(next, |probe| next.min(probe))
             }
             Phase::Probing | Phase::Prepared => claim.probes.next().unwrap_or(self.refresh_at),
@@ -254,7 +317,8 @@ impl Guard {
     #[must_use]
     pub fn gate_entries(&self) -> Vec<(IpAddr, Mono)> {
         let entries = |claim: &Claim| {
-            let deadline = if claim.phase == Phase::Open { claim.deadline } else { Mono::ZERO };
+            let open = claim.phase == Phase::Open;
+            let deadline = if open { self.deadline_of(claim) } else { Mono::ZERO };
             claim.addresses.iter().map(|a| (a.ip, deadline)).collect::<Vec<_>>()
         };
         self.claims.values().filter(|c| c.phase != Phase::Probing).flat_map(entries).collect()
@@ -323,6 +387,7 @@ impl Guard {
             addresses,
             phase: Phase::Probing,
             deadline: Mono::ZERO,
+            shares: None,
             furthest: Mono::ZERO,
             announcements: Announcements::starting(now),
             probes,
@@ -334,8 +399,10 @@ impl Guard {
             actions.extend(claim.make_ready(vip, self.limits.gated));
         }
         actions.extend(claim.probe(now, vip, self.limits.gated, self.claims.len()));
+        if self.claims.is_empty() {
+            self.refresh_at = now + renewal_interval(1, self.limits.gated);
+        }
         self.claims.insert(vip, claim);
-        self.refresh_at = self.refresh_at.max(now + REFRESH_INTERVAL);
         actions
     }
 
@@ -355,19 +422,20 @@ impl Guard {
             let why = GuardRefusal::InUse(address.ip);
             return vec![GuardAction::Notify(GuardNotice::Refused { vip, epoch, why })];
         }
-        let answers = claim.phase == Phase::Open && now < claim.deadline;
+        let answers = claim.phase == Phase::Open && now < self.deadline_of(claim);
+        let entry = claim.shares.map_or(GateEntry::Until(claim.deadline), GateEntry::With);
         let there = answers || (claim.phase == Phase::Prepared && self.limits.gated);
         let Some(claim) = self.claims.get_mut(&vip) else { return vec![] };
         claim.addresses = addresses;
-        let gate = |deadline| move |a: &Address| GuardAction::Gate { ip: a.ip, deadline };
-        let mut actions: Vec<_> = new.iter().map(gate(Mono::ZERO)).collect();
+        let gate = |entry| move |a: &Address| GuardAction::Gate { ip: a.ip, entry };
+        let mut actions: Vec<_> = new.iter().map(gate(SHUT)).collect();
         if there {
             actions.extend(new.iter().cloned().map(GuardAction::AddAddress));
         }
         if answers {
-            actions.extend(new.iter().map(gate(claim.deadline)));
-            claim.announcements = Announcements::starting(now);
-            claim.announcements.take_due(now);
+            self.common.is_shared_by(claim);
+            actions.extend(new.iter().map(gate(entry)));
+            claim.announcements = Announcements::begun(now);
             actions.push(GuardAction::Announce(claim.addresses.clone()));
         }
         actions.push(GuardAction::Notify(GuardNotice::Prepared { vip, epoch }));
@@ -399,6 +467,7 @@ impl Guard {
             if now >= deadline {
                 // Too late to answer; an open gate still has to learn of it.
                 if claim.phase == Phase::Open {
+                    self.common.leave(claim);
                     claim.deadline = deadline;
                 }
                 continue;
@@ -408,17 +477,16 @@ impl Guard {
                 actions.extend(claim.addresses.iter().cloned().map(GuardAction::AddAddress));
             }
             claim.phase = Phase::Open;
+            self.common.leave(claim);
             claim.deadline = deadline;
             claim.furthest = claim.furthest.max(deadline);
-            let open = |a: &Address| GuardAction::Gate { ip: a.ip, deadline };
-            actions.extend(claim.addresses.iter().map(open));
+            actions.extend(claim.gates(GateEntry::Until(deadline)));
             if opens {
                 claim.probes = match claim.watches {
                     true => Probes::watching(now, others),
                     false => Probes::none(),
                 };
-                claim.announcements = Announcements::starting(now);
-                claim.announcements.take_due(now);
+                claim.announcements = Announcements::begun(now);
                 actions.push(GuardAction::Announce(claim.addresses.clone()));
                 let (vip, epoch) = (*vip, *epoch);
                 actions.push(GuardAction::Notify(GuardNotice::Opened { vip, epoch }));
@@ -433,10 +501,9 @@ impl Guard {
         let Some(claim) = self.claims.remove(&vip) else {
             return notice.map(GuardAction::Notify).into_iter().collect();
         };
-        let silent_at = claim.furthest + self.limits.gate_to_wire;
+        let silent_at = self.common.furthest(&claim) + self.limits.gate_to_wire;
         self.departed.add(vip, &claim.addresses, silent_at, notice.as_ref());
-        let shut = |a: &Address| GuardAction::Gate { ip: a.ip, deadline: Mono::ZERO };
-        let mut actions: Vec<_> = claim.addresses.iter().map(shut).collect();
+        let mut actions: Vec<_> = claim.gates(SHUT).collect();
         actions.extend(claim.addresses.into_iter().map(GuardAction::DeleteAddress));
         actions.extend(notice.map(GuardAction::Notify));
         actions
@@ -462,35 +529,36 @@ impl Guard {
             .into_iter()
             .flat_map(|(vip, claim)| {
                 self.floors.insert(vip, claim.epoch);
-                let silent_at = claim.furthest + self.limits.gate_to_wire;
+                let silent_at = self.common.furthest(&claim) + self.limits.gate_to_wire;
                 self.departed.add(vip, &claim.addresses, silent_at, None);
-                let shut = |a: &Address| GuardAction::Gate { ip: a.ip, deadline: Mono::ZERO };
-                let gates: Vec<_> = claim.addresses.iter().map(shut).collect();
+                let gates: Vec<_> = claim.gates(SHUT).collect();
                 gates.into_iter().chain(claim.addresses.into_iter().map(GuardAction::DeleteAddress))
             })
             .partition(|action| matches!(action, GuardAction::Gate { .. }));
         // Who was to be told is gone.
         self.departed.forget_notices();
-        gates.into_iter().chain(rest).collect()
+        let at_once = self.common.shut();
+        at_once.into_iter().chain(gates).chain(rest).collect()
     }
 
     fn tick(&mut self, now: Mono) -> Vec<GuardAction> {
         let (mut actions, mut deletions, mut notices) = (vec![], vec![], vec![]);
         let (gated, others, mut ready) = (self.limits.gated, self.claims.len(), None);
+        let repeat = announce_repeat(others);
         for (vip, claim) in &mut self.claims {
             if claim.phase == Phase::Probing && claim.probes.end(now) {
                 ready.get_or_insert(*vip);
             } else if claim.phase != Phase::Open {
                 notices.extend(claim.probe(now, *vip, gated, others));
-            } else if now >= claim.deadline {
+            } else if now >= self.common.deadline_of(claim) {
                 claim.phase = Phase::Expired;
-                let shut = |a: &Address| GuardAction::Gate { ip: a.ip, deadline: Mono::ZERO };
-                actions.extend(claim.addresses.iter().map(shut));
+                self.common.leave(claim);
+                actions.extend(claim.gates(SHUT));
                 deletions.extend(claim.addresses.iter().cloned().map(GuardAction::DeleteAddress));
                 let (vip, epoch) = (*vip, claim.epoch);
                 notices.push(GuardAction::Notify(GuardNotice::Expired { vip, epoch }));
             } else {
-                if claim.announcements.take_due(now) {
+                if claim.announcements.take_due(now, repeat) {
                     actions.push(GuardAction::Announce(claim.addresses.clone()));
                 }
                 actions.extend(claim.probe(now, *vip, gated, others));
@@ -501,8 +569,8 @@ impl Guard {
         actions.append(&mut notices);
         actions.extend(self.departed.silent_by(now).into_iter().map(GuardAction::Notify));
         if now >= self.refresh_at {
-            self.refresh_at = now + REFRESH_INTERVAL;
             let addresses = self.wanted_addresses();
+            self.refresh_at = now + renewal_interval(addresses.len(), self.limits.gated);
             if !addresses.is_empty() {
                 actions.push(GuardAction::RefreshAddresses(addresses));
             }
@@ -515,13 +583,13 @@ impl Guard {
     }
 
     fn address_gone(&mut self, now: Mono, ip: IpAddr) -> Vec<GuardAction> {
-        let gated = self.limits.gated;
+        let (gated, common) = (self.limits.gated, &self.common);
         for claim in self.claims.values_mut() {
             let Some(address) = claim.addresses.iter().find(|a| a.ip == ip).cloned() else {
                 continue;
             };
             return match claim.phase {
-                Phase::Open if now < claim.deadline => {
+                Phase::Open if now < common.deadline_of(claim) => {
                     claim.announcements = Announcements::starting(now);
                     vec![GuardAction::AddAddress(address)]
                 }
@@ -568,8 +636,7 @@ impl Guard {
         }
         if claim.defended == Mono::ZERO || now >= claim.defended + DEFEND_INTERVAL {
             claim.defended = now;
-            claim.announcements = Announcements::starting(now);
-            claim.announcements.take_due(now);
+            claim.announcements = Announcements::begun(now);
             actions.push(GuardAction::Announce(claim.addresses.clone()));
         }
         actions
@@ -578,8 +645,7 @@ impl Guard {
     fn announce_again(&mut self, now: Mono) -> Vec<GuardAction> {
         let mut actions = vec![];
         for claim in self.claims.values_mut().filter(|c| c.phase == Phase::Open) {
-            claim.announcements = Announcements::starting(now);
-            claim.announcements.take_due(now);
+            claim.announcements = Announcements::begun(now);
             actions.push(GuardAction::Announce(claim.addresses.clone()));
         }
         actions

@@ -1,6 +1,6 @@
 //! What a guard is told, what it does, what it says.
 
-use crate::{Epoch, Incarnation, Mac, Mono, Obstacle, VipUid};
+use crate::{Cover, Epoch, Incarnation, Mac, Mono, Obstacle, VipUid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -47,6 +47,19 @@ pub enum Probe {
     Always,
 }
 
+/// A deadline of the gate that addresses share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Slot(pub u32);
+
+/// What the gate has of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GateEntry {
+    /// Its own deadline. [`Mono::ZERO`]: shut.
+    Until(Mono),
+    /// The deadline that it shares.
+    With(Slot),
+}
+
 /// An order of the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VipOrder {
@@ -76,6 +89,16 @@ pub enum VipOrder {
         vip: VipUid,
         /// The epoch.
         epoch: Epoch,
+    },
+    /// Answer for all that is open until the deadline, if that is this set.
+    /// Otherwise no deadline moves, and [`GuardNotice::OtherCover`] says so.
+    ExtendAll {
+        /// The session that the grant was asked for in.
+        incarnation: Incarnation,
+        /// The set.
+        cover: Cover,
+        /// Absolute.
+        deadline: Mono,
     },
 }
 
@@ -187,15 +210,24 @@ pub enum GuardNotice {
     },
     /// What could not be claimed here may be possible now.
     TryAgain,
+    /// An order was for all that is open, and named another set than that.
+    OtherCover,
 }
 
 /// An action that the kernel did not carry out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GuardFailure {
-    /// The gate did not take a deadline; the one before stands.
+    /// The gate did not take an entry; the one before stands.
     Gate {
         /// The address.
         ip: IpAddr,
+        /// Why.
+        text: String,
+    },
+    /// The gate did not take a deadline that addresses share; the one before stands.
+    Deadline {
+        /// Which.
+        slot: Slot,
         /// Why.
         text: String,
     },
@@ -212,11 +244,18 @@ pub enum GuardFailure {
 /// [`crate::Guard::failed`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GuardAction {
-    /// Write the gate's deadline. [`Mono::ZERO`]: shut.
+    /// Write the gate's entry of an address.
     Gate {
         /// The address.
         ip: IpAddr,
         /// Until when it may answer.
+        entry: GateEntry,
+    },
+    /// Write a deadline that addresses share.
+    Deadline {
+        /// Which.
+        slot: Slot,
+        /// Absolute.
         deadline: Mono,
     },
     /// Add the address.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::{Cover, Grantee, Why};
 
 const START: Mono = Mono(10_000_000_000);
 const WEB: VipUid = VipUid(1);
@@ -42,7 +43,11 @@ fn release(epoch: u64) -> GuardEvent {
 }
 
 fn gate(deadline: Mono) -> GuardAction {
-    GuardAction::Gate { ip: address(100).ip, deadline }
+    gate_of(100, deadline)
+}
+
+fn gate_of(last: u8, deadline: Mono) -> GuardAction {
+    GuardAction::Gate { ip: address(last).ip, entry: GateEntry::Until(deadline) }
 }
 
 fn notify(notice: impl Fn(VipUid, Epoch) -> GuardNotice, epoch: u64) -> GuardAction {
@@ -143,7 +148,7 @@ fn when_the_agent_goes_every_gate_is_shut_before_any_address_is_deleted() {
     let kinds: Vec<_> = guard
         .step(START, GuardEvent::AgentGone)
         .iter()
-        .map(|a| matches!(a, GuardAction::Gate { deadline: Mono::ZERO, .. }))
+        .map(|a| matches!(a, GuardAction::Gate { entry: SHUT, .. }))
         .collect();
     assert_eq!(kinds, [true, true, false, false]);
     guard.step(START, came(Incarnation(8), "lab"));
@@ -422,13 +427,13 @@ fn prepare_all(epoch: u64, last: &[u8]) -> GuardEvent {
 #[test]
 fn an_address_joins_a_claim_and_nothing_else_of_it_changes() {
     let mut guard = open_guard();
-    let (at, ip) = (START + ms(10), address(101).ip);
+    let at = START + ms(10);
     let actions = guard.step(at, prepare_all(3, &[100, 101]));
     let deadline = START + ms(300);
     let expected = [
-        GuardAction::Gate { ip, deadline: Mono::ZERO },
+        gate_of(101, Mono::ZERO),
         GuardAction::AddAddress(address(101)),
-        GuardAction::Gate { ip, deadline },
+        gate_of(101, deadline),
         GuardAction::Announce(vec![address(100), address(101)]),
         prepared(3),
     ];
@@ -567,7 +572,7 @@ fn an_address_joins_as_far_as_the_others_are() {
     };
     let opens = |actions: &[GuardAction]| {
         let ip = address(101).ip;
-        let open = |a: &GuardAction| matches!(a, GuardAction::Gate { ip: of, deadline } if *of == ip && *deadline > Mono::ZERO);
+        let open = |a: &GuardAction| matches!(a, GuardAction::Gate { ip: of, entry } if *of == ip && *entry != SHUT);
         actions.iter().any(open)
     };
     let mut gated = guard(true);
@@ -606,4 +611,261 @@ fn a_deadline_that_comes_too_late_shuts() {
     guard.step(START, prepare_probing(3, Probe::Before));
     assert_eq!(guard.step(START, extend(3, START + ms(300))), []);
     assert_eq!(guard.phase(WEB), Some((Epoch(3), Phase::Probing)));
+}
+
+const DB: VipUid = VipUid(2);
+
+fn grantee(vip: VipUid, epoch: u64) -> Grantee {
+    Grantee { vip, epoch: Epoch(epoch), incarnation: SESSION }
+}
+
+fn extend_all(grantees: &[Grantee], deadline: Mono) -> GuardEvent {
+    let cover = Cover::of(grantees.iter().copied());
+    GuardEvent::Order(VipOrder::ExtendAll { incarnation: SESSION, cover, deadline })
+}
+
+fn shared(slot: u32, deadline: Mono) -> GuardAction {
+    GuardAction::Deadline { slot: Slot(slot), deadline }
+}
+
+fn with(last: u8, slot: u32) -> GuardAction {
+    GuardAction::Gate { ip: address(last).ip, entry: GateEntry::With(Slot(slot)) }
+}
+
+const OTHER: GuardAction = GuardAction::Notify(GuardNotice::OtherCover);
+
+/// Answers for `web` at epoch 3 and `db` at epoch 1 until 300 ms after the start.
+fn open_for_two() -> (Guard, [Grantee; 2]) {
+    let mut guard = open_guard();
+    let (epoch, probe, known) = (Epoch(1), Probe::No, [].into());
+    let prepare = VipOrder::Prepare { vip: DB, epoch, addresses: vec![address(101)], probe, known };
+    guard.step(START, GuardEvent::Order(prepare));
+    let deadlines = vec![(DB, epoch, START + ms(300))];
+    let extend = VipOrder::Extend { incarnation: SESSION, deadlines };
+    guard.step(START, GuardEvent::Order(extend));
+    (guard, [grantee(WEB, 3), grantee(DB, 1)])
+}
+
+#[test]
+fn what_is_open_is_extended_by_one_write_once_it_shares_a_deadline() {
+    let (mut guard, all) = open_for_two();
+    let actions = guard.step(START + ms(40), extend_all(&all, START + ms(340)));
+    assert_eq!(actions, [shared(1, START + ms(340)), with(100, 1), with(101, 1)]);
+    let actions = guard.step(START + ms(80), extend_all(&all, START + ms(380)));
+    assert_eq!(actions, [shared(1, START + ms(380))]);
+    // It is what decides: both expire by it, and not before.
+    assert_eq!(guard.next_tick().map(|at| at <= START + ms(380)), Some(true));
+    guard.step(START + ms(379), GuardEvent::Tick);
+    assert_eq!(guard.phase(DB), Some((Epoch(1), Phase::Open)));
+    let actions = guard.step(START + ms(380), GuardEvent::Tick);
+    assert!(actions.contains(&gate(Mono::ZERO)) && actions.contains(&gate_of(101, Mono::ZERO)));
+    assert_eq!(guard.phase(WEB), Some((Epoch(3), Phase::Expired)));
+}
+
+/// A VIP that the leader does not count is not kept open by its neighbours, and none
+/// that it counts is kept open by a grant for fewer.
+#[test]
+fn a_grant_for_another_set_extends_nothing() {
+    let (mut guard, all) = open_for_two();
+    let now = START + ms(40);
+    let stranger = Grantee { incarnation: Incarnation(8), ..all[1] };
+    let earlier = grantee(WEB, 2);
+    for set in [&all[..1], &[], &[all[0], stranger], &[earlier, all[1]]] {
+        assert_eq!(guard.step(now, extend_all(set, START + ms(340))), [OTHER]);
+    }
+    let foreign = VipOrder::ExtendAll {
+        incarnation: Incarnation(8),
+        cover: Cover::of(all),
+        deadline: START + ms(340),
+    };
+    assert_eq!(guard.step(now, GuardEvent::Order(foreign)), []);
+    // What has run out is open no more, looked at or not.
+    let late = START + ms(300);
+    assert_eq!(guard.step(late, extend_all(&all, late + ms(300))), [OTHER]);
+}
+
+#[test]
+fn one_vip_is_shut_at_once_and_the_others_go_on() {
+    let (mut guard, all) = open_for_two();
+    guard.step(START + ms(40), extend_all(&all, START + ms(340)));
+    let delete = GuardAction::DeleteAddress(address(100));
+    let actions = guard.step(START + ms(50), release(3));
+    assert_eq!(actions, [gate(Mono::ZERO), delete, released(3)]);
+    let actions = guard.step(START + ms(80), extend_all(&all[1..], START + ms(380)));
+    assert_eq!(actions, [shared(1, START + ms(380))]);
+}
+
+#[test]
+fn a_deadline_of_its_own_takes_a_vip_out_of_the_shared_one() {
+    let (mut guard, all) = open_for_two();
+    guard.step(START + ms(40), extend_all(&all, START + ms(340)));
+    let earlier = START + ms(200);
+    assert_eq!(guard.step(START + ms(50), extend(3, earlier)), [gate(earlier)]);
+    guard.step(earlier, GuardEvent::Tick);
+    assert_eq!(guard.phase(WEB), Some((Epoch(3), Phase::Expired)));
+    assert_eq!(guard.phase(DB), Some((Epoch(1), Phase::Open)));
+    // The gate may have the longer one still, if it took no other.
+    let mut guard = open_for_two().0;
+    guard.step(START + ms(40), extend_all(&all, START + ms(340)));
+    guard.step(START + ms(50), extend(3, earlier));
+    guard.step(START + ms(60), release(3));
+    assert_eq!(guard.failed(&gate_failed()), None);
+    assert_eq!(guard.failed(&delete_failed()), Some(vec![]));
+    let silent_at = START + ms(340) + ms(20);
+    assert!(!guard.step(silent_at - ms(1), GuardEvent::Tick).contains(&released(3)));
+    assert!(guard.step(silent_at, GuardEvent::Tick).contains(&released(3)));
+}
+
+#[test]
+fn an_address_that_joins_shares_what_the_others_share() {
+    let (mut guard, all) = open_for_two();
+    guard.step(START + ms(40), extend_all(&all, START + ms(340)));
+    let actions = guard.step(START + ms(50), prepare_all(3, &[100, 102]));
+    let add = GuardAction::AddAddress(address(102));
+    assert_eq!(actions[..3], [gate_of(102, Mono::ZERO), add, with(102, 1)]);
+}
+
+/// What the gate did not let go of would be kept open by the others.
+#[test]
+fn a_slot_with_an_address_that_did_not_shut_is_not_extended_again() {
+    let (mut guard, all) = open_for_two();
+    guard.step(START + ms(40), extend_all(&all, START + ms(340)));
+    guard.step(START + ms(50), release(3));
+    assert_eq!(guard.failed(&gate_failed()), None, "deleted, it is silent as well");
+    let rest = &all[1..];
+    let actions = guard.step(START + ms(80), extend_all(rest, START + ms(380)));
+    assert_eq!(actions, [shared(2, START + ms(380)), with(101, 2)]);
+    // Again and again: none comes back, as the gate may have what it had in it.
+    let mut used = vec![1, 2];
+    while let [GuardAction::Deadline { slot, .. }, ..] = {
+        guard.failed(&gate_failed());
+        guard.step(START + ms(90), extend_all(rest, START + ms(390)))
+    }[..]
+    {
+        assert!(!used.contains(&slot.0), "{used:?}");
+        used.push(slot.0);
+    }
+    assert_eq!(used.len(), SLOTS as usize - 1, "all but the one that is none");
+    let late = START + ms(389);
+    assert_eq!(guard.step(late, extend_all(rest, START + ms(689))), [OTHER]);
+    // What never shared one says nothing about any.
+    let (mut guard, all) = open_for_two();
+    guard.failed(&GuardFailure::Gate { ip: address(222).ip, text: "full".into() });
+    let actions = guard.step(START + ms(40), extend_all(&all, START + ms(340)));
+    assert_eq!(actions[0], shared(1, START + ms(340)));
+}
+
+/// Its release may be queued behind others; by the next holder's W it is over.
+#[test]
+fn what_has_run_out_in_the_shared_deadline_is_not_brought_back_by_the_others() {
+    let (mut guard, all) = open_for_two();
+    guard.step(START + ms(40), extend_all(&all, START + ms(340)));
+    guard.step(START + ms(50), extend(3, START + ms(400)));
+    // `db` shares a deadline that has passed; no tick came yet.
+    let late = START + ms(350);
+    assert_eq!(guard.step(late, extend_all(&all[..1], late + ms(300))), [OTHER]);
+    guard.step(late, GuardEvent::Tick);
+    assert_eq!(guard.phase(DB), Some((Epoch(1), Phase::Expired)));
+    let actions = guard.step(late, extend_all(&all[..1], late + ms(300)));
+    assert_eq!(actions, [shared(1, late + ms(300)), with(100, 1)]);
+}
+
+/// A move into the shared deadline that fails leaves the others with theirs.
+#[test]
+fn what_the_gate_does_not_take_into_the_shared_deadline_is_let_go_of_alone() {
+    let (mut guard, all) = open_for_two();
+    guard.step(START + ms(40), extend_all(&all, START + ms(340)));
+    let instead = guard.failed(&gate_failed()).expect("instead of the rest");
+    assert_eq!(instead[..2], [gate(Mono::ZERO), GuardAction::DeleteAddress(address(100))]);
+    assert!(instead.contains(&with(101, 1)), "{instead:?}");
+    assert_eq!((guard.phase(WEB), guard.phase(DB)), (None, Some((Epoch(1), Phase::Open))));
+}
+
+#[test]
+fn a_shared_deadline_that_is_not_taken_costs_whatever_shares_it() {
+    let (mut guard, all) = open_for_two();
+    guard.step(START + ms(40), extend_all(&all, START + ms(340)));
+    let failure = GuardFailure::Deadline { slot: Slot(1), text: "no memory".into() };
+    let instead = guard.failed(&failure).expect("instead of the rest");
+    for last in [100, 101] {
+        assert!(instead.contains(&gate_of(last, Mono::ZERO)), "{instead:?}");
+        assert!(instead.contains(&GuardAction::DeleteAddress(address(last))));
+    }
+    assert_eq!((guard.phase(WEB), guard.phase(DB)), (None, None));
+    assert_eq!(guard.failed(&failure), None, "nothing is left to let go of");
+}
+
+#[test]
+fn one_write_shuts_all_when_the_agent_goes() {
+    let (mut guard, all) = open_for_two();
+    guard.step(START + ms(40), extend_all(&all, START + ms(340)));
+    let actions = guard.step(START + ms(50), GuardEvent::AgentGone);
+    assert_eq!(actions[0], shared(1, Mono::ZERO));
+    assert_eq!(actions[1..3], [gate(Mono::ZERO), gate_of(101, Mono::ZERO)]);
+}
+
+#[test]
+fn a_shared_deadline_is_bounded_and_may_be_moved_back() {
+    let (mut guard, all) = open_for_two();
+    let actions = guard.step(START, extend_all(&all, START + ms(10_000)));
+    assert_eq!(actions[0], shared(1, START + ms(500)));
+    assert_eq!(guard.step(START, extend_all(&all, START + ms(200))), [shared(1, START + ms(200))]);
+    assert_eq!(guard.step(START + ms(100), extend_all(&all, START + ms(100))), []);
+    guard.step(START + ms(100), GuardEvent::Tick);
+    assert_eq!(guard.phase(WEB), Some((Epoch(3), Phase::Expired)), "too late is over");
+}
+
+/// When the lives of addresses are renewed, from `from` on, for so long, while
+/// something is prepared every 500 ms.
+fn refreshes(guard: &mut Guard, lasting: Duration, prepares: bool) -> Vec<Duration> {
+    let (mut now, mut all) = (START, vec![]);
+    while now < START + lasting {
+        now = now + ms(100);
+        if prepares && now.since(START).as_millis().is_multiple_of(500) {
+            let number = u64::try_from(now.since(START).as_millis()).expect("short") / 500 + 10;
+            let (vip, epoch, probe, known) = (VipUid(number), Epoch(1), Probe::No, [].into());
+            let addresses = vec![address(u8::try_from(number).expect("few"))];
+            let order = VipOrder::Prepare { vip, epoch, addresses, probe, known };
+            guard.step(now, GuardEvent::Order(order));
+        }
+        let refreshed = |a: &GuardAction| matches!(a, GuardAction::RefreshAddresses(_));
+        if guard.step(now, GuardEvent::Tick).iter().any(refreshed) {
+            all.push(now.since(START));
+        }
+    }
+    all
+}
+
+/// The kernel would delete those that are there while others come.
+#[test]
+fn what_comes_does_not_put_off_that_addresses_live_on() {
+    let mut guard = guard(true);
+    guard.step(START, prepare(3));
+    let all = refreshes(&mut guard, ms(10_000), true);
+    let gaps = all.windows(2).map(|pair| pair[1] - pair[0]);
+    let longest = gaps.chain(all.first().copied()).max().expect("some");
+    assert!(longest < address_life(1, true) / 2, "{all:?}");
+}
+
+/// What a thousand cost must not be a thousand times what one costs.
+#[test]
+fn many_addresses_live_longer_and_are_renewed_as_much_less_often() {
+    let mut guard = guard(true);
+    let addresses = (0..200).map(address).collect();
+    let (epoch, probe, known) = (Epoch(1), Probe::No, [].into());
+    let order = VipOrder::Prepare { vip: WEB, epoch, addresses, probe, known };
+    guard.step(START, GuardEvent::Order(order));
+    let all = refreshes(&mut guard, ms(30_000), false);
+    // As soon as one of them alone would be, then by the life that all have.
+    assert!(all[0] < address_life(1, true) / 2, "{all:?}");
+    assert!(all[1] - all[0] > address_life(200, true) / 4, "{all:?}");
+    assert!(all[1] - all[0] < address_life(200, true) / 2, "{all:?}");
+    // One that comes is renewed as one that is alone: so long it lives as yet.
+    let late = START + ms(31_000);
+    let (vip, addresses) = (VipUid(9), vec![address(250)]);
+    let known = [].into();
+    let order = VipOrder::Prepare { vip, epoch, addresses, probe, known };
+    guard.step(late, GuardEvent::Order(order));
+    assert!(guard.next_tick().is_some_and(|at| at <= late + address_life(1, true) / 2));
+    assert_eq!(address_life(200, false), address_life(1, false), "nothing else lets go of it");
 }

@@ -13,7 +13,7 @@ mod stage;
 
 use super::grants::waits;
 use crate::{
-    Address, Conflict, Denial, Epoch, Grantee, GuardNotice, GuardRefusal, Incarnation, Mono,
+    Address, Conflict, Cover, Denial, Epoch, Grantee, GuardNotice, GuardRefusal, Incarnation, Mono,
     NodeId, Obstacle, Probe, State, Vip, VipOrder, VipUid, Why,
 };
 use conflicts::Conflicts;
@@ -85,6 +85,8 @@ pub enum ClaimAction {
     AskNow,
     /// There is something to report to the leader.
     ReportNow,
+    /// The guard has another set open: each is to be renewed by itself, once.
+    NameAll,
 }
 
 /// What this node answers for, for status and metrics.
@@ -109,6 +111,20 @@ pub struct Claims {
     /// What the guard knows that it could not have, without trying.
     hindered: BTreeMap<VipUid, Obstacle>,
     conflicts: Conflicts,
+    /// What is asked of each claim at every heartbeat, if none changed since.
+    #[serde(skip)]
+    known: Option<Known>,
+    /// A claim changed since the log was compared.
+    differs: bool,
+}
+
+/// Of a thousand claims that do not change nothing is worked out anew.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    cover: Cover,
+    waiting: Vec<Grantee>,
+    /// The guard gives something up, and may have it open as yet.
+    releasing: bool,
 }
 
 impl Claims {
@@ -116,7 +132,18 @@ impl Claims {
     #[must_use]
     pub fn new(me: NodeId) -> Self {
         let (claims, releases, refused, hindered, conflicts) = Default::default();
-        Self { me, session: None, claims, releases, refused, hindered, conflicts }
+        let session = None;
+        Self {
+            me,
+            session,
+            claims,
+            releases,
+            refused,
+            hindered,
+            conflicts,
+            known: None,
+            differs: true,
+        }
     }
 
     /// The guard session, if there is one.
@@ -144,6 +171,7 @@ impl Claims {
         });
         self.conflicts.forget(now, |uid| state.vip(uid).is_some());
         self.forget_known_releases(state);
+        self.differs = false;
         let Some(session) = self.session else { return vec![] };
         let mut actions = self.release_unwanted(state);
         let me = self.me;
@@ -175,6 +203,7 @@ impl Claims {
                     let stage = Stage::Preparing;
                     let claim = Claim { epoch, stage, probe, revision, ready: 0 };
                     self.claims.insert(vip.uid, claim);
+                    self.known = None;
                     let (uid, epoch, addresses) = (vip.uid, vip.epoch, addresses(vip));
                     let known = known.clone();
                     let order = VipOrder::Prepare { vip: uid, epoch, addresses, probe, known };
@@ -257,6 +286,7 @@ impl Claims {
     fn lose_session(&mut self) {
         self.session = None;
         self.claims.clear();
+        self.changed();
         self.hindered.clear();
     }
 
@@ -284,6 +314,7 @@ impl Claims {
                 }
                 if self.claims.get(&vip).is_some_and(|c| c.epoch <= epoch) {
                     self.claims.remove(&vip);
+                    self.changed();
                 }
             }
             GuardNotice::Refused { vip, epoch, why } => {
@@ -292,6 +323,7 @@ impl Claims {
             GuardNotice::Conflict { vip, epoch, ip, mac } => {
                 self.conflict(now, state, (vip, epoch), Conflict { ip, mac }, &mut actions);
             }
+            GuardNotice::OtherCover => actions.push(ClaimAction::NameAll),
             GuardNotice::TryAgain => self.refused.clear(),
         }
         actions
@@ -327,14 +359,19 @@ impl Claims {
         happened: Happened,
         actions: &mut Vec<ClaimAction>,
     ) -> Then {
-        let Some(claim) = self.claim(vip, epoch) else { return Then::Nothing };
+        let claim = self.claims.get_mut(&vip).filter(|claim| claim.epoch == epoch);
+        let Some(claim) = claim else { return Then::Nothing };
         let (next, then) = claim.stage.after(happened);
         if then == Then::TellAgain {
             claim.revision = None;
         }
+        let changes = next != Some(claim.stage) || then == Then::TellAgain;
         match next {
             Some(next) => claim.stage = next,
             None => drop(self.claims.remove(&vip)),
+        }
+        if changes {
+            self.changed();
         }
         match then {
             Then::Nothing | Then::Extend | Then::TellAgain => {}
@@ -349,6 +386,24 @@ impl Claims {
             }
         }
         then
+    }
+
+    fn changed(&mut self) {
+        self.known = None;
+        self.differs = true;
+    }
+
+    /// Whether a look at the log could find something to do, though it is as it was
+    /// at the last one.
+    #[must_use]
+    pub fn may_differ(&self) -> bool {
+        self.differs || self.ages()
+    }
+
+    /// Whether something of it changes by time alone.
+    #[must_use]
+    pub fn ages(&self) -> bool {
+        !self.refused.is_empty() || !self.conflicts.is_empty()
     }
 
     /// It is not tried here again for a while.
@@ -444,6 +499,29 @@ impl Claims {
         self.in_stage(Stage::is_leased)
     }
 
+    /// The name of that.
+    #[must_use]
+    pub fn cover(&mut self) -> Cover {
+        let cover = self.known().cover;
+        debug_assert_eq!(cover, Cover::of(self.renewals()), "a claim changed unseen");
+        cover
+    }
+
+    /// Whether the guard may have more open than is leased.
+    #[must_use]
+    pub fn is_releasing(&mut self) -> bool {
+        self.known().releasing
+    }
+
+    fn known(&mut self) -> &Known {
+        if self.known.is_none() {
+            let (cover, waiting) = (Cover::of(self.renewals()), self.in_stage(Stage::waits));
+            let releasing = self.claims.values().any(|claim| claim.stage == Stage::Releasing);
+            self.known = Some(Known { cover, waiting, releasing });
+        }
+        self.known.get_or_insert_default()
+    }
+
     /// What answers here, by the guard's word.
     #[must_use]
     pub fn open(&self) -> Vec<Grantee> {
@@ -460,8 +538,10 @@ impl Claims {
 
     /// What waits for a first grant, or one after an expiry.
     #[must_use]
-    pub fn waiting(&self) -> Vec<Grantee> {
-        self.in_stage(Stage::waits)
+    pub fn waiting(&mut self) -> Vec<Grantee> {
+        let waiting = self.known().waiting.clone();
+        debug_assert_eq!(waiting, self.in_stage(Stage::waits), "a claim changed unseen");
+        waiting
     }
 
     fn in_stage(&self, is_in: impl Fn(Stage) -> bool) -> Vec<Grantee> {

@@ -8,10 +8,16 @@
 //! - W has passed since this leader last granted one of them, or
 //! - this leader granted none, and W has passed since its election, or the
 //!   earlier holder led the term before and held within its own leader lease.
+//!
+//! A first grant is one VIP's own. What a node has is then renewed together, by
+//! the name of the set.
+
+mod covers;
 
 use crate::{
     Cause, Epoch, Grantee, Incarnation, LeaderLease, Mono, NodeId, State, Term, Timing, Vip, VipUid,
 };
+use covers::Covers;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -58,13 +64,27 @@ struct Issued {
     /// The epoch's first grant was this leader's, so no earlier leader's grant
     /// can have left a longer deadline at the holder's gate.
     first: bool,
+    /// It is renewed with all that the node has.
+    covered: bool,
+}
+
+impl Issued {
+    fn is_to(&self, node: NodeId, grantee: Grantee) -> bool {
+        (self.node, self.epoch, self.incarnation) == (node, grantee.epoch, grantee.incarnation)
+    }
+
+    fn grantee(&self, vip: VipUid) -> Grantee {
+        Grantee { vip, epoch: self.epoch, incarnation: self.incarnation }
+    }
 }
 
 /// What one leader granted in its term. Volatile.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Grants {
-    /// Latest grant per VIP, with the greatest epoch granted.
+    /// Latest grant per VIP by itself, with the greatest epoch granted.
     issued: BTreeMap<VipUid, Issued>,
+    /// What is renewed together.
+    covers: Covers,
     /// Per VIP: ended up to here, known before the log says so.
     ended: BTreeMap<VipUid, Epoch>,
     /// Per VIP: the epoch whose holder asked, so it is ready to answer.
@@ -117,7 +137,9 @@ impl Grants {
         if vip.holder != Some(request.node) || vip.epoch != wanted.epoch {
             return self.superseded(now, request, vip);
         }
-        self.prepared.insert(wanted.vip, wanted.epoch);
+        if self.prepared.insert(wanted.vip, wanted.epoch) != Some(wanted.epoch) {
+            self.covers.outdated();
+        }
         if self.ended(vip) >= wanted.epoch {
             return Verdict::Denied(Denial::Ended);
         }
@@ -140,7 +162,10 @@ impl Grants {
         let here = vip.assigned_in == lease.term() && bound.is_none();
         let first = before.map_or(here, |i| i.first);
         let Grantee { vip: uid, epoch, incarnation } = wanted;
-        self.issued.insert(uid, Issued { epoch, incarnation, node: request.node, at: now, first });
+        let node = request.node;
+        let covered = self.cover(node, incarnation);
+        let issued = Issued { epoch, incarnation, node, at: now, first, covered };
+        self.issued.insert(uid, issued);
         Verdict::Granted
     }
 
@@ -148,19 +173,22 @@ impl Grants {
     /// goes on until its successor is ready: a thousand VIPs take longer than a
     /// lease. Told no, it releases.
     fn superseded(&mut self, now: Mono, request: Request, vip: &Vip) -> Verdict {
-        let Request { node, grantee: Grantee { epoch, incarnation, .. } } = request;
-        let ready = self.prepared.get(&vip.uid) == Some(&vip.epoch);
-        let planned = vip.holder.is_some() && vip.cause.is_some_and(Cause::is_planned);
-        let goes_on = planned && !ready && epoch.next() == vip.epoch && self.ended(vip) < epoch;
-        let asker =
-            |i: &&mut Issued| (i.node, i.epoch, i.incarnation) == (node, epoch, incarnation);
-        match self.issued.get_mut(&vip.uid).filter(asker) {
+        let Request { node, grantee } = request;
+        let goes_on = self.hands_over(vip, grantee.epoch);
+        match self.issued.get_mut(&vip.uid).filter(|issued| issued.is_to(node, grantee)) {
             Some(issued) if goes_on => {
                 issued.at = now;
                 Verdict::Granted
             }
             _ => Verdict::Denied(Denial::NotHolder),
         }
+    }
+
+    /// Whether the holder of this epoch goes on, as its successor is not ready.
+    fn hands_over(&self, vip: &Vip, epoch: Epoch) -> bool {
+        let ready = self.prepared.get(&vip.uid) == Some(&vip.epoch);
+        let planned = vip.holder.is_some() && vip.cause.is_some_and(Cause::is_planned);
+        planned && !ready && epoch.next() == vip.epoch && self.ended(vip) < epoch
     }
 
     /// The session that an epoch is bound to, if it was ever granted as far as
@@ -205,8 +233,8 @@ impl Grants {
         previous_term: Term,
         timing: &Timing,
     ) -> Mono {
-        match self.issued.get(&vip.uid) {
-            Some(issued) => issued.at + timing.wait,
+        match self.granted_at(vip.uid) {
+            Some(granted_at) => granted_at + timing.wait,
             None if nested_before(vip, through, previous_term) => Mono::ZERO,
             None => lease.elected_at() + timing.wait,
         }
@@ -220,6 +248,7 @@ impl Grants {
         }
         let ended = self.ended.entry(release.vip).or_default();
         *ended = release.epoch.max(*ended);
+        self.covers.outdated();
         true
     }
 

@@ -22,15 +22,15 @@ mod waiting;
 
 pub use doors::{LeaseInput, LeaseOutput};
 pub use hand_over::{HAND_OVER_POLL, HandOver, HandOverStep};
-pub use holder::Ask;
+pub use holder::{Ask, Wanted};
 pub use leader::{Acknowledgement, Answers, LeaderWork};
 pub use recording::{Recording, RecordingError, Replayed};
 pub use waiting::{FIRST_GRANT_WAIT, Waiting, WaitingStep};
 
 use crate::{
-    Address, Claims, Detector, Grantee, Grants, GuardNotice, Incarnation, LeaderLease, MAX_MACS,
-    Mac, Mono, NodeId, Obstacle, Promise, Report, ReportId, Runs, State, Term, Timing, Vip,
-    VipOrder, VipUid, Vote, Voters,
+    Address, Claims, Cover, Detector, Grantee, Grants, GuardNotice, Incarnation, LeaderLease,
+    MAX_MACS, Mac, Mono, NodeId, Obstacle, Promise, Report, ReportId, Runs, State, Term, Timing,
+    Vip, VipOrder, VipUid, Vote, Voters,
 };
 use recording::Recorder;
 use reporting::Reporting;
@@ -116,6 +116,9 @@ pub struct GrantAnswer {
     pub granted: Vec<Grantee>,
     /// Not granted.
     pub denied: Vec<(Grantee, crate::Denial)>,
+    /// All of this set is renewed, in the same way. `None` to a request by name:
+    /// another set has that name here.
+    pub covered: Option<Cover>,
 }
 
 /// What the lease thread does.
@@ -171,6 +174,10 @@ struct GuardLink {
     alive_at: Mono,
     /// Deadline that it was told last for what this node holds as leader.
     extended: Mono,
+    /// The leader, by its vote, to whom each of what is leased here was named.
+    named_to: Option<Vote>,
+    /// It was asked for that by one name last.
+    by_name: bool,
     /// Of what it was told since. It need not hear it again for every notice of
     /// another VIP.
     told: BTreeSet<Grantee>,
@@ -229,6 +236,10 @@ pub struct Leases {
     clock_is_well: bool,
     wants: Wants,
     changed: bool,
+    /// As what the leader saw, when it found nothing to change in the log last. Gone
+    /// when anything came in since that it could find something in.
+    #[serde(skip)]
+    idle_as: Option<leader::Seen>,
     /// What happened lately, if that is kept.
     #[serde(skip)]
     recorder: Option<Box<Recorder>>,
@@ -273,6 +284,7 @@ impl Leases {
             clock_is_well: true,
             wants: Wants::default(),
             changed: false,
+            idle_as: None,
             recorder: None,
         }
     }
@@ -307,6 +319,11 @@ impl Leases {
                 if let Some(answer) = answer {
                     // The rest may be free by now.
                     self.wants.ask |= first && answer.denied.is_empty();
+                    let other = answer == GrantAnswer::default();
+                    // To each by its own name it would say no more than this.
+                    if !first && other && std::mem::take(&mut self.guard.by_name) {
+                        self.name_all();
+                    }
                     self.answered(now, session, sent_at, answer, &mut actions);
                 }
             }
@@ -387,11 +404,14 @@ impl Leases {
             self.heartbeat_at = now + self.timing.heartbeat;
             self.heartbeat(now, actions);
             self.ping(now, actions);
-            self.sync(now, actions);
+            // What a node cannot do for now it can later, without a word from anybody.
+            self.reporting.due |= self.claims.ages();
+            if self.claims.may_differ() {
+                self.sync(now, actions);
+            }
             self.wants.renew = true;
             self.wants.ask = true;
-            // Some of it changes by time alone.
-            self.reporting.due = true;
+            self.reporting.again = true;
         }
         let wants = std::mem::take(&mut self.wants);
         if self.leading.is_some() {

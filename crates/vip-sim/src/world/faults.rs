@@ -11,7 +11,8 @@ use crate::scenario::{Cast, Directed, Fault, Processes, Reshape, Scheme, Victim,
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use vip_core::{
-    Address, GuardAction, GuardEvent, Guest, Name, NodeId, NodeOp, Op, VipAddress, VipOp, VipSpec,
+    Address, GateEntry, GuardAction, GuardEvent, Guest, Name, NodeId, NodeOp, Op, VipAddress,
+    VipOp, VipSpec,
 };
 
 impl World {
@@ -316,7 +317,8 @@ impl World {
         };
         let deadline = self.hosts[at].clock.local(self.now.plus(self.timing.promise));
         let address = Address { ip, prefix, interface: String::new() };
-        let actions = vec![GuardAction::AddAddress(address), GuardAction::Gate { ip, deadline }];
+        let entry = GateEntry::Until(deadline);
+        let actions = vec![GuardAction::AddAddress(address), GuardAction::Gate { ip, entry }];
         self.act(at, None, actions);
     }
 }

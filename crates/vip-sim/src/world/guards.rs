@@ -155,8 +155,7 @@ impl World {
         let mut actions = VecDeque::from(actions);
         while let Some(action) = actions.pop_front() {
             match self.hosts[at].kernel.act(&action) {
-                Ok(Some(ip)) => self.answering_changed(at, ip),
-                Ok(None) => {}
+                Ok(changed) => changed.into_iter().for_each(|ip| self.answering_changed(at, ip)),
                 Err(failure) => {
                     self.trace(at, &failure);
                     let blind = self.options.mutant == Some(Mutant::FailureUnnoticed);

@@ -10,22 +10,32 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const TAKEOVER: Duration = Duration::from_secs(30);
 const WATCH: Duration = Duration::from_millis(700);
 
-fn address(number: u16) -> Ipv4Addr {
+pub(super) fn address(number: u16) -> Ipv4Addr {
     let [high, low] = number.to_be_bytes();
     Ipv4Addr::new(10, 78, high + 1, low)
+}
+
+/// The client finds them on its link.
+pub(super) fn routed(cluster: &Cluster) -> Result<()> {
+    cluster.lab.ip("client", &["route", "add", "10.78.0.0/16", "dev", "eth0"]).map(|_| ())
+}
+
+pub(super) fn add(cluster: &Cluster, vips: u16) -> Result<()> {
+    let begin = std::time::Instant::now();
+    for number in 0..vips {
+        let (name, cidr) = (format!("v{number}"), format!("{}/32", address(number)));
+        let add = ["vip", "add", &name, "--address", &cidr, "--interface", "eth0", "--no-probe"];
+        cluster.host("n1").ctl_ok(&add)?;
+    }
+    println!("{vips} VIPs added in {:.1?}", begin.elapsed());
+    Ok(())
 }
 
 pub(super) fn run(profile: &str, vips: u16) -> Result<()> {
     let options = Options { profile: profile.into(), ..Options::default() };
     let mut cluster = Cluster::formed(&options)?;
-    cluster.lab.ip("client", &["route", "add", "10.78.0.0/16", "dev", "eth0"])?;
-    let begin = std::time::Instant::now();
-    for number in 0..vips {
-        let (name, cidr) = (format!("v{number}"), format!("{}/32", address(number)));
-        let add = ["vip", "add", &name, "--address", &cidr, "--interface", "eth0"];
-        cluster.host("n1").ctl_ok(&add)?;
-    }
-    println!("{vips} VIPs added in {:.1?}", begin.elapsed());
+    routed(&cluster)?;
+    add(&cluster, vips)?;
 
     let (holder, drained) = watch(&mut cluster, vips, "n1", |cluster| {
         cluster.host("n1").ctl_ok(&["node", "drain", "n1"]).map(|_| ())

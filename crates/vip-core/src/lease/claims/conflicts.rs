@@ -31,6 +31,10 @@ impl Conflicts {
         self.0.retain(|vip, heard| is_there(*vip) && now < heard.at + REMEMBERED);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn all(&self) -> BTreeMap<VipUid, Conflict> {
         self.0.iter().map(|(vip, heard)| (*vip, heard.what)).collect()
     }

@@ -279,3 +279,148 @@ fn a_removed_vip_that_this_leader_granted_is_outwaited_from_its_last_grant() {
     assert_eq!(grants.outwaited(free_at - ms(1), &lease(1), &state, &LAN), []);
     assert_eq!(grants.outwaited(free_at, &lease(1), &state, &LAN), [WEB]);
 }
+
+const DB: VipUid = VipUid(2);
+
+/// As above, and node 2 has `db` at epoch 1 as well.
+fn state_of_two() -> State {
+    let mut state = state();
+    apply(&mut state, VipOp::Add { spec: vip("db", 101) });
+    move_to(&mut state, DB, 2);
+    state
+}
+
+fn of_db(epoch: u64, incarnation: u64) -> Grantee {
+    Grantee { vip: DB, ..grantee(epoch, incarnation) }
+}
+
+fn renew(grants: &mut Grants, state: &State, now: Mono, all: &[Grantee]) -> bool {
+    let cover = Cover::of(all.iter().copied());
+    grants.renew(now, NodeId(2), cover, &lease(state.term.0), state)
+}
+
+/// Both granted to session 7 of node 2 one by one.
+fn granted_both() -> (Grants, State, [Grantee; 2]) {
+    let (mut grants, state) = (Grants::default(), state_of_two());
+    let both = [grantee(1, 7), of_db(1, 7)];
+    for grantee in both {
+        assert_eq!(ask(&mut grants, &state, T, 2, grantee), Verdict::Granted);
+    }
+    (grants, state, both)
+}
+
+#[test]
+fn all_that_a_node_has_is_renewed_by_its_name_and_w_counts_from_then() {
+    let (mut grants, mut state, both) = granted_both();
+    assert!(renew(&mut grants, &state, T + ms(40), &both));
+    assert!(renew(&mut grants, &state, T + ms(80), &both));
+    move_to(&mut state, WEB, 3);
+    let wait = Verdict::Wait(T + ms(80) + LAN.wait);
+    assert_eq!(ask(&mut grants, &state, T + ms(90), 3, grantee(2, 9)), wait);
+}
+
+/// Otherwise what it took away would be kept open by the rest.
+#[test]
+fn what_the_leader_took_away_is_renewed_with_nothing_and_its_w_counts_from_before() {
+    let (mut grants, mut state, both) = granted_both();
+    assert!(renew(&mut grants, &state, T + ms(40), &both));
+    let (seen, to) = (Epoch(1), Some(NodeId(3)));
+    let step = Assignment { vip: WEB, seen, to, cause: Cause::HolderLost };
+    apply(&mut state, VipOp::Assign { moves: vec![step] });
+    assert!(!renew(&mut grants, &state, T + ms(80), &both), "the holder has not heard of it");
+    assert!(renew(&mut grants, &state, T + ms(90), &both[1..]));
+    let wait = Verdict::Wait(T + ms(40) + LAN.wait);
+    assert_eq!(ask(&mut grants, &state, T + ms(90), 3, grantee(2, 9)), wait);
+}
+
+#[test]
+fn another_set_another_session_and_the_empty_set_are_not_renewed() {
+    let (mut grants, state, both) = granted_both();
+    let session = [grantee(1, 7), of_db(1, 8)];
+    let epoch = [grantee(2, 7), of_db(1, 7)];
+    for set in [&both[..1], &[], &session, &epoch] {
+        assert!(!renew(&mut grants, &state, T, set), "{set:?}");
+    }
+    assert!(!grants.renew(T, NodeId(3), Cover::of(both), &lease(1), &state), "another node");
+    assert!(!grants.renew(T, NodeId(2), Cover::of(both), &lease(2), &state), "another term");
+    let of_three = Voters::one([NodeId(1), NodeId(2), NodeId(3)]);
+    let unheard = LeaderLease::elected(NodeId(1), Term(1), T, Mono::ZERO, of_three, &LAN);
+    assert!(!grants.renew(T, NodeId(2), Cover::of(both), &unheard, &state), "no lease");
+    assert!(!grants.renew(T, NodeId(3), Cover::default(), &lease(1), &state));
+}
+
+/// A leader that granted nothing yet knows nothing of what a node has.
+#[test]
+fn a_new_leader_is_told_one_by_one_first() {
+    let (_, mut state, both) = granted_both();
+    apply(&mut state, VipOp::Settle { grants: both.to_vec(), nested: false });
+    state.enter(Term(2));
+    let mut grants = Grants::default();
+    assert!(!renew(&mut grants, &state, T, &both));
+    grants.has_only(NodeId(2), &both);
+    for grantee in both {
+        assert_eq!(ask(&mut grants, &state, T, 2, grantee), Verdict::Granted);
+    }
+    assert!(renew(&mut grants, &state, T, &both));
+}
+
+#[test]
+fn what_a_node_does_not_name_is_not_renewed_with_the_rest() {
+    let (mut grants, mut state, both) = granted_both();
+    assert!(renew(&mut grants, &state, T + ms(40), &both));
+    grants.has_only(NodeId(2), &both[1..]);
+    assert!(!renew(&mut grants, &state, T + ms(80), &both));
+    assert!(renew(&mut grants, &state, T + ms(80), &both[1..]));
+    move_to(&mut state, WEB, 3);
+    let wait = Verdict::Wait(T + ms(40) + LAN.wait);
+    assert_eq!(ask(&mut grants, &state, T + ms(90), 3, grantee(2, 9)), wait);
+    // What another node has is not this one's to name.
+    let (mut grants, state, both) = granted_both();
+    grants.has_only(NodeId(3), &[]);
+    assert!(renew(&mut grants, &state, T, &both));
+}
+
+#[test]
+fn a_released_epoch_is_renewed_with_nothing() {
+    let (mut grants, state, both) = granted_both();
+    assert!(renew(&mut grants, &state, T, &both));
+    assert!(grants.released(state.vip(WEB).expect("there"), NodeId(2), both[0]));
+    assert!(!renew(&mut grants, &state, T, &both));
+    assert!(renew(&mut grants, &state, T, &both[1..]));
+}
+
+/// Sessions of one guard never overlap.
+#[test]
+fn a_later_session_of_a_node_takes_the_earlier_ones_cover_away() {
+    let (mut grants, mut state, both) = granted_both();
+    assert!(renew(&mut grants, &state, T + ms(40), &both));
+    apply(&mut state, VipOp::Settle { grants: both.to_vec(), nested: false });
+    let released = VipOp::Released { releases: vec![both[1]] };
+    apply(&mut state, released);
+    move_to(&mut state, DB, 3);
+    move_to(&mut state, DB, 2);
+    let later = of_db(3, 8);
+    assert!(matches!(ask(&mut grants, &state, T + ms(50), 2, later), Verdict::Wait(_)));
+    let free_at = T + ms(40) + LAN.wait;
+    assert_eq!(ask(&mut grants, &state, free_at, 2, later), Verdict::Granted);
+    assert!(!renew(&mut grants, &state, free_at, &[both[0], later]), "of two sessions");
+    assert!(renew(&mut grants, &state, free_at, &[later]));
+    move_to(&mut state, WEB, 3);
+    // Its own last renewal counts, not that of the later session.
+    assert_eq!(ask(&mut grants, &state, free_at, 3, grantee(2, 9)), Verdict::Granted);
+}
+
+/// As when it is asked for by itself: a thousand VIPs take longer than a lease.
+#[test]
+fn a_planned_move_is_covered_until_its_successor_is_ready() {
+    let (mut grants, mut state, both) = granted_both();
+    apply(&mut state, VipOp::Settle { grants: both.to_vec(), nested: false });
+    let to = Some(NodeId(3));
+    let step = Assignment { vip: WEB, seen: Epoch(1), to, cause: Cause::Command };
+    apply(&mut state, VipOp::Assign { moves: vec![step] });
+    assert!(renew(&mut grants, &state, T + ms(40), &both));
+    let wait = Verdict::Wait(T + ms(40) + LAN.wait);
+    assert_eq!(ask(&mut grants, &state, T + ms(50), 3, grantee(2, 9)), wait, "and is ready");
+    assert!(!renew(&mut grants, &state, T + ms(60), &both));
+    assert!(renew(&mut grants, &state, T + ms(60), &both[1..]));
+}

@@ -1,8 +1,8 @@
 //! Every way into [`Leases`] that changes something, as one: so that what happened
 //! can be kept, and happen again.
 
-use super::{GrantAnswer, LeaseAction, LeaseEvent, Leases};
-use crate::{Grantee, Mono, NodeId, PromiseReply, PromiseTicket, Refused, Report, ReportId, Vote};
+use super::{GrantAnswer, LeaseAction, LeaseEvent, Leases, Wanted};
+use crate::{Mono, NodeId, PromiseReply, PromiseTicket, Refused, Report, ReportId, Vote};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -57,13 +57,28 @@ pub enum LeaseInput {
     /// See [`Leases::reported_by`].
     Report(NodeId, Box<Report>),
     /// See [`Leases::granted_to`].
-    Request(NodeId, Vec<Grantee>),
+    Request(NodeId, Wanted),
     /// See [`Leases::stop_holding`].
     Stop,
     /// See [`Leases::disk`].
     Disk(bool),
     /// See [`Leases::clock`].
     Clock(bool),
+}
+
+impl LeaseInput {
+    /// Whether what it changes is said to have changed, if it is anything that a
+    /// leader could find work in: those that come many times a second and mostly
+    /// change nothing.
+    fn announces_itself(&self) -> bool {
+        use LeaseEvent as E;
+        matches!(
+            self,
+            Self::Event(E::Tick | E::Raft(_) | E::GuardAlive | E::Acknowledged(_))
+                | Self::Request(_, Wanted::Cover(_))
+                | Self::RenewalDue
+        )
+    }
 }
 
 /// What goes out.
@@ -104,6 +119,17 @@ impl Leases {
     }
 
     fn react(&mut self, now: Mono, input: LeaseInput) -> LeaseOutput {
+        let changed_before = std::mem::take(&mut self.changed);
+        let announces_itself = input.announces_itself();
+        let output = self.take_in(now, input);
+        if self.changed || !announces_itself {
+            self.idle_as = None;
+        }
+        self.changed |= changed_before;
+        output
+    }
+
+    fn take_in(&mut self, now: Mono, input: LeaseInput) -> LeaseOutput {
         use LeaseInput as In;
         use LeaseOutput as Out;
         match input {
@@ -257,9 +283,9 @@ impl Leases {
         &mut self,
         now: Mono,
         node: NodeId,
-        wanted: &[Grantee],
+        wanted: &Wanted,
     ) -> (GrantAnswer, Option<Mono>) {
-        match self.enter(now, LeaseInput::Request(node, wanted.to_vec())) {
+        match self.enter(now, LeaseInput::Request(node, wanted.clone())) {
             LeaseOutput::Answer(answer, free_at) => (answer, free_at),
             _ => Default::default(),
         }

@@ -2,12 +2,34 @@
 
 use super::{GrantAnswer, LeaseAction, Leases, Wants};
 use crate::{
-    Address, ClaimAction, ClaimEvent, Grantee, GuardNotice, Incarnation, Mono, NodeId, Obstacle,
-    Vip, VipOrder, VipUid,
+    Address, ClaimAction, ClaimEvent, Cover, Grantee, GuardNotice, Incarnation, Mono, NodeId,
+    Obstacle, Vip, VipOrder, VipUid, Vote,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// What a node asks its leader for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Wanted {
+    /// To answer, for the first time or again. The leader may take its time.
+    First(Vec<Grantee>),
+    /// To go on with all that it has leased, by the name of the set.
+    Cover(Cover),
+    /// The same one by one, as another set has this name there, or may have.
+    All(Vec<Grantee>),
+}
+
+impl Wanted {
+    /// How many are named.
+    #[must_use]
+    pub fn named(&self) -> usize {
+        match self {
+            Self::First(grantees) | Self::All(grantees) => grantees.len(),
+            Self::Cover(_) => 0,
+        }
+    }
+}
 
 /// A request to the leader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,10 +38,8 @@ pub struct Ask {
     pub leader: NodeId,
     /// The guard session that asks.
     pub session: Option<Incarnation>,
-    /// To answer, or go on answering.
-    pub wanted: Vec<Grantee>,
-    /// Whether first grants are asked for: the leader may take its time.
-    pub first: bool,
+    /// For what.
+    pub wanted: Wanted,
 }
 
 impl Leases {
@@ -33,6 +53,7 @@ impl Leases {
         self.guard.lost_at = None;
         self.guard.alive_at = now;
         self.guard.extended = Mono::ZERO;
+        self.guard.named_to = None;
         self.considered = Arc::default();
         self.consider(actions);
         self.guard_changed(now, [ClaimEvent::GuardUp(session)], actions);
@@ -122,6 +143,7 @@ impl Leases {
                 ClaimAction::Order(order) => batch.push(order),
                 ClaimAction::AskNow => self.wants.ask = true,
                 ClaimAction::ReportNow => self.reporting.due = true,
+                ClaimAction::NameAll => self.name_all(),
             }
         }
         self.order(batch, actions);
@@ -155,20 +177,51 @@ impl Leases {
         actions: &mut Vec<LeaseAction>,
     ) -> Option<Mono> {
         let (me, session, lease_end) = (self.me, self.claims.session(), self.lease_end(now));
-        self.take_releases(me, &self.claims.releases());
-        let mut wanted = self.claims.waiting();
-        // Orders for many VIPs cost; half a heartbeat of lease is enough.
+        let released = self.claims.releases();
+        self.take_releases(me, &released);
+        let mut waiting = self.claims.waiting();
+        // An order costs; half a heartbeat of lease is enough.
         if lease_end >= self.guard.extended + self.timing.heartbeat / 2 {
             self.guard.extended = lease_end;
             self.guard.told.clear();
-            wanted.extend(self.claims.renewals());
+            while let Some(wanted) = self.own_leadership().and_then(|own| self.renewal(own)) {
+                let by_name = matches!(wanted, Wanted::Cover(_));
+                let (answer, _) = self.decide_grants(now, me, &wanted);
+                let renewed = answer.covered.is_some();
+                self.take_answer(now, session, answer, lease_end, actions);
+                if renewed || !by_name {
+                    break;
+                }
+                self.guard.named_to = None;
+            }
         } else {
-            wanted.retain(|grantee| !self.guard.told.contains(grantee));
+            waiting.retain(|grantee| !self.guard.told.contains(grantee));
         }
-        let (answer, free_at) = self.decide_grants(now, me, wanted);
+        let (answer, free_at) = self.decide_grants(now, me, &Wanted::First(waiting));
         self.guard.told.extend(&answer.granted);
         self.take_answer(now, session, answer, lease_end, actions);
         free_at
+    }
+
+    /// What to ask the leader of this vote for to go on with what is leased. It was
+    /// told of what that is once; from then on the name is enough, until it turns out
+    /// to be that of another set there.
+    fn renewal(&mut self, leader: Vote) -> Option<Wanted> {
+        let cover = self.claims.cover();
+        if cover.is_empty() {
+            return None;
+        }
+        let named = self.guard.named_to.replace(leader) == Some(leader);
+        let by_name = named && !self.claims.is_releasing();
+        self.guard.by_name = by_name;
+        Some(if by_name { Wanted::Cover(cover) } else { Wanted::All(self.claims.renewals()) })
+    }
+
+    /// The guard, or the leader, has another set than this node.
+    pub(super) fn name_all(&mut self) {
+        self.guard.named_to = None;
+        self.guard.extended = Mono::ZERO;
+        self.wants.renew = true;
     }
 
     /// The leader's answer to a request of this node.
@@ -211,6 +264,10 @@ impl Leases {
         if let (Some(incarnation), false) = (session, deadlines.is_empty()) {
             self.order(vec![VipOrder::Extend { incarnation, deadlines }], actions);
         }
+        if let (Some(incarnation), Some(cover)) = (session, answer.covered) {
+            self.order(vec![VipOrder::ExtendAll { incarnation, cover, deadline }], actions);
+        }
+        self.reporting.due |= !answer.denied.is_empty();
         for (grantee, denial) in answer.denied {
             others.extend(self.claims.step(now, &self.state, ClaimEvent::Denied(grantee, denial)));
         }
@@ -220,22 +277,19 @@ impl Leases {
     /// As holder under another leader: renews, asks for what is new.
     pub(super) fn ask_leader(&mut self, now: Mono, wants: Wants, actions: &mut Vec<LeaseAction>) {
         let Some(leader) = self.leader(now).filter(|leader| *leader != self.me) else { return };
+        let Some((vote, _)) = self.heard else { return };
         let session = self.claims.session();
         // A grant would last for longer than others wait.
         let wants = Wants {
             renew: wants.renew && self.clock_is_well,
             ask: wants.ask && self.clock_is_well,
         };
-        let wanted = if wants.renew { self.claims.renewals() } else { vec![] };
-        if !wanted.is_empty() {
-            let first = false;
-            actions.push(LeaseAction::Ask(Box::new(Ask { leader, session, wanted, first })));
-        }
-        let wanted = if wants.ask { self.claims.waiting() } else { vec![] };
-        if !wanted.is_empty() && !self.first_grant_pending {
-            self.first_grant_pending = true;
-            let first = true;
-            actions.push(LeaseAction::Ask(Box::new(Ask { leader, session, wanted, first })));
+        let renewal = wants.renew.then(|| self.renewal(vote)).flatten();
+        let waiting = if wants.ask { self.claims.waiting() } else { vec![] };
+        let first = !waiting.is_empty() && !self.first_grant_pending;
+        self.first_grant_pending |= first;
+        for wanted in renewal.into_iter().chain(first.then_some(Wanted::First(waiting))) {
+            actions.push(LeaseAction::Ask(Box::new(Ask { leader, session, wanted })));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! As leader: the lease, what is known of the others, what they are granted,
 //! what the log should say.
 
-use super::{GrantAnswer, Leading, LeaseAction, Leases, RaftView};
+use super::{GrantAnswer, Leading, LeaseAction, Leases, RaftView, Wanted};
 use crate::{
     Assignment, ConflictChange, Denial, Epoch, Fitness, Grantee, Grants, LeaderLease, Level, Mac,
     Mono, NodeId, NodeOp, NodeView, ObstacleChange, Op, Report, ReportId, Request, Runs, Settled,
@@ -25,6 +25,15 @@ pub struct Acknowledgement {
     pub sent_at: Mono,
     /// The latest report that it has to make.
     pub report: ReportId,
+}
+
+/// What a leader looks at that changes by time alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    term: Term,
+    /// No deadline of before its election can be left at its gate.
+    outlived: bool,
+    views: BTreeMap<NodeId, NodeView>,
 }
 
 /// What this node, leading, knows of another.
@@ -114,6 +123,10 @@ pub struct LeaderWork {
 }
 
 impl LeaderWork {
+    fn is_nothing(&self) -> bool {
+        *self == Self { term: self.term, ..Self::default() }
+    }
+
     /// The commands, to be proposed in [`Self::term`], in order of urgency: a
     /// VIP without a holder is what hurts.
     #[must_use]
@@ -238,7 +251,7 @@ impl Leases {
     /// holder would fall silent. Returns whether it was ended: leadership by
     /// exactly this vote may be transferred then ([`Self::may_transfer`]).
     pub(super) fn on_close(&mut self, now: Mono, successor: NodeId) -> bool {
-        let work = self.leader_work(now);
+        let work = self.find_work(now);
         if self.leading.is_none()
             || !self.gates_are_shut(now)
             || !work.others.is_empty()
@@ -423,9 +436,9 @@ impl Leases {
         &mut self,
         now: Mono,
         node: NodeId,
-        wanted: &[Grantee],
+        wanted: &Wanted,
     ) -> (GrantAnswer, Option<Mono>) {
-        let (answer, free_at) = self.decide_grants(now, node, wanted.iter().copied());
+        let (answer, free_at) = self.decide_grants(now, node, wanted);
         // Something was granted: it must not wait for the rest.
         let free_at = free_at.filter(|_| answer.granted.is_empty());
         (answer, free_at)
@@ -435,18 +448,33 @@ impl Leases {
         &mut self,
         now: Mono,
         node: NodeId,
-        wanted: impl IntoIterator<Item = Grantee>,
+        wanted: &Wanted,
     ) -> (GrantAnswer, Option<Mono>) {
         let mut answer = GrantAnswer::default();
-        let Some(leading) = &mut self.leading else {
-            let no = |grantee| (grantee, Denial::NotLeading);
-            answer.denied = wanted.into_iter().map(no).collect();
+        let named = match wanted {
+            Wanted::First(grantees) | Wanted::All(grantees) => grantees.as_slice(),
+            Wanted::Cover(_) => &[],
+        };
+        let Some(Leading { lease, grants }) = &mut self.leading else {
+            let no = |grantee: &Grantee| (*grantee, Denial::NotLeading);
+            answer.denied = named.iter().map(no).collect();
             return (answer, None);
         };
-        let requests = wanted.into_iter().map(|grantee| Request { node, grantee });
-        let (lease, state, timing) = (&leading.lease, &self.state, &self.timing);
+        let (state, timing) = (&self.state, &self.timing);
+        match wanted {
+            Wanted::First(_) => {}
+            Wanted::All(all) => grants.has_only(node, all),
+            Wanted::Cover(cover) => {
+                let renewed = grants.renew(now, node, *cover, lease, state);
+                answer.covered = renewed.then_some(*cover);
+            }
+        }
+        if !named.is_empty() {
+            self.idle_as = None;
+        }
+        let requests = named.iter().map(|grantee| Request { node, grantee: *grantee });
         let mut free_at: Option<Mono> = None;
-        for (grantee, verdict) in leading.grants.request(now, requests, lease, state, timing) {
+        for (grantee, verdict) in grants.request(now, requests, lease, state, timing) {
             match verdict {
                 Verdict::Granted => answer.granted.push(grantee),
                 Verdict::Denied(denial) => answer.denied.push((grantee, denial)),
@@ -469,7 +497,27 @@ impl Leases {
 
     /// What the leader should change in the log, in order of urgency.
     #[must_use]
-    pub fn leader_work(&self, now: Mono) -> LeaderWork {
+    pub fn leader_work(&mut self, now: Mono) -> LeaderWork {
+        let seen = self.seen(now);
+        if seen.is_some() && seen == self.idle_as {
+            debug_assert!(self.find_work(now).is_nothing(), "work that nobody announced");
+            return LeaderWork::default();
+        }
+        let work = self.find_work(now);
+        self.idle_as = seen.filter(|_| work.is_nothing());
+        work
+    }
+
+    /// What work can come from by time alone, if that can be told.
+    fn seen(&self, now: Mono) -> Option<Seen> {
+        let leading = self.leading.as_ref()?;
+        let ages = self.claims.ages() || self.state.retired_vips().next().is_some();
+        let outlived = now >= leading.lease.elected_at() + self.timing.grant;
+        let seen = || Seen { term: leading.lease.term(), outlived, views: self.node_views(now) };
+        (self.leads_applied(now) && !ages).then(seen)
+    }
+
+    fn find_work(&self, now: Mono) -> LeaderWork {
         if !self.leads_applied(now) {
             return LeaderWork::default();
         }

@@ -232,7 +232,7 @@ fn bytes_in(input: &LeaseInput) -> usize {
         LeaseInput::Event(E::Notices(all)) => all.len() * LONG_ITEM_BYTES,
         LeaseInput::Event(E::Answered { answer, .. }) => answer.as_ref().map_or(0, of_answer),
         LeaseInput::Report(_, report) => of_report(report),
-        LeaseInput::Request(_, wanted) => wanted.len() * ITEM_BYTES,
+        LeaseInput::Request(_, wanted) => wanted.named() * ITEM_BYTES,
         _ => 0,
     }
 }
@@ -243,12 +243,12 @@ fn bytes_out(output: &LeaseOutput) -> usize {
         VipOrder::Prepare { addresses, known, .. } => {
             addresses.len() * LONG_ITEM_BYTES + known.len() * ITEM_BYTES
         }
-        VipOrder::Release { .. } => ITEM_BYTES,
+        VipOrder::Release { .. } | VipOrder::ExtendAll { .. } => ITEM_BYTES,
     };
     let of_action = |action: &LeaseAction| match action {
         LeaseAction::Order(orders) => orders.iter().map(of_order).sum(),
         LeaseAction::Consider(all) => all.len() * LONG_ITEM_BYTES,
-        LeaseAction::Ask(ask) => ask.wanted.len() * ITEM_BYTES,
+        LeaseAction::Ask(ask) => ask.wanted.named() * ITEM_BYTES,
         LeaseAction::Report(_, report) => of_report(report),
         LeaseAction::Renew { known, .. } => known.len() * ITEM_BYTES,
         _ => 0,
@@ -282,6 +282,7 @@ impl Leases {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Wanted;
     use super::super::tests::{START, leading, state_with_two_vips};
     use super::*;
     use crate::{Epoch, Grantee, Incarnation, NodeId, VipUid};
@@ -314,7 +315,7 @@ mod tests {
         leases.step(START, LeaseEvent::Applied(Arc::new(state_with_two_vips(NodeId(2)))));
         let grantee =
             |vip| Grantee { vip: VipUid(vip), epoch: Epoch(1), incarnation: Incarnation(8) };
-        let wanted: Vec<Grantee> = (1..=1000).map(grantee).collect();
+        let wanted = Wanted::All((1..=1000).map(grantee).collect());
         let (mut most, mut at) = (0, START);
         for _ in 0..4000 {
             at = at + Duration::from_millis(40);
@@ -324,7 +325,7 @@ mod tests {
             let kept = [&recorder.before, &recorder.now].into_iter().flatten();
             let items = |turn: &Turn| match (&turn.input, &turn.output) {
                 (LeaseInput::Request(_, wanted), Some(LeaseOutput::Answer(answer, _))) => {
-                    size_of_val(wanted.as_slice()) + size_of_val(answer.denied.as_slice())
+                    wanted.named() * size_of::<Grantee>() + size_of_val(answer.denied.as_slice())
                 }
                 _ => 0,
             };

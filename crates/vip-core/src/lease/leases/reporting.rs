@@ -15,6 +15,8 @@ pub(super) struct Reporting {
     latest: Report,
     /// It may not be what there is to say now.
     pub(super) due: bool,
+    /// What there is to say got lost, or may have.
+    pub(super) again: bool,
     /// Sent last: to the leader of which vote, which one, and until when its fate is
     /// waited for.
     sent: Option<(Vote, ReportId, Mono)>,
@@ -25,7 +27,7 @@ pub(super) struct Reporting {
 impl Reporting {
     pub(super) fn of_run(run: u64) -> Self {
         let latest = Report { id: ReportId { run, seq: 0 }, ..Report::default() };
-        Self { latest, due: true, sent: None, taken: None }
+        Self { latest, due: true, again: false, sent: None, taken: None }
     }
 
     /// The leader of this vote knows this one of this node's.
@@ -64,11 +66,13 @@ impl Leases {
         if vote.node == self.me || now >= heard + self.timing.promise {
             return;
         }
-        // Also where nothing changed: what got lost is sent again.
-        if !std::mem::take(&mut self.reporting.due) {
+        let other_fitness = self.fitness(now) != self.reporting.latest.fitness;
+        let again = std::mem::take(&mut self.reporting.again);
+        if std::mem::take(&mut self.reporting.due) || (again && other_fitness) {
+            self.make_report(now);
+        } else if !again {
             return;
         }
-        self.make_report(now);
         if self.reporting.is_to_send(now, vote) {
             let latest = self.reporting.latest.clone();
             let until = now + self.timing.heartbeat * PATIENCE_HEARTBEATS;

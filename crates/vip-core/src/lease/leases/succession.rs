@@ -29,10 +29,10 @@ impl Leases {
     #[must_use]
     pub fn leads_instead_of(&self, now: Mono) -> Option<NodeId> {
         let may_hold = self.state.nodes.get(&self.me).is_some_and(Node::may_hold);
-        let holds = self.state.all_vips().any(|vip| vip.holder == Some(self.me));
         let latest = self.handed_to.values().max();
         let rests = latest.is_some_and(|at| now < *at + self.timing.promise * REST_PROMISES);
-        if may_hold || holds || rests {
+        let holds = || self.state.all_vips().any(|vip| vip.holder == Some(self.me));
+        if may_hold || rests || holds() {
             return None;
         }
         self.successor(now)

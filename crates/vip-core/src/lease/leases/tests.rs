@@ -229,7 +229,7 @@ fn what_a_guard_is_to_give_up_is_one_frame() {
         epoch: Epoch(2),
         incarnation: Incarnation(8),
     });
-    let (answer, _) = leases.granted_to(START, NodeId(2), &wanted);
+    let (answer, _) = leases.granted_to(START, NodeId(2), &Wanted::First(wanted.into()));
     assert_eq!(answer, GrantAnswer::default());
     let now = START + LAN.heartbeat;
     let given_up: Vec<_> = orders(promised(&mut leases, now))
@@ -248,7 +248,7 @@ fn a_lease_is_not_closed_while_the_log_lacks_a_grant() {
     let mut state = state_with_two_vips(NodeId(2));
     leases.step(START, LeaseEvent::Applied(Arc::new(state.clone())));
     let grant = Grantee { vip: VipUid(1), epoch: Epoch(1), incarnation: Incarnation(8) };
-    let (answer, _) = leases.granted_to(START, NodeId(2), &[grant]);
+    let (answer, _) = leases.granted_to(START, NodeId(2), &Wanted::First(vec![grant]));
     assert_eq!(answer.granted, [grant]);
     assert!(!leases.close_lease(START, NodeId(2)));
     apply(&mut state, VipOp::Settle { grants: vec![grant], nested: false });
@@ -560,4 +560,200 @@ fn a_release_counts_when_it_is_known_whose_it_is() {
     leases.step(START, LeaseEvent::Applied(Arc::new(state)));
     promised(&mut leases, START);
     assert_eq!(leases.leader_work(START).releases, [held]);
+}
+
+/// What is asked of the leader, and what the guard is told of it.
+fn asked(actions: &[LeaseAction]) -> Vec<Wanted> {
+    let wanted = |action: &LeaseAction| match action {
+        LeaseAction::Ask(ask) => Some(ask.wanted.clone()),
+        _ => None,
+    };
+    actions.iter().filter_map(wanted).collect()
+}
+
+fn extended(actions: Vec<LeaseAction>) -> Vec<VipOrder> {
+    let extends =
+        |order: &VipOrder| matches!(order, VipOrder::Extend { .. } | VipOrder::ExtendAll { .. });
+    orders(actions).into_iter().flatten().filter(extends).collect()
+}
+
+const LEADER: Vote = Vote { term: Term(1), node: NodeId(2), committed: true };
+
+/// Holds two VIPs under another leader; the guard has both open.
+fn holding_under_another() -> (Leases, Vec<Grantee>) {
+    let mut leases = one_of_three(ME, LAN, Vote::default());
+    leases.saving_vote(START, LEADER);
+    leases.vote_is_durable(START, LEADER);
+    let heard = leases.renewed_by(START, LEADER, LAN.promise, ReportId::default());
+    assert_eq!(heard, PromiseReply::Promised);
+    leases.step(START, LeaseEvent::GuardUp(Incarnation(7)));
+    leases.step(START, LeaseEvent::Applied(Arc::new(state_with_two_vips(ME))));
+    leases.step(START, LeaseEvent::Notices(vec![prepared(1), prepared(2)]));
+    let all: Vec<_> = [1, 2]
+        .map(|vip| Grantee { vip: VipUid(vip), epoch: Epoch(1), incarnation: Incarnation(7) })
+        .into();
+    let told = answered(
+        &mut leases,
+        START,
+        true,
+        GrantAnswer { granted: all.clone(), ..Default::default() },
+    );
+    assert!(matches!(extended(told)[..], [VipOrder::Extend { .. }]));
+    let opened = |number| GuardNotice::Opened { vip: VipUid(number), epoch: Epoch(1) };
+    leases.step(START, LeaseEvent::Notices(vec![opened(1), opened(2)]));
+    (leases, all)
+}
+
+fn answered(leases: &mut Leases, at: Mono, first: bool, answer: GrantAnswer) -> Vec<LeaseAction> {
+    let (session, answer) = (Some(Incarnation(7)), Some(answer));
+    leases.step(at, LeaseEvent::Answered { session, sent_at: at, first, answer })
+}
+
+/// The next heartbeat, in time for the leader's promise.
+fn next_heartbeat(leases: &mut Leases, at: Mono) -> Vec<LeaseAction> {
+    leases.renewed_by(at, LEADER, LAN.promise, ReportId::default());
+    leases.step(at, LeaseEvent::Tick)
+}
+
+#[test]
+fn a_holder_names_what_it_has_once_and_renews_it_by_one_name_from_then_on() {
+    let (mut leases, all) = holding_under_another();
+    let cover = Cover::of(all.iter().copied());
+    let at = |heartbeats: u32| START + LAN.heartbeat * heartbeats;
+    assert_eq!(asked(&next_heartbeat(&mut leases, at(1))), [Wanted::All(all.clone())]);
+    let granted = GrantAnswer { granted: all.clone(), ..Default::default() };
+    let told = extended(answered(&mut leases, at(1), false, granted));
+    assert!(matches!(told[..], [VipOrder::Extend { .. }]), "{told:?}");
+    assert_eq!(asked(&next_heartbeat(&mut leases, at(2))), [Wanted::Cover(cover)]);
+    let renewed = GrantAnswer { covered: Some(cover), ..Default::default() };
+    let told = extended(answered(&mut leases, at(2), false, renewed));
+    let (incarnation, deadline) = (Incarnation(7), at(2) + LAN.grant);
+    assert_eq!(told, [VipOrder::ExtendAll { incarnation, cover, deadline }]);
+}
+
+#[test]
+fn a_holder_whose_leader_or_guard_has_another_set_names_all_at_once() {
+    let at = |heartbeats: u32| START + LAN.heartbeat * heartbeats;
+    for by_guard in [false, true] {
+        let (mut leases, all) = holding_under_another();
+        next_heartbeat(&mut leases, at(1));
+        assert_ne!(asked(&next_heartbeat(&mut leases, at(2))), [Wanted::All(all.clone())]);
+        let actions = if by_guard {
+            leases.step(at(2), LeaseEvent::Notices(vec![GuardNotice::OtherCover]))
+        } else {
+            answered(&mut leases, at(2), false, GrantAnswer::default())
+        };
+        assert_eq!(asked(&actions), [Wanted::All(all)], "by guard: {by_guard}");
+    }
+}
+
+#[test]
+fn another_leader_is_told_one_by_one() {
+    let (mut leases, all) = holding_under_another();
+    let at = |heartbeats: u32| START + LAN.heartbeat * heartbeats;
+    next_heartbeat(&mut leases, at(1));
+    let next = Vote { term: Term(2), node: NodeId(3), committed: true };
+    let later = at(2) + LAN.promise;
+    leases.saving_vote(later, next);
+    leases.vote_is_durable(later, next);
+    leases.renewed_by(later, next, LAN.promise, ReportId::default());
+    assert_eq!(asked(&leases.step(later, LeaseEvent::Tick)), [Wanted::All(all)]);
+}
+
+#[test]
+fn a_leader_extends_what_it_holds_by_one_order() {
+    let (mut leases, _) = holding_two_vips();
+    leases.step(START, LeaseEvent::Notices(vec![prepared(1), prepared(2)]));
+    let opened = |number| GuardNotice::Opened { vip: VipUid(number), epoch: Epoch(1) };
+    leases.step(START, LeaseEvent::Notices(vec![opened(1), opened(2)]));
+    let all = leases.claims().renewals();
+    let cover = Cover::of(all.iter().copied());
+    let at = |heartbeats: u32| START + LAN.heartbeat * heartbeats;
+    let told = extended(promised(&mut leases, at(1)));
+    assert!(matches!(&told[..], [VipOrder::Extend { deadlines, .. }] if deadlines.len() == 2));
+    let incarnation = all[0].incarnation;
+    let deadline = leases.lease_end(at(2)) + LAN.heartbeat;
+    let told = extended(promised(&mut leases, at(2)));
+    assert_eq!(told, [VipOrder::ExtendAll { incarnation, cover, deadline }]);
+    // The guard has another set: each by itself, at once.
+    let told = extended(leases.step(at(2), LeaseEvent::Notices(vec![GuardNotice::OtherCover])));
+    assert!(matches!(&told[..], [VipOrder::Extend { deadlines, .. }] if deadlines.len() == 2));
+}
+
+/// Requests by one name and one by one, of a node and of an earlier one of it.
+#[test]
+fn a_leader_renews_by_name_what_it_granted() {
+    let mut leases = leading();
+    leases.step(START, LeaseEvent::Applied(Arc::new(state_with_two_vips(NodeId(2)))));
+    let all = [1, 2].map(|vip| Grantee {
+        vip: VipUid(vip),
+        epoch: Epoch(1),
+        incarnation: Incarnation(8),
+    });
+    let by_name = Wanted::Cover(Cover::of(all));
+    let other = leases.granted_to(START, NodeId(2), &by_name);
+    assert_eq!(other, (GrantAnswer::default(), None));
+    let (answer, _) = leases.granted_to(START, NodeId(2), &Wanted::All(all.into()));
+    assert_eq!((answer.granted, answer.covered), (all.to_vec(), None));
+    let (answer, _) = leases.granted_to(START, NodeId(2), &by_name);
+    assert_eq!(answer, GrantAnswer { covered: Some(Cover::of(all)), ..Default::default() });
+    // It names one alone: the other is out.
+    leases.granted_to(START, NodeId(2), &Wanted::All(all[..1].into()));
+    let (answer, _) = leases.granted_to(START, NodeId(2), &by_name);
+    assert_eq!(answer, GrantAnswer::default());
+    let one = Wanted::Cover(Cover::of([all[0]]));
+    assert!(leases.granted_to(START, NodeId(2), &one).0.covered.is_some());
+}
+
+/// As all of it waits for a W there: another question has no other answer.
+#[test]
+fn an_empty_answer_to_each_by_its_name_is_not_asked_for_again_at_once() {
+    let (mut leases, all) = holding_under_another();
+    let at = START + LAN.heartbeat;
+    assert_eq!(asked(&next_heartbeat(&mut leases, at)), [Wanted::All(all)]);
+    let actions = answered(&mut leases, at, false, GrantAnswer::default());
+    assert_eq!(asked(&actions), []);
+}
+
+/// The guard may have it open as long as its release waits for its turn.
+#[test]
+fn while_the_guard_gives_something_up_the_rest_is_named_one_by_one() {
+    let (mut leases, all) = holding_under_another();
+    let at = |heartbeats: u32| START + LAN.heartbeat * heartbeats;
+    next_heartbeat(&mut leases, at(1));
+    let denied = vec![(all[0], crate::Denial::NotHolder)];
+    let answer = GrantAnswer { denied, granted: all[1..].into(), covered: None };
+    answered(&mut leases, at(1), false, answer);
+    let rest = Wanted::All(all[1..].into());
+    assert_eq!(asked(&next_heartbeat(&mut leases, at(2))), [rest]);
+    let released = GuardNotice::Released { vip: VipUid(1), epoch: Epoch(1) };
+    leases.step(at(2), LeaseEvent::Notices(vec![released]));
+    let by_name = Wanted::Cover(Cover::of([all[1]]));
+    assert!(asked(&next_heartbeat(&mut leases, at(3))).contains(&by_name));
+}
+
+/// Without a word from anybody: it was heard too long ago.
+#[test]
+fn the_end_of_a_conflict_is_reported() {
+    let (mut leases, _) = holding_under_another();
+    let reported = |actions: Vec<LeaseAction>| {
+        let report = |action: LeaseAction| match action {
+            LeaseAction::Report(_, report) => Some(report.conflicts.len()),
+            _ => None,
+        };
+        actions.into_iter().find_map(report)
+    };
+    let ip = "10.0.0.100".parse().expect("valid");
+    let (vip, epoch, mac) = (VipUid(1), Epoch(1), Mac([2, 0, 0, 0, 0, 9]));
+    let ip =
+        leases.state().vip(vip).and_then(|vip| vip.spec.addresses.first()).map_or(ip, |a| a.ip);
+    let heard = GuardNotice::Conflict { vip, epoch, ip, mac };
+    let actions = leases.step(START, LeaseEvent::Notices(vec![heard]));
+    assert_eq!(reported(actions), Some(1));
+    let (mut now, mut last) = (START, None);
+    while now < START + Duration::from_secs(70) {
+        now = now + LAN.heartbeat;
+        last = reported(next_heartbeat(&mut leases, now)).or(last);
+    }
+    assert_eq!(last, Some(0));
 }

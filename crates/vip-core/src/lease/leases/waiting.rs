@@ -1,7 +1,7 @@
 //! Requests for grants that a leader keeps until it can answer.
 
-use super::{GrantAnswer, Leases};
-use crate::{Grantee, Mono, NodeId};
+use super::{GrantAnswer, Leases, Wanted};
+use crate::{Mono, NodeId};
 use std::time::Duration;
 
 /// How long a holder has the leader keep a request for a first grant. It sends
@@ -27,7 +27,7 @@ pub enum WaitingStep {
 #[derive(Clone, Debug)]
 pub struct Waiting {
     node: NodeId,
-    wanted: Vec<Grantee>,
+    wanted: Wanted,
     until: Mono,
     gathers_until: Option<Mono>,
 }
@@ -35,7 +35,7 @@ pub struct Waiting {
 impl Waiting {
     /// A request that came now from `node`, which would wait for `wait`.
     #[must_use]
-    pub fn of(now: Mono, node: NodeId, wanted: Vec<Grantee>, wait: Duration) -> Self {
+    pub fn of(now: Mono, node: NodeId, wanted: Wanted, wait: Duration) -> Self {
         Self { node, wanted, until: now + wait.min(MAX_WAIT), gathers_until: None }
     }
 
@@ -48,7 +48,7 @@ impl Waiting {
         if let Some(free_at) = free_at.filter(|_| now < self.until) {
             return WaitingStep::Until(free_at.min(self.until));
         }
-        let all = answer.granted.len() + answer.denied.len() == self.wanted.len();
+        let all = answer.granted.len() + answer.denied.len() == self.wanted.named();
         let gathers = !all && !answer.granted.is_empty() && self.gathers_until.is_none();
         if gathers && now + GATHER < self.until {
             self.gathers_until = Some(now + GATHER);
@@ -63,7 +63,7 @@ mod tests {
     use super::super::tests::{START, leading, state_with_two_vips};
     use super::super::{LeaseEvent, WaitingStep};
     use super::*;
-    use crate::{Epoch, Incarnation, VipUid};
+    use crate::{Epoch, Grantee, Incarnation, VipUid};
     use std::sync::Arc;
 
     const HOLDER: NodeId = NodeId(2);
@@ -77,7 +77,7 @@ mod tests {
         let mut leases = leading();
         leases.step(START, LeaseEvent::Applied(Arc::new(state_with_two_vips(HOLDER))));
         let wanted = vec![grantee(1, 1), grantee(2, 9)];
-        let mut waiting = Waiting::of(START, HOLDER, wanted, FIRST_GRANT_WAIT);
+        let mut waiting = Waiting::of(START, HOLDER, Wanted::First(wanted), FIRST_GRANT_WAIT);
         let WaitingStep::Answer(answer) = waiting.step(START, &mut leases) else {
             panic!("it waits");
         };
@@ -92,7 +92,7 @@ mod tests {
         crate::testing::move_to(&mut state, VipUid(1), 2);
         leases.step(START, LeaseEvent::Applied(Arc::new(state)));
         let long = Duration::from_secs(60);
-        let mut waiting = Waiting::of(START, HOLDER, vec![grantee(1, 3)], long);
+        let mut waiting = Waiting::of(START, HOLDER, Wanted::First(vec![grantee(1, 3)]), long);
         let at = START + MAX_WAIT;
         assert_eq!(waiting.step(START, &mut leases), WaitingStep::Until(at));
         let nothing = WaitingStep::Answer(GrantAnswer::default());
@@ -107,7 +107,7 @@ mod tests {
         crate::testing::move_to(&mut state, VipUid(1), 2);
         leases.step(START, LeaseEvent::Applied(Arc::new(state)));
         let wanted = vec![grantee(1, 3), grantee(2, 1)];
-        let mut waiting = Waiting::of(START, HOLDER, wanted, FIRST_GRANT_WAIT);
+        let mut waiting = Waiting::of(START, HOLDER, Wanted::First(wanted), FIRST_GRANT_WAIT);
         let gathered = START + GATHER;
         assert_eq!(waiting.step(START, &mut leases), WaitingStep::Until(gathered));
         let early = gathered - Duration::from_millis(1);
