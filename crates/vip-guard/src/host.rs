@@ -81,6 +81,19 @@ pub(crate) struct Host {
     routes_are_old: bool,
 }
 
+/// Goes on with what the guard does instead of the rest, if the gate was not written.
+fn instead_if_failed(
+    guard: &mut Guard,
+    written: Result<(), GuardFailure>,
+    actions: &mut VecDeque<GuardAction>,
+) {
+    if let Err(failure) = written
+        && let Some(instead) = guard.failed(&failure)
+    {
+        *actions = instead.into();
+    }
+}
+
 /// What became of interfaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkChange {
@@ -528,18 +541,12 @@ impl Host {
                     let mut waits = false;
                     match action {
                         GuardAction::Gate { ip, entry } => {
-                            if let Err(failure) = self.set_gate(ip, entry)
-                                && let Some(instead) = guard.failed(&failure)
-                            {
-                                *actions = instead.into();
-                            }
+                            let written = self.set_gate(ip, entry);
+                            instead_if_failed(guard, written, actions);
                         }
                         GuardAction::Deadline { slot, deadline } => {
-                            if let Err(failure) = self.set_deadline(slot, deadline)
-                                && let Some(instead) = guard.failed(&failure)
-                            {
-                                *actions = instead.into();
-                            }
+                            let written = self.set_deadline(slot, deadline);
+                            instead_if_failed(guard, written, actions);
                         }
                         GuardAction::AddAddress(address) => {
                             additions.push((list, address));

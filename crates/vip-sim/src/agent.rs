@@ -499,9 +499,7 @@ impl Agent {
             Message::Report(report) => drop(self.leases.reported_by(now, from, *report)),
             Message::Ask { id, wanted } => {
                 let first = matches!(wanted, Wanted::First(_));
-                if let Wanted::First(named) | Wanted::All(named) = &wanted {
-                    self.asked.extend(named.iter().map(|grantee| (grantee.vip, *grantee)));
-                }
+                self.asked.extend(wanted.named().iter().map(|grantee| (grantee.vip, *grantee)));
                 if self.is(Mutant::UnsettledRenewed) {
                     let state = self.shown_state();
                     self.step(now, LeaseEvent::Applied(state));

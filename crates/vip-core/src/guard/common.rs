@@ -102,10 +102,6 @@ impl Common {
 }
 
 impl Guard {
-    pub(super) fn deadline_of(&self, claim: &Claim) -> Mono {
-        self.common.deadline_of(claim)
-    }
-
     /// All that is open until the deadline, if it is what the leader granted and the
     /// agent asked for.
     pub(super) fn extend_all(
@@ -120,7 +116,8 @@ impl Guard {
         }
         let other = || vec![GuardAction::Notify(GuardNotice::OtherCover)];
         // What has run out, and was not looked at since, is in the gate's slot as yet.
-        let is_over = |claim: &Claim| claim.phase == Phase::Open && now >= self.deadline_of(claim);
+        let is_over =
+            |claim: &Claim| claim.phase == Phase::Open && now >= self.common.deadline_of(claim);
         if self.claims.values().any(is_over) || self.cover(incarnation) != cover {
             return other();
         }

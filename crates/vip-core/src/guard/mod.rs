@@ -296,7 +296,7 @@ impl Guard {
     fn find_next_tick(&self) -> Option<Mono> {
         let due = |claim: &Claim| match claim.phase {
             Phase::Open => {
-                let next = self.deadline_of(claim).min(claim.announcements.next());
+                let next = self.common.deadline_of(claim).min(claim.announcements.next());
                 claim.probes.next().map_or(next, |probe| next.min(probe))
             }
             Phase::Probing | Phase::Prepared => claim.probes.next().unwrap_or(self.refresh_at),
@@ -318,7 +318,7 @@ impl Guard {
     pub fn gate_entries(&self) -> Vec<(IpAddr, Mono)> {
         let entries = |claim: &Claim| {
             let open = claim.phase == Phase::Open;
-            let deadline = if open { self.deadline_of(claim) } else { Mono::ZERO };
+            let deadline = if open { self.common.deadline_of(claim) } else { Mono::ZERO };
             claim.addresses.iter().map(|a| (a.ip, deadline)).collect::<Vec<_>>()
         };
         self.claims.values().filter(|c| c.phase != Phase::Probing).flat_map(entries).collect()
@@ -422,7 +422,7 @@ impl Guard {
             let why = GuardRefusal::InUse(address.ip);
             return vec![GuardAction::Notify(GuardNotice::Refused { vip, epoch, why })];
         }
-        let answers = claim.phase == Phase::Open && now < self.deadline_of(claim);
+        let answers = claim.phase == Phase::Open && now < self.common.deadline_of(claim);
         let entry = claim.shares.map_or(GateEntry::Until(claim.deadline), GateEntry::With);
         let there = answers || (claim.phase == Phase::Prepared && self.limits.gated);
         let Some(claim) = self.claims.get_mut(&vip) else { return vec![] };

@@ -1,7 +1,7 @@
 //! What it costs to hold VIPs when nothing happens: with one, and with many, by the
 //! leader and by another node.
 
-use super::many::{add, address, routed};
+use super::many::{add, has_all, routed};
 use super::{load, results};
 use anyhow::{Context, Result};
 use chaos_tests::{Cluster, Lab, Options, within};
@@ -56,9 +56,10 @@ fn watch(cluster: &Cluster) -> Result<Value> {
     Ok(nodes)
 }
 
-fn has_all(cluster: &Cluster, vips: u16, node: &str) -> Option<()> {
-    let there = cluster.lab.ip(node, &["-o", "address", "show", "dev", "eth0"]).ok()?;
-    (there.matches(" 10.78.").count() == usize::from(vips)).then_some(())
+/// Waits until a node has them all.
+fn settled(cluster: &Cluster, vips: u16, node: &str) -> Result<()> {
+    within(TAKEOVER, || has_all(cluster, vips, node).then_some(()))
+        .with_context(|| format!("{node} has not all"))
 }
 
 pub(super) fn run(profile: &str, many: u16) -> Result<()> {
@@ -68,15 +69,15 @@ pub(super) fn run(profile: &str, many: u16) -> Result<()> {
         let cluster = Cluster::formed(&options)?;
         routed(&cluster)?;
         add(&cluster, vips)?;
-        within(TAKEOVER, || has_all(&cluster, vips, "n1")).context("the leader has not all")?;
+        settled(&cluster, vips, "n1")?;
         found[vips.to_string()]["the leader holds"] = watch(&cluster)?;
         for number in 0..vips {
-            let (vip, to) = (format!("v{number}"), ["--to", "n2"]);
-            cluster.host("n1").ctl_ok(&["vip", "move", &vip, to[0], to[1]])?;
+            let vip = format!("v{number}");
+            cluster.host("n1").ctl_ok(&["vip", "move", &vip, "--to", "n2"])?;
         }
-        within(TAKEOVER, || has_all(&cluster, vips, "n2")).context("n2 has not all")?;
+        settled(&cluster, vips, "n2")?;
         found[vips.to_string()]["n2 holds, n1 leads"] = watch(&cluster)?;
-        println!("{vips} at {}: {:#}", address(0), found[vips.to_string()]);
+        println!("{vips}: {:#}", found[vips.to_string()]);
     }
     found["load"] = json!(load()?);
     std::fs::write(results(&format!("idle-{profile}.json")), serde_json::to_vec_pretty(&found)?)?;

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const TAKEOVER: Duration = Duration::from_secs(30);
 const WATCH: Duration = Duration::from_millis(700);
 
-pub(super) fn address(number: u16) -> Ipv4Addr {
+fn address(number: u16) -> Ipv4Addr {
     let [high, low] = number.to_be_bytes();
     Ipv4Addr::new(10, 78, high + 1, low)
 }
@@ -24,11 +24,17 @@ pub(super) fn add(cluster: &Cluster, vips: u16) -> Result<()> {
     let begin = std::time::Instant::now();
     for number in 0..vips {
         let (name, cidr) = (format!("v{number}"), format!("{}/32", address(number)));
-        let add = ["vip", "add", &name, "--address", &cidr, "--interface", "eth0", "--no-probe"];
+        let add = ["vip", "add", &name, "--address", &cidr, "--interface", "eth0"];
         cluster.host("n1").ctl_ok(&add)?;
     }
     println!("{vips} VIPs added in {:.1?}", begin.elapsed());
     Ok(())
+}
+
+/// Whether a node has the addresses of so many.
+pub(super) fn has_all(cluster: &Cluster, vips: u16, node: &str) -> bool {
+    let there = cluster.lab.ip(node, &["-o", "address", "show", "dev", "eth0"]);
+    there.is_ok_and(|text| text.matches(" 10.78.").count() == usize::from(vips))
 }
 
 pub(super) fn run(profile: &str, vips: u16) -> Result<()> {
@@ -74,10 +80,8 @@ fn watch(
     // Looking at once would cost the processors that the nodes need.
     std::thread::sleep(WATCH);
     let all = within(TAKEOVER, || {
-        ["n1", "n2", "n3"].into_iter().filter(|name| *name != old).find(|name| {
-            let there = cluster.lab.ip(name, &["-o", "address", "show", "dev", "eth0"]);
-            there.is_ok_and(|text| text.matches(" 10.78.").count() == usize::from(vips))
-        })
+        let mut others = ["n1", "n2", "n3"].into_iter().filter(|name| *name != old);
+        others.find(|name| has_all(cluster, vips, name))
     });
     let holder = all.context("no node took all of them over")?;
     let mac = cluster.lab.mac(holder)?;

@@ -73,7 +73,7 @@ impl Grants {
     }
 
     /// What is granted to this session of a node now is renewed with the rest of it.
-    pub(super) fn cover(&mut self, node: NodeId, session: Incarnation) -> bool {
+    pub(super) fn cover(&mut self, node: NodeId, session: Incarnation) {
         self.covers.outdated();
         let of_session = |covered: &Covered| covered.session == session;
         if !self.covers.by_node.get(&node).is_some_and(of_session) {
@@ -81,7 +81,6 @@ impl Grants {
             let covered = Covered { session, cover: Cover::default(), at: Mono::ZERO };
             self.covers.by_node.insert(node, covered);
         }
-        true
     }
 
     /// When a VIP was granted last, by itself or with others.

@@ -21,12 +21,12 @@ pub enum Wanted {
 }
 
 impl Wanted {
-    /// How many are named.
+    /// Those that are named one by one.
     #[must_use]
-    pub fn named(&self) -> usize {
+    pub fn named(&self) -> &[Grantee] {
         match self {
-            Self::First(grantees) | Self::All(grantees) => grantees.len(),
-            Self::Cover(_) => 0,
+            Self::First(grantees) | Self::All(grantees) => grantees,
+            Self::Cover(_) => &[],
         }
     }
 }

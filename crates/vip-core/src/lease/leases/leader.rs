@@ -451,10 +451,7 @@ impl Leases {
         wanted: &Wanted,
     ) -> (GrantAnswer, Option<Mono>) {
         let mut answer = GrantAnswer::default();
-        let named = match wanted {
-            Wanted::First(grantees) | Wanted::All(grantees) => grantees.as_slice(),
-            Wanted::Cover(_) => &[],
-        };
+        let named = wanted.named();
         let Some(Leading { lease, grants }) = &mut self.leading else {
             let no = |grantee: &Grantee| (*grantee, Denial::NotLeading);
             answer.denied = named.iter().map(no).collect();

@@ -232,7 +232,7 @@ fn bytes_in(input: &LeaseInput) -> usize {
         LeaseInput::Event(E::Notices(all)) => all.len() * LONG_ITEM_BYTES,
         LeaseInput::Event(E::Answered { answer, .. }) => answer.as_ref().map_or(0, of_answer),
         LeaseInput::Report(_, report) => of_report(report),
-        LeaseInput::Request(_, wanted) => wanted.named() * ITEM_BYTES,
+        LeaseInput::Request(_, wanted) => wanted.named().len() * ITEM_BYTES,
         _ => 0,
     }
 }
@@ -248,7 +248,7 @@ fn bytes_out(output: &LeaseOutput) -> usize {
     let of_action = |action: &LeaseAction| match action {
         LeaseAction::Order(orders) => orders.iter().map(of_order).sum(),
         LeaseAction::Consider(all) => all.len() * LONG_ITEM_BYTES,
-        LeaseAction::Ask(ask) => ask.wanted.named() * ITEM_BYTES,
+        LeaseAction::Ask(ask) => ask.wanted.named().len() * ITEM_BYTES,
         LeaseAction::Report(_, report) => of_report(report),
         LeaseAction::Renew { known, .. } => known.len() * ITEM_BYTES,
         _ => 0,
@@ -325,7 +325,7 @@ mod tests {
             let kept = [&recorder.before, &recorder.now].into_iter().flatten();
             let items = |turn: &Turn| match (&turn.input, &turn.output) {
                 (LeaseInput::Request(_, wanted), Some(LeaseOutput::Answer(answer, _))) => {
-                    wanted.named() * size_of::<Grantee>() + size_of_val(answer.denied.as_slice())
+                    size_of_val(wanted.named()) + size_of_val(answer.denied.as_slice())
                 }
                 _ => 0,
             };

@@ -48,7 +48,7 @@ impl Waiting {
         if let Some(free_at) = free_at.filter(|_| now < self.until) {
             return WaitingStep::Until(free_at.min(self.until));
         }
-        let all = answer.granted.len() + answer.denied.len() == self.wanted.named();
+        let all = answer.granted.len() + answer.denied.len() == self.wanted.named().len();
         let gathers = !all && !answer.granted.is_empty() && self.gathers_until.is_none();
         if gathers && now + GATHER < self.until {
             self.gathers_until = Some(now + GATHER);
