@@ -38,7 +38,9 @@ async fn to_its_end(member: &Member, mut begun: HandOver) {
 }
 
 async fn step(member: &Member, begun: &mut HandOver) -> HandOverStep {
-    let has_all = |node| member.raft.has_all(node);
+    let is_last = member.shared.with(|leases, now| begun.waits_for_the_log(now, leases));
+    let rest = if is_last { member.raft.at_rest().await } else { None };
+    let has_all = |node| rest.as_ref().is_some_and(|rest| rest.has_all(node));
     let step = member.shared.with(|leases, now| begun.step(now, leases, has_all));
     if let HandOverStep::Transfer(to) = step {
         tracing::info!(%to, "handing leadership over");

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{RwLock, RwLockWriteGuard, watch};
 use vip_core::{Command, NodeId, Outcome, RaftView, State, Term, Timing, Voters};
 
 /// Entries between two snapshots: a few MB of log at most.
@@ -26,6 +26,10 @@ const ENTRIES_KEPT: u64 = 200;
 
 /// How long an RPC may take that a person waits for.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long others' writes may be held up for those under way to end, which take
+/// a few ms each.
+const REST_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Raft as vipd runs it.
 pub type VipRaft = openraft::Raft<TypeConfig, StateMachine>;
@@ -66,10 +70,27 @@ pub struct RaftNode {
     /// The same after a change of what leases depend on, and no other.
     pub for_leases: watch::Receiver<Arc<State>>,
     id: NodeId,
+    /// Read by each command of this process while it is under way. Not by changes
+    /// of members: without their new voter they last.
+    writes: Arc<RwLock<()>>,
     /// Of its data.
     pub(crate) directory: PathBuf,
     /// What a leader sent that is not known here.
     pub(crate) newer: Arc<OnceLock<Newer>>,
+}
+
+/// No command of this process is under way, and none begins: it waits.
+pub struct AtRest<'a> {
+    node: &'a RaftNode,
+    _writes: RwLockWriteGuard<'a, ()>,
+}
+
+impl AtRest<'_> {
+    /// Whether `node` has every entry of this leader's log.
+    #[must_use]
+    pub fn has_all(&self, node: NodeId) -> bool {
+        self.node.matched(node) >= self.node.raft.metrics().borrow_watched().last_log_index
+    }
 }
 
 /// Why Raft does not go on.
@@ -108,7 +129,8 @@ pub async fn open(
     let raft = raft.await.map_err(|e| damaged(e.to_string()))?;
     let Views { applied, for_leases } = views;
     let (directory, newer) = (dir.to_owned(), Arc::default());
-    Ok(RaftNode { raft, store, applied, for_leases, id, directory, newer })
+    let writes = Arc::default();
+    Ok(RaftNode { raft, store, applied, for_leases, id, writes, directory, newer })
 }
 
 fn ms(span: Duration) -> u64 {
@@ -258,7 +280,10 @@ impl RaftNode {
         if let Err(refusal) = self.state().may_take(&command.op) {
             return Ok(Outcome::Refused(refusal));
         }
-        let write = self.raft.client_write(LogCommand(command));
+        let write = async {
+            let _under_way = self.writes.read().await;
+            self.raft.client_write(LogCommand(command)).await
+        };
         let result = tokio::time::timeout(limit, write).await.map_err(|_| WriteError::Unknown)?;
         Ok(result.map_err(write_error)?.data.0)
     }
@@ -392,10 +417,11 @@ impl RaftNode {
         self.raft.voter_ids().map(NodeId).collect()
     }
 
-    /// Whether `node` has every entry of this leader's log.
-    #[must_use]
-    pub fn has_all(&self, node: NodeId) -> bool {
-        self.matched(node) >= self.raft.metrics().borrow_watched().last_log_index
+    /// Waits until no command is under way and holds up those that come, so that
+    /// what is known of the log stays true. `None`: it does not come to rest.
+    pub async fn at_rest(&self) -> Option<AtRest<'_>> {
+        let writes = tokio::time::timeout(REST_TIMEOUT, self.writes.write()).await.ok()?;
+        Some(AtRest { node: self, _writes: writes })
     }
 
     /// Whether `node` has this leader's log up to `index`.

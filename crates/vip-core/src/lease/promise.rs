@@ -42,9 +42,9 @@ pub enum PromiseReply {
     /// P is larger than any before: store it durably
     /// ([`Promise::longest_stored`]), then ask again.
     StoreFirst,
-    /// The leader's vote is not the one on this node's disk; nothing was
-    /// promised. This is the latest one here. Higher: the leader was deposed.
-    /// Equal or lower: it is not written yet.
+    /// The leader's vote is not the one on this node's disk, or it just gave up;
+    /// nothing was promised. This is the latest one here. Higher: the leader was
+    /// deposed. Equal or lower: it is not written yet.
     OtherVote(Vote),
 }
 
@@ -75,6 +75,8 @@ pub struct Promise {
     quarantine_until: Mono,
     promised_to: Vote,
     promised_until: Mono,
+    /// Who gave up last, and until when its messages may still be on their way.
+    late: (Vote, Mono),
     clock_is_well: bool,
     /// For how much longer it is bound than its own clock says.
     margin: Duration,
@@ -95,6 +97,7 @@ impl Promise {
             quarantine_until: now + longest,
             promised_to: Vote::default(),
             promised_until: Mono::ZERO,
+            late: (Vote::default(), Mono::ZERO),
             clock_is_well: true,
             margin: Duration::ZERO,
             raised: 0,
@@ -131,6 +134,10 @@ impl Promise {
         if !vote.committed || !known {
             return PromiseReply::OtherVote(self.saved);
         }
+        let (ended, until) = self.late;
+        if now < until && vote.same_candidacy(&ended) {
+            return PromiseReply::OtherVote(self.saved);
+        }
         if promise > self.longest {
             return PromiseReply::StoreFirst;
         }
@@ -151,10 +158,15 @@ impl Promise {
     }
 
     /// The leader elected by `vote` gave up its lease and said so: what was
-    /// promised to it, and only that, is void.
-    pub fn abdicated(&mut self, vote: Vote) {
+    /// promised to it, and only that, is void. It was elected, so the lease of
+    /// every leader before it is over, and whatever this node promised to one of
+    /// them, in this process or an earlier one. What it sent before may come
+    /// after: for the largest P nothing is promised to it.
+    pub fn abdicated(&mut self, now: Mono, vote: Vote) {
         if self.is_to(vote) {
+            self.late = (vote, now + self.longest);
             self.promised_until = Mono::ZERO;
+            self.quarantine_until = Mono::ZERO;
         }
     }
 
@@ -281,6 +293,32 @@ mod tests {
         assert!(promise.free(START, Mono::ZERO).is_ok(), "it promised nobody");
     }
 
+    /// Entries and lease messages travel beside the word that it is over.
+    #[test]
+    fn what_a_leader_sent_before_it_gave_up_binds_nobody_after() {
+        let mut promise = promised();
+        promise.abdicated(START, LEADER);
+        let late = START + Duration::from_millis(1);
+        assert_eq!(promise.renew(late, LEADER, P), PromiseReply::OtherVote(LEADER));
+        assert!(promise.free(late, Mono::ZERO).is_ok());
+        // It started again, and nobody else was elected.
+        assert_eq!(promise.renew(START + P, LEADER, P), PromiseReply::Promised);
+    }
+
+    /// Nodes are restarted one after the other, as in an upgrade: the second
+    /// hands over to the first, which had promised nobody else.
+    #[test]
+    fn a_started_process_is_free_once_the_leader_it_follows_gave_up() {
+        let mut promise = Promise::at_start(START, LEADER, P);
+        promise.abdicated(START, LEADER);
+        assert!(promise.free(START, Mono::ZERO).is_err(), "it has not been heard yet");
+        assert_eq!(promise.renew(START, LEADER, P), PromiseReply::Promised);
+        promise.abdicated(START, Vote { term: Term(2), ..LEADER });
+        assert!(promise.free(START, Mono::ZERO).is_err(), "another gave up");
+        promise.abdicated(START, LEADER);
+        assert!(promise.free(START, Mono::ZERO).is_ok());
+    }
+
     #[test]
     fn a_longer_promise_is_stored_before_it_is_given() {
         let mut promise = promised();
@@ -303,24 +341,24 @@ mod tests {
         assert_eq!(promise.renew(START + P, LEADER, P), PromiseReply::Promised);
         assert!(promise.free(START + P * 2, Mono::ZERO).is_ok());
         promise.clock(false);
-        promise.abdicated(LEADER);
+        promise.abdicated(START, LEADER);
         assert!(promise.free(START, Mono::ZERO).is_ok(), "nothing is promised");
     }
 
     #[test]
     fn an_abdication_frees_only_from_its_own_term() {
         let mut promise = promised();
-        promise.abdicated(Vote { term: Term(2), ..LEADER });
-        promise.abdicated(Vote { node: NodeId(9), ..LEADER });
+        promise.abdicated(START, Vote { term: Term(2), ..LEADER });
+        promise.abdicated(START, Vote { node: NodeId(9), ..LEADER });
         assert!(promise.free(START, Mono::ZERO).is_err());
-        promise.abdicated(LEADER);
+        promise.abdicated(START, LEADER);
         assert!(promise.free(START, Mono::ZERO).is_ok());
     }
 
     #[test]
     fn an_abdication_does_not_end_the_quarantine_of_a_follower() {
         let mut promise = Promise::at_start(START, LEADER, P);
-        promise.abdicated(LEADER);
+        promise.abdicated(START, LEADER);
         promise.own_term_abdicated(NodeId(2), Term(3));
         assert!(promise.free(START, Mono::ZERO).is_err());
         promise.own_term_abdicated(NodeId(1), Term(3));

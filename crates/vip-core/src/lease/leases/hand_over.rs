@@ -59,8 +59,16 @@ impl HandOver {
         Some(Self { task, until: now + HAND_OVER_TIMEOUT, transferred: false })
     }
 
-    /// `has_all` tells whether a node has every entry of this leader's log: once
-    /// the lease is closed nothing is replicated any more.
+    /// Whether leadership is all that is left to give away, so that the log is to
+    /// come to rest before the next [`Self::step`].
+    #[must_use]
+    pub fn waits_for_the_log(&self, now: Mono, leases: &Leases) -> bool {
+        leases.own_leadership().is_some_and(|own| self.successor(own, now, leases).is_ok())
+    }
+
+    /// `has_all` tells whether a node has every entry of this leader's log, and
+    /// none is being added: once the lease is closed nothing is replicated any
+    /// more.
     pub fn step(
         &mut self,
         now: Mono,
@@ -70,24 +78,32 @@ impl HandOver {
         let Some(own) = leases.own_leadership() else {
             return self.without_leadership(now, leases);
         };
-        if now >= self.until {
-            return HandOverStep::Done;
-        }
-        let to = match self.task {
-            Task::Leadership(vote, _) if vote != own => return HandOverStep::Done,
-            _ if self.transferred => return HandOverStep::Wait,
-            Task::Leadership(_, to) => to,
-            Task::Everything if leases.waits_for_relief() => return HandOverStep::Wait,
-            Task::Everything => match leases.successor(now).filter(|_| leases.has_lease(now)) {
-                Some(to) => to,
-                None => return HandOverStep::Done,
-            },
+        let to = match self.successor(own, now, leases) {
+            Ok(to) => to,
+            Err(step) => return step,
         };
         if !has_all(to) || !leases.close_lease(now, to) {
             return HandOverStep::Wait;
         }
         self.transferred = true;
         HandOverStep::Transfer(to)
+    }
+
+    /// Whom to give leadership to now, or what to do instead.
+    fn successor(&self, own: Vote, now: Mono, leases: &Leases) -> Result<NodeId, HandOverStep> {
+        if now >= self.until {
+            return Err(HandOverStep::Done);
+        }
+        match self.task {
+            Task::Leadership(vote, _) if vote != own => Err(HandOverStep::Done),
+            _ if self.transferred => Err(HandOverStep::Wait),
+            Task::Leadership(_, to) => Ok(to),
+            Task::Everything if leases.waits_for_relief() => Err(HandOverStep::Wait),
+            Task::Everything => {
+                let to = leases.successor(now).filter(|_| leases.has_lease(now));
+                to.ok_or(HandOverStep::Done)
+            }
+        }
     }
 
     fn without_leadership(&self, now: Mono, leases: &Leases) -> HandOverStep {
@@ -116,8 +132,10 @@ mod tests {
         let mut leases = leading();
         leading_drained(&mut leases, START);
         let mut end = HandOver::of_everything(START, &mut leases);
+        assert!(end.waits_for_the_log(START, &leases));
         assert_eq!(end.step(START, &mut leases, |_| false), HandOverStep::Wait);
         assert_eq!(end.step(START, &mut leases, |_| true), HandOverStep::Transfer(NEXT));
+        assert!(!end.waits_for_the_log(START, &leases));
         assert_eq!(end.step(START, &mut leases, |_| true), HandOverStep::Wait);
         let elected = Vote { term: crate::Term(2), node: NEXT, committed: false };
         leases.saving_vote(START, elected);

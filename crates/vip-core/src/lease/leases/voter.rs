@@ -59,7 +59,7 @@ impl Leases {
     /// The leader of this vote is certainly over: its promise ends, and this
     /// node may campaign in its turn at once.
     pub(super) fn leadership_is_over(&mut self, now: Mono, vote: Vote) {
-        self.promise.abdicated(vote);
+        self.promise.abdicated(now, vote);
         if self.promise.free(now, Mono::ZERO).is_ok() && self.promise.saved_vote().term <= vote.term
         {
             self.detector = Detector::freed(now);
@@ -86,7 +86,7 @@ impl Leases {
         if !self.promise.is_to(vote) {
             return;
         }
-        self.promise.abdicated(vote);
+        self.promise.abdicated(now, vote);
         self.give_way(now, vote.node);
         self.changed = true;
     }
