@@ -6,7 +6,7 @@ mod common;
 use alone::LIMIT;
 use openraft::async_runtime::WatchReceiver;
 use std::time::Duration;
-use vip_core::{Actor, Command, LoginOp, Outcome};
+use vip_core::{Actor, Command, LoginOp, Outcome, Refusal};
 use vip_raft::RaftNode;
 
 async fn leading(dir: &std::path::Path) -> RaftNode {
@@ -35,7 +35,8 @@ async fn what_comes_at_rest_is_written_after_it() {
     assert_eq!(last(), before);
     drop(rest);
     let outcome = write.await.expect("committed");
-    assert!(matches!(outcome, Outcome::Done | Outcome::Refused(_)), "{outcome:?}");
+    let unknown = Refusal::UnknownLogin { user: "alice".into() };
+    assert_eq!(outcome, Outcome::Refused(unknown));
     assert!(last() > before);
 }
 

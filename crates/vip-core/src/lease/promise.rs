@@ -8,7 +8,8 @@
 //!  process start ──> quarantine: now + largest P ever promised
 //!  Lease, AppendEntries of the vote on disk ──> promised until now + P
 //!  RequestVote inside a promise ──> refused, with the time left
-//!  Abdicate(term) ──> the promise to that term ends, no other
+//!  Abdicate(term) ──> the promise to that term ends, no other; so does the
+//!                     quarantine, if this process has promised to that term
 //! ```
 
 use crate::{Mono, NodeId, Term};
@@ -356,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn an_abdication_does_not_end_the_quarantine_of_a_follower() {
+    fn an_abdication_does_not_end_the_quarantine_of_a_follower_that_never_heard_it() {
         let mut promise = Promise::at_start(START, LEADER, P);
         promise.abdicated(START, LEADER);
         promise.own_term_abdicated(NodeId(2), Term(3));
