@@ -3,6 +3,7 @@
 //! [`LeaseRules`]; nothing about VIPs is decided here.
 
 mod convert;
+mod disk;
 mod frame;
 mod log_store;
 mod network;
@@ -14,14 +15,17 @@ mod snapshot;
 mod state_machine;
 mod sync;
 mod types;
+mod votes;
+mod votes_file;
 
+pub use disk::Disk;
 pub use frame::Newer;
-pub use log_store::{LogStore, StoreError};
+pub use log_store::{DOUBT, LogStore, StoreError};
 pub use network::{Dial, LeaseRules, PeerChannels};
 pub use node::{Changes, Ended, RaftNode, SNAPSHOT_AFTER, VipRaft, WriteError, open, prepare};
 pub use refound::{LogEnd, found};
 pub use server::{PeerOf, RaftService};
 pub use snapshot::SnapshotData;
 pub use state_machine::{Applied, StateMachine, Views};
-pub use sync::DiskClock;
 pub use types::{Member, TypeConfig};
+pub use votes_file::Saved;

@@ -1,16 +1,19 @@
-//! Raft's log and vote in sled.
+//! Raft's log in sled, and the votes beside it.
 //!
 //! One tree, so that a batch is atomic and everything is in one order on disk:
-//! `l` + index (big endian) holds an entry, `v` the vote, `p` the last purged id,
-//! `c` the last committed one, each as [`crate::frame`] says.
+//! `l` + index (big endian) holds an entry, `p` the last purged id, `c` the last
+//! committed one, each as [`crate::frame`] says.
 
+use crate::disk::{Disk, DiskClock};
 use crate::frame::{
     Newer, RecordError, damaged, entry_from, entry_to, place_from, record_from, record_to,
 };
 use crate::network::LeaseRules;
-use crate::seal::{Extent, SealFile};
-use crate::sync::{DiskClock, Seal, Syncer};
-use crate::types::{LogEntry, LogId, RaftVote, TypeConfig, core_vote};
+use crate::seal::SealFile;
+use crate::sync::{Seal, Syncer};
+use crate::types::{LogEntry, LogId, RaftVote, TypeConfig, core_vote, raft_vote};
+use crate::votes::Votes;
+use crate::votes_file::{Saved, VotesFile};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use std::fmt::Debug;
@@ -18,12 +21,19 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
+/// Where the vote was before it had a file: it is moved there.
 const VOTE: &[u8] = b"v";
 const PURGED: &[u8] = b"p";
 const COMMITTED: &[u8] = b"c";
 const ENTRY: u8 = b'l';
+/// Why a node does not take part.
+pub const DOUBT: &str =
+    "a record of this node's votes is damaged; it takes part again once a later leader is elected";
+/// The file of the votes.
+const VOTES: &str = "votes";
 /// sled's page cache: the live log is small and read rarely.
 const CACHE_BYTES: u64 = 1 << 20;
 
@@ -92,7 +102,9 @@ impl StoreError {
 pub struct LogStore {
     tree: sled::Tree,
     syncer: Arc<Syncer>,
-    bound: Arc<Mutex<Extent>>,
+    /// Index of the last entry.
+    last: Arc<Mutex<u64>>,
+    votes: Votes,
     rules: Arc<dyn LeaseRules>,
 }
 
@@ -110,9 +122,8 @@ fn record<T: serde::de::DeserializeOwned>(
 }
 
 /// Every record parses, and the entries follow each other without a hole.
-/// Returns how far they go.
-fn check(tree: &sled::Tree) -> Result<Extent, RecordError> {
-    let vote: Option<RaftVote> = record(tree, VOTE)?;
+/// Returns how far they go; `None`: nothing was ever written.
+fn check(tree: &sled::Tree) -> Result<Option<u64>, RecordError> {
     let mut last: Option<LogId> = record(tree, PURGED)?;
     for item in tree.scan_prefix([ENTRY]) {
         let entry = entry_from(&item?.1)?;
@@ -122,8 +133,24 @@ fn check(tree: &sled::Tree) -> Result<Extent, RecordError> {
         }
         last = Some(entry.log_id);
     }
-    let index = last.map_or(0, |id| id.index);
-    Ok(Extent { index, term: vote.map_or(0, |v| v.leader_id.term) })
+    Ok(last.map(|id| id.index))
+}
+
+/// The votes in `dir`, beside this log.
+fn votes(dir: &Path, tree: &sled::Tree, empty: bool) -> Result<VotesFile, RecordError> {
+    let path = dir.join(VOTES);
+    let moved: Option<RaftVote> = record(tree, VOTE)?;
+    let votes = match (VotesFile::open(&path)?, moved) {
+        (Some(votes), _) => votes,
+        (None, Some(vote)) => VotesFile::create(&path, core_vote(&vote), None)?,
+        (None, None) if empty => {
+            VotesFile::create(&path, vip_core::Vote::default(), Some(Duration::ZERO))?
+        }
+        (None, None) => return Err(damaged("the file of its votes is gone")),
+    };
+    // An older version would take it for the latest.
+    tree.remove(VOTE)?;
+    Ok(votes)
 }
 
 /// Removes what sled was writing when it was killed: it takes half a snapshot of
@@ -166,19 +193,22 @@ impl LogStore {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub(crate) async fn found(dir: &Path, vote: &RaftVote, last: LogId) -> Result<(), StoreError> {
+    pub(crate) async fn found(
+        dir: &Path,
+        vote: vip_core::Vote,
+        longest: Option<Duration>,
+        last: LogId,
+    ) -> Result<(), StoreError> {
         let (db, tree) = database(dir)?;
         let sync = |source| StoreError::Sync { path: dir.to_owned(), source };
-        for (key, record) in [(VOTE, record_to(vote)), (PURGED, record_to(&last))] {
-            let written = tree.insert(key, record.map_err(sync)?);
-            written.map_err(|e| sync(io::Error::other(e)))?;
-        }
+        VotesFile::create(&dir.join(VOTES), vote, longest).map_err(sync)?;
+        let written = tree.insert(PURGED, record_to(&last).map_err(sync)?);
+        written.map_err(|e| sync(io::Error::other(e)))?;
         let (seal, _) = SealFile::open(&dir.join("seal")).map_err(sync)?;
-        let bound = Extent { index: last.index, term: vote.leader_id.term };
-        let syncer = Syncer::start(db, dir, seal, Extent::default()).map_err(sync)?;
+        let syncer = Syncer::start(db, dir, seal, 0).map_err(sync)?;
         let (send, done) = oneshot::channel();
         let tell = Box::new(move |result| drop(send.send(result)));
-        syncer.after_sync(bound, Seal::First, tell);
+        syncer.after_sync(last.index, Seal::First, tell);
         done.await.map_err(|e| sync(io::Error::other(e)))?.map_err(sync)
     }
 
@@ -198,32 +228,35 @@ impl LogStore {
         let (db, tree) = database(dir)?;
         let unusable = |e: RecordError| StoreError::of(dir, e);
         let there = check(&tree).map_err(unusable)?;
+        let votes = votes(dir, &tree, there.is_none()).map_err(unusable)?;
+        let there = there.unwrap_or_default();
         let sealed = SealFile::open(&dir.join("seal"));
         let (seal, sealed) = sealed.map_err(|e| unusable(damaged(e)))?;
-        if there.index < sealed.index || there.term < sealed.term {
-            let what = format!(
-                "entries up to {} and a vote of term {} were acknowledged, {} and {} are there",
-                sealed.index, sealed.term, there.index, there.term
-            );
+        if there < sealed {
+            let what =
+                format!("entries up to {sealed} were acknowledged, those to {there} are there");
             return Err(StoreError::Damaged { path: dir.to_owned(), what });
         }
         let syncer = Syncer::start(db, dir, seal, there)
             .map_err(|source| StoreError::Sync { path: dir.to_owned(), source })?;
-        let bound = Arc::new(Mutex::new(there));
-        Ok(Self { tree, syncer: Arc::new(syncer), bound, rules })
+        let (syncer, votes, last) = (Arc::new(syncer), Votes::of(votes), Arc::default());
+        let store = Self { tree, syncer, last, votes, rules };
+        store.ends(|_| there);
+        Ok(store)
     }
 
-    /// Takes note of what the log holds now.
-    fn bounded(&self, change: impl FnOnce(&mut Extent)) -> Extent {
-        let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut bound);
-        *bound
+    /// Takes note of where the log ends now.
+    fn ends(&self, change: impl FnOnce(u64) -> u64) -> u64 {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = change(*last);
+        *last
     }
 
     /// How the disk does.
     #[must_use]
-    pub fn disk(&self) -> DiskClock {
-        self.syncer.clock()
+    pub fn disk(&self) -> Disk {
+        let votes: &DiskClock = self.votes.clock();
+        Disk([self.syncer.clock(), votes.clone()])
     }
 
     /// Makes everything durable, the seal included: damage done to the files
@@ -232,19 +265,34 @@ impl LogStore {
     /// # Errors
     /// The disk failed.
     pub async fn close(&self) -> io::Result<()> {
-        self.synced(self.bounded(|_| ()), Seal::First).await
+        self.synced(self.ends(|last| last), Seal::First).await
     }
 
-    /// The vote that was saved last.
+    /// The vote that was saved last, and what bounds promises.
+    #[must_use]
+    pub fn saved(&self) -> Saved {
+        self.votes.saved()
+    }
+
+    /// Whether this node heeds nobody yet, because a vote of its may be lost
+    /// ([`Saved::heeds_from`]).
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        self.heeds_from() > vip_core::Term(0)
+    }
+
+    /// Saves durably that no promise which is given from now on, or runs now, is of
+    /// more than this.
     ///
     /// # Errors
-    /// It cannot be read.
-    pub fn saved_vote(&self) -> io::Result<vip_core::Vote> {
-        Ok(self.vote()?.map(|v| core_vote(&v)).unwrap_or_default())
+    /// The disk failed.
+    pub async fn longest_promise(&self, longest: Duration) -> io::Result<()> {
+        self.votes.longest(longest).await
     }
 
-    fn vote(&self) -> io::Result<Option<RaftVote>> {
-        Ok(record(&self.tree, VOTE)?)
+    /// Of which term a leader has to be to be heard; 0 if nothing is in doubt.
+    pub(crate) fn heeds_from(&self) -> vip_core::Term {
+        self.votes.heeds_from()
     }
 
     fn purged(&self) -> io::Result<Option<LogId>> {
@@ -252,7 +300,7 @@ impl LogStore {
     }
 
     /// Waits until everything is durable, the seal included.
-    async fn synced(&self, bound: Extent, seal: Seal) -> io::Result<()> {
+    async fn synced(&self, bound: u64, seal: Seal) -> io::Result<()> {
         let (send, done) = oneshot::channel();
         let tell = Box::new(move |result| {
             let _ = send.send(result);
@@ -286,7 +334,8 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn read_vote(&mut self) -> Result<Option<RaftVote>, io::Error> {
-        self.vote()
+        let vote = self.saved().vote;
+        Ok((vote != vip_core::Vote::default()).then(|| raft_vote(vote)))
     }
 }
 
@@ -316,9 +365,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             }
             tokio::time::sleep(wait).await;
         }
-        self.tree.insert(VOTE, record_to(vote)?).map_err(io::Error::other)?;
-        let bound = self.bounded(|bound| bound.term = vote.leader_id.term);
-        self.synced(bound, Seal::Next).await?;
+        self.votes.save(core_vote(vote)).await?;
         // What is promised from now on a restart will find a reason for.
         self.rules.vote_is_durable(core_vote(vote));
         Ok(())
@@ -352,7 +399,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             batch.insert(&key(last), entry_to(&entry)?);
         }
         self.tree.apply_batch(batch).map_err(io::Error::other)?;
-        let bound = self.bounded(|bound| bound.index = bound.index.max(last));
+        let bound = self.ends(|before| before.max(last));
         let done = Box::new(move |result| callback.io_completed(result));
         self.syncer.after_sync(bound, Seal::Later, done);
         Ok(())
@@ -361,7 +408,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
         let from = last.map_or(0, |id| id.index + 1);
         // The seal comes down before the entries go.
-        let bound = self.bounded(|bound| bound.index = last.map_or(0, |id| id.index));
+        let bound = self.ends(|_| last.map_or(0, |id| id.index));
         self.synced(bound, Seal::First).await?;
         let mut batch = sled::Batch::default();
         for item in self.tree.range(key(from)..=key(u64::MAX)).keys() {

@@ -5,13 +5,14 @@ use crate::log_store::{LogStore, StoreError};
 use crate::node::RaftNode;
 use crate::snapshot::SnapshotData;
 use crate::state_machine::SNAPSHOT;
-use crate::types::{Member, SnapshotMeta, StoredMembership, log_id, raft_vote, term_of};
+use crate::types::{Member, SnapshotMeta, StoredMembership, log_id, term_of};
 use openraft::Membership;
 use openraft::entry::RaftEntry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use vip_core::{NodeId, State, Term, Vote};
 
 /// Where a log ends, and the latest vote.
@@ -21,6 +22,8 @@ pub struct LogEnd {
     pub index: u64,
     /// The latest term that anybody here heard of.
     pub term: Term,
+    /// The largest P that this node may still have promised, unless that is lost.
+    pub longest: Option<Duration>,
 }
 
 impl RaftNode {
@@ -44,8 +47,9 @@ impl RaftNode {
             }
             index = id.index;
         }
-        let voted = self.store.saved_vote()?.term;
-        Ok((state, LogEnd { index, term: voted }))
+        let saved = self.store.saved();
+        let term = saved.heeds_from.unwrap_or_default().max(saved.vote.term);
+        Ok((state, LogEnd { index, term, longest: saved.longest }))
     }
 }
 
@@ -70,7 +74,7 @@ pub async fn found(
     let last_membership = StoredMembership::new(Some(last), membership);
     let meta = SnapshotMeta { last_log_id: Some(last), last_membership };
     let term = Term(end.term.max(state.term).0 + 1);
-    let vote = raft_vote(Vote { term, node, committed: false });
+    let vote = Vote { term, node, committed: false };
     std::fs::create_dir_all(dir).map_err(sync)?;
     let written = {
         let dir = dir.to_owned();
@@ -78,5 +82,5 @@ pub async fn found(
     };
     let written = tokio::task::spawn_blocking(written).await;
     written.map_err(|e| sync(io::Error::other(e)))?.map_err(sync)?;
-    LogStore::found(dir, &vote, last).await
+    LogStore::found(dir, vote, end.longest, last).await
 }

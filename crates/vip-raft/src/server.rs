@@ -5,6 +5,7 @@ use crate::convert::{
     vote_request_from, vote_to,
 };
 use crate::frame::{Newer, known};
+use crate::log_store::{DOUBT, LogStore};
 use crate::network::{LeaseRules, MAX_MESSAGE};
 use crate::node::{RaftNode, VipRaft};
 use crate::snapshot::{Snapshot, SnapshotData};
@@ -44,6 +45,7 @@ pub struct RaftService {
     directory: PathBuf,
     /// What came that is not known here.
     newer: Arc<OnceLock<Newer>>,
+    store: LogStore,
 }
 
 /// Work on files, off the threads that serve.
@@ -75,8 +77,8 @@ impl RaftService {
     #[must_use]
     pub fn new(node: &RaftNode, rules: Arc<dyn LeaseRules>, peer_of: PeerOf) -> RaftServer<Self> {
         let (raft, directory) = (node.raft.clone(), node.directory.clone());
-        let (snapshots, newer) = (Arc::default(), node.newer.clone());
-        RaftServer::new(Self { raft, rules, peer_of, snapshots, directory, newer })
+        let (snapshots, newer, store) = (Arc::default(), node.newer.clone(), node.store.clone());
+        RaftServer::new(Self { raft, rules, peer_of, snapshots, directory, newer, store })
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE)
     }
@@ -105,6 +107,16 @@ impl RaftService {
         status
     }
 
+    /// What this node acknowledges to a leader could betray a later one that it
+    /// voted for, if that vote is lost.
+    fn heeds(&self, vote: &RaftVote) -> Result<(), Status> {
+        let from = self.store.heeds_from();
+        if core_vote(vote).term >= from {
+            return Ok(());
+        }
+        Err(Status::unavailable(format!("{DOUBT} (term {from})")))
+    }
+
     fn bound(&self, refused: &vip_core::Refused, vote: v1::Vote) -> v1::VoteReply {
         let us = u64::try_from(refused.remaining.as_micros()).unwrap_or(u64::MAX);
         v1::VoteReply { vote: Some(vote), granted: false, last_log: None, bound_for_us: Some(us) }
@@ -127,6 +139,7 @@ impl Raft for RaftService {
             MessageError::Field(error) => bad(error),
             MessageError::Newer(newer) => self.outdated(&vote, newer),
         })?;
+        self.heeds(&vote)?;
         self.rules.leader_heard(core_vote(&message.vote));
         let reply = self.raft.append_entries(message).await.map_err(internal)?;
         Ok(Response::new(append_reply_to(&reply)))
@@ -179,6 +192,7 @@ impl Raft for RaftService {
         let first = chunks.message().await?.ok_or_else(|| bad("an empty snapshot"))?;
         let vote = vote_from(first.vote).map_err(bad)?;
         self.authorise(&extensions, &vote)?;
+        self.heeds(&vote)?;
         // One at a time, and none of a leader that was deposed: nothing is
         // buffered for whoever would be refused in the end.
         let own = self.raft.metrics().borrow_watched().vote;

@@ -3,12 +3,12 @@
 //! sled's own `flush` starts the write-out but never asks the disk to finish
 //! it, so its file is synced here. Writes that wait are synced together.
 
-use crate::seal::{Extent, SealFile};
+use crate::disk::DiskClock;
+use crate::seal::SealFile;
 use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -25,63 +25,16 @@ type Done = Box<dyn FnOnce(Result<(), io::Error>) + Send>;
 pub(crate) enum Seal {
     /// Within [`SEAL_INTERVAL`].
     Later,
-    /// Next. The write is acknowledged first: an election waits for it.
-    Next,
     /// Before the write is acknowledged.
     First,
 }
 
 /// A write that waits for the disk.
 struct Waiting {
-    /// What the log holds with it.
-    bound: Extent,
+    /// Index of the log's last entry with it.
+    bound: u64,
     seal: Seal,
     done: Done,
-}
-
-/// Since when the disk has been asked for something it has not done.
-#[derive(Clone, Debug, Default)]
-pub struct DiskClock(Arc<Mutex<DiskState>>);
-
-#[derive(Debug, Default)]
-struct DiskState {
-    waiting: usize,
-    waiting_since: Option<Instant>,
-    failed: Option<String>,
-}
-
-impl DiskClock {
-    /// For how long the oldest write has been waiting to become durable.
-    #[must_use]
-    pub fn oldest_wait(&self) -> Duration {
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.waiting_since.map(|since| since.elapsed()).unwrap_or_default()
-    }
-
-    /// The failure after which nothing is acknowledged any more.
-    #[must_use]
-    pub fn failure(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).failed.clone()
-    }
-
-    fn waiting(&self) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.waiting += 1;
-        state.waiting_since.get_or_insert_with(Instant::now);
-    }
-
-    /// The disk has done, or failed to do, the oldest `writes`.
-    fn done(&self, writes: usize) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.waiting = state.waiting.saturating_sub(writes);
-        // The next ones have been waiting for this one rather than the disk.
-        state.waiting_since = (state.waiting > 0).then(Instant::now);
-    }
-
-    fn failed(&self, error: &io::Error) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.failed.get_or_insert_with(|| error.to_string());
-    }
 }
 
 /// Syncs a sled database on its own thread.
@@ -93,12 +46,7 @@ pub(crate) struct Syncer {
 }
 
 impl Syncer {
-    pub(crate) fn start(
-        db: sled::Db,
-        dir: &Path,
-        seal: SealFile,
-        bound: Extent,
-    ) -> io::Result<Self> {
+    pub(crate) fn start(db: sled::Db, dir: &Path, seal: SealFile, bound: u64) -> io::Result<Self> {
         let file = File::open(dir.join("db"))?;
         let clock = DiskClock::default();
         let (queue, waiting) = sync_channel(QUEUED);
@@ -119,7 +67,7 @@ impl Syncer {
 
     /// Calls `done` once everything written before this call is durable, or
     /// cannot be made so. `bound` is what the log holds then.
-    pub(crate) fn after_sync(&self, bound: Extent, seal: Seal, done: Done) {
+    pub(crate) fn after_sync(&self, bound: u64, seal: Seal, done: Done) {
         self.clock.waiting();
         let waiting = Waiting { bound, seal, done };
         let gone = match &self.queue {
@@ -146,9 +94,9 @@ struct SyncThread {
     file: File,
     seal: SealFile,
     /// What the seal says.
-    sealed: Extent,
+    sealed: u64,
     /// What is durable.
-    bound: Extent,
+    bound: u64,
     clock: DiskClock,
 }
 
@@ -163,10 +111,7 @@ impl SyncThread {
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             let batch: Vec<_> = first.into_iter().chain(waiting.try_iter()).collect();
-            let mut seal = batch.iter().map(|w| w.seal).max().unwrap_or(Seal::Later);
-            if sealed_at.elapsed() >= SEAL_INTERVAL {
-                seal = seal.max(Seal::Next);
-            }
+            let seal = batch.iter().map(|w| w.seal).max().unwrap_or(Seal::Later);
             // After a failed sync the kernel may have dropped the dirty pages,
             // so a later success would prove nothing. Nothing is acknowledged
             // any more.
@@ -186,7 +131,7 @@ impl SyncThread {
                     Some(e) => Err(io::Error::new(e.kind(), e.to_string())),
                 });
             }
-            if broken.is_none() && seal == Seal::Next {
+            if broken.is_none() && sealed_at.elapsed() >= SEAL_INTERVAL {
                 broken = self.write_seal().err();
                 broken.iter().for_each(|error| self.clock.failed(error));
                 sealed_at = Instant::now();
@@ -208,21 +153,5 @@ impl SyncThread {
             self.sealed = self.bound;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_write_that_came_while_another_was_synced_still_waits() {
-        let clock = DiskClock::default();
-        clock.waiting();
-        clock.waiting();
-        clock.done(1);
-        assert!(clock.0.lock().is_ok_and(|state| state.waiting_since.is_some()));
-        clock.done(1);
-        assert_eq!(clock.oldest_wait(), Duration::ZERO);
     }
 }

@@ -8,6 +8,7 @@ use openraft::entry::RaftEntry;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{RaftLogReader, StorageError};
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -132,7 +133,7 @@ async fn two_hundred_kills_lose_nothing_acknowledged() {
         let there = state.last_log_id.map_or(0, |id| id.index);
         assert!(there >= last, "round {round}: {last} acknowledged, {there} there");
         vote_before = voted.max(vote_before);
-        let saved = store.saved_vote().expect("readable").term.0;
+        let saved = store.saved().vote.term.0;
         assert!(saved >= vote_before, "round {round}: voted {vote_before}, {saved} there");
     }
 }
@@ -147,48 +148,94 @@ async fn a_candidacy_is_written_when_the_rules_are_free() {
     assert_eq!(rules.waits.load(Ordering::Relaxed), 0);
 }
 
-/// One call that strace saw.
+/// Which files of the store the power loss test follows.
+const FOLLOWED: [&str; 2] = ["db", "votes"];
+
+/// One call that strace saw, of a file of [`FOLLOWED`].
 enum Seen {
-    Write { offset: usize, bytes: Vec<u8> },
-    Sync,
-    Acknowledged(u64),
+    Write { file: usize, offset: usize, bytes: Vec<u8> },
+    Sync { file: usize },
+    Acknowledged { index: u64, voted: Option<u64> },
 }
 
-/// `pwrite64(5</path/db>, "\x01\x02", 2, 512) = 2`, all bytes in hex, those of
-/// the path too.
-fn seen(line: &str) -> Option<Seen> {
-    if line.contains("fdatasync") && line.contains("= 0") {
-        return Some(Seen::Sync);
-    }
-    let (_, rest) = line.split_once('"')?;
-    let (text, rest) = rest.split_once('"')?;
-    let bytes: Vec<u8> = text
-        .split("\\x")
-        .skip(1)
-        .map(|hex| u8::from_str_radix(hex, 16).expect("strace prints hex"))
-        .collect();
-    let path: String = "/store/db".bytes().map(|b| format!("\\x{b:02x}")).collect();
-    if line.contains(&(path + ">")) && line.contains("pwrite64") {
-        let offset = rest.split(',').nth(2)?.trim();
-        // A call that strace shows in two halves ends differently.
-        let offset = offset.split([')', ' ']).next()?.parse().ok()?;
-        return Some(Seen::Write { offset, bytes });
-    }
-    let said = String::from_utf8(bytes).ok()?;
-    let index = said.strip_prefix("acknowledged ")?.split('\n').next()?.parse().ok()?;
-    Some(Seen::Acknowledged(index))
+/// Reads lines like `7 pwrite64(5</path/db>, "\x01\x02", 2, 512) = 2`, all bytes in hex,
+/// those of the path too. A call that others interrupt has a line for each of its ends.
+#[derive(Default)]
+struct Trace {
+    /// What each thread's call is about that has not returned.
+    under_way: BTreeMap<String, usize>,
 }
 
-/// Power loss: whatever was not synced is gone. The file is built again from
-/// the writes that strace saw, leaving out those after the last fdatasync
-/// before an acknowledgement; the acknowledged entry must be in it.
+impl Trace {
+    fn seen(&mut self, line: &str) -> Option<Seen> {
+        let (thread, call) = line.split_once(' ')?;
+        if line.contains("sync") {
+            let file = followed(line).or_else(|| self.under_way.remove(thread))?;
+            if line.contains("unfinished") {
+                self.under_way.insert(thread.to_owned(), file);
+            }
+            return line.contains("= 0").then_some(Seen::Sync { file });
+        }
+        let (_, rest) = line.split_once('"')?;
+        let (text, rest) = rest.split_once('"')?;
+        let bytes: Vec<u8> = text
+            .split("\\x")
+            .skip(1)
+            .map(|hex| u8::from_str_radix(hex, 16).expect("strace prints hex"))
+            .collect();
+        if call.trim_start().starts_with("pwrite64") {
+            let file = followed(line)?;
+            let offset = rest.split(',').nth(2)?.trim();
+            let offset = offset.split([')', ' ']).next()?.parse().ok()?;
+            return Some(Seen::Write { file, offset, bytes });
+        }
+        let said = String::from_utf8(bytes).ok()?;
+        let number = |what| said.lines().find_map(|l| l.strip_prefix(what)?.parse().ok());
+        Some(Seen::Acknowledged { index: number("acknowledged ")?, voted: number("voted ") })
+    }
+}
+
+/// The file that a call is about. One is made under another name.
+fn followed(line: &str) -> Option<usize> {
+    let is_of = |file: &&str| {
+        [format!("/store/{file}"), format!("/store/{file}.new")].iter().any(|path| {
+            let hex: String = path.bytes().map(|b| format!("\\x{b:02x}")).collect();
+            line.contains(&(hex + ">"))
+        })
+    };
+    FOLLOWED.iter().position(|file| is_of(&file))
+}
+
+/// A file, and what of it is on the disk.
+#[derive(Default)]
+struct OnDisk {
+    durable: Vec<u8>,
+    unsynced: Vec<(usize, Vec<u8>)>,
+}
+
+impl OnDisk {
+    fn sync(&mut self) {
+        for (offset, bytes) in self.unsynced.drain(..) {
+            let end = offset + bytes.len();
+            if self.durable.len() < end {
+                self.durable.resize(end, 0);
+            }
+            self.durable[offset..end].copy_from_slice(&bytes);
+        }
+    }
+}
+
+/// Power loss: whatever was not synced is gone. The files are built again from
+/// the writes that strace saw, leaving out those after the last sync of each
+/// before an acknowledgement; the acknowledged entry and vote must be in them.
 #[tokio::test]
 async fn what_was_acknowledged_survives_the_loss_of_all_unsynced_writes() {
     let dir = TempDir::new().expect("temporary directory");
     let trace = dir.path().join("trace");
     let mut strace = Command::new("strace");
+    let calls = "trace=fsync,fdatasync,write,pwrite64";
     strace
-        .args(["-f", "-y", "-xx", "-e", "trace=fdatasync,write,pwrite64", "-s", "10000000", "-o"])
+        .args(["-f", "-y", "-xx", "-e", calls, "-s", "10000000", "-o"])
         .arg(&trace)
         .arg(std::env::current_exe().expect("this program"))
         .args(["child_appends_until_it_is_killed", "--exact", "--nocapture", "--quiet"])
@@ -202,35 +249,34 @@ async fn what_was_acknowledged_survives_the_loss_of_all_unsynced_writes() {
     child.kill().expect("killed");
     child.wait().expect("ended");
 
-    let (mut durable, mut unsynced) = (vec![], vec![]);
-    let mut checked = 0;
+    let mut files: [OnDisk; 2] = Default::default();
+    let (mut checked, mut votes, mut last_vote) = (0, 0, 0);
     let text = std::fs::read_to_string(&trace).expect("a trace");
-    for (number, call) in text.lines().filter_map(seen).enumerate() {
+    let mut trace = Trace::default();
+    for (number, call) in text.lines().filter_map(|line| trace.seen(line)).enumerate() {
         match call {
-            Seen::Write { offset, bytes } => unsynced.push((offset, bytes)),
-            Seen::Sync => {
-                for (offset, bytes) in unsynced.drain(..) {
-                    let end = offset + bytes.len();
-                    if durable.len() < end {
-                        durable.resize(end, 0);
-                    }
-                    durable[offset..end].copy_from_slice(&bytes);
-                }
-            }
-            Seen::Acknowledged(index) => {
+            Seen::Write { file, offset, bytes } => files[file].unsynced.push((offset, bytes)),
+            Seen::Sync { file } => files[file].sync(),
+            Seen::Acknowledged { index, voted } => {
                 let copy = dir.path().join(format!("copy{number}"));
                 std::fs::create_dir(&copy).expect("made");
-                std::fs::write(copy.join("db"), &durable).expect("written");
+                for (name, file) in FOLLOWED.iter().zip(&files) {
+                    std::fs::write(copy.join(name), &file.durable).expect("written");
+                }
                 std::fs::copy(dir.path().join("store/conf"), copy.join("conf")).expect("copied");
                 let mut recovered = open(&copy).expect("opens after a power loss");
                 let state = recovered.get_log_state().await.expect("readable");
                 let last = state.last_log_id.map_or(0, |id| id.index);
                 assert!(last >= index, "{index} acknowledged, {last} survived");
-                checked += 1;
+                last_vote = voted.unwrap_or(last_vote);
+                let saved = recovered.saved();
+                assert!(saved.vote.term.0 >= last_vote, "voted {last_vote}, {saved:?} survived");
+                assert_eq!(saved.heeds_from, None);
+                (checked, votes) = (checked + 1, votes + usize::from(voted.is_some()));
             }
         }
     }
-    assert!(checked >= 50, "only {checked} acknowledgements were checked");
+    assert!(checked >= 50 && votes >= 10, "only {checked} and {votes} were checked");
 }
 
 /// sled takes damage at the end for the end; only the seal knows better, and
@@ -243,7 +289,7 @@ async fn damage_to_the_last_entries_is_found_after_a_close() {
     store.blocking_append((1..=50).map(entry)).await.expect("appended");
     store.close().await.expect("closed");
     std::fs::create_dir(&copy).expect("made");
-    for file in ["conf", "seal"] {
+    for file in ["conf", "seal", "votes"] {
         std::fs::copy(path.join(file), copy.join(file)).expect("copied");
     }
     let mut bytes = std::fs::read(path.join("db")).expect("readable");
@@ -274,7 +320,7 @@ async fn a_flipped_bit_is_found_or_does_not_matter() {
             Ok(mut store) => {
                 let entries = store.try_get_log_entries(1..=50).await.expect("readable");
                 assert_eq!(entries.len(), 50, "byte {at}: entries are missing");
-                assert_eq!(store.saved_vote().expect("readable").term.0, 7, "byte {at}");
+                assert_eq!(store.saved().vote.term.0, 7, "byte {at}");
             }
         }
         // sled may have repaired what it found.
@@ -309,5 +355,40 @@ async fn half_a_snapshot_of_the_page_table_is_none() {
     std::fs::write(path.join("snap.00000000001B8FEC.generating"), []).expect("written");
     let mut store = open(&path).expect("opens");
     let entries = store.try_get_log_entries(1..=50).await.expect("readable");
-    assert_eq!((entries.len(), store.saved_vote().expect("readable").term.0), (50, 7));
+    assert_eq!((entries.len(), store.saved().vote.term.0), (50, 7));
+}
+
+#[tokio::test]
+async fn a_log_whose_votes_are_gone_is_damaged() {
+    let dir = TempDir::new().expect("temporary directory");
+    {
+        let mut store = open(dir.path()).expect("opens");
+        store.save_vote(&vote(7)).await.expect("saved");
+        store.blocking_append((1..=5).map(entry)).await.expect("appended");
+    }
+    std::fs::remove_file(dir.path().join("votes")).expect("removed");
+    assert!(matches!(open(dir.path()), Err(StoreError::Damaged { .. })));
+}
+
+#[tokio::test]
+async fn a_vote_in_the_log_of_before_is_moved_to_its_file() {
+    let dir = TempDir::new().expect("temporary directory");
+    open(dir.path()).expect("opens").close().await.expect("closed");
+    std::fs::remove_file(dir.path().join("votes")).expect("removed");
+    {
+        let db = sled::open(dir.path()).expect("opens");
+        let tree = db.open_tree("raft").expect("opens");
+        let body = serde_json::to_vec(&vote(7)).expect("written");
+        let framed = [&[1, 0, 0, 0, 1][..], &body].concat();
+        let sealed = [&crc32fast::hash(&framed).to_be_bytes()[..], &framed].concat();
+        tree.insert("v", sealed).expect("written");
+        db.flush().expect("written");
+    }
+    for _ in 0..2 {
+        let saved = open(dir.path()).expect("opens").saved();
+        assert_eq!((saved.vote.term.0, saved.longest), (7, None));
+    }
+    std::fs::remove_file(dir.path().join("votes")).expect("removed");
+    let saved = open(dir.path()).expect("a log without an entry").saved();
+    assert_eq!(saved.vote.term.0, 0, "an older version would take it for the latest");
 }

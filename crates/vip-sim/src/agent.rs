@@ -180,7 +180,8 @@ impl Agent {
         let quarantine = saved.term > Term(0) && mutant != Some(Mutant::NoQuarantine);
         let longest = if quarantine { timing.promise } else { Duration::ZERO };
         let interfaces = BTreeMap::new();
-        let start = LeasesStart { me, timing, run, saved, longest, interfaces };
+        let in_doubt = false;
+        let start = LeasesStart { me, timing, run, saved, in_doubt, longest, interfaces };
         let mut leases = Leases::new(now, start);
         if record {
             leases.record();

@@ -1,5 +1,6 @@
-//! What survives a crash. Writes are durable one after the other, some time
-//! after they were issued; a crash loses any suffix of those under way.
+//! What survives a crash. Votes have a file of their own. In it, as in the log,
+//! writes are durable one after the other, some time after they were issued; a crash
+//! loses any suffix of those under way, of either.
 
 use crate::entry::{Entry, Snapshot};
 use std::collections::VecDeque;
@@ -49,12 +50,16 @@ pub(crate) struct Disk {
     pub(crate) vote: Vote,
     pub(crate) log: Vec<Arc<Entry>>,
     pub(crate) snapshot: Option<Snapshot>,
+    votes_under_way: VecDeque<Vote>,
     under_way: VecDeque<Write>,
 }
 
 impl Disk {
     pub(crate) fn issue(&mut self, write: Write) {
-        self.under_way.push_back(write);
+        match write {
+            Write::Vote(vote) => self.votes_under_way.push_back(vote),
+            Write::Truncate(_) | Write::Log { .. } => self.under_way.push_back(write),
+        }
     }
 
     /// A file of its own, in place at once: openraft purges the log only behind
@@ -63,24 +68,33 @@ impl Disk {
         self.snapshot = Some(snapshot);
     }
 
-    /// The oldest write became durable.
-    pub(crate) fn complete(&mut self) {
+    /// The oldest write of that sort became durable.
+    pub(crate) fn complete(&mut self, written: Written) {
+        match written {
+            Written::Vote(_) => self.vote = self.votes_under_way.pop_front().unwrap_or(self.vote),
+            Written::Truncation | Written::Entries => self.complete_log(),
+        }
+    }
+
+    fn complete_log(&mut self) {
         match self.under_way.pop_front() {
-            Some(Write::Vote(vote)) => self.vote = vote,
             Some(Write::Truncate(keep)) => self.log.truncate(keep),
             Some(Write::Log { from, entries }) => {
                 self.log.truncate(from);
                 self.log.extend(entries);
             }
-            None => {}
+            Some(Write::Vote(_)) | None => {}
         }
     }
 
     /// The process or the host is gone; so is any number of the latest writes.
     pub(crate) fn crash(&mut self, rng: &mut fastrand::Rng) {
+        let durable = rng.usize(0..=self.votes_under_way.len());
+        self.vote = self.votes_under_way.iter().take(durable).last().copied().unwrap_or(self.vote);
         for _ in 0..rng.usize(0..=self.under_way.len()) {
-            self.complete();
+            self.complete_log();
         }
+        self.votes_under_way.clear();
         self.under_way.clear();
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::agent::{Agent, Input};
 use crate::clock::{Clock, Real};
-use crate::disk::Disk;
+use crate::disk::{Disk, Written};
 use crate::guard::{Connection, GuardInput, GuardProcess};
 use crate::kernel::Kernel;
 use std::collections::VecDeque;
@@ -31,6 +31,8 @@ pub(crate) struct Host {
     pub(crate) disk_free_at: Real,
     /// When the writes under way were issued.
     pub(crate) writes: VecDeque<Real>,
+    /// The same of a vote; openraft's core waits for each.
+    pub(crate) vote_write: Option<Real>,
     /// How long the agent's tasks stand still between looking and acting.
     pub(crate) stall: Duration,
     pub(crate) powered: bool,
@@ -53,6 +55,15 @@ pub(crate) struct Host {
 }
 
 impl Host {
+    /// The disk has the oldest write of that sort.
+    pub(crate) fn written(&mut self, written: Written) {
+        self.disk.complete(written);
+        match written {
+            Written::Vote(_) => self.vote_write = None,
+            Written::Truncation | Written::Entries => drop(self.writes.pop_front()),
+        }
+    }
+
     pub(crate) fn new(clock: Clock, kernel: Kernel) -> Self {
         Self {
             clock,
@@ -61,6 +72,7 @@ impl Host {
             disk_delay: Duration::ZERO,
             disk_free_at: Real::default(),
             writes: VecDeque::new(),
+            vote_write: None,
             stall: Duration::ZERO,
             powered: true,
             dead: false,

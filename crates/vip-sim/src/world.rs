@@ -6,6 +6,7 @@ mod guards;
 
 use crate::agent::{Agent, AgentStart, Conditions, Input, Message, Out, Task};
 use crate::clock::{Clock, Real};
+use crate::disk::Written;
 use crate::guard::{Connection, GuardInput, ToGuard};
 use crate::host::{Frozen, Host};
 use crate::invariant::{
@@ -323,10 +324,9 @@ impl World {
                 if self.now >= self.scenario.healed_at => {}
             What::Agent { run, input } => {
                 if self.hosts[host].agent_run == run {
-                    if matches!(input, Input::Durable(..)) {
+                    if let Input::Durable(written, _) = &input {
                         // The disk goes on when its process is frozen.
-                        self.hosts[host].disk.complete();
-                        self.hosts[host].writes.pop_front();
+                        self.hosts[host].written(*written);
                     }
                     self.agent(host, input);
                 }
@@ -392,7 +392,8 @@ impl World {
             }
             return;
         }
-        let issued = host.writes.front().copied().unwrap_or(self.now);
+        let oldest = host.writes.front().into_iter().chain(&host.vote_write).min();
+        let issued = oldest.copied().unwrap_or(self.now);
         let oldest_write = Duration::from_nanos(self.now.0 - issued.0);
         let unseen = self.options.mutant == Some(Mutant::SlewUnnoticed);
         let clock_is_well = self.scenario.hosts[at].clock_is_well() || unseen;
@@ -422,11 +423,16 @@ impl World {
                 let written = write.sort();
                 let host = &mut self.hosts[at];
                 host.disk.issue(write);
-                host.writes.push_back(self.now);
                 let takes = self.scenario.write.mul_f64(0.2 + self.rng.f64()) + host.disk_delay;
-                // One flush takes what waits along; order is kept.
-                host.disk_free_at = host.disk_free_at.plus(LOOP).max(self.now.plus(takes));
-                let done = host.disk_free_at;
+                let mut done = self.now.plus(takes);
+                if let Written::Vote(_) = written {
+                    host.vote_write = Some(self.now);
+                } else {
+                    host.writes.push_back(self.now);
+                    // One flush takes what waits along; order is kept.
+                    done = done.max(host.disk_free_at.plus(LOOP));
+                    host.disk_free_at = done;
+                }
                 let input = Input::Durable(written, after);
                 self.at(done, at, What::Agent { run, input });
             }
@@ -479,6 +485,7 @@ impl World {
         host.agent_frozen = Frozen::default();
         host.disk.crash(&mut self.rng);
         host.writes.clear();
+        host.vote_write = None;
         host.disk_free_at = self.now;
         let link = host.link.take();
         let run = host.agent_run;

@@ -315,6 +315,11 @@ async fn of_member(member: &Member) -> Vec<Check> {
         None => ok("disk", "the log is synced"),
         Some(why) => error("disk", why),
     });
+    checks.push(if member.raft.store.is_in_doubt() {
+        error("votes", vip_raft::DOUBT.to_owned())
+    } else {
+        ok("votes", "none is lost")
+    });
     checks.push(all_of("VIPs here", &hindered(member, &state), "nothing hinders any"));
     let good = "nobody else is heard to claim one";
     checks.push(all_of("copies of VIPs", &copies(member, &state), good));

@@ -239,6 +239,9 @@ fn warnings(member: &Member) -> Vec<String> {
     if let Some(why) = member.raft.store.disk().failure() {
         warnings.push(format!("The log's disk failed: {why}"));
     }
+    if member.raft.store.is_in_doubt() {
+        warnings.push(format!("{}: {}.", member.meta.name, vip_raft::DOUBT));
+    }
     warnings
 }
 

@@ -15,7 +15,7 @@ use vip_core::{
     NodeId, Presumption, PromiseTicket, Recording, Refused, Speaker, Term, TooFast, Vip, Vote,
 };
 use vip_guard::{GateReport, boottime};
-use vip_raft::{DiskClock, LeaseRules};
+use vip_raft::{Disk, LeaseRules};
 
 /// How long a removed node waits before it thinks of a campaign again.
 const REMOVED: Duration = Duration::from_secs(5);
@@ -34,7 +34,7 @@ pub(crate) enum GuardStatus {
 pub(crate) struct LeaseShared {
     leases: Mutex<Leases>,
     guard: Mutex<GuardStatus>,
-    disk: DiskClock,
+    disk: Disk,
     clock: ClockWatch,
     wall_clocks: WallClockWatch,
     /// Turns of the lease thread's loop.
@@ -50,7 +50,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl LeaseShared {
     /// At process start, in quarantine.
-    pub(crate) fn new(start: LeasesStart, disk: DiskClock) -> Arc<Self> {
+    pub(crate) fn new(start: LeasesStart, disk: Disk) -> Arc<Self> {
         let mut leases = Leases::new(boottime(), start);
         leases.record();
         Arc::new(Self {

@@ -14,7 +14,7 @@ pub(crate) const BEFORE: &str = "before-recovery";
 /// `node.json`.
 pub(crate) fn wipe(dir: &Path) -> Result<(), Status> {
     let recovery = [BUILT, DONE, BEFORE];
-    for name in ["node.json", "longest-promise-ms", "raft", "pki"].iter().chain(&recovery) {
+    for name in ["node.json", "raft", "pki"].iter().chain(&recovery) {
         let path = dir.join(name);
         let result = if path.is_dir() {
             std::fs::remove_dir_all(&path)

@@ -260,7 +260,7 @@ pub(crate) async fn restore(agent: &Arc<Seat>, bytes: &[u8]) -> Result<Initialis
     };
     let founding = founding(agent, cluster, founder);
     let (state, me) = backup.state.refounded(&founding).map_err(|e| from_refusal(&e))?;
-    let end = LogEnd { index: backup.index, term: state.term };
+    let end = LogEnd { index: backup.index, term: state.term, longest: Some(Duration::ZERO) };
     build(agent, state, end, First { me, key, issuer: &ca.issuer, address }).await?;
     let recovery_file = keep_root_key(&dir, &ca)?;
     commit(&dir).map_err(|e| internal("taking over the new cluster", &e))?;

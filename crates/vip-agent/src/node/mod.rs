@@ -214,18 +214,17 @@ impl Member {
         let rules = Arc::new(late_rules::LateRules::default());
         let raft_dir = dir.join("raft");
         let store = LogStore::open(&raft_dir, rules.clone())?;
-        let saved = store.saved_vote().map_err(|e| vip_raft::StoreError::Damaged {
-            path: raft_dir.clone(),
-            what: e.to_string(),
-        })?;
-        // On the very first start nothing was ever promised.
-        let mut longest = longest_promise::store(&dir, timing.promise)?;
-        if saved.term > vip_core::Term(0) {
-            longest = longest.max(timing.promise);
+        let found = store.saved();
+        let longest = longest_promise::at_start(&store, timing.promise).await;
+        let longest = longest.map_err(|source| MemberError::File { path: dir.clone(), source })?;
+        let (saved, in_doubt) = (found.vote, found.heeds_from.is_some());
+        if let Some(term) = found.heeds_from {
+            tracing::warn!(%term, "{}", vip_raft::DOUBT);
         }
         let interfaces = config.node.interfaces.clone();
         let run = fastrand::u64(..);
-        let start = LeasesStart { me: meta.node, timing, run, saved, longest, interfaces };
+        let me = meta.node;
+        let start = LeasesStart { me, timing, run, saved, in_doubt, longest, interfaces };
         let shared = LeaseShared::new(start, store.disk());
         rules.set(shared.clone());
 

@@ -65,6 +65,8 @@ pub struct LeasesStart {
     pub run: u64,
     /// The vote as last saved.
     pub saved: Vote,
+    /// A later one may be lost.
+    pub in_doubt: bool,
     /// The largest P ever promised; the quarantine lasts as long.
     pub longest: Duration,
     /// Cluster-wide names of interfaces to this host's.
@@ -249,8 +251,11 @@ impl Leases {
     /// At process start, in quarantine.
     #[must_use]
     pub fn new(now: Mono, start: LeasesStart) -> Self {
-        let LeasesStart { me, timing, run, saved, longest, interfaces } = start;
+        let LeasesStart { me, timing, run, saved, in_doubt, longest, interfaces } = start;
         let mut promise = Promise::at_start(now, saved, longest);
+        if in_doubt {
+            promise.doubt();
+        }
         // The caller stored this one before it started us.
         promise.longest_stored(timing.promise);
         Self {

@@ -72,6 +72,9 @@ pub struct Promise {
     saved: Vote,
     /// What a restart would find.
     durable: Vote,
+    /// A later vote than the saved one may be lost: until the next one is saved,
+    /// nobody is promised or voted for.
+    in_doubt: bool,
     longest: Duration,
     quarantine_until: Mono,
     promised_to: Vote,
@@ -94,6 +97,7 @@ impl Promise {
         Self {
             saved,
             durable: saved,
+            in_doubt: false,
             longest,
             quarantine_until: now + longest,
             promised_to: Vote::default(),
@@ -103,6 +107,11 @@ impl Promise {
             margin: Duration::ZERO,
             raised: 0,
         }
+    }
+
+    /// A later vote than the saved one may be lost.
+    pub fn doubt(&mut self) {
+        self.in_doubt = true;
     }
 
     /// The latest vote, saved or being saved.
@@ -122,6 +131,7 @@ impl Promise {
     /// is its own leadership's ([`Self::own_term_abdicated`]).
     pub fn vote_is_durable(&mut self, vote: Vote) {
         self.durable = vote;
+        self.in_doubt = false;
     }
 
     /// The largest P on disk is now `longest`.
@@ -132,7 +142,7 @@ impl Promise {
     /// A lease message, or entries, of the leader elected by `vote` arrived.
     pub fn renew(&mut self, now: Mono, vote: Vote, promise: Duration) -> PromiseReply {
         let known = vote.same_candidacy(&self.saved) && vote.same_candidacy(&self.durable);
-        if !vote.committed || !known {
+        if !vote.committed || !known || self.in_doubt {
             return PromiseReply::OtherVote(self.saved);
         }
         let (ended, until) = self.late;
@@ -192,7 +202,7 @@ impl Promise {
         }
     }
 
-    /// When this node is free to vote and to campaign.
+    /// When this node is free to vote and to campaign, unless it is in doubt.
     #[must_use]
     pub fn until(&self) -> Mono {
         match self.promised_until.max(self.quarantine_until) {
@@ -207,6 +217,9 @@ impl Promise {
     /// # Errors
     /// [`Refused`], with the time left.
     pub fn free(&self, now: Mono, lease_end: Mono) -> Result<PromiseTicket, Refused> {
+        if self.in_doubt {
+            return Err(Refused { remaining: self.longest });
+        }
         let until = self.until().max(lease_end);
         if now < until {
             return Err(Refused { remaining: until.since(now) });
@@ -292,6 +305,23 @@ mod tests {
         assert_ne!(promise.renew(START, next, P), PromiseReply::Promised);
         promise.own_term_abdicated(NodeId(7), Term(3));
         assert!(promise.free(START, Mono::ZERO).is_ok(), "it promised nobody");
+    }
+
+    /// It may have voted in a later term, and not know.
+    #[test]
+    fn a_voter_in_doubt_of_its_last_vote_binds_itself_to_nobody() {
+        let mut promise = Promise::at_start(Mono::ZERO, LEADER, P);
+        promise.doubt();
+        assert_ne!(promise.renew(START, LEADER, P), PromiseReply::Promised);
+        assert_eq!(promise.free(START, Mono::ZERO), Err(Refused { remaining: P }));
+        promise.own_term_abdicated(NodeId(1), Term(3));
+        assert!(promise.free(START, Mono::ZERO).is_err());
+        let later = Vote { term: Term(4), node: NodeId(2), committed: true };
+        promise.saving_vote(later);
+        assert_ne!(promise.renew(START, later, P), PromiseReply::Promised);
+        promise.vote_is_durable(later);
+        assert!(promise.free(START, Mono::ZERO).is_ok());
+        assert_eq!(promise.renew(START, later, P), PromiseReply::Promised);
     }
 
     /// Entries and lease messages travel beside the word that it is over.

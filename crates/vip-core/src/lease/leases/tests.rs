@@ -13,7 +13,8 @@ const OWN: Vote = Vote { term: Term(1), node: ME, committed: true };
 /// A node that never promised anything, in a group of three.
 fn one_of_three(me: NodeId, timing: Timing, saved: Vote) -> Leases {
     let longest = Duration::ZERO;
-    let start = LeasesStart { me, timing, run: 0, saved, longest, interfaces: BTreeMap::new() };
+    let interfaces = BTreeMap::new();
+    let start = LeasesStart { me, timing, run: 0, saved, in_doubt: false, longest, interfaces };
     let mut leases = Leases::new(Mono::ZERO, start);
     leads(&mut leases, Mono::ZERO, None);
     leases
@@ -154,6 +155,7 @@ fn a_leader_that_was_restarted_campaigns_after_all_others() {
         timing: LAN,
         run: 0,
         saved: OWN,
+        in_doubt: false,
         longest: LAN.promise,
         interfaces: BTreeMap::new(),
     };

@@ -269,7 +269,7 @@ impl ModelNodes {
 
     fn written(&mut self, id: NodeId, written: Written, after: After) {
         let node = self.node(id);
-        node.disk.complete();
+        node.disk.complete(written);
         if written.is_waited_for() {
             node.saving = false;
             for effect in node.raft.durable(after).into_iter().rev() {
