@@ -2,7 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use chaos_tests::{Cluster, Lab, Options, Probe, Process, binaries, greet_guard, run, wait_for};
+use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
@@ -13,7 +15,8 @@ use std::time::Duration;
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 const SOON: Duration = Duration::from_secs(10);
-const PING: &[u8] = &[1, 0, 0, 0, 1];
+/// `ToGuard::Ping` in a frame.
+const PING: &[u8] = &[1, 0, 0, 0, 2];
 
 /// A guard by itself, in a host that runs nothing else.
 struct Alone {
@@ -172,6 +175,8 @@ fn a_guard_does_not_wait_for_a_client_that_does_not_read() -> Result<()> {
     deaf.set_write_timeout(Some(Duration::from_millis(500)))?;
     // Until it is given up, or nothing more fits in.
     while deaf.write_all(&pings).is_ok() {}
+    let given_up = "the agent does not read what it is told";
+    wait_for("it to be given up", SOON, || guard.log().contains(given_up).then_some(()))?;
     let pid = run("ip", &["netns", "pids", &lab.namespace("n1")])?.ok()?;
     let pid = pid.split_whitespace().next().context("a guard")?.parse()?;
     kill(Pid::from_raw(pid), Signal::SIGTERM)?;
@@ -281,11 +286,71 @@ fn an_agent_of_another_age_is_turned_away_with_the_reason() -> Result<()> {
     let mut greeting = vec![];
     // Its own versions, and no more.
     stream.read_to_end(&mut greeting)?;
-    assert_eq!(greeting, b"vipd\x01\0\x02\0");
+    assert_eq!(greeting, b"vipd\x01\0\x03\0");
     wait_for("the reason", SOON, || {
         guard
             .log()
             .contains("the agent speaks versions 8 to 9 of the guard's protocol")
             .then_some(())
     })
+}
+
+/// One thread of a process that stands still; it goes on with the end of the value,
+/// which is to be on the thread that made it.
+struct Halted(Pid);
+
+impl Halted {
+    fn thread(process: i32, name: &str) -> Result<Self> {
+        let tasks = std::fs::read_dir(format!("/proc/{process}/task"))?;
+        let is_it = |task: &PathBuf| {
+            std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name)
+        };
+        let thread = tasks.flatten().map(|task| task.path()).find(is_it);
+        let thread = thread.with_context(|| format!("no thread {name}"))?;
+        let thread = thread.file_name().context("a number")?.display().to_string();
+        let thread = Pid::from_raw(thread.parse()?);
+        ptrace::seize(thread, ptrace::Options::empty())?;
+        let halted = Self(thread);
+        ptrace::interrupt(thread)?;
+        waitpid(thread, Some(WaitPidFlag::__WALL))?;
+        Ok(halted)
+    }
+}
+
+impl Drop for Halted {
+    fn drop(&mut self) {
+        let _ = ptrace::detach(self.0, None);
+    }
+}
+
+/// The second lane has something to do, and does not do it.
+#[test]
+fn a_thread_for_tables_that_stands_still_delays_no_lease() -> Result<()> {
+    let cluster = Cluster::formed(&Options::default())?;
+    let (n1, n2) = (cluster.host("n1"), cluster.host("n2"));
+    n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+    cluster.wait_until_settled("n3")?;
+    let guards = [n1, n2].map(|host| host.find(Process::Guard));
+    let of_n1 = Halted::thread(guards[0].context("a guard")?, "tables")?;
+    let of_n2 = Halted::thread(guards[1].context("a guard")?, "tables")?;
+    // An agent that comes is to be told what is in force.
+    let before = n2.find(Process::Agent).context("an agent")?;
+    n2.signal(&[Process::Agent], Signal::SIGKILL)?;
+    n2.wait_for_process(Process::Agent, before)?;
+    cluster.wait_until_settled("n3")?;
+    let said = |host: &chaos_tests::Host, what: &str| {
+        host.ctl(&["doctor"]).is_ok_and(|doctor| doctor.stdout.contains(what)).then_some(())
+    };
+    wait_for("n2 to say so", SOON, || said(n2, "orders wait; leases go on"))?;
+
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    for to in ["n2", "n1", "n2"] {
+        n1.ctl_ok(&["vip", "move", "web", "--to", to])?;
+    }
+    drop((of_n1, of_n2));
+    wait_for("n2 to be well again", SOON, || said(n2, "0 orders carried out, 0 wait"))?;
+    let trace = probe.finish()?;
+    assert_eq!(cluster.holders(&trace)?, ["n1", "n2", "n1", "n2"]);
+    assert_eq!(trace.outages(Duration::from_millis(150)), []);
+    Ok(())
 }

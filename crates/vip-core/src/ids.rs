@@ -30,6 +30,14 @@ id! {
     VipUid
 }
 id! {
+    /// A virtual server for as long as it exists.
+    ServerUid
+}
+id! {
+    /// Counts what was wanted of a virtual server's table: a later one is higher.
+    Generation
+}
+id! {
     /// Per-VIP fencing number: +1 at each change of holder.
     Epoch
 }

@@ -47,9 +47,10 @@ pub use excerpt::{MAX_EXCERPT, excerpt};
 pub use guard::{
     ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Address, Announcements, GateEntry, Guard, GuardAction,
     GuardEvent, GuardFailure, GuardNotice, GuardRefusal, HostNetwork, Limits, Phase, Probe, SLOTS,
-    Slot, VipOrder, address_life, renewal_interval,
+    Slot, TableCounters, TableNotice, TableOrder, VipOrder, address_life, renewal_interval,
+    table_orders,
 };
-pub use ids::{Epoch, Grantee, Incarnation, NodeId, Term, TokenId, VipUid};
+pub use ids::{Epoch, Generation, Grantee, Incarnation, NodeId, ServerUid, Term, TokenId, VipUid};
 pub use lease::{
     Acknowledgement, Answers, Ask, CLOCKS_FAR_APART, ClaimAction, ClaimEvent, Claims, Denial,
     Detector, FIRST_GRANT_WAIT, GrantAnswer, Grants, HAND_OVER_POLL, HandOver, HandOverStep,

@@ -122,6 +122,8 @@ pub async fn connect(
         FromGuard::Interfaces(_)
         | FromGuard::Hindered(_)
         | FromGuard::Notices(_)
+        | FromGuard::Tables(_)
+        | FromGuard::TableCounters(_)
         | FromGuard::Alive => Err(io(io::ErrorKind::InvalidData.into())),
     }
 }

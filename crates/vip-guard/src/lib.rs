@@ -38,10 +38,11 @@ mod run;
 mod session;
 #[cfg(feature = "server")]
 mod settings;
+#[cfg(feature = "server")]
+mod tables;
 
 pub use client::{GuardReader, GuardWriter, LinkError, connect};
 pub use clock::{boottime, clock_steering};
-#[cfg(feature = "server")]
 #[cfg(feature = "server")]
 pub use config::{GuardConfig, GuardError};
 #[cfg(feature = "server")]

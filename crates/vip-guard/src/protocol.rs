@@ -9,13 +9,20 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use vip_core::{Address, GuardNotice, Incarnation, Mac, Mono, Obstacle, VipOrder, VipUid};
+use vip_core::{
+    Address, GuardNotice, Incarnation, Mac, Mono, Obstacle, TableCounters, TableNotice, TableOrder,
+    VipOrder, VipUid,
+};
 
 /// Versions that are understood here.
-pub(crate) const VERSIONS: Versions = Versions { lowest: 1, highest: EXTEND_ALL };
+pub(crate) const VERSIONS: Versions = Versions { lowest: 1, highest: TABLES };
 
 /// From this one on there is [`VipOrder::ExtendAll`].
 pub(crate) const EXTEND_ALL: u16 = 2;
+
+/// From this one on there is the second lane: [`ToGuard::Tables`],
+/// [`FromGuard::Tables`], [`FromGuard::TableCounters`].
+pub(crate) const TABLES: u16 = 3;
 
 /// First bytes of a connection, both ways.
 const GREETING: [u8; 4] = *b"vipd";
@@ -85,6 +92,8 @@ pub enum ToGuard {
     /// Peers came back, or leadership was confirmed after trouble: announce
     /// again.
     Confirmed,
+    /// On the second lane: what is wanted of tables.
+    Tables(Vec<TableOrder>),
 }
 
 /// How the guard enforces deadlines.
@@ -123,6 +132,10 @@ pub enum FromGuard {
     /// What happened to VIPs, in order. Any number of notices is one message,
     /// so that a thousand VIPs are one change.
     Notices(Vec<GuardNotice>),
+    /// On the second lane: what is in force.
+    Tables(TableNotice),
+    /// How the second lane does, when that changed.
+    TableCounters(TableCounters),
 }
 
 pub(crate) async fn write_frame<T: Serialize>(

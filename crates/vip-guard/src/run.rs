@@ -20,14 +20,17 @@ use crate::realtime::realtime;
 use crate::records::recorded_addresses;
 use crate::session::{Arrival, Session, listen};
 use crate::settings::Settings;
+use crate::tables::{TableLane, Tables};
 use futures_util::StreamExt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{info, warn};
 use vip_core::{
-    Guard, GuardAction, GuardEvent, GuardNotice, Limits, Obstacle, Profile, VipOrder, Why,
+    Guard, GuardAction, GuardEvent, GuardNotice, Limits, Obstacle, Profile, TableCounters,
+    VipOrder, Why,
 };
 
 /// The host's addresses and routes, in case the kernel's word was lost. A router
@@ -87,7 +90,11 @@ pub async fn run(
         gate_to_wire: Profile::Wan.timing().gate_to_wire,
         gated: matches!(host.report, GateReport::Enforced { .. }),
     };
-    let result = Loop::new(Guard::new(limits), host).serve(arrivals, stop).await;
+    let mut in_force = Tables::default();
+    let tables = TableLane::start(move |work| in_force.carry_out(work));
+    let thread = |source| GuardError::Rights { what: "starting a thread for tables", source };
+    let result =
+        Loop::new(Guard::new(limits), host, tables.map_err(thread)?).serve(arrivals, stop).await;
     let _ = std::fs::remove_file(&config.socket);
     result
 }
@@ -98,6 +105,9 @@ struct Loop {
     guard: Guard,
     host: Host,
     session: Option<Session>,
+    tables: Arc<TableLane>,
+    /// What the agent knows of that lane.
+    counted: Option<TableCounters>,
     /// When the host's addresses and routes are to be looked at, because they
     /// changed.
     look_at: Option<Instant>,
@@ -128,9 +138,11 @@ enum Next {
 }
 
 impl Loop {
-    fn new(guard: Guard, host: Host) -> Self {
+    fn new(guard: Guard, host: Host, tables: TableLane) -> Self {
         let now = Instant::now();
-        Self { guard, host, session: None, look_at: None, looked_at: now, compared_at: now }
+        let (tables, counted) = (Arc::new(tables), None);
+        let (session, look_at) = (None, None);
+        Self { guard, host, session, tables, counted, look_at, looked_at: now, compared_at: now }
     }
 
     /// Until `stop` resolves; then it lets go of everything.
@@ -233,6 +245,8 @@ impl Loop {
                 self.tell(FromGuard::Hindered(hindered));
             }
             ToGuard::Confirmed => self.act(GuardEvent::Confirmed).await,
+            // They went the other way.
+            ToGuard::Tables(_) => {}
         }
     }
 
@@ -252,6 +266,7 @@ impl Loop {
     }
 
     async fn reconcile(&mut self) {
+        self.tell_counters();
         self.follow_links().await;
         if self.looked_at.elapsed() >= LOOK_INTERVAL {
             self.look_around().await;
@@ -283,8 +298,9 @@ impl Loop {
             return;
         }
         let cluster = arrival.cluster.clone();
-        if let Some((incarnation, new)) = arrival.admit(self.host.report.clone()) {
+        if let Some((incarnation, new)) = arrival.admit(self.host.report.clone(), &self.tables) {
             self.session = Some(new);
+            self.counted = None;
             self.host.forget_refusals();
             self.tell_interfaces();
             self.act(GuardEvent::AgentCame { incarnation, cluster }).await;
@@ -340,6 +356,14 @@ impl Loop {
             Some(LinkChange::Back) => self.act(GuardEvent::LinkBack).await,
             Some(LinkChange::Ways) => self.act(GuardEvent::Confirmed).await,
             None => {}
+        }
+    }
+
+    fn tell_counters(&mut self) {
+        let counters = Some(self.tables.counters());
+        if self.session.as_ref().is_some_and(Session::has_tables) && self.counted != counters {
+            self.counted = counters;
+            counters.map(FromGuard::TableCounters).into_iter().for_each(|word| self.tell(word));
         }
     }
 

@@ -3,8 +3,9 @@
 
 use crate::clock::boottime;
 use crate::protocol::{
-    FromGuard, GateReport, Hello, ToGuard, VERSIONS, Versions, read_frame, write_frame,
+    FromGuard, GateReport, Hello, TABLES, ToGuard, VERSIONS, Versions, read_frame, write_frame,
 };
+use crate::tables::TableLane;
 use std::collections::{BTreeSet, VecDeque};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -16,13 +17,15 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
-use vip_core::{Incarnation, VipOrder};
+use vip_core::{Incarnation, TableNotice, VipOrder};
 
 /// Orders that may wait while one is carried out.
 const ORDERS_QUEUED: usize = 256;
 /// Messages that an agent may be behind. One that reads nothing any more is
 /// given up, and everything that it held is let go of.
 const MESSAGES_QUEUED: usize = 1024;
+/// Words on tables that wait for the socket; the second lane waits beyond it.
+const TABLE_NOTICES_QUEUED: usize = 64;
 /// Claims made and released between two looks at what else is to be done:
 /// renewals of what is held already do not wait for a thousand new addresses.
 const CHUNK: usize = 128;
@@ -39,6 +42,8 @@ pub(crate) struct Arrival {
     process: Option<i32>,
     /// For whom it speaks.
     pub(crate) cluster: String,
+    /// Of the protocol, as both understand it.
+    version: u16,
     reader: OwnedReadHalf,
     writer: OwnedWriteHalf,
 }
@@ -83,19 +88,18 @@ async fn greet(stream: UnixStream) -> Option<Arrival> {
     let greeting = async {
         let theirs = Versions::read(&mut reader).await?;
         VERSIONS.write(&mut writer).await?;
-        // With one version there is nothing to choose yet.
-        if VERSIONS.common(theirs).is_none() {
+        let Some(version) = VERSIONS.common(theirs) else {
             warn!("the agent speaks {theirs} of the guard's protocol, and this guard {VERSIONS}");
-            return Err(std::io::ErrorKind::Unsupported.into());
-        }
-        read_frame(&mut reader).await
+            return Err(std::io::Error::from(std::io::ErrorKind::Unsupported));
+        };
+        Ok((version, read_frame(&mut reader).await?))
     };
-    let Hello { cluster } = timeout(GREETING_TIMEOUT, greeting).await.ok()?.ok()?;
+    let (version, Hello { cluster }) = timeout(GREETING_TIMEOUT, greeting).await.ok()?.ok()?;
     if cluster.len() > CLUSTER_LEN {
         warn!("refused a greeting that names no cluster of vipd");
         return None;
     }
-    Some(Arrival { process: peer.pid(), cluster, reader, writer })
+    Some(Arrival { process: peer.pid(), cluster, version, reader, writer })
 }
 
 impl Arrival {
@@ -107,16 +111,28 @@ impl Arrival {
         });
     }
 
-    /// Makes it the agent.
-    pub(crate) fn admit(self, gate: GateReport) -> Option<(Incarnation, Session)> {
-        let Self { process, cluster: _, reader, writer } = self;
+    /// Makes it the agent, and that of the second lane.
+    pub(crate) fn admit(
+        self,
+        gate: GateReport,
+        tables: &Arc<TableLane>,
+    ) -> Option<(Incarnation, Session)> {
+        let Self { process, cluster: _, version, reader, writer } = self;
         let incarnation = Incarnation(random()?);
         let (messages, outgoing) = mpsc::channel(MESSAGES_QUEUED);
         let (incoming, orders) = mpsc::channel(ORDERS_QUEUED);
-        let tasks = [tokio::spawn(write(writer, outgoing)), tokio::spawn(read(reader, incoming))];
-        let mut session =
-            Session { process, messages: Some(messages), orders, backlog: VecDeque::new(), tasks };
+        let (notices, of_tables) = mpsc::channel(TABLE_NOTICES_QUEUED);
+        let tasks = [
+            tokio::spawn(write(writer, outgoing, of_tables)),
+            tokio::spawn(read(reader, incoming, tables.clone())),
+        ];
+        let messages = Some(messages);
+        let backlog = VecDeque::new();
+        let mut session = Session { process, version, messages, orders, backlog, tasks };
         session.tell(FromGuard::Welcome { incarnation, gate, now: boottime() });
+        if version >= TABLES {
+            tables.serve(notices);
+        }
         info!(%incarnation, "an agent came");
         Some((incarnation, session))
     }
@@ -125,6 +141,7 @@ impl Arrival {
 /// The one agent. Dropping it ends the connection.
 pub(crate) struct Session {
     process: Option<i32>,
+    version: u16,
     /// `None` once it is too far behind.
     messages: Option<mpsc::Sender<FromGuard>>,
     orders: mpsc::Receiver<ToGuard>,
@@ -150,6 +167,11 @@ impl Session {
     pub(crate) async fn next(&mut self) -> Option<ToGuard> {
         self.messages.as_ref()?;
         self.orders.recv().await
+    }
+
+    /// Whether the agent knows of the second lane.
+    pub(crate) fn has_tables(&self) -> bool {
+        self.version >= TABLES
     }
 
     /// Never waits. A broken connection shows in [`Self::next`].
@@ -191,16 +213,32 @@ fn random() -> Option<u64> {
     Some(u64::from_le_bytes(bytes))
 }
 
-async fn read(mut reader: OwnedReadHalf, send: mpsc::Sender<ToGuard>) {
-    while let Ok(order) = read_frame(&mut reader).await {
-        if send.send(order).await.is_err() {
+async fn read(mut reader: OwnedReadHalf, send: mpsc::Sender<ToGuard>, tables: Arc<TableLane>) {
+    while let Ok(message) = read_frame(&mut reader).await {
+        let goes_on = match message {
+            ToGuard::Tables(orders) => tables.order(orders),
+            of_leases => send.send(of_leases).await.is_ok(),
+        };
+        if !goes_on {
             break;
         }
     }
 }
 
-async fn write(mut writer: OwnedWriteHalf, mut messages: mpsc::Receiver<FromGuard>) {
-    while let Some(message) = messages.recv().await {
+async fn write(
+    mut writer: OwnedWriteHalf,
+    mut messages: mpsc::Receiver<FromGuard>,
+    mut tables: mpsc::Receiver<TableNotice>,
+) {
+    loop {
+        let message = tokio::select! {
+            biased;
+            message = messages.recv() => match message {
+                Some(message) => message,
+                None => break,
+            },
+            Some(notice) = tables.recv() => FromGuard::Tables(notice),
+        };
         if write_frame(&mut writer, &message).await.is_err() {
             break;
         }
@@ -211,6 +249,54 @@ async fn write(mut writer: OwnedWriteHalf, mut messages: mpsc::Receiver<FromGuar
 mod tests {
     use super::*;
     use vip_core::{Epoch, Probe, VipUid};
+
+    /// Its orders wait, its notices wait, and every word of the other lane comes
+    /// through at once, both ways.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_second_lane_that_is_stuck_holds_up_nothing_of_the_first() {
+        const LIMIT: Duration = Duration::from_secs(20);
+        let dir = tempfile::tempdir().expect("a directory");
+        let socket = dir.path().join("guard.sock");
+        let mut arrivals = listen(&socket).expect("listens");
+        let (let_go, wait) = std::sync::mpsc::channel::<()>();
+        let mut tables = crate::tables::Tables::default();
+        let lane = TableLane::start(move |work| {
+            let _ = wait.recv();
+            tables.carry_out(work)
+        });
+        let lane = Arc::new(lane.expect("started"));
+        let serve = async {
+            let arrival = arrivals.recv().await.expect("an agent");
+            arrival.admit(GateReport::Missing(String::new()), &lane).expect("admitted").1
+        };
+        let (linked, mut session) = tokio::join!(crate::connect(&socket, "c"), serve);
+        let (mut writer, mut reader, ..) = linked.expect("a session");
+
+        let order = |server| vip_core::TableOrder::Drop(vip_core::ServerUid(server));
+        for round in 0..500 {
+            let orders = ToGuard::Tables((0..100).map(order).collect());
+            writer.send(&orders).await.expect("sent");
+            writer.send(&ToGuard::Ping).await.expect("sent");
+            let heard = timeout(LIMIT, session.next()).await.expect("in time");
+            assert_eq!(heard, Some(ToGuard::Ping), "round {round}");
+            session.tell(FromGuard::Alive);
+            let answer = timeout(LIMIT, reader.receive()).await.expect("in time");
+            assert_eq!(answer.expect("read"), FromGuard::Alive, "round {round}");
+        }
+        let counters = lane.counters();
+        assert_eq!((counters.done, counters.waiting), (0, 100), "{counters:?}");
+
+        drop(let_go);
+        let all = timeout(LIMIT, reader.receive()).await.expect("in time").expect("read");
+        let nothing = std::collections::BTreeMap::new();
+        assert_eq!(all, FromGuard::Tables(TableNotice::AllInForce(nothing)));
+        for server in 0..100 {
+            let server = vip_core::ServerUid(server);
+            let gone = TableNotice::InForce { server, generation: None };
+            let notice = timeout(LIMIT, reader.receive()).await.expect("in time").expect("read");
+            assert_eq!(notice, FromGuard::Tables(gone));
+        }
+    }
 
     /// What one gives up another may be given: if the first fails, the second
     /// must not have begun.

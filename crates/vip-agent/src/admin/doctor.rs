@@ -14,6 +14,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
+use vip_core::TableCounters;
 use vip_core::{MAX_CLOCK_DRIFT, Node, NodeState, State, no_peer, plain};
 use vip_guard::GateReport;
 use vip_proto::v1;
@@ -22,6 +23,8 @@ use vip_proto::v1::doctor_reply::Check;
 
 /// How long a guard, or another member, may take to answer.
 const ANSWER: Duration = Duration::from_secs(3);
+/// Nothing that is done to a table takes so many seconds.
+const TABLES_STUCK_S: u32 = 2;
 /// Between two looks for a guard.
 const GUARD_POLL: Duration = Duration::from_millis(50);
 /// How long a member may take to look back at this node, its own wait included.
@@ -270,8 +273,26 @@ fn guard(member: &Member) -> Vec<Check> {
         GuardStatus::Absent => {
             vec![error("guard", "it is not there: is `vipd guard` running, and allowed to?")]
         }
-        GuardStatus::Present(report) => gate(&report),
+        GuardStatus::Present(report) => {
+            let mut checks = gate(&report);
+            checks.push(tables(&member.shared.tables()));
+            checks
+        }
     }
+}
+
+/// The guard's second lane.
+fn tables(counters: &TableCounters) -> Check {
+    let TableCounters { done, overtaken: _, waiting, behind_s, failed } = *counters;
+    if failed {
+        return error("tables", "the guard's thread for them failed; restart `vipd guard`");
+    }
+    if behind_s >= TABLES_STUCK_S {
+        let text =
+            format!("nothing was done for {behind_s} s, {waiting} orders wait; leases go on");
+        return warning("tables", text);
+    }
+    ok("tables", format!("{done} orders carried out, {waiting} wait"))
 }
 
 fn gate(report: &GateReport) -> Vec<Check> {

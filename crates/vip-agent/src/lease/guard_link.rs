@@ -3,14 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
-use vip_core::{GuardNotice, Incarnation, Mac, Obstacle, VipUid};
+use vip_core::{
+    GuardNotice, Incarnation, Mac, Obstacle, TableCounters, TableNotice, TableOrder, VipUid,
+    table_orders,
+};
 use vip_guard::{FromGuard, GateReport, GuardReader, LinkError, ToGuard, connect};
 
 /// Orders that may wait for the socket. A guard that is further behind is
 /// treated as gone.
 const ORDERS_QUEUED: usize = 256;
+/// The same of the second lane, in parts that hold up no order of the first.
+const TABLES_QUEUED: usize = 256;
+const TABLES_AT_ONCE: usize = 64;
 /// Time between two attempts to connect: the guard is restarted at once.
 const RETRY: Duration = Duration::from_millis(10);
 /// After so many attempts, slower ones.
@@ -47,6 +53,7 @@ pub(super) async fn keep_connected(
     socket: PathBuf,
     cluster: String,
     news: mpsc::Sender<GuardNews>,
+    counters: watch::Sender<TableCounters>,
 ) {
     let mut attempts = 0u32;
     let mut complained = false;
@@ -61,8 +68,17 @@ pub(super) async fn keep_connected(
                 if news.send(GuardNews::Up(incarnation, gate, orders)).await.is_err() {
                     return;
                 }
+                let (tables, mut of_tables) = mpsc::channel::<Vec<TableOrder>>(TABLES_QUEUED);
                 let write = async {
-                    while let Some(order) = waiting.recv().await {
+                    loop {
+                        let order = tokio::select! {
+                            biased;
+                            order = waiting.recv() => match order {
+                                Some(order) => order,
+                                None => break,
+                            },
+                            Some(orders) = of_tables.recv() => ToGuard::Tables(orders),
+                        };
                         if !writer.is_understood(&order) {
                             let other = vec![GuardNotice::OtherCover];
                             let _ = news.send(GuardNews::Notices(other)).await;
@@ -73,9 +89,10 @@ pub(super) async fn keep_connected(
                 };
                 tokio::select! {
                     () = write => {}
-                    () = read(reader, &news) => {}
+                    () = read(reader, &news, &tables, &counters) => {}
                     _ = dropped => {}
                 }
+                counters.send_replace(TableCounters::default());
                 tracing::warn!("the guard is gone; VIPs held here fall silent until it is back");
                 if news.send(GuardNews::Down).await.is_err() {
                     return;
@@ -102,14 +119,33 @@ pub(super) async fn keep_connected(
     }
 }
 
-async fn read(mut reader: GuardReader, news: &mpsc::Sender<GuardNews>) {
+async fn read(
+    mut reader: GuardReader,
+    news: &mpsc::Sender<GuardNews>,
+    tables: &mpsc::Sender<Vec<TableOrder>>,
+    counters: &watch::Sender<TableCounters>,
+) {
     while let Ok(message) = reader.receive().await {
         let sent = match message {
             FromGuard::Notices(notices) => news.send(GuardNews::Notices(notices)).await,
             FromGuard::Alive => news.send(GuardNews::Alive).await,
             FromGuard::Hindered(hindered) => news.send(GuardNews::Hindered(hindered)).await,
             FromGuard::Interfaces(macs) => news.send(GuardNews::Interfaces(macs)).await,
-            FromGuard::Welcome { .. } | FromGuard::Busy => Ok(()),
+            FromGuard::Tables(TableNotice::AllInForce(in_force)) => {
+                // Nothing makes one yet.
+                let orders = table_orders(&BTreeMap::new(), &in_force);
+                for part in orders.chunks(TABLES_AT_ONCE) {
+                    let _ = tables.try_send(part.to_vec());
+                }
+                Ok(())
+            }
+            FromGuard::TableCounters(now) => {
+                counters.send_replace(now);
+                Ok(())
+            }
+            FromGuard::Tables(TableNotice::InForce { .. })
+            | FromGuard::Welcome { .. }
+            | FromGuard::Busy => Ok(()),
         };
         if sent.is_err() {
             return;

@@ -106,7 +106,9 @@ async fn run(start: Start) {
         }
     });
     let (news, guard_news) = mpsc::channel(QUEUED);
-    essential::spawn("guard link", keep_connected(start.guard_socket, start.cluster, news));
+    let counters = start.shared.tables.clone();
+    let link = keep_connected(start.guard_socket, start.cluster, news, counters);
+    essential::spawn("guard link", link);
 
     let (replies, received) = mpsc::channel(QUEUED);
     let mut looping = Loop {

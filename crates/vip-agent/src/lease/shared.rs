@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use vip_core::{
     Answers, Epoch, Fitness, LeaderWork, LeaseAction, LeaseEvent, Leases, LeasesStart, Mono,
-    NodeId, Presumption, PromiseTicket, Recording, Refused, Speaker, Term, TooFast, Vip, Vote,
+    NodeId, Presumption, PromiseTicket, Recording, Refused, Speaker, TableCounters, Term, TooFast,
+    Vip, Vote,
 };
 use vip_guard::{GateReport, boottime};
 use vip_raft::{Disk, LeaseRules};
@@ -34,6 +35,8 @@ pub(crate) enum GuardStatus {
 pub(crate) struct LeaseShared {
     leases: Mutex<Leases>,
     guard: Mutex<GuardStatus>,
+    /// How the guard's second lane does.
+    pub(super) tables: watch::Sender<TableCounters>,
     disk: Disk,
     clock: ClockWatch,
     wall_clocks: WallClockWatch,
@@ -56,6 +59,7 @@ impl LeaseShared {
         Arc::new(Self {
             leases: Mutex::new(leases),
             guard: Mutex::new(GuardStatus::Absent),
+            tables: watch::Sender::default(),
             disk,
             clock: ClockWatch::default(),
             wall_clocks: WallClockWatch::default(),
@@ -181,6 +185,11 @@ impl LeaseShared {
 
     pub(crate) fn guard(&self) -> GuardStatus {
         lock(&self.guard).clone()
+    }
+
+    /// How the guard's second lane does.
+    pub(crate) fn tables(&self) -> TableCounters {
+        *self.tables.borrow()
     }
 
     pub(super) fn set_guard(&self, status: GuardStatus) {

@@ -20,6 +20,7 @@ mod hearing;
 mod life;
 mod orders;
 mod probes;
+mod tables;
 
 use announce::announce_repeat;
 pub use announce::{ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Announcements};
@@ -30,6 +31,7 @@ pub use orders::{
     Address, GateEntry, GuardAction, GuardEvent, GuardFailure, GuardNotice, GuardRefusal, Limits,
     Probe, Slot, VipOrder,
 };
+pub use tables::{TableCounters, TableNotice, TableOrder, table_orders};
 
 use crate::{Epoch, Incarnation, Mac, Mono, Obstacle, VipUid};
 use common::Common;
