@@ -27,11 +27,13 @@ pub(crate) struct Network {
     pub(crate) weather: Weather,
     /// Cuts from one host to another; several faults may cut the same link.
     cuts: BTreeMap<(usize, usize), u32>,
+    /// How much longer a message takes over some links.
+    slow: BTreeMap<(usize, usize), Duration>,
 }
 
 impl Network {
     pub(crate) fn new(latency: Duration) -> Self {
-        Self { latency, weather: Weather::FAIR, cuts: BTreeMap::new() }
+        Self { latency, weather: Weather::FAIR, cuts: BTreeMap::new(), slow: BTreeMap::new() }
     }
 
     pub(crate) fn cut(&mut self, links: &[(usize, usize)]) {
@@ -51,8 +53,13 @@ impl Network {
         }
     }
 
+    pub(crate) fn slow(&mut self, links: &[(usize, usize)], by: Duration) {
+        self.slow.extend(links.iter().map(|link| (*link, by)));
+    }
+
     pub(crate) fn mend_all(&mut self) {
         self.cuts.clear();
+        self.slow.clear();
         self.weather = Weather::FAIR;
     }
 
@@ -62,7 +69,8 @@ impl Network {
             return vec![];
         }
         let copies = 1 + usize::from(rng.f64() < self.weather.duplicate);
-        (0..copies).map(|_| self.delay(rng)).collect()
+        let slow = self.slow.get(&(from, to)).copied().unwrap_or_default();
+        (0..copies).map(|_| slow + self.delay(rng)).collect()
     }
 
     fn delay(&self, rng: &mut fastrand::Rng) -> Duration {

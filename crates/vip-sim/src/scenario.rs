@@ -61,6 +61,8 @@ pub(crate) enum Reshape {
 pub(crate) enum Fault {
     Cut(Vec<Link>),
     Mend(Vec<Link>),
+    /// What is sent over these links takes so much longer.
+    Slow(Vec<Link>, Duration),
     Weather(Weather),
     Freeze(usize, Processes),
     Thaw(usize, Processes),

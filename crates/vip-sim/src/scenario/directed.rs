@@ -21,6 +21,8 @@ pub enum Scheme {
     SettlementStalled,
     /// That a voter was free when it was asked.
     VoteStalled,
+    /// The same, with a holder that only the leader of before reaches.
+    VoteRaced,
     /// That a node was free when it decided to campaign.
     LeftAlone,
     /// What a leader granted and did not log.
@@ -40,6 +42,7 @@ impl Scheme {
         Self::HandOverStalled,
         Self::SettlementStalled,
         Self::VoteStalled,
+        Self::VoteRaced,
         Self::LeftAlone,
         Self::GrantUnlogged,
         Self::MixedSessions,
@@ -79,6 +82,7 @@ impl<'a> Directed<'a> {
             Scheme::HandOverStalled => made.hand_over_stalled(),
             Scheme::SettlementStalled => made.settlement_stalled(),
             Scheme::VoteStalled => made.vote_stalled(),
+            Scheme::VoteRaced => made.vote_raced(),
             Scheme::LeftAlone => made.left_alone(),
             Scheme::GrantUnlogged => made.grant_unlogged(),
             Scheme::MixedSessions => made.mixed_sessions(),
@@ -248,6 +252,39 @@ impl<'a> Directed<'a> {
         let end = asked + self.p;
         self.push(end, Fault::Weather(Weather::FAIR));
         self.push(end, Fault::Mend(unheard));
+    }
+
+    /// The leader reaches its holder alone. One voter hears it late: after it said
+    /// that it is free, before its vote for another, who does not reach the holder.
+    fn vote_raced(&mut self) {
+        let (leader, candidate) = (self.cast.leader, self.other());
+        let voter = *self.cast.others.last().unwrap_or(&candidate);
+        let rest = (0..self.cast.hosts).rev().filter(|h| ![leader, candidate, voter].contains(h));
+        let rest: Vec<usize> = rest.collect();
+        let Some((holder, rest)) = rest.split_first() else { return };
+        self.push(Duration::ZERO, Fault::Move(*holder));
+        let cut = self.some(0.4, 1.0);
+        let mut unheard = self.between(leader, candidate);
+        unheard.extend(self.between(candidate, *holder));
+        unheard.extend(self.between(voter, *holder));
+        for other in rest {
+            unheard.extend(self.between(leader, *other));
+        }
+        let late = vec![(leader, voter)];
+        self.push(cut, Fault::Cut([&unheard[..], &late].concat()));
+        // Sent before the lease lapses, there when the promise of before is over.
+        let sent = self.p.mul_f64(0.4 + 0.4 * self.rng.f64());
+        let heard = self.p.mul_f64(1.01 + 0.1 * self.rng.f64());
+        self.push(cut + sent, Fault::Slow(late.clone(), heard - sent));
+        self.push(cut + sent, Fault::Mend(late.clone()));
+        let stalled = self.p.mul_f64(0.05 + 0.3 * self.rng.f64());
+        self.push(cut + sent, Fault::Stall(voter, stalled));
+        let asked = self.p.mul_f64(0.98 + 0.1 * self.rng.f64());
+        self.push(cut + asked, Fault::Elect(candidate, false));
+        let voted = asked + stalled + self.p / 20;
+        self.push(cut + voted, Fault::Stall(voter, Duration::ZERO));
+        self.push(cut + voted, Fault::Slow(late, Duration::ZERO));
+        self.push(cut + self.p * 4, Fault::Mend(unheard));
     }
 
     /// All voters but one go, and that one campaigns on a decision that is

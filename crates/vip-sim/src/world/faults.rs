@@ -22,6 +22,7 @@ impl World {
         match fault {
             Fault::Cut(links) => self.network.cut(&links),
             Fault::Mend(links) => self.network.mend(&links),
+            Fault::Slow(links, delay) => self.network.slow(&links, delay),
             Fault::Weather(weather) => self.network.weather = weather,
             Fault::Freeze(at, who) => self.freeze(at, who),
             Fault::Thaw(at, who) => self.thaw(at, who),
