@@ -81,16 +81,14 @@ pub(crate) struct Host {
     routes_are_old: bool,
 }
 
-/// Goes on with what the guard does instead of the rest, if the gate was not written.
+/// Goes on with what the guard does instead of the rest, if something failed.
 fn instead_if_failed(
     guard: &mut Guard,
-    written: Result<(), GuardFailure>,
+    done: Result<(), GuardFailure>,
     actions: &mut VecDeque<GuardAction>,
 ) {
-    if let Err(failure) = written
-        && let Some(instead) = guard.failed(&failure)
-    {
-        *actions = instead.into();
+    if let Err(failure) = done {
+        *actions = guard.failed(&failure, std::mem::take(actions).into()).into();
     }
 }
 
@@ -578,15 +576,14 @@ impl Host {
                 if deleted {
                     let follow_up = guard.step(boottime(), GuardEvent::AddressDeleted(ip));
                     follow_up.into_iter().rev().for_each(|action| lists[list].push_front(action));
-                } else if let Some(instead) = guard.failed(&GuardFailure::Delete { ip }) {
-                    lists[list] = instead.into();
+                } else {
+                    let failure = GuardFailure::Delete { ip };
+                    instead_if_failed(guard, Err(failure), &mut lists[list]);
                 }
             }
             for Failed { list, failure } in self.add(additions).await {
                 error!(?failure, "the kernel did not take an address");
-                if let Some(instead) = guard.failed(&failure) {
-                    lists[list] = instead.into();
-                }
+                instead_if_failed(guard, Err(failure), &mut lists[list]);
             }
         }
     }

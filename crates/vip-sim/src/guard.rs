@@ -113,8 +113,12 @@ impl GuardProcess {
     }
 
     /// An action failed; see [`Guard::failed`].
-    pub(crate) fn failed(&mut self, failure: &GuardFailure) -> Option<Vec<GuardAction>> {
-        self.guard.failed(failure)
+    pub(crate) fn failed(
+        &mut self,
+        failure: &GuardFailure,
+        rest: Vec<GuardAction>,
+    ) -> Vec<GuardAction> {
+        self.guard.failed(failure, rest)
     }
 
     /// Compares what should be there with what is; returns events for what

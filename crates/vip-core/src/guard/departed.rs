@@ -58,6 +58,11 @@ impl Departed {
         }
     }
 
+    /// Whose it was.
+    pub(super) fn vip_of(&self, ip: IpAddr) -> Option<VipUid> {
+        self.0.get(&ip).map(|leaving| leaving.vip)
+    }
+
     pub(super) fn is_unshut(&self, ip: IpAddr) -> bool {
         self.0.get(&ip).is_some_and(|leaving| leaving.unshut)
     }

@@ -16,6 +16,7 @@ mod announce;
 mod belongs;
 mod common;
 mod departed;
+mod failures;
 mod hearing;
 mod life;
 mod orders;
@@ -224,43 +225,6 @@ impl Guard {
                 actions.push(GuardAction::Notify(GuardNotice::TryAgain));
                 actions
             }
-        }
-    }
-
-    /// The kernel did not carry out an action. Returns what to do instead of
-    /// the rest of the list that the action was in; `None`: go on with it.
-    pub fn failed(&mut self, failure: &GuardFailure) -> Option<Vec<GuardAction>> {
-        let instead = self.instead_of(failure);
-        self.tick_at = self.find_next_tick();
-        instead
-    }
-
-    fn instead_of(&mut self, failure: &GuardFailure) -> Option<Vec<GuardAction>> {
-        if let GuardFailure::Gate { ip, .. } = failure {
-            self.departed.unshut(*ip);
-            // What it did not let go of must not be extended with the others.
-            self.common.not_taken(*ip);
-        }
-        match failure {
-            GuardFailure::Add(obstacle) => Some(self.address_refused(obstacle.clone())),
-            // It could not be trusted to fall silent on time, or to open.
-            GuardFailure::Gate { ip, text } if self.claims_ip(*ip) => {
-                let is_shut = |c: &Claim| c.phase == Phase::Expired && c.has(*ip);
-                if self.claims.values().any(is_shut) {
-                    return None;
-                }
-                let mut instead = self.refused_by_gate(*ip, text);
-                instead.extend(self.gates_of_sharers());
-                Some(instead)
-            }
-            GuardFailure::Gate { .. } => None,
-            GuardFailure::Deadline { slot, text } => self.deadline_not_taken(*slot, text),
-            // Behind a shut gate an address is silent.
-            GuardFailure::Delete { ip } => (!self.limits.gated || self.departed.is_unshut(*ip))
-                .then(|| {
-                    self.departed.lingers(*ip, self.limits.gated);
-                    vec![]
-                }),
         }
     }
 

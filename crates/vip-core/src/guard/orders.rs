@@ -240,6 +240,22 @@ pub enum GuardFailure {
     },
 }
 
+impl GuardNotice {
+    /// Which VIP it is about, if it is about one.
+    #[must_use]
+    pub fn vip(&self) -> Option<VipUid> {
+        match self {
+            Self::Prepared { vip, .. }
+            | Self::Opened { vip, .. }
+            | Self::Expired { vip, .. }
+            | Self::Released { vip, .. }
+            | Self::Refused { vip, .. }
+            | Self::Conflict { vip, .. } => Some(*vip),
+            Self::TryAgain | Self::OtherCover => None,
+        }
+    }
+}
+
 /// What the guard does. In order; a failure is told to
 /// [`crate::Guard::failed`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

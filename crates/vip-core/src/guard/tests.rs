@@ -1,5 +1,6 @@
 use super::*;
 use crate::{Cover, Grantee, Why};
+use std::collections::VecDeque;
 
 const START: Mono = Mono(10_000_000_000);
 const WEB: VipUid = VipUid(1);
@@ -336,6 +337,13 @@ fn delete_failed() -> GuardFailure {
     GuardFailure::Delete { ip: address(100).ip }
 }
 
+/// What is gone on with instead of a word on `web`, which came next; `None`: with that.
+fn failed(guard: &mut Guard, failure: &GuardFailure) -> Option<Vec<GuardAction>> {
+    let rest = vec![released(3)];
+    let then = guard.failed(failure, rest.clone());
+    (then != rest).then_some(then)
+}
+
 #[test]
 fn an_address_leaves_the_gate_once_it_is_certainly_gone() {
     let mut guard = open_guard();
@@ -353,10 +361,10 @@ fn an_address_leaves_the_gate_once_it_is_certainly_gone() {
 fn a_shut_gate_or_a_deleted_address_is_enough_for_a_release() {
     let mut guard = open_guard();
     guard.step(START, release(3));
-    assert_eq!(guard.failed(&delete_failed()), None, "the gate is shut");
+    assert_eq!(failed(&mut guard, &delete_failed()), None, "the gate is shut");
     let mut guard = open_guard();
     guard.step(START, release(3));
-    assert_eq!(guard.failed(&gate_failed()), None, "it is deleted next");
+    assert_eq!(failed(&mut guard, &gate_failed()), None, "it is deleted next");
     assert!(guard.is_silent());
 }
 
@@ -365,8 +373,8 @@ fn a_release_is_told_only_when_the_last_deadline_has_passed_if_the_kernel_refuse
     let mut guard = open_guard();
     guard.step(START, extend(3, START + ms(100)));
     guard.step(START, release(3));
-    assert_eq!(guard.failed(&gate_failed()), None);
-    assert_eq!(guard.failed(&delete_failed()), Some(vec![]), "nobody is told");
+    assert_eq!(failed(&mut guard, &gate_failed()), None);
+    assert_eq!(failed(&mut guard, &delete_failed()), Some(vec![]), "nobody is told");
     assert!(!guard.is_silent());
     assert_eq!(guard.step(START, release(3)), [], "asked again, it still is not");
     // The deadline before the last one may be the one that stands.
@@ -380,8 +388,8 @@ fn a_release_is_told_only_when_the_last_deadline_has_passed_if_the_kernel_refuse
 fn a_lingering_address_that_is_deleted_after_all_ends_the_wait() {
     let mut guard = open_guard();
     guard.step(START, release(3));
-    guard.failed(&gate_failed());
-    guard.failed(&delete_failed());
+    failed(&mut guard, &gate_failed());
+    failed(&mut guard, &delete_failed());
     let ip = address(100).ip;
     let told = guard.step(START, GuardEvent::AddressDeleted(ip));
     assert_eq!(told, [released(3), GuardAction::Forget(ip)]);
@@ -390,7 +398,7 @@ fn a_lingering_address_that_is_deleted_after_all_ends_the_wait() {
 #[test]
 fn a_gate_that_does_not_take_a_deadline_ends_the_epoch_here() {
     let mut guard = open_guard();
-    let instead = guard.failed(&gate_failed()).expect("not as if nothing had happened");
+    let instead = failed(&mut guard, &gate_failed()).expect("not as if nothing had happened");
     assert_eq!(instead[..2], [gate(Mono::ZERO), GuardAction::DeleteAddress(address(100))]);
     assert!(matches!(instead[2], GuardAction::Notify(GuardNotice::Refused { .. })));
     assert_eq!(guard.phase(WEB), None);
@@ -402,7 +410,7 @@ fn without_a_gate_an_address_that_is_not_deleted_is_not_released() {
     guard.step(START, prepare(3));
     guard.step(START, extend(3, START + ms(300)));
     guard.step(START, release(3));
-    assert_eq!(guard.failed(&delete_failed()), Some(vec![]));
+    assert_eq!(failed(&mut guard, &delete_failed()), Some(vec![]));
     assert_eq!(guard.step(START + ms(9000), GuardEvent::Tick), []);
     let told = guard.step(START, GuardEvent::AddressDeleted(address(100).ip));
     assert_eq!(told[0], released(3));
@@ -552,8 +560,8 @@ fn what_a_refused_claim_replaced_is_over_if_it_was_earlier() {
 fn an_address_that_lingers_is_in_use() {
     let mut guard = open_guard();
     guard.step(START, release(3));
-    assert!(guard.failed(&gate_failed()).is_none());
-    assert_eq!(guard.failed(&delete_failed()), Some(vec![]));
+    assert!(failed(&mut guard, &gate_failed()).is_none());
+    assert_eq!(failed(&mut guard, &delete_failed()), Some(vec![]));
     let addresses = vec![address(100)];
     let (vip, epoch, probe, known) = (VipUid(2), Epoch(1), Probe::No, [].into());
     let other = VipOrder::Prepare { vip, epoch, addresses, probe, known };
@@ -709,8 +717,8 @@ fn a_deadline_of_its_own_takes_a_vip_out_of_the_shared_one() {
     guard.step(START + ms(40), extend_all(&all, START + ms(340)));
     guard.step(START + ms(50), extend(3, earlier));
     guard.step(START + ms(60), release(3));
-    assert_eq!(guard.failed(&gate_failed()), None);
-    assert_eq!(guard.failed(&delete_failed()), Some(vec![]));
+    assert_eq!(failed(&mut guard, &gate_failed()), None);
+    assert_eq!(failed(&mut guard, &delete_failed()), Some(vec![]));
     let silent_at = START + ms(340) + ms(20);
     assert!(!guard.step(silent_at - ms(1), GuardEvent::Tick).contains(&released(3)));
     assert!(guard.step(silent_at, GuardEvent::Tick).contains(&released(3)));
@@ -731,14 +739,14 @@ fn a_slot_with_an_address_that_did_not_shut_is_not_extended_again() {
     let (mut guard, all) = open_for_two();
     guard.step(START + ms(40), extend_all(&all, START + ms(340)));
     guard.step(START + ms(50), release(3));
-    assert_eq!(guard.failed(&gate_failed()), None, "deleted, it is silent as well");
+    assert_eq!(failed(&mut guard, &gate_failed()), None, "deleted, it is silent as well");
     let rest = &all[1..];
     let actions = guard.step(START + ms(80), extend_all(rest, START + ms(380)));
     assert_eq!(actions, [shared(2, START + ms(380)), with(101, 2)]);
     // Again and again: none comes back, as the gate may have what it had in it.
     let mut used = vec![1, 2];
     while let [GuardAction::Deadline { slot, .. }, ..] = {
-        guard.failed(&gate_failed());
+        failed(&mut guard, &gate_failed());
         guard.step(START + ms(90), extend_all(rest, START + ms(390)))
     }[..]
     {
@@ -750,7 +758,7 @@ fn a_slot_with_an_address_that_did_not_shut_is_not_extended_again() {
     assert_eq!(guard.step(late, extend_all(rest, START + ms(689))), [OTHER]);
     // What never shared one says nothing about any.
     let (mut guard, all) = open_for_two();
-    guard.failed(&GuardFailure::Gate { ip: address(222).ip, text: "full".into() });
+    failed(&mut guard, &GuardFailure::Gate { ip: address(222).ip, text: "full".into() });
     let actions = guard.step(START + ms(40), extend_all(&all, START + ms(340)));
     assert_eq!(actions[0], shared(1, START + ms(340)));
 }
@@ -775,7 +783,7 @@ fn what_has_run_out_in_the_shared_deadline_is_not_brought_back_by_the_others() {
 fn what_the_gate_does_not_take_into_the_shared_deadline_is_let_go_of_alone() {
     let (mut guard, all) = open_for_two();
     guard.step(START + ms(40), extend_all(&all, START + ms(340)));
-    let instead = guard.failed(&gate_failed()).expect("instead of the rest");
+    let instead = failed(&mut guard, &gate_failed()).expect("instead of the rest");
     assert_eq!(instead[..2], [gate(Mono::ZERO), GuardAction::DeleteAddress(address(100))]);
     assert!(instead.contains(&with(101, 1)), "{instead:?}");
     assert_eq!((guard.phase(WEB), guard.phase(DB)), (None, Some((Epoch(1), Phase::Open))));
@@ -786,13 +794,72 @@ fn a_shared_deadline_that_is_not_taken_costs_whatever_shares_it() {
     let (mut guard, all) = open_for_two();
     guard.step(START + ms(40), extend_all(&all, START + ms(340)));
     let failure = GuardFailure::Deadline { slot: Slot(1), text: "no memory".into() };
-    let instead = guard.failed(&failure).expect("instead of the rest");
+    let instead = failed(&mut guard, &failure).expect("instead of the rest");
     for last in [100, 101] {
         assert!(instead.contains(&gate_of(last, Mono::ZERO)), "{instead:?}");
         assert!(instead.contains(&GuardAction::DeleteAddress(address(last))));
     }
     assert_eq!((guard.phase(WEB), guard.phase(DB)), (None, None));
-    assert_eq!(guard.failed(&failure), None, "nothing is left to let go of");
+    assert_eq!(failed(&mut guard, &failure), None, "nothing is left to let go of");
+}
+
+/// The kernel refuses everything that is about one of the two.
+#[test]
+fn what_fails_of_one_vip_ends_nothing_of_the_others() {
+    let (mut guard, all) = open_for_two();
+    guard.step(START + ms(40), extend_all(&all, START + ms(340)));
+    let text = || "no memory".to_owned();
+    let failure = GuardFailure::Deadline { slot: Slot(1), text: text() };
+    let mut rest = VecDeque::from(guard.failed(&failure, vec![]));
+    let (mut done, mut of_web) = (vec![], 0);
+    while let Some(action) = rest.pop_front() {
+        let ip = address(100).ip;
+        let failure = match &action {
+            GuardAction::Gate { ip: shut, .. } if *shut == ip => {
+                Some(GuardFailure::Gate { ip, text: text() })
+            }
+            GuardAction::DeleteAddress(address) if address.ip == ip => {
+                Some(GuardFailure::Delete { ip })
+            }
+            _ => None,
+        };
+        match failure {
+            Some(failure) => {
+                of_web += 1;
+                rest = guard.failed(&failure, rest.into()).into();
+            }
+            None => done.push(action),
+        }
+    }
+    assert_eq!(of_web, 2);
+    let [shut, deleted, GuardAction::Notify(told)] = &done[..] else { panic!("{done:?}") };
+    assert_eq!(*shut, gate_of(101, Mono::ZERO));
+    assert_eq!(*deleted, GuardAction::DeleteAddress(address(101)));
+    assert_eq!(told.vip(), Some(DB), "that `web` is silent is not told");
+    assert!(!guard.is_silent());
+}
+
+/// Each of its addresses may answer.
+#[test]
+fn a_vip_is_silent_when_all_its_addresses_are() {
+    let mut guard = guard(true);
+    guard.step(START, prepare_all(3, &[100, 101]));
+    guard.step(START, extend(3, START + ms(300)));
+    let mut rest = VecDeque::from(guard.step(START, release(3)));
+    let mut asked = vec![];
+    while let Some(action) = rest.pop_front() {
+        let failure = match action {
+            GuardAction::Gate { ip, .. } => GuardFailure::Gate { ip, text: "full".into() },
+            GuardAction::DeleteAddress(address) => GuardFailure::Delete { ip: address.ip },
+            other => panic!("{other:?}"),
+        };
+        asked.push(failure.clone());
+        rest = guard.failed(&failure, rest.into()).into();
+    }
+    assert_eq!(asked.len(), 4, "{asked:?}");
+    let gone = |last| GuardEvent::AddressDeleted(address(last).ip);
+    assert!(!guard.step(START, gone(100)).contains(&released(3)), "the other one may answer");
+    assert!(guard.step(START, gone(101)).contains(&released(3)));
 }
 
 #[test]

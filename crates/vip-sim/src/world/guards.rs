@@ -160,8 +160,8 @@ impl World {
                     self.trace(at, &failure);
                     let blind = self.options.mutant == Some(Mutant::FailureUnnoticed);
                     let guard = self.hosts[at].guard.as_mut().filter(|_| !blind);
-                    if let Some(instead) = guard.and_then(|guard| guard.failed(&failure)) {
-                        actions = instead.into();
+                    if let Some(guard) = guard {
+                        actions = guard.failed(&failure, actions.into()).into();
                     }
                     continue;
                 }
