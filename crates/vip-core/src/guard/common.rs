@@ -25,6 +25,9 @@ pub(super) struct Common {
     deadline: Mono,
     /// The largest deadline that each slot was given.
     furthest: [Mono; SLOTS as usize],
+    /// The name of what is open, while all of it shares the slot in use. Gone when
+    /// anything comes in that could change it: that is rare, and renewals are not.
+    settled: Option<Cover>,
     /// Addresses that ever were in a slot: what the gate has of them it may have
     /// kept. Not taken out again; it is as long as the list of VIPs ever held.
     sharers: BTreeSet<IpAddr>,
@@ -33,7 +36,13 @@ pub(super) struct Common {
 impl Default for Common {
     fn default() -> Self {
         let furthest = [Mono::ZERO; SLOTS as usize];
-        Self { slot: Slot(1), deadline: Mono::ZERO, furthest, sharers: BTreeSet::new() }
+        Self {
+            slot: Slot(1),
+            deadline: Mono::ZERO,
+            furthest,
+            settled: None,
+            sharers: BTreeSet::new(),
+        }
     }
 }
 
@@ -55,6 +64,11 @@ impl Common {
 
     fn retire(&mut self) {
         self.slot = Slot(self.slot.0.saturating_add(1).min(SLOTS));
+    }
+
+    /// What is open, or where, may be another now.
+    pub(super) fn unsettle(&mut self) {
+        self.settled = None;
     }
 
     pub(super) fn deadline(&self) -> Mono {
@@ -115,6 +129,14 @@ impl Guard {
             return vec![];
         }
         let other = || vec![GuardAction::Notify(GuardNotice::OtherCover)];
+        if self.common.settled == Some(cover) && now < deadline && now < self.common.deadline {
+            debug_assert!(self.is_settled(now, incarnation), "something changed unnoticed");
+            let deadline = deadline.min(now + self.limits.longest_grant);
+            let extended = self.common.extend(deadline);
+            return extended
+                .map_or_else(other, |slot| vec![GuardAction::Deadline { slot, deadline }]);
+        }
+        self.common.unsettle();
         // What has run out, and was not looked at since, is in the gate's slot as yet.
         let is_over =
             |claim: &Claim| claim.phase == Phase::Open && now >= self.common.deadline_of(claim);
@@ -139,7 +161,17 @@ impl Guard {
             common.is_shared_by(claim);
             actions.extend(claim.gates(GateEntry::With(slot)));
         }
+        common.settled = Some(cover);
         actions
+    }
+
+    /// Whether what is open has that name and shares the slot in use.
+    fn is_settled(&self, now: Mono, incarnation: Incarnation) -> bool {
+        let shares = |claim: &Claim| {
+            claim.shares == Some(self.common.slot) && now < self.common.deadline_of(claim)
+        };
+        let mut open = self.claims.values().filter(|claim| claim.phase == Phase::Open);
+        open.all(shares) && self.common.settled == Some(self.cover(incarnation))
     }
 
     /// The name of what is open.

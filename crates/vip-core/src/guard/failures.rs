@@ -30,6 +30,7 @@ impl Guard {
     /// `rest`, which came after it in the same list.
     #[must_use]
     pub fn failed(&mut self, failure: &GuardFailure, rest: Vec<GuardAction>) -> Vec<GuardAction> {
+        self.common.unsettle();
         let then = self.instead_of(failure, rest);
         self.tick_at = self.find_next_tick();
         then

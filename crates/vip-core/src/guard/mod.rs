@@ -175,6 +175,10 @@ impl Guard {
         // early tick finds when the next one is due.
         let is_renewal = matches!(event, GuardEvent::Order(VipOrder::ExtendAll { .. }));
         let is_foreign = matches!(event, GuardEvent::ForeignClaim { .. });
+        // A tick says itself what it changed.
+        if !is_renewal && !is_foreign && event != GuardEvent::Tick {
+            self.common.unsettle();
+        }
         let actions = self.take(now, event);
         if actions.iter().any(|action| matches!(action, GuardAction::AddAddress(_))) {
             // One that is due already stays so, however many come.
@@ -519,6 +523,7 @@ impl Guard {
             } else if now >= self.common.deadline_of(claim) {
                 claim.phase = Phase::Expired;
                 self.common.leave(claim);
+                self.common.unsettle();
                 actions.extend(claim.gates(SHUT));
                 deletions.extend(claim.addresses.iter().cloned().map(GuardAction::DeleteAddress));
                 let (vip, epoch) = (*vip, claim.epoch);

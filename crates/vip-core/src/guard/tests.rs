@@ -670,6 +670,43 @@ fn what_is_open_is_extended_by_one_write_once_it_shares_a_deadline() {
     assert_eq!(guard.phase(WEB), Some((Epoch(3), Phase::Expired)));
 }
 
+/// Renewed by its name alone, it is looked at again after whatever may change it.
+#[test]
+fn what_changes_between_two_renewals_is_noticed_by_the_next() {
+    let settled = || {
+        let (mut guard, all) = open_for_two();
+        for at in [40, 80] {
+            guard.step(START + ms(at), extend_all(&all, START + ms(at + 300)));
+        }
+        (guard, all)
+    };
+    let now = START + ms(120);
+    let renewed =
+        |(mut guard, all): (Guard, [Grantee; 2])| guard.step(now, extend_all(&all, now + ms(300)));
+    assert_eq!(renewed(settled()), [shared(1, now + ms(300))]);
+    let (mut released, all) = settled();
+    released.step(START + ms(90), release(3));
+    assert_eq!(renewed((released, all)), [OTHER]);
+    let (mut refused, all) = settled();
+    assert!(failed(&mut refused, &gate_failed()).is_some());
+    assert_eq!(renewed((refused, all)), [OTHER]);
+    let (mut moved, all) = settled();
+    moved.step(START + ms(90), extend(3, START + ms(300)));
+    assert_eq!(renewed((moved, all)), [shared(1, now + ms(300)), with(100, 1)]);
+    let (mut other, all) = settled();
+    other.step(START + ms(90), came(Incarnation(8), "lab"));
+    assert_eq!(renewed((other, all)), []);
+    // No tick came since it ran out, or one did.
+    for looked_at in [false, true] {
+        let (mut expired, all) = settled();
+        let late = START + ms(380);
+        if looked_at {
+            expired.step(late, GuardEvent::Tick);
+        }
+        assert_eq!(expired.step(late, extend_all(&all, late + ms(300))), [OTHER]);
+    }
+}
+
 /// A VIP that the leader does not count is not kept open by its neighbours, and none
 /// that it counts is kept open by a grant for fewer.
 #[test]
