@@ -58,12 +58,6 @@ impl From<RecordError> for io::Error {
     }
 }
 
-impl From<sled::Error> for RecordError {
-    fn from(error: sled::Error) -> Self {
-        Self::Io(io::Error::other(error))
-    }
-}
-
 pub(crate) fn damaged(what: impl std::fmt::Display) -> RecordError {
     RecordError::Damaged(what.to_string())
 }

@@ -5,12 +5,14 @@
 mod convert;
 mod disk;
 mod frame;
+mod log_disk;
 mod log_store;
 mod network;
 mod node;
 mod refound;
 mod seal;
 mod server;
+mod sled_disk;
 mod snapshot;
 mod state_machine;
 mod sync;
@@ -20,6 +22,7 @@ mod votes_file;
 
 pub use disk::Disk;
 pub use frame::Newer;
+pub use log_disk::{Beside, Change, LogDisk};
 pub use log_store::{DOUBT, LogStore, StoreError};
 pub use network::{Dial, LeaseRules, PeerChannels};
 pub use node::{Changes, Ended, RaftNode, SNAPSHOT_AFTER, VipRaft, WriteError, open, prepare};

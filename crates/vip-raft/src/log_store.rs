@@ -1,21 +1,21 @@
-//! Raft's log in sled, and the votes beside it.
-//!
-//! One tree, so that a batch is atomic and everything is in one order on disk:
-//! `l` + index (big endian) holds an entry, `p` the last purged id, `c` the last
-//! committed one, each as [`crate::frame`] says.
+//! Raft's log on a disk, and the votes beside it. Each record is as [`crate::frame`]
+//! says.
 
 use crate::disk::{Disk, DiskClock};
 use crate::frame::{
     Newer, RecordError, damaged, entry_from, entry_to, place_from, record_from, record_to,
 };
+use crate::log_disk::{Beside, Change, LogDisk};
 use crate::network::LeaseRules;
 use crate::seal::SealFile;
+use crate::sled_disk::SledDisk;
 use crate::sync::{Seal, Syncer};
 use crate::types::{LogEntry, LogId, RaftVote, TypeConfig, core_vote, raft_vote};
 use crate::votes::Votes;
 use crate::votes_file::{Saved, VotesFile};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
+use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
@@ -24,23 +24,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// Where the vote was before it had a file: it is moved there.
-const VOTE: &[u8] = b"v";
-const PURGED: &[u8] = b"p";
-const COMMITTED: &[u8] = b"c";
-const ENTRY: u8 = b'l';
+/// Entries that are read at once when a log is checked.
+const CHECKED_AT_ONCE: u64 = 1024;
 /// Why a node does not take part.
 pub const DOUBT: &str =
     "a record of this node's votes is damaged; it takes part again once a later leader is elected";
 /// The file of the votes.
 const VOTES: &str = "votes";
-/// sled's page cache: the live log is small and read rarely.
-const CACHE_BYTES: u64 = 1 << 20;
 
 /// Why a log store cannot be used. Nothing was changed in it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// sled cannot open it.
+    /// Its disk cannot be opened.
     #[error(
         "the log in {path} cannot be opened: {why}. If another vipd runs on this directory, stop it. \
          If the disk damaged the log, remove this node from the cluster, move the data directory \
@@ -49,7 +44,7 @@ pub enum StoreError {
     Open {
         /// The directory.
         path: PathBuf,
-        /// What sled said.
+        /// What was said of it.
         why: String,
     },
     /// An entry or record is damaged or missing.
@@ -100,7 +95,7 @@ impl StoreError {
 /// The log store of one node. Clones share it.
 #[derive(Clone)]
 pub struct LogStore {
-    tree: sled::Tree,
+    disk: Arc<dyn LogDisk>,
     syncer: Arc<Syncer>,
     /// Index of the last entry.
     last: Arc<Mutex<u64>>,
@@ -108,83 +103,64 @@ pub struct LogStore {
     rules: Arc<dyn LeaseRules>,
 }
 
-fn key(index: u64) -> [u8; 9] {
-    let mut key = [ENTRY; 9];
-    key[1..].copy_from_slice(&index.to_be_bytes());
-    key
-}
-
-fn record<T: serde::de::DeserializeOwned>(
-    tree: &sled::Tree,
-    key: &[u8],
-) -> Result<Option<T>, RecordError> {
-    tree.get(key)?.map(|bytes| record_from(&bytes)).transpose()
+fn beside<T: DeserializeOwned>(disk: &dyn LogDisk, what: Beside) -> Result<Option<T>, RecordError> {
+    disk.beside(what)?.map(|bytes| record_from(&bytes)).transpose()
 }
 
 /// Every record parses, and the entries follow each other without a hole.
 /// Returns how far they go; `None`: nothing was ever written.
-fn check(tree: &sled::Tree) -> Result<Option<u64>, RecordError> {
-    let mut last: Option<LogId> = record(tree, PURGED)?;
-    for item in tree.scan_prefix([ENTRY]) {
-        let entry = entry_from(&item?.1)?;
-        let expected = last.map_or(entry.log_id.index, |id| id.index + 1);
-        if entry.log_id.index != expected {
-            return Err(damaged(format!("entry {expected} is missing")));
+fn check(disk: &dyn LogDisk) -> Result<Option<u64>, RecordError> {
+    let mut last: Option<LogId> = beside(disk, Beside::Purged)?;
+    let mut from = last.map_or(0, |id| id.index + 1);
+    loop {
+        let entries = match disk.entries(from, from + CHECKED_AT_ONCE - 1)? {
+            // Before the first purge the log may begin anywhere.
+            none if none.is_empty() && last.is_none() => disk.entries(from, u64::MAX)?,
+            some => some,
+        };
+        if entries.is_empty() {
+            break;
         }
-        last = Some(entry.log_id);
+        for bytes in entries {
+            let entry = entry_from(&bytes)?;
+            let expected = last.map_or(entry.log_id.index, |id| id.index + 1);
+            if entry.log_id.index != expected {
+                return Err(damaged(format!("entry {expected} is missing")));
+            }
+            last = Some(entry.log_id);
+        }
+        from = last.map_or(from, |id| id.index + 1);
     }
-    Ok(last.map(|id| id.index))
+    // What stands behind a hole.
+    let end = disk.last()?.map(|bytes| place_from(&bytes)).transpose()?;
+    match (end, last) {
+        (Some(end), Some(last)) if end.index > last.index => {
+            Err(damaged(format!("entry {} is missing", last.index + 1)))
+        }
+        (_, last) => Ok(last.map(|id| id.index)),
+    }
 }
 
-/// The votes in `dir`, beside this log.
-fn votes(dir: &Path, tree: &sled::Tree, empty: bool) -> Result<VotesFile, RecordError> {
+/// The votes in `dir`, beside a log, which may have them still.
+fn votes(dir: &Path, log: &SledDisk, is_empty: bool) -> Result<VotesFile, RecordError> {
     let path = dir.join(VOTES);
-    let moved: Option<RaftVote> = record(tree, VOTE)?;
-    let votes = match (VotesFile::open(&path)?, moved) {
+    let unmoved: Option<RaftVote> =
+        log.unmoved_vote()?.map(|bytes| record_from(&bytes)).transpose()?;
+    let votes = match (VotesFile::open(&path)?, unmoved) {
         (Some(votes), _) => votes,
         (None, Some(vote)) => VotesFile::create(&path, core_vote(&vote), None)?,
-        (None, None) if empty => {
-            VotesFile::create(&path, vip_core::Vote::default(), Some(Duration::ZERO))?
-        }
-        (None, None) => return Err(damaged("the file of its votes is gone")),
+        (None, None) => first_votes(&path, is_empty)?,
     };
-    // An older version would take it for the latest.
-    tree.remove(VOTE)?;
+    log.forget_vote()?;
     Ok(votes)
 }
 
-/// Removes what sled was writing when it was killed: it takes half a snapshot of
-/// its page table for a damaged one, and opens nothing. Whole ones have another
-/// name, and what the table says is in the log as well.
-fn forget_unfinished(dir: &Path) -> io::Result<()> {
-    let files = match std::fs::read_dir(dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        files => files?,
-    };
-    for file in files {
-        let file = file?;
-        if file.file_name().to_string_lossy().ends_with(".generating") {
-            std::fs::remove_file(file.path())?;
-        }
+/// The votes of a node that never voted, as its log shows.
+fn first_votes(path: &Path, is_empty: bool) -> Result<VotesFile, RecordError> {
+    if !is_empty {
+        return Err(damaged("the file of its votes is gone"));
     }
-    Ok(())
-}
-
-/// The database in `dir`, made if it is not there.
-fn database(dir: &Path) -> Result<(sled::Db, sled::Tree), StoreError> {
-    let open = |why: String| StoreError::Open { path: dir.to_owned(), why };
-    forget_unfinished(dir).map_err(|e| open(e.to_string()))?;
-    let config = sled::Config::new()
-        .path(dir)
-        .cache_capacity(CACHE_BYTES)
-        // We flush, and sync, before each acknowledgement.
-        .flush_every_ms(None);
-    // sled panics on some damage that it finds.
-    let db = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open()))
-        .map_err(|_| open("sled found damage that it cannot handle".into()))?
-        .map_err(|e| open(e.to_string()))?;
-    let tree = db.open_tree("raft").map_err(|e| open(e.to_string()))?;
-    Ok((db, tree))
+    Ok(VotesFile::create(path, vip_core::Vote::default(), Some(Duration::ZERO))?)
 }
 
 impl LogStore {
@@ -199,13 +175,13 @@ impl LogStore {
         longest: Option<Duration>,
         last: LogId,
     ) -> Result<(), StoreError> {
-        let (db, tree) = database(dir)?;
+        let disk = Arc::new(SledDisk::open(dir)?);
         let sync = |source| StoreError::Sync { path: dir.to_owned(), source };
         VotesFile::create(&dir.join(VOTES), vote, longest).map_err(sync)?;
-        let written = tree.insert(PURGED, record_to(&last).map_err(sync)?);
-        written.map_err(|e| sync(io::Error::other(e)))?;
+        let purged = record_to(&last).map_err(sync)?;
+        disk.change(Change::PurgeTo(last.index, purged)).map_err(sync)?;
         let (seal, _) = SealFile::open(&dir.join("seal")).map_err(sync)?;
-        let syncer = Syncer::start(db, dir, seal, 0).map_err(sync)?;
+        let syncer = Syncer::start(disk, seal, 0).map_err(sync)?;
         let (send, done) = oneshot::channel();
         let tell = Box::new(move |result| drop(send.send(result)));
         syncer.after_sync(last.index, Seal::First, tell);
@@ -225,11 +201,43 @@ impl LogStore {
     /// # Errors
     /// [`StoreError`].
     pub fn open(dir: &Path, rules: Arc<dyn LeaseRules>) -> Result<Self, StoreError> {
-        let (db, tree) = database(dir)?;
+        let disk = SledDisk::open(dir)?;
         let unusable = |e: RecordError| StoreError::of(dir, e);
-        let there = check(&tree).map_err(unusable)?;
-        let votes = votes(dir, &tree, there.is_none()).map_err(unusable)?;
+        let there = check(&disk).map_err(unusable)?;
+        let votes = votes(dir, &disk, there.is_none()).map_err(unusable)?;
+        Self::over(dir, Arc::new(disk), there, votes, rules)
+    }
+
+    /// The same over any disk, whose votes are in `dir`: for tests of others than the
+    /// one that is used.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    #[doc(hidden)]
+    pub fn open_on(
+        dir: &Path,
+        disk: Arc<dyn LogDisk>,
+        rules: Arc<dyn LeaseRules>,
+    ) -> Result<Self, StoreError> {
+        let unusable = |e: RecordError| StoreError::of(dir, e);
+        let there = check(&*disk).map_err(unusable)?;
+        let path = dir.join(VOTES);
+        let votes = match VotesFile::open(&path).map_err(unusable)? {
+            Some(votes) => votes,
+            None => first_votes(&path, there.is_none()).map_err(unusable)?,
+        };
+        Self::over(dir, disk, there, votes, rules)
+    }
+
+    fn over(
+        dir: &Path,
+        disk: Arc<dyn LogDisk>,
+        there: Option<u64>,
+        votes: VotesFile,
+        rules: Arc<dyn LeaseRules>,
+    ) -> Result<Self, StoreError> {
         let there = there.unwrap_or_default();
+        let unusable = |e: RecordError| StoreError::of(dir, e);
         let sealed = SealFile::open(&dir.join("seal"));
         let (seal, sealed) = sealed.map_err(|e| unusable(damaged(e)))?;
         if there < sealed {
@@ -237,10 +245,10 @@ impl LogStore {
                 format!("entries up to {sealed} were acknowledged, those to {there} are there");
             return Err(StoreError::Damaged { path: dir.to_owned(), what });
         }
-        let syncer = Syncer::start(db, dir, seal, there)
+        let syncer = Syncer::start(disk.clone(), seal, there)
             .map_err(|source| StoreError::Sync { path: dir.to_owned(), source })?;
         let (syncer, votes, last) = (Arc::new(syncer), Votes::of(votes), Arc::default());
-        let store = Self { tree, syncer, last, votes, rules };
+        let store = Self { disk, syncer, last, votes, rules };
         store.ends(|_| there);
         Ok(store)
     }
@@ -296,7 +304,7 @@ impl LogStore {
     }
 
     fn purged(&self) -> io::Result<Option<LogId>> {
-        Ok(record(&self.tree, PURGED)?)
+        Ok(beside(&*self.disk, Beside::Purged)?)
     }
 
     /// Waits until everything is durable, the seal included.
@@ -316,12 +324,16 @@ impl LogStore {
             Bound::Unbounded => 0,
         };
         let end = match range.end_bound() {
-            Bound::Included(index) => Bound::Included(key(*index)),
-            Bound::Excluded(index) => Bound::Excluded(key(*index)),
-            Bound::Unbounded => Bound::Included(key(u64::MAX)),
+            Bound::Included(index) => *index,
+            Bound::Excluded(0) => return Ok(vec![]),
+            Bound::Excluded(index) => index - 1,
+            Bound::Unbounded => u64::MAX,
         };
-        let items = self.tree.range((Bound::Included(key(start)), end));
-        items.map(|item| Ok(entry_from(&item.map_err(io::Error::other)?.1)?)).collect()
+        if start > end {
+            return Ok(vec![]);
+        }
+        let entries = self.disk.entries(start, end)?;
+        entries.into_iter().map(|bytes| Ok(entry_from(&bytes)?)).collect()
     }
 }
 
@@ -344,9 +356,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
         let last_purged_log_id = self.purged()?;
-        let last = self.tree.range(key(0)..=key(u64::MAX)).next_back();
-        let last = last.map(|item| Ok::<_, io::Error>(item.map_err(io::Error::other)?.1));
-        let last = last.transpose()?.map(|bytes| place_from(&bytes)).transpose()?;
+        let last = self.disk.last()?.map(|bytes| place_from(&bytes)).transpose()?;
         let last_log_id = last.or(last_purged_log_id);
         Ok(LogState { last_purged_log_id, last_log_id })
     }
@@ -374,13 +384,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         // Only spares a restarted node some waiting; may be lost.
         if let Some(id) = committed {
-            self.tree.insert(COMMITTED, record_to(&id)?).map_err(io::Error::other)?;
+            self.disk.change(Change::Commit(record_to(&id)?))?;
         }
         Ok(())
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
-        Ok(record(&self.tree, COMMITTED)?)
+        Ok(beside(&*self.disk, Beside::Committed)?)
     }
 
     async fn append<I>(
@@ -392,13 +402,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = LogEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let mut batch = sled::Batch::default();
-        let mut last = 0;
-        for entry in entries {
-            last = entry.log_id.index;
-            batch.insert(&key(last), entry_to(&entry)?);
-        }
-        self.tree.apply_batch(batch).map_err(io::Error::other)?;
+        let bytes = |entry: LogEntry| Ok((entry.log_id.index, entry_to(&entry)?));
+        let entries: Vec<_> = entries.into_iter().map(bytes).collect::<io::Result<_>>()?;
+        let last = entries.last().map_or(0, |(index, _)| *index);
+        self.disk.change(Change::Append(entries))?;
         let bound = self.ends(|before| before.max(last));
         let done = Box::new(move |result| callback.io_completed(result));
         self.syncer.after_sync(bound, Seal::Later, done);
@@ -410,20 +417,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         // The seal comes down before the entries go.
         let bound = self.ends(|_| last.map_or(0, |id| id.index));
         self.synced(bound, Seal::First).await?;
-        let mut batch = sled::Batch::default();
-        for item in self.tree.range(key(from)..=key(u64::MAX)).keys() {
-            batch.remove(item.map_err(io::Error::other)?);
-        }
-        self.tree.apply_batch(batch).map_err(io::Error::other)?;
+        self.disk.change(Change::TruncateFrom(from))?;
         self.synced(bound, Seal::First).await
     }
 
     async fn purge(&mut self, id: LogId) -> Result<(), io::Error> {
-        let mut batch = sled::Batch::default();
-        batch.insert(PURGED, record_to(&id)?);
-        for item in self.tree.range(key(0)..=key(id.index)).keys() {
-            batch.remove(item.map_err(io::Error::other)?);
-        }
-        self.tree.apply_batch(batch).map_err(io::Error::other)
+        self.disk.change(Change::PurgeTo(id.index, record_to(&id)?))
     }
 }

@@ -1,13 +1,12 @@
 //! The thread that makes writes durable before they are acknowledged.
 //!
-//! sled's own `flush` starts the write-out but never asks the disk to finish
-//! it, so its file is synced here. Writes that wait are synced together.
+//! Writes that wait are synced together.
 
 use crate::disk::DiskClock;
+use crate::log_disk::LogDisk;
 use crate::seal::SealFile;
-use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -37,7 +36,7 @@ struct Waiting {
     done: Done,
 }
 
-/// Syncs a sled database on its own thread.
+/// Syncs a log's disk on its own thread.
 #[derive(Debug)]
 pub(crate) struct Syncer {
     queue: Option<SyncSender<Waiting>>,
@@ -46,14 +45,13 @@ pub(crate) struct Syncer {
 }
 
 impl Syncer {
-    pub(crate) fn start(db: sled::Db, dir: &Path, seal: SealFile, bound: u64) -> io::Result<Self> {
-        let file = File::open(dir.join("db"))?;
+    pub(crate) fn start(disk: Arc<dyn LogDisk>, seal: SealFile, bound: u64) -> io::Result<Self> {
         let clock = DiskClock::default();
         let (queue, waiting) = sync_channel(QUEUED);
         let run = {
             let clock = clock.clone();
             move || {
-                let thread = SyncThread { db, file, seal, sealed: bound, bound, clock };
+                let thread = SyncThread { disk, seal, sealed: bound, bound, clock };
                 thread.serve(&waiting);
             }
         };
@@ -90,8 +88,7 @@ impl Drop for Syncer {
 }
 
 struct SyncThread {
-    db: sled::Db,
-    file: File,
+    disk: Arc<dyn LogDisk>,
     seal: SealFile,
     /// What the seal says.
     sealed: u64,
@@ -116,7 +113,7 @@ impl SyncThread {
             // so a later success would prove nothing. Nothing is acknowledged
             // any more.
             if broken.is_none() && !batch.is_empty() {
-                broken = self.sync().err();
+                broken = self.disk.sync().err();
                 self.bound = batch.last().map_or(self.bound, |w| w.bound);
             }
             if broken.is_none() && seal == Seal::First {
@@ -140,11 +137,6 @@ impl SyncThread {
         if broken.is_none() {
             let _ = self.write_seal();
         }
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.db.flush().map_err(io::Error::other)?;
-        self.file.sync_data()
     }
 
     fn write_seal(&mut self) -> io::Result<()> {

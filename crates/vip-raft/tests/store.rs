@@ -1,8 +1,11 @@
-//! The log store: openraft's own suite, and what a crash leaves.
+//! The log store: openraft's own suite, and what a crash leaves. The disk that is used,
+//! and others.
 
 mod common;
+mod disks;
 
 use common::NoRules;
+use disks::Kind;
 use openraft::alias::{EntryOf, LogIdOf, VoteOf};
 use openraft::entry::RaftEntry;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
@@ -10,23 +13,25 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{RaftLogReader, StorageError};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 use tempfile::TempDir;
 use vip_raft::{LogStore, StateMachine, StoreError, TypeConfig};
 
 fn open(dir: &Path) -> Result<LogStore, StoreError> {
-    LogStore::open(dir, Arc::new(NoRules::default()))
+    Kind::Sled.open(dir)
 }
 
-struct Builder;
+struct Builder(Kind);
 
 impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
         let dir = TempDir::new().expect("temporary directory");
-        let store = open(dir.path()).expect("opens");
+        let store = self.0.open(dir.path()).expect("opens");
         let (machine, _) = StateMachine::open(dir.path()).expect("opens");
         Ok((dir, store, machine))
     }
@@ -34,7 +39,10 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn openrafts_own_storage_suite_passes() {
-    Suite::test_all(Builder).await.expect("the suite passes");
+    for kind in Kind::ALL {
+        let passes = Suite::test_all(Builder(kind)).await;
+        passes.unwrap_or_else(|e| panic!("{kind:?}: {e}"));
+    }
 }
 
 fn log_id(index: u64) -> LogIdOf<TypeConfig> {
@@ -54,17 +62,20 @@ fn vote(term: u64) -> VoteOf<TypeConfig> {
     serde_json::from_value(json).expect("a vote")
 }
 
-/// Set in the child process of the tests below.
+/// Set in the child process of the tests below: its directory, and its disk.
 const CHILD: &str = "VIPD_STORE_CHILD";
+const CHILDS_DISK: &str = "VIPD_STORE_CHILDS_DISK";
 
 /// Not a test: what the child does. Appends, with a vote now and then, and
 /// tells each index on standard output once it is acknowledged.
 #[test]
 fn child_appends_until_it_is_killed() {
     let Some(dir) = std::env::var_os(CHILD) else { return };
+    let disk = std::env::var(CHILDS_DISK).unwrap_or_default();
+    let kind = Kind::ALL.into_iter().find(|kind| kind.file() == disk).expect("a disk");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
-        let mut store = open(Path::new(&dir)).expect("opens");
+        let mut store = kind.open(Path::new(&dir)).expect("opens");
         let state = store.get_log_state().await.expect("readable");
         let mut next = state.last_log_id.map_or(1, |id| id.index + 1);
         let mut out = std::io::stdout();
@@ -84,11 +95,12 @@ fn child_appends_until_it_is_killed() {
     });
 }
 
-fn child(dir: &Path) -> Command {
+fn child(kind: Kind, dir: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command
         .args(["child_appends_until_it_is_killed", "--exact", "--nocapture", "--quiet"])
         .env(CHILD, dir)
+        .env(CHILDS_DISK, kind.file())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
     command
@@ -96,8 +108,8 @@ fn child(dir: &Path) -> Command {
 
 /// Last index and last vote that the child acknowledged before it was killed
 /// after `lines` of its output.
-fn killed_after(dir: &Path, lines: usize) -> (u64, u64) {
-    let mut child = child(dir).spawn().expect("started");
+fn killed_after(kind: Kind, dir: &Path, lines: usize) -> (u64, u64) {
+    let mut child = child(kind, dir).spawn().expect("started");
     let out = child.stdout.take().expect("piped");
     let (mut last, mut voted) = (0, 0);
     let mut take = |line: &str| match line.split_once(' ') {
@@ -122,19 +134,30 @@ fn killed_after(dir: &Path, lines: usize) -> (u64, u64) {
 }
 
 /// SIGKILL says nothing about power, but everything about our own buffers.
-#[tokio::test]
-async fn two_hundred_kills_lose_nothing_acknowledged() {
+async fn kills_lose_nothing_acknowledged(kind: Kind, kills: usize) {
     let dir = TempDir::new().expect("temporary directory");
     let mut vote_before = 0;
-    for round in 0..200 {
-        let (last, voted) = killed_after(dir.path(), 1 + round % 7);
-        let mut store = open(dir.path()).expect("opens after a kill");
+    for round in 0..kills {
+        let (last, voted) = killed_after(kind, dir.path(), 1 + round % 7);
+        let mut store = kind.open(dir.path()).expect("opens after a kill");
         let state = store.get_log_state().await.expect("readable");
         let there = state.last_log_id.map_or(0, |id| id.index);
         assert!(there >= last, "round {round}: {last} acknowledged, {there} there");
         vote_before = voted.max(vote_before);
         let saved = store.saved().vote.term.0;
         assert!(saved >= vote_before, "round {round}: voted {vote_before}, {saved} there");
+    }
+}
+
+#[tokio::test]
+async fn two_hundred_kills_lose_nothing_acknowledged() {
+    kills_lose_nothing_acknowledged(Kind::Sled, 200).await;
+}
+
+#[tokio::test]
+async fn kills_lose_nothing_acknowledged_on_other_disks() {
+    for kind in [Kind::Redb, Kind::Segment] {
+        kills_lose_nothing_acknowledged(kind, 40).await;
     }
 }
 
@@ -148,20 +171,19 @@ async fn a_candidacy_is_written_when_the_rules_are_free() {
     assert_eq!(rules.waits.load(Ordering::Relaxed), 0);
 }
 
-/// Which files of the store the power loss test follows.
-const FOLLOWED: [&str; 2] = ["db", "votes"];
-
-/// One call that strace saw, of a file of [`FOLLOWED`].
+/// One call that strace saw, of one of the files that are followed.
 enum Seen {
     Write { file: usize, offset: usize, bytes: Vec<u8> },
+    Length { file: usize, len: usize },
     Sync { file: usize },
     Acknowledged { index: u64, voted: Option<u64> },
 }
 
 /// Reads lines like `7 pwrite64(5</path/db>, "\x01\x02", 2, 512) = 2`, all bytes in hex,
 /// those of the path too. A call that others interrupt has a line for each of its ends.
-#[derive(Default)]
 struct Trace {
+    /// Names of the files that are followed.
+    followed: [&'static str; 2],
     /// What each thread's call is about that has not returned.
     under_way: BTreeMap<String, usize>,
 }
@@ -170,11 +192,16 @@ impl Trace {
     fn seen(&mut self, line: &str) -> Option<Seen> {
         let (thread, call) = line.split_once(' ')?;
         if line.contains("sync") {
-            let file = followed(line).or_else(|| self.under_way.remove(thread))?;
+            let file = self.followed(line).or_else(|| self.under_way.remove(thread))?;
             if line.contains("unfinished") {
                 self.under_way.insert(thread.to_owned(), file);
             }
             return line.contains("= 0").then_some(Seen::Sync { file });
+        }
+        if call.trim_start().starts_with("ftruncate") {
+            let (_, rest) = line.split_once(">, ")?;
+            let len = rest.split([')', ' ']).next()?.parse().ok()?;
+            return Some(Seen::Length { file: self.followed(line)?, len });
         }
         let (_, rest) = line.split_once('"')?;
         let (text, rest) = rest.split_once('"')?;
@@ -184,7 +211,7 @@ impl Trace {
             .map(|hex| u8::from_str_radix(hex, 16).expect("strace prints hex"))
             .collect();
         if call.trim_start().starts_with("pwrite64") {
-            let file = followed(line)?;
+            let file = self.followed(line)?;
             let offset = rest.split(',').nth(2)?.trim();
             let offset = offset.split([')', ' ']).next()?.parse().ok()?;
             return Some(Seen::Write { file, offset, bytes });
@@ -193,34 +220,44 @@ impl Trace {
         let number = |what| said.lines().find_map(|l| l.strip_prefix(what)?.parse().ok());
         Some(Seen::Acknowledged { index: number("acknowledged ")?, voted: number("voted ") })
     }
-}
 
-/// The file that a call is about. One is made under another name.
-fn followed(line: &str) -> Option<usize> {
-    let is_of = |file: &&str| {
-        [format!("/store/{file}"), format!("/store/{file}.new")].iter().any(|path| {
-            let hex: String = path.bytes().map(|b| format!("\\x{b:02x}")).collect();
-            line.contains(&(hex + ">"))
-        })
-    };
-    FOLLOWED.iter().position(|file| is_of(&file))
+    /// The file that a call is about. One is made under another name.
+    fn followed(&self, line: &str) -> Option<usize> {
+        let is_of = |file: &&str| {
+            [format!("/store/{file}"), format!("/store/{file}.new")].iter().any(|path| {
+                let hex: String = path.bytes().map(|b| format!("\\x{b:02x}")).collect();
+                line.contains(&(hex + ">"))
+            })
+        };
+        self.followed.iter().position(|file| is_of(&file))
+    }
 }
 
 /// A file, and what of it is on the disk.
 #[derive(Default)]
 struct OnDisk {
     durable: Vec<u8>,
-    unsynced: Vec<(usize, Vec<u8>)>,
+    unsynced: Vec<Unsynced>,
+}
+
+enum Unsynced {
+    Write(usize, Vec<u8>),
+    Length(usize),
 }
 
 impl OnDisk {
     fn sync(&mut self) {
-        for (offset, bytes) in self.unsynced.drain(..) {
-            let end = offset + bytes.len();
-            if self.durable.len() < end {
-                self.durable.resize(end, 0);
+        for call in self.unsynced.drain(..) {
+            match call {
+                Unsynced::Write(offset, bytes) => {
+                    let end = offset + bytes.len();
+                    if self.durable.len() < end {
+                        self.durable.resize(end, 0);
+                    }
+                    self.durable[offset..end].copy_from_slice(&bytes);
+                }
+                Unsynced::Length(len) => self.durable.resize(len, 0),
             }
-            self.durable[offset..end].copy_from_slice(&bytes);
         }
     }
 }
@@ -230,16 +267,23 @@ impl OnDisk {
 /// before an acknowledgement; the acknowledged entry and vote must be in them.
 #[tokio::test]
 async fn what_was_acknowledged_survives_the_loss_of_all_unsynced_writes() {
+    for kind in Kind::ALL {
+        survives_the_loss_of_all_unsynced_writes(kind).await;
+    }
+}
+
+async fn survives_the_loss_of_all_unsynced_writes(kind: Kind) {
     let dir = TempDir::new().expect("temporary directory");
     let trace = dir.path().join("trace");
     let mut strace = Command::new("strace");
-    let calls = "trace=fsync,fdatasync,write,pwrite64";
+    let calls = "trace=fsync,fdatasync,ftruncate,write,pwrite64";
     strace
         .args(["-f", "-y", "-xx", "-e", calls, "-s", "10000000", "-o"])
         .arg(&trace)
         .arg(std::env::current_exe().expect("this program"))
         .args(["child_appends_until_it_is_killed", "--exact", "--nocapture", "--quiet"])
         .env(CHILD, dir.path().join("store"))
+        .env(CHILDS_DISK, kind.file())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
     let mut child = strace.spawn().expect("strace (cargo xtask test installs it)");
@@ -252,22 +296,29 @@ async fn what_was_acknowledged_survives_the_loss_of_all_unsynced_writes() {
     let mut files: [OnDisk; 2] = Default::default();
     let (mut checked, mut votes, mut last_vote) = (0, 0, 0);
     let text = std::fs::read_to_string(&trace).expect("a trace");
-    let mut trace = Trace::default();
+    let mut trace = Trace { followed: [kind.file(), "votes"], under_way: BTreeMap::new() };
+    let followed = trace.followed;
     for (number, call) in text.lines().filter_map(|line| trace.seen(line)).enumerate() {
         match call {
-            Seen::Write { file, offset, bytes } => files[file].unsynced.push((offset, bytes)),
+            Seen::Write { file, offset, bytes } => {
+                files[file].unsynced.push(Unsynced::Write(offset, bytes));
+            }
+            Seen::Length { file, len } => files[file].unsynced.push(Unsynced::Length(len)),
             Seen::Sync { file } => files[file].sync(),
             Seen::Acknowledged { index, voted } => {
                 let copy = dir.path().join(format!("copy{number}"));
                 std::fs::create_dir(&copy).expect("made");
-                for (name, file) in FOLLOWED.iter().zip(&files) {
+                for (name, file) in followed.iter().zip(&files) {
                     std::fs::write(copy.join(name), &file.durable).expect("written");
                 }
-                std::fs::copy(dir.path().join("store/conf"), copy.join("conf")).expect("copied");
-                let mut recovered = open(&copy).expect("opens after a power loss");
+                if kind == Kind::Sled {
+                    let conf = dir.path().join("store/conf");
+                    std::fs::copy(conf, copy.join("conf")).expect("copied");
+                }
+                let mut recovered = kind.open(&copy).expect("opens after a power loss");
                 let state = recovered.get_log_state().await.expect("readable");
                 let last = state.last_log_id.map_or(0, |id| id.index);
-                assert!(last >= index, "{index} acknowledged, {last} survived");
+                assert!(last >= index, "{kind:?}: {index} acknowledged, {last} survived");
                 last_vote = voted.unwrap_or(last_vote);
                 let saved = recovered.saved();
                 assert!(saved.vote.term.0 >= last_vote, "voted {last_vote}, {saved:?} survived");
@@ -276,7 +327,7 @@ async fn what_was_acknowledged_survives_the_loss_of_all_unsynced_writes() {
             }
         }
     }
-    assert!(checked >= 50 && votes >= 10, "only {checked} and {votes} were checked");
+    assert!(checked >= 50 && votes >= 10, "{kind:?}: only {checked}, {votes} were checked");
 }
 
 /// sled takes damage at the end for the end; only the seal knows better, and
@@ -391,4 +442,86 @@ async fn a_vote_in_the_log_of_before_is_moved_to_its_file() {
     std::fs::remove_file(dir.path().join("votes")).expect("removed");
     let saved = open(dir.path()).expect("a log without an entry").saved();
     assert_eq!(saved.vote.term.0, 0, "an older version would take it for the latest");
+}
+
+/// Of a write and its sync, in microseconds: half of all, and one in a hundred.
+fn figures(mut took: Vec<u128>) -> String {
+    took.sort_unstable();
+    format!("p50 {} us, p99 {} us", took[took.len() / 2], took[took.len() * 99 / 100])
+}
+
+fn memory_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("readable");
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("there");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// Not a test: the child of the one below.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn child_that_measures_one_disk() {
+    const ENTRIES: u64 = 5000;
+    let Some(dir) = std::env::var_os(CHILD) else { return };
+    let dir = Path::new(&dir);
+    let disk = std::env::var(CHILDS_DISK).unwrap_or_default();
+    let kind = Kind::ALL.into_iter().find(|kind| kind.file() == disk).expect("a disk");
+    let (before, mut took) = (memory_kib(), vec![]);
+    let mut store = kind.open(dir).expect("opens");
+    for index in 1..=ENTRIES {
+        let begun = Instant::now();
+        store.blocking_append([entry(index)]).await.expect("appended");
+        took.push(begun.elapsed().as_micros());
+    }
+    let memory = memory_kib() - before;
+    store.close().await.expect("closed");
+    drop(store);
+    let used = |file: std::fs::DirEntry| file.metadata().map_or(0, |m| m.blocks() * 512);
+    let used: u64 = std::fs::read_dir(dir).expect("readable").flatten().map(used).sum();
+    let begun = Instant::now();
+    drop(kind.open(dir).expect("opens again"));
+    let opened = begun.elapsed();
+    // The power fails while the last entries are written.
+    let file = dir.join(kind.file());
+    let bytes = std::fs::read(&file).expect("readable");
+    let end = bytes.iter().rposition(|byte| *byte != 0).expect("not empty");
+    std::fs::write(&file, &bytes[..end - 10]).expect("written");
+    std::fs::remove_file(dir.join("seal")).expect("removed");
+    let begun = Instant::now();
+    let torn = match kind.open(dir) {
+        Err(e) => format!("refused: {e}"),
+        Ok(mut store) => {
+            let last = store.get_log_state().await.expect("readable").last_log_id;
+            format!("opens with {} in {:?}", last.map_or(0, |id| id.index), begun.elapsed())
+        }
+    };
+    println!(
+        "{kind:?}: {ENTRIES} entries, each synced: {}; memory {memory} KiB, disk {} KiB; opens in \
+         {opened:?}; with the last bytes torn off: {torn}",
+        figures(took),
+        used / 1024
+    );
+}
+
+/// What each disk costs; see `cargo xtask bench disks`.
+#[test]
+#[ignore = "a measurement"]
+fn figures_of_disks() {
+    for kind in Kind::ALL {
+        let dir = TempDir::new().expect("temporary directory");
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command
+            .args([
+                "child_that_measures_one_disk",
+                "--exact",
+                "--nocapture",
+                "--quiet",
+                "--ignored",
+            ])
+            .env(CHILD, dir.path())
+            .env(CHILDS_DISK, kind.file());
+        let said = command.output().expect("started").stdout;
+        let said = String::from_utf8_lossy(&said);
+        let line = said.lines().find(|line| line.starts_with(&format!("{kind:?}"))).expect("said");
+        println!("{line}");
+    }
 }

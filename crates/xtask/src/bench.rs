@@ -3,6 +3,7 @@
 
 mod calm;
 mod case;
+mod disks;
 mod idle;
 mod keepalived;
 mod kills;
@@ -52,6 +53,8 @@ pub(crate) enum Bench {
         #[arg(long)]
         system: Vec<Kind>,
     },
+    /// Appends, syncs and opens on the log's disk and on others.
+    Disks,
     /// The holder loses its power, again and again. Goes on where an earlier
     /// run ended. All nodes share the disk of TMPDIR, and an election waits for
     /// it: with TMPDIR on a RAM disk it has no part in the figures.
@@ -108,6 +111,7 @@ pub(crate) fn run(what: &Bench) -> Result<()> {
             loops.iter().try_for_each(|n| calm::run(&systems, *n, *loss, lasting))
         }
         Bench::Kills { runs, profile } => kills::run(profile, *runs),
+        Bench::Disks => disks::run(),
         Bench::Idle { profile, vips } => idle::run(profile, *vips),
         Bench::Many { profile, vips } => many::run(profile, *vips),
     }
