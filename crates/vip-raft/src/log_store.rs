@@ -20,15 +20,16 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
+use vip_core::NodeId;
 
 /// Entries that are read at once when a log is checked.
 const CHECKED_AT_ONCE: u64 = 1024;
 /// Why a node does not take part.
 pub const DOUBT: &str =
-    "a record of this node's votes is damaged; it takes part again once a later leader is elected";
+    "a record of this node's votes is damaged; it takes part again from the next election on";
 /// The file of the votes.
 const VOTES: &str = "votes";
 
@@ -100,6 +101,7 @@ pub struct LogStore {
     /// Index of the last entry.
     last: Arc<Mutex<u64>>,
     votes: Votes,
+    belongs_to: Arc<OnceLock<(NodeId, Instant)>>,
     rules: Arc<dyn LeaseRules>,
 }
 
@@ -143,11 +145,15 @@ fn check(disk: &dyn LogDisk) -> Result<Option<u64>, RecordError> {
 
 /// The votes in `dir`, beside a log, which may have them still.
 fn votes(dir: &Path, log: &SledDisk, is_empty: bool) -> Result<VotesFile, RecordError> {
+    let (_, _, sealed) = SealFile::open(&dir.join("seal")).map_err(damaged)?;
     let path = dir.join(VOTES);
     let unmoved: Option<RaftVote> =
         log.unmoved_vote()?.map(|bytes| record_from(&bytes)).transpose()?;
     let votes = match (VotesFile::open(&path)?, unmoved) {
         (Some(votes), _) => votes,
+        (None, vote) if sealed > vote.as_ref().map_or(0, |vote| vote.leader_id.term) => {
+            return Err(damaged(format!("a vote of term {sealed} was acknowledged, and is gone")));
+        }
         (None, Some(vote)) => VotesFile::create(&path, core_vote(&vote), None)?,
         (None, None) => first_votes(&path, is_empty)?,
     };
@@ -180,7 +186,7 @@ impl LogStore {
         VotesFile::create(&dir.join(VOTES), vote, longest).map_err(sync)?;
         let purged = record_to(&last).map_err(sync)?;
         disk.change(Change::PurgeTo(last.index, purged)).map_err(sync)?;
-        let (seal, _) = SealFile::open(&dir.join("seal")).map_err(sync)?;
+        let (seal, ..) = SealFile::open(&dir.join("seal")).map_err(sync)?;
         let syncer = Syncer::start(disk, seal, 0).map_err(sync)?;
         let (send, done) = oneshot::channel();
         let tell = Box::new(move |result| drop(send.send(result)));
@@ -239,7 +245,7 @@ impl LogStore {
         let there = there.unwrap_or_default();
         let unusable = |e: RecordError| StoreError::of(dir, e);
         let sealed = SealFile::open(&dir.join("seal"));
-        let (seal, sealed) = sealed.map_err(|e| unusable(damaged(e)))?;
+        let (seal, sealed, _) = sealed.map_err(|e| unusable(damaged(e)))?;
         if there < sealed {
             let what =
                 format!("entries up to {sealed} were acknowledged, those to {there} are there");
@@ -248,7 +254,7 @@ impl LogStore {
         let syncer = Syncer::start(disk.clone(), seal, there)
             .map_err(|source| StoreError::Sync { path: dir.to_owned(), source })?;
         let (syncer, votes, last) = (Arc::new(syncer), Votes::of(votes), Arc::default());
-        let store = Self { disk, syncer, last, votes, rules };
+        let store = Self { disk, syncer, last, votes, belongs_to: Arc::default(), rules };
         store.ends(|_| there);
         Ok(store)
     }
@@ -282,11 +288,11 @@ impl LogStore {
         self.votes.saved()
     }
 
-    /// Whether this node heeds nobody yet, because a vote of its may be lost
-    /// ([`Saved::heeds_from`]).
+    /// Whether a vote of this node may be lost ([`Saved::lost_up_to`]), and it heeds
+    /// no leader whom it might betray.
     #[must_use]
     pub fn is_in_doubt(&self) -> bool {
-        self.heeds_from() > vip_core::Term(0)
+        self.votes.lost_up_to().is_some()
     }
 
     /// Saves durably that no promise which is given from now on, or runs now, is of
@@ -298,9 +304,17 @@ impl LogStore {
         self.votes.longest(longest).await
     }
 
-    /// Of which term a leader has to be to be heard; 0 if nothing is in doubt.
-    pub(crate) fn heeds_from(&self) -> vip_core::Term {
-        self.votes.heeds_from()
+    /// A leader of this term, or an earlier one, is to be left alone for now.
+    pub(crate) fn unheeded_up_to(&self) -> Option<vip_core::Term> {
+        let lost = self.votes.lost_up_to()?;
+        let (_, until) = self.belongs_to.get()?;
+        // That after it is the one that this node is in.
+        (Instant::now() < *until).then_some(vip_core::Term(lost.0 + 1))
+    }
+
+    /// Whose log it is, and for how long a node in doubt deposes nobody.
+    pub(crate) fn belongs_to(&self, node: NodeId, patience: Duration) {
+        let _ = self.belongs_to.set((node, Instant::now() + patience));
     }
 
     fn purged(&self) -> io::Result<Option<LogId>> {
@@ -346,7 +360,8 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn read_vote(&mut self) -> Result<Option<RaftVote>, io::Error> {
-        let vote = self.saved().vote;
+        let node = self.belongs_to.get().map(|(node, _)| *node).unwrap_or_default();
+        let vote = self.saved().goes_on(node);
         Ok((vote != vip_core::Vote::default()).then(|| raft_vote(vote)))
     }
 }

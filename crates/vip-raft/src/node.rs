@@ -17,7 +17,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{RwLock, RwLockWriteGuard, watch};
-use vip_core::{Command, NodeId, Outcome, RaftView, State, Term, Timing, Voters};
+use vip_core::{
+    Command, NodeId, Outcome, PATIENCE_IN_DOUBT, RaftView, State, Term, Timing, Voters,
+};
 
 /// Entries between two snapshots: a few MB of log at most.
 pub const SNAPSHOT_AFTER: u64 = 2000;
@@ -122,6 +124,7 @@ pub async fn open(
     rules: Arc<dyn LeaseRules>,
 ) -> Result<RaftNode, StoreError> {
     let damaged = |what: String| StoreError::Damaged { path: dir.to_owned(), what };
+    store.belongs_to(id, timing.promise * PATIENCE_IN_DOUBT);
     let (machine, views) = StateMachine::open(dir)?;
     let network = Network { peers, rules };
     let config = config(timing).map_err(|e| damaged(e.to_string()))?;

@@ -48,7 +48,7 @@ impl RaftNode {
             index = id.index;
         }
         let saved = self.store.saved();
-        let term = saved.heeds_from.unwrap_or_default().max(saved.vote.term);
+        let term = saved.lost_up_to.unwrap_or_default().max(saved.vote.term);
         Ok((state, LogEnd { index, term, longest: saved.longest }))
     }
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// Index, 8 bytes of nothing, CRC-32 of both.
+/// Index, the term of the vote where that was in the log, CRC-32 of both.
 const LEN: usize = 20;
 
 /// The seal's file.
@@ -17,12 +17,13 @@ const LEN: usize = 20;
 pub(crate) struct SealFile(File);
 
 impl SealFile {
-    /// Opens or makes it, and reads the bound. A new one has none.
-    pub(crate) fn open(path: &Path) -> io::Result<(Self, u64)> {
+    /// Opens or makes it, and reads the bound, and the term of a vote that was in the
+    /// log. A new one has neither.
+    pub(crate) fn open(path: &Path) -> io::Result<(Self, u64, u64)> {
         let file =
             OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
         if file.metadata()?.len() == 0 {
-            return Ok((Self(file), 0));
+            return Ok((Self(file), 0, 0));
         }
         let mut bytes = [0; LEN];
         file.read_exact_at(&mut bytes, 0)?;
@@ -32,7 +33,8 @@ impl SealFile {
             return Err(damaged());
         }
         let index = body.first_chunk().ok_or_else(damaged)?;
-        Ok((Self(file), u64::from_le_bytes(*index)))
+        let term = body.last_chunk().ok_or_else(damaged)?;
+        Ok((Self(file), u64::from_le_bytes(*index), u64::from_le_bytes(*term)))
     }
 
     /// Writes it durably. It is smaller than a sector, so never half written.

@@ -108,13 +108,15 @@ impl RaftService {
     }
 
     /// What this node acknowledges to a leader could betray a later one that it
-    /// voted for, if that vote is lost.
+    /// voted for, if that vote is lost. It refuses so that nobody is deposed for it; if
+    /// nobody comes whom it may heed, somebody has to be.
     fn heeds(&self, vote: &RaftVote) -> Result<(), Status> {
-        let from = self.store.heeds_from();
-        if core_vote(vote).term >= from {
-            return Ok(());
+        match self.store.unheeded_up_to() {
+            Some(term) if core_vote(vote).term <= term => {
+                Err(Status::unavailable(format!("{DOUBT} (after term {term})")))
+            }
+            _ => Ok(()),
         }
-        Err(Status::unavailable(format!("{DOUBT} (term {from})")))
     }
 
     fn bound(&self, refused: &vip_core::Refused, vote: v1::Vote) -> v1::VoteReply {
@@ -237,6 +239,7 @@ impl Raft for RaftService {
         let message = request.get_ref();
         let vote = vote_from(message.from_leader).map_err(bad)?;
         self.authorise(request.extensions(), &vote)?;
+        self.heeds(&vote)?;
         // Sent only by a leader that closed its lease before.
         self.rules.abdicated(core_vote(&vote));
         let last_log = message.last_log.map(log_id_from);

@@ -13,24 +13,24 @@ use vip_core::{Term, Vote};
 #[derive(Clone)]
 pub(crate) struct Votes {
     file: Arc<Mutex<VotesFile>>,
-    /// [`Saved::heeds_from`]; 0 for none. Read while the file is being written.
-    heeds_from: Arc<AtomicU64>,
+    /// [`Saved::lost_up_to`]; 0 for none. Read while the file is being written.
+    lost_up_to: Arc<AtomicU64>,
     clock: DiskClock,
 }
 
 impl Votes {
     pub(crate) fn of(file: VotesFile) -> Self {
-        let heeds_from = file.saved().heeds_from.unwrap_or_default();
-        let heeds_from = Arc::new(AtomicU64::new(heeds_from.0));
-        Self { file: Arc::new(Mutex::new(file)), heeds_from, clock: DiskClock::default() }
+        let lost_up_to = file.saved().lost_up_to.unwrap_or_default();
+        let lost_up_to = Arc::new(AtomicU64::new(lost_up_to.0));
+        Self { file: Arc::new(Mutex::new(file)), lost_up_to, clock: DiskClock::default() }
     }
 
     pub(crate) fn saved(&self) -> Saved {
         self.file.lock().unwrap_or_else(PoisonError::into_inner).saved()
     }
 
-    pub(crate) fn heeds_from(&self) -> Term {
-        Term(self.heeds_from.load(Ordering::Acquire))
+    pub(crate) fn lost_up_to(&self) -> Option<Term> {
+        Some(Term(self.lost_up_to.load(Ordering::Acquire))).filter(|term| *term > Term(0))
     }
 
     pub(crate) fn clock(&self) -> &DiskClock {
@@ -40,7 +40,7 @@ impl Votes {
     /// Returns when it is durable.
     pub(crate) async fn save(&self, vote: Vote) -> io::Result<()> {
         self.write(move |file| file.vote(vote)).await?;
-        self.heeds_from.store(0, Ordering::Release);
+        self.lost_up_to.store(0, Ordering::Release);
         Ok(())
     }
 

@@ -7,15 +7,15 @@
 //!
 //! ```text
 //!  CRC-32 of what follows (4) | format (1) | committed (1) | 0 0 | sequence (8) |
-//!  term (8) | node (8) | longest promise in ms (8) | reserved term (8) | heeds from (8)
+//!  term (8) | node (8) | longest promise in ms (8) | reserved term (8) | lost up to (8)
 //! ```
 //!
 //! A slot that was torn while it was written, and one that was damaged after it was
 //! acknowledged, look alike: the vote in it may have bound this node, or not. A record
 //! therefore says how far the next one may go, its reserved term; beyond that, a record
-//! that reserves more comes first. With a bad slot this node heeds nobody below the
-//! reserved term of the good one. A leader of that term or a later one is either the one
-//! that the lost vote elected, or comes after it.
+//! that reserves more comes first. With a bad slot this node goes on as if it had come
+//! to a term after that, and had voted for nobody: whatever the lost vote was, no later
+//! one contradicts it.
 
 use crate::frame::{Newer, RecordError, damaged};
 use std::fs::{File, OpenOptions};
@@ -41,10 +41,18 @@ pub struct Saved {
     pub vote: Vote,
     /// The largest P that may still be promised, unless that is lost.
     pub longest: Option<Duration>,
-    /// A later vote may be lost. Nobody who leads or campaigns in a term before this
-    /// is to be heard, nor is anybody to be promised or voted for, until a leader of
-    /// this term or a later one was heard.
-    pub heeds_from: Option<Term>,
+    /// A later vote may be lost; it is of this term at most.
+    pub lost_up_to: Option<Term>,
+}
+
+impl Saved {
+    /// The vote to go on from at `node`: if one may be lost, one for nobody else that
+    /// stands for it.
+    #[must_use]
+    pub fn goes_on(&self, node: NodeId) -> Vote {
+        let stand_in = |lost| Vote { term: after(lost), node, committed: false };
+        self.lost_up_to.map_or(self.vote, stand_in)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,7 +62,7 @@ struct Record {
     longest_ms: u64,
     /// The next record's vote is of no later term.
     reserved: Term,
-    heeds_from: Term,
+    lost_up_to: Term,
 }
 
 impl Record {
@@ -68,7 +76,7 @@ impl Record {
             self.vote.node.0,
             self.longest_ms,
             self.reserved.0,
-            self.heeds_from.0,
+            self.lost_up_to.0,
         ];
         for (place, number) in bytes[8..].chunks_exact_mut(8).zip(numbers) {
             place.copy_from_slice(&number.to_be_bytes());
@@ -93,8 +101,8 @@ impl Record {
         let mut next = || numbers.next().unwrap_or_default();
         let (sequence, term, node) = (next(), Term(next()), NodeId(next()));
         let vote = Vote { term, node, committed: body[1] != 0 };
-        let (longest_ms, reserved, heeds_from) = (next(), Term(next()), Term(next()));
-        Ok(Some(Self { sequence, vote, longest_ms, reserved, heeds_from }))
+        let (longest_ms, reserved, lost_up_to) = (next(), Term(next()), Term(next()));
+        Ok(Some(Self { sequence, vote, longest_ms, reserved, lost_up_to }))
     }
 }
 
@@ -154,9 +162,9 @@ impl VotesFile {
     }
 
     pub(crate) fn saved(&self) -> Saved {
-        let Record { vote, longest_ms, heeds_from, .. } = self.last;
+        let Record { vote, longest_ms, lost_up_to, .. } = self.last;
         let longest = (longest_ms != UNKNOWN).then(|| Duration::from_millis(longest_ms));
-        Saved { vote, longest, heeds_from: (heeds_from > Term(0)).then_some(heeds_from) }
+        Saved { vote, longest, lost_up_to: (lost_up_to > Term(0)).then_some(lost_up_to) }
     }
 
     /// Saves a vote durably; what was lost before does not matter then.
@@ -165,7 +173,7 @@ impl VotesFile {
             self.write(Record { reserved: vote.term, ..self.last })?;
         }
         let reserved = after(vote.term);
-        self.write(Record { vote, reserved, heeds_from: Term(0), ..self.last })
+        self.write(Record { vote, reserved, lost_up_to: Term(0), ..self.last })
     }
 
     /// Saves durably how long a promise may last from now on.
@@ -191,8 +199,8 @@ impl VotesFile {
 impl Record {
     /// What is known if the other slot may have had a later one.
     fn without_its_neighbour(self) -> Self {
-        let heeds_from = self.heeds_from.max(self.reserved);
-        Self { heeds_from, longest_ms: UNKNOWN, ..self }
+        let lost_up_to = self.lost_up_to.max(self.reserved);
+        Self { lost_up_to, longest_ms: UNKNOWN, ..self }
     }
 }
 
@@ -239,7 +247,7 @@ mod tests {
         let (_dir, path, mut votes) = file();
         for term in [1, 2, 2, 3, 9] {
             votes.vote(vote(term)).expect("saved");
-            let saved = Saved { vote: vote(term), longest: Some(LAN), heeds_from: None };
+            let saved = Saved { vote: vote(term), longest: Some(LAN), lost_up_to: None };
             assert_eq!((votes.saved(), reopened(&path)), (saved, saved));
         }
         votes.longest(LAN * 2).expect("saved");
@@ -250,7 +258,7 @@ mod tests {
 
     /// Nobody can tell whether the vote in it was acknowledged.
     #[test]
-    fn with_any_byte_of_a_slot_flipped_nobody_is_heeded_who_might_be_betrayed() {
+    fn with_any_byte_of_a_slot_flipped_the_lost_vote_is_bounded() {
         for slot in [0, SLOT] {
             for byte in 0..LEN as u64 {
                 let (_dir, path, mut votes) = file();
@@ -258,8 +266,12 @@ mod tests {
                 votes.vote(vote(5)).expect("saved");
                 flip(&path, slot + byte);
                 let saved = reopened(&path);
-                let heeds_from = saved.heeds_from.expect("in doubt");
-                assert!(heeds_from >= Term(5), "slot {slot}, byte {byte}: {saved:?}");
+                let lost_up_to = saved.lost_up_to.expect("in doubt");
+                let stand_in = saved.goes_on(NodeId(9));
+                assert!(
+                    lost_up_to >= Term(5) && stand_in.term > lost_up_to && !stand_in.committed,
+                    "slot {slot}, byte {byte}: {saved:?}"
+                );
                 assert!(saved.vote == vote(4) || saved.vote == vote(5));
                 assert_eq!(saved.longest, None, "slot {slot}, byte {byte}");
             }
@@ -283,12 +295,12 @@ mod tests {
         votes.vote(vote(4)).expect("saved");
         flip(&path, if votes.slot == 0 { 20 } else { SLOT + 20 });
         let mut votes = VotesFile::open(&path).expect("readable").expect("there");
-        let doubted = votes.saved().heeds_from.expect("in doubt");
+        let doubted = votes.saved().lost_up_to.expect("in doubt");
         // How long a promise lasts says nothing of the vote.
         votes.longest(LAN).expect("saved");
-        assert_eq!(reopened(&path).heeds_from, Some(doubted));
+        assert_eq!(reopened(&path).lost_up_to, Some(doubted));
         votes.vote(vote(7)).expect("saved");
-        let saved = Saved { vote: vote(7), longest: Some(LAN), heeds_from: None };
+        let saved = Saved { vote: vote(7), longest: Some(LAN), lost_up_to: None };
         assert_eq!(reopened(&path), saved);
     }
 
@@ -323,7 +335,7 @@ mod tests {
             }
             flip(&path, votes.slot * SLOT + byte);
             let saved = reopened(&path);
-            prop_assert!(saved.heeds_from.is_some_and(|from| from >= Term(term)));
+            prop_assert!(saved.lost_up_to.is_some_and(|from| from >= Term(term)));
         }
     }
 }

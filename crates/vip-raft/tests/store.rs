@@ -322,7 +322,7 @@ async fn survives_the_loss_of_all_unsynced_writes(kind: Kind) {
                 last_vote = voted.unwrap_or(last_vote);
                 let saved = recovered.saved();
                 assert!(saved.vote.term.0 >= last_vote, "voted {last_vote}, {saved:?} survived");
-                assert_eq!(saved.heeds_from, None);
+                assert_eq!(saved.lost_up_to, None);
                 (checked, votes) = (checked + 1, votes + usize::from(voted.is_some()));
             }
         }

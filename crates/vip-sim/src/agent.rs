@@ -18,8 +18,8 @@ use std::time::Duration;
 use vip_core::{
     Acknowledgement, Actor, Ask, Cover, FIRST_GRANT_WAIT, GrantAnswer, Grantee, HAND_OVER_POLL,
     HandOver, Incarnation, LEADER_LOOKS, LeaseAction, LeaseEvent, Leases, LeasesStart, Mono,
-    NodeId, Op, PromiseReply, RaftView, Recording, Report, ReportId, Settled, State, Term, Timing,
-    VipOrder, VipUid, Vote, Waiting, WaitingStep, Wanted,
+    NodeId, Op, PATIENCE_IN_DOUBT, PromiseReply, RaftView, Recording, Report, ReportId, Settled,
+    State, Term, Timing, VipOrder, VipUid, Vote, Waiting, WaitingStep, Wanted,
 };
 
 /// What nodes say to each other.
@@ -128,6 +128,9 @@ pub(crate) struct Agent {
     observed: RaftView,
     observing: bool,
     applying: bool,
+    /// See [`AgentStart::lost_up_to`].
+    lost_up_to: Option<Term>,
+    bears_until: Mono,
     asks: BTreeMap<u64, (Option<Incarnation>, Mono, bool)>,
     next_ask: u64,
     pending: Vec<Pending>,
@@ -159,6 +162,8 @@ pub(crate) struct AgentStart {
     pub(crate) mutant: Option<Mutant>,
     pub(crate) genesis: Arc<State>,
     pub(crate) raft: Raft,
+    /// A vote may be lost, of this term or an earlier one; that of `raft` stands for it.
+    pub(crate) lost_up_to: Option<Term>,
     /// Whether it keeps what happens to its leases.
     pub(crate) record: bool,
 }
@@ -169,18 +174,25 @@ impl Agent {
         self.leases.take_recordings()
     }
 
+    /// Whether it may be the only voter.
+    pub(crate) fn votes_alone(&self) -> bool {
+        self.raft.view().voters.0.iter().any(|set| set.len() < 2)
+    }
+
     pub(crate) fn new(now: Mono, start: AgentStart) -> Self {
-        let AgentStart { me, run, peers, timing, mutant, genesis, mut raft, record } = start;
+        let AgentStart { me, run, peers, timing, mutant, genesis, mut raft, lost_up_to, record } =
+            start;
         let applied = raft.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
         let state = raft.snapshot.as_ref().map_or(genesis, |snapshot| snapshot.state.clone());
         raft.commit = applied;
         let (saved, shown) = (raft.vote, raft.view());
         raft.demote();
         // On the very first start nothing was ever promised.
-        let quarantine = saved.term > Term(0) && mutant != Some(Mutant::NoQuarantine);
+        let ever = saved.term > Term(0) || lost_up_to.is_some();
+        let quarantine = ever && mutant != Some(Mutant::NoQuarantine);
         let longest = if quarantine { timing.promise } else { Duration::ZERO };
         let interfaces = BTreeMap::new();
-        let in_doubt = false;
+        let in_doubt = lost_up_to.is_some();
         let start = LeasesStart { me, timing, run, saved, in_doubt, longest, interfaces };
         let mut leases = Leases::new(now, start);
         if record {
@@ -199,6 +211,8 @@ impl Agent {
             shown,
             observed: RaftView::default(),
             observing: false,
+            lost_up_to,
+            bears_until: now + timing.promise * PATIENCE_IN_DOUBT,
             applying: false,
             asks: BTreeMap::new(),
             next_ask: 0,
@@ -547,6 +561,12 @@ impl Agent {
                         return;
                     }
                 }
+            }
+            RaftMessage::Append { vote, .. } | RaftMessage::Install { vote, .. }
+                if now < self.bears_until
+                    && self.lost_up_to.is_some_and(|lost| vote.term.0 <= lost.0 + 1) =>
+            {
+                return;
             }
             RaftMessage::Append { vote, .. } | RaftMessage::Install { vote, .. } => {
                 self.promise(now, *vote, None);

@@ -5,7 +5,7 @@
 use crate::entry::{Entry, Snapshot};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use vip_core::Vote;
+use vip_core::{Term, Vote};
 
 /// One write of Raft's.
 #[derive(Clone, Debug)]
@@ -48,6 +48,10 @@ impl Written {
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
     pub(crate) vote: Vote,
+    /// What the other slot of the votes has.
+    before: Vote,
+    /// The slot of a later vote is bad: in which term that may have been, at most.
+    pub(crate) lost_up_to: Option<Term>,
     pub(crate) log: Vec<Arc<Entry>>,
     pub(crate) snapshot: Option<Snapshot>,
     votes_under_way: VecDeque<Vote>,
@@ -71,8 +75,26 @@ impl Disk {
     /// The oldest write of that sort became durable.
     pub(crate) fn complete(&mut self, written: Written) {
         match written {
-            Written::Vote(_) => self.vote = self.votes_under_way.pop_front().unwrap_or(self.vote),
+            Written::Vote(_) => {
+                if let Some(vote) = self.votes_under_way.pop_front() {
+                    self.voted(vote);
+                }
+            }
             Written::Truncation | Written::Entries => self.complete_log(),
+        }
+    }
+
+    fn voted(&mut self, vote: Vote) {
+        (self.before, self.vote, self.lost_up_to) = (self.vote, vote, None);
+    }
+
+    /// The slot that was written last cannot be read any more. A record before it said
+    /// how far the vote in it may have gone.
+    pub(crate) fn damage_vote(&mut self) {
+        if self.lost_up_to.is_none() {
+            let next = Term(self.before.term.0 + 1);
+            self.lost_up_to = Some(next.max(self.vote.term));
+            self.vote = self.before;
         }
     }
 
@@ -90,7 +112,9 @@ impl Disk {
     /// The process or the host is gone; so is any number of the latest writes.
     pub(crate) fn crash(&mut self, rng: &mut fastrand::Rng) {
         let durable = rng.usize(0..=self.votes_under_way.len());
-        self.vote = self.votes_under_way.iter().take(durable).last().copied().unwrap_or(self.vote);
+        for vote in self.votes_under_way.drain(..).take(durable).collect::<Vec<_>>() {
+            self.voted(vote);
+        }
         for _ in 0..rng.usize(0..=self.under_way.len()) {
             self.complete_log();
         }

@@ -23,8 +23,8 @@ use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 use vip_core::{
-    Actor, Command, Mac, Name, Node, NodeId, NodeState, Placement, Recording, Runs, State, Timing,
-    VipAddress, VipOp, VipSpec,
+    Actor, Command, Mac, Name, Node, NodeId, NodeState, Placement, Recording, Runs, State, Term,
+    Timing, VipAddress, VipOp, VipSpec, Vote,
 };
 
 /// How a seed is run.
@@ -76,6 +76,8 @@ pub struct Report {
 
 /// The shortest time between two looks of a process at its timers.
 const LOOP: Duration = Duration::from_micros(50);
+/// One crash in so many leaves the latest vote unreadable.
+const VOTES_DAMAGED: u32 = 12;
 /// A process is restarted after this long.
 const RESTART: std::ops::Range<u64> = 5_000..60_000;
 /// A message between processes of a host takes this long, microseconds.
@@ -364,13 +366,17 @@ impl World {
         let me = node(at);
         let peers: Vec<NodeId> = (0..self.hosts.len()).filter(|h| *h != at).map(node).collect();
         let (vote, log) = (host.disk.vote, host.disk.log.clone());
+        let lost_up_to = host.disk.lost_up_to;
+        let stand_in = |lost: Term| Vote { term: Term(lost.0 + 1), node: me, committed: false };
+        let vote = lost_up_to.map_or(vote, stand_in);
         // One that went further than the log did is lost with the crash.
         let snapshot = host.disk.snapshot.clone().filter(|s| s.index <= log.len());
         let mut raft = Raft::new(me, peers.clone(), self.initial.clone(), vote, log);
         raft.snapshot = snapshot;
         let (timing, mutant, genesis) = (self.timing, self.options.mutant, self.genesis.clone());
         let record = self.options.record;
-        let start = AgentStart { me, run, peers, timing, mutant, genesis, raft, record };
+        let start =
+            AgentStart { me, run, peers, timing, mutant, genesis, raft, lost_up_to, record };
         let now = host.clock.local(self.now);
         self.epochs.restarted(at);
         self.hosts[at].agent = Some(Agent::new(now, start));
@@ -477,13 +483,18 @@ impl World {
     }
 
     fn kill_agent(&mut self, at: usize) {
+        // Of nobody whom no other could help out, and of one at a time.
+        let elsewhere = self.hosts.iter().any(|host| host.disk.lost_up_to.is_some());
         let host = &mut self.hosts[at];
-        if host.agent.take().is_none() {
-            return;
-        }
+        let Some(agent) = host.agent.take() else { return };
+        let alone = agent.votes_alone();
         host.agent_run += 1;
         host.agent_frozen = Frozen::default();
         host.disk.crash(&mut self.rng);
+        let damaged = self.rng.u32(0..VOTES_DAMAGED) == 0;
+        if damaged && !alone && !elsewhere {
+            host.disk.damage_vote();
+        }
         host.writes.clear();
         host.vote_write = None;
         host.disk_free_at = self.now;

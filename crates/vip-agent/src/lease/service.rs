@@ -53,7 +53,7 @@ impl Lease for LeaseService {
             let reply = leases.renewed_by(now, vote, promise, known);
             let other = match reply {
                 PromiseReply::OtherVote(saved) => Some(saved.into()),
-                PromiseReply::Promised | PromiseReply::StoreFirst => None,
+                PromiseReply::Promised | PromiseReply::StoreFirst | PromiseReply::Unheeded => None,
             };
             let report = leases.latest_report();
             v1::RenewReply {

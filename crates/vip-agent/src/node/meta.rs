@@ -11,8 +11,11 @@ use std::path::{Path, PathBuf};
 use vip_core::{Name, NodeId, Profile};
 
 /// The layout of the data directory. What grows within it has levels, in the log;
-/// the layouts before this one had none, and are not read.
-pub(super) const DATA_VERSION: u32 = 3;
+/// the layouts before 3 had none, and are not read.
+pub(super) const DATA_VERSION: u32 = 4;
+/// Its vote is in the log. Marked as 4 before the vote moves, so that a version which
+/// would look for it there does not start on what it cannot know.
+const VOTE_IN_LOG: u32 = 3;
 
 /// What is stored beside the log: `node.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,6 +48,7 @@ impl Meta {
         dir.join("node.json")
     }
 
+    /// What is stored, in the layout of now from here on.
     pub(crate) fn load(dir: &Path) -> Result<Option<Self>, MemberError> {
         let path = Self::path(dir);
         let text = match std::fs::read_to_string(&path) {
@@ -61,6 +65,12 @@ impl Meta {
         let found = serde_json::from_str::<Version>(&text).map_err(bad)?.version;
         match found.cmp(&DATA_VERSION) {
             Ordering::Greater => Err(MemberError::Newer { path: dir.to_owned(), found }),
+            Ordering::Less if found == VOTE_IN_LOG => {
+                let mut meta: Self = serde_json::from_str(&text).map_err(bad)?;
+                meta.version = DATA_VERSION;
+                meta.store(dir)?;
+                Ok(Some(meta))
+            }
             Ordering::Less => Err(MemberError::Older { path: dir.to_owned(), found }),
             Ordering::Equal => serde_json::from_str(&text).map_err(bad).map(Some),
         }

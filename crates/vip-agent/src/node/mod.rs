@@ -215,10 +215,10 @@ impl Member {
         let raft_dir = dir.join("raft");
         let store = LogStore::open(&raft_dir, rules.clone())?;
         let found = store.saved();
-        let longest = longest_promise::at_start(&store, timing.promise).await;
+        let longest = longest_promise::at_start(&store, &dir, timing.promise).await;
         let longest = longest.map_err(|source| MemberError::File { path: dir.clone(), source })?;
-        let (saved, in_doubt) = (found.vote, found.heeds_from.is_some());
-        if let Some(term) = found.heeds_from {
+        let (saved, in_doubt) = (found.goes_on(meta.node), found.lost_up_to.is_some());
+        if let Some(term) = found.lost_up_to {
             tracing::warn!(%term, "{}", vip_raft::DOUBT);
         }
         let interfaces = config.node.interfaces.clone();

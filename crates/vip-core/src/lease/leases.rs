@@ -65,7 +65,7 @@ pub struct LeasesStart {
     pub run: u64,
     /// The vote as last saved.
     pub saved: Vote,
-    /// A later one may be lost.
+    /// That vote stands for one that may be lost.
     pub in_doubt: bool,
     /// The largest P ever promised; the quarantine lasts as long.
     pub longest: Duration,

@@ -22,5 +22,5 @@ pub use leases::{
     Leases, LeasesStart, RaftView, Recording, RecordingError, Replayed, Waiting, WaitingStep,
     Wanted,
 };
-pub use promise::{Promise, PromiseReply, PromiseTicket, Refused, Vote};
+pub use promise::{PATIENCE_IN_DOUBT, Promise, PromiseReply, PromiseTicket, Refused, Vote};
 pub use wall_clock::{CLOCKS_FAR_APART, OwnClockFar, WallClocks};

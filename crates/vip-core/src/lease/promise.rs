@@ -43,6 +43,9 @@ pub enum PromiseReply {
     /// P is larger than any before: store it durably
     /// ([`Promise::longest_stored`]), then ask again.
     StoreFirst,
+    /// Nothing was promised, and nothing is to be concluded from that: this node may
+    /// have voted in that term and not know.
+    Unheeded,
     /// The leader's vote is not the one on this node's disk, or it just gave up;
     /// nothing was promised. This is the latest one here. Higher: the leader was
     /// deposed. Equal or lower: it is not written yet.
@@ -56,6 +59,11 @@ pub struct Refused {
     /// For how long.
     pub remaining: Duration,
 }
+
+/// For so many promises a node that may have lost a vote bears with a leader that it does
+/// not heed. Then it answers as Raft has it, which deposes that one: it may be the only
+/// one with the whole log, and lack this node's voice.
+pub const PATIENCE_IN_DOUBT: u32 = 10;
 
 /// The kernel slews a clock by a tenth at most (`adjtimex(2)`: a tick of 9,000
 /// to 11,000 microseconds, and 500 ppm), so an eighth of a promise covers it.
@@ -72,8 +80,8 @@ pub struct Promise {
     saved: Vote,
     /// What a restart would find.
     durable: Vote,
-    /// A later vote than the saved one may be lost: until the next one is saved,
-    /// nobody is promised or voted for.
+    /// The saved vote stands for one that may be lost. Until the next one is saved
+    /// nobody is promised, and nobody is told of it: it would depose a leader.
     in_doubt: bool,
     longest: Duration,
     quarantine_until: Mono,
@@ -109,7 +117,7 @@ impl Promise {
         }
     }
 
-    /// A later vote than the saved one may be lost.
+    /// The saved vote stands for one that may be lost: nobody was voted for in its term.
     pub fn doubt(&mut self) {
         self.in_doubt = true;
     }
@@ -141,8 +149,11 @@ impl Promise {
 
     /// A lease message, or entries, of the leader elected by `vote` arrived.
     pub fn renew(&mut self, now: Mono, vote: Vote, promise: Duration) -> PromiseReply {
+        if self.in_doubt && vote.term <= self.saved.term {
+            return PromiseReply::Unheeded;
+        }
         let known = vote.same_candidacy(&self.saved) && vote.same_candidacy(&self.durable);
-        if !vote.committed || !known || self.in_doubt {
+        if !vote.committed || !known {
             return PromiseReply::OtherVote(self.saved);
         }
         let (ended, until) = self.late;
@@ -202,7 +213,7 @@ impl Promise {
         }
     }
 
-    /// When this node is free to vote and to campaign, unless it is in doubt.
+    /// When this node is free to vote and to campaign.
     #[must_use]
     pub fn until(&self) -> Mono {
         match self.promised_until.max(self.quarantine_until) {
@@ -217,9 +228,6 @@ impl Promise {
     /// # Errors
     /// [`Refused`], with the time left.
     pub fn free(&self, now: Mono, lease_end: Mono) -> Result<PromiseTicket, Refused> {
-        if self.in_doubt {
-            return Err(Refused { remaining: self.longest });
-        }
         let until = self.until().max(lease_end);
         if now < until {
             return Err(Refused { remaining: until.since(now) });
@@ -309,19 +317,22 @@ mod tests {
 
     /// It may have voted in a later term, and not know.
     #[test]
-    fn a_voter_in_doubt_of_its_last_vote_binds_itself_to_nobody() {
-        let mut promise = Promise::at_start(Mono::ZERO, LEADER, P);
+    fn a_voter_in_doubt_of_its_last_vote_promises_nobody_whom_it_may_betray() {
+        let stand_in = Vote { term: Term(4), node: NodeId(1), committed: false };
+        let mut promise = Promise::at_start(Mono::ZERO, stand_in, P);
         promise.doubt();
-        assert_ne!(promise.renew(START, LEADER, P), PromiseReply::Promised);
-        assert_eq!(promise.free(START, Mono::ZERO), Err(Refused { remaining: P }));
-        promise.own_term_abdicated(NodeId(1), Term(3));
-        assert!(promise.free(START, Mono::ZERO).is_err());
-        let later = Vote { term: Term(4), node: NodeId(2), committed: true };
+        let early = Mono::ZERO + P / 2;
+        for term in [3, 4] {
+            let leader = Vote { term: Term(term), node: NodeId(2), committed: true };
+            assert_eq!(promise.renew(early, leader, P), PromiseReply::Unheeded);
+        }
+        promise.own_term_abdicated(NodeId(1), Term(4));
+        assert!(promise.free(early, Mono::ZERO).is_err(), "whom it promised it does not know");
+        let later = Vote { term: Term(5), node: NodeId(2), committed: true };
         promise.saving_vote(later);
-        assert_ne!(promise.renew(START, later, P), PromiseReply::Promised);
         promise.vote_is_durable(later);
-        assert!(promise.free(START, Mono::ZERO).is_ok());
-        assert_eq!(promise.renew(START, later, P), PromiseReply::Promised);
+        assert_eq!(promise.renew(early, later, P), PromiseReply::Promised);
+        assert!(promise.free(early + P / 2, Mono::ZERO).is_err());
     }
 
     /// Entries and lease messages travel beside the word that it is over.

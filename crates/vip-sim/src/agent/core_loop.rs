@@ -115,6 +115,7 @@ impl Agent {
                 self.leases.saving_vote(now, vote);
             }
             self.leases.vote_is_durable(now, vote);
+            self.lost_up_to = None;
         }
         for effect in self.raft.durable(after).into_iter().rev() {
             self.core.effects.push_front(effect);
