@@ -2,7 +2,8 @@
 
 use crate::clock::boottime;
 use crate::protocol::{
-    EXTEND_ALL, FromGuard, GateReport, Hello, ToGuard, VERSIONS, Versions, read_frame, write_frame,
+    EXTEND_ALL, FromGuard, GateReport, Hello, TABLES, ToGuard, VERSIONS, Versions, read_frame,
+    write_frame,
 };
 use std::io;
 use std::path::{Path, PathBuf};
@@ -75,6 +76,9 @@ impl GuardWriter {
     #[must_use]
     pub fn is_understood(&self, message: &ToGuard) -> bool {
         let is_new = |order: &VipOrder| matches!(order, VipOrder::ExtendAll { .. });
+        if matches!(message, ToGuard::Tables(_)) {
+            return self.version >= TABLES;
+        }
         self.version >= EXTEND_ALL
             || !matches!(message, ToGuard::Orders(orders) if orders.iter().any(is_new))
     }

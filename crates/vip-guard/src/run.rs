@@ -75,6 +75,11 @@ pub async fn run(
 ) -> Result<(), GuardError> {
     let _lock = lock::socket(&config.socket)?;
     let namespace = Namespace::take()?;
+    // Before this thread has a priority that its threads would inherit.
+    let mut in_force = Tables::default();
+    let tables = TableLane::start(move |work| in_force.carry_out(work));
+    let thread = |source| GuardError::Rights { what: "starting a thread for tables", source };
+    let tables = tables.map_err(thread)?;
     let realtime = realtime();
     let mut host = Host::open(&config, &namespace).await?;
     host.purge().await?;
@@ -90,11 +95,7 @@ pub async fn run(
         gate_to_wire: Profile::Wan.timing().gate_to_wire,
         gated: matches!(host.report, GateReport::Enforced { .. }),
     };
-    let mut in_force = Tables::default();
-    let tables = TableLane::start(move |work| in_force.carry_out(work));
-    let thread = |source| GuardError::Rights { what: "starting a thread for tables", source };
-    let result =
-        Loop::new(Guard::new(limits), host, tables.map_err(thread)?).serve(arrivals, stop).await;
+    let result = Loop::new(Guard::new(limits), host, tables).serve(arrivals, stop).await;
     let _ = std::fs::remove_file(&config.socket);
     result
 }

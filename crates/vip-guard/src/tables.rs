@@ -2,17 +2,23 @@
 //! waits for it waits in a place of its own. Whoever is on the lease lane only ever
 //! leaves something there.
 
+use crate::clock::boottime;
+use arc_swap::ArcSwapOption;
 use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use tokio::sync::mpsc;
 use tracing::error;
-use vip_core::{Generation, ServerUid, TableCounters, TableNotice, TableOrder};
+use vip_core::{Generation, Mono, ServerUid, TableCounters, TableNotice, TableOrder};
 
 /// Virtual servers whose orders may wait: several times what a cluster has.
 const WAITING: usize = 8192;
+/// Messages of orders that may wait to be read.
+const LETTERS: usize = 256;
 
 /// What there is to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,32 +46,44 @@ impl Tables {
     }
 }
 
+/// What the two lanes share. Nothing in it is waited for: a thread that is not in a
+/// hurry could keep a lock for as long as the machine is busy.
 #[derive(Default)]
-struct Desk {
-    /// The agent of now, and whether it is to be told all.
-    agent: Option<mpsc::Sender<TableNotice>>,
-    untold: bool,
-    orders: BTreeMap<ServerUid, TableOrder>,
-    /// Since when there has been something to do, and nothing was done.
-    behind_since: Option<Instant>,
-    counters: TableCounters,
-    closed: bool,
+struct Shared {
+    /// Counts agents. What one ordered another did not.
+    session: AtomicU64,
+    agent: ArcSwapOption<mpsc::Sender<TableNotice>>,
+    /// The agent is to be told all: it came just now, or orders of its were lost.
+    untold: AtomicBool,
+    done: AtomicU64,
+    overtaken: AtomicU64,
+    /// Orders that were left and not taken up.
+    waiting: AtomicU64,
+    /// Since when there has been something to do, and nothing was done, in ns; 0: there
+    /// is nothing.
+    behind_since: AtomicU64,
+    failed: AtomicBool,
 }
+
+/// Orders of an agent.
+type Letter = (u64, Vec<TableOrder>);
 
 /// The lane. Dropping it ends its thread after what that is busy with.
 pub(crate) struct TableLane {
     shared: Arc<Shared>,
-}
-
-#[derive(Default)]
-struct Shared {
-    desk: Mutex<Desk>,
-    bell: Condvar,
+    letters: SyncSender<Letter>,
 }
 
 impl Shared {
-    fn desk(&self) -> MutexGuard<'_, Desk> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    fn has_something(&self) {
+        let now = boottime().0;
+        let _ = self.behind_since.compare_exchange(0, now, Relaxed, Relaxed);
+    }
+
+    /// A piece of work is begun, or done.
+    fn goes_on(&self) {
+        let more = self.waiting.load(Relaxed) > 0 || self.untold.load(Relaxed);
+        self.behind_since.store(if more { boottime().0 } else { 0 }, Relaxed);
     }
 }
 
@@ -75,102 +93,144 @@ impl TableLane {
         carry_out: impl FnMut(Work) -> TableNotice + Send + 'static,
     ) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
+        let (letters, left) = sync_channel(LETTERS);
         let of_thread = shared.clone();
         let run = move || {
-            let work = AssertUnwindSafe(|| work(&of_thread, carry_out));
+            let work = AssertUnwindSafe(|| Desk::new(&of_thread, left).work(carry_out));
             if catch_unwind(work).is_err() {
                 error!("the tables of virtual servers failed; leases go on");
-                of_thread.desk().counters.failed = true;
+                of_thread.failed.store(true, Relaxed);
             }
         };
         std::thread::Builder::new().name("tables".into()).spawn(run)?;
-        Ok(Self { shared })
+        Ok(Self { shared, letters })
     }
 
     /// From now on notices are for this agent, which is told all first. What an
     /// earlier one ordered and is not begun is void.
     pub(crate) fn serve(&self, agent: mpsc::Sender<TableNotice>) {
-        let mut desk = self.shared.desk();
-        (desk.agent, desk.untold) = (Some(agent), true);
-        desk.orders.clear();
-        desk.behind_since.get_or_insert_with(Instant::now);
-        self.shared.bell.notify_one();
+        self.shared.session.fetch_add(1, Relaxed);
+        self.shared.agent.store(Some(Arc::new(agent)));
+        self.tell_all();
     }
 
-    /// Leaves orders to be carried out; never waits. False: an agent that orders so
-    /// much is none.
-    pub(crate) fn order(&self, orders: Vec<TableOrder>) -> bool {
-        let mut desk = self.shared.desk();
-        for order in orders {
-            if desk.orders.insert(order.server(), order).is_some() {
-                desk.counters.overtaken += 1;
-            }
+    /// Leaves orders to be carried out; never waits. If there is no room for them the
+    /// agent is told all that is in force once there is, and orders what is missing.
+    pub(crate) fn order(&self, orders: Vec<TableOrder>) {
+        let count = orders.len() as u64;
+        self.shared.waiting.fetch_add(count, Relaxed);
+        self.shared.has_something();
+        if self.letters.try_send((self.shared.session.load(Relaxed), orders)).is_err() {
+            self.shared.waiting.fetch_sub(count, Relaxed);
+            self.tell_all();
         }
-        if !desk.orders.is_empty() {
-            desk.behind_since.get_or_insert_with(Instant::now);
-        }
-        self.shared.bell.notify_one();
-        desk.orders.len() <= WAITING
+    }
+
+    fn tell_all(&self) {
+        self.shared.untold.store(true, Relaxed);
+        self.shared.has_something();
+        // Without room for it the thread has something to wake up for.
+        let _ = self.letters.try_send((0, vec![]));
     }
 
     pub(crate) fn counters(&self) -> TableCounters {
-        let desk = self.shared.desk();
-        let behind = desk.behind_since.map(|since| since.elapsed().as_secs()).unwrap_or_default();
-        TableCounters {
-            waiting: u32::try_from(desk.orders.len()).unwrap_or(u32::MAX),
-            behind_s: u32::try_from(behind).unwrap_or(u32::MAX),
-            ..desk.counters
-        }
-    }
-}
-
-impl Drop for TableLane {
-    fn drop(&mut self) {
-        self.shared.desk().closed = true;
-        self.shared.bell.notify_one();
-    }
-}
-
-/// The thread.
-fn work(shared: &Shared, mut carry_out: impl FnMut(Work) -> TableNotice) {
-    while let Some(work) = next(shared) {
-        let is_order = matches!(work, Work::Order(_));
-        let notice = carry_out(work);
-        let agent = shared.desk().agent.clone();
-        // This lane may wait for its agent. One that is gone is told nothing.
-        if let Some(agent) = agent {
-            let _ = agent.blocking_send(notice);
-        }
-        let mut desk = shared.desk();
-        let more = desk.untold || !desk.orders.is_empty();
-        desk.behind_since = more.then(Instant::now);
-        desk.counters.done += u64::from(is_order);
-    }
-}
-
-/// Waits for the next thing to do; `None` at the end.
-fn next(shared: &Shared) -> Option<Work> {
-    let mut desk = shared.desk();
-    loop {
-        if desk.closed {
-            return None;
-        }
-        let work = if std::mem::take(&mut desk.untold) {
-            Some(Work::Tell)
-        } else {
-            desk.orders.pop_first().map(|(_, order)| Work::Order(order))
+        let Shared { done, overtaken, waiting, behind_since, failed, .. } = &*self.shared;
+        let behind = match behind_since.load(Relaxed) {
+            0 => 0,
+            since => boottime().since(Mono(since)).as_secs(),
         };
-        if work.is_some() {
-            return work;
+        TableCounters {
+            done: done.load(Relaxed),
+            overtaken: overtaken.load(Relaxed),
+            waiting: u32::try_from(waiting.load(Relaxed)).unwrap_or(u32::MAX),
+            behind_s: u32::try_from(behind).unwrap_or(u32::MAX),
+            failed: failed.load(Relaxed),
         }
-        desk = shared.bell.wait(desk).unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+/// The thread's.
+struct Desk<'a> {
+    shared: &'a Shared,
+    letters: Receiver<Letter>,
+    session: u64,
+    orders: BTreeMap<ServerUid, TableOrder>,
+}
+
+impl<'a> Desk<'a> {
+    fn new(shared: &'a Shared, letters: Receiver<Letter>) -> Self {
+        Self { shared, letters, session: 0, orders: BTreeMap::new() }
+    }
+
+    fn work(mut self, mut carry_out: impl FnMut(Work) -> TableNotice) {
+        while let Some(work) = self.next() {
+            let is_order = matches!(work, Work::Order(_));
+            self.shared.goes_on();
+            let notice = carry_out(work);
+            // This lane may wait for its agent. One that is gone is told nothing.
+            if let Some(agent) = self.shared.agent.load_full() {
+                let _ = agent.blocking_send(notice);
+            }
+            self.shared.done.fetch_add(u64::from(is_order), Relaxed);
+            self.shared.goes_on();
+        }
+    }
+
+    /// Waits for the next thing to do; `None` at the end.
+    fn next(&mut self) -> Option<Work> {
+        loop {
+            while let Ok(letter) = self.letters.try_recv() {
+                self.read(letter);
+            }
+            let session = self.shared.session.load(Relaxed);
+            if session != self.session {
+                self.session = session;
+                self.taken(self.orders.len());
+                self.orders.clear();
+            }
+            if self.shared.untold.swap(false, Relaxed) {
+                return Some(Work::Tell);
+            }
+            if let Some((_, order)) = self.orders.pop_first() {
+                self.taken(1);
+                return Some(Work::Order(order));
+            }
+            self.shared.goes_on();
+            let letter = self.letters.recv().ok()?;
+            self.read(letter);
+        }
+    }
+
+    fn read(&mut self, (session, orders): Letter) {
+        if session != self.session && session == self.shared.session.load(Relaxed) {
+            self.taken(self.orders.len());
+            self.orders.clear();
+            self.session = session;
+        }
+        if session != self.session {
+            return self.taken(orders.len());
+        }
+        for order in orders {
+            let server = order.server();
+            if self.orders.len() >= WAITING && !self.orders.contains_key(&server) {
+                self.taken(1);
+                self.shared.untold.store(true, Relaxed);
+            } else if self.orders.insert(server, order).is_some() {
+                self.taken(1);
+                self.shared.overtaken.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    fn taken(&self, orders: usize) {
+        self.shared.waiting.fetch_sub(orders as u64, Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     const LIMIT: Duration = Duration::from_secs(20);
 
@@ -206,7 +266,7 @@ mod tests {
         lane.serve(agent);
         let all = [(ServerUid(7), Generation(3))].into();
         assert_eq!(notices.recv().await, Some(TableNotice::AllInForce(all)));
-        assert!(lane.order(vec![drop_of(7)]));
+        lane.order(vec![drop_of(7)]);
         let gone = TableNotice::InForce { server: ServerUid(7), generation: None };
         assert_eq!(notices.recv().await, Some(gone));
         until("it is counted", || {
@@ -217,39 +277,58 @@ mod tests {
     #[test]
     fn orders_of_a_server_take_the_place_of_each_other() {
         let (lane, let_go) = stuck();
-        assert!(lane.order(vec![drop_of(1)]));
+        lane.order(vec![drop_of(1)]);
         until("the first is begun", || lane.counters().waiting == 0);
         for _ in 0..10 {
-            assert!(lane.order(vec![drop_of(1), drop_of(2)]));
+            lane.order(vec![drop_of(1), drop_of(2)]);
         }
         let counters = lane.counters();
-        assert_eq!((counters.waiting, counters.overtaken, counters.done), (2, 18, 0));
+        assert_eq!((counters.waiting, counters.done), (20, 0));
         drop(let_go);
         until("all is done", || lane.counters().done == 3);
-        assert!(!lane.order((0..=WAITING as u64).map(drop_of).collect()), "nobody orders so much");
+        let counters = lane.counters();
+        assert_eq!((counters.waiting, counters.overtaken, counters.behind_s), (0, 18, 0));
+    }
+
+    /// An agent that orders faster than is carried out, or more than there can be.
+    #[tokio::test]
+    async fn what_there_is_no_room_for_is_asked_for_again() {
+        let (lane, let_go) = stuck();
+        let (agent, mut notices) = mpsc::channel(4);
+        lane.serve(agent);
+        until("the first is begun", || !lane.shared.untold.load(Relaxed));
+        for _ in 0..3 * LETTERS {
+            lane.order((0..50).map(drop_of).collect());
+        }
+        assert!(lane.counters().waiting <= 50 * LETTERS as u32, "{:?}", lane.counters());
+        drop(let_go);
+        let all = TableNotice::AllInForce(BTreeMap::new());
+        assert_eq!(notices.recv().await, Some(all.clone()));
+        assert_eq!(notices.recv().await, Some(all), "orders of its were lost");
     }
 
     #[test]
     fn a_lane_that_fails_says_so() {
         let lane = TableLane::start(|_| panic!("as a test has it")).expect("started");
-        assert!(lane.order(vec![drop_of(1)]));
+        lane.order(vec![drop_of(1)]);
         until("it is known", || lane.counters().failed);
-        assert!(lane.order(vec![drop_of(2)]), "and whoever orders does not wait");
+        lane.order(vec![drop_of(2)]);
     }
 
     /// What one agent ordered another did not.
     #[tokio::test]
     async fn a_new_agent_finds_nothing_of_the_old_ones_orders() {
         let (lane, let_go) = stuck();
-        assert!(lane.order(vec![drop_of(1)]));
+        lane.order(vec![drop_of(1)]);
         until("the first is begun", || lane.counters().waiting == 0);
-        assert!(lane.order(vec![drop_of(2)]));
+        lane.order(vec![drop_of(2)]);
         let (agent, mut notices) = mpsc::channel(4);
         lane.serve(agent);
         drop(let_go);
         let begun = TableNotice::InForce { server: ServerUid(1), generation: None };
         assert_eq!(notices.recv().await, Some(begun));
         assert_eq!(notices.recv().await, Some(TableNotice::AllInForce(BTreeMap::new())));
-        assert_eq!(lane.counters().waiting, 0);
+        until("the old ones are void", || lane.counters().waiting == 0);
+        assert_eq!(lane.counters().done, 1);
     }
 }

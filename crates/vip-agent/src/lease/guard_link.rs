@@ -79,7 +79,11 @@ pub(super) async fn keep_connected(
                             },
                             Some(orders) = of_tables.recv() => ToGuard::Tables(orders),
                         };
-                        if !writer.is_understood(&order) {
+                        let understood = writer.is_understood(&order);
+                        if !understood && matches!(order, ToGuard::Tables(_)) {
+                            continue;
+                        }
+                        if !understood {
                             let other = vec![GuardNotice::OtherCover];
                             let _ = news.send(GuardNews::Notices(other)).await;
                         } else if writer.send(&order).await.is_err() {
