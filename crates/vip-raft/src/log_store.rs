@@ -143,6 +143,10 @@ fn check(disk: &dyn LogDisk) -> Result<Option<u64>, RecordError> {
     }
 }
 
+fn sled_disk(dir: &Path) -> Result<SledDisk, StoreError> {
+    SledDisk::open(dir).map_err(|why| StoreError::Open { path: dir.to_owned(), why })
+}
+
 /// The votes in `dir`, beside a log, which may have them still.
 fn votes(dir: &Path, log: &SledDisk, is_empty: bool) -> Result<VotesFile, RecordError> {
     let (_, _, sealed) = SealFile::open(&dir.join("seal")).map_err(damaged)?;
@@ -181,7 +185,7 @@ impl LogStore {
         longest: Option<Duration>,
         last: LogId,
     ) -> Result<(), StoreError> {
-        let disk = Arc::new(SledDisk::open(dir)?);
+        let disk = Arc::new(sled_disk(dir)?);
         let sync = |source| StoreError::Sync { path: dir.to_owned(), source };
         VotesFile::create(&dir.join(VOTES), vote, longest).map_err(sync)?;
         let purged = record_to(&last).map_err(sync)?;
@@ -207,7 +211,7 @@ impl LogStore {
     /// # Errors
     /// [`StoreError`].
     pub fn open(dir: &Path, rules: Arc<dyn LeaseRules>) -> Result<Self, StoreError> {
-        let disk = SledDisk::open(dir)?;
+        let disk = sled_disk(dir)?;
         let unusable = |e: RecordError| StoreError::of(dir, e);
         let there = check(&disk).map_err(unusable)?;
         let votes = votes(dir, &disk, there.is_none()).map_err(unusable)?;

@@ -5,7 +5,6 @@
 //! committed one.
 
 use crate::log_disk::{Beside, Change, LogDisk};
-use crate::log_store::StoreError;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -49,10 +48,9 @@ fn forget_unfinished(dir: &Path) -> io::Result<()> {
 }
 
 impl SledDisk {
-    /// The database in `dir`, made if it is not there.
-    pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
-        let open = |why: String| StoreError::Open { path: dir.to_owned(), why };
-        forget_unfinished(dir).map_err(|e| open(e.to_string()))?;
+    /// The database in `dir`, made if it is not there. Or why it cannot be opened.
+    pub(crate) fn open(dir: &Path) -> Result<Self, String> {
+        forget_unfinished(dir).map_err(|e| e.to_string())?;
         let config = sled::Config::new()
             .path(dir)
             .cache_capacity(CACHE_BYTES)
@@ -60,10 +58,10 @@ impl SledDisk {
             .flush_every_ms(None);
         // sled panics on some damage that it finds.
         let db = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open()))
-            .map_err(|_| open("sled found damage that it cannot handle".into()))?
-            .map_err(|e| open(e.to_string()))?;
-        let tree = db.open_tree("raft").map_err(|e| open(e.to_string()))?;
-        let file = File::open(dir.join("db")).map_err(|e| open(e.to_string()))?;
+            .map_err(|_| "sled found damage that it cannot handle")?
+            .map_err(|e| e.to_string())?;
+        let tree = db.open_tree("raft").map_err(|e| e.to_string())?;
+        let file = File::open(dir.join("db")).map_err(|e| e.to_string())?;
         Ok(Self { db, tree, file })
     }
 
