@@ -300,7 +300,8 @@ mod tests {
         for _ in 0..3 * LETTERS {
             lane.order((0..50).map(drop_of).collect());
         }
-        assert!(lane.counters().waiting <= 50 * LETTERS as u32, "{:?}", lane.counters());
+        let counters = lane.counters();
+        assert!(u64::from(counters.waiting) <= 50 * LETTERS as u64, "{counters:?}");
         drop(let_go);
         let all = TableNotice::AllInForce(BTreeMap::new());
         assert_eq!(notices.recv().await, Some(all.clone()));

@@ -30,7 +30,7 @@ const FORMAT: u8 = 1;
 /// A record with its checksum.
 const LEN: usize = 56;
 /// From one slot to the next: no block of a disk has parts of two.
-const SLOT: u64 = 4096;
+const SLOT: u16 = 4096;
 /// So that the file says nothing of how long a promise may last.
 const UNKNOWN: u64 = u64::MAX;
 
@@ -126,8 +126,8 @@ impl VotesFile {
         let mut options = OpenOptions::new();
         let file =
             options.create(true).truncate(true).read(true).write(true).mode(0o600).open(&new)?;
-        let mut bytes = vec![0; 2 * SLOT as usize];
-        for slot in bytes.chunks_exact_mut(SLOT as usize) {
+        let mut bytes = vec![0; 2 * usize::from(SLOT)];
+        for slot in bytes.chunks_exact_mut(usize::from(SLOT)) {
             slot[..LEN].copy_from_slice(&last.bytes());
         }
         file.write_all_at(&bytes, 0)?;
@@ -145,7 +145,7 @@ impl VotesFile {
         };
         let read = |slot: u64| {
             let mut bytes = [0; LEN];
-            match file.read_exact_at(&mut bytes, slot * SLOT) {
+            match file.read_exact_at(&mut bytes, slot * u64::from(SLOT)) {
                 Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
                 Err(e) => Err(RecordError::Io(e)),
                 Ok(()) => Ok(Record::read(&bytes)?),
@@ -187,7 +187,7 @@ impl VotesFile {
         }
         let record = Record { sequence: self.last.sequence + 1, ..record };
         let slot = 1 - self.slot;
-        let written = self.file.write_all_at(&record.bytes(), slot * SLOT);
+        let written = self.file.write_all_at(&record.bytes(), slot * u64::from(SLOT));
         let written = written.and_then(|()| self.file.sync_data());
         self.broken = written.is_err();
         written?;
@@ -253,13 +253,13 @@ mod tests {
         votes.longest(LAN * 2).expect("saved");
         let saved = reopened(&path);
         assert_eq!((saved.vote, saved.longest), (vote(9), Some(LAN * 2)));
-        assert_eq!(std::fs::metadata(&path).expect("there").len(), 2 * SLOT);
+        assert_eq!(std::fs::metadata(&path).expect("there").len(), 2 * u64::from(SLOT));
     }
 
     /// Nobody can tell whether the vote in it was acknowledged.
     #[test]
     fn with_any_byte_of_a_slot_flipped_the_lost_vote_is_bounded() {
-        for slot in [0, SLOT] {
+        for slot in [0, u64::from(SLOT)] {
             for byte in 0..LEN as u64 {
                 let (_dir, path, mut votes) = file();
                 votes.vote(vote(4)).expect("saved");
@@ -283,7 +283,7 @@ mod tests {
         let (_dir, path, mut votes) = file();
         votes.vote(vote(4)).expect("saved");
         flip(&path, 20);
-        flip(&path, SLOT + 20);
+        flip(&path, u64::from(SLOT) + 20);
         assert!(matches!(VotesFile::open(&path), Err(RecordError::Damaged(_))));
         std::fs::write(&path, []).expect("written");
         assert!(matches!(VotesFile::open(&path), Err(RecordError::Damaged(_))));
@@ -293,7 +293,7 @@ mod tests {
     fn a_later_vote_ends_the_doubt() {
         let (_dir, path, mut votes) = file();
         votes.vote(vote(4)).expect("saved");
-        flip(&path, if votes.slot == 0 { 20 } else { SLOT + 20 });
+        flip(&path, if votes.slot == 0 { 20 } else { u64::from(SLOT) + 20 });
         let mut votes = VotesFile::open(&path).expect("readable").expect("there");
         let doubted = votes.saved().lost_up_to.expect("in doubt");
         // How long a promise lasts says nothing of the vote.
@@ -333,7 +333,7 @@ mod tests {
                 term += step;
                 votes.vote(vote(term)).expect("saved");
             }
-            flip(&path, votes.slot * SLOT + byte);
+            flip(&path, votes.slot * u64::from(SLOT) + byte);
             let saved = reopened(&path);
             prop_assert!(saved.lost_up_to.is_some_and(|from| from >= Term(term)));
         }

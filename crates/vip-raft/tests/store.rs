@@ -223,13 +223,13 @@ impl Trace {
 
     /// The file that a call is about. One is made under another name.
     fn followed(&self, line: &str) -> Option<usize> {
-        let is_of = |file: &&str| {
+        let is_of = |file: &str| {
             [format!("/store/{file}"), format!("/store/{file}.new")].iter().any(|path| {
                 let hex: String = path.bytes().map(|b| format!("\\x{b:02x}")).collect();
                 line.contains(&(hex + ">"))
             })
         };
-        self.followed.iter().position(|file| is_of(&file))
+        self.followed.iter().position(|file| is_of(file))
     }
 }
 

@@ -54,11 +54,15 @@ pub(crate) struct SegmentDisk {
     open: Mutex<Open>,
 }
 
+fn length(bytes: &[u8]) -> [u8; 4] {
+    u32::try_from(bytes.len()).expect("less than 4 GiB").to_be_bytes()
+}
+
 fn record(change: &Change) -> Vec<u8> {
     let mut body = vec![];
     let mut put = |index: u64, bytes: &[u8]| {
         body.extend_from_slice(&index.to_be_bytes());
-        body.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
+        body.extend_from_slice(&length(bytes));
         body.extend_from_slice(bytes);
     };
     let kind = match change {
@@ -80,7 +84,7 @@ fn record(change: &Change) -> Vec<u8> {
         }
     };
     let body = [&[kind][..], &body].concat();
-    let (len, sum) = ((body.len() as u32).to_be_bytes(), crc32fast::hash(&body).to_be_bytes());
+    let (len, sum) = (length(&body), crc32fast::hash(&body).to_be_bytes());
     [&len[..], &sum, &body].concat()
 }
 
