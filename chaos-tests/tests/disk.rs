@@ -4,11 +4,13 @@ use anyhow::{Context, Result};
 use chaos_tests::{Cluster, Host, Options, Probe, Process, run, wait_for};
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 
 const SOON: Duration = Duration::from_secs(15);
+/// For so long a node in doubt of its vote deposes nobody: ten promises of `lan`.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A file system of 16 MiB, gone with the value.
 struct SmallDisk(String);
@@ -234,6 +236,7 @@ fn a_node_with_a_damaged_vote_promises_nobody_until_the_next_election() -> Resul
     let slot = if sequence(0) < sequence(4096) { 0 } else { 4096 };
     bytes[slot + 20] ^= 1;
     std::fs::write(&votes, bytes)?;
+    let started = Instant::now();
     cluster.host_mut("n3").start()?;
     let doubt = "a record of this node's votes is damaged";
     wait_for("n3 to say that it is in doubt", SOON, || {
@@ -247,6 +250,7 @@ fn a_node_with_a_damaged_vote_promises_nobody_until_the_next_election() -> Resul
         let well = !status["warnings"].to_string().contains(doubt) && !doctor.contains(doubt);
         (well && doctor.contains("none is lost")).then_some(())
     })?;
+    assert!(started.elapsed() > PATIENCE, "it deposed a leader at once");
     cluster.wait_until_settled("n3")?;
     let trace = probe.finish()?;
     println!("silent for more than 10 ms: {:?}", trace.outages(Duration::from_millis(10)));

@@ -52,6 +52,14 @@ id! {
     Incarnation
 }
 
+impl Term {
+    /// The term after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
 impl Epoch {
     /// The epoch after this one.
     #[must_use]

@@ -182,12 +182,7 @@ impl<'a> Desk<'a> {
             while let Ok(letter) = self.letters.try_recv() {
                 self.read(letter);
             }
-            let session = self.shared.session.load(Relaxed);
-            if session != self.session {
-                self.session = session;
-                self.taken(self.orders.len());
-                self.orders.clear();
-            }
+            self.follow_agent();
             if self.shared.untold.swap(false, Relaxed) {
                 return Some(Work::Tell);
             }
@@ -201,12 +196,18 @@ impl<'a> Desk<'a> {
         }
     }
 
-    fn read(&mut self, (session, orders): Letter) {
-        if session != self.session && session == self.shared.session.load(Relaxed) {
+    /// What an agent ordered is void once another is there.
+    fn follow_agent(&mut self) {
+        let session = self.shared.session.load(Relaxed);
+        if session != self.session {
+            self.session = session;
             self.taken(self.orders.len());
             self.orders.clear();
-            self.session = session;
         }
+    }
+
+    fn read(&mut self, (session, orders): Letter) {
+        self.follow_agent();
         if session != self.session {
             return self.taken(orders.len());
         }

@@ -147,30 +147,34 @@ fn sled_disk(dir: &Path) -> Result<SledDisk, StoreError> {
     SledDisk::open(dir).map_err(|why| StoreError::Open { path: dir.to_owned(), why })
 }
 
-/// The votes in `dir`, beside a log, which may have them still.
-fn votes(dir: &Path, log: &SledDisk, is_empty: bool) -> Result<VotesFile, RecordError> {
-    let (_, _, sealed) = SealFile::open(&dir.join("seal")).map_err(damaged)?;
-    let path = dir.join(VOTES);
-    let unmoved: Option<RaftVote> =
-        log.unmoved_vote()?.map(|bytes| record_from(&bytes)).transpose()?;
-    let votes = match (VotesFile::open(&path)?, unmoved) {
-        (Some(votes), _) => votes,
-        (None, vote) if sealed > vote.as_ref().map_or(0, |vote| vote.leader_id.term) => {
-            return Err(damaged(format!("a vote of term {sealed} was acknowledged, and is gone")));
-        }
-        (None, Some(vote)) => VotesFile::create(&path, core_vote(&vote), None)?,
-        (None, None) => first_votes(&path, is_empty)?,
-    };
-    log.forget_vote()?;
-    Ok(votes)
+/// What is known of a log when its votes are opened.
+struct Opened {
+    /// Nothing was ever written.
+    is_empty: bool,
+    /// The term of a vote that was acknowledged when votes were in the log.
+    sealed_term: u64,
 }
 
-/// The votes of a node that never voted, as its log shows.
-fn first_votes(path: &Path, is_empty: bool) -> Result<VotesFile, RecordError> {
-    if !is_empty {
-        return Err(damaged("the file of its votes is gone"));
+/// The votes in the file. Without one: those that are in the log still, or, if it shows
+/// that there never were any, none.
+fn votes(
+    path: &Path,
+    unmoved: Option<vip_core::Vote>,
+    log: &Opened,
+) -> Result<VotesFile, RecordError> {
+    if let Some(votes) = VotesFile::open(path)? {
+        return Ok(votes);
     }
-    Ok(VotesFile::create(path, vip_core::Vote::default(), Some(Duration::ZERO))?)
+    let Opened { is_empty, sealed_term } = *log;
+    if sealed_term > unmoved.map_or(0, |vote| vote.term.0) {
+        return Err(damaged(format!("a vote of term {sealed_term} was acknowledged, and is gone")));
+    }
+    let (vote, longest) = match unmoved {
+        Some(vote) => (vote, None),
+        None if is_empty => (vip_core::Vote::default(), Some(Duration::ZERO)),
+        None => return Err(damaged("the file of its votes is gone")),
+    };
+    Ok(VotesFile::create(path, vote, longest)?)
 }
 
 impl LogStore {
@@ -211,11 +215,15 @@ impl LogStore {
     /// # Errors
     /// [`StoreError`].
     pub fn open(dir: &Path, rules: Arc<dyn LeaseRules>) -> Result<Self, StoreError> {
-        let disk = sled_disk(dir)?;
-        let unusable = |e: RecordError| StoreError::of(dir, e);
-        let there = check(&disk).map_err(unusable)?;
-        let votes = votes(dir, &disk, there.is_none()).map_err(unusable)?;
-        Self::over(dir, Arc::new(disk), there, votes, rules)
+        let disk = Arc::new(sled_disk(dir)?);
+        let log = disk.clone();
+        Self::over(dir, disk, rules, |path, opened| {
+            let Some(bytes) = log.unmoved_vote()? else { return votes(path, None, opened) };
+            let unmoved: RaftVote = record_from(&bytes)?;
+            let votes = votes(path, Some(core_vote(&unmoved)), opened)?;
+            log.forget_vote()?;
+            Ok(votes)
+        })
     }
 
     /// The same over any disk, whose votes are in `dir`: for tests of others than the
@@ -229,32 +237,27 @@ impl LogStore {
         disk: Arc<dyn LogDisk>,
         rules: Arc<dyn LeaseRules>,
     ) -> Result<Self, StoreError> {
-        let unusable = |e: RecordError| StoreError::of(dir, e);
-        let there = check(&*disk).map_err(unusable)?;
-        let path = dir.join(VOTES);
-        let votes = match VotesFile::open(&path).map_err(unusable)? {
-            Some(votes) => votes,
-            None => first_votes(&path, there.is_none()).map_err(unusable)?,
-        };
-        Self::over(dir, disk, there, votes, rules)
+        Self::over(dir, disk, rules, |path, opened| votes(path, None, opened))
     }
 
     fn over(
         dir: &Path,
         disk: Arc<dyn LogDisk>,
-        there: Option<u64>,
-        votes: VotesFile,
         rules: Arc<dyn LeaseRules>,
+        votes: impl FnOnce(&Path, &Opened) -> Result<VotesFile, RecordError>,
     ) -> Result<Self, StoreError> {
-        let there = there.unwrap_or_default();
         let unusable = |e: RecordError| StoreError::of(dir, e);
-        let sealed = SealFile::open(&dir.join("seal"));
-        let (seal, sealed, _) = sealed.map_err(|e| unusable(damaged(e)))?;
+        let there = check(&*disk).map_err(unusable)?;
+        let seal = SealFile::open(&dir.join("seal"));
+        let (seal, sealed, sealed_term) = seal.map_err(|e| unusable(damaged(e)))?;
+        let opened = Opened { is_empty: there.is_none(), sealed_term };
+        let there = there.unwrap_or_default();
         if there < sealed {
             let what =
                 format!("entries up to {sealed} were acknowledged, those to {there} are there");
             return Err(StoreError::Damaged { path: dir.to_owned(), what });
         }
+        let votes = votes(&dir.join(VOTES), &opened).map_err(unusable)?;
         let syncer = Syncer::start(disk.clone(), seal, there)
             .map_err(|source| StoreError::Sync { path: dir.to_owned(), source })?;
         let (syncer, votes, last) = (Arc::new(syncer), Votes::of(votes), Arc::default());
@@ -313,7 +316,7 @@ impl LogStore {
         let lost = self.votes.lost_up_to()?;
         let (_, until) = self.belongs_to.get()?;
         // That after it is the one that this node is in.
-        (Instant::now() < *until).then_some(vip_core::Term(lost.0 + 1))
+        (Instant::now() < *until).then_some(lost.next())
     }
 
     /// Whose log it is, and for how long a node in doubt deposes nobody.

@@ -73,7 +73,7 @@ pub async fn found(
         .map_err(|e| sync(io::Error::other(e.to_string())))?;
     let last_membership = StoredMembership::new(Some(last), membership);
     let meta = SnapshotMeta { last_log_id: Some(last), last_membership };
-    let term = Term(end.term.max(state.term).0 + 1);
+    let term = end.term.max(state.term).next();
     let vote = Vote { term, node, committed: false };
     std::fs::create_dir_all(dir).map_err(sync)?;
     let written = {

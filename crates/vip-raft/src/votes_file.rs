@@ -50,7 +50,7 @@ impl Saved {
     /// stands for it.
     #[must_use]
     pub fn goes_on(&self, node: NodeId) -> Vote {
-        let stand_in = |lost| Vote { term: after(lost), node, committed: false };
+        let stand_in = |lost: Term| Vote { term: lost.next(), node, committed: false };
         self.lost_up_to.map_or(self.vote, stand_in)
     }
 }
@@ -104,6 +104,12 @@ impl Record {
         let (longest_ms, reserved, lost_up_to) = (next(), Term(next()), Term(next()));
         Ok(Some(Self { sequence, vote, longest_ms, reserved, lost_up_to }))
     }
+
+    /// What is known if the other slot may have had a later one.
+    fn without_its_neighbour(self) -> Self {
+        let lost_up_to = self.lost_up_to.max(self.reserved);
+        Self { lost_up_to, longest_ms: UNKNOWN, ..self }
+    }
 }
 
 /// The file, open.
@@ -120,7 +126,7 @@ pub(crate) struct VotesFile {
 impl VotesFile {
     /// Makes the file, whole or not at all, and durably.
     pub(crate) fn create(path: &Path, vote: Vote, longest: Option<Duration>) -> io::Result<Self> {
-        let (reserved, longest_ms) = (after(vote.term), ms(longest));
+        let (reserved, longest_ms) = (vote.term.next(), ms(longest));
         let last = Record { vote, longest_ms, reserved, ..Record::default() };
         let new = path.with_extension("new");
         let mut options = OpenOptions::new();
@@ -172,7 +178,7 @@ impl VotesFile {
         if vote.term > self.last.reserved {
             self.write(Record { reserved: vote.term, ..self.last })?;
         }
-        let reserved = after(vote.term);
+        let reserved = vote.term.next();
         self.write(Record { vote, reserved, lost_up_to: Term(0), ..self.last })
     }
 
@@ -194,18 +200,6 @@ impl VotesFile {
         (self.last, self.slot) = (record, slot);
         Ok(())
     }
-}
-
-impl Record {
-    /// What is known if the other slot may have had a later one.
-    fn without_its_neighbour(self) -> Self {
-        let lost_up_to = self.lost_up_to.max(self.reserved);
-        Self { lost_up_to, longest_ms: UNKNOWN, ..self }
-    }
-}
-
-fn after(term: Term) -> Term {
-    Term(term.0.saturating_add(1))
 }
 
 fn ms(longest: Option<Duration>) -> u64 {

@@ -421,20 +421,23 @@ async fn a_log_whose_votes_are_gone_is_damaged() {
     assert!(matches!(open(dir.path()), Err(StoreError::Damaged { .. })));
 }
 
+/// Leaves a vote of this term where it was before it had a file.
+fn vote_in_the_log(dir: &Path, term: u64) {
+    std::fs::remove_file(dir.join("votes")).expect("removed");
+    let db = sled::open(dir).expect("opens");
+    let tree = db.open_tree("raft").expect("opens");
+    let body = serde_json::to_vec(&vote(term)).expect("written");
+    let framed = [&[1, 0, 0, 0, 1][..], &body].concat();
+    let sealed = [&crc32fast::hash(&framed).to_be_bytes()[..], &framed].concat();
+    tree.insert("v", sealed).expect("written");
+    db.flush().expect("written");
+}
+
 #[tokio::test]
 async fn a_vote_in_the_log_of_before_is_moved_to_its_file() {
     let dir = TempDir::new().expect("temporary directory");
     open(dir.path()).expect("opens").close().await.expect("closed");
-    std::fs::remove_file(dir.path().join("votes")).expect("removed");
-    {
-        let db = sled::open(dir.path()).expect("opens");
-        let tree = db.open_tree("raft").expect("opens");
-        let body = serde_json::to_vec(&vote(7)).expect("written");
-        let framed = [&[1, 0, 0, 0, 1][..], &body].concat();
-        let sealed = [&crc32fast::hash(&framed).to_be_bytes()[..], &framed].concat();
-        tree.insert("v", sealed).expect("written");
-        db.flush().expect("written");
-    }
+    vote_in_the_log(dir.path(), 7);
     for _ in 0..2 {
         let saved = open(dir.path()).expect("opens").saved();
         assert_eq!((saved.vote.term.0, saved.longest), (7, None));
@@ -442,6 +445,24 @@ async fn a_vote_in_the_log_of_before_is_moved_to_its_file() {
     std::fs::remove_file(dir.path().join("votes")).expect("removed");
     let saved = open(dir.path()).expect("a log without an entry").saved();
     assert_eq!(saved.vote.term.0, 0, "an older version would take it for the latest");
+}
+
+/// sled took damage for the end, and has an earlier vote than was acknowledged.
+#[tokio::test]
+async fn a_vote_that_is_older_than_its_seal_is_not_moved() {
+    let dir = TempDir::new().expect("temporary directory");
+    open(dir.path()).expect("opens").close().await.expect("closed");
+    vote_in_the_log(dir.path(), 5);
+    let seal = |term: u64| {
+        let body = [0_u64.to_le_bytes(), term.to_le_bytes()].concat();
+        let sum = crc32fast::hash(&body).to_le_bytes();
+        std::fs::write(dir.path().join("seal"), [&body[..], &sum].concat()).expect("written");
+    };
+    seal(7);
+    assert!(matches!(open(dir.path()), Err(StoreError::Damaged { .. })));
+    assert!(!dir.path().join("votes").exists(), "nothing was changed");
+    seal(5);
+    assert_eq!(open(dir.path()).expect("opens").saved().vote.term.0, 5);
 }
 
 /// Of a write and its sync, in microseconds: half of all, and one in a hundred.

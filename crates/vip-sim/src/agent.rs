@@ -564,7 +564,7 @@ impl Agent {
             }
             RaftMessage::Append { vote, .. } | RaftMessage::Install { vote, .. }
                 if now < self.bears_until
-                    && self.lost_up_to.is_some_and(|lost| vote.term.0 <= lost.0 + 1) =>
+                    && self.lost_up_to.is_some_and(|lost| vote.term <= lost.next()) =>
             {
                 return;
             }

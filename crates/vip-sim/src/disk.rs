@@ -92,8 +92,7 @@ impl Disk {
     /// how far the vote in it may have gone.
     pub(crate) fn damage_vote(&mut self) {
         if self.lost_up_to.is_none() {
-            let next = Term(self.before.term.0 + 1);
-            self.lost_up_to = Some(next.max(self.vote.term));
+            self.lost_up_to = Some(self.before.term.next().max(self.vote.term));
             self.vote = self.before;
         }
     }

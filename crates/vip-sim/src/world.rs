@@ -367,7 +367,7 @@ impl World {
         let peers: Vec<NodeId> = (0..self.hosts.len()).filter(|h| *h != at).map(node).collect();
         let (vote, log) = (host.disk.vote, host.disk.log.clone());
         let lost_up_to = host.disk.lost_up_to;
-        let stand_in = |lost: Term| Vote { term: Term(lost.0 + 1), node: me, committed: false };
+        let stand_in = |lost: Term| Vote { term: lost.next(), node: me, committed: false };
         let vote = lost_up_to.map_or(vote, stand_in);
         // One that went further than the log did is lost with the crash.
         let snapshot = host.disk.snapshot.clone().filter(|s| s.index <= log.len());

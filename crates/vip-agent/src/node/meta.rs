@@ -122,3 +122,37 @@ impl Meta {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is stored for layout `version`, read.
+    fn loaded(version: u32) -> (tempfile::TempDir, Result<Option<Meta>, MemberError>) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let name = || "n1".parse::<Name>().expect("a name");
+        let of = |text: &str| text.to_owned();
+        let node = (NodeId(1), name());
+        let meta = Meta::new((of("c"), name()), node, Profile::Lan, of("h:1"), &[], of("i"));
+        Meta { version, ..meta }.store(dir.path()).expect("stored");
+        let loaded = Meta::load(dir.path());
+        (dir, loaded)
+    }
+
+    /// A version that knows layout 3 alone must not start on it afterwards.
+    #[test]
+    fn the_layout_whose_vote_is_in_the_log_becomes_the_present_one_at_once() {
+        let (dir, first) = loaded(VOTE_IN_LOG);
+        assert_eq!(first.expect("taken").expect("there").version, DATA_VERSION);
+        let text = std::fs::read_to_string(Meta::path(dir.path())).expect("there");
+        assert!(text.contains(&format!("\"version\": {DATA_VERSION}")), "{text}");
+    }
+
+    #[test]
+    fn other_layouts_are_refused() {
+        let older = loaded(VOTE_IN_LOG - 1).1;
+        assert!(matches!(older, Err(MemberError::Older { found: 2, .. })));
+        let newer = loaded(DATA_VERSION + 1).1;
+        assert!(matches!(newer, Err(MemberError::Newer { .. })));
+    }
+}

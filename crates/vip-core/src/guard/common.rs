@@ -10,7 +10,7 @@
 //! itself.
 
 use super::{Claim, GateEntry, Guard, GuardAction, GuardNotice, Phase, Slot};
-use crate::{Cover, Grantee, Incarnation, Mono, Obstacle, Why};
+use crate::{Cover, Grantee, Incarnation, Mono};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -62,7 +62,7 @@ impl Common {
         }
     }
 
-    fn retire(&mut self) {
+    pub(super) fn retire(&mut self) {
         self.slot = Slot(self.slot.0.saturating_add(1).min(SLOTS));
     }
 
@@ -187,26 +187,5 @@ impl Guard {
             entry.map(|entry| claim.gates(entry).collect::<Vec<_>>())
         };
         self.claims.values().filter_map(gates).flatten().collect()
-    }
-
-    /// Without it none that shares it could be trusted to fall silent on time, or to
-    /// go on.
-    pub(super) fn deadline_not_taken(&mut self, slot: Slot, text: &str) -> Vec<GuardAction> {
-        self.common.retire();
-        let shares = |claim: &Claim| claim.shares == Some(slot);
-        let sharers = self.claims.values().filter(|claim| shares(claim));
-        let sharers: Vec<_> =
-            sharers.filter_map(|claim| Some(claim.addresses.first()?.ip)).collect();
-        let actions = sharers.into_iter().flat_map(|ip| self.refused_by_gate(ip, text));
-        // All gates first: deleting a thousand addresses takes a while.
-        let (mut gates, rest): (Vec<_>, Vec<_>) =
-            actions.partition(|action| matches!(action, GuardAction::Gate { .. }));
-        gates.extend(rest);
-        gates
-    }
-
-    pub(super) fn refused_by_gate(&mut self, ip: IpAddr, text: &str) -> Vec<GuardAction> {
-        let why = Why::NoGate(format!("it did not take the deadline: {text}"));
-        self.address_refused(Obstacle { ip, why })
     }
 }

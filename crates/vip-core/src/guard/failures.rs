@@ -4,8 +4,8 @@
 //! says of that one, and nothing of the others: theirs may be the orders that silence
 //! them.
 
-use super::{Claim, Guard, GuardAction, GuardFailure, Phase};
-use crate::VipUid;
+use super::{Claim, Guard, GuardAction, GuardFailure, Phase, gates_first};
+use crate::{Obstacle, VipUid, Why};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -59,7 +59,7 @@ impl Guard {
                 instead.extend(self.gates_of_sharers());
                 instead
             }
-            GuardFailure::Deadline { slot, text } => self.deadline_not_taken(*slot, text),
+            GuardFailure::Deadline { text, .. } => self.deadline_not_taken(&concerned, text),
             GuardFailure::Delete { ip } => {
                 // Behind a shut gate an address is silent.
                 if !self.limits.gated || self.departed.is_unshut(*ip) {
@@ -75,6 +75,19 @@ impl Guard {
         rest.retain(|action| !is_about(action, &concerned));
         instead.append(&mut rest);
         instead
+    }
+
+    /// Without it none that shares it could be trusted to fall silent on time, or to
+    /// go on.
+    fn deadline_not_taken(&mut self, sharers: &Concerned, text: &str) -> Vec<GuardAction> {
+        self.common.retire();
+        let first = sharers.values().filter_map(|ips| ips.first());
+        gates_first(first.flat_map(|ip| self.refused_by_gate(*ip, text)))
+    }
+
+    fn refused_by_gate(&mut self, ip: IpAddr, text: &str) -> Vec<GuardAction> {
+        let why = Why::NoGate(format!("it did not take the deadline: {text}"));
+        self.address_refused(Obstacle { ip, why })
     }
 
     /// The VIPs that are let go of because of a failure, or would be silent without it.

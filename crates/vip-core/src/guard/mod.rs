@@ -50,6 +50,14 @@ const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 /// An address that nothing passes for.
 const SHUT: GateEntry = GateEntry::Until(Mono::ZERO);
 
+/// All gates first: deleting a thousand addresses takes a while.
+fn gates_first(actions: impl Iterator<Item = GuardAction>) -> Vec<GuardAction> {
+    let (mut gates, rest): (Vec<_>, Vec<_>) =
+        actions.partition(|action| matches!(action, GuardAction::Gate { .. }));
+    gates.extend(rest);
+    gates
+}
+
 /// How far a claim has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -494,21 +502,18 @@ impl Guard {
     }
 
     fn let_go_of_all(&mut self) -> Vec<GuardAction> {
-        // All gates first: deleting a thousand addresses takes a while.
-        let (gates, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.claims)
-            .into_iter()
-            .flat_map(|(vip, claim)| {
-                self.floors.insert(vip, claim.epoch);
-                let silent_at = self.common.furthest(&claim) + self.limits.gate_to_wire;
-                self.departed.add(vip, &claim.addresses, silent_at, None);
-                let gates: Vec<_> = claim.gates(SHUT).collect();
-                gates.into_iter().chain(claim.addresses.into_iter().map(GuardAction::DeleteAddress))
-            })
-            .partition(|action| matches!(action, GuardAction::Gate { .. }));
+        let claims = std::mem::take(&mut self.claims).into_iter();
+        let actions = gates_first(claims.flat_map(|(vip, claim)| {
+            self.floors.insert(vip, claim.epoch);
+            let silent_at = self.common.furthest(&claim) + self.limits.gate_to_wire;
+            self.departed.add(vip, &claim.addresses, silent_at, None);
+            let gates: Vec<_> = claim.gates(SHUT).collect();
+            gates.into_iter().chain(claim.addresses.into_iter().map(GuardAction::DeleteAddress))
+        }));
         // Who was to be told is gone.
         self.departed.forget_notices();
         let at_once = self.common.shut();
-        at_once.into_iter().chain(gates).chain(rest).collect()
+        at_once.into_iter().chain(actions).collect()
     }
 
     fn tick(&mut self, now: Mono) -> Vec<GuardAction> {
