@@ -30,9 +30,10 @@ def generated(proto_dir):
     )
     assert code == 0, "protoc failed"
     sys.path.insert(0, out)
+    files = ["overview", "vips", "tokens", "types"]
     return (
-        importlib.import_module("vip.v1.admin_pb2"),
-        importlib.import_module("vip.v1.admin_pb2_grpc"),
+        {file: importlib.import_module(f"vip.v1.{file}_pb2") for file in files},
+        {file: importlib.import_module(f"vip.v1.{file}_pb2_grpc") for file in files},
     )
 
 
@@ -42,40 +43,45 @@ def local(socket, proto_dir):
     # (RFC 3986 section 3.2) and refused by strict HTTP/2 servers.
     options = [("grpc.default_authority", "localhost")]
     with grpc.insecure_channel(f"unix://{socket}", options) as channel:
-        admin = rpc.AdminStub(channel)
-        status = admin.Status(pb.StatusRequest(), timeout=5)
+        overview = rpc["overview"].OverviewStub(channel)
+        vips = rpc["vips"].VipsStub(channel)
+        tokens = rpc["tokens"].TokensStub(channel)
+        ours, theirs, kinds = pb["vips"], pb["tokens"], pb["types"]
+        status = overview.Status(pb["overview"].StatusRequest(), timeout=5)
         assert status.quorum and status.leader, status
         assert [n.name for n in status.nodes] == ["n1", "n2"], status
 
-        spec = pb.VipSpec(name="web", addresses=["10.77.0.100/24"])
-        vip = admin.AddVip(pb.AddVipRequest(spec=spec), timeout=20).vip
+        spec = ours.VipSpec(name="web", addresses=["10.77.0.100/24"])
+        vip = vips.AddVip(ours.AddVipRequest(spec=spec), timeout=20).vip
         assert (vip.name, vip.epoch, vip.answers) == ("web", 1, True), vip
-        moved = admin.MoveVip(pb.MoveVipRequest(name="web", to="n2"), timeout=20).vip
+        moved = vips.MoveVip(ours.MoveVipRequest(name="web", to="n2"), timeout=20).vip
         assert (moved.holder, moved.epoch) == ("n2", 2), moved
 
-        token = admin.CreateToken(pb.CreateTokenRequest(role="learner", ttl_s=60), timeout=5)
+        wanted = theirs.CreateTokenRequest(role=kinds.ROLE_LEARNER, ttl_s=60)
+        token = tokens.CreateToken(wanted, timeout=5)
         assert token.token.startswith("vipt1_learner_"), token.id
-        tokens = admin.ListTokens(pb.ListTokensRequest(), timeout=5).tokens
-        assert any(t.id == token.id and t.state == "open" for t in tokens), tokens
-        admin.RevokeToken(pb.RevokeTokenRequest(id=token.id), timeout=5)
+        listed = tokens.ListTokens(theirs.ListTokensRequest(), timeout=5).tokens
+        is_open = theirs.TOKEN_STATE_OPEN
+        assert any(t.id == token.id and t.state == is_open for t in listed), listed
+        tokens.RevokeToken(theirs.RevokeTokenRequest(id=token.id), timeout=5)
 
-        events = list(admin.Events(pb.EventsRequest(after=0), timeout=5))
+        events = list(overview.Events(pb["overview"].EventsRequest(after=0), timeout=5))
         assert [e.seq for e in events] == sorted(e.seq for e in events)
-        assert any(e.kind == "vip-assigned" and e.cause == "command" for e in events), events
+        assert any(e.kind == "vip-assigned" and e.cause == kinds.CAUSE_COMMAND for e in events), events
 
         for bad, code in [
-            (pb.VipSpec(name="x", addresses=["nonsense"]), grpc.StatusCode.INVALID_ARGUMENT),
-            (pb.VipSpec(name="y", addresses=["10.77.0.100/32"]), grpc.StatusCode.ALREADY_EXISTS),
+            (ours.VipSpec(name="x", addresses=["nonsense"]), grpc.StatusCode.INVALID_ARGUMENT),
+            (ours.VipSpec(name="y", addresses=["10.77.0.100/32"]), grpc.StatusCode.ALREADY_EXISTS),
         ]:
             try:
-                admin.AddVip(pb.AddVipRequest(spec=bad), timeout=5)
+                vips.AddVip(ours.AddVipRequest(spec=bad), timeout=5)
             except grpc.RpcError as error:
                 assert error.code() == code, error
                 assert "Nothing was changed" in error.details(), error
             else:
                 raise AssertionError("not refused")
-        admin.RemoveVip(pb.RemoveVipRequest(name="web"), timeout=20)
-        assert not admin.ListVips(pb.ListVipsRequest(), timeout=5).vips
+        vips.RemoveVip(ours.RemoveVipRequest(name="web"), timeout=20)
+        assert not vips.ListVips(ours.ListVipsRequest(), timeout=5).vips
 
         for method in ("/grpc.health.v1.Health/Check",):
             call = channel.unary_unary(method, lambda _: b"", lambda reply: reply)
@@ -87,7 +93,7 @@ def local(socket, proto_dir):
         )
         # ServerReflectionRequest { list_services: "" }
         reply = next(reflect(iter([b"\x3a\x00"]), timeout=5))
-        assert b"vip.v1.Admin" in reply, reply
+        assert b"vip.v1.Vips" in reply, reply
     print("ok")
 
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use vip_pki::{Connector, NodeIdentity};
 use vip_proto::ALPN_GRPC;
 use vip_proto::v1::DrainNodeRequest;
-use vip_proto::v1::admin_client::AdminClient;
+use vip_proto::v1::nodes_client::NodesClient;
 
 /// More than a snapshot is made after (2,000), and a rest.
 const COMMANDS: u32 = 2300;
@@ -25,7 +25,7 @@ async fn write_much(identity: NodeIdentity, server_name: String) -> Result<()> {
         timeout: SOON,
         unacknowledged: SOON,
     };
-    let client = AdminClient::new(connector.connected_channel().await?);
+    let client = NodesClient::new(connector.connected_channel().await?);
     let next = Arc::new(AtomicU32::new(0));
     let write = || {
         let (mut client, next) = (client.clone(), next.clone());

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use vip_pki::{Connector, NodeIdentity};
-use vip_proto::v1::admin_client::AdminClient;
+use vip_proto::v1::overview_client::OverviewClient;
 use vip_proto::{ALPN_GRPC, v1};
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
@@ -111,14 +111,14 @@ async fn look_without_reading(person: &Person) -> Result<()> {
             continue;
         };
         for _ in 0..20 {
-            let mut client = AdminClient::new(channel.clone());
+            let mut client = OverviewClient::new(channel.clone());
             unread.push(tokio::spawn(async move {
                 let events = client.events(v1::EventsRequest { follow: true, after: 0 }).await;
                 // Held, and never read.
                 std::future::pending::<()>().await;
                 drop(events);
             }));
-            let mut client = AdminClient::new(channel.clone());
+            let mut client = OverviewClient::new(channel.clone());
             unread.push(tokio::spawn(async move {
                 let _ = client.status(v1::StatusRequest {}).await;
             }));

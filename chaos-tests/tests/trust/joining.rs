@@ -35,10 +35,10 @@ impl v1::cluster_server::Cluster for Impostor {
         let chain = chain.map_err(|e| Status::internal(e.to_string()))?;
         let admitted = v1::join_reply::Admitted {
             node: 9,
-            role: "voter".into(),
+            role: v1::Role::Voter.into(),
             cluster: "mine".into(),
             cluster_name: "mine".into(),
-            profile: "lan".into(),
+            profile: v1::Profile::Lan.into(),
             chain: chain.iter().map(|c| c.to_vec()).collect(),
             members: vec![],
         };

@@ -28,8 +28,8 @@ fn a_stolen_issuing_key_makes_no_admin() -> Result<()> {
             unacknowledged: LIMIT,
         };
         let channel = connector.connected_channel().await?;
-        let mut admin = v1::admin_client::AdminClient::new(channel);
-        let request = v1::CreateTokenRequest { role: "voter".into(), ttl_s: 60, uses: 1 };
+        let mut admin = v1::tokens_client::TokensClient::new(channel);
+        let request = v1::CreateTokenRequest::default();
         admin.create_token(request).await.err().context("a token was made")
     })?;
     assert!(std::error::Error::source(&refused).is_some(), "no connection at all: {refused}");

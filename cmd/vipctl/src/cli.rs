@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+use vip_core::{AdminRole, Placement, Role};
 
 #[derive(Parser)]
 #[command(
@@ -84,8 +85,8 @@ pub(crate) enum Command {
     /// Make a cluster of this node; prints the command that others join with.
     Init {
         /// Name of the cluster.
-        #[arg(long, default_value = "")]
-        name: String,
+        #[arg(long)]
+        name: Option<String>,
     },
     /// Open, list and close the tokens that nodes join with.
     #[command(subcommand)]
@@ -201,7 +202,7 @@ pub(crate) struct Login {
     pub(crate) user: String,
     /// viewer, operator or admin.
     #[arg(long, default_value = "viewer")]
-    pub(crate) role: String,
+    pub(crate) role: AdminRole,
     /// Name of the context; default: the cluster's name.
     #[arg(long)]
     pub(crate) name: Option<String>,
@@ -236,7 +237,7 @@ pub(crate) enum TokenCommand {
     Create {
         /// voter, learner or witness.
         #[arg(long, default_value = "voter")]
-        role: String,
+        role: Role,
         /// How long it is good for, at most 24h.
         #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
         ttl: Duration,
@@ -299,11 +300,11 @@ pub(crate) struct VipAdd {
     #[arg(long = "address", required = true, value_name = "CIDR")]
     pub(crate) addresses: Vec<String>,
     /// Cluster-wide interface name; default: the one in whose subnet it is.
-    #[arg(long, default_value = "")]
-    pub(crate) interface: String,
+    #[arg(long)]
+    pub(crate) interface: Option<String>,
     /// leader or sticky.
     #[arg(long, default_value = "leader")]
-    pub(crate) placement: String,
+    pub(crate) placement: Placement,
     /// Claim the addresses although another host answers for them; a member's
     /// answer refuses in any case.
     #[arg(long)]
@@ -327,7 +328,7 @@ pub(crate) struct VipSet {
     pub(crate) interface: Option<String>,
     /// leader or sticky.
     #[arg(long, group = "what")]
-    pub(crate) placement: Option<String>,
+    pub(crate) placement: Option<Placement>,
     /// Claim the addresses although another host answers for them; a member's
     /// answer refuses in any case.
     #[arg(long, group = "what")]

@@ -3,9 +3,16 @@
 mod cli;
 mod connect;
 mod contexts;
+mod ctl;
+mod host;
+mod logins;
+mod nodes;
 mod output;
-mod recovery;
+mod overview;
 mod run;
+mod secrets;
+mod tokens;
+mod vips;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn what_is_not_listed_is_denied_to_everybody() {
         for (who, caller, standing) in callers() {
-            for path in ["/vip.v1.Admin/Nothing", "", "/vip.v1.Admin/Status/"] {
+            for path in ["/vip.v1.Vips/Nothing", "", "/vip.v1.Overview/Status/"] {
                 assert!(!allowed(path, &caller, standing), "{who}: {path}");
             }
             // What everybody may, everybody may.
@@ -231,15 +231,16 @@ mod tests {
     fn a_role_may_do_what_lesser_ones_may_and_nothing_of_nodes() {
         let (viewer, operator, admin) = (may("viewer"), may("operator"), may("admin"));
         assert!(viewer.is_subset(&operator) && operator.is_subset(&admin));
-        assert!(!viewer.contains("/vip.v1.Admin/AddVip"));
-        assert!(!operator.contains("/vip.v1.Admin/CreateToken"));
+        assert!(!viewer.contains("/vip.v1.Vips/AddVip"));
+        assert!(!operator.contains("/vip.v1.Tokens/CreateToken"));
         for internal in ["Raft", "Lease", "Cluster"] {
             let of_nodes = |path: &&str| path.starts_with(&format!("/vip.v1.{internal}/"));
             assert!(!admin.iter().any(of_nodes), "{internal}");
             assert!(!may("root").iter().any(of_nodes), "{internal}");
         }
-        for local in ["Init", "Join", "Leave", "Login", "RotateCa"] {
-            assert!(!admin.contains(format!("/vip.v1.Admin/{local}").as_str()));
+        for local in ["Host/Init", "Host/Join", "Host/Leave", "Logins/Login", "Host/RotateCa"] {
+            assert!(may("root").contains(format!("/vip.v1.{local}").as_str()), "{local}");
+            assert!(!admin.contains(format!("/vip.v1.{local}").as_str()), "{local}");
         }
     }
 
@@ -253,9 +254,9 @@ mod tests {
         assert!(!member.iter().any(|path| path.starts_with("/vip.v1.Raft/")));
         assert!(!member.contains("/vip.v1.Lease/Renew"));
         assert!(!member.contains("/vip.v1.Cluster/FetchIssuer"));
-        assert!(!member.contains("/vip.v1.Admin/Login"));
+        assert!(!member.contains("/vip.v1.Logins/Login"));
         for local in ["Init", "Join", "Leave", "RotateCa"] {
-            assert!(!voter.contains(format!("/vip.v1.Admin/{local}").as_str()));
+            assert!(!voter.contains(format!("/vip.v1.Host/{local}").as_str()), "{local}");
         }
     }
 
@@ -289,11 +290,11 @@ mod tests {
             ("Lease/Report", Rule::Nodes(Standing::Member)),
             ("Cluster/Join", Rule::Anybody),
             ("Cluster/FetchIssuer", Rule::Nodes(Standing::Voter)),
-            ("Admin/RotateCa", Rule::LocalRoot),
-            ("Admin/Login", Rule::RootOfVoter),
-            ("Admin/CreateToken", Rule::Person(AdminRole::Admin)),
-            ("Admin/AddVip", Rule::Person(AdminRole::Operator)),
-            ("Admin/Status", Rule::Person(AdminRole::Viewer)),
+            ("Host/RotateCa", Rule::LocalRoot),
+            ("Logins/Login", Rule::RootOfVoter),
+            ("Tokens/CreateToken", Rule::Person(AdminRole::Admin)),
+            ("Vips/AddVip", Rule::Person(AdminRole::Operator)),
+            ("Overview/Status", Rule::Person(AdminRole::Viewer)),
         ] {
             assert_eq!(rule(path), Some(meant), "{path}");
         }

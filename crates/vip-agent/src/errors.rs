@@ -3,7 +3,7 @@
 
 use std::error::Error;
 use tonic::{Code, Status};
-use vip_core::{Refusal, chain, plain};
+use vip_core::{Hopeless, Refusal, chain, plain};
 use vip_raft::WriteError;
 
 /// Begins every status that means: no quorum. vipctl's exit code 3.
@@ -68,6 +68,15 @@ pub(crate) fn from_refusal(refusal: &Refusal) -> Status {
         | Refusal::OtherTerm { .. } => Code::FailedPrecondition,
     };
     Status::new(code, format!("{refusal}. Nothing was changed"))
+}
+
+/// A command that was carried out, and whose effect will not come.
+pub(crate) fn from_hopeless(why: &Hopeless) -> Status {
+    match why {
+        Hopeless::Nowhere { .. } => Status::failed_precondition(why.to_string()),
+        Hopeless::NotThere(refusal) => from_refusal(refusal),
+        Hopeless::Removed(_) => Status::aborted(why.to_string()),
+    }
 }
 
 /// Nothing can be signed here at the moment.

@@ -2,7 +2,7 @@
 //! and ends.
 
 use crate::access::{AccessLayer, Face};
-use crate::admin::{AdminService, Desk};
+use crate::admin::{AdminService, Desk, routes};
 use crate::config::{Config, ConfigError};
 use crate::descriptors::raise_limit;
 use crate::essential;
@@ -24,7 +24,6 @@ use tokio::time::{Instant, sleep};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use vip_core::chain;
-use vip_proto::v1::admin_server::AdminServer;
 use vip_raft::{Ended, Newer};
 
 /// How long the data directory of an agent that just ended may stay locked.
@@ -117,12 +116,9 @@ pub async fn run(
     let socket = agent.config.admin.socket.clone();
     let listener = admin_listener(&socket).map_err(|e| file(&socket, e))?;
     let closing = CancellationToken::new();
-    let (health, reflection) = crate::admin::health_and_reflection().await;
     let server = tonic::transport::Server::builder()
         .layer(AccessLayer(Face::Local))
-        .add_service(AdminServer::new(AdminService::new(agent.clone(), desk)))
-        .add_service(health)
-        .add_service(reflection)
+        .add_routes(routes(&AdminService::new(agent.clone(), desk)).await)
         .serve_with_incoming_shutdown(
             UnixListenerStream::new(listener),
             closing.clone().cancelled_owned(),

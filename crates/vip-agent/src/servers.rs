@@ -2,7 +2,7 @@
 //! caller of that kind may cost. Leases have one of their own, on their thread.
 
 use crate::access::{AccessLayer, Face};
-use crate::admin::AdminService;
+use crate::admin::{AdminService, routes};
 use crate::essential;
 use crate::membership::ClusterService;
 use crate::node::Member;
@@ -18,12 +18,9 @@ use tonic::transport::server::Router;
 use tower::layer::util::{Identity, Stack};
 use vip_core::chain;
 use vip_pki::{PeerStream, speaker};
-use vip_proto::v1::admin_server::AdminServer;
 use vip_proto::v1::cluster_server::ClusterServer;
 use vip_raft::RaftService;
 
-/// Largest request of a person: a VIP with its addresses.
-const MAX_COMMAND: usize = 64 << 10;
 /// Largest request of a stranger: to join, with a request for a certificate.
 const MAX_JOIN: usize = 64 << 10;
 /// Requests at a time on a member's connection.
@@ -74,10 +71,6 @@ async fn serve(
     }
 }
 
-fn served(admin: AdminService) -> AdminServer<AdminService> {
-    AdminServer::new(admin).max_decoding_message_size(MAX_COMMAND)
-}
-
 fn cluster(member: Arc<Member>) -> ClusterServer<ClusterService> {
     ClusterServer::new(ClusterService::new(member)).max_decoding_message_size(MAX_JOIN)
 }
@@ -89,14 +82,11 @@ pub(crate) async fn serve_members(
     streams: mpsc::Receiver<PeerStream>,
 ) {
     let raft = RaftService::new(&member.raft, member.shared.clone(), Arc::new(speaker));
-    let (health, reflection) = crate::admin::health_and_reflection().await;
     let stop = member.stopped();
     let router = guarded(limited(MEMBER_STREAMS), &member)
+        .add_routes(routes(&admin).await)
         .add_service(raft)
-        .add_service(cluster(member.clone()))
-        .add_service(served(admin))
-        .add_service(health)
-        .add_service(reflection);
+        .add_service(cluster(member.clone()));
     serve("serve members", router, streams, stop).await;
 }
 
@@ -106,12 +96,8 @@ pub(crate) async fn serve_people(
     member: Arc<Member>,
     streams: mpsc::Receiver<PeerStream>,
 ) {
-    let (health, reflection) = crate::admin::health_and_reflection().await;
     let stop = member.stopped();
-    let router = guarded(narrow(USER_STREAMS), &member)
-        .add_service(served(admin))
-        .add_service(health)
-        .add_service(reflection);
+    let router = guarded(narrow(USER_STREAMS), &member).add_routes(routes(&admin).await);
     serve("serve people", router, streams, stop).await;
 }
 

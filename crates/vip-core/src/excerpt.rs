@@ -47,9 +47,9 @@ mod tests {
         };
         let errors = [
             long.parse::<Name>().map_err(|e| e.to_string()).err(),
-            long.parse::<Role>().err(),
-            long.parse::<Profile>().err(),
-            long.parse::<Placement>().err(),
+            long.parse::<Role>().err().map(|e| e.to_string()),
+            long.parse::<Profile>().err().map(|e| e.to_string()),
+            long.parse::<Placement>().err().map(|e| e.to_string()),
             prefixed.parse::<VipAddress>().map_err(|e| e.to_string()).err(),
             interface.check().map_err(|e| e.to_string()).err(),
         ];

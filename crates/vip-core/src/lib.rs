@@ -30,7 +30,9 @@ mod report;
 mod role;
 mod subnet;
 mod token;
+mod words;
 
+mod goal;
 mod guard;
 mod lease;
 mod log;
@@ -44,6 +46,7 @@ pub use address::{is_metadata, no_peer, unfit};
 pub use chain::{chain, plain};
 pub use cover::Cover;
 pub use excerpt::{MAX_EXCERPT, excerpt};
+pub use goal::{Goal, Hopeless, Progress};
 pub use guard::{
     ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Address, Announcements, GateEntry, Guard, GuardAction,
     GuardEvent, GuardFailure, GuardNotice, GuardRefusal, HostNetwork, Limits, Phase, Probe, SLOTS,
@@ -78,3 +81,4 @@ pub use role::Role;
 pub use spec::{AddressError, Placement, VipAddress, VipSpec, VipSpecError};
 pub use subnet::{is_host, subnet};
 pub use token::{JoinProof, TokenError, TokenSecret, TokenText, VERIFIER_LEN, join_statement};
+pub use words::UnknownWord;

@@ -24,10 +24,8 @@
 //!   heartbeats need not be as frequent: they are a second sign of life, and
 //!   openraft's clock ticks five times for each.
 
-use crate::excerpt;
+use crate::words::words;
 use serde::{Deserialize, Serialize};
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 /// Largest rate error of a clock that the safety argument allows (rho).
@@ -167,33 +165,9 @@ impl Profile {
             },
         }
     }
-
-    /// As written in configuration and output.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Lan => "lan",
-            Self::Fast => "fast",
-            Self::Wan => "wan",
-        }
-    }
 }
 
-impl fmt::Display for Profile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Profile {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        [Self::Lan, Self::Fast, Self::Wan]
-            .into_iter()
-            .find(|p| p.as_str() == text)
-            .ok_or_else(|| format!("{:?} is no profile: use lan, fast or wan", excerpt(text)))
-    }
-}
+words!(Profile, "profile" { Lan => "lan", Fast => "fast", Wan => "wan" });
 
 impl Timing {
     /// Checks C1, C2 and the bounds of G and openraft's timers.

@@ -1,9 +1,7 @@
 //! What a node may do.
 
-use crate::excerpt;
+use crate::words::words;
 use serde::{Deserialize, Serialize};
-use std::fmt;
-use std::str::FromStr;
 
 /// What a node may do. Fixed by the token it joined with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,16 +16,6 @@ pub enum Role {
 }
 
 impl Role {
-    /// As written on the command line and in output.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Voter => "voter",
-            Self::Learner => "learner",
-            Self::Witness => "witness",
-        }
-    }
-
     /// Whether the role has a vote.
     #[must_use]
     pub const fn votes(self) -> bool {
@@ -41,18 +29,4 @@ impl Role {
     }
 }
 
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl FromStr for Role {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        [Self::Voter, Self::Learner, Self::Witness]
-            .into_iter()
-            .find(|r| r.as_str() == text)
-            .ok_or_else(|| format!("{:?} is no role: use voter, learner or witness", excerpt(text)))
-    }
-}
+words!(Role, "role" { Voter => "voter", Learner => "learner", Witness => "witness" });

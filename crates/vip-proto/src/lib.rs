@@ -2,8 +2,10 @@
 //! `vip_core`'s, with an error for each bad field.
 
 mod convert;
+mod words;
 
-pub use convert::FieldError;
+pub use convert::{FieldError, read};
+pub use words::Word;
 
 /// Package `vip.v1`.
 #[allow(
@@ -16,6 +18,8 @@ pub use convert::FieldError;
 pub mod v1 {
     tonic::include_proto!("vip.v1");
 }
+
+include!(concat!(env!("OUT_DIR"), "/words.rs"));
 
 /// All files as a descriptor set, for gRPC reflection.
 pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));

@@ -28,6 +28,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("placement", &["report", "spec", "log"]),
     ("guard", &["report"]),
     ("lease", &["report", "spec", "log", "placement", "guard"]),
+    ("goal", &["report", "spec", "log", "lease"]),
 ];
 
 /// Whose files may be in circles among themselves: the state is made of its

@@ -3,17 +3,18 @@
 
 use super::streams::Streams;
 use crate::access::Caller;
-use crate::errors::{from_refusal, from_write, no_quorum, not_a_member};
+use crate::errors::{
+    from_hopeless, from_refusal, from_relay, from_write, internal, no_quorum, not_a_member,
+};
 use crate::membership::Seat;
 use crate::node::Member;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
-use vip_core::{Actor, NodeState, Op, Outcome, Role, State, excerpt};
+use tonic::{Request, Response, Status};
+use vip_core::{Actor, Goal, Leases, NodeState, Op, Outcome, Progress, Role, State, excerpt};
 use vip_pki::{Identity, PeerInfo};
-use vip_proto::v1::admin_client::AdminClient;
 
 /// What a node that leads no more answers to a relayed command.
 const LEADER_MOVED: &str = "the leader changed while the command was relayed";
@@ -25,7 +26,6 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) const ANSWER_MARGIN: Duration = Duration::from_millis(150);
 /// How long the leader may take to answer a read.
 const READ_TIMEOUT: Duration = Duration::from_millis(300);
-pub(super) const POLL: Duration = Duration::from_millis(5);
 /// For so long a command waits for a leader: several elections. What does not
 /// have one then needs somebody's hands.
 const LEADER_PATIENCE: Duration = Duration::from_secs(6);
@@ -54,10 +54,16 @@ pub(super) struct Call {
     relayed: bool,
 }
 
+/// What is found, or a sentence that says what is awaited.
+pub(super) enum Look<T> {
+    Found(T),
+    Missing(String),
+}
+
 /// Where a call is carried out.
 pub(super) enum Route {
     Here,
-    There(AdminClient<Channel>),
+    There(Channel),
 }
 
 /// The time that a caller allows (gRPC over HTTP/2, "Timeout").
@@ -139,6 +145,7 @@ impl Call {
     pub(super) async fn route(&self) -> Result<Route, Status> {
         let member = &self.member;
         let until = Instant::now() + self.time_left().min(LEADER_PATIENCE);
+        let mut news = member.news();
         loop {
             member.refuse_if_removed()?;
             match member.shared.leader() {
@@ -151,7 +158,7 @@ impl Call {
                 Some(_) if self.relayed => return Err(Status::aborted(LEADER_MOVED)),
                 Some(leader) => {
                     if let Some(channel) = member.channel(leader) {
-                        return Ok(Route::There(AdminClient::new(channel)));
+                        return Ok(Route::There(channel));
                     }
                 }
                 None => {}
@@ -159,21 +166,35 @@ impl Call {
             if Instant::now() >= until {
                 return Err(no_quorum("this node knows of no leader, so nothing was done"));
             }
-            sleep(POLL).await;
+            news.next().await;
         }
     }
 
-    /// Whether a relayed command met a node that leads no more: nothing was done,
-    /// and the one that does is known soon.
-    pub(super) fn goes_on_after(&self, status: &Status) -> bool {
-        let moved = status.code() == tonic::Code::Aborted && status.message() == LEADER_MOVED;
-        moved && !self.time_left().is_zero()
+    /// Passes a command on to the leader; `None`: that is this node.
+    pub(super) async fn on_leader<T, F>(
+        &self,
+        ask: impl Fn(Channel) -> F,
+    ) -> Result<Option<Response<T>>, Status>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut news = self.member.news();
+        while let Route::There(leader) = self.route().await? {
+            match ask(leader).await {
+                // Nothing was done, and the one that leads now is known soon.
+                Err(status) if is_moved(&status) && !self.time_left().is_zero() => {
+                    news.next().await;
+                }
+                result => return result.map(Some).map_err(from_relay),
+            }
+        }
+        Ok(None)
     }
 
     /// The leader, if it is another node.
-    pub(super) fn leader(&self) -> Option<AdminClient<Channel>> {
+    pub(super) fn leader(&self) -> Option<Channel> {
         let leader = self.member.shared.leader().filter(|l| *l != self.member.meta.node)?;
-        Some(AdminClient::new(self.member.channel(leader).filter(|_| !self.relayed)?))
+        self.member.channel(leader).filter(|_| !self.relayed)
     }
 
     /// As [`Self::relay`], for reads: a leader that was just lost must not keep
@@ -201,32 +222,80 @@ impl Call {
         outcome.accepted().map_err(|refusal| from_refusal(&refusal))
     }
 
-    /// Waits until `look` finds something in the state; `missing` says what is
-    /// still awaited.
+    /// Waits until `look` finds something in the state.
     pub(super) async fn wait<T>(
         &self,
-        mut look: impl FnMut(&State) -> Option<T>,
-        missing: impl Fn(&State) -> String,
+        mut look: impl FnMut(&Arc<State>) -> Look<T>,
     ) -> Result<T, Status> {
-        let mut changes = self.member.shared.changes();
+        let mut news = self.member.news();
         loop {
             let state = self.member.raft.state();
-            if let Some(found) = look(&state) {
-                return Ok(found);
+            match look(&state) {
+                Look::Found(found) => return Ok(found),
+                Look::Missing(what) if self.time_left().is_zero() => return Err(late(&what)),
+                Look::Missing(_) => {}
             }
-            if self.time_left().is_zero() {
-                return Err(Status::deadline_exceeded(format!(
-                    "{}. The command was accepted and goes on",
-                    missing(&state)
-                )));
-            }
-            tokio::select! {
-                _ = changes.changed() => {}
-                () = sleep(POLL) => {}
-            }
+            news.next().await;
         }
     }
+
+    /// Waits until a command's effect holds. Returns the state in which it did.
+    pub(super) async fn reach(&self, mut goal: Goal) -> Result<Arc<State>, Status> {
+        let look = |state: &Arc<State>| {
+            let look = |leases: &mut Leases, now| goal.look(now, state, leases);
+            match self.member.shared.with(look) {
+                Progress::Holds => Look::Found(Ok(state.clone())),
+                Progress::Hopeless(why) => Look::Found(Err(from_hopeless(&why))),
+                Progress::Missing(what) => Look::Missing(what),
+            }
+        };
+        self.wait(look).await?
+    }
 }
+
+fn late(missing: &str) -> Status {
+    Status::deadline_exceeded(format!("{missing}. The command was accepted and goes on"))
+}
+
+fn is_moved(status: &Status) -> bool {
+    status.code() == tonic::Code::Aborted && status.message() == LEADER_MOVED
+}
+
+/// Runs to its end also when the caller goes away: half a membership is worse
+/// than none.
+pub(super) async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Status>> + Send + 'static,
+) -> Result<Response<T>, Status> {
+    let done = tokio::spawn(work).await;
+    done.map_err(|e| internal("the command failed", &e))?.map(Response::new)
+}
+
+/// Answers with what the leader says to the same call, unless that is this node.
+macro_rules! on_leader {
+    ($call:ident, $message:ident, $client:ident, $method:ident) => {
+        let ask = |leader| {
+            let request = $call.relay($message.clone());
+            async move { $client::new(leader).$method(request).await }
+        };
+        if let Some(reply) = $call.on_leader(ask).await? {
+            return Ok(reply);
+        }
+    };
+}
+pub(super) use on_leader;
+
+/// Answers with what the leader says, whose state is the newest; goes on with this
+/// node's where no leader answers.
+macro_rules! ask_leader {
+    ($call:ident, $message:ident, $client:ident, $method:ident) => {
+        if let Some(leader) = $call.leader()
+            && let Ok(reply) = $client::new(leader).$method($call.read($message)).await
+        {
+            return Ok(reply);
+        }
+    };
+}
+pub(super) use ask_leader;
 
 #[cfg(test)]
 mod tests {

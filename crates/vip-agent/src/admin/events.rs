@@ -1,6 +1,6 @@
 //! What happened, in words.
 
-use super::views::name;
+use super::sight::name;
 use crate::node::Member;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use vip_core::{
-    ClusterEvent, EventKind, LoginEvent, NodeEvent, NodeId, State, TokenEvent, VipEvent,
+    ClusterEvent, EventKind, LoginEvent, Name, NodeEvent, NodeId, State, TokenEvent, VipEvent,
 };
 use vip_pki::Place;
 use vip_proto::v1;
@@ -18,165 +18,152 @@ use vip_proto::v1;
 const EVENTS_QUEUED: usize = 64;
 
 fn event(state: &State, event: &vip_core::Event) -> v1::Event {
-    let mut out = v1::Event {
-        seq: event.seq,
-        time_ms: event.time_ms,
-        actor: event.actor.clone(),
-        ..Default::default()
-    };
-    let (kind, text) = match &event.what {
-        EventKind::Cluster(what) => of_cluster(state, what, &mut out),
-        EventKind::Node(what) => of_node(state, what, &mut out),
+    let out = match &event.what {
+        EventKind::Cluster(what) => of_cluster(state, what),
+        EventKind::Node(what) => of_node(state, what),
         EventKind::Token(what) => of_token(what),
         EventKind::Login(what) => of_login(what),
-        EventKind::Vip(what) => of_vip(state, what, &mut out),
+        EventKind::Vip(what) => of_vip(state, what),
     };
-    out.kind = kind.to_owned();
-    out.text = text;
-    out
+    v1::Event { seq: event.seq, time_ms: event.time_ms, actor: event.actor.clone(), ..out }
 }
 
-/// Kind and sentence.
-type Told = (&'static str, String);
+fn said(kind: &str, text: impl Into<String>) -> v1::Event {
+    v1::Event { kind: kind.to_owned(), text: text.into(), ..v1::Event::default() }
+}
 
-fn of_cluster(state: &State, what: &ClusterEvent, out: &mut v1::Event) -> Told {
-    let node_name = |id: NodeId| name(state, Some(id));
+fn of_cluster(state: &State, what: &ClusterEvent) -> v1::Event {
     match what {
         ClusterEvent::Created { name } => {
-            ("cluster-created", format!("cluster {name} was created"))
+            said("cluster-created", format!("cluster {name} was created"))
         }
         ClusterEvent::IssuerRotated => {
             let text = "a new CA signs certificates; the one before is trusted until all have one";
-            ("issuer-rotated", text.to_owned())
+            said("issuer-rotated", text)
         }
         ClusterEvent::IssuersRetired => {
-            ("issuers-retired", "the CA that was replaced is trusted no more".to_owned())
+            said("issuers-retired", "the CA that was replaced is trusted no more")
         }
         ClusterEvent::Refounded { from, node } => {
-            out.node = node_name(*node);
-            let text = format!("{} is the first of a new cluster, made of {from}", out.node);
-            ("cluster-refounded", text)
+            let node = named(state, *node);
+            let text = format!("{node} is the first of a new cluster, made of {from}");
+            v1::Event { node: Some(node), ..said("cluster-refounded", text) }
         }
     }
 }
 
-fn of_node(state: &State, what: &NodeEvent, out: &mut v1::Event) -> Told {
-    let node_name = |id: NodeId| name(state, Some(id));
-    match what {
+/// The name of a node of which an event tells.
+fn named(state: &State, node: NodeId) -> String {
+    name(state, Some(node)).unwrap_or_else(|| format!("node {node}"))
+}
+
+fn of_node(state: &State, what: &NodeEvent) -> v1::Event {
+    let (node, kind, text) = match what {
         NodeEvent::Admitted { name, role, .. } => {
-            out.node = name.to_string();
-            ("node-admitted", format!("{name} was admitted as {role}"))
+            (name.to_string(), "node-admitted", format!("was admitted as {role}"))
         }
         NodeEvent::Active { node } => {
-            out.node = node_name(*node);
-            ("node-active", format!("{} is a full member", out.node))
+            (named(state, *node), "node-active", "is a full member".to_owned())
         }
         NodeEvent::Drained { node, drained } => {
-            out.node = node_name(*node);
-            let what = if *drained { "drained" } else { "undrained" };
-            ("node-drained", format!("{} was {what}", out.node))
+            let what = if *drained { "was drained" } else { "was undrained" };
+            (named(state, *node), "node-drained", what.to_owned())
         }
         NodeEvent::Runs { node, version } => {
-            out.node = node_name(*node);
-            ("node-version", format!("{} runs {version}", out.node))
+            (named(state, *node), "node-version", format!("runs {version}"))
         }
         NodeEvent::Removed { name, .. } => {
-            out.node = name.to_string();
-            ("node-removed", format!("{name} is no member any more"))
+            (name.to_string(), "node-removed", "is no member any more".to_owned())
         }
-    }
+    };
+    let text = format!("{node} {text}");
+    v1::Event { node: Some(node), ..said(kind, text) }
 }
 
-fn of_token(what: &TokenEvent) -> Told {
+fn of_token(what: &TokenEvent) -> v1::Event {
     match what {
         TokenEvent::Created { token, role } => {
-            ("token-created", format!("join token {token} for a {role} was opened"))
+            said("token-created", format!("join token {token} for a {role} was opened"))
         }
         TokenEvent::Revoked { token } => {
-            ("token-revoked", format!("join token {token} was revoked"))
+            said("token-revoked", format!("join token {token} was revoked"))
         }
     }
 }
 
-fn of_login(what: &LoginEvent) -> Told {
+fn of_login(what: &LoginEvent) -> v1::Event {
     match what {
         LoginEvent::Issued { user, role } => {
-            ("login-issued", format!("{user} was given a certificate as {role}"))
+            said("login-issued", format!("{user} was given a certificate as {role}"))
         }
         LoginEvent::Revoked { user } => {
-            ("login-revoked", format!("all certificates of {user} were revoked"))
+            said("login-revoked", format!("all certificates of {user} were revoked"))
         }
     }
 }
 
-fn of_vip(state: &State, what: &VipEvent, out: &mut v1::Event) -> Told {
-    let node_name = |id: NodeId| name(state, Some(id));
-    match what {
-        VipEvent::Added { vip } => {
-            out.vip = vip.to_string();
-            ("vip-added", format!("VIP {vip} was added"))
-        }
+fn of_vip(state: &State, what: &VipEvent) -> v1::Event {
+    let (vip, told) = match what {
+        VipEvent::Added { vip } => (vip, said("vip-added", format!("VIP {vip} was added"))),
         VipEvent::Unprobed { vip } => {
-            out.vip = vip.to_string();
-            ("vip-unprobed", format!("VIP {vip} is claimed whoever answers for it"))
+            (vip, said("vip-unprobed", format!("VIP {vip} is claimed whoever answers for it")))
         }
-        VipEvent::Pinned { vip, to: Some(to) } => {
-            (out.vip, out.node) = (vip.to_string(), node_name(*to));
-            ("vip-pinned", format!("VIP {vip} is to stay on {}", out.node))
-        }
-        VipEvent::Pinned { vip, to: None } => {
-            out.vip = vip.to_string();
-            ("vip-pinned", format!("VIP {vip} goes where its placement wants it"))
-        }
-        VipEvent::Set { vip } => {
-            out.vip = vip.to_string();
-            ("vip-set", format!("VIP {vip} was changed"))
-        }
-        VipEvent::Removed { vip } => {
-            out.vip = vip.to_string();
-            ("vip-removed", format!("VIP {vip} was removed"))
-        }
-        VipEvent::Assigned { vip, from, to, epoch, cause } => {
-            out.vip = vip.to_string();
-            out.node = name(state, *to);
-            out.epoch = epoch.0;
-            out.cause = cause.as_str().to_owned();
-            let from = match from {
-                Some(from) if Some(*from) != *to => {
-                    format!(" (before: {})", node_name(*from))
-                }
-                _ => String::new(),
-            };
-            let to = if out.node.is_empty() { "nobody" } else { &out.node };
-            let text = format!("VIP {vip} goes to {to} at epoch {epoch}: {cause}{from}");
-            ("vip-assigned", text)
-        }
+        VipEvent::Pinned { vip, to } => (vip, pinned(state, vip, *to)),
+        VipEvent::Set { vip } => (vip, said("vip-set", format!("VIP {vip} was changed"))),
+        VipEvent::Removed { vip } => (vip, said("vip-removed", format!("VIP {vip} was removed"))),
+        VipEvent::Assigned { vip, .. } => (vip, assigned(state, what)),
         VipEvent::Obstacle { vip, node, why } => {
-            out.vip = vip.to_string();
-            out.node = node_name(*node);
-            ("vip-obstacle", format!("VIP {vip} cannot be on {}: {why}", out.node))
+            let node = named(state, *node);
+            let text = format!("VIP {vip} cannot be on {node}: {why}");
+            (vip, v1::Event { node: Some(node), ..said("vip-obstacle", text) })
         }
         VipEvent::Conflict { vip, node, what, member } => {
-            out.vip = vip.to_string();
-            out.node = node_name(*node);
+            let node = named(state, *node);
             let by = match member {
-                Some(member) => format!("{} ({})", node_name(*member), what.mac),
+                Some(member) => format!("{} ({})", named(state, *member), what.mac),
                 None => format!("another host ({})", what.mac),
             };
-            let text = format!("{by} claims {} of VIP {vip}, as {} hears", what.ip, out.node);
-            ("vip-conflict", text)
+            let text = format!("{by} claims {} of VIP {vip}, as {node} hears", what.ip);
+            (vip, v1::Event { node: Some(node), ..said("vip-conflict", text) })
         }
         VipEvent::Answers { vip, node, epoch } => {
-            out.vip = vip.to_string();
-            out.node = node_name(*node);
-            out.epoch = epoch.0;
-            ("vip-answers", format!("VIP {vip} answers on {} at epoch {epoch}", out.node))
+            let node = named(state, *node);
+            let text = format!("VIP {vip} answers on {node} at epoch {epoch}");
+            let (node, epoch) = (Some(node), Some(epoch.0));
+            (vip, v1::Event { node, epoch, ..said("vip-answers", text) })
         }
         VipEvent::Released { vip, epoch } => {
-            out.vip = vip.to_string();
-            out.epoch = epoch.0;
-            ("vip-released", format!("VIP {vip} is silent at epoch {epoch}"))
+            let text = format!("VIP {vip} is silent at epoch {epoch}");
+            (vip, v1::Event { epoch: Some(epoch.0), ..said("vip-released", text) })
         }
+    };
+    v1::Event { vip: Some(vip.to_string()), ..told }
+}
+
+fn pinned(state: &State, vip: &Name, to: Option<NodeId>) -> v1::Event {
+    let Some(to) = to.map(|to| named(state, to)) else {
+        return said("vip-pinned", format!("VIP {vip} goes where its placement wants it"));
+    };
+    let text = format!("VIP {vip} is to stay on {to}");
+    v1::Event { node: Some(to), ..said("vip-pinned", text) }
+}
+
+fn assigned(state: &State, what: &VipEvent) -> v1::Event {
+    let VipEvent::Assigned { vip, from, to, epoch, cause } = what else {
+        return v1::Event::default();
+    };
+    let before = match from {
+        Some(from) if Some(*from) != *to => format!(" (before: {})", named(state, *from)),
+        _ => String::new(),
+    };
+    let node = to.map(|to| named(state, to));
+    let to = node.as_deref().unwrap_or("nobody");
+    let text = format!("VIP {vip} goes to {to} at epoch {epoch}: {cause}{before}");
+    v1::Event {
+        node,
+        epoch: Some(epoch.0),
+        cause: Some(v1::Cause::from(*cause).into()),
+        ..said("vip-assigned", text)
     }
 }
 

@@ -1,31 +1,49 @@
-//! The admin API: who may call what, and what each call does.
+//! The admin API: who may call what, and what each call does. One gRPC service and
+//! one file per subject.
 
-mod ca;
 mod call;
-mod doctor;
 mod events;
-mod membership;
-mod recovery;
-mod reshape;
-mod service;
+mod host;
+mod logins;
+mod nodes;
+mod overview;
+mod sight;
 mod streams;
-mod views;
+mod tokens;
 mod vips;
+mod warnings;
 
 pub(crate) use call::{AdminService, Desk};
 
-use tonic_health::pb::health_server::{Health, HealthServer};
-use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
-use vip_proto::v1::admin_server::AdminServer;
+use tonic::service::Routes;
+use tonic_reflection::server::v1::ServerReflectionServer;
+use vip_proto::v1::host_server::HostServer;
+use vip_proto::v1::logins_server::LoginsServer;
+use vip_proto::v1::nodes_server::NodesServer;
+use vip_proto::v1::overview_server::OverviewServer;
+use vip_proto::v1::tokens_server::TokensServer;
+use vip_proto::v1::vips_server::VipsServer;
 
-/// The standard services beside our own.
-pub(crate) async fn health_and_reflection()
--> (HealthServer<impl Health>, ServerReflectionServer<impl ServerReflection>) {
+/// Largest request of a person: a VIP with its addresses.
+const MAX_COMMAND: usize = 64 << 10;
+
+/// What people are served, and the standard services beside it.
+pub(crate) async fn routes(admin: &AdminService) -> Routes {
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<AdminServer<AdminService>>().await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(vip_proto::DESCRIPTOR)
-        .build_v1()
-        .expect("the descriptor set is our own");
-    (health, reflection)
+    let mut routes = Routes::new(health);
+    macro_rules! serve {
+        ($($server:ident),+) => {$(
+            reporter.set_serving::<$server<AdminService>>().await;
+            let server = $server::new(admin.clone()).max_decoding_message_size(MAX_COMMAND);
+            routes = routes.add_service(server);
+        )+};
+    }
+    serve!(OverviewServer, NodesServer, VipsServer, TokensServer, LoginsServer, HostServer);
+    routes.add_service(reflection())
+}
+
+fn reflection() -> ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection> {
+    let builder = tonic_reflection::server::Builder::configure();
+    let builder = builder.register_encoded_file_descriptor_set(vip_proto::DESCRIPTOR);
+    builder.build_v1().expect("the descriptor set is our own")
 }

@@ -11,9 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use vip_core::{
-    Answers, Epoch, Fitness, LeaderWork, LeaseAction, LeaseEvent, Leases, LeasesStart, Mono,
-    NodeId, Presumption, PromiseTicket, Recording, Refused, Speaker, TableCounters, Term, TooFast,
-    Vip, Vote,
+    Fitness, LeaderWork, LeaseAction, LeaseEvent, Leases, LeasesStart, Mono, NodeId, Presumption,
+    PromiseTicket, Recording, Refused, Speaker, TableCounters, Term, TooFast, Vip, Vote,
 };
 use vip_guard::{GateReport, boottime};
 use vip_raft::{Disk, LeaseRules};
@@ -201,11 +200,6 @@ impl LeaseShared {
         self.with(|leases, now| leases.leader_work(now))
     }
 
-    /// See [`Leases::answers`].
-    pub(crate) fn answers(&self, vip: &Vip) -> Answers {
-        self.with(|leases, _| leases.answers(vip))
-    }
-
     /// Whether this host answers for a VIP, by the guard's word.
     pub(crate) fn holds(&self, vip: &Vip) -> bool {
         self.with(|leases, _| leases.claims().is_open(vip.uid, vip.epoch))
@@ -219,11 +213,6 @@ impl LeaseShared {
     /// See [`Leases::target`].
     pub(crate) fn target(&self, vip: &Vip) -> Option<NodeId> {
         self.with(|leases, now| leases.target(now, vip))
-    }
-
-    /// See [`Leases::ended`].
-    pub(crate) fn ended(&self, vip: &Vip) -> Epoch {
-        self.with(|leases, _| leases.ended(vip))
     }
 
     /// See [`Leases::alive`].

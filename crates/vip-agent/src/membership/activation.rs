@@ -7,7 +7,6 @@
 use crate::errors::{from_refusal, from_write, no_quorum};
 use crate::node::{COMMIT_TIMEOUT, Member};
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
 use tonic::Status;
 use vip_core::{Actor, NodeId, NodeOp, NodeState, Speaker};
 use vip_proto::v1;
@@ -16,7 +15,6 @@ use vip_proto::v1;
 const KEEP_UP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a change of who votes may take.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(5);
 
 /// Takes a node in, or says what it has to do before. See `Activate` in
 /// cluster.proto.
@@ -75,22 +73,16 @@ fn joining(member: &Member, node: NodeId) -> Result<Option<vip_core::Node>, Stat
 /// Waits until the node has the log up to `index` and answers leases. The error
 /// says what is missing.
 async fn keeps_up(member: &Member, node: NodeId, index: u64) -> Result<(), String> {
-    let until = Instant::now() + KEEP_UP_TIMEOUT;
-    loop {
-        let (has_log, answers) =
-            (member.raft.has(node, index), member.shared.alive().contains(&node));
-        if has_log && answers {
-            return Ok(());
-        }
-        if Instant::now() >= until {
-            return Err(match (has_log, answers) {
-                (false, _) => "its log does not follow the leader's; is its port open?",
-                (true, _) => "it acknowledges no lease message of the leader",
-            }
-            .to_owned());
-        }
-        sleep(POLL).await;
+    let has_log = || member.raft.has(node, index);
+    let answers = || member.shared.alive().contains(&node);
+    if member.comes_true(KEEP_UP_TIMEOUT, || has_log() && answers()).await {
+        return Ok(());
     }
+    Err(match has_log() {
+        false => "its log does not follow the leader's; is its port open?",
+        true => "it acknowledges no lease message of the leader",
+    }
+    .to_owned())
 }
 
 /// Makes the node what its role says.

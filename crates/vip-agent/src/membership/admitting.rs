@@ -125,10 +125,10 @@ impl ClusterService {
         });
         let admitted = j::Admitted {
             node: node.0,
-            role: role.to_string(),
+            role: v1::Role::from(role).into(),
             cluster: member.meta.cluster.clone(),
             cluster_name: member.meta.cluster_name.to_string(),
-            profile: state.profile().to_string(),
+            profile: v1::Profile::from(state.profile()).into(),
             chain: chain.iter().map(|c| c.to_vec()).collect(),
             members: members.collect(),
         };

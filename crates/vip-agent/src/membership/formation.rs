@@ -13,15 +13,15 @@ use tokio::time::{Instant, sleep};
 use tonic::Status;
 use tonic::transport::Channel;
 use vip_core::{
-    Actor, ClusterOp, Name, NodeId, NodeState, Outcome, Role, Runs, TokenError, TokenOp, TokenText,
-    chain, join_statement,
+    Actor, ClusterOp, Name, NodeId, NodeState, Outcome, Profile, Role, Runs, TokenError, TokenOp,
+    TokenText, chain, join_statement,
 };
 use vip_pki::{
     NewCa, NodeIdentity, NodeKey, PkiDir, generate_cluster_ca, pinned_channel, pinned_config,
     write_secret,
 };
 use vip_proto::v1::cluster_client::ClusterClient;
-use vip_proto::{ALPN_GRPC, v1};
+use vip_proto::{ALPN_GRPC, FieldError, read, v1};
 
 /// Time to reach one address of a cluster.
 const REACH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -31,7 +31,8 @@ const JOIN_ATTEMPTS: u32 = 50;
 pub(crate) const RECOVERY_FILE: &str = "recovery-root-key.pem";
 /// Between two of them.
 const JOIN_PAUSE: Duration = Duration::from_millis(100);
-const POLL: Duration = Duration::from_millis(5);
+/// The only voter elects itself at once; its disk may be slow.
+const LEADS_WITHIN: Duration = Duration::from_secs(10);
 
 /// What `init` made.
 pub(crate) struct Initialised {
@@ -128,9 +129,9 @@ pub(crate) async fn init(agent: &Arc<Seat>, name: Name) -> Result<Initialised, S
     };
     let formed = async {
         member.raft.initialize(address).await.map_err(|e| from_write(&e))?;
-        wait(Duration::from_secs(10), || member.shared.leads_applied())
-            .await
-            .map_err(|()| Status::deadline_exceeded("this node did not become the leader"))?;
+        if !member.comes_true(LEADS_WITHIN, || member.shared.leads_applied()).await {
+            return Err(Status::deadline_exceeded("this node did not become the leader"));
+        }
         let actor = Actor(format!("root@{}", agent.name));
         let outcome = member.propose_as(actor, op, COMMIT_TIMEOUT).await;
         outcome.map_err(|e| from_write(&e))?.accepted().map_err(|e| from_refusal(&e))?;
@@ -143,17 +144,6 @@ pub(crate) async fn init(agent: &Arc<Seat>, name: Name) -> Result<Initialised, S
     }
     agent.set_member(Some(member.clone()));
     Ok(Initialised { member, recovery_file })
-}
-
-pub(crate) async fn wait(limit: Duration, mut done: impl FnMut() -> bool) -> Result<(), ()> {
-    let until = Instant::now() + limit;
-    while !done() {
-        if Instant::now() >= until {
-            return Err(());
-        }
-        sleep(POLL).await;
-    }
-    Ok(())
 }
 
 /// Makes this node a member of the cluster that the token is for.
@@ -177,9 +167,12 @@ pub(crate) async fn join(
     let listener = listener.map_err(|e| Status::failed_precondition(chain(&e)))?;
     let key = NodeKey::generate().map_err(|e| internal("making a key", &e))?;
     let admitted = ask_to_join(addresses, &token, &agent.name, &address, &key).await?;
-    let role: Role = admitted.role.parse().map_err(|e: String| Status::internal(e))?;
+    let unclear = |e: FieldError| Status::internal(e.to_string());
+    let role = read::<v1::Role, Role>("role", admitted.role).map_err(unclear)?;
+    let role = role.ok_or_else(|| unclear(FieldError::Missing("role")))?;
     let name_of = |text: &str| text.parse::<Name>().map_err(|e| Status::internal(e.to_string()));
-    let profile = admitted.profile.parse().map_err(|e: String| Status::internal(e))?;
+    let profile = read::<v1::Profile, Profile>("profile", admitted.profile).map_err(unclear)?;
+    let profile = profile.ok_or_else(|| unclear(FieldError::Missing("profile")))?;
     let chain: Vec<CertificateDer<'static>> =
         admitted.chain.into_iter().map(CertificateDer::from).collect();
     believe(&admitted.cluster, NodeId(admitted.node), role, &chain, &token, &key)?;
@@ -211,11 +204,11 @@ pub(crate) async fn join(
         let state = member.raft.state();
         state.nodes.get(&me).is_some_and(|n| n.state == NodeState::Active)
     };
-    wait(limit, active).await.map_err(|()| {
-        Status::deadline_exceeded(
+    if !member.comes_true(limit, active).await {
+        return Err(Status::deadline_exceeded(
             "this node was admitted but has not caught up with the log yet; it goes on",
-        )
-    })?;
+        ));
+    }
     if role == Role::Voter {
         // So that it can lead at once; housekeeping tries again if not.
         let _ = member.fetch_issuer().await;

@@ -229,10 +229,10 @@ async fn go_on(agent: &Arc<Seat>) -> Result<Arc<Member>, Status> {
     // What is on the disk is good; a new process can try again.
     let member = started.inspect_err(|_| agent.start_over.cancel())?;
     agent.set_member(Some(member.clone()));
-    let leads = super::formation::wait(LEADS_WITHIN, || member.shared.leads_applied()).await;
-    leads.map_err(|()| {
-        Status::deadline_exceeded("the new cluster was made; this node does not lead it yet")
-    })?;
+    if !member.comes_true(LEADS_WITHIN, || member.shared.leads_applied()).await {
+        let text = "the new cluster was made; this node does not lead it yet";
+        return Err(Status::deadline_exceeded(text));
+    }
     Ok(member)
 }
 

@@ -20,7 +20,6 @@ const HOUSEKEEPING_SOON: Duration = Duration::from_secs(1);
 
 /// How long one request to be taken in may take.
 const ACTIVATION: Duration = Duration::from_secs(30);
-const POLL: Duration = Duration::from_millis(5);
 
 /// Without a leader for so long, a node may be one that missed that the issuer
 /// was replaced: no leader gets through to it.
@@ -240,11 +239,10 @@ impl Member {
                 return Ok(());
             }
             self.take_certificate(reply.chain).await.map_err(Status::permission_denied)?;
-            while self.raft.applied.borrow().index < reply.through {
-                if Instant::now() >= until {
-                    return Err(Status::deadline_exceeded("this node does not follow the log"));
-                }
-                tokio::time::sleep(POLL).await;
+            let left = until.saturating_duration_since(Instant::now());
+            let through = || self.raft.applied.borrow().index >= reply.through;
+            if !self.comes_true(left, through).await {
+                return Err(Status::deadline_exceeded("this node does not follow the log"));
             }
         }
     }

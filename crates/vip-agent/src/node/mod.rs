@@ -6,6 +6,7 @@ mod joins;
 mod late_rules;
 mod longest_promise;
 mod meta;
+mod news;
 pub(crate) mod reissue;
 mod removal;
 mod signing;

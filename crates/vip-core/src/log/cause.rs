@@ -1,7 +1,7 @@
 //! Why a VIP is where it is.
 
+use crate::words::words;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 
 /// Why a VIP was given to its holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,23 +30,6 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// As written in output.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Created => "created",
-            Self::HolderLost => "holder-lost",
-            Self::HolderReleased => "holder-released",
-            Self::LeaderChanged => "leader-changed",
-            Self::Command => "command",
-            Self::Drain => "drain",
-            Self::HolderLeaving => "holder-leaving",
-            Self::HolderStopping => "holder-stopping",
-            Self::HolderRemoved => "holder-removed",
-            Self::Placement => "placement",
-        }
-    }
-
     /// Whether the holder before is well and only makes room.
     #[must_use]
     pub const fn is_planned(self) -> bool {
@@ -62,8 +45,15 @@ impl Cause {
     }
 }
 
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
+words!(@shown Cause {
+    Created => "created",
+    HolderLost => "holder-lost",
+    HolderReleased => "holder-released",
+    LeaderChanged => "leader-changed",
+    Command => "command",
+    Drain => "drain",
+    HolderLeaving => "holder-leaving",
+    HolderStopping => "holder-stopping",
+    HolderRemoved => "holder-removed",
+    Placement => "placement",
+});

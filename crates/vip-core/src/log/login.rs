@@ -1,10 +1,9 @@
 //! Certificates of people: issuing, revoking, sweeping.
 
 use super::State;
-use crate::{Level, Name, Outcome, Refusal, excerpt};
+use crate::words::words;
+use crate::{Level, Name, Outcome, Refusal};
 use serde::{Deserialize, Serialize};
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 /// What a person may do.
@@ -19,33 +18,7 @@ pub enum AdminRole {
     Admin,
 }
 
-impl AdminRole {
-    /// As in certificates and on the command line.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Viewer => "viewer",
-            Self::Operator => "operator",
-            Self::Admin => "admin",
-        }
-    }
-}
-
-impl fmt::Display for AdminRole {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for AdminRole {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        [Self::Viewer, Self::Operator, Self::Admin]
-            .into_iter()
-            .find(|r| r.as_str() == text)
-            .ok_or_else(|| format!("{:?} is no role: use viewer, operator or admin", excerpt(text)))
-    }
-}
+words!(AdminRole, "role" { Viewer => "viewer", Operator => "operator", Admin => "admin" });
 
 /// A certificate that a person was given. What is not listed is no login,
 /// whoever signed it: a stolen issuing key makes none.

@@ -3,6 +3,7 @@
 use super::State;
 use super::command::Position;
 use super::token::Token;
+use crate::words::words;
 use crate::{
     JoinProof, Level, MAX_MACS, Mac, Name, NodeId, Outcome, Refusal, Role, Runs, TokenError,
     TokenId, Vip, join_statement,
@@ -26,18 +27,12 @@ pub enum NodeState {
     Leaving,
 }
 
-impl NodeState {
-    /// As written in output.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Joining => "joining",
-            Self::Active => "active",
-            Self::Drained => "drained",
-            Self::Leaving => "leaving",
-        }
-    }
-}
+words!(@shown NodeState {
+    Joining => "joining",
+    Active => "active",
+    Drained => "drained",
+    Leaving => "leaving",
+});
 
 /// A member of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -360,6 +360,18 @@ impl VipOp {
 }
 
 impl State {
+    /// Why a node cannot hold a VIP, as it says.
+    #[must_use]
+    pub fn hindrance(&self, vip: &Vip, node: NodeId) -> Option<Refusal> {
+        let why = self.obstacles.get(&vip.uid)?.get(&node)?;
+        self.cannot_hold(node, why.to_string())
+    }
+
+    pub(crate) fn cannot_hold(&self, node: NodeId, why: String) -> Option<Refusal> {
+        let name = self.nodes.get(&node)?.name.clone();
+        Some(Refusal::CannotHold { name, why })
+    }
+
     pub(super) fn apply_to_vip(
         &mut self,
         at: Position,

@@ -1,6 +1,7 @@
 //! What is wanted of a VIP.
 
 use crate::address::unfit;
+use crate::words::words;
 use crate::{Name, excerpt};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -93,30 +94,7 @@ pub enum Placement {
     Sticky,
 }
 
-impl Placement {
-    /// As written on the command line and in output.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Leader => "leader",
-            Self::Sticky => "sticky",
-        }
-    }
-}
-
-impl FromStr for Placement {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "leader" => Ok(Self::Leader),
-            "sticky" => Ok(Self::Sticky),
-            "prefer" | "spread" => {
-                Err(format!("placement {text:?} is not supported yet: use leader or sticky"))
-            }
-            _ => Err(format!("{:?} is no placement: use leader or sticky", excerpt(text))),
-        }
-    }
-}
+words!(Placement, "placement" { Leader => "leader", Sticky => "sticky" });
 
 /// What is wanted of a VIP.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,38 +1,11 @@
-//! From the wire to `vip_core` and back.
+//! `lease.proto`.
 
+use super::{FieldError, invalid};
 use crate::v1;
 use vip_core::{
     Conflict, Cover, Denial, Epoch, Fitness, GrantAnswer, Grantee, Incarnation, MAX_MACS, Mac,
-    NodeId, Obstacle, Report, ReportId, Runs, Term, VipUid, Vote, Wanted, Why,
+    Obstacle, Report, ReportId, VipUid, Wanted, Why,
 };
-
-/// A field that does not say what it should.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FieldError {
-    /// A message lacks a part.
-    #[error("{0} is missing")]
-    Missing(&'static str),
-    /// A text does not parse.
-    #[error("{field}: {why}")]
-    Invalid {
-        /// Which field.
-        field: &'static str,
-        /// What is wrong with it.
-        why: String,
-    },
-}
-
-impl From<Vote> for v1::Vote {
-    fn from(vote: Vote) -> Self {
-        Self { term: vote.term.0, node: vote.node.0, committed: vote.committed }
-    }
-}
-
-impl From<v1::Vote> for Vote {
-    fn from(vote: v1::Vote) -> Self {
-        Self { term: Term(vote.term), node: NodeId(vote.node), committed: vote.committed }
-    }
-}
 
 impl From<Grantee> for v1::Grantee {
     fn from(grantee: Grantee) -> Self {
@@ -194,10 +167,6 @@ impl TryFrom<v1::Obstacle> for (VipUid, Obstacle) {
     }
 }
 
-fn invalid(field: &'static str, why: impl std::fmt::Display) -> FieldError {
-    FieldError::Invalid { field, why: why.to_string() }
-}
-
 fn read_mac(bytes: &[u8]) -> Result<Mac, FieldError> {
     bytes.try_into().map(Mac).map_err(|_| invalid("mac", "not six bytes"))
 }
@@ -214,18 +183,6 @@ impl TryFrom<v1::Conflict> for (VipUid, Conflict) {
         let v1::Conflict { vip, ip, mac } = message;
         let ip = ip.parse().map_err(|e| invalid("ip", e))?;
         Ok((VipUid(vip), Conflict { ip, mac: read_mac(&mac)? }))
-    }
-}
-
-impl From<Runs> for v1::Runs {
-    fn from(Runs { level, version }: Runs) -> Self {
-        Self { level: level.0, version }
-    }
-}
-
-impl From<v1::Runs> for Runs {
-    fn from(v1::Runs { level, version }: v1::Runs) -> Self {
-        Self::said(level, &version)
     }
 }
 
@@ -312,6 +269,7 @@ impl TryFrom<v1::Report> for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vip_core::Runs;
 
     #[test]
     fn a_report_arrives_as_it_was_sent() {

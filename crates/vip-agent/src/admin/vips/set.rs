@@ -5,16 +5,18 @@
 //! nothing of the other was touched. A new interface is tried by a guest that
 //! nobody holds.
 
-use super::call::Call;
-use super::vips::{find, hindrance, wait_until_it_answers, wait_until_it_answers_from};
+use super::{find, view, wait_until_it_answers, wait_until_it_answers_from};
+use crate::admin::call::Call;
+use crate::admin::sight::Sight;
 use crate::errors::{from_refusal, from_write, invalid};
 use crate::node::COMMIT_TIMEOUT;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tonic::{Code, Status};
 use vip_core::{
     Guest, Name, NodeId, Placement, Refusal, State, Vip, VipAddress, VipOp, VipSpec, VipUid,
 };
+use vip_guard::boottime;
 use vip_proto::v1;
 
 /// Ends the name of a guest.
@@ -26,27 +28,10 @@ const REPORTS: u32 = 10;
 /// and not before: it looks at its routes, and the leader writes down what it says.
 const LEAST: Duration = Duration::from_millis(500);
 
-fn wanted(old: &VipSpec, request: &v1::SetVipRequest) -> Result<VipSpec, Status> {
-    let mut spec = old.clone();
-    if !request.addresses.is_empty() {
-        let addresses = request.addresses.iter().map(|a| a.parse::<VipAddress>());
-        spec.addresses = addresses.collect::<Result<_, _>>().map_err(invalid)?;
-    }
-    if let Some(interface) = &request.interface {
-        spec.interface = Some(interface.clone()).filter(|name| !name.is_empty());
-    }
-    if let Some(placement) = &request.placement {
-        spec.placement = placement.parse().map_err(invalid)?;
-    }
-    spec.no_probe = request.no_probe.unwrap_or(spec.no_probe);
-    spec.check().map_err(invalid)?;
-    Ok(spec)
-}
-
 /// Carries a change to its end, or leaves nothing of it.
 pub(super) async fn set_vip(
     call: &Call,
-    request: &v1::SetVipRequest,
+    request: v1::SetVipRequest,
 ) -> Result<v1::SetVipReply, Status> {
     // One after the other: what one looked at the next must not have changed.
     let turn = tokio::time::timeout(call.time_left(), call.member.reshaping.lock());
@@ -55,7 +40,7 @@ pub(super) async fn set_vip(
     })?;
     let state = call.member.raft.state();
     let old = find(&state, &request.name)?.clone();
-    let spec = wanted(&old.spec, request)?;
+    let spec = request.changes(&old.spec).map_err(invalid)?;
     end_guests(call, old.uid).await?;
     let heard = (state.profile().timing().heartbeat * REPORTS).max(LEAST);
     let held = old.holder.filter(|_| old.answered == old.epoch && old.fenced < old.epoch);
@@ -79,10 +64,10 @@ pub(super) async fn set_vip(
     if !moves {
         let state = call.member.raft.state();
         let vip = find(&state, spec.name.as_str())?;
-        let vip = super::views::vip(&super::views::Sight::of(&call.member), &state, vip);
+        let vip = view(&Sight::of(&call.member), &state, vip);
         return Ok(v1::SetVipReply { vip: Some(vip) });
     }
-    let settled = Instant::now() + heard;
+    let settled = boottime() + heard;
     match wait_until_it_answers_from(call, &spec.name, None, settled).await {
         Ok(vip) => Ok(v1::SetVipReply { vip: Some(vip) }),
         // What cannot be anywhere is not left to whoever is on call tonight.
@@ -150,7 +135,7 @@ async fn tried(
     let (name, uid) = add_guest(call, old, spec.clone(), true).await?;
     sleep(heard.min(call.time_left())).await;
     let state = call.member.raft.state();
-    let why = state.vip(uid).and_then(|trial| hindrance(&state, trial, holder));
+    let why = state.vip(uid).and_then(|trial| state.hindrance(trial, holder));
     call.propose(VipOp::EndGuest { vip: uid }).await?;
     match why {
         Some(why) => Err(as_before(&from_refusal(&why), &name, &old.spec.name)),

@@ -1,6 +1,6 @@
 //! Replacing the issuing CA, on the node where the root's key is shown.
 
-use super::call::{Call, Route};
+use crate::admin::call::{Call, Look, Route};
 use crate::errors::{from_call, internal, no_quorum};
 use crate::node::reissue::missing;
 use tonic::Status;
@@ -50,15 +50,21 @@ pub(super) async fn rotate(call: &Call, root_key: &str) -> Result<v1::RotateCaRe
         }
     }
     let done = |state: &State| {
-        let issuers = state.issuers()?;
-        let alone = issuers.signing() == Some(&spki) && !issuers.is_rotating();
-        // Somebody else replaced it already.
-        (alone || issuers.retired.contains(&spki)).then_some(())
+        state.issuers().is_some_and(|issuers| {
+            let alone = issuers.signing() == Some(&spki) && !issuers.is_rotating();
+            // Somebody else replaced it already.
+            alone || issuers.retired.contains(&spki)
+        })
     };
-    call.wait(done, |_| {
+    call.wait(|state| {
+        if done(state) {
+            return Look::Found(());
+        }
         let names = missing(member);
         let names = if names.is_empty() { "a member".into() } else { names.join(", ") };
-        format!("the new CA signs, and the old one is trusted until {names} took a certificate")
+        Look::Missing(format!(
+            "the new CA signs, and the old one is trusted until {names} took a certificate"
+        ))
     })
     .await?;
     Ok(v1::RotateCaReply {})

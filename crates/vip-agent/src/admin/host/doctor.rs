@@ -1,7 +1,7 @@
 //! What this host needs to be a member, before it is one and after, and whether
 //! it has it.
 
-use super::views::{claimant, wall_clocks};
+use crate::admin::warnings::{claimant, wall_clocks};
 use crate::descriptors::used;
 use crate::lease::GuardStatus;
 use crate::membership::RECOVERY_FILE;
@@ -18,7 +18,7 @@ use vip_core::{MAX_CLOCK_DRIFT, Node, NodeState, State, TableCounters, no_peer, 
 use vip_guard::GateReport;
 use vip_proto::v1;
 use vip_proto::v1::cluster_client::ClusterClient;
-use vip_proto::v1::doctor_reply::Check;
+use vip_proto::v1::{Check, CheckResult};
 
 /// How long a guard, or another member, may take to answer.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -34,15 +34,15 @@ const SPACE_LEFT: u64 = 256 << 20;
 const KERNEL: (u32, u32) = (6, 6);
 
 fn ok(name: &str, text: impl Into<String>) -> Check {
-    Check { name: name.into(), result: "ok".into(), text: text.into() }
+    Check { name: name.into(), result: CheckResult::Ok.into(), text: text.into() }
 }
 
 fn warning(name: &str, text: impl Into<String>) -> Check {
-    Check { name: name.into(), result: "warning".into(), text: text.into() }
+    Check { name: name.into(), result: CheckResult::Warning.into(), text: text.into() }
 }
 
 fn error(name: &str, text: impl Into<String>) -> Check {
-    Check { name: name.into(), result: "error".into(), text: text.into() }
+    Check { name: name.into(), result: CheckResult::Error.into(), text: text.into() }
 }
 
 /// `good`, or all that is wrong.

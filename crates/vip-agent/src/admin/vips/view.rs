@@ -1,0 +1,50 @@
+//! What a VIP looks like from outside.
+
+use crate::admin::sight::{Sight, name};
+use vip_core::{NodeId, Obstacle, State, Vip, VipSpec};
+use vip_proto::v1;
+
+pub(super) fn view(sight: &Sight<'_>, state: &State, vip: &Vip) -> v1::Vip {
+    let VipSpec { name: vip_name, addresses, interface, placement, no_probe } = &vip.spec;
+    v1::Vip {
+        name: vip_name.to_string(),
+        addresses: addresses.iter().map(ToString::to_string).collect(),
+        holder: name(state, vip.holder),
+        epoch: vip.epoch.0,
+        since_ms: vip.since_ms,
+        cause: vip.cause.map(|cause| v1::Cause::from(cause).into()),
+        answers: sight.answers(vip),
+        interface: interface.clone(),
+        placement: v1::Placement::from(*placement).into(),
+        pinned: name(state, vip.pinned),
+        hindered: hindered(state, vip),
+        no_probe: *no_probe,
+        fresh: sight.fresh,
+        silent: vip.holder == Some(sight.member.meta.node) && !sight.member.shared.holds(vip),
+    }
+}
+
+/// Every VIP, by name.
+pub(in crate::admin) fn all(sight: &Sight<'_>) -> Vec<v1::Vip> {
+    let state = sight.member.raft.state();
+    state.vips_by_name().into_iter().map(|vip| view(sight, &state, vip)).collect()
+}
+
+/// Nodes that cannot hold it.
+pub(in crate::admin) fn hindered(state: &State, vip: &Vip) -> Vec<v1::Hindrance> {
+    let nodes = state.obstacles.get(&vip.uid).into_iter().flatten();
+    nodes.map(|(node, why)| hindrance(state, vip, *node, why)).collect()
+}
+
+pub(in crate::admin) fn hindrance(
+    state: &State,
+    vip: &Vip,
+    node: NodeId,
+    why: &Obstacle,
+) -> v1::Hindrance {
+    v1::Hindrance {
+        vip: vip.spec.name.to_string(),
+        node: name(state, Some(node)).unwrap_or_default(),
+        why: why.to_string(),
+    }
+}

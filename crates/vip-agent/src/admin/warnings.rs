@@ -1,0 +1,135 @@
+//! Things a person should know, in whole sentences.
+
+use super::sight::name;
+use super::vips::hindered;
+use crate::lease::GuardStatus;
+use crate::node::Member;
+use vip_core::{Mac, NodeState, State};
+use vip_guard::GateReport;
+use vip_proto::v1;
+
+/// A text that ends no sentence yet, as one.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string());
+    format!("{}{}.", first.unwrap_or_default(), letters.as_str())
+}
+
+pub(super) fn warnings(member: &Member) -> Vec<String> {
+    let mut warnings = vec![];
+    if let Some(text) = member.removal() {
+        warnings.push(sentence(&text));
+    } else if member.shared.leader().is_none() {
+        warnings.push(
+            "No leader is known here: nothing can be changed, and what is shown of other nodes \
+             may be old."
+                .to_owned(),
+        );
+    }
+    match member.shared.guard() {
+        GuardStatus::Absent => warnings.push(
+            "This node's guard is not there: it can hold no VIP. Is `vipd guard` running?".into(),
+        ),
+        GuardStatus::Present(GateReport::Missing(why)) => warnings.push(format!(
+            "This node has no lease gate ({why}): if it freezes, it may answer beyond its lease."
+        )),
+        GuardStatus::Present(GateReport::Enforced { .. }) => {}
+    }
+    warnings.extend(member.certificate_trouble().map(|why| sentence(&why)));
+    warnings.extend(member.shared.clock_trouble().map(|why| format!("{why}.")));
+    let state = member.raft.state();
+    warnings.extend(wall_clocks(member).iter().map(|why| sentence(why)));
+    for vip in state.vips_by_name() {
+        for v1::Hindrance { node, why, .. } in hindered(&state, vip) {
+            warnings.push(format!("VIP {} cannot be on {node}: {why}.", vip.spec.name));
+        }
+    }
+    for vip in state.vips_by_name() {
+        for (node, what) in state.conflicts.get(&vip.uid).into_iter().flatten() {
+            let at = name(&state, Some(*node)).unwrap_or_default();
+            let by = claimant(&state, what.mac);
+            let (vip, ip) = (&vip.spec.name, what.ip);
+            warnings.push(format!("VIP {vip}: {by} claims {ip} as well, as {at} hears."));
+        }
+    }
+    for node in state.nodes.values().filter(|node| node.state == NodeState::Joining) {
+        let lacks = member.joins.lacks(node.id);
+        warnings.extend(lacks.map(|lacks| format!("{} stays joining: {lacks}.", node.name)));
+    }
+    warnings.extend(twin_warning(&state));
+    warnings.extend(issuer_warning(member, &state));
+    warnings.extend(root_warning(&state));
+    let voters = member.raft.voter_ids().len();
+    if voters == 2 {
+        warnings.push(
+            "Two voters survive the loss of neither; a third, or a witness, would help.".into(),
+        );
+    }
+    if let Some(why) = member.raft.store.disk().failure() {
+        warnings.push(format!("The log's disk failed: {why}"));
+    }
+    if member.raft.store.is_in_doubt() {
+        warnings.push(format!("{}: {}.", member.meta.name, vip_raft::DOUBT));
+    }
+    warnings
+}
+
+/// That the cluster which this one was made of may be alive.
+fn twin_warning(state: &State) -> Option<String> {
+    let names = state.cut_off_nodes();
+    (!names.is_empty()).then(|| {
+        format!(
+            "This cluster was made of another one, and {} of that may be alive: a VIP that they \
+             answer for is let go of here. Join them again (`vipctl leave --force` on them first), \
+             or say that they are gone for good: `vipctl node remove NAME`.",
+            names.join(", ")
+        )
+    })
+}
+
+/// What is left to do about the CA that signs.
+fn issuer_warning(member: &Member, state: &State) -> Option<String> {
+    let issuers = state.issuers()?;
+    if issuers.is_rotating() {
+        let missing = crate::node::reissue::missing(member);
+        let whom = if missing.is_empty() { "members".into() } else { missing.join(", ") };
+        return Some(format!(
+            "The issuing CA is being replaced; {whom} have to take certificates."
+        ));
+    }
+    let names: Vec<_> = issuers.suspects.iter().map(|s| s.name.to_string()).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "{} was removed for cause and may have kept the issuing key, which signs \
+             certificates: run `vipctl ca rotate --root-key-file FILE` on a voter.",
+            names.join(", ")
+        )
+    })
+}
+
+/// That a new issuer is not enough.
+fn root_warning(state: &State) -> Option<String> {
+    let exposed = &state.issuers()?.root_exposed;
+    let names: Vec<_> = exposed.iter().map(ToString::to_string).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "The root CA's key was once on {}, which was removed for cause: make a new cluster, \
+             and move the VIPs there.",
+            names.join(", ")
+        )
+    })
+}
+
+/// What is wrong with the members' wall clocks, as far as this node sees.
+pub(super) fn wall_clocks(member: &Member) -> Vec<String> {
+    let own = member.own_clock_is_far().map(|far| far.to_string());
+    own.into_iter().chain(member.clock_differences()).collect()
+}
+
+/// Who has an interface with this address.
+pub(super) fn claimant(state: &State, mac: Mac) -> String {
+    match state.node_with(mac) {
+        Some(node) => format!("{} ({mac})", name(state, Some(node)).unwrap_or_default()),
+        None => format!("another host ({mac})"),
+    }
+}

@@ -1,0 +1,48 @@
+//! Waiting for what the log or the leases say, without looking again and again.
+
+use super::Member;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use vip_core::LEADER_LOOKS;
+use vip_raft::Applied;
+
+/// Tells that it may be worth looking again.
+pub(crate) struct News {
+    applied: watch::Receiver<Applied>,
+    leases: watch::Receiver<u64>,
+}
+
+impl News {
+    /// Until there is something new since this was asked last, or since it was made.
+    /// That somebody is not heard any more, and how far another has the log, is told
+    /// by nobody: after [`LEADER_LOOKS`] one looks in any case.
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.applied.changed() => {}
+            _ = self.leases.changed() => {}
+            () = sleep(LEADER_LOOKS) => {}
+        }
+    }
+}
+
+impl Member {
+    /// From now on.
+    pub(crate) fn news(&self) -> News {
+        let mut news = News { applied: self.raft.applied.clone(), leases: self.shared.changes() };
+        news.applied.mark_unchanged();
+        news
+    }
+
+    /// Waits until `done`. Returns whether it is within `limit`.
+    pub(crate) async fn comes_true(&self, limit: Duration, mut done: impl FnMut() -> bool) -> bool {
+        let (until, mut news) = (Instant::now() + limit, self.news());
+        while !done() {
+            if Instant::now() >= until {
+                return false;
+            }
+            news.next().await;
+        }
+        true
+    }
+}
