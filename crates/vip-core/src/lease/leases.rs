@@ -11,6 +11,7 @@
 //! ```
 
 mod doors;
+mod guard_session;
 mod hand_over;
 mod holder;
 mod leader;
@@ -19,25 +20,30 @@ mod reporting;
 mod succession;
 mod voter;
 mod waiting;
+mod work;
 
 pub use doors::{LeaseInput, LeaseOutput};
 pub use hand_over::{HAND_OVER_POLL, HandOver, HandOverStep};
 pub use holder::{Ask, Wanted};
-pub use leader::{Acknowledgement, Answers, LeaderWork};
+pub use leader::{Acknowledgement, Answers};
 pub use recording::{Recording, RecordingError, Replayed};
 pub use waiting::{FIRST_GRANT_WAIT, Waiting, WaitingStep};
+pub use work::LeaderWork;
 
 use crate::{
-    Address, Claims, Cover, Detector, Grantee, Grants, GuardNotice, Incarnation, LeaderLease,
-    MAX_MACS, Mac, Mono, NodeId, Obstacle, Promise, Report, ReportId, Runs, State, Term, Timing,
-    Vip, VipOrder, VipUid, Vote, Voters,
+    Address, Claims, Cover, Grantee, GuardNotice, Incarnation, Mac, Mono, NodeId, Obstacle,
+    Promise, Report, ReportId, Runs, State, Term, Timing, VipOrder, VipUid, Vote, Voters,
 };
+use guard_session::GuardSession;
+use holder::Holder;
+use leader::Leader;
 use recording::Recorder;
 use reporting::Reporting;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use voter::Voter;
 
 /// A leader looks for work this often at least: liveness changes by time alone.
 pub const LEADER_LOOKS: Duration = Duration::from_millis(20);
@@ -158,33 +164,6 @@ pub enum LeaseAction {
     },
 }
 
-/// A leadership of this node.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Leading {
-    lease: LeaderLease,
-    grants: Grants,
-}
-
-/// What this node knows of its guard.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct GuardLink {
-    present: bool,
-    /// It is restarted at once, and its node then reclaims faster than another
-    /// could take over.
-    lost_at: Option<Mono>,
-    /// When it last showed that it runs.
-    alive_at: Mono,
-    /// Deadline that it was told last for what this node holds as leader.
-    extended: Mono,
-    /// The leader, by its vote, to whom each of what is leased here was named.
-    named_to: Option<Vote>,
-    /// It was asked for that by one name last.
-    by_name: bool,
-    /// Of what it was told since. It need not hear it again for every notice of
-    /// another VIP.
-    told: BTreeSet<Grantee>,
-}
-
 /// What to do at the end of a step, beside what is due by time.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Wants {
@@ -194,54 +173,46 @@ struct Wants {
     ask: bool,
 }
 
-/// See the module.
+/// What this node is and goes by, whatever it is about to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Leases {
+struct Scene {
     me: NodeId,
     timing: Timing,
-    interfaces: BTreeMap<String, String>,
     /// What runs here.
     runs: Runs,
+    /// The log's, as last taken over.
     state: Arc<State>,
     voters: Voters,
-    promise: Promise,
-    detector: Detector,
-    /// The leader that this node promised to last, and when it heard of it.
-    heard: Option<(Vote, Mono)>,
-    /// The leader heard last gave up its lease.
-    abdicated: bool,
-    leading: Option<Leading>,
-    /// The end of the lease that this node's own leaderships have relied on at
-    /// most. Its vote is bound until then, also after it stepped down.
-    relied_until: Mono,
-    /// The leadership of this node whose lease was closed last.
-    given_up: Option<Vote>,
-    /// A transfer that was not passed on, and when.
-    transfer_withheld: Option<(Vote, Mono)>,
-    views: BTreeMap<NodeId, leader::PeerView>,
-    reporting: Reporting,
-    /// Whom this node handed leadership to, and when, unless they led since.
-    handed_to: BTreeMap<NodeId, Mono>,
-    claims: Claims,
-    macs: BTreeSet<Mac>,
-    /// The VIPs that the guard was told of.
-    considered: Arc<BTreeMap<VipUid, Arc<Vip>>>,
-    guard: GuardLink,
-    first_grant_pending: bool,
-    heartbeat_at: Mono,
-    wake_at: Option<Mono>,
-    /// This node led in its saved vote, and says that this is over once every
-    /// gate of its host is shut.
-    resigns: Option<Vote>,
     stopping: bool,
     disk_is_well: bool,
     clock_is_well: bool,
+}
+
+impl Scene {
+    /// The members without a promise to wait for: everybody else in the log.
+    fn others(&self) -> impl Iterator<Item = NodeId> {
+        self.state.nodes.keys().copied().filter(|id| *id != self.me)
+    }
+}
+
+/// See the module. Each part has its own fields; what needs two of them is decided
+/// here.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Leases {
+    scene: Scene,
+    voter: Voter,
+    leader: Leader,
+    holder: Holder,
+    guard: GuardSession,
+    reporting: Reporting,
+    heartbeat_at: Mono,
+    wake_at: Option<Mono>,
     wants: Wants,
     changed: bool,
     /// As what the leader saw, when it found nothing to change in the log last. Gone
     /// when anything came in since that it could find something in.
     #[serde(skip)]
-    idle_as: Option<leader::Seen>,
+    idle_as: Option<work::Seen>,
     /// What happened lately, if that is kept.
     #[serde(skip)]
     recorder: Option<Box<Recorder>>,
@@ -258,35 +229,26 @@ impl Leases {
         }
         // The caller stored this one before it started us.
         promise.longest_stored(timing.promise);
-        Self {
+        let scene = Scene {
             me,
             timing,
-            interfaces,
             runs: Runs::here(),
             state: Arc::default(),
             voters: Voters::default(),
-            promise,
-            detector: Detector::default(),
-            heard: None,
-            abdicated: false,
-            leading: None,
-            relied_until: Mono::ZERO,
-            given_up: None,
-            transfer_withheld: None,
-            views: BTreeMap::new(),
-            reporting: Reporting::of_run(run),
-            handed_to: BTreeMap::new(),
-            claims: Claims::new(me),
-            macs: BTreeSet::new(),
-            considered: Arc::default(),
-            guard: GuardLink::default(),
-            first_grant_pending: false,
-            heartbeat_at: Mono::ZERO,
-            wake_at: None,
-            resigns: (saved.committed && saved.node == me).then_some(saved),
             stopping: false,
             disk_is_well: true,
             clock_is_well: true,
+        };
+        let led = (saved.committed && saved.node == me).then_some(saved);
+        Self {
+            scene,
+            voter: Voter::bound_by(promise),
+            leader: Leader::default(),
+            holder: Holder::of(Claims::new(me)),
+            guard: GuardSession::on(interfaces, led),
+            reporting: Reporting::of_run(run),
+            heartbeat_at: Mono::ZERO,
+            wake_at: None,
             wants: Wants::default(),
             changed: false,
             idle_as: None,
@@ -301,32 +263,29 @@ impl Leases {
             LeaseEvent::Tick => {}
             LeaseEvent::Raft(view) => self.raft(now, view),
             LeaseEvent::Applied(state) => {
-                self.state = state;
+                self.scene.state = state;
                 (self.changed, self.reporting.due) = (true, true);
                 self.consider(&mut actions);
                 self.sync(now, &mut actions);
             }
             LeaseEvent::GuardUp(session) => self.guard_up(now, session, &mut actions),
             LeaseEvent::GuardDown => self.guard_down(now, &mut actions),
-            LeaseEvent::GuardAlive => self.guard.alive_at = now,
-            LeaseEvent::Interfaces(macs) => {
-                let macs = macs.into_iter().take(MAX_MACS).collect();
-                self.changed |= self.macs != macs;
-                self.reporting.due |= self.macs != macs;
-                self.macs = macs;
-            }
+            LeaseEvent::GuardAlive => self.guard.is_alive(now),
+            LeaseEvent::Interfaces(macs) => self.interfaces_are(macs),
             LeaseEvent::Hindered(hindered) => self.hindered(now, hindered, &mut actions),
             LeaseEvent::Notices(notices) => self.notices(now, notices, &mut actions),
-            LeaseEvent::Acknowledged(ack) => self.acknowledged(ack, &mut actions),
+            LeaseEvent::Acknowledged(ack) => self.acknowledged(&ack, &mut actions),
             LeaseEvent::Unreported(id) => self.reporting.lost(id),
             LeaseEvent::Answered { session, sent_at, first, answer } => {
-                self.first_grant_pending &= !first;
+                if first {
+                    self.holder.first_is_answered();
+                }
                 if let Some(answer) = answer {
                     // The rest may be free by now.
                     self.wants.ask |= first && answer.denied.is_empty();
                     let other = answer == GrantAnswer::default();
                     // To each by its own name it would say no more than this.
-                    if !first && other && std::mem::take(&mut self.guard.by_name) {
+                    if !first && other && self.holder.take_by_name() {
                         self.name_all();
                     }
                     self.answered(now, session, sent_at, answer, &mut actions);
@@ -351,43 +310,43 @@ impl Leases {
     }
 
     fn on_stop(&mut self) {
-        self.stopping = true;
+        self.scene.stopping = true;
         (self.changed, self.reporting.due) = (true, true);
     }
 
     fn on_disk(&mut self, is_well: bool) {
-        self.disk_is_well = is_well;
+        self.scene.disk_is_well = is_well;
         self.reporting.due = true;
     }
 
     fn on_clock(&mut self, is_well: bool) {
-        self.clock_is_well = is_well;
+        self.scene.clock_is_well = is_well;
         (self.changed, self.reporting.due) = (true, true);
-        self.promise.clock(is_well);
+        self.voter.promise.clock(is_well);
     }
 
     /// This node.
     #[must_use]
     pub fn me(&self) -> NodeId {
-        self.me
+        self.scene.me
     }
 
     /// The timings it runs with.
     #[must_use]
     pub fn timing(&self) -> &Timing {
-        &self.timing
+        &self.scene.timing
     }
 
     /// The log's state, as last taken over.
     #[must_use]
     pub fn state(&self) -> &Arc<State> {
-        &self.state
+        &self.scene.state
     }
 
     /// Its claims.
     #[must_use]
     pub fn claims(&self) -> &Claims {
-        &self.claims
+        &self.holder.claims
     }
 
     /// Who leads, as far as this node can be sure: itself with a lease, or the
@@ -395,10 +354,10 @@ impl Leases {
     #[must_use]
     pub fn leader(&self, now: Mono) -> Option<NodeId> {
         if self.has_lease(now) {
-            return Some(self.me);
+            return Some(self.scene.me);
         }
-        let (vote, at) = self.heard?;
-        (now < at + self.timing.promise).then_some(vote.node)
+        let (vote, at) = self.voter.heard()?;
+        (now < at + self.scene.timing.promise).then_some(vote.node)
     }
 
     /// Does what is due: heartbeats, grants, an election.
@@ -406,12 +365,12 @@ impl Leases {
         self.wake_at = None;
         if now >= self.heartbeat_at {
             // From now, not from when it was due: a stall is not made up for.
-            self.heartbeat_at = now + self.timing.heartbeat;
+            self.heartbeat_at = now + self.scene.timing.heartbeat;
             self.heartbeat(now, actions);
             self.ping(now, actions);
             // What a node cannot do for now it can later, without a word from anybody.
-            self.reporting.due |= self.claims.ages();
-            if self.claims.may_differ() {
+            self.reporting.due |= self.holder.claims.ages();
+            if self.holder.claims.may_differ() {
                 self.sync(now, actions);
             }
             self.wants.renew = true;
@@ -419,7 +378,7 @@ impl Leases {
             self.reporting.again = true;
         }
         let wants = std::mem::take(&mut self.wants);
-        if self.leading.is_some() {
+        if self.leader.is_leading() {
             self.wake_at = self.hold_as_leader(now, actions);
         } else {
             self.report_to_leader(now, actions);
@@ -428,15 +387,6 @@ impl Leases {
         if self.campaign_due().is_some_and(|due| now >= due) {
             self.campaign(now, actions);
         }
-    }
-
-    /// The members without a promise to wait for: everybody else in the log.
-    fn others(&self) -> impl Iterator<Item = NodeId> {
-        self.state.nodes.keys().copied().filter(|id| *id != self.me)
-    }
-
-    fn all_voters(&self) -> BTreeSet<NodeId> {
-        self.voters.all()
     }
 }
 

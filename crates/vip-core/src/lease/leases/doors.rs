@@ -245,7 +245,7 @@ impl Leases {
     pub fn may_vote(&mut self, now: Mono) -> Result<PromiseTicket, Refused> {
         match self.enter(now, LeaseInput::VoteAsked) {
             LeaseOutput::Vote(vote) => vote,
-            _ => Err(Refused { remaining: self.timing.promise }),
+            _ => Err(Refused { remaining: self.scene.timing.promise }),
         }
     }
 
@@ -300,9 +300,9 @@ impl Leases {
     /// whether it failed. One that is not well costs the node its leadership and
     /// its VIPs.
     pub fn disk(&mut self, now: Mono, oldest_wait: Duration, failed: bool) {
-        let patience = self.timing.promise * DISK_PATIENCE_PROMISES;
+        let patience = self.scene.timing.promise * DISK_PATIENCE_PROMISES;
         let is_well = !failed && oldest_wait < patience;
-        if is_well != self.disk_is_well {
+        if is_well != self.scene.disk_is_well {
             self.enter(now, LeaseInput::Disk(is_well));
         }
     }
@@ -311,7 +311,7 @@ impl Leases {
     /// grant and promise mean another time than to others: the lease lapses,
     /// nothing is asked for, and promises last longer.
     pub fn clock(&mut self, now: Mono, is_well: bool) {
-        if is_well != self.clock_is_well {
+        if is_well != self.scene.clock_is_well {
             self.enter(now, LeaseInput::Clock(is_well));
         }
     }

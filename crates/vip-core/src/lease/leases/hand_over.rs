@@ -115,8 +115,8 @@ impl HandOver {
 impl Leases {
     /// Whether something is held here that another node could take.
     fn waits_for_relief(&self) -> bool {
-        let other = |n: &crate::Node| n.id != self.me && n.may_hold();
-        !self.claims.holdings().is_empty() && self.state.nodes.values().any(other)
+        let other = |n: &crate::Node| n.id != self.scene.me && n.may_hold();
+        !self.holder.claims.holdings().is_empty() && self.scene.state.nodes.values().any(other)
     }
 }
 

@@ -1,13 +1,11 @@
 //! As holder: what the guard is told, what the leader is asked for.
 
+use super::guard_session::addresses;
 use super::{GrantAnswer, LeaseAction, Leases, Wants};
 use crate::{
-    Address, ClaimAction, ClaimEvent, Cover, Grantee, GuardNotice, Incarnation, Mono, NodeId,
-    Obstacle, Vip, VipOrder, VipUid, Vote,
+    ClaimAction, ClaimEvent, Claims, Cover, Grantee, Incarnation, Mono, NodeId, VipOrder, Vote,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// What a node asks its leader for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,76 +40,63 @@ pub struct Ask {
     pub wanted: Wanted,
 }
 
+/// What this node has leased or wants to, and what its leader was told of that.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Holder {
+    pub(super) claims: Claims,
+    first_grant_pending: bool,
+    /// The leader, by its vote, to whom each of what is leased here was named.
+    named_to: Option<Vote>,
+    /// It was asked for that by one name last.
+    by_name: bool,
+}
+
+impl Holder {
+    pub(super) fn of(claims: Claims) -> Self {
+        Self { claims, first_grant_pending: false, named_to: None, by_name: false }
+    }
+
+    /// From here on each is named again.
+    pub(super) fn names_all(&mut self) {
+        self.named_to = None;
+    }
+
+    /// What to ask the leader of this vote for to go on with what is leased. It was
+    /// told of what that is once; from then on the name is enough, until it turns out
+    /// to be that of another set there.
+    fn renewal(&mut self, leader: Vote) -> Option<Wanted> {
+        let cover = self.claims.cover();
+        if cover.is_empty() {
+            return None;
+        }
+        let named = self.named_to.replace(leader) == Some(leader);
+        self.by_name = named && !self.claims.is_releasing();
+        let all = || Wanted::All(self.claims.renewals());
+        Some(if self.by_name { Wanted::Cover(cover) } else { all() })
+    }
+
+    /// What to ask for first, unless that is under way.
+    fn first(&mut self) -> Option<Wanted> {
+        let waiting = self.claims.waiting();
+        let first = !waiting.is_empty() && !self.first_grant_pending;
+        self.first_grant_pending |= first;
+        first.then_some(Wanted::First(waiting))
+    }
+
+    /// A request for first grants was answered, or was not.
+    pub(super) fn first_is_answered(&mut self) {
+        self.first_grant_pending = false;
+    }
+
+    /// Whether it was asked by one name last; not any more after this.
+    pub(super) fn take_by_name(&mut self) -> bool {
+        std::mem::take(&mut self.by_name)
+    }
+}
+
 impl Leases {
-    pub(super) fn guard_up(
-        &mut self,
-        now: Mono,
-        session: Incarnation,
-        actions: &mut Vec<LeaseAction>,
-    ) {
-        self.guard.present = true;
-        self.guard.lost_at = None;
-        self.guard.alive_at = now;
-        self.guard.extended = Mono::ZERO;
-        self.guard.named_to = None;
-        self.considered = Arc::default();
-        self.consider(actions);
-        self.guard_changed(now, [ClaimEvent::GuardUp(session)], actions);
-        // Only now, with every gate of this host shut, is the old leadership
-        // certainly over.
-        if let Some(vote) = self.resigns.take() {
-            self.promise.own_term_abdicated(self.me, vote.term);
-            self.leadership_is_over(now, vote);
-            actions.push(LeaseAction::Abdicate(vote));
-        }
-    }
-
-    pub(super) fn guard_down(&mut self, now: Mono, actions: &mut Vec<LeaseAction>) {
-        self.guard.present = false;
-        self.guard.lost_at = Some(now);
-        self.guard_changed(now, [ClaimEvent::GuardDown], actions);
-    }
-
-    pub(super) fn hindered(
-        &mut self,
-        now: Mono,
-        hindered: BTreeMap<VipUid, Obstacle>,
-        actions: &mut Vec<LeaseAction>,
-    ) {
-        self.guard.alive_at = now;
-        self.guard_changed(now, [ClaimEvent::Hindered(hindered)], actions);
-    }
-
-    /// Tells the guard which VIPs there are, if that changed.
-    pub(super) fn consider(&mut self, actions: &mut Vec<LeaseAction>) {
-        let vips = self.state.vips.clone();
-        if Arc::ptr_eq(&self.considered, &vips) || !self.guard.present {
-            return;
-        }
-        let told = self.considered.len() == vips.len()
-            && self.considered.iter().zip(vips.iter()).all(|(told, now)| {
-                told.0 == now.0 && (Arc::ptr_eq(told.1, now.1) || told.1.spec == now.1.spec)
-            });
-        self.considered = vips.clone();
-        if told {
-            return;
-        }
-        let all = vips.iter().map(|(uid, vip)| (*uid, addresses(vip, &self.interfaces)));
-        actions.push(LeaseAction::Consider(all.collect()));
-    }
-
-    pub(super) fn notices(
-        &mut self,
-        now: Mono,
-        notices: Vec<GuardNotice>,
-        actions: &mut Vec<LeaseAction>,
-    ) {
-        self.guard.alive_at = now;
-        self.guard_changed(now, notices.into_iter().map(ClaimEvent::Notice), actions);
-    }
-
     /// The log is compared once for all of it: a thousand VIPs are one change.
-    fn guard_changed(
+    pub(super) fn guard_changed(
         &mut self,
         now: Mono,
         events: impl IntoIterator<Item = ClaimEvent>,
@@ -126,13 +111,14 @@ impl Leases {
 
     /// Compares the log with the claims.
     pub(super) fn sync(&mut self, now: Mono, actions: &mut Vec<LeaseAction>) {
-        let Self { claims, state, interfaces, .. } = self;
-        let due = claims.sync(now, state, |vip| addresses(vip, interfaces));
+        let interfaces = self.guard.interfaces();
+        let addresses = |vip: &crate::Vip| addresses(vip, interfaces);
+        let due = self.holder.claims.sync(now, &self.scene.state, addresses);
         self.take(due, actions);
     }
 
     fn claim(&mut self, now: Mono, event: ClaimEvent, actions: &mut Vec<LeaseAction>) {
-        let due = self.claims.step(now, &self.state, event);
+        let due = self.holder.claims.step(now, &self.scene.state, event);
         self.take(due, actions);
     }
 
@@ -150,22 +136,8 @@ impl Leases {
     }
 
     fn order(&self, batch: Vec<VipOrder>, actions: &mut Vec<LeaseAction>) {
-        if self.guard.present && !batch.is_empty() {
+        if self.guard.is_present() && !batch.is_empty() {
             actions.push(LeaseAction::Order(batch));
-        }
-    }
-
-    /// At each heartbeat: is the guard there, and not just connected? A frozen
-    /// one lets its VIPs fall silent and would keep them.
-    pub(super) fn ping(&mut self, now: Mono, actions: &mut Vec<LeaseAction>) {
-        if !self.guard.present {
-            return;
-        }
-        if now >= self.guard.alive_at + self.timing.grant {
-            actions.push(LeaseAction::EndSession);
-            self.guard_down(now, actions);
-        } else {
-            actions.push(LeaseAction::Ping);
         }
     }
 
@@ -176,15 +148,14 @@ impl Leases {
         now: Mono,
         actions: &mut Vec<LeaseAction>,
     ) -> Option<Mono> {
-        let (me, session, lease_end) = (self.me, self.claims.session(), self.lease_end(now));
-        let released = self.claims.releases();
+        let (me, session, lease_end) =
+            (self.scene.me, self.holder.claims.session(), self.lease_end(now));
+        let released = self.holder.claims.releases();
         self.take_releases(me, &released);
-        let mut waiting = self.claims.waiting();
-        // An order costs; half a heartbeat of lease is enough.
-        if lease_end >= self.guard.extended + self.timing.heartbeat / 2 {
-            self.guard.extended = lease_end;
-            self.guard.told.clear();
-            while let Some(wanted) = self.own_leadership().and_then(|own| self.renewal(own)) {
+        let mut waiting = self.holder.claims.waiting();
+        if self.guard.is_to_extend(lease_end, self.scene.timing.heartbeat) {
+            while let Some(wanted) = self.own_leadership().and_then(|own| self.holder.renewal(own))
+            {
                 let by_name = matches!(wanted, Wanted::Cover(_));
                 let (answer, _) = self.decide_grants(now, me, &wanted);
                 let renewed = answer.covered.is_some();
@@ -192,35 +163,21 @@ impl Leases {
                 if renewed || !by_name {
                     break;
                 }
-                self.guard.named_to = None;
+                self.holder.names_all();
             }
         } else {
-            waiting.retain(|grantee| !self.guard.told.contains(grantee));
+            waiting.retain(|grantee| !self.guard.has_heard_of(grantee));
         }
         let (answer, free_at) = self.decide_grants(now, me, &Wanted::First(waiting));
-        self.guard.told.extend(&answer.granted);
+        self.guard.heard_of(&answer.granted);
         self.take_answer(now, session, answer, lease_end, actions);
         free_at
     }
 
-    /// What to ask the leader of this vote for to go on with what is leased. It was
-    /// told of what that is once; from then on the name is enough, until it turns out
-    /// to be that of another set there.
-    fn renewal(&mut self, leader: Vote) -> Option<Wanted> {
-        let cover = self.claims.cover();
-        if cover.is_empty() {
-            return None;
-        }
-        let named = self.guard.named_to.replace(leader) == Some(leader);
-        let by_name = named && !self.claims.is_releasing();
-        self.guard.by_name = by_name;
-        Some(if by_name { Wanted::Cover(cover) } else { Wanted::All(self.claims.renewals()) })
-    }
-
     /// The guard, or the leader, has another set than this node.
     pub(super) fn name_all(&mut self) {
-        self.guard.named_to = None;
-        self.guard.extended = Mono::ZERO;
+        self.holder.names_all();
+        self.guard.tell_again();
         self.wants.renew = true;
     }
 
@@ -234,8 +191,8 @@ impl Leases {
         actions: &mut Vec<LeaseAction>,
     ) {
         // A leader holds by its lease alone; an older grant would outlive it.
-        if self.leading.is_none() {
-            self.take_answer(now, session, answer, sent_at + self.timing.grant, actions);
+        if !self.leader.is_leading() {
+            self.take_answer(now, session, answer, sent_at + self.scene.timing.grant, actions);
         }
     }
 
@@ -251,8 +208,11 @@ impl Leases {
         // A thousand VIPs are one frame to the guard.
         let (mut deadlines, mut others) = (vec![], vec![]);
         for grantee in answer.granted {
-            for action in self.claims.step(now, &self.state, ClaimEvent::Granted(grantee, deadline))
-            {
+            for action in self.holder.claims.step(
+                now,
+                &self.scene.state,
+                ClaimEvent::Granted(grantee, deadline),
+            ) {
                 match action {
                     ClaimAction::Order(VipOrder::Extend { deadlines: one, .. }) => {
                         deadlines.extend(one);
@@ -269,39 +229,31 @@ impl Leases {
         }
         self.reporting.due |= !answer.denied.is_empty();
         for (grantee, denial) in answer.denied {
-            others.extend(self.claims.step(now, &self.state, ClaimEvent::Denied(grantee, denial)));
+            others.extend(self.holder.claims.step(
+                now,
+                &self.scene.state,
+                ClaimEvent::Denied(grantee, denial),
+            ));
         }
         self.take(others, actions);
     }
 
     /// As holder under another leader: renews, asks for what is new.
     pub(super) fn ask_leader(&mut self, now: Mono, wants: Wants, actions: &mut Vec<LeaseAction>) {
-        let Some(leader) = self.leader(now).filter(|leader| *leader != self.me) else { return };
-        let Some((vote, _)) = self.heard else { return };
-        let session = self.claims.session();
+        let Some(leader) = self.leader(now).filter(|leader| *leader != self.scene.me) else {
+            return;
+        };
+        let Some((vote, _)) = self.voter.heard() else { return };
+        let session = self.holder.claims.session();
         // A grant would last for longer than others wait.
         let wants = Wants {
-            renew: wants.renew && self.clock_is_well,
-            ask: wants.ask && self.clock_is_well,
+            renew: wants.renew && self.scene.clock_is_well,
+            ask: wants.ask && self.scene.clock_is_well,
         };
-        let renewal = wants.renew.then(|| self.renewal(vote)).flatten();
-        let waiting = if wants.ask { self.claims.waiting() } else { vec![] };
-        let first = !waiting.is_empty() && !self.first_grant_pending;
-        self.first_grant_pending |= first;
-        for wanted in renewal.into_iter().chain(first.then_some(Wanted::First(waiting))) {
+        let renewal = wants.renew.then(|| self.holder.renewal(vote)).flatten();
+        let first = wants.ask.then(|| self.holder.first()).flatten();
+        for wanted in renewal.into_iter().chain(first) {
             actions.push(LeaseAction::Ask(Box::new(Ask { leader, session, wanted })));
         }
     }
-}
-
-/// A VIP's addresses on this host's interfaces.
-fn addresses(vip: &Vip, interfaces: &BTreeMap<String, String>) -> Vec<Address> {
-    let wanted = vip.spec.interface.clone().unwrap_or_default();
-    let interface = interfaces.get(&wanted).cloned().unwrap_or(wanted);
-    let address = |a: &crate::VipAddress| Address {
-        ip: a.ip,
-        prefix: a.prefix,
-        interface: interface.clone(),
-    };
-    vip.spec.addresses.iter().map(address).collect()
 }

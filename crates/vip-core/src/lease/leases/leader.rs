@@ -1,18 +1,13 @@
-//! As leader: the lease, what is known of the others, what they are granted,
-//! what the log should say.
+//! As leader: the lease, what is known of the others, what they are granted.
 
-use super::{GrantAnswer, Leading, LeaseAction, Leases, RaftView, Wanted};
+use super::{GrantAnswer, LeaseAction, Leases, RaftView, Scene, Wanted};
 use crate::{
-    Assignment, ConflictChange, Denial, Epoch, Fitness, Grantee, Grants, LeaderLease, Level, Mac,
-    Mono, NodeId, NodeOp, NodeView, ObstacleChange, Op, Report, ReportId, Request, Runs, Settled,
-    State, Term, Verdict, Vip, VipOp, VipUid, Vote, decide, target,
+    Denial, Epoch, Fitness, Grantee, Grants, LeaderLease, Mono, NodeId, NodeView, Report, ReportId,
+    Request, Term, Timing, Verdict, Vip, VipUid, Vote, Voters,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-
-/// How long a lost guard may take to come back before its node is passed over.
-const GUARD_GRACE: Duration = Duration::from_millis(500);
 
 /// A member's answer to a lease message, when it promised.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,18 +22,9 @@ pub struct Acknowledgement {
     pub report: ReportId,
 }
 
-/// What a leader looks at that changes by time alone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
-    term: Term,
-    /// No deadline of before its election can be left at its gate.
-    outlived: bool,
-    views: BTreeMap<NodeId, NodeView>,
-}
-
 /// What this node, leading, knows of another.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct PeerView {
+struct PeerView {
     last_ack: Mono,
     /// What it says of itself, if it did.
     report: Option<Report>,
@@ -62,6 +48,11 @@ impl PeerView {
         self.report = None;
         true
     }
+
+    /// It promised within the last promise.
+    fn is_heard(&self, now: Mono, promise: Duration) -> bool {
+        now < self.last_ack + promise
+    }
 }
 
 /// Whether a VIP answers where it should and only there.
@@ -75,91 +66,229 @@ pub struct Answers {
     pub before_ended: bool,
 }
 
-/// Where what nodes say of VIPs differs from what the log says of that. Of nodes
-/// that were not heard nothing is known; and one that was removed meanwhile has
-/// no place in the log any more.
-fn differences<'a, T: Clone + PartialEq + 'a>(
-    state: &'a State,
-    logged: &'a BTreeMap<VipUid, BTreeMap<NodeId, T>>,
-    said: impl Iterator<Item = (NodeId, &'a BTreeMap<VipUid, T>)>,
-) -> impl Iterator<Item = (VipUid, NodeId, Option<T>)> {
-    said.filter(|(node, _)| state.nodes.contains_key(node)).flat_map(move |(node, said)| {
-        let known = move |vip: &VipUid| logged.get(vip)?.get(&node);
-        let is_new = move |(vip, what): &(&VipUid, &T)| {
-            state.vip(**vip).is_some() && known(vip) != Some(*what)
-        };
-        let new =
-            said.iter().filter(is_new).map(move |(vip, what)| (*vip, node, Some(what.clone())));
-        let over = logged.keys().filter(move |vip| known(vip).is_some() && !said.contains_key(vip));
-        new.chain(over.map(move |vip| (*vip, node, None)))
-    })
+/// A leadership of this node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Leading {
+    pub(super) lease: LeaderLease,
+    pub(super) grants: Grants,
+    views: BTreeMap<NodeId, PeerView>,
 }
 
-/// Changes of the log that are due.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LeaderWork {
-    /// The term that they are due in, and void in any other.
-    pub term: Term,
-    /// Changes of holder.
-    pub moves: Vec<Assignment>,
-    /// Grants of this node to itself that nest in its lease.
-    pub own: Vec<Grantee>,
-    /// Grants to others.
-    pub others: Vec<Grantee>,
-    /// Epochs that ended.
-    pub releases: Vec<Grantee>,
-    /// What came to hinder nodes, or hinders them no more.
-    pub obstacles: Vec<ObstacleChange>,
-    /// Removed VIPs that nobody can answer for any more.
-    pub outwaited: Vec<VipUid>,
-    /// Epochs whose holder says that it answers.
-    pub answered: Vec<Grantee>,
-    /// Who came to claim addresses beside holders, or does no more.
-    pub conflicts: Vec<ConflictChange>,
-    /// Nodes whose interfaces changed.
-    pub interfaces: Vec<(NodeId, BTreeSet<Mac>)>,
-    /// Nodes that run another version than the log says.
-    pub runs: Vec<(NodeId, Runs)>,
+/// What is to be done about an acknowledgement.
+struct Heard {
+    /// It was not heard in this term before.
+    is_new: bool,
+    /// It was out of reach: after a partition its neighbours may know another
+    /// holder's address.
+    is_back: bool,
+    /// What it let go of, as it said before: then its epoch may have been unknown.
+    released: Vec<Grantee>,
 }
 
-impl LeaderWork {
-    fn is_nothing(&self) -> bool {
-        *self == Self { term: self.term, ..Self::default() }
+impl Leading {
+    fn acknowledged(&mut self, ack: &Acknowledgement, promise: Duration) -> Heard {
+        let Acknowledgement { from, vote: _, sent_at, report } = *ack;
+        self.lease.acknowledged(from, sent_at);
+        let is_new = !self.views.contains_key(&from);
+        let view = self.views.entry(from).or_default();
+        view.is_of(report.run);
+        let released = view.report.iter().flat_map(|report| report.released.iter().copied());
+        let released = released.collect();
+        let is_back = view.last_ack > Mono::ZERO && sent_at > view.last_ack + promise;
+        view.last_ack = view.last_ack.max(sent_at);
+        Heard { is_new, is_back, released }
     }
 
-    /// The commands, to be proposed in [`Self::term`], in order of urgency: a
-    /// VIP without a holder is what hurts.
-    #[must_use]
-    pub fn ops(self) -> Vec<Op> {
-        let Self {
-            term: _,
-            moves,
-            own,
-            others,
-            releases,
-            obstacles,
-            outwaited,
-            answered,
-            conflicts,
-            interfaces,
-            runs,
-        } = self;
-        let settle = |grants: Vec<Grantee>, nested| {
-            (!grants.is_empty()).then_some(VipOp::Settle { grants, nested })
-        };
-        let moves = (!moves.is_empty()).then_some(VipOp::Assign { moves });
-        let releases = (!releases.is_empty()).then_some(VipOp::Released { releases });
-        let obstacles = (!obstacles.is_empty()).then_some(VipOp::Obstacles { changes: obstacles });
-        let outwaited = (!outwaited.is_empty()).then_some(VipOp::Outwaited { vips: outwaited });
-        let answered = (!answered.is_empty()).then_some(VipOp::Answered { grants: answered });
-        let conflicts = (!conflicts.is_empty()).then_some(VipOp::Conflicts { changes: conflicts });
-        let interfaces =
-            interfaces.into_iter().map(|(node, macs)| NodeOp::Interfaces { node, macs });
-        let runs = runs.into_iter().map(|(node, runs)| NodeOp::Runs { node, runs });
-        let urgent = [moves, settle(own, true), settle(others, false), releases];
-        let rest = [obstacles, outwaited, answered, conflicts];
-        let of_vips = urgent.into_iter().chain(rest).flatten().map(Op::from);
-        of_vips.chain(interfaces.chain(runs).map(Op::from)).collect()
+    /// Of messages that overtook each other the latest counts. Returns whether it
+    /// says anything new.
+    fn reported(&mut self, node: NodeId, report: Report) -> bool {
+        let view = self.views.entry(node).or_default();
+        let of_now = view.is_of(report.id.run);
+        match &view.report {
+            _ if !of_now => false,
+            Some(known) if !report.follows(known) => false,
+            known => {
+                let is_new = known.as_ref().is_none_or(|known| !report.says_the_same(known));
+                view.report = Some(report);
+                is_new
+            }
+        }
+    }
+
+    /// Takes note of what `node` let go of. Returns whether an epoch ended by that.
+    fn take_releases(&mut self, scene: &Scene, node: NodeId, releases: &[Grantee]) -> bool {
+        let mut ended = false;
+        for release in releases {
+            let Some(vip) = scene.state.vip_or_retired(release.vip) else { continue };
+            let before = self.grants.ended(vip);
+            self.grants.released(vip, node, *release);
+            ended |= self.grants.ended(vip) > before;
+        }
+        ended
+    }
+
+    fn decide(
+        &mut self,
+        now: Mono,
+        scene: &Scene,
+        node: NodeId,
+        wanted: &Wanted,
+    ) -> (GrantAnswer, Option<Mono>) {
+        let mut answer = GrantAnswer::default();
+        let (state, timing) = (&scene.state, &scene.timing);
+        match wanted {
+            Wanted::First(_) => {}
+            Wanted::All(all) => self.grants.has_only(node, all),
+            Wanted::Cover(cover) => {
+                let renewed = self.grants.renew(now, node, *cover, &self.lease, state);
+                answer.covered = renewed.then_some(*cover);
+            }
+        }
+        let named = wanted.named().iter();
+        let requests = named.map(|grantee| Request { node, grantee: *grantee });
+        let mut free_at: Option<Mono> = None;
+        for (grantee, verdict) in self.grants.request(now, requests, &self.lease, state, timing) {
+            match verdict {
+                Verdict::Granted => answer.granted.push(grantee),
+                Verdict::Denied(denial) => answer.denied.push((grantee, denial)),
+                Verdict::Wait(at) => free_at = Some(free_at.map_or(at, |f| f.min(at))),
+            }
+        }
+        (answer, free_at)
+    }
+
+    /// What is known of another node, for placement.
+    fn view_of(&self, now: Mono, node: NodeId, promise: Duration) -> NodeView {
+        // A new leader has heard nobody yet; that says nothing about them.
+        let grace = now < self.lease.elected_at() + promise;
+        let view = self.views.get(&node);
+        let alive = grace || view.is_some_and(|view| view.is_heard(now, promise));
+        match view.and_then(|view| view.report.as_ref()) {
+            Some(report) => NodeView {
+                alive,
+                able: report.fitness == Fitness::Fit,
+                stopping: report.stopping,
+                unable: report.unable.clone(),
+            },
+            None => NodeView { alive, able: grace, ..Default::default() },
+        }
+    }
+
+    fn fitness_of(&self, now: Mono, node: NodeId, promise: Duration) -> Option<Fitness> {
+        let view = self.views.get(&node).filter(|view| view.is_heard(now, promise))?;
+        view.report.as_ref().map(|report| report.fitness)
+    }
+
+    fn report_of(&self, node: NodeId) -> Option<&Report> {
+        self.views.get(&node)?.report.as_ref()
+    }
+
+    fn reports(&self) -> impl Iterator<Item = (NodeId, &Report)> {
+        self.views.iter().filter_map(|(node, view)| Some((*node, view.report.as_ref()?)))
+    }
+}
+
+/// This node's leaderships: the one of now, and what is remembered of those before.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Leader {
+    leading: Option<Leading>,
+    /// The leadership of this node whose lease was closed last.
+    given_up: Option<Vote>,
+    /// A transfer that was not passed on, and when.
+    transfer_withheld: Option<(Vote, Mono)>,
+    /// Whom this node handed leadership to, and when, unless they led since.
+    handed_to: BTreeMap<NodeId, Mono>,
+}
+
+/// What Raft's view changes.
+enum Turn {
+    Nothing,
+    /// The voters are others.
+    Members,
+    Elected,
+    Deposed,
+}
+
+impl Leader {
+    pub(super) fn is_leading(&self) -> bool {
+        self.leading.is_some()
+    }
+
+    pub(super) fn leading(&self) -> Option<&Leading> {
+        self.leading.as_ref()
+    }
+
+    pub(super) fn steps_down(&mut self) {
+        self.leading = None;
+    }
+
+    fn term(&self) -> Option<Term> {
+        self.leading.as_ref().map(|leading| leading.lease.term())
+    }
+
+    /// Raft leads in this term, or not at all. `bound`: until when this node's vote
+    /// may have been asked for by nobody else.
+    fn turn(
+        &mut self,
+        now: Mono,
+        term: Option<Term>,
+        voters: &Voters,
+        bound: Mono,
+        (me, timing): (NodeId, &Timing),
+    ) -> Turn {
+        match (term, &mut self.leading) {
+            (Some(term), Some(leading)) if leading.lease.term() == term => {
+                if leading.lease.voters() == voters {
+                    return Turn::Nothing;
+                }
+                leading.lease.membership_changed(voters.clone(), now);
+                Turn::Members
+            }
+            (Some(term), _) => {
+                let lease = LeaderLease::elected(me, term, now, bound, voters.clone(), timing);
+                let (grants, views) = (Grants::default(), BTreeMap::new());
+                self.leading = Some(Leading { lease, grants, views });
+                Turn::Elected
+            }
+            (None, Some(_)) => {
+                self.leading = None;
+                Turn::Deposed
+            }
+            (None, None) => Turn::Nothing,
+        }
+    }
+
+    /// A node leads that this one handed leadership to, perhaps.
+    pub(super) fn led_after_all(&mut self, node: NodeId) {
+        self.handed_to.remove(&node);
+    }
+
+    /// Whom it handed leadership to in vain, and when.
+    pub(super) fn handed_to(&self) -> &BTreeMap<NodeId, Mono> {
+        &self.handed_to
+    }
+
+    fn close(&mut self, now: Mono, own: Option<Vote>, successor: NodeId) {
+        self.handed_to.insert(successor, now);
+        self.given_up = own;
+        if let Some(leading) = &mut self.leading {
+            leading.lease.close(now);
+        }
+    }
+
+    /// Whether this leadership was given up; if not, the transfer is withheld.
+    fn may_transfer(&mut self, now: Mono, vote: Vote) -> bool {
+        let closed = self.given_up == Some(vote);
+        if !closed {
+            self.transfer_withheld = Some((vote, now));
+        }
+        closed
+    }
+
+    fn transferred_in_vain(&self, now: Mono, own: Option<Vote>, promise: Duration) -> bool {
+        let withheld = self.transfer_withheld.filter(|(vote, _)| own == Some(*vote));
+        withheld.is_some_and(|(_, at)| LeaderLease::is_in_vain(promise, at, now))
+            || self.leading.as_ref().is_some_and(|leading| leading.lease.closed_in_vain(now))
     }
 }
 
@@ -168,80 +297,60 @@ impl Leases {
     pub(super) fn raft(&mut self, now: Mono, view: RaftView) {
         // Whatever changes now, what was held by the lease so far still may be.
         self.rely(now);
-        self.voters.clone_from(&view.voters);
+        let RaftView { leads, voters } = view;
+        self.scene.voters = voters;
         // What Raft shows lags behind what it saved.
-        let saved = self.promise.saved_vote();
-        let own = |term: &Term| saved == Vote { term: *term, node: self.me, committed: true };
-        let leads = view.leads.filter(own);
-        let known = self.leading.as_ref().map(|l| l.lease.term());
-        match (leads, known) {
-            (Some(term), Some(known)) if known == term => {
-                if let Some(leading) = &mut self.leading {
-                    if *leading.lease.voters() == view.voters {
-                        return;
-                    }
-                    leading.lease.membership_changed(view.voters, now);
-                }
-            }
-            (Some(term), _) => {
-                // Nobody but itself may have been asked for a vote.
-                let bound = self.promise.until().max(self.relied_until);
-                let (me, voters) = (self.me, view.voters);
-                let lease = LeaderLease::elected(me, term, now, bound, voters, &self.timing);
-                self.leading = Some(Leading { lease, grants: Grants::default() });
-                self.views.clear();
-                self.detector.leader_heard();
-            }
-            (None, Some(_)) => self.leading = None,
-            (None, None) => return,
+        let (me, saved) = (self.scene.me, self.voter.promise.saved_vote());
+        let own = |term: &Term| saved == Vote { term: *term, node: me, committed: true };
+        // Nobody but itself may have been asked for a vote.
+        let bound = self.voter.bound_until();
+        let (voters, timing) = (&self.scene.voters, &self.scene.timing);
+        match self.leader.turn(now, leads.filter(own), voters, bound, (me, timing)) {
+            Turn::Nothing => return,
+            Turn::Members | Turn::Deposed => {}
+            Turn::Elected => self.voter.is_elected(),
         }
-        if self.leading.is_some() {
+        if self.leader.is_leading() {
             // The lease begins anew: ask at once.
             self.heartbeat_at = Mono::ZERO;
         }
         self.changed = true;
     }
 
-    /// Takes note of the lease as far as it goes now, and of the time that the
-    /// last packet under it takes to the wire: the promises of others have that
-    /// in reserve (C1), this node's own word has not.
+    /// Takes note of the lease as far as it goes now.
     pub(super) fn rely(&mut self, now: Mono) {
-        let end = self.lease_end(now);
-        if end > Mono::ZERO {
-            self.relied_until = self.relied_until.max(end + self.timing.gate_to_wire);
-        }
+        self.voter.rely(self.lease_end(now), self.scene.timing.gate_to_wire);
     }
 
     /// Until when no other leader can exist, if this node leads.
     #[must_use]
     pub fn lease_end(&self, now: Mono) -> Mono {
-        self.leading.as_ref().map(|l| l.lease.end(now)).unwrap_or_default()
+        self.leader.leading().map(|l| l.lease.end(now)).unwrap_or_default()
     }
 
     /// Whether this node leads and its lease runs.
     #[must_use]
     pub fn has_lease(&self, now: Mono) -> bool {
-        self.leading.as_ref().is_some_and(|l| l.lease.is_valid(now))
+        self.leader.leading().is_some_and(|l| l.lease.is_valid(now))
     }
 
     /// Whether this node leads with a lease, and its own entry is applied.
     #[must_use]
     pub fn leads_applied(&self, now: Mono) -> bool {
-        let term = self.leading.as_ref().map(|l| l.lease.term());
-        self.has_lease(now) && term == Some(self.state.term)
+        self.has_lease(now) && self.leader.term() == Some(self.scene.state.term)
     }
 
     /// The committed vote of this node's own leadership.
     #[must_use]
     pub fn own_leadership(&self) -> Option<Vote> {
-        let term = self.leading.as_ref()?.lease.term();
-        Some(Vote { term, node: self.me, committed: true })
+        let term = self.leader.term()?;
+        Some(Vote { term, node: self.scene.me, committed: true })
     }
 
     /// Whether this node, if it leads, may send what renews promises.
     pub(super) fn on_renewal_due(&mut self, now: Mono) -> bool {
         // Elected, but not yet observed: the first entries must go out.
-        self.leading.as_mut().is_none_or(|leading| leading.lease.may_renew(now))
+        self.leader.leading.as_mut().is_none_or(|leading| leading.lease.may_renew(now))
     }
 
     /// Ends the lease of this leadership for good, in favour of `successor`, if
@@ -252,19 +361,15 @@ impl Leases {
     /// exactly this vote may be transferred then ([`Self::may_transfer`]).
     pub(super) fn on_close(&mut self, now: Mono, successor: NodeId) -> bool {
         let work = self.find_work(now);
-        if self.leading.is_none()
+        if !self.leader.is_leading()
             || !self.gates_are_shut(now)
             || !work.others.is_empty()
             || !work.releases.is_empty()
         {
             return false;
         }
-        self.relied_until = Mono::ZERO;
-        self.handed_to.insert(successor, now);
-        self.given_up = self.own_leadership();
-        if let Some(leading) = &mut self.leading {
-            leading.lease.close(now);
-        }
+        self.voter.relies_on_nothing();
+        self.leader.close(now, self.own_leadership(), successor);
         self.changed = true;
         true
     }
@@ -274,11 +379,7 @@ impl Leases {
     /// Raft transfers whatever leadership it has when it gets there, and also
     /// on its own account, when it finds itself removed.
     pub(super) fn on_transfer(&mut self, now: Mono, vote: Vote) -> bool {
-        let closed = self.given_up == Some(vote);
-        if !closed {
-            self.transfer_withheld = Some((vote, now));
-        }
-        closed
+        self.leader.may_transfer(now, vote)
     }
 
     /// Whether Raft gave leadership away, so that it proposes nothing any more,
@@ -286,141 +387,87 @@ impl Leases {
     /// ([`Self::may_transfer`]). The agent has to start over.
     #[must_use]
     pub fn transferred_in_vain(&self, now: Mono) -> bool {
-        let own = self.own_leadership();
-        let withheld = self.transfer_withheld.filter(|(vote, _)| own == Some(*vote));
-        withheld.is_some_and(|(_, at)| LeaderLease::is_in_vain(self.timing.promise, at, now))
-            || self.leading.as_ref().is_some_and(|leading| leading.lease.closed_in_vain(now))
+        self.leader.transferred_in_vain(now, self.own_leadership(), self.scene.timing.promise)
     }
 
     /// Whether no gate of this host can be open: nothing is claimed, and a
     /// guard says so, or has been gone for longer than any grant.
     fn gates_are_shut(&self, now: Mono) -> bool {
-        let certain =
-            self.guard.present || self.guard.lost_at.is_none_or(|at| now >= at + self.timing.grant);
-        certain && self.claims.holdings().is_empty()
+        let certain = self.guard.is_certain(now, self.scene.timing.grant);
+        certain && self.holder.claims.holdings().is_empty()
     }
 
     pub(super) fn heartbeat(&mut self, now: Mono, actions: &mut Vec<LeaseAction>) {
         // A node whose disk stalls, or whose clock is not true, lets its lease lapse.
-        let well = self.disk_is_well && self.clock_is_well;
-        if self.leading.is_none() || !well || !self.on_renewal_due(now) {
+        let well = self.scene.disk_is_well && self.scene.clock_is_well;
+        if !self.leader.is_leading() || !well || !self.on_renewal_due(now) {
             return;
         }
         if let Some(vote) = self.own_leadership() {
             let known = self.reports().map(|(node, report)| (node, report.id)).collect();
-            actions.push(LeaseAction::Renew { vote, promise: self.timing.promise, known });
+            actions.push(LeaseAction::Renew { vote, promise: self.scene.timing.promise, known });
         }
     }
 
-    pub(super) fn acknowledged(&mut self, ack: Acknowledgement, actions: &mut Vec<LeaseAction>) {
-        let Acknowledgement { from, vote, sent_at, report } = ack;
-        if self.own_leadership() != Some(vote) {
+    /// What the others say of themselves, to this node as leader.
+    pub(super) fn reports(&self) -> impl Iterator<Item = (NodeId, &Report)> {
+        self.leader.leading().into_iter().flat_map(Leading::reports)
+    }
+
+    pub(super) fn acknowledged(&mut self, ack: &Acknowledgement, actions: &mut Vec<LeaseAction>) {
+        if self.own_leadership() != Some(ack.vote) {
             return;
         }
-        let Some(leading) = &mut self.leading else { return };
-        leading.lease.acknowledged(from, sent_at);
-        self.changed |= !self.views.contains_key(&from);
-        let view = self.views.entry(from).or_default();
-        view.is_of(report.run);
-        // What was released may have been unknown when it was said: a release counts
-        // from the session alone that the epoch is bound to.
-        let released = view.report.iter().flat_map(|report| report.released.iter().copied());
-        let released: Vec<_> = released.collect();
-        // After a partition its neighbours may know another holder's address.
-        if view.last_ack > Mono::ZERO && sent_at > view.last_ack + self.timing.promise {
+        let Some(leading) = &mut self.leader.leading else { return };
+        let heard = leading.acknowledged(ack, self.scene.timing.promise);
+        self.changed |= heard.is_new;
+        if heard.is_back {
             actions.push(LeaseAction::Confirm);
         }
-        view.last_ack = view.last_ack.max(sent_at);
-        self.take_releases(from, &released);
+        self.take_releases(ack.from, &heard.released);
     }
 
-    /// Another node says of itself. Of messages that overtook each other the latest
-    /// counts.
+    /// Another node says of itself. Returns whether there is a leader here to hear
+    /// it.
     pub(super) fn on_report(&mut self, node: NodeId, report: Report) -> bool {
-        if self.leading.is_none() {
-            return false;
-        }
+        let Some(leading) = &mut self.leader.leading else { return false };
         // A release is true for good, whatever else was said since.
         let released: Vec<_> = report.released.iter().copied().collect();
-        let view = self.views.entry(node).or_default();
-        let of_now = view.is_of(report.id.run);
-        match &view.report {
-            _ if !of_now => {}
-            Some(known) if !report.follows(known) => {}
-            known => {
-                self.changed |= known.as_ref().is_none_or(|known| !report.says_the_same(known));
-                view.report = Some(report);
-            }
-        }
+        self.changed |= leading.reported(node, report);
         self.take_releases(node, &released);
         true
     }
 
-    /// Whether this node can hold VIPs, or is about to.
-    #[must_use]
-    pub fn fitness(&self, now: Mono) -> Fitness {
-        let restarting = self.guard.lost_at.is_some_and(|at| now < at + GUARD_GRACE);
-        if !self.guard.present && !restarting {
-            Fitness::NoGuard
-        } else if !self.disk_is_well {
-            Fitness::Disk
-        } else if !self.clock_is_well {
-            Fitness::Clock
-        } else {
-            Fitness::Fit
-        }
-    }
-
-    /// The same of any node, as far as this one knows: the leader hears them.
+    /// Whether a node can hold VIPs, as far as this one knows: the leader hears them.
     #[must_use]
     pub fn fitness_of(&self, now: Mono, node: NodeId) -> Option<Fitness> {
-        if node == self.me {
+        if node == self.scene.me {
             return Some(self.fitness(now));
         }
-        let heard = self.leading.as_ref().and(self.views.get(&node));
-        let lately = |view: &&PeerView| now < view.last_ack + self.timing.promise;
-        heard.filter(lately)?.report.as_ref().map(|report| report.fitness)
+        self.leader.leading()?.fitness_of(now, node, self.scene.timing.promise)
     }
 
     /// Whether this node asks to be relieved of its VIPs.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
-        self.stopping
+        self.scene.stopping
     }
 
-    fn node_views(&self, now: Mono) -> BTreeMap<NodeId, NodeView> {
+    /// Every node, for placement.
+    pub(super) fn node_views(&self, now: Mono) -> BTreeMap<NodeId, NodeView> {
         let own = NodeView {
             alive: true,
             able: self.fitness(now) == Fitness::Fit,
-            stopping: self.stopping,
-            unable: self.claims.unable(now).into_iter().collect(),
+            stopping: self.scene.stopping,
+            unable: self.holder.claims.unable(now).into_iter().collect(),
         };
-        let mut views = BTreeMap::from([(self.me, own)]);
-        let Some(leading) = &self.leading else { return views };
-        // A new leader has heard nobody yet; that says nothing about them.
-        let grace = now < leading.lease.elected_at() + self.timing.promise;
-        for id in self.others() {
-            let view = self.views.get(&id);
-            let alive = view.is_some_and(|view| now < view.last_ack + self.timing.promise);
-            let alive = grace || alive;
-            let view = match view.and_then(|view| view.report.as_ref()) {
-                Some(report) => NodeView {
-                    alive,
-                    able: report.fitness == Fitness::Fit,
-                    stopping: report.stopping,
-                    unable: report.unable.clone(),
-                },
-                None => NodeView { alive, able: grace, ..Default::default() },
-            };
-            views.insert(id, view);
+        let mut views = BTreeMap::from([(self.scene.me, own)]);
+        if let Some(leading) = self.leader.leading() {
+            let promise = self.scene.timing.promise;
+            let others = self.scene.others();
+            views.extend(others.map(|node| (node, leading.view_of(now, node, promise))));
         }
         views
-    }
-
-    /// The node that a VIP is to be on, as things are. For the leader.
-    #[must_use]
-    pub fn target(&self, now: Mono, vip: &Vip) -> Option<NodeId> {
-        target(&self.state, self.me, &self.node_views(now), vip)
     }
 
     /// Nodes that acknowledged within a promise. For the leader.
@@ -450,98 +497,20 @@ impl Leases {
         node: NodeId,
         wanted: &Wanted,
     ) -> (GrantAnswer, Option<Mono>) {
-        let mut answer = GrantAnswer::default();
-        let named = wanted.named();
-        let Some(Leading { lease, grants }) = &mut self.leading else {
+        let Some(leading) = &mut self.leader.leading else {
             let no = |grantee: &Grantee| (*grantee, Denial::NotLeading);
-            answer.denied = named.iter().map(no).collect();
-            return (answer, None);
+            let denied = wanted.named().iter().map(no).collect();
+            return (GrantAnswer { denied, ..GrantAnswer::default() }, None);
         };
-        let (state, timing) = (&self.state, &self.timing);
-        match wanted {
-            Wanted::First(_) => {}
-            Wanted::All(all) => grants.has_only(node, all),
-            Wanted::Cover(cover) => {
-                let renewed = grants.renew(now, node, *cover, lease, state);
-                answer.covered = renewed.then_some(*cover);
-            }
-        }
-        if !named.is_empty() {
+        if !wanted.named().is_empty() {
             self.idle_as = None;
         }
-        let requests = named.iter().map(|grantee| Request { node, grantee: *grantee });
-        let mut free_at: Option<Mono> = None;
-        for (grantee, verdict) in grants.request(now, requests, lease, state, timing) {
-            match verdict {
-                Verdict::Granted => answer.granted.push(grantee),
-                Verdict::Denied(denial) => answer.denied.push((grantee, denial)),
-                Verdict::Wait(at) => free_at = Some(free_at.map_or(at, |f| f.min(at))),
-            }
-        }
-        (answer, free_at)
+        leading.decide(now, &self.scene, node, wanted)
     }
 
-    /// Takes note of what `node` let go of.
     pub(super) fn take_releases(&mut self, node: NodeId, releases: &[Grantee]) {
-        let Some(leading) = &mut self.leading else { return };
-        for release in releases {
-            let Some(vip) = self.state.vip_or_retired(release.vip) else { continue };
-            let before = leading.grants.ended(vip);
-            leading.grants.released(vip, node, *release);
-            self.changed |= leading.grants.ended(vip) > before;
-        }
-    }
-
-    /// What the leader should change in the log, in order of urgency.
-    #[must_use]
-    pub fn leader_work(&mut self, now: Mono) -> LeaderWork {
-        let seen = self.seen(now);
-        if seen.is_some() && seen == self.idle_as {
-            debug_assert!(self.find_work(now).is_nothing(), "work that nobody announced");
-            return LeaderWork::default();
-        }
-        let work = self.find_work(now);
-        self.idle_as = seen.filter(|_| work.is_nothing());
-        work
-    }
-
-    /// What work can come from by time alone, if that can be told.
-    fn seen(&self, now: Mono) -> Option<Seen> {
-        let leading = self.leading.as_ref()?;
-        let ages = self.claims.ages() || self.state.retired_vips().next().is_some();
-        let outlived = now >= leading.lease.elected_at() + self.timing.grant;
-        let seen = || Seen { term: leading.lease.term(), outlived, views: self.node_views(now) };
-        (self.leads_applied(now) && !ages).then(seen)
-    }
-
-    fn find_work(&self, now: Mono) -> LeaderWork {
-        if !self.leads_applied(now) {
-            return LeaderWork::default();
-        }
-        let Some(leading) = &self.leading else { return LeaderWork::default() };
-        let views = self.node_views(now);
-        let ended = |vip: &Vip| leading.grants.ended(vip);
-        let moves = decide(&self.state, self.me, &views, ended);
-        let elected_at = leading.lease.elected_at();
-        let (own, others) =
-            leading.grants.unsettled(now, &self.state, self.me, elected_at, &self.timing);
-        let releases = leading.grants.unlogged_releases(&self.state);
-        let (term, obstacles) = (leading.lease.term(), self.unlogged_obstacles());
-        let outwaited = leading.grants.outwaited(now, &leading.lease, &self.state, &self.timing);
-        let answered = self.unlogged_answers();
-        let (conflicts, interfaces) = (self.unlogged_conflicts(), self.unlogged_interfaces());
-        LeaderWork {
-            term,
-            moves,
-            own,
-            others,
-            releases,
-            obstacles,
-            outwaited,
-            answered,
-            conflicts,
-            interfaces,
-            runs: self.unlogged_versions(),
+        if let Some(leading) = &mut self.leader.leading {
+            self.changed |= leading.take_releases(&self.scene, node, releases);
         }
     }
 
@@ -551,9 +520,9 @@ impl Leases {
     pub fn answers(&self, vip: &Vip) -> Answers {
         let revision = |all: &BTreeMap<VipUid, u32>| all.get(&vip.uid).copied().unwrap_or(0);
         let (open, revision) = match vip.holder {
-            Some(holder) if holder == self.me => {
-                let open = self.claims.is_open(vip.uid, vip.epoch);
-                (open, revision(&self.claims.revisions()))
+            Some(holder) if holder == self.scene.me => {
+                let open = self.holder.claims.is_open(vip.uid, vip.epoch);
+                (open, revision(&self.holder.claims.revisions()))
             }
             Some(holder) => self.report_of(holder).map_or((false, 0), |report| {
                 let open = report.open.iter().any(|g| g.vip == vip.uid && g.epoch == vip.epoch);
@@ -565,68 +534,13 @@ impl Leases {
         Answers { open, whole: open && revision == vip.revision, before_ended }
     }
 
-    fn report_of(&self, node: NodeId) -> Option<&Report> {
-        self.views.get(&node)?.report.as_ref()
-    }
-
-    fn reports(&self) -> impl Iterator<Item = (NodeId, &Report)> {
-        self.views.iter().filter_map(|(node, view)| Some((*node, view.report.as_ref()?)))
-    }
-
-    fn unlogged_obstacles(&self) -> Vec<ObstacleChange> {
-        let own = self.claims.obstacles();
-        let others = self.reports().map(|(node, report)| (node, &report.obstacles));
-        let said = others.chain([(self.me, &own)]);
-        let changes = differences(&self.state, &self.state.obstacles, said);
-        changes.map(|(vip, node, why)| ObstacleChange { vip, node, why }).collect()
-    }
-
-    fn unlogged_conflicts(&self) -> Vec<ConflictChange> {
-        let own = self.claims.conflicts();
-        let others = self.reports().map(|(node, report)| (node, &report.conflicts));
-        let said = others.chain([(self.me, &own)]);
-        let changes = differences(&self.state, &self.state.conflicts, said);
-        changes.map(|(vip, node, what)| ConflictChange { vip, node, what }).collect()
-    }
-
-    fn unlogged_interfaces(&self) -> Vec<(NodeId, BTreeSet<Mac>)> {
-        let others = self.reports().map(|(node, report)| (node, &report.macs));
-        let said = others.chain([(self.me, &self.macs)]);
-        let new = said.filter(|(node, macs)| {
-            let logged = self.state.nodes.get(node).map(|node| &node.macs);
-            // A guard that is not there says of no interface.
-            !macs.is_empty() && logged.is_some_and(|logged| logged != *macs)
-        });
-        new.map(|(node, macs)| (node, macs.clone())).collect()
-    }
-
-    fn unlogged_versions(&self) -> Vec<(NodeId, Runs)> {
-        let others = self.reports().map(|(node, report)| (node, &report.runs));
-        let new = others.chain([(self.me, &self.runs)]).filter(|(node, runs)| {
-            let logged = self.state.nodes.get(node);
-            runs.level >= Level::FIRST && logged.is_some_and(|logged| logged.runs != **runs)
-        });
-        new.map(|(node, runs)| (node, runs.clone())).collect()
-    }
-
-    fn unlogged_answers(&self) -> Vec<Grantee> {
-        let new = |vip: &&Vip| vip.answered < vip.epoch;
-        let answers = |vip: &Vip| {
-            let Settled { epoch, incarnation, node } = vip.settled_at(vip.epoch)?;
-            let grantee = Grantee { vip: vip.uid, epoch, incarnation };
-            let open = if node == self.me {
-                self.claims.is_open(vip.uid, epoch)
-            } else {
-                self.report_of(node).is_some_and(|report| report.open.contains(&grantee))
-            };
-            open.then_some(grantee)
-        };
-        self.state.all_vips().filter(new).filter_map(answers).collect()
+    pub(super) fn report_of(&self, node: NodeId) -> Option<&Report> {
+        self.leader.leading()?.report_of(node)
     }
 
     /// Up to which epoch a VIP is known to answer nowhere.
     #[must_use]
     pub fn ended(&self, vip: &Vip) -> Epoch {
-        self.leading.as_ref().map_or(vip.fenced, |leading| leading.grants.ended(vip))
+        self.leader.leading().map_or(vip.fenced, |leading| leading.grants.ended(vip))
     }
 }

@@ -24,7 +24,7 @@ const LONG_ITEM_BYTES: usize = 200;
 /// A VIP or a member, as it is written.
 const RECORD_BYTES: usize = 500;
 /// Of the format.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// One turn of the leases.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,7 +92,7 @@ pub struct Replayed {
 impl Recording {
     fn of(now: Mono, leases: &Leases) -> Self {
         let (runs, mut start) = (Runs::here(), Box::new(leases.clone()));
-        start.state = Arc::new(start.state.of_leases());
+        start.scene.state = Arc::new(start.scene.state.of_leases());
         Self { runs, begun: now, start, turns: vec![], bytes: 0 }
     }
 

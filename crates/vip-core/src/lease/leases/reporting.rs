@@ -62,8 +62,8 @@ impl Leases {
 
     /// Says what there is to say now, if the leader does not know.
     pub(super) fn report_to_leader(&mut self, now: Mono, actions: &mut Vec<LeaseAction>) {
-        let Some((vote, heard)) = self.heard else { return };
-        if vote.node == self.me || now >= heard + self.timing.promise {
+        let Some((vote, heard)) = self.voter.heard() else { return };
+        if vote.node == self.scene.me || now >= heard + self.scene.timing.promise {
             return;
         }
         let other_fitness = self.fitness(now) != self.reporting.latest.fitness;
@@ -75,7 +75,7 @@ impl Leases {
         }
         if self.reporting.is_to_send(now, vote) {
             let latest = self.reporting.latest.clone();
-            let until = now + self.timing.heartbeat * PATIENCE_HEARTBEATS;
+            let until = now + self.scene.timing.heartbeat * PATIENCE_HEARTBEATS;
             self.reporting.sent = Some((vote, latest.id, until));
             actions.push(LeaseAction::Report(vote, Box::new(latest)));
         }
@@ -87,14 +87,14 @@ impl Leases {
             id: latest.id,
             fitness: self.fitness(now),
             stopping: self.is_stopping(),
-            unable: self.claims.unable(now).into_iter().collect(),
-            obstacles: self.claims.obstacles(),
-            open: self.claims.open().into_iter().collect(),
-            released: self.claims.releases().into_iter().collect(),
-            revisions: self.claims.revisions(),
-            conflicts: self.claims.conflicts(),
-            macs: self.macs.clone(),
-            runs: self.runs.clone(),
+            unable: self.holder.claims.unable(now).into_iter().collect(),
+            obstacles: self.holder.claims.obstacles(),
+            open: self.holder.claims.open().into_iter().collect(),
+            released: self.holder.claims.releases().into_iter().collect(),
+            revisions: self.holder.claims.revisions(),
+            conflicts: self.holder.claims.conflicts(),
+            macs: self.guard.macs().clone(),
+            runs: self.scene.runs.clone(),
         };
         if said != *latest {
             let ReportId { run, seq } = said.id;

@@ -15,23 +15,23 @@ impl Leases {
     #[must_use]
     pub fn successor(&self, now: Mono) -> Option<NodeId> {
         let alive = self.alive(now);
-        let able = |id: &NodeId| self.state.nodes.get(id).is_some_and(Node::may_hold);
-        let in_all = |id: &NodeId| self.voters.0.iter().all(|set| set.contains(id));
-        let voters = self.all_voters();
-        let candidates = voters.into_iter().filter(|id| *id != self.me && alive.contains(id));
+        let able = |id: &NodeId| self.scene.state.nodes.get(id).is_some_and(Node::may_hold);
+        let in_all = |id: &NodeId| self.scene.voters.0.iter().all(|set| set.contains(id));
+        let voters = self.scene.voters.all();
+        let candidates = voters.into_iter().filter(|id| *id != self.scene.me && alive.contains(id));
         candidates
             .filter(|id| able(id) && in_all(id))
-            .min_by_key(|id| (self.handed_to.get(id).copied(), *id))
+            .min_by_key(|id| (self.leader.handed_to().get(id).copied(), *id))
     }
 
     /// To whom this node should hand leadership now: a witness, or a node that
     /// is drained, leads only for as long as nobody else can.
     #[must_use]
     pub fn leads_instead_of(&self, now: Mono) -> Option<NodeId> {
-        let may_hold = self.state.nodes.get(&self.me).is_some_and(Node::may_hold);
-        let latest = self.handed_to.values().max();
-        let rests = latest.is_some_and(|at| now < *at + self.timing.promise * REST_PROMISES);
-        let holds = || self.state.all_vips().any(|vip| vip.holder == Some(self.me));
+        let may_hold = self.scene.state.nodes.get(&self.scene.me).is_some_and(Node::may_hold);
+        let latest = self.leader.handed_to().values().max();
+        let rests = latest.is_some_and(|at| now < *at + self.scene.timing.promise * REST_PROMISES);
+        let holds = || self.scene.state.all_vips().any(|vip| vip.holder == Some(self.scene.me));
         if may_hold || rests || holds() {
             return None;
         }

@@ -123,7 +123,7 @@ fn a_node_that_stops_campaigns_after_all_others() {
 /// Three voters, the leader of term 1 (`OWN`'s) gone; node 2 of them.
 fn follower_of_a_lost_leader() -> (Leases, Mono) {
     let mut leases = one_of_three(NodeId(2), Profile::Fast.timing(), OWN);
-    let promise = leases.timing.promise;
+    let promise = leases.scene.timing.promise;
     assert_eq!(leases.heard_of(START, OWN, promise), crate::PromiseReply::Promised);
     let free = START + promise;
     assert_eq!(leases.campaign_due(), Some(free), "first in rank");
@@ -133,7 +133,7 @@ fn follower_of_a_lost_leader() -> (Leases, Mono) {
 #[test]
 fn a_voter_gives_the_candidate_it_votes_for_the_time_of_an_election() {
     let (mut leases, free) = follower_of_a_lost_leader();
-    let election = leases.timing.election;
+    let election = leases.scene.timing.election;
     leases.promised_vote(free, NodeId(3));
     assert!(leases.campaign_due() > Some(free + election));
     let granted = free + Duration::from_millis(1);
@@ -342,7 +342,7 @@ fn a_successor_that_led_is_as_good_as_any() {
     leases.saving_vote(START, led);
     leases.vote_is_durable(START, led);
     assert_eq!(leases.heard_of(START, led, LAN.promise), crate::PromiseReply::Promised);
-    assert_eq!(leases.handed_to, BTreeMap::new());
+    assert_eq!(*leases.leader.handed_to(), BTreeMap::new());
 }
 
 /// With the release alone the VIP would be given back to the node that just
@@ -396,7 +396,7 @@ fn a_node_whose_clock_is_not_true_does_not_campaign() {
     leases.clock(START, false);
     assert_eq!(leases.campaign_due(), None);
     assert!(leases.may_vote(free).is_err(), "its promise ended too early");
-    let late = free + leases.timing.promise / 8;
+    let late = free + leases.scene.timing.promise / 8;
     assert!(leases.may_vote(late).is_ok(), "it still votes");
 }
 
