@@ -28,9 +28,9 @@ fn all_rpcs() -> Result<BTreeSet<String>> {
 }
 
 impl Attacker {
-    /// Calls with an empty message; whether that was refused for who it is.
-    /// `None`: there was no answer at all.
-    async fn is_denied(&self, to: u64, rpc: &str) -> Result<Option<bool>> {
+    /// Calls with an empty message, with this in front of its user agent. `None`:
+    /// there was no answer at all.
+    async fn answer(&self, to: u64, rpc: &str, agent: Option<&str>) -> Result<Option<Status>> {
         let lease = rpc.starts_with("/vip.v1.Lease/");
         let channel = self.channel(to, if lease { ALPN_LEASE } else { ALPN_GRPC })?;
         let mut client = tonic::client::Grpc::new(channel);
@@ -40,12 +40,15 @@ impl Attacker {
         let codec = tonic_prost::ProstCodec::<(), ()>::default();
         let mut request = Request::new(());
         request.set_timeout(Duration::from_secs(5));
+        if let Some(agent) = agent {
+            request.metadata_mut().insert("user-agent", agent.parse()?);
+        }
         let reply: Result<Response<()>, Status> = client.unary(request, rpc.parse()?, codec).await;
         Ok(match reply {
-            Ok(_) => Some(false),
+            Ok(_) => Some(Status::ok("")),
             // Made here, of a connection that was not to be.
             Err(status) if std::error::Error::source(&status).is_some() => None,
-            Err(status) => Some(status.code() == Code::PermissionDenied),
+            Err(status) => Some(status),
         })
     }
 
@@ -53,9 +56,9 @@ impl Attacker {
     async fn denied(&self, to: u64) -> Result<Option<BTreeSet<String>>> {
         let (mut denied, mut answered) = (BTreeSet::new(), 0);
         for rpc in all_rpcs()? {
-            let answer = self.is_denied(to, &rpc).await?;
+            let answer = self.answer(to, &rpc, None).await?;
             answered += usize::from(answer.is_some());
-            if answer == Some(true) {
+            if answer.is_some_and(|status| status.code() == Code::PermissionDenied) {
                 denied.insert(rpc);
             }
         }
@@ -96,22 +99,17 @@ fn every_rpc_has_a_rule_for_every_kind_of_node() -> Result<()> {
     })?;
 
     let all = all_rpcs()?;
-    let local = paths("Admin", &["Init", "Join", "Leave", "RotateCa", "Recover", "Restore"]);
+    let local = paths("Host", &["Init", "Join", "Leave", "RotateCa", "Recover", "Restore"]);
     let changes = [
-        "Login",
-        "RevokeLogin",
-        "CreateToken",
-        "RevokeToken",
-        "DrainNode",
-        "RemoveNode",
-        "AddVip",
-        "MoveVip",
-        "SetVip",
-        "RemoveVip",
+        paths("Logins", &["Login", "RevokeLogin"]),
+        paths("Tokens", &["CreateToken", "RevokeToken"]),
+        paths("Nodes", &["DrainNode", "RemoveNode"]),
+        paths("Vips", &["AddVip", "MoveVip", "SetVip", "RemoveVip"]),
     ];
+    let changes: BTreeSet<String> = changes.into_iter().flatten().collect();
     let leading = ["Append", "Vote", "PreVote", "InstallSnapshot", "TransferLeader"];
     let keys = paths("Cluster", &["FetchIssuer", "RotateIssuer"]);
-    let witness = &(&local | &paths("Admin", &changes)) | &keys;
+    let witness = &(&local | &changes) | &keys;
     let learner = &(&witness | &paths("Raft", &leading)) | &paths("Lease", &["Renew", "Abdicate"]);
     let open = ["Identify", "Join", "Activate", "RenewCertificate"];
     let only_joining = &all - &paths("Cluster", &open);
@@ -126,6 +124,25 @@ fn every_rpc_has_a_rule_for_every_kind_of_node() -> Result<()> {
     for (who, attacker, denied) in expected {
         let seen = on(&cluster.lab, "n6", async || attacker.denied(1).await)?;
         assert_eq!(seen, denied, "{who}");
+    }
+    Ok(())
+}
+
+/// Two versions that are no neighbours would misunderstand each other.
+#[test]
+fn a_node_of_another_time_is_refused_in_words_whatever_it_calls() -> Result<()> {
+    let cluster = Cluster::formed(&Options { nodes: 2, ..Options::default() })?;
+    let n2 = Attacker::with_key_of(cluster.host("n2"))?;
+    for rpc in ["Raft/Append", "Lease/Renew", "Lease/Grant", "Cluster/LookBack", "Vips/AddVip"] {
+        let rpc = format!("/vip.v1.{rpc}");
+        let ask = async |agent| {
+            n2.answer(1, &rpc, agent).await?.with_context(|| format!("{rpc}: no answer"))
+        };
+        let told = on(&cluster.lab, "n2", async || ask(Some("vipd/9 protocol/8-9")).await)?;
+        assert_eq!(told.code(), Code::FailedPrecondition, "{rpc}: {told}");
+        assert!(told.message().starts_with("it speaks protocols 8-9, and"), "{rpc}: {told}");
+        let told = on(&cluster.lab, "n2", async || ask(None).await)?;
+        assert!(!told.message().contains("protocol"), "{rpc}: {told}");
     }
     Ok(())
 }

@@ -1,14 +1,16 @@
 //! Who may call which RPC. What is not listed is denied to everybody.
 
+use crate::refusals::Refusals;
 use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::http::{Request, Response};
+use tonic::codegen::http::header::USER_AGENT;
+use tonic::codegen::http::{HeaderMap, Request, Response};
 use tonic::codegen::{BoxFuture, Service};
 use tonic::transport::server::UdsConnectInfo;
-use vip_core::{AdminRole, Standing, excerpt};
+use vip_core::{AdminRole, Foreign, Protocols, Standing, excerpt};
 use vip_pki::{Identity, PeerInfo};
 use vip_proto::v1;
 use vip_raft::RaftNode;
@@ -121,14 +123,35 @@ fn allowed(path: &str, caller: &Caller, standing: Standing) -> bool {
     }
 }
 
+/// Whether a node that calls speaks what is spoken here. People's programs are not
+/// asked: what they are served only grows.
+fn understood(caller: &Caller, headers: &HeaderMap) -> Result<(), Foreign> {
+    let said = headers.get(USER_AGENT).and_then(|said| said.to_str().ok());
+    match caller {
+        Caller::Peer(Identity::Node(_)) => Protocols::check(said),
+        // What joins says so; who only asks which cluster this is need not.
+        Caller::Peer(Identity::Anonymous) => match Protocols::check(said) {
+            Err(Foreign::Silent) => Ok(()),
+            checked => checked,
+        },
+        Caller::Peer(Identity::User { .. }) | Caller::LocalRoot => Ok(()),
+    }
+}
+
 /// Denies by default, in front of every service.
 #[derive(Clone)]
-pub(crate) struct AccessLayer(pub(crate) Face);
+pub(crate) struct AccessLayer(Face, Arc<Refusals>);
+
+impl AccessLayer {
+    pub(crate) fn of(face: Face) -> Self {
+        Self(face, Arc::default())
+    }
+}
 
 impl<S> tower::Layer<S> for AccessLayer {
     type Service = Access<S>;
     fn layer(&self, inner: S) -> Access<S> {
-        Access { face: self.0.clone(), inner }
+        Access { face: self.0.clone(), foreign: self.1.clone(), inner }
     }
 }
 
@@ -136,6 +159,8 @@ impl<S> tower::Layer<S> for AccessLayer {
 #[derive(Clone)]
 pub(crate) struct Access<S> {
     face: Face,
+    /// Nodes of versions that are no neighbours.
+    foreign: Arc<Refusals>,
     inner: S,
 }
 
@@ -158,6 +183,14 @@ where
         let standing = standing(&self.face, request.extensions());
         let path = request.uri().path();
         match caller.filter(|caller| allowed(path, caller, standing)) {
+            Some(caller) if let Err(why) = understood(&caller, request.headers()) => {
+                let status = Status::failed_precondition(format!("{why}. Nothing was changed"));
+                self.foreign.say(|others| {
+                    let from = request.extensions().get::<PeerInfo>().map(|p| p.address.ip());
+                    tracing::warn!(?from, %why, others, "a node was refused");
+                });
+                Box::pin(async move { Ok(status.into_http()) })
+            }
             Some(caller) => {
                 request.extensions_mut().insert(caller);
                 let ready = self.inner.clone();
@@ -209,6 +242,24 @@ mod tests {
             .filter(|path| allowed(path, &caller, standing))
             .filter(|path| !["/vip.v1.Cluster/Identify", "/vip.v1.Cluster/Join"].contains(path))
             .collect()
+    }
+
+    #[test]
+    fn a_node_of_another_time_is_told_so_and_people_are_not_asked() {
+        let node = Caller::Peer(Identity::Node(vip_core::NodeId(7)));
+        let stranger = Caller::Peer(Identity::Anonymous);
+        let of = |said: &str| HeaderMap::from_iter([(USER_AGENT, said.parse().expect("a header"))]);
+        let (ours, theirs) = (of(&Protocols::user_agent()), of("vipd/9 protocol/8-9"));
+        assert!(understood(&node, &ours).is_ok() && understood(&stranger, &ours).is_ok());
+        assert!(understood(&node, &theirs).is_err() && understood(&stranger, &theirs).is_err());
+        let silent = HeaderMap::new();
+        assert_eq!(understood(&node, &silent), Err(Foreign::Silent));
+        assert_eq!(understood(&stranger, &silent), Ok(()));
+        for (who, caller, _) in callers() {
+            if !matches!(caller, Caller::Peer(Identity::Node(_) | Identity::Anonymous)) {
+                assert_eq!(understood(&caller, &theirs), Ok(()), "{who}");
+            }
+        }
     }
 
     #[test]

@@ -117,7 +117,7 @@ pub async fn run(
     let listener = admin_listener(&socket).map_err(|e| file(&socket, e))?;
     let closing = CancellationToken::new();
     let server = tonic::transport::Server::builder()
-        .layer(AccessLayer(Face::Local))
+        .layer(AccessLayer::of(Face::Local))
         .add_routes(routes(&AdminService::new(agent.clone(), desk)).await)
         .serve_with_incoming_shutdown(
             UnixListenerStream::new(listener),

@@ -54,7 +54,7 @@ fn narrow(streams: u32) -> Server {
 }
 
 fn guarded(server: Server, member: &Arc<Member>) -> Guarded {
-    server.layer(AccessLayer(Face::Network(member.raft.clone())))
+    server.layer(AccessLayer::of(Face::Network(member.raft.clone())))
 }
 
 async fn serve(

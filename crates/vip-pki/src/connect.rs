@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
-use vip_core::{Name, NodeId, Role, Speaker};
+use vip_core::{Name, NodeId, Protocols, Role, Speaker};
 
 /// An idle connection is tried this often, and given up when it does not
 /// answer for as long: a vote must not be the first to find out that its peer
@@ -90,7 +90,10 @@ fn in_words(error: io::Error) -> io::Error {
 }
 
 fn endpoint() -> Endpoint {
-    Endpoint::from_static("http://vipd.invalid")
+    let endpoint = Endpoint::from_static("http://vipd.invalid");
+    // Printable, so it can be a header.
+    let said = endpoint.clone().user_agent(Protocols::user_agent());
+    said.unwrap_or(endpoint)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true)

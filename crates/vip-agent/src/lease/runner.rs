@@ -96,7 +96,7 @@ async fn run(start: Start) {
     let service = LeaseServer::new(LeaseService { shared: start.shared.clone() });
     let streams = ReceiverStream::new(start.lease_streams).map(Ok::<_, io::Error>);
     let serve = tonic::transport::Server::builder()
-        .layer(AccessLayer(Face::Network(start.raft.clone())))
+        .layer(AccessLayer::of(Face::Network(start.raft.clone())))
         .add_service(service)
         .serve_with_incoming_shutdown(streams, stop.clone().cancelled_owned());
     essential::spawn("serve leases", async move {
