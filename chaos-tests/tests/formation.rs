@@ -312,7 +312,7 @@ fn several_vips_on_several_interfaces_and_bad_ones_refused() -> Result<()> {
     refused(&n1.ctl(&["vip", "add", "c", "--address", "10.77.0.300/24"])?, 2, &["10.77.0.300"]);
     refused(&n1.ctl(&["vip", "add", "C!", "--address", "10.77.0.9/24"])?, 2, &["not a name"]);
     let spread = ["vip", "add", "c", "--address", "10.77.0.9/24", "--placement", "spread"];
-    refused(&n1.ctl(&spread)?, 2, &["not supported yet"]);
+    refused(&n1.ctl(&spread)?, 2, &["spread", "use leader or sticky"]);
     refused(&n1.ctl(&["vip", "move", "nosuch", "--to", "n2"])?, 1, &["no VIP nosuch"]);
 
     n1.ctl_ok(&["vip", "remove", "a"])?;

@@ -68,8 +68,11 @@ enum Command {
     /// each.
     Mutants {
         /// A part of them, as in `0/6`.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "sample")]
         shard: Option<String>,
+        /// The few that the tests try, drawn by the commit.
+        #[arg(long)]
+        sample: bool,
     },
     /// Has what an agent recorded (SIGUSR1) happen again, and fails where it would
     /// decide otherwise now.
@@ -93,7 +96,8 @@ fn main() -> ExitCode {
         Command::Test => test::run(),
         Command::Bench { what } => bench::run(&what),
         Command::Sim { args } => test::simulate(&args),
-        Command::Mutants { shard } => mutants::run(shard.as_deref()),
+        Command::Mutants { sample: true, .. } => mutants::sample(),
+        Command::Mutants { shard, sample: false } => mutants::run(shard.as_deref()),
         Command::Replay { file } => test::simulate(&["--replay".into(), file]),
         Command::Verify => verify::run(),
         Command::Fix => verify::fix(),

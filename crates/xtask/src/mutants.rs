@@ -1,7 +1,7 @@
 //! `cargo xtask mutants`: one change of vip-core's code after the other, of which its
 //! own tests have to notice each.
 
-use crate::shell::{command, execute, root};
+use crate::shell::{command, execute, output, root};
 use crate::tools::{Tool, program};
 use anyhow::{Context, Result, ensure};
 
@@ -16,6 +16,20 @@ fn lines(list: &str) -> usize {
     std::fs::read_to_string(path).map_or(0, |text| text.lines().count())
 }
 
+/// So many are tried beside the other tests.
+const SAMPLE: usize = 40;
+
+/// A part of them that each commit draws anew, spread over all files.
+pub(crate) fn sample() -> Result<()> {
+    let list = ["mutants", "--package", "vip-core", "--list"];
+    let all = output(&program(&CARGO_MUTANTS)?, &list)?.lines().count();
+    let parts = all.div_ceil(SAMPLE).max(1);
+    // Without a history it is always the first part.
+    let commit = output("git", &["rev-parse", "HEAD"]).unwrap_or_default();
+    let drawn = usize::from_str_radix(commit.get(..7).unwrap_or("0"), 16)?;
+    run(Some(&format!("{}/{parts}", drawn % parts)))
+}
+
 /// All of them, or a part: `shard` is as in `1/6`.
 pub(crate) fn run(shard: Option<&str>) -> Result<()> {
     let program = program(&CARGO_MUTANTS)?;
@@ -23,10 +37,13 @@ pub(crate) fn run(shard: Option<&str>) -> Result<()> {
         vec!["mutants", "--package", "vip-core", "--output", OUT, "--timeout", "60", "--colors"];
     arguments.push("never");
     if let Some(shard) = shard {
-        arguments.extend(["--shard", shard]);
+        arguments.extend(["--shard", shard, "--sharding", "round-robin"]);
     }
+    // What others wrote is built once, beside the rest of the checkout.
+    let mut mutants = command(&program, &arguments);
+    mutants.env("CARGO_TARGET_DIR", root().join("target"));
     // It fails where one was missed: that is counted below.
-    let ended = execute(&mut command(&program, &arguments));
+    let ended = execute(&mut mutants);
     let noticed = lines("caught.txt") + lines("timeout.txt");
     let missed = lines("missed.txt");
     if noticed + missed == 0 {
