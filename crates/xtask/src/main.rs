@@ -70,7 +70,7 @@ enum Command {
         /// A part of them, as in `0/6`.
         #[arg(long, conflicts_with = "sample")]
         shard: Option<String>,
-        /// The few that the tests try, drawn by the commit.
+        /// Forty, drawn by the commit.
         #[arg(long)]
         sample: bool,
     },

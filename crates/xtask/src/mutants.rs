@@ -16,7 +16,7 @@ fn lines(list: &str) -> usize {
     std::fs::read_to_string(path).map_or(0, |text| text.lines().count())
 }
 
-/// So many are tried beside the other tests.
+/// So many are tried of a commit.
 const SAMPLE: usize = 40;
 
 /// A part of them that each commit draws anew, spread over all files.
@@ -39,11 +39,8 @@ pub(crate) fn run(shard: Option<&str>) -> Result<()> {
     if let Some(shard) = shard {
         arguments.extend(["--shard", shard, "--sharding", "round-robin"]);
     }
-    // What others wrote is built once, beside the rest of the checkout.
-    let mut mutants = command(&program, &arguments);
-    mutants.env("CARGO_TARGET_DIR", root().join("target"));
     // It fails where one was missed: that is counted below.
-    let ended = execute(&mut mutants);
+    let ended = execute(&mut command(&program, &arguments));
     let noticed = lines("caught.txt") + lines("timeout.txt");
     let missed = lines("missed.txt");
     if noticed + missed == 0 {

@@ -1,6 +1,5 @@
 //! `cargo xtask test`.
 
-use crate::mutants;
 use crate::packages::{
     CC, IP, NFT, PING, PYTHON3, SETPRIV, STRACE, SYSTEMD, TCPDUMP, install, install_packages,
 };
@@ -29,7 +28,6 @@ fn run_all() -> Result<()> {
     )?;
     // Unit tests first: they are fast and say more precisely what is wrong.
     call("cargo", &["test", "--workspace", "--locked", "--exclude", "chaos-tests"])?;
-    mutants::sample()?;
     // One at a time: each has three hosts, and time matters to them.
     let chaos = ["test", "--locked", "-p", "chaos-tests", "--", "--test-threads=1"];
     call("cargo", &chaos)
