@@ -237,7 +237,11 @@ fn a_backup_makes_a_new_cluster_with_the_same_vips_and_no_secret_of_the_old() ->
     cluster.host_mut("n2").start()?;
     let damaged = dir.join("damaged").display().to_string();
     std::fs::write(&damaged, text.replace("10.77.0.100", "10.77.0.101"))?;
-    for (bad, why) in [(damaged.as_str(), "checksum"), ("/dev/null", "no backup")] {
+    // It comes in parts, each as long as one may be.
+    let long = dir.join("long").display().to_string();
+    std::fs::write(&long, vec![b'x'; 600 << 10])?;
+    let all_bad = [(&damaged[..], "checksum"), (&long, "no backup"), ("/dev/null", "no backup")];
+    for (bad, why) in all_bad {
         let refused = cluster.host("n2").ctl(&["restore", bad])?;
         assert_eq!(refused.code, Some(1), "{refused:?}");
         assert!(refused.stderr.contains(why), "{refused:?}");

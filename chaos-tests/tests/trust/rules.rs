@@ -140,7 +140,7 @@ fn a_node_of_another_time_is_refused_in_words_whatever_it_calls() -> Result<()> 
         };
         let told = on(&cluster.lab, "n2", async || ask(Some("vipd/9 protocol/8-9")).await)?;
         assert_eq!(told.code(), Code::FailedPrecondition, "{rpc}: {told}");
-        assert!(told.message().starts_with("it speaks protocols 8-9, and"), "{rpc}: {told}");
+        assert!(told.message().contains("speaks protocols 8-9, and"), "{rpc}: {told}");
         let told = on(&cluster.lab, "n2", async || ask(None).await)?;
         assert!(!told.message().contains("protocol"), "{rpc}: {told}");
     }

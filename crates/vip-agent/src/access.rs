@@ -128,12 +128,7 @@ fn allowed(path: &str, caller: &Caller, standing: Standing) -> bool {
 fn understood(caller: &Caller, headers: &HeaderMap) -> Result<(), Foreign> {
     let said = headers.get(USER_AGENT).and_then(|said| said.to_str().ok());
     match caller {
-        Caller::Peer(Identity::Node(_)) => Protocols::check(said),
-        // What joins says so; who only asks which cluster this is need not.
-        Caller::Peer(Identity::Anonymous) => match Protocols::check(said) {
-            Err(Foreign::Silent) => Ok(()),
-            checked => checked,
-        },
+        Caller::Peer(Identity::Node(_) | Identity::Anonymous) => Protocols::check(said),
         Caller::Peer(Identity::User { .. }) | Caller::LocalRoot => Ok(()),
     }
 }
@@ -252,9 +247,6 @@ mod tests {
         let (ours, theirs) = (of(&Protocols::user_agent()), of("vipd/9 protocol/8-9"));
         assert!(understood(&node, &ours).is_ok() && understood(&stranger, &ours).is_ok());
         assert!(understood(&node, &theirs).is_err() && understood(&stranger, &theirs).is_err());
-        let silent = HeaderMap::new();
-        assert_eq!(understood(&node, &silent), Err(Foreign::Silent));
-        assert_eq!(understood(&stranger, &silent), Ok(()));
         for (who, caller, _) in callers() {
             if !matches!(caller, Caller::Peer(Identity::Node(_) | Identity::Anonymous)) {
                 assert_eq!(understood(&caller, &theirs), Ok(()), "{who}");

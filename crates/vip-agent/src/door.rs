@@ -5,7 +5,7 @@
 //!          └─ from anywhere else ─> rate ─> few places ─────┴─> TLS handshake
 //!  handshake ─┬─ member, lease protocol ─> lease thread
 //!             ├─ member ─> all services
-//!             ├─ person ─> Admin, small
+//!             ├─ person ─> people's services, small
 //!             └─ no certificate ─> joining alone, smallest
 //! ```
 //!

@@ -184,10 +184,9 @@ impl Sight<'_> {
     }
 
     fn relieved(&self, node: NodeId) -> Progress {
-        let still = |vip: &&Vip| {
-            let before_ended = self.leases.answers(vip).before_ended;
-            vip.holder == Some(node) || (vip.holder.is_none() && !before_ended)
-        };
+        let before_ended = |vip: &Vip| self.leases.ended(vip) >= vip.epoch.previous();
+        let still =
+            |vip: &&Vip| vip.holder == Some(node) || (vip.holder.is_none() && !before_ended(vip));
         let held = self.state.all_vips().filter(still).map(|vip| vip.spec.name.as_str());
         let held: Vec<_> = held.collect();
         if held.is_empty() {

@@ -16,25 +16,22 @@ pub struct Protocols {
 /// In a user agent, before the numbers.
 const MARK: &str = "protocol/";
 
-/// A node that this one must not be understood by, nor understand.
+/// A node that this one must not be understood by, nor understand: what it speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Foreign {
-    /// It speaks others.
-    #[error(
-        "it speaks protocols {0}, and this node {here}: of two versions of vipd that are no \
-         neighbours; go there by one in between",
-        here = Protocols::HERE
-    )]
-    Speaks(Protocols),
-    /// It does not say.
-    #[error("it does not say which protocols it speaks, so it is no vipd of this time")]
-    Silent,
-}
+#[error(
+    "the node that calls speaks protocols {0}, and the one that is called {here}: their versions \
+     of vipd are no neighbours; go there by one in between",
+    here = Protocols::HERE
+)]
+pub struct Foreign(Protocols);
 
 impl Protocols {
     /// Those of this version.
     pub const HERE: Self =
         Self { oldest: 1, newest: if cfg!(feature = "next-version") { 2 } else { 1 } };
+
+    /// Those of versions that did not say.
+    const FIRST: Self = Self { oldest: 1, newest: 1 };
 
     /// What this version says of itself with each call.
     #[must_use]
@@ -61,11 +58,8 @@ impl Protocols {
     /// # Errors
     /// [`Foreign`].
     pub fn check(user_agent: Option<&str>) -> Result<(), Foreign> {
-        match user_agent.and_then(Self::of_user_agent) {
-            Some(theirs) if theirs.meets(Self::HERE) => Ok(()),
-            Some(theirs) => Err(Foreign::Speaks(theirs)),
-            None => Err(Foreign::Silent),
-        }
+        let theirs = user_agent.and_then(Self::of_user_agent).unwrap_or(Self::FIRST);
+        if theirs.meets(Self::HERE) { Ok(()) } else { Err(Foreign(theirs)) }
     }
 }
 
@@ -106,16 +100,14 @@ mod tests {
     #[test]
     fn who_speaks_otherwise_is_told_so() {
         let error = Protocols::check(Some("vipd/9.0 protocol/8-9")).expect_err("too new");
-        assert!(
-            error.to_string().starts_with("it speaks protocols 8-9, and this node 1-"),
-            "{error}"
-        );
+        let said = "the node that calls speaks protocols 8-9, and the one that is called 1-";
+        assert!(error.to_string().starts_with(said), "{error}");
         let error = Protocols::check(Some("vipd/0.0 protocol/0-0")).expect_err("too old");
-        assert_eq!(error, Foreign::Speaks(from_to(0, 0)));
+        assert_eq!(error, Foreign(from_to(0, 0)));
         for nothing in
             [None, Some(""), Some("grpc-python/1.0"), Some("protocol/"), Some("protocol/1-x")]
         {
-            assert_eq!(Protocols::check(nothing), Err(Foreign::Silent), "{nothing:?}");
+            assert_eq!(Protocols::check(nothing), Ok(()), "{nothing:?}");
         }
     }
 }

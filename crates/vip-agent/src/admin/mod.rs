@@ -26,19 +26,29 @@ use vip_proto::v1::vips_server::VipsServer;
 
 /// Largest request of a person: a VIP with its addresses.
 const MAX_COMMAND: usize = 64 << 10;
+/// Largest of root on this host: a part of a backup, which has 256 KiB and a little
+/// around it. Who may not restore is refused before anything is read.
+const MAX_PART: usize = 512 << 10;
 
 /// What people are served, and the standard services beside it.
 pub(crate) async fn routes(admin: &AdminService) -> Routes {
     let (reporter, health) = tonic_health::server::health_reporter();
     let mut routes = Routes::new(health);
     macro_rules! serve {
-        ($($server:ident),+) => {$(
+        ($($server:ident up to $most:ident),+) => {$(
             reporter.set_serving::<$server<AdminService>>().await;
-            let server = $server::new(admin.clone()).max_decoding_message_size(MAX_COMMAND);
+            let server = $server::new(admin.clone()).max_decoding_message_size($most);
             routes = routes.add_service(server);
         )+};
     }
-    serve!(OverviewServer, NodesServer, VipsServer, TokensServer, LoginsServer, HostServer);
+    serve!(
+        OverviewServer up to MAX_COMMAND,
+        NodesServer up to MAX_COMMAND,
+        VipsServer up to MAX_COMMAND,
+        TokensServer up to MAX_COMMAND,
+        LoginsServer up to MAX_COMMAND,
+        HostServer up to MAX_PART
+    );
     routes.add_service(reflection())
 }
 

@@ -32,8 +32,9 @@ impl v1::overview_server::Overview for AdminService {
             && let Ok(reply) = OverviewClient::new(leader).status(call.read(message)).await
         {
             // The cluster as the leader sees it, this host as it is.
-            let (node, gate, warnings) = (own.node, own.gate, own.warnings);
-            let reply = v1::StatusReply { node, gate, warnings, ..reply.into_inner() };
+            let v1::StatusReply { node, gate, gate_missing, warnings, .. } = own;
+            let reply =
+                v1::StatusReply { node, gate, gate_missing, warnings, ..reply.into_inner() };
             return Ok(Response::new(reply));
         }
         if own.quorum && !own.fresh {
@@ -90,6 +91,7 @@ fn status(member: &Member) -> v1::StatusReply {
     let fresh = member.shared.leads_applied();
     let state = member.raft.state();
     let leader = member.shared.leader();
+    let (gate, gate_missing) = gate(member.shared.guard());
     v1::StatusReply {
         cluster: member.meta.cluster_name.to_string(),
         term: state.term.0,
@@ -101,16 +103,18 @@ fn status(member: &Member) -> v1::StatusReply {
         node: member.meta.name.to_string(),
         profile: v1::Profile::from(state.profile()).into(),
         warnings: warnings(member),
-        gate: gate(&member.shared.guard()).into(),
+        gate: gate.into(),
+        gate_missing,
         fresh,
         removed: member.removal(),
     }
 }
 
-fn gate(guard: &GuardStatus) -> v1::Gate {
+/// How it is with the gate, and why it is missing.
+fn gate(guard: GuardStatus) -> (v1::Gate, Option<String>) {
     match guard {
-        GuardStatus::Absent => v1::Gate::NoGuard,
-        GuardStatus::Present(GateReport::Enforced { .. }) => v1::Gate::Enforced,
-        GuardStatus::Present(GateReport::Missing(_)) => v1::Gate::Missing,
+        GuardStatus::Absent => (v1::Gate::NoGuard, None),
+        GuardStatus::Present(GateReport::Enforced { .. }) => (v1::Gate::Enforced, None),
+        GuardStatus::Present(GateReport::Missing(why)) => (v1::Gate::Missing, Some(why)),
     }
 }

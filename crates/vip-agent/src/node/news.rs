@@ -19,8 +19,9 @@ impl News {
     /// by nobody: after [`LEADER_LOOKS`] one looks in any case.
     pub(crate) async fn next(&mut self) {
         tokio::select! {
-            _ = self.applied.changed() => {}
-            _ = self.leases.changed() => {}
+            // Of a log that was closed there is no news, and no end of it either.
+            Ok(()) = self.applied.changed() => {}
+            Ok(()) = self.leases.changed() => {}
             () = sleep(LEADER_LOOKS) => {}
         }
     }

@@ -140,3 +140,28 @@ impl Departed {
         told
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Epoch;
+
+    #[test]
+    fn a_notice_waits_for_what_lingers_of_its_own_vip_alone() {
+        let address = |last| Address {
+            ip: [10, 0, 0, last].into(),
+            prefix: 24,
+            interface: "eth0".to_owned(),
+        };
+        let opened = |vip| GuardNotice::Opened { vip, epoch: Epoch(1) };
+        let mut departed = Departed::default();
+        for (vip, last) in [(VipUid(1), 1), (VipUid(2), 2)] {
+            departed.add(vip, &[address(last)], Mono::ZERO, None);
+        }
+        departed.lingers(address(2).ip, true);
+        assert!(!departed.tell_later(VipUid(1), &opened(VipUid(1))), "nothing of it lingers");
+        assert!(departed.tell_later(VipUid(2), &opened(VipUid(2))));
+        assert!(departed.is_awaited(&opened(VipUid(2))));
+        assert!(!departed.is_awaited(&opened(VipUid(1))));
+    }
+}

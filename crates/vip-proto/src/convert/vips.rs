@@ -51,11 +51,64 @@ impl v1::SetVipRequest {
         if let Some(name) = on {
             spec.interface = interface(name);
         }
-        if let Some(how) = how {
-            spec.placement = placement(how)?.unwrap_or_default();
+        if let Some(how) = how.map(placement).transpose()?.flatten() {
+            spec.placement = how;
         }
         spec.no_probe = no_probe.unwrap_or(spec.no_probe);
         spec.check().map_err(|e| invalid("spec", e))?;
         Ok(spec)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn web() -> VipSpec {
+        let message = v1::VipSpec {
+            name: "web".to_owned(),
+            addresses: vec!["192.0.2.9/24".to_owned()],
+            interface: Some("eth0".to_owned()),
+            placement: v1::Placement::Sticky.into(),
+            no_probe: true,
+        };
+        message.try_into().expect("a spec")
+    }
+
+    #[test]
+    fn what_a_change_does_not_name_stays() {
+        let nothing = v1::SetVipRequest { name: "web".to_owned(), ..Default::default() };
+        assert_eq!(nothing.clone().changes(&web()), Ok(web()));
+        // Named, and said nothing of.
+        let unspecified = v1::SetVipRequest { placement: Some(0), ..nothing.clone() };
+        assert_eq!(unspecified.changes(&web()), Ok(web()));
+        let placement = Some(v1::Placement::Leader.into());
+        let (interface, no_probe) = (Some(String::new()), Some(false));
+        let addresses = vec!["192.0.2.10/24".to_owned()];
+        let all = v1::SetVipRequest { placement, interface, no_probe, addresses, ..nothing };
+        let changed = all.changes(&web()).expect("a spec");
+        assert_eq!((changed.placement, changed.no_probe), (Placement::Leader, false));
+        assert_eq!((changed.interface, changed.addresses.len()), (None, 1));
+        assert_eq!(changed.addresses[0].to_string(), "192.0.2.10/24");
+    }
+
+    #[test]
+    fn a_spec_that_makes_no_sense_is_refused_with_its_field() {
+        for (message, said) in [
+            (v1::VipSpec { name: "C!".to_owned(), ..Default::default() }, "name: "),
+            (
+                v1::VipSpec {
+                    name: "web".to_owned(),
+                    addresses: vec!["192.0.2.9/24".to_owned()],
+                    placement: 99,
+                    ..Default::default()
+                },
+                "placement: 99 is of a later version",
+            ),
+            (v1::VipSpec { name: "web".to_owned(), ..Default::default() }, "spec: "),
+        ] {
+            let error = VipSpec::try_from(message).expect_err("refused").to_string();
+            assert!(error.starts_with(said), "{error}");
+        }
     }
 }

@@ -381,3 +381,16 @@ fn state_before(state: &State) -> State {
     before.vip_mut(WEB).expect("there").answered = Epoch(0);
     before
 }
+
+#[test]
+fn an_epoch_is_open_when_the_guard_says_so_and_no_other_is() {
+    let (state, mut claims) = (state(), claims());
+    sync(&mut claims, &state);
+    notice(&mut claims, GuardNotice::Prepared { vip: WEB, epoch: Epoch(1) });
+    assert!(!claims.is_open(WEB, Epoch(1)), "its gate is shut");
+    notice(&mut claims, GuardNotice::Opened { vip: WEB, epoch: Epoch(1) });
+    assert!(claims.is_open(WEB, Epoch(1)));
+    assert!(!claims.is_open(WEB, Epoch(2)) && !claims.is_open(VipUid(9), Epoch(1)));
+    notice(&mut claims, GuardNotice::Expired { vip: WEB, epoch: Epoch(1) });
+    assert!(!claims.is_open(WEB, Epoch(1)), "its deadline passed");
+}

@@ -424,3 +424,16 @@ fn a_planned_move_is_covered_until_its_successor_is_ready() {
     assert!(!renew(&mut grants, &state, T + ms(60), &both));
     assert!(renew(&mut grants, &state, T + ms(60), &both[1..]));
 }
+
+#[test]
+fn a_release_is_told_to_the_log_until_it_knows() {
+    let (mut grants, mut state) = (Grants::default(), state());
+    ask(&mut grants, &state, T, 2, grantee(1, 7));
+    apply(&mut state, VipOp::Settle { grants: vec![grantee(1, 7)], nested: false });
+    assert_eq!(grants.unlogged_releases(&state), []);
+    let vip = state.vip(WEB).expect("there").clone();
+    assert!(grants.released(&vip, NodeId(2), grantee(1, 7)));
+    assert_eq!(grants.unlogged_releases(&state), [grantee(1, 7)]);
+    apply(&mut state, VipOp::Released { releases: vec![grantee(1, 7)] });
+    assert_eq!(grants.unlogged_releases(&state), []);
+}
