@@ -47,3 +47,23 @@ impl Member {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A member that left is waited for by nobody, but those who waited already are
+    /// still there.
+    #[tokio::test]
+    async fn of_a_log_that_was_closed_there_is_no_news_all_the_time() {
+        let (log, applied) = watch::channel(Applied::default());
+        let (_leases, leases) = watch::channel(0);
+        let mut news = News { applied, leases };
+        drop(log);
+        let begun = Instant::now();
+        for _ in 0..3 {
+            news.next().await;
+        }
+        assert!(begun.elapsed() >= 3 * LEADER_LOOKS, "{:?}", begun.elapsed());
+    }
+}
