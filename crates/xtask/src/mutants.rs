@@ -39,6 +39,7 @@ pub(crate) fn run(shard: Option<&str>) -> Result<()> {
     if let Some(shard) = shard {
         arguments.extend(["--shard", shard, "--sharding", "round-robin"]);
     }
+    arguments.extend(["--profile", "mutants", "--", "--lib"]);
     // It fails where one was missed: that is counted below.
     let ended = execute(&mut command(&program, &arguments));
     let noticed = lines("caught.txt") + lines("timeout.txt");
