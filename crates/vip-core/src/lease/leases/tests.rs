@@ -759,3 +759,16 @@ fn the_end_of_a_conflict_is_reported() {
     }
     assert_eq!(last, Some(0));
 }
+
+/// After a partition its neighbours may know another holder's address.
+#[test]
+fn a_member_that_is_heard_again_after_a_promise_has_the_guard_announce_again() {
+    let mut leases = leading();
+    let soon = START + LAN.promise;
+    assert!(!promised(&mut leases, soon).contains(&LeaseAction::Confirm));
+    let late = soon + LAN.promise + Duration::from_nanos(1);
+    assert!(promised(&mut leases, late).contains(&LeaseAction::Confirm));
+    // One that was never heard before was not away.
+    let first = promised_by(&mut leases, NodeId(3), OWN, late);
+    assert!(!first.contains(&LeaseAction::Confirm), "{first:?}");
+}
