@@ -104,12 +104,12 @@ impl Ctl {
         let made = self.host().recover(request).await?.into_inner();
         print(self.format, &made, |made| {
             format!(
-                "{} is the only node of a new cluster {}; what it had before is in {}.\nOf the old one \
-             these may be alive: {}.\n\nEach VIP \
-             comes when the network does not answer for it. Tokens and people's certificates are \
-             void. Have new\nnodes join (`vipctl token create`); an old one first has to `vipctl \
-             leave --force`. The lost voters had the issuing key:\nif anybody may have got it, \
-             `vipctl ca rotate`.",
+                "{} is the only node of a new cluster {}; what it had before is in {}.\nOf the old \
+                 one these may be alive: {}.\n\nEach VIP comes when the network does not answer for \
+                 it. \
+                 Tokens and people's certificates are void. Have new\nnodes join (`vipctl token \
+                 create`); an old one first has to `vipctl leave --force`. The lost voters had the \
+                 issuing key:\nif anybody may have got it, `vipctl ca rotate`.",
                 made.node,
                 made.cluster,
                 made.before,

@@ -40,8 +40,7 @@ impl Protocols {
     }
 
     /// What a caller says of itself.
-    #[must_use]
-    pub fn of_user_agent(text: &str) -> Option<Self> {
+    fn of_user_agent(text: &str) -> Option<Self> {
         let (_, numbers) = text.split_once(MARK)?;
         let (oldest, rest) = numbers.split_once('-')?;
         let newest = rest.split(' ').next()?;

@@ -1,6 +1,6 @@
 //! What happened, in words.
 
-use super::sight::name;
+use super::sight::named;
 use crate::node::Member;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -50,11 +50,6 @@ fn of_cluster(state: &State, what: &ClusterEvent) -> v1::Event {
             v1::Event { node: Some(node), ..said("cluster-refounded", text) }
         }
     }
-}
-
-/// The name of a node of which an event tells.
-fn named(state: &State, node: NodeId) -> String {
-    name(state, Some(node)).unwrap_or_else(|| format!("node {node}"))
 }
 
 fn of_node(state: &State, what: &NodeEvent) -> v1::Event {

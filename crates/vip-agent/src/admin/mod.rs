@@ -26,9 +26,9 @@ use vip_proto::v1::vips_server::VipsServer;
 
 /// Largest request of a person: a VIP with its addresses.
 const MAX_COMMAND: usize = 64 << 10;
-/// Largest of root on this host: a part of a backup, which has 256 KiB and a little
-/// around it. Who may not restore is refused before anything is read.
-const MAX_PART: usize = 512 << 10;
+/// Largest of root on this host: a part of a backup, and a little around it. Who may
+/// not restore is refused before anything is read.
+const MAX_PART: usize = 2 * overview::PART;
 
 /// What people are served, and the standard services beside it.
 pub(crate) async fn routes(admin: &AdminService) -> Routes {

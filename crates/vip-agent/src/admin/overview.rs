@@ -16,7 +16,7 @@ use vip_proto::v1;
 use vip_proto::v1::overview_client::OverviewClient;
 
 /// Of one part of a backup: well below what a message may have.
-const PART: usize = 256 << 10;
+pub(super) const PART: usize = 256 << 10;
 
 type Parts<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 

@@ -9,6 +9,11 @@ pub(super) fn name(state: &State, node: Option<NodeId>) -> Option<String> {
     node.and_then(|id| state.node_name(id)).map(ToString::to_string)
 }
 
+/// The same of a node of which something is told.
+pub(super) fn named(state: &State, node: NodeId) -> String {
+    name(state, Some(node)).unwrap_or_else(|| format!("node {node}"))
+}
+
 /// What a node can know of others.
 pub(super) struct Sight<'a> {
     pub(super) member: &'a Member,

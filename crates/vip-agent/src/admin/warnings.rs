@@ -1,6 +1,6 @@
 //! Things a person should know, in whole sentences.
 
-use super::sight::name;
+use super::sight::named;
 use super::vips::hindered;
 use crate::lease::GuardStatus;
 use crate::node::Member;
@@ -46,7 +46,7 @@ pub(super) fn warnings(member: &Member) -> Vec<String> {
     }
     for vip in state.vips_by_name() {
         for (node, what) in state.conflicts.get(&vip.uid).into_iter().flatten() {
-            let at = name(&state, Some(*node)).unwrap_or_default();
+            let at = named(&state, *node);
             let by = claimant(&state, what.mac);
             let (vip, ip) = (&vip.spec.name, what.ip);
             warnings.push(format!("VIP {vip}: {by} claims {ip} as well, as {at} hears."));
@@ -129,7 +129,7 @@ pub(super) fn wall_clocks(member: &Member) -> Vec<String> {
 /// Who has an interface with this address.
 pub(super) fn claimant(state: &State, mac: Mac) -> String {
     match state.node_with(mac) {
-        Some(node) => format!("{} ({mac})", name(state, Some(node)).unwrap_or_default()),
+        Some(node) => format!("{} ({mac})", named(state, node)),
         None => format!("another host ({mac})"),
     }
 }

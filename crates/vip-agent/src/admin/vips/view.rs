@@ -1,6 +1,6 @@
 //! What a VIP looks like from outside.
 
-use crate::admin::sight::{Sight, name};
+use crate::admin::sight::{Sight, name, named};
 use vip_core::{NodeId, Obstacle, State, Vip, VipSpec};
 use vip_proto::v1;
 
@@ -42,9 +42,5 @@ pub(in crate::admin) fn hindrance(
     node: NodeId,
     why: &Obstacle,
 ) -> v1::Hindrance {
-    v1::Hindrance {
-        vip: vip.spec.name.to_string(),
-        node: name(state, Some(node)).unwrap_or_default(),
-        why: why.to_string(),
-    }
+    v1::Hindrance { vip: vip.spec.name.to_string(), node: named(state, node), why: why.to_string() }
 }

@@ -3,7 +3,7 @@
 use super::{GrantAnswer, LeaseAction, Leases, RaftView, Scene, Wanted};
 use crate::{
     Denial, Epoch, Fitness, Grantee, Grants, LeaderLease, Mono, NodeId, NodeView, Report, ReportId,
-    Request, Term, Timing, Verdict, Vip, VipUid, Vote, Voters,
+    Request, Term, Verdict, Vip, VipUid, Vote,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -228,14 +228,8 @@ impl Leader {
 
     /// Raft leads in this term, or not at all. `bound`: until when this node's vote
     /// may have been asked for by nobody else.
-    fn turn(
-        &mut self,
-        now: Mono,
-        term: Option<Term>,
-        voters: &Voters,
-        bound: Mono,
-        (me, timing): (NodeId, &Timing),
-    ) -> Turn {
+    fn turn(&mut self, now: Mono, term: Option<Term>, bound: Mono, scene: &Scene) -> Turn {
+        let Scene { me, timing, voters, .. } = scene;
         match (term, &mut self.leading) {
             (Some(term), Some(leading)) if leading.lease.term() == term => {
                 if leading.lease.voters() == voters {
@@ -245,7 +239,7 @@ impl Leader {
                 Turn::Members
             }
             (Some(term), _) => {
-                let lease = LeaderLease::elected(me, term, now, bound, voters.clone(), timing);
+                let lease = LeaderLease::elected(*me, term, now, bound, voters.clone(), timing);
                 let (grants, views) = (Grants::default(), BTreeMap::new());
                 self.leading = Some(Leading { lease, grants, views });
                 Turn::Elected
@@ -304,8 +298,7 @@ impl Leases {
         let own = |term: &Term| saved == Vote { term: *term, node: me, committed: true };
         // Nobody but itself may have been asked for a vote.
         let bound = self.voter.bound_until();
-        let (voters, timing) = (&self.scene.voters, &self.scene.timing);
-        match self.leader.turn(now, leads.filter(own), voters, bound, (me, timing)) {
+        match self.leader.turn(now, leads.filter(own), bound, &self.scene) {
             Turn::Nothing => return,
             Turn::Members | Turn::Deposed => {}
             Turn::Elected => self.voter.is_elected(),
