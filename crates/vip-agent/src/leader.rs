@@ -16,7 +16,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Runs for as long as the member does.
 pub(crate) async fn lead(member: Arc<Member>) {
     let stop = member.stopped();
-    let mut changes = member.shared.changes();
+    let mut changes = member.leases.changes();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -24,7 +24,7 @@ pub(crate) async fn lead(member: Arc<Member>) {
             () = sleep(LEADER_LOOKS) => {}
         }
         changes.borrow_and_update();
-        if !member.shared.leads_applied() {
+        if !member.leases.leads_applied() {
             continue;
         }
         if let Err(error) = work(&member).await {
@@ -37,17 +37,17 @@ pub(crate) async fn lead(member: Arc<Member>) {
 async fn work(member: &Member) -> Result<(), WriteError> {
     let work = member.shared.leader_work();
     for step in &work.moves {
-        let state = member.raft.state();
+        let state = member.log.state();
         let vip = state.vip(step.vip).map(|vip| vip.spec.name.to_string()).unwrap_or_default();
         let to = step.to.and_then(|node| state.node_name(node)).map(ToString::to_string);
         tracing::info!(vip, to, cause = %step.cause, "assigning");
     }
     let term = work.term;
-    join_all(work.ops().into_iter().map(|op| member.propose(term, op)))
+    join_all(work.ops().into_iter().map(|op| member.log.propose(term, op)))
         .await
         .into_iter()
         .try_for_each(|outcome| outcome.map(|_| ()))?;
-    if let Some(to) = member.shared.leads_instead_of() {
+    if let Some(to) = member.leases.leads_instead_of() {
         // If it cannot be now, the next look tries again.
         try_to_hand_over_leadership(member, to).await;
     }

@@ -237,7 +237,7 @@ async fn failure(agent: &Seat) -> AgentError {
         if let Some(why) = member.raft.store.disk().failure() {
             return AgentError::Storage(why);
         }
-        if member.shared.transferred_in_vain() {
+        if member.leases.transferred_in_vain() {
             return AgentError::Succession;
         }
         match member.raft.ended() {

@@ -101,7 +101,14 @@ pub struct LogStore {
     /// Index of the last entry.
     last: Arc<Mutex<u64>>,
     votes: Votes,
-    belongs_to: Arc<OnceLock<(NodeId, Instant)>>,
+    owner: Arc<OnceLock<Owner>>,
+}
+
+/// Whose votes are saved, and by which rules.
+struct Owner {
+    node: NodeId,
+    /// When a node in doubt heeds leaders again.
+    heeds_from: Instant,
     rules: Arc<dyn LeaseRules>,
 }
 
@@ -214,10 +221,10 @@ impl LogStore {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn open(dir: &Path, rules: Arc<dyn LeaseRules>) -> Result<Self, StoreError> {
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let disk = Arc::new(sled_disk(dir)?);
         let log = disk.clone();
-        Self::over(dir, disk, rules, |path, opened| {
+        Self::over(dir, disk, |path, opened| {
             let Some(bytes) = log.unmoved_vote()? else { return votes(path, None, opened) };
             let unmoved: RaftVote = record_from(&bytes)?;
             let votes = votes(path, Some(core_vote(&unmoved)), opened)?;
@@ -232,18 +239,13 @@ impl LogStore {
     /// # Errors
     /// [`StoreError`].
     #[doc(hidden)]
-    pub fn open_on(
-        dir: &Path,
-        disk: Arc<dyn LogDisk>,
-        rules: Arc<dyn LeaseRules>,
-    ) -> Result<Self, StoreError> {
-        Self::over(dir, disk, rules, |path, opened| votes(path, None, opened))
+    pub fn open_on(dir: &Path, disk: Arc<dyn LogDisk>) -> Result<Self, StoreError> {
+        Self::over(dir, disk, |path, opened| votes(path, None, opened))
     }
 
     fn over(
         dir: &Path,
         disk: Arc<dyn LogDisk>,
-        rules: Arc<dyn LeaseRules>,
         votes: impl FnOnce(&Path, &Opened) -> Result<VotesFile, RecordError>,
     ) -> Result<Self, StoreError> {
         let unusable = |e: RecordError| StoreError::of(dir, e);
@@ -261,7 +263,7 @@ impl LogStore {
         let syncer = Syncer::start(disk.clone(), seal, there)
             .map_err(|source| StoreError::Sync { path: dir.to_owned(), source })?;
         let (syncer, votes, last) = (Arc::new(syncer), Votes::of(votes), Arc::default());
-        let store = Self { disk, syncer, last, votes, belongs_to: Arc::default(), rules };
+        let store = Self { disk, syncer, last, votes, owner: Arc::default() };
         store.ends(|_| there);
         Ok(store)
     }
@@ -314,14 +316,20 @@ impl LogStore {
     /// A leader of this term, or an earlier one, is to be left alone for now.
     pub(crate) fn unheeded_up_to(&self) -> Option<vip_core::Term> {
         let lost = self.votes.lost_up_to()?;
-        let (_, until) = self.belongs_to.get()?;
+        let heeds_from = self.owner.get()?.heeds_from;
         // That after it is the one that this node is in.
-        (Instant::now() < *until).then_some(lost.next())
+        (Instant::now() < heeds_from).then_some(lost.next())
     }
 
-    /// Whose log it is, and for how long a node in doubt deposes nobody.
-    pub(crate) fn belongs_to(&self, node: NodeId, patience: Duration) {
-        let _ = self.belongs_to.set((node, Instant::now() + patience));
+    /// Whose log it is, for how long a node in doubt deposes nobody, and by which
+    /// rules votes are saved from now on. It stands once said.
+    pub fn belongs_to(&self, node: NodeId, patience: Duration, rules: Arc<dyn LeaseRules>) {
+        let heeds_from = Instant::now() + patience;
+        let _ = self.owner.set(Owner { node, heeds_from, rules });
+    }
+
+    fn rules(&self) -> Option<&dyn LeaseRules> {
+        self.owner.get().map(|owner| &*owner.rules)
     }
 
     fn purged(&self) -> io::Result<Option<LogId>> {
@@ -367,7 +375,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn read_vote(&mut self) -> Result<Option<RaftVote>, io::Error> {
-        let node = self.belongs_to.get().map(|(node, _)| *node).unwrap_or_default();
+        let node = self.owner.get().map(|owner| owner.node).unwrap_or_default();
         let vote = self.saved().goes_on(node);
         Ok((vote != vip_core::Vote::default()).then(|| raft_vote(vote)))
     }
@@ -389,17 +397,18 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), io::Error> {
         // No promise to an older leader may follow this.
-        self.rules.saving_vote(core_vote(vote));
-        loop {
-            let wait = self.rules.candidacy_waits(core_vote(vote));
-            if wait.is_zero() {
-                break;
-            }
+        if let Some(rules) = self.rules() {
+            rules.saving_vote(core_vote(vote));
+        }
+        let wait = || self.rules().map(|rules| rules.candidacy_waits(core_vote(vote)));
+        while let Some(wait) = wait().filter(|wait| !wait.is_zero()) {
             tokio::time::sleep(wait).await;
         }
         self.votes.save(core_vote(vote)).await?;
         // What is promised from now on a restart will find a reason for.
-        self.rules.vote_is_durable(core_vote(vote));
+        if let Some(rules) = self.rules() {
+            rules.vote_is_durable(core_vote(vote));
+        }
         Ok(())
     }
 

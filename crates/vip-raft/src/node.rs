@@ -124,7 +124,7 @@ pub async fn open(
     rules: Arc<dyn LeaseRules>,
 ) -> Result<RaftNode, StoreError> {
     let damaged = |what: String| StoreError::Damaged { path: dir.to_owned(), what };
-    store.belongs_to(id, timing.promise * PATIENCE_IN_DOUBT);
+    store.belongs_to(id, timing.promise * PATIENCE_IN_DOUBT, rules.clone());
     let (machine, views) = StateMachine::open(dir)?;
     let network = Network { peers, rules };
     let config = config(timing).map_err(|e| damaged(e.to_string()))?;

@@ -18,7 +18,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use vip_raft::{LogStore, StateMachine, StoreError, TypeConfig};
 
@@ -165,7 +165,8 @@ async fn kills_lose_nothing_acknowledged_on_other_disks() {
 async fn a_candidacy_is_written_when_the_rules_are_free() {
     let dir = TempDir::new().expect("temporary directory");
     let rules = Arc::new(NoRules { waits: 5.into(), ..NoRules::default() });
-    let mut store = LogStore::open(dir.path(), rules.clone()).expect("opens");
+    let mut store = LogStore::open(dir.path()).expect("opens");
+    store.belongs_to(vip_core::NodeId(3), Duration::ZERO, rules.clone());
     store.save_vote(&vote(3)).await.expect("saved");
     assert!(!rules.early.load(Ordering::Relaxed), "it was written while this node was bound");
     assert_eq!(rules.waits.load(Ordering::Relaxed), 0);

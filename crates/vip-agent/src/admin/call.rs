@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
-use vip_core::{Actor, Goal, Leases, NodeState, Op, Outcome, Progress, Role, State, excerpt};
+use vip_core::{Actor, Goal, NodeState, Op, Outcome, Progress, Role, State, excerpt};
 use vip_pki::{Identity, PeerInfo};
 
 /// What a node that leads no more answers to a relayed command.
@@ -102,7 +102,7 @@ impl AdminService {
                 (format!("{name} ({role}) from {from}"), false)
             }
             Caller::Peer(Identity::Node(node)) => {
-                let state = member.raft.state();
+                let state = member.log.state();
                 let relay = state.nodes.get(node);
                 let relay = relay.ok_or_else(|| Status::permission_denied("not a member"))?;
                 let text = request.metadata().get(ACTOR_HEADER).and_then(|v| v.to_str().ok());
@@ -121,7 +121,7 @@ impl AdminService {
     pub(super) fn change<T>(&self, request: &Request<T>) -> Result<Call, Status> {
         let call = self.call(request)?;
         if let Some(Caller::Peer(Identity::Node(node))) = request.extensions().get::<Caller>() {
-            let state = call.member.raft.state();
+            let state = call.member.log.state();
             let may = state
                 .nodes
                 .get(node)
@@ -148,16 +148,16 @@ impl Call {
         let mut news = member.news();
         loop {
             member.refuse_if_removed()?;
-            match member.shared.leader() {
+            match member.leases.leader() {
                 Some(leader) if leader == member.meta.node => {
-                    let ready = member.shared.leads_applied();
+                    let ready = member.leases.leads_applied();
                     if ready {
                         return Ok(Route::Here);
                     }
                 }
                 Some(_) if self.relayed => return Err(Status::aborted(LEADER_MOVED)),
                 Some(leader) => {
-                    if let Some(channel) = member.channel(leader) {
+                    if let Some(channel) = member.peers.channel(leader) {
                         return Ok(Route::There(channel));
                     }
                 }
@@ -193,8 +193,8 @@ impl Call {
 
     /// The leader, if it is another node.
     pub(super) fn leader(&self) -> Option<Channel> {
-        let leader = self.member.shared.leader().filter(|l| *l != self.member.meta.node)?;
-        self.member.channel(leader).filter(|_| !self.relayed)
+        let leader = self.member.leases.leader().filter(|l| *l != self.member.meta.node)?;
+        self.member.peers.channel(leader).filter(|_| !self.relayed)
     }
 
     /// As [`Self::relay`], for reads: a leader that was just lost must not keep
@@ -217,7 +217,7 @@ impl Call {
 
     /// Writes to the log as this caller.
     pub(super) async fn propose(&self, op: impl Into<Op>) -> Result<Outcome, Status> {
-        let write = self.member.propose_as(self.actor.clone(), op, self.time_left());
+        let write = self.member.log.propose_as(self.actor.clone(), op, self.time_left());
         let outcome = write.await.map_err(|e| from_write(&e))?;
         outcome.accepted().map_err(|refusal| from_refusal(&refusal))
     }
@@ -229,7 +229,7 @@ impl Call {
     ) -> Result<T, Status> {
         let mut news = self.member.news();
         loop {
-            let state = self.member.raft.state();
+            let state = self.member.log.state();
             match look(&state) {
                 Look::Found(found) => return Ok(found),
                 Look::Missing(what) if self.time_left().is_zero() => return Err(late(&what)),
@@ -241,13 +241,10 @@ impl Call {
 
     /// Waits until a command's effect holds. Returns the state in which it did.
     pub(super) async fn reach(&self, mut goal: Goal) -> Result<Arc<State>, Status> {
-        let look = |state: &Arc<State>| {
-            let look = |leases: &mut Leases, now| goal.look(now, state, leases);
-            match self.member.shared.with(look) {
-                Progress::Holds => Look::Found(Ok(state.clone())),
-                Progress::Hopeless(why) => Look::Found(Err(from_hopeless(&why))),
-                Progress::Missing(what) => Look::Missing(what),
-            }
+        let look = |state: &Arc<State>| match self.member.leases.look(&mut goal, state) {
+            Progress::Holds => Look::Found(Ok(state.clone())),
+            Progress::Hopeless(why) => Look::Found(Err(from_hopeless(&why))),
+            Progress::Missing(what) => Look::Missing(what),
         };
         self.wait(look).await?
     }

@@ -172,7 +172,7 @@ pub(super) fn events(
     place: Place<String>,
 ) -> EventStream {
     let (send, receive) = mpsc::channel(EVENTS_QUEUED);
-    let mut applied = member.raft.applied.clone();
+    let mut applied = member.log.applied();
     let stop = member.stopped();
     let work = async move {
         let mut after = after;

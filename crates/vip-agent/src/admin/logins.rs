@@ -57,12 +57,12 @@ async fn issue(call: &Call, request: v1::LoginRequest) -> Result<v1::LoginReply,
     let role = read::<v1::AdminRole, AdminRole>("role", request.role).map_err(invalid)?;
     let role = role.ok_or_else(|| invalid("no role"))?;
     let spki = spki_of_csr(&request.csr).map_err(invalid)?;
-    member.may_date()?;
-    let issuer = member.issuer().ok_or_else(no_issuer)?;
+    member.log.may_date()?;
+    let issuer = member.authority.issuer().ok_or_else(no_issuer)?;
     let signed = issuer.sign_user(&request.csr, &user, role, &member.meta.cluster);
     let chain = signed.map_err(|e| internal("signing", &e))?;
     let life_ms = u64::try_from(USER_LIFE.whole_milliseconds()).unwrap_or(0);
-    let expires_ms = member.time_ms() + life_ms;
+    let expires_ms = member.log.time_ms() + life_ms;
     let (issuer, issued_by) = (issuer.spki().unwrap_or_default(), String::new());
     let login = Login { user, role, spki, expires_ms, issuer, issued_by };
     call.propose(LoginOp::Issue { login }).await?;
@@ -98,7 +98,7 @@ async fn logged_in_here(
 }
 
 fn all(member: &Member) -> v1::ListLoginsReply {
-    let (state, now) = (member.raft.state(), member.time_ms());
+    let (state, now) = (member.log.state(), member.log.time_ms());
     let good = state.logins.values().filter(|login| login.expires_ms > now);
     v1::ListLoginsReply { logins: good.map(v1::Login::from).collect() }
 }

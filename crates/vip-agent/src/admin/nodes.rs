@@ -30,7 +30,7 @@ impl v1::nodes_server::Nodes for AdminService {
     ) -> Result<Response<v1::DrainNodeReply>, Status> {
         let (call, message) = (self.change(&request)?, request.into_inner());
         on_leader!(call, message, NodesClient, drain_node);
-        let node = known_node(&call.member.raft.state(), &message.name)?;
+        let node = known_node(&call.member.log.state(), &message.name)?;
         call.propose(NodeOp::Drain { node, drained: message.drain }).await?;
         if message.drain {
             call.reach(Goal::Relieved(node)).await?;
@@ -64,7 +64,7 @@ pub(super) async fn remove(
     request: &v1::RemoveNodeRequest,
 ) -> Result<v1::RemoveNodeReply, Status> {
     let (member, name) = (&call.member, request.name.as_str());
-    let state = member.raft.state();
+    let state = member.log.state();
     if let Some(node) = state.cut_off_node_named(name) {
         if request.for_cause {
             return Err(Status::failed_precondition(
@@ -85,7 +85,7 @@ pub(super) async fn remove(
     // leases run out.
     call.reach(Goal::Relieved(node)).await?;
     if node == member.meta.node {
-        let to = member.shared.successor().ok_or_else(|| {
+        let to = member.leases.successor().ok_or_else(|| {
             Status::failed_precondition(
                 "no other voter is alive to lead the cluster. Nothing was removed",
             )
@@ -100,8 +100,8 @@ pub(super) async fn remove(
              and holds nothing, but is still a member; try again"
         ))
     })?;
-    let term = member.own_term()?;
-    match member.raft.state().nodes.get(&node).map(|n| n.state) {
+    let term = member.log.own_term()?;
+    match member.log.state().nodes.get(&node).map(|n| n.state) {
         Some(NodeState::Leaving) => {}
         Some(_) => {
             let undone = format!("{name} was to leave, but that was undone meanwhile");
@@ -120,7 +120,7 @@ pub(super) async fn remove(
 
 /// What is left to do after a removal.
 fn removed(member: &Member, node: NodeId, for_cause: bool) -> v1::RemoveNodeReply {
-    let state = member.raft.state();
+    let state = member.log.state();
     let had_root = state.issuers().is_some_and(|issuers| issuers.had_root(node));
     let root = "the root CA's key was once on it. If anybody may have kept a copy, a new issuing \
                 CA is not enough: make a new cluster, and move the VIPs there";
@@ -136,12 +136,12 @@ fn known_node(state: &State, name: &str) -> Result<NodeId, Status> {
 
 /// Refuses what could not be finished, before anything is changed.
 fn may_go(member: &Member, node: NodeId) -> Result<(), Status> {
-    let state = member.raft.state();
-    let alive = member.shared.alive();
+    let state = member.log.state();
+    let alive = member.leases.alive();
     let refuse =
         |why: &str| Err(Status::failed_precondition(format!("{why}. Nothing was changed")));
     let last = state.nodes.values().filter(|n| n.role.votes()).count() == 1;
-    if node == member.meta.node && !last && member.shared.successor().is_none() {
+    if node == member.meta.node && !last && member.leases.successor().is_none() {
         return refuse("it leads, and no other voter that can hold VIPs is alive to take over");
     }
     let holds = state.all_vips().any(|vip| vip.holder == Some(node));
@@ -154,10 +154,10 @@ fn may_go(member: &Member, node: NodeId) -> Result<(), Status> {
 
 /// Every node, by name.
 pub(super) fn all(member: &Member) -> Vec<v1::Node> {
-    let state = member.raft.state();
-    let leader = member.shared.leader();
+    let state = member.log.state();
+    let leader = member.leases.leader();
     // Only the leader hears everybody.
-    let alive = member.shared.has_lease().then(|| member.shared.alive());
+    let alive = member.leases.has_lease().then(|| member.leases.alive());
     let vips = state.vips_by_name();
     let node = |node: &vip_core::Node| {
         let lost = alive.as_ref().is_some_and(|alive| !alive.contains(&node.id));
@@ -172,7 +172,7 @@ pub(super) fn all(member: &Member) -> Vec<v1::Node> {
         let held = vips.iter().filter(|v| v.holder == Some(node.id));
         // Of itself it knows what it answers for, whoever leads.
         let own = node.id == member.meta.node && alive.is_none();
-        let held = held.filter(|v| !own || member.shared.holds(v));
+        let held = held.filter(|v| !own || member.leases.holds(v));
         v1::Node {
             id: node.id.0,
             name: node.name.to_string(),

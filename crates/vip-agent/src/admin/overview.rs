@@ -77,7 +77,7 @@ impl v1::overview_server::Overview for AdminService {
 /// What the log says, as this node knows it.
 fn backup(call: &Call) -> Result<Parts<v1::BackupPart>, Status> {
     let applied = call.member.raft.applied.borrow().clone();
-    let fresh = call.member.shared.leads_applied();
+    let fresh = call.member.leases.leads_applied();
     let backup = Backup { state: (*applied.state).clone(), index: applied.index };
     let bytes = backup.write().map_err(|e| internal("the backup", &e))?;
     let parts = bytes.chunks(PART).map(|part| Ok(v1::BackupPart { data: part.to_vec(), fresh }));
@@ -88,10 +88,10 @@ fn backup(call: &Call) -> Result<Parts<v1::BackupPart>, Status> {
 fn status(member: &Member) -> v1::StatusReply {
     // Before the state is looked at: nobody else can have committed anything
     // until now, so the state has it all.
-    let fresh = member.shared.leads_applied();
-    let state = member.raft.state();
-    let leader = member.shared.leader();
-    let (gate, gate_missing) = gate(member.shared.guard());
+    let fresh = member.leases.leads_applied();
+    let state = member.log.state();
+    let leader = member.leases.leader();
+    let (gate, gate_missing) = gate(member.leases.guard());
     v1::StatusReply {
         cluster: member.meta.cluster_name.to_string(),
         term: state.term.0,

@@ -24,7 +24,7 @@ pub(super) struct Sight<'a> {
 
 impl<'a> Sight<'a> {
     pub(super) fn of(member: &'a Member) -> Self {
-        let (fresh, alive) = (member.shared.leads_applied(), member.shared.alive());
+        let (fresh, alive) = (member.leases.leads_applied(), member.leases.alive());
         Self { member, fresh, alive }
     }
 
@@ -35,11 +35,11 @@ impl<'a> Sight<'a> {
         let logged = vip.answered == vip.epoch && vip.fenced < vip.epoch;
         let here = vip.holder == Some(member.meta.node);
         let heard = || *fresh && vip.holder.is_some_and(|holder| alive.contains(&holder));
-        logged && if here { member.shared.holds(vip) } else { heard() }
+        logged && if here { member.leases.holds(vip) } else { heard() }
     }
 }
 
 /// Why a node can hold nothing at all, as far as this one knows.
 pub(super) fn trouble(member: &Member, node: NodeId) -> Option<&'static str> {
-    member.shared.fitness_of(node)?.trouble()
+    member.leases.fitness_of(node)?.trouble()
 }

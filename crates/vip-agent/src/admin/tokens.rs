@@ -44,13 +44,13 @@ impl v1::tokens_server::Tokens for AdminService {
         let id = TokenId(excerpt(&message.id));
         #[cfg(feature = "next-version")]
         if id.0 == "next-version" {
-            let nodes = call.member.raft.state().nodes.clone();
+            let nodes = call.member.log.state().nodes.clone();
             let marks = nodes.iter().map(|(id, node)| (*id, node.name.to_string())).collect();
             call.propose(vip_core::NodeOp::Mark { marks }).await?;
             return Ok(Response::new(v1::RevokeTokenReply {}));
         }
         // What is not there is not written to the log, either.
-        if !call.member.raft.state().tokens.contains_key(&id) {
+        if !call.member.log.state().tokens.contains_key(&id) {
             return Err(from_refusal(&Refusal::UnknownToken { token: id }));
         }
         call.propose(TokenOp::Revoke { id }).await?;
@@ -60,7 +60,7 @@ impl v1::tokens_server::Tokens for AdminService {
 
 /// How another machine joins.
 pub(super) fn join_command(member: &Member) -> String {
-    let state = member.raft.state();
+    let state = member.log.state();
     let addresses: Vec<_> = state.nodes.values().map(|n| n.advertise.clone()).collect();
     format!("vipctl join {} --token-file -", addresses.join(","))
 }
@@ -85,8 +85,8 @@ async fn create(
     if uses > MAX_TOKEN_USES {
         return Err(invalid(format!("a token admits {MAX_TOKEN_USES} nodes at most")));
     }
-    call.member.may_date()?;
-    let expires_ms = call.member.time_ms() + ttl_s * 1000;
+    call.member.log.may_date()?;
+    let expires_ms = call.member.log.time_ms() + ttl_s * 1000;
     let token = create_token(&call.member, call.actor.clone(), role, expires_ms, uses).await?;
     Ok(v1::CreateTokenReply {
         id: token.id.to_string(),
@@ -97,7 +97,7 @@ async fn create(
 }
 
 fn all(member: &Member) -> v1::ListTokensReply {
-    let (state, now) = (member.raft.state(), member.time_ms());
+    let (state, now) = (member.log.state(), member.log.time_ms());
     let token = |token: &Token| {
         let uses = u32::try_from(token.used.len()).unwrap_or(u32::MAX);
         let state = if token.revoked {

@@ -19,14 +19,14 @@ pub(super) fn warnings(member: &Member) -> Vec<String> {
     let mut warnings = vec![];
     if let Some(text) = member.removal() {
         warnings.push(sentence(&text));
-    } else if member.shared.leader().is_none() {
+    } else if member.leases.leader().is_none() {
         warnings.push(
             "No leader is known here: nothing can be changed, and what is shown of other nodes \
              may be old."
                 .to_owned(),
         );
     }
-    match member.shared.guard() {
+    match member.leases.guard() {
         GuardStatus::Absent => warnings.push(
             "This node's guard is not there: it can hold no VIP. Is `vipd guard` running?".into(),
         ),
@@ -36,8 +36,8 @@ pub(super) fn warnings(member: &Member) -> Vec<String> {
         GuardStatus::Present(GateReport::Enforced { .. }) => {}
     }
     warnings.extend(member.certificate_trouble().map(|why| sentence(&why)));
-    warnings.extend(member.shared.clock_trouble().map(|why| format!("{why}.")));
-    let state = member.raft.state();
+    warnings.extend(member.leases.clock_trouble().map(|why| format!("{why}.")));
+    let state = member.log.state();
     warnings.extend(wall_clocks(member).iter().map(|why| sentence(why)));
     for vip in state.vips_by_name() {
         for v1::Hindrance { node, why, .. } in hindered(&state, vip) {
@@ -122,8 +122,8 @@ fn root_warning(state: &State) -> Option<String> {
 
 /// What is wrong with the members' wall clocks, as far as this node sees.
 pub(super) fn wall_clocks(member: &Member) -> Vec<String> {
-    let own = member.own_clock_is_far().map(|far| far.to_string());
-    own.into_iter().chain(member.clock_differences()).collect()
+    let own = member.log.own_clock_is_far().map(|far| far.to_string());
+    own.into_iter().chain(member.log.clock_differences()).collect()
 }
 
 /// Who has an interface with this address.

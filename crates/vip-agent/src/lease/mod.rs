@@ -8,7 +8,9 @@ pub(crate) mod recordings;
 mod runner;
 mod service;
 mod shared;
+mod view;
 
 pub(crate) use peers::LeasePeers;
 pub(crate) use runner::{LeaseThread, Start};
 pub(crate) use shared::{GuardStatus, LeaseShared};
+pub(crate) use view::LeaseView;

@@ -56,7 +56,7 @@ pub(crate) struct Start {
     /// Those that turned out to carry leases come back here.
     pub(crate) lease_streams: mpsc::Receiver<PeerStream>,
     /// Fires when the certificates changed.
-    pub(crate) redial: tokio::sync::watch::Receiver<u64>,
+    pub(crate) redial: tokio::sync::watch::Receiver<()>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -153,12 +153,12 @@ impl Loop {
         &mut self,
         mut guard_news: mpsc::Receiver<GuardNews>,
         mut replies: mpsc::Receiver<LeaseEvent>,
-        mut redial: tokio::sync::watch::Receiver<u64>,
+        mut redial: tokio::sync::watch::Receiver<()>,
         stop: CancellationToken,
     ) {
         let mut applied = self.raft.for_leases.clone();
         let mut server = self.raft.changes();
-        let mut changes = self.shared.changes();
+        let mut changes = self.shared.changed.subscribe();
         let state = applied.borrow_and_update().clone();
         let event = self.applied(state);
         self.step(event);
@@ -191,7 +191,7 @@ impl Loop {
     }
 
     fn next_wake(&self) -> Instant {
-        let (now, next) = self.shared.with(|leases, now| (now, leases.next_tick(now)));
+        let (now, next) = self.shared.read(|leases, now| (now, leases.next_tick(now)));
         Instant::now() + next.since(now)
     }
 
@@ -312,7 +312,7 @@ impl Loop {
     }
 
     fn abdicate(&mut self, vote: Vote) {
-        let timeout = self.shared.with(|leases, _| leases.timing().promise);
+        let timeout = self.shared.read(|leases, _| leases.timing().promise);
         for (node, address) in self.members() {
             let mut client = self.peers.client(node, &address);
             tokio::spawn(async move {
@@ -331,7 +331,7 @@ impl Loop {
 
     fn report(&mut self, vote: Vote, report: Report) {
         let client = self.client(vote.node);
-        let timeout = self.shared.with(|leases, _| leases.timing().promise);
+        let timeout = self.shared.read(|leases, _| leases.timing().promise);
         let (id, replies) = (report.id, self.replies.clone());
         let mut request = tonic::Request::new(v1::ReportRequest { report: Some(report.into()) });
         request.set_timeout(timeout);
@@ -353,7 +353,7 @@ impl Loop {
         let first = matches!(wanted, Wanted::First(_));
         let client = self.client(leader);
         let wait = if first { FIRST_GRANT_WAIT } else { Duration::ZERO };
-        let timeout = self.shared.with(|leases, _| leases.timing().promise) + wait;
+        let timeout = self.shared.read(|leases, _| leases.timing().promise) + wait;
         let wait_us = u64::try_from(wait.as_micros()).unwrap_or(0);
         let mut request =
             tonic::Request::new(v1::GrantRequest { wait_us, ..v1::GrantRequest::from(wanted) });

@@ -23,7 +23,7 @@ fn sender(extensions: &tonic::Extensions) -> Result<Speaker, Status> {
 
 impl LeaseService {
     fn may_lead(&self, speaker: Speaker, term: Term) -> Result<(), Status> {
-        let may = self.shared.with(|leases, _| leases.may_lead(speaker, term));
+        let may = self.shared.read(|leases, _| leases.may_lead(speaker, term));
         may.map_err(|presumption| Status::permission_denied(presumption.to_string()))
     }
 }
@@ -76,7 +76,7 @@ impl Lease for LeaseService {
         let message = request.into_inner();
         let wait = Duration::from_micros(message.wait_us);
         let wanted = Wanted::from(message);
-        let mut changes = self.shared.changes();
+        let mut changes = self.shared.changed.subscribe();
         let mut waiting = Waiting::of(boottime(), node, wanted, wait);
         loop {
             changes.borrow_and_update();

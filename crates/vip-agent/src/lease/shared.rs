@@ -1,18 +1,18 @@
-//! What the lease thread, the gRPC handlers and Raft's storage share: the
-//! lease decisions under one lock, and a counter that tells that something
-//! changed.
+//! What the lease thread, the gRPC handlers and Raft's storage share: the lease
+//! decisions under one lock. Who only reads has a [`LeaseView`].
 
 use super::clock_watch::ClockWatch;
+use super::view::LeaseView;
 use crate::essential;
 use crate::wall_clock::WallClockWatch;
-use std::collections::BTreeSet;
+use arc_swap::ArcSwap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use vip_core::{
-    Fitness, LeaderWork, LeaseAction, LeaseEvent, Leases, LeasesStart, Mono, NodeId, Presumption,
-    PromiseTicket, Recording, Refused, Speaker, TableCounters, Term, TooFast, Vip, Vote,
+    LeaderWork, LeaseAction, LeaseEvent, LeaseSnapshot, Leases, LeasesStart, Mono, NodeId,
+    Presumption, PromiseTicket, Recording, Refused, Speaker, TableCounters, Term, Vote,
 };
 use vip_guard::{GateReport, boottime};
 use vip_raft::{Disk, LeaseRules};
@@ -33,20 +33,23 @@ pub(crate) enum GuardStatus {
 /// See the module.
 pub(crate) struct LeaseShared {
     leases: Mutex<Leases>,
-    guard: Mutex<GuardStatus>,
+    /// As they were after the last decision.
+    pub(super) snapshot: ArcSwap<LeaseSnapshot>,
+    pub(super) guard: Mutex<GuardStatus>,
     /// How the guard's second lane does.
     pub(super) tables: watch::Sender<TableCounters>,
     disk: Disk,
-    clock: ClockWatch,
+    pub(super) clock: ClockWatch,
     wall_clocks: WallClockWatch,
     /// Turns of the lease thread's loop.
     turns: AtomicU64,
     /// This node was removed: it asks for no votes.
     removed: AtomicBool,
-    changed: watch::Sender<u64>,
+    /// That something is new that others may wait for.
+    pub(super) changed: watch::Sender<()>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -55,8 +58,10 @@ impl LeaseShared {
     pub(crate) fn new(start: LeasesStart, disk: Disk) -> Arc<Self> {
         let mut leases = Leases::new(boottime(), start);
         leases.record();
+        let snapshot = ArcSwap::from_pointee(leases.snapshot());
         Arc::new(Self {
             leases: Mutex::new(leases),
+            snapshot,
             guard: Mutex::new(GuardStatus::Absent),
             tables: watch::Sender::default(),
             disk,
@@ -64,8 +69,13 @@ impl LeaseShared {
             wall_clocks: WallClockWatch::default(),
             turns: AtomicU64::new(0),
             removed: AtomicBool::new(false),
-            changed: watch::Sender::new(0),
+            changed: watch::Sender::new(()),
         })
+    }
+
+    /// A narrower handle, to read by.
+    pub(crate) fn view(self: &Arc<Self>) -> LeaseView {
+        LeaseView::of(self.clone())
     }
 
     /// A short critical section. The time is read inside it, so that it never
@@ -77,14 +87,21 @@ impl LeaseShared {
         leases.disk(now, self.disk.oldest_wait(), self.disk.failure().is_some());
         let result = act(&mut leases, now);
         let (changed, spent) = (leases.take_changed(), leases.take_spent());
+        self.snapshot.store(Arc::new(leases.snapshot()));
         drop(leases);
         if let Some(spent) = spent {
             std::thread::spawn(move || drop(spent));
         }
         if changed {
-            self.changed.send_modify(|n| *n = n.wrapping_add(1));
+            self.changed.send_replace(());
         }
         result
+    }
+
+    /// The same where nothing is decided.
+    pub(super) fn read<R>(&self, look: impl FnOnce(&Leases, Mono) -> R) -> R {
+        let Ok(leases) = self.leases.lock() else { essential::gone("leases") };
+        look(&leases, boottime())
     }
 
     /// What the leases kept up to now; they begin anew with that. Also after a panic
@@ -108,11 +125,6 @@ impl LeaseShared {
     pub(super) fn look_at_clock(&self) {
         let is_well = self.clock.look();
         self.with(|leases, now| leases.clock(now, is_well));
-    }
-
-    /// What is wrong with the clock.
-    pub(crate) fn clock_trouble(&self) -> Option<TooFast> {
-        self.clock.trouble()
     }
 
     /// The lease thread's loop goes round.
@@ -143,54 +155,6 @@ impl LeaseShared {
         self.with(|leases, now| leases.step(now, event))
     }
 
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
-    }
-
-    /// See [`Leases::leader`].
-    pub(crate) fn leader(&self) -> Option<NodeId> {
-        self.with(|leases, now| leases.leader(now))
-    }
-
-    /// See [`Leases::has_lease`].
-    pub(crate) fn has_lease(&self) -> bool {
-        self.with(|leases, now| leases.has_lease(now))
-    }
-
-    /// See [`Leases::leads_applied`].
-    pub(crate) fn leads_applied(&self) -> bool {
-        self.with(|leases, now| leases.leads_applied(now))
-    }
-
-    /// See [`Leases::own_leadership`].
-    pub(crate) fn own_leadership(&self) -> Option<Vote> {
-        self.with(|leases, _| leases.own_leadership())
-    }
-
-    /// See [`Leases::successor`].
-    pub(crate) fn successor(&self) -> Option<NodeId> {
-        self.with(|leases, now| leases.successor(now))
-    }
-
-    /// See [`Leases::leads_instead_of`].
-    pub(crate) fn leads_instead_of(&self) -> Option<NodeId> {
-        self.with(|leases, now| leases.leads_instead_of(now))
-    }
-
-    /// See [`Leases::transferred_in_vain`].
-    pub(crate) fn transferred_in_vain(&self) -> bool {
-        self.with(|leases, now| leases.transferred_in_vain(now))
-    }
-
-    pub(crate) fn guard(&self) -> GuardStatus {
-        lock(&self.guard).clone()
-    }
-
-    /// How the guard's second lane does.
-    pub(crate) fn tables(&self) -> TableCounters {
-        *self.tables.borrow()
-    }
-
     pub(super) fn set_guard(&self, status: GuardStatus) {
         *lock(&self.guard) = status;
     }
@@ -198,26 +162,6 @@ impl LeaseShared {
     /// See [`Leases::leader_work`].
     pub(crate) fn leader_work(&self) -> LeaderWork {
         self.with(|leases, now| leases.leader_work(now))
-    }
-
-    /// Whether this host answers for a VIP, by the guard's word.
-    pub(crate) fn holds(&self, vip: &Vip) -> bool {
-        self.with(|leases, _| leases.claims().is_open(vip.uid, vip.epoch))
-    }
-
-    /// See [`Leases::fitness_of`].
-    pub(crate) fn fitness_of(&self, node: NodeId) -> Option<Fitness> {
-        self.with(|leases, now| leases.fitness_of(now, node))
-    }
-
-    /// See [`Leases::target`].
-    pub(crate) fn target(&self, vip: &Vip) -> Option<NodeId> {
-        self.with(|leases, now| leases.target(now, vip))
-    }
-
-    /// See [`Leases::alive`].
-    pub(crate) fn alive(&self) -> BTreeSet<NodeId> {
-        self.with(|leases, now| leases.alive(now))
     }
 }
 
@@ -235,7 +179,7 @@ impl LeaseRules for LeaseShared {
     }
 
     fn may_lead(&self, speaker: Speaker, term: Term) -> Result<(), Presumption> {
-        self.with(|leases, _| leases.may_lead(speaker, term))
+        self.read(|leases, _| leases.may_lead(speaker, term))
     }
 
     fn may_campaign(&self) -> Result<(), Refused> {
@@ -250,7 +194,7 @@ impl LeaseRules for LeaseShared {
     }
 
     fn still_may_vote(&self, ticket: PromiseTicket) -> bool {
-        self.with(|leases, now| leases.still_may_vote(now, ticket))
+        self.read(|leases, now| leases.still_may_vote(now, ticket))
     }
 
     fn may_renew(&self) -> bool {

@@ -26,18 +26,19 @@ pub(crate) async fn activate(
     speaker: Speaker,
     message: &v1::ActivateRequest,
 ) -> Result<v1::ActivateReply, Status> {
-    if member.shared.leader() != Some(member.meta.node) {
+    if member.leases.leader() != Some(member.meta.node) {
         return Err(no_quorum("the leader changed during the join; trying again helps"));
     }
     let done = v1::ActivateReply::default();
     let node = speaker.node;
     let Some(record) = joining(member, node)? else { return Ok(done) };
-    let learned = member.raft.applied.borrow().index;
+    let learned = member.log.index();
     let asked_at = member.joins.asked(node, learned);
     if !member.raft.learner_ids().contains(&node) && !member.raft.voter_ids().contains(&node) {
         let _one = member.membership.lock().await;
         let address = record.advertise.clone();
-        let learner = member.raft.add_learner(member.own_term()?, node, address, COMMIT_TIMEOUT);
+        let learner =
+            member.raft.add_learner(member.log.own_term()?, node, address, COMMIT_TIMEOUT);
         learner.await.map_err(|e| from_write(&e))?;
     }
     let kept_up = keeps_up(member, node, asked_at).await;
@@ -54,7 +55,7 @@ pub(crate) async fn activate(
         Status::unavailable(why)
     })?;
     if speaker.role != Some(record.role) {
-        let chain = member.sign(node, Some(record.role), &message.csr)?;
+        let chain = member.authority.sign(node, Some(record.role), &message.csr)?;
         return Ok(v1::ActivateReply { chain, through: asked_at });
     }
     take_in(member, node).await?;
@@ -64,7 +65,7 @@ pub(crate) async fn activate(
 
 /// The node's record, as long as it joins.
 fn joining(member: &Member, node: NodeId) -> Result<Option<vip_core::Node>, Status> {
-    let state = member.raft.state();
+    let state = member.log.state();
     let record = state.nodes.get(&node);
     let record = record.ok_or_else(|| Status::not_found("this node is not admitted"))?;
     Ok(Some(record.clone()).filter(|node| node.state == NodeState::Joining))
@@ -74,7 +75,7 @@ fn joining(member: &Member, node: NodeId) -> Result<Option<vip_core::Node>, Stat
 /// says what is missing.
 async fn keeps_up(member: &Member, node: NodeId, index: u64) -> Result<(), String> {
     let has_log = || member.raft.has(node, index);
-    let answers = || member.shared.alive().contains(&node);
+    let answers = || member.leases.alive().contains(&node);
     if member.comes_true(KEEP_UP_TIMEOUT, || has_log() && answers()).await {
         return Ok(());
     }
@@ -90,13 +91,13 @@ async fn take_in(member: &Member, node: NodeId) -> Result<(), Status> {
     // One after the other: each membership change must be committed before the
     // next begins.
     let _one = member.membership.lock().await;
-    let term = member.own_term()?;
+    let term = member.log.own_term()?;
     let Some(record) = joining(member, node)? else { return Ok(()) };
     if record.role.votes() {
         member.raft.finish_change(term, CHANGE_TIMEOUT).await.map_err(|e| from_write(&e))?;
         let mut voters = member.raft.voter_ids();
         voters.insert(node);
-        let alive = member.shared.alive();
+        let alive = member.leases.alive();
         let answering = voters.iter().filter(|voter| alive.contains(voter)).count();
         if !alive.contains(&node) || 2 * answering <= voters.len() {
             return Err(Status::unavailable(format!(
@@ -111,7 +112,7 @@ async fn take_in(member: &Member, node: NodeId) -> Result<(), Status> {
     }
     // Good in every term: Raft's own membership says that it takes part.
     let (actor, activate) = (Actor::leader(&member.meta.name), NodeOp::Activate { node });
-    let outcome = member.propose_as(actor, activate, COMMIT_TIMEOUT).await;
+    let outcome = member.log.propose_as(actor, activate, COMMIT_TIMEOUT).await;
     outcome.map_err(|e| from_write(&e))?.accepted().map_err(|e| from_refusal(&e))?;
     tracing::info!(%node, name = %record.name, role = %record.role, "joined");
     Ok(())

@@ -59,7 +59,7 @@ impl ClusterService {
     /// Refuses whom the issuing key is not for: a witness leads only until it has
     /// handed leadership on.
     fn keeps_issuer(&self, node: NodeId) -> Result<(), Status> {
-        let state = self.member.raft.state();
+        let state = self.member.log.state();
         let keeps = |n: &vip_core::Node| {
             let stays = !matches!(n.state, NodeState::Joining | NodeState::Leaving);
             n.role == Role::Voter && stays
@@ -72,11 +72,11 @@ impl ClusterService {
     fn elsewhere(&self) -> Result<Option<String>, Status> {
         let member = &self.member;
         let none = || no_quorum("this cluster has no leader at the moment");
-        let leader = member.shared.leader().ok_or_else(none)?;
+        let leader = member.leases.leader().ok_or_else(none)?;
         if leader == member.meta.node {
             return Ok(None);
         }
-        let state = member.raft.state();
+        let state = member.log.state();
         let address = state.nodes.get(&leader).map(|n| n.advertise.clone());
         address.map(Some).ok_or_else(|| no_quorum("the leader's address is not known here yet"))
     }
@@ -92,8 +92,8 @@ impl ClusterService {
         if !self.rate.allows(from) {
             return Err(Status::resource_exhausted("too many joins from there; wait a minute"));
         }
-        member.may_date()?;
-        let issuer = member.issuer().ok_or_else(no_issuer)?;
+        member.log.may_date()?;
+        let issuer = member.authority.issuer().ok_or_else(no_issuer)?;
         let spki = spki_of_csr(&message.csr).map_err(invalid)?;
         let name: Name = message.name.parse().map_err(invalid)?;
         self.check_token(&message, &name, &spki)?;
@@ -108,7 +108,7 @@ impl ClusterService {
             runs: message.runs.unwrap_or_default().into(),
         };
         let actor = Actor("joiner".into());
-        let outcome = member.propose_as(actor, op, COMMIT_TIMEOUT).await;
+        let outcome = member.log.propose_as(actor, op, COMMIT_TIMEOUT).await;
         let outcome = outcome.map_err(|e| from_write(&e))?;
         let outcome = outcome.accepted().map_err(|e| from_refusal(&e))?;
         let Outcome::Admitted { node, role, admitted } = outcome else {
@@ -117,7 +117,7 @@ impl ClusterService {
         let chain = issuer
             .sign_node(&message.csr, node, None, admitted, &member.meta.cluster)
             .map_err(|e| internal("signing", &e))?;
-        let state = member.raft.state();
+        let state = member.log.state();
         let members = state.nodes.values().map(|n| j::Member {
             node: n.id.0,
             address: n.advertise.clone(),
@@ -143,8 +143,8 @@ impl ClusterService {
         name: &Name,
         spki: &str,
     ) -> Result<(), Status> {
-        let (state, token) = (self.member.raft.state(), TokenId(message.token_id.clone()));
-        let (now, proof) = (self.member.time_ms(), JoinProof(message.proof.clone()));
+        let (state, token) = (self.member.log.state(), TokenId(message.token_id.clone()));
+        let (now, proof) = (self.member.log.time_ms(), JoinProof(message.proof.clone()));
         let admission = state.admission(now, &token, name, &message.advertise, spki, &proof);
         let error = match admission {
             Ok(_) => return Ok(()),
@@ -211,10 +211,10 @@ impl Cluster for ClusterService {
     ) -> Result<Response<v1::IdentifyReply>, Status> {
         let cluster = self.member.meta.cluster.clone();
         let mut reply = v1::IdentifyReply { cluster, ..Default::default() };
-        let is_led = self.member.shared.leader().is_some();
+        let is_led = self.member.leases.leader().is_some();
         let about = request.into_inner().about.filter(|_| is_led);
         if let Some(v1::identify_request::About { node, spki }) = about {
-            let (state, node) = (self.member.raft.state(), NodeId(node));
+            let (state, node) = (self.member.log.state(), NodeId(node));
             // Whoever was shown its certificate knows that.
             reply.is_member = state.nodes.get(&node).is_some_and(|known| known.spki == spki);
             let tombstone = state.tombstones.get(&node).filter(|known| known.spki == spki);
@@ -252,7 +252,7 @@ impl Cluster for ClusterService {
         request: Request<v1::RenewCertificateRequest>,
     ) -> Result<Response<v1::RenewCertificateReply>, Status> {
         let node = sender(request.extensions())?.node;
-        let chain = self.member.renewed(node, &request.get_ref().csr)?;
+        let chain = self.member.authority.renewed(node, &request.get_ref().csr)?;
         Ok(Response::new(v1::RenewCertificateReply { chain }))
     }
 
@@ -263,7 +263,7 @@ impl Cluster for ClusterService {
         let node = sender(request.extensions())?.node;
         let info = request.extensions().get::<PeerInfo>();
         let issuer = info.map(|peer| peer.issuer.as_str()).unwrap_or_default();
-        let state = self.member.raft.state();
+        let state = self.member.log.state();
         let signing = state.signing_issuer().unwrap_or_default();
         self.member.reissued.saw(node, issuer, signing);
         Ok(Response::new(v1::ReissuedReply {}))
@@ -276,14 +276,14 @@ impl Cluster for ClusterService {
         let node = sender(request.extensions())?.node;
         self.keeps_issuer(node)?;
         let member = &self.member;
-        let identity = member.pki.load_identity().map_err(|e| internal("its key", &e))?;
+        let identity = member.authority.identity().map_err(|e| internal("its key", &e))?;
         let root = identity.root().ok_or_else(|| Status::internal("the root is damaged"))?;
         let issuer = check_issuer(&request.into_inner().certificate.into(), root);
         let issuer = issuer.map_err(invalid)?;
-        let name = member.raft.state().node_name(node).map(ToString::to_string);
+        let name = member.log.state().node_name(node).map(ToString::to_string);
         let actor = Actor(format!("root@{}", name.unwrap_or_else(|| node.to_string())));
         let rotate = ClusterOp::RotateIssuer { issuer, made_by: node };
-        let outcome = member.propose_as(actor, rotate, COMMIT_TIMEOUT).await;
+        let outcome = member.log.propose_as(actor, rotate, COMMIT_TIMEOUT).await;
         outcome.map_err(|e| from_write(&e))?.accepted().map_err(|e| from_refusal(&e))?;
         Ok(Response::new(v1::RotateIssuerReply {}))
     }
@@ -305,8 +305,11 @@ impl Cluster for ClusterService {
     ) -> Result<Response<v1::FetchIssuerReply>, Status> {
         let node = sender(request.extensions())?.node;
         self.keeps_issuer(node)?;
-        let issuer =
-            self.member.issuer().ok_or_else(|| Status::unavailable("no issuing key here"))?;
+        let issuer = self
+            .member
+            .authority
+            .issuer()
+            .ok_or_else(|| Status::unavailable("no issuing key here"))?;
         Ok(Response::new(v1::FetchIssuerReply {
             key: issuer.key().to_vec(),
             chain: issuer.chain().iter().map(|c| c.to_vec()).collect(),

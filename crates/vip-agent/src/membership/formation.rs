@@ -129,11 +129,11 @@ pub(crate) async fn init(agent: &Arc<Seat>, name: Name) -> Result<Initialised, S
     };
     let formed = async {
         member.raft.initialize(address).await.map_err(|e| from_write(&e))?;
-        if !member.comes_true(LEADS_WITHIN, || member.shared.leads_applied()).await {
+        if !member.comes_true(LEADS_WITHIN, || member.leases.leads_applied()).await {
             return Err(Status::deadline_exceeded("this node did not become the leader"));
         }
         let actor = Actor(format!("root@{}", agent.name));
-        let outcome = member.propose_as(actor, op, COMMIT_TIMEOUT).await;
+        let outcome = member.log.propose_as(actor, op, COMMIT_TIMEOUT).await;
         outcome.map_err(|e| from_write(&e))?.accepted().map_err(|e| from_refusal(&e))?;
         meta.store(&dir).map_err(|e| internal("storing the membership", &e))
     };
@@ -201,7 +201,7 @@ pub(crate) async fn join(
     activate(&member, &members, limit).await?;
     let me = meta.node;
     let active = || {
-        let state = member.raft.state();
+        let state = member.log.state();
         state.nodes.get(&me).is_some_and(|n| n.state == NodeState::Active)
     };
     if !member.comes_true(limit, active).await {
@@ -324,7 +324,7 @@ async fn activate(
     while Instant::now() < until {
         let others = members.iter().filter(|other| other.node != member.meta.node);
         for KnownMember { node, address, .. } in others {
-            let channel = || ClusterClient::new(member.patient_channel(*node, address));
+            let channel = || ClusterClient::new(member.peers.patient_channel(*node, address));
             match member.activate(channel, limit).await {
                 Ok(()) => return Ok(()),
                 Err(status) => last = status,
@@ -353,7 +353,7 @@ pub(crate) async fn create_token(
     expires_ms: u64,
     max_uses: u32,
 ) -> Result<TokenText, Status> {
-    let issuer = member.issuer().ok_or_else(no_issuer)?;
+    let issuer = member.authority.issuer().ok_or_else(no_issuer)?;
     let pin = issuer.root_pin().map_err(|e| internal("the CA", &e))?;
     let (mut id, mut secret) = ([0; 5], [0; 32]);
     fill(&mut id).and_then(|()| fill(&mut secret)).map_err(|e| internal("random numbers", &e))?;
@@ -365,7 +365,7 @@ pub(crate) async fn create_token(
         expires_ms,
         max_uses,
     };
-    let outcome = member.propose_as(actor, op, COMMIT_TIMEOUT).await;
+    let outcome = member.log.propose_as(actor, op, COMMIT_TIMEOUT).await;
     match outcome.map_err(|e| from_write(&e))? {
         Outcome::Refused(refusal) => Err(from_refusal(&refusal)),
         _ => Ok(token),

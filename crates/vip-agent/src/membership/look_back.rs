@@ -34,10 +34,10 @@ pub(crate) async fn reached(client: &mut ClusterClient<Channel>) -> Result<(), S
 /// # Errors
 /// It is not, and why.
 pub(crate) async fn look_back(member: &Member, node: NodeId) -> Result<(), Status> {
-    let state = member.raft.state();
+    let state = member.log.state();
     let node = state.nodes.get(&node).ok_or_else(|| Status::not_found("not a member"))?;
     let own = &member.meta.name;
-    let mut client = ClusterClient::new(member.patient_channel(node.id, &node.advertise));
+    let mut client = ClusterClient::new(member.peers.patient_channel(node.id, &node.advertise));
     reached(&mut client).await.map_err(|why| {
         let place = &node.advertise;
         Status::failed_precondition(format!("{own} does not reach this node at {place}: {why}"))

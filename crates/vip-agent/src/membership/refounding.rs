@@ -44,16 +44,16 @@ pub(crate) async fn recover(agent: &Arc<Seat>) -> Result<Arc<Member>, Status> {
     let _one = agent.begin_forming().await?;
     let member = agent.member().ok_or_else(crate::errors::not_a_member)?;
     let me = member.meta.node;
-    let state = member.raft.state();
+    let state = member.log.state();
     if state.nodes.get(&me).is_none_or(|node| node.role != Role::Voter) {
         return Err(refuse("only a voter has all that a cluster needs: run this on one".into()));
     }
-    if member.issuer().is_none() {
+    if member.authority.issuer().is_none() {
         return Err(refuse("this voter has no issuing key yet: run this on another one".into()));
     }
     // What it cannot do it says before anything is stopped.
     refounded(agent, &member, &state)?;
-    if let Some(leader) = member.shared.leader() {
+    if let Some(leader) = member.leases.leader() {
         let leader = state.node_name(leader).map_or_else(|| "a node".into(), ToString::to_string);
         return Err(refuse(format!("{leader} leads: this cluster has its majority")));
     }
@@ -65,7 +65,7 @@ pub(crate) async fn recover(agent: &Arc<Seat>) -> Result<Arc<Member>, Status> {
              vipd-guard`"
         )));
     }
-    let identity = member.pki.load_identity().map_err(|e| internal("its key", &e))?;
+    let identity = member.authority.identity().map_err(|e| internal("its key", &e))?;
     tracing::warn!("making a new cluster of this node, without the others");
     agent.set_member(None);
     member.shut_down().await;
@@ -111,7 +111,7 @@ fn refounded(
 ) -> Result<(State, NodeId, Arc<Issuer>), Status> {
     // A replacement that was not done may name one whose key is not here.
     let trusted = state.issuers().map(|issuers| issuers.trusted.clone()).unwrap_or_default();
-    let issuer = trusted.iter().rev().find_map(|spki| member.issuer_of(spki));
+    let issuer = trusted.iter().rev().find_map(|spki| member.authority.issuer_of(spki));
     let issuer = issuer.ok_or_else(|| refuse("no issuing key is here".into()))?;
     let spki = issuer.spki().map_err(|e| internal("its issuer", &e))?;
     let founder = Founder::Survivor { node: member.meta.node, issuer: spki };
@@ -229,7 +229,7 @@ async fn go_on(agent: &Arc<Seat>) -> Result<Arc<Member>, Status> {
     // What is on the disk is good; a new process can try again.
     let member = started.inspect_err(|_| agent.start_over.cancel())?;
     agent.set_member(Some(member.clone()));
-    if !member.comes_true(LEADS_WITHIN, || member.shared.leads_applied()).await {
+    if !member.comes_true(LEADS_WITHIN, || member.leases.leads_applied()).await {
         let text = "the new cluster was made; this node does not lead it yet";
         return Err(Status::deadline_exceeded(text));
     }

@@ -26,8 +26,8 @@ pub(crate) async fn keep_up(member: Arc<Member>) {
             () = sleep(LOOK) => {}
         }
         // What is read from the state is decided in this term.
-        let Some(vote) = member.shared.own_leadership() else { continue };
-        if !member.shared.leads_applied() {
+        let Some(vote) = member.leases.own_leadership() else { continue };
+        if !member.leases.leads_applied() {
             continue;
         }
         if let Err(status) = retire_issuers(&member, vote.term).await {
@@ -46,9 +46,9 @@ pub(crate) async fn keep_up(member: Arc<Member>) {
 async fn end_guests(member: &Member, term: Term) -> Result<(), WriteError> {
     // Those of a change that is under way here are not left over.
     let Ok(_one) = member.reshaping.try_lock() else { return Ok(()) };
-    let state = member.raft.state();
+    let state = member.log.state();
     for guest in state.all_vips().filter(|vip| vip.guest.is_some()) {
-        member.propose(term, VipOp::EndGuest { vip: guest.uid }).await?;
+        member.log.propose(term, VipOp::EndGuest { vip: guest.uid }).await?;
         tracing::info!(vip = %guest.spec.name, "ended what a change left that was interrupted");
     }
     Ok(())
@@ -61,7 +61,7 @@ async fn work(member: &Member, term: Term) -> Result<(), WriteError> {
     if let Some(voters) = raft.finish_change(term, COMMIT_TIMEOUT).await? {
         tracing::info!(?voters, "finished a change of who votes that was interrupted");
     }
-    if let Some(node) = raft.state().late_join(member.time_ms(), JOIN_TIMEOUT_MS) {
+    if let Some(node) = raft.state().late_join(member.log.time_ms(), JOIN_TIMEOUT_MS) {
         remove(member, term, node.id).await?;
         let lacks = member.joins.lacks(node.id).unwrap_or_else(|| "it never asked".into());
         member.joins.forget(node.id);
@@ -73,7 +73,7 @@ async fn work(member: &Member, term: Term) -> Result<(), WriteError> {
         tracing::info!(node = %node.name, "finished its leave, which was interrupted");
     }
     if let Some(node) = raft.state().voteless(&learners)
-        && member.shared.alive().contains(&node.id)
+        && member.leases.alive().contains(&node.id)
     {
         let voters = raft.voter_ids().into_iter().chain([node.id]).collect();
         raft.set_voters(term, voters, true, COMMIT_TIMEOUT).await?;
@@ -98,7 +98,7 @@ async fn work(member: &Member, term: Term) -> Result<(), WriteError> {
 
 async fn remove(member: &Member, term: Term, node: NodeId) -> Result<(), WriteError> {
     member.raft.remove_member(term, node, COMMIT_TIMEOUT).await?;
-    let outcome = member.propose(term, NodeOp::Remove { node }).await?;
+    let outcome = member.log.propose(term, NodeOp::Remove { node }).await?;
     if let Err(refusal) = outcome.accepted() {
         tracing::warn!(%node, %refusal, "it could not be removed");
     }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tonic::Status;
 use tonic::transport::Channel;
 use vip_core::{NodeId, NodeState, Role, chain};
-use vip_pki::{Issuer, NodeIdentity};
+use vip_pki::Issuer;
 use vip_proto::v1;
 use vip_proto::v1::cluster_client::ClusterClient;
 
@@ -30,13 +30,13 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// Renews the certificate and, on a voter, gets the issuing key.
 pub(super) async fn run(member: Arc<Member>) {
     let stop = member.stopped();
-    let mut applied = member.raft.applied.clone();
+    let mut applied = member.log.applied();
     let (mut renewed, mut said, mut led) = (false, None, Instant::now());
     let mut last = Instant::now();
     loop {
         // Also at first: after days off, nobody new could join before.
         let busy = !renewed || member.is_joining() || member.lacks_of_the_issuer();
-        let leaderless = member.shared.leader().is_none();
+        let leaderless = member.leases.leader().is_none();
         let pause = if busy || leaderless { HOUSEKEEPING_SOON } else { HOUSEKEEPING };
         let issuer_changed = async {
             while applied.changed().await.is_ok() {
@@ -51,17 +51,17 @@ pub(super) async fn run(member: Arc<Member>) {
             () = stop.cancelled() => return,
             () = issuer_changed, if !busy => {}
             () = tokio::time::sleep(pause.min(LEADERLESS)) => {
-                if member.shared.leader().is_some() {
+                if member.leases.leader().is_some() {
                     member.is_led();
                 }
                 // That the leader is gone is to be noticed soon.
-                if last.elapsed() < pause && member.shared.leader().is_some() {
+                if last.elapsed() < pause && member.leases.leader().is_some() {
                     continue;
                 }
             }
         }
         last = Instant::now();
-        if member.shared.leader().is_some() {
+        if member.leases.leader().is_some() {
             led = Instant::now();
             member.is_led();
         } else if led.elapsed() >= LEADERLESS {
@@ -69,7 +69,7 @@ pub(super) async fn run(member: Arc<Member>) {
             member.renew_by_anybody().await;
             if member.is_joining() {
                 // It may have been stopped before the leader called it.
-                member.activate_by(member.other_members()).await;
+                member.activate_by(member.peers.all()).await;
             }
             led = Instant::now();
         }
@@ -95,24 +95,24 @@ pub(super) async fn run(member: Arc<Member>) {
 
 impl Member {
     fn is_joining(&self) -> bool {
-        let state = self.raft.state();
+        let state = self.log.state();
         state.nodes.get(&self.meta.node).is_none_or(|n| n.state == NodeState::Joining)
     }
 
     fn is_voter(&self) -> bool {
-        let state = self.raft.state();
+        let state = self.log.state();
         let node = state.nodes.get(&self.meta.node);
         node.is_some_and(|n| n.role == Role::Voter && n.state != NodeState::Joining)
     }
 
     fn wants_issuer(&self) -> bool {
-        self.issuer().is_none() && self.is_voter()
+        self.authority.issuer().is_none() && self.is_voter()
     }
 
     /// Whether the CA that signs is another one than this node's certificate is
     /// of, or its key is missing, or others wait for this node to take it.
     fn lacks_of_the_issuer(&self) -> bool {
-        let state = self.raft.state();
+        let state = self.log.state();
         let Some(issuers) = state.issuers() else { return false };
         self.is_outdated() || issuers.is_rotating() || self.wants_issuer()
     }
@@ -120,19 +120,14 @@ impl Member {
     /// Whether the issuer of this node's certificate was replaced. One that the
     /// log does not name yet is newer than the log here.
     fn is_outdated(&self) -> bool {
-        let (state, own) = (self.raft.state(), self.own_issuer().unwrap_or_default());
+        let (state, own) = (self.log.state(), self.authority.own_issuer().unwrap_or_default());
         state.issuers().is_some_and(|i| i.signing() != Some(&own) && i.knows(&own))
     }
 
     /// Sees that a voter has the key that signs, in its place.
     async fn have_issuer(&self) -> Result<(), String> {
-        if let Some(issuer) = self.issuer() {
-            if !self.issuers.is_current(&issuer) {
-                self.pki.store_issuer(&issuer).map_err(|e| chain(&e))?;
-                self.issuers.set_current(issuer);
-                self.pki.forget_next_issuer().map_err(|e| chain(&e))?;
-            }
-            return Ok(());
+        if let Some(issuer) = self.authority.issuer() {
+            return self.authority.settle_issuer(issuer).map_err(|e| chain(&e));
         }
         if self.wants_issuer() { self.fetch_issuer().await } else { Ok(()) }
     }
@@ -140,9 +135,9 @@ impl Member {
     /// Tells the leader that this node has a certificate of the issuer that
     /// signs; again until the old one is retired, as leaders change.
     async fn say_reissued(&self) {
-        let state = self.raft.state();
+        let state = self.log.state();
         let rotating = state.issuers().filter(|issuers| issuers.is_rotating());
-        let has = |signing| self.own_issuer().as_deref() == Some(signing);
+        let has = |signing| self.authority.own_issuer().as_deref() == Some(signing);
         if rotating.and_then(|issuers| issuers.signing()).is_some_and(has)
             && let Some(mut leader) = self.leader_client()
             && let Err(status) = leader.reissued(v1::ReissuedRequest {}).await
@@ -155,8 +150,8 @@ impl Member {
     /// issuer may have been replaced while this node was off. It takes none that
     /// is like its own.
     async fn renew_by_anybody(&self) {
-        let state = self.raft.state();
-        for (node, address) in self.other_members() {
+        let state = self.log.state();
+        for (node, address) in self.peers.all() {
             // Only they have the key that signs, as far as is known here.
             if state.nodes.get(&node).is_some_and(|n| n.role != Role::Voter) {
                 continue;
@@ -171,39 +166,32 @@ impl Member {
     }
 
     async fn renew_by(&self, node: NodeId, address: &str) -> Result<(), String> {
-        let config = self.configs.load().renewal.clone();
-        let csr = self.csr()?;
+        let csr = self.authority.csr()?;
         let mut request = tonic::Request::new(v1::RenewCertificateRequest { csr });
         request.set_timeout(ANSWER);
-        let mut client = ClusterClient::new(self.dial_patiently(node, address, config));
+        let mut client = ClusterClient::new(self.peers.renewing_channel(node, address));
         let reply = client.renew_certificate(request).await;
         let reply = reply.map_err(|e| from_call(e).message().to_owned())?.into_inner();
         let issuer = reply.chain.get(1).and_then(|c| vip_pki::spki_of_certificate(c));
-        if issuer == self.own_issuer() {
+        if issuer == self.authority.own_issuer() {
             return Err("the issuer is the same".into());
         }
-        self.take_certificate(reply.chain).await
-    }
-
-    /// A request for a certificate of this node's key.
-    fn csr(&self) -> Result<Vec<u8>, String> {
-        let identity = self.pki.load_identity().map_err(|e| chain(&e))?;
-        identity.key.csr().map_err(|e| chain(&e))
+        self.authority.take_certificate(reply.chain).await
     }
 
     fn leader_address(&self) -> Option<(NodeId, String)> {
-        let leader = self.shared.leader().filter(|l| *l != self.meta.node)?;
-        Some((leader, self.raft.state().nodes.get(&leader)?.advertise.clone()))
+        let leader = self.leases.leader().filter(|l| *l != self.meta.node)?;
+        Some((leader, self.log.state().nodes.get(&leader)?.advertise.clone()))
     }
 
     fn leader_client(&self) -> Option<ClusterClient<Channel>> {
-        let leader = self.shared.leader().filter(|l| *l != self.meta.node)?;
-        Some(ClusterClient::new(self.channel(leader)?))
+        let leader = self.leases.leader().filter(|l| *l != self.meta.node)?;
+        Some(ClusterClient::new(self.peers.channel(leader)?))
     }
 
     /// What is wrong with the dates of this node's certificate.
     pub(crate) fn certificate_trouble(&self) -> Option<String> {
-        let (from, until) = self.configs.load().validity?;
+        let (from, until) = self.authority.validity()?;
         crate::certificate::trouble(from, until, wall_clock_ms())
     }
 
@@ -211,7 +199,7 @@ impl Member {
     /// says.
     async fn activate_by(&self, members: impl IntoIterator<Item = (NodeId, String)>) {
         for (node, address) in members {
-            let client = || ClusterClient::new(self.patient_channel(node, &address));
+            let client = || ClusterClient::new(self.peers.patient_channel(node, &address));
             match self.activate(client, ACTIVATION).await {
                 Ok(()) => return,
                 Err(e) => {
@@ -230,48 +218,31 @@ impl Member {
     ) -> Result<(), Status> {
         let until = Instant::now() + limit;
         loop {
-            let csr = self.csr().map_err(Status::internal)?;
-            let applied = self.raft.applied.borrow().index;
+            let csr = self.authority.csr().map_err(Status::internal)?;
+            let applied = self.log.index();
             let mut request = tonic::Request::new(v1::ActivateRequest { csr, applied });
             request.set_timeout(until.saturating_duration_since(Instant::now()));
             let reply = client().activate(request).await.map_err(from_call)?.into_inner();
             if reply.chain.is_empty() {
                 return Ok(());
             }
-            self.take_certificate(reply.chain).await.map_err(Status::permission_denied)?;
+            self.authority
+                .take_certificate(reply.chain)
+                .await
+                .map_err(Status::permission_denied)?;
             let left = until.saturating_duration_since(Instant::now());
-            let through = || self.raft.applied.borrow().index >= reply.through;
+            let through = || self.log.index() >= reply.through;
             if !self.comes_true(left, through).await {
                 return Err(Status::deadline_exceeded("this node does not follow the log"));
             }
         }
     }
 
-    /// Uses a certificate that a member sent, if it is one for this node.
-    async fn take_certificate(&self, chain: Vec<Vec<u8>>) -> Result<(), String> {
-        // Whoever replaces it at the same time writes the same files.
-        let _one = self.certificate.lock().await;
-        let identity = self.pki.load_identity().map_err(|e| vip_core::chain(&e))?;
-        let chain: Vec<_> = chain.into_iter().map(Into::into).collect();
-        let root = identity.root_pin().ok_or("the certificate is damaged")?;
-        let (key, node, cluster) = (&identity.key, self.meta.node, &self.meta.cluster);
-        let expected = vip_pki::Expected { root, key, node, cluster };
-        expected.check(&chain).map_err(|e| vip_core::chain(&e))?;
-        let issuer = chain.get(1).and_then(|c| vip_pki::spki_of_certificate(c));
-        let state = self.raft.state();
-        let retired = state.issuers().map_or(&[][..], |issuers| &issuers.retired);
-        if issuer.is_none_or(|issuer| retired.contains(&issuer)) {
-            return Err("its issuer was replaced".into());
-        }
-        let renewed = NodeIdentity { key: identity.key, chain };
-        self.use_identity(&renewed).map_err(|e| vip_core::chain(&e))
-    }
-
     /// Lets every member see the new certificate: they tell whose ends soon by
     /// what they last saw, and connections last for longer.
     async fn show_certificate(&self) {
-        for (node, address) in self.other_members() {
-            let mut client = ClusterClient::new(self.peers.get(node, &address));
+        for (node, address) in self.peers.all() {
+            let mut client = ClusterClient::new(self.peers.channel_at(node, &address));
             let mut request = tonic::Request::new(v1::IdentifyRequest::default());
             request.set_timeout(ANSWER);
             if let Err(status) = client.identify(request).await {
@@ -282,10 +253,10 @@ impl Member {
 
     /// Gets the issuing key from whoever made it, or from the leader.
     pub(crate) async fn fetch_issuer(&self) -> Result<(), String> {
-        let state = self.raft.state();
+        let state = self.log.state();
         let maker = state.issuers().and_then(|issuers| issuers.made_by);
         let maker = maker.filter(|maker| *maker != self.meta.node);
-        let maker = maker.and_then(|maker| self.channel(maker)).map(ClusterClient::new);
+        let maker = maker.and_then(|maker| self.peers.channel(maker)).map(ClusterClient::new);
         let mut last = "no leader is known".to_owned();
         for client in self.leader_client().into_iter().chain(maker) {
             match self.fetch_issuer_from(client).await {
@@ -300,15 +271,7 @@ impl Member {
         let reply = client.fetch_issuer(v1::FetchIssuerRequest {}).await;
         let reply = reply.map_err(|e| from_call(e).message().to_owned())?.into_inner();
         let chain = reply.chain.into_iter().map(Into::into).collect();
-        let issuer = Issuer::new(reply.key.into(), chain);
-        let state = self.raft.state();
-        let named = state.signing_issuer().map(ToOwned::to_owned);
-        let identity = self.pki.load_identity().map_err(|e| vip_core::chain(&e))?;
-        let root = identity.root().ok_or("the certificate is damaged")?;
-        issuer.check(root, named.as_slice()).map_err(|e| vip_core::chain(&e))?;
-        self.pki.store_issuer(&issuer).map_err(|e| vip_core::chain(&e))?;
-        self.issuers.set_current(Arc::new(issuer));
-        Ok(())
+        self.authority.take_issuer(Issuer::new(reply.key.into(), chain))
     }
 
     /// After half of its life, before it, when it does not say what the node is,
@@ -316,10 +279,10 @@ impl Member {
     /// they do not all come at once.
     async fn renew_certificate_if_due(&self) -> Result<(), String> {
         let text = |e: vip_pki::IdentityError| chain(&e);
-        let identity = self.pki.load_identity().map_err(text)?;
+        let identity = self.authority.identity().map_err(text)?;
         let (from, until) = identity.validity().ok_or("the certificate is damaged")?;
         let now = i64::try_from(wall_clock_ms() / 1000).unwrap_or(i64::MAX);
-        let state = self.raft.state();
+        let state = self.log.state();
         let joined = state.nodes.get(&self.meta.node).filter(|n| n.state != NodeState::Joining);
         let says_role = joined.is_none_or(|node| identity.role() == Some(node.role));
         let good = says_role && !self.is_outdated();
@@ -333,13 +296,13 @@ impl Member {
                 let reply = client.renew_certificate(v1::RenewCertificateRequest { csr }).await;
                 reply.map_err(|e| from_call(e).message().to_owned())?.into_inner().chain
             }
-            None if self.shared.leader() == Some(self.meta.node) => {
-                let signed = self.renewed(self.meta.node, &csr);
+            None if self.leases.leader() == Some(self.meta.node) => {
+                let signed = self.authority.renewed(self.meta.node, &csr);
                 signed.map_err(|e| e.message().to_owned())?
             }
             None => return Err("no leader is known".into()),
         };
-        self.take_certificate(chain).await?;
+        self.authority.take_certificate(chain).await?;
         tracing::info!("certificate renewed");
         self.show_certificate().await;
         Ok(())

@@ -47,14 +47,13 @@ async fn run_out(store: LogStore, longest: Duration, promise: Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
     use tokio::time::Instant;
 
     const LAN: Duration = Profile::Lan.timing().promise;
     const LIMIT: Duration = Duration::from_secs(20);
 
     fn store(dir: &Path) -> LogStore {
-        LogStore::open(dir, Arc::new(crate::node::late_rules::LateRules::default())).expect("opens")
+        LogStore::open(dir).expect("opens")
     }
 
     async fn started(dir: &Path, promise: Duration) -> (LogStore, Duration) {

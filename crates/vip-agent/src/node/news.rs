@@ -10,7 +10,7 @@ use vip_raft::Applied;
 /// Tells that it may be worth looking again.
 pub(crate) struct News {
     applied: watch::Receiver<Applied>,
-    leases: watch::Receiver<u64>,
+    leases: watch::Receiver<()>,
 }
 
 impl News {
@@ -30,7 +30,7 @@ impl News {
 impl Member {
     /// From now on.
     pub(crate) fn news(&self) -> News {
-        let mut news = News { applied: self.raft.applied.clone(), leases: self.shared.changes() };
+        let mut news = News { applied: self.log.applied(), leases: self.leases.changes() };
         news.applied.mark_unchanged();
         news
     }
@@ -57,7 +57,7 @@ mod tests {
     #[tokio::test]
     async fn of_a_log_that_was_closed_there_is_no_news_all_the_time() {
         let (log, applied) = watch::channel(Applied::default());
-        let (_leases, leases) = watch::channel(0);
+        let (_leases, leases) = watch::channel(());
         let mut news = News { applied, leases };
         drop(log);
         let begun = Instant::now();

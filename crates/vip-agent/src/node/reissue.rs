@@ -71,13 +71,13 @@ impl Reissued {
 /// Who has to take a certificate of the issuer that signs, as far as this
 /// leader has seen. No other node has seen any.
 pub(crate) fn missing(member: &Member) -> Vec<String> {
-    let Some(vote) = member.shared.own_leadership() else { return vec![] };
-    let state = member.raft.state();
+    let Some(vote) = member.leases.own_leadership() else { return vec![] };
+    let state = member.log.state();
     let signing = state.signing_issuer().unwrap_or_default();
-    let own = member.own_issuer().unwrap_or_default();
+    let own = member.authority.own_issuer().unwrap_or_default();
     member.reissued.saw(member.meta.node, &own, signing);
     let now = (Instant::now(), vote.term);
-    member.reissued.missing(now, &state, &member.shared.alive(), signing)
+    member.reissued.missing(now, &state, &member.leases.alive(), signing)
 }
 
 /// Ends the old issuers if nobody who is there needs them any more.
@@ -85,19 +85,23 @@ pub(crate) fn missing(member: &Member) -> Vec<String> {
 /// # Errors
 /// Not now.
 pub(crate) async fn retire_issuers(member: &Member, term: Term) -> Result<(), Status> {
-    let state = member.raft.state();
+    let state = member.log.state();
     let Some(issuers) = state.issuers().filter(|issuers| issuers.is_rotating()) else {
         return Ok(());
     };
     let missing = missing(member);
     if !missing.is_empty() {
-        if !state.rotation_is_late(member.time_ms()) {
+        if !state.rotation_is_late(member.log.time_ms()) {
             return Ok(());
         }
         tracing::warn!(?missing, "they took no new certificate, and come back by their known key");
     }
     let keep = issuers.signing().unwrap_or_default().to_owned();
-    member.propose(term, ClusterOp::RetireIssuers { keep }).await.map_err(|e| from_write(&e))?;
+    member
+        .log
+        .propose(term, ClusterOp::RetireIssuers { keep })
+        .await
+        .map_err(|e| from_write(&e))?;
     tracing::info!("the issuing CA is replaced: certificates of the one before are refused");
     Ok(())
 }

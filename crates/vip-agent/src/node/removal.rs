@@ -44,7 +44,7 @@ impl Member {
     /// That this node was removed, as the end of a sentence and what to do.
     pub(crate) fn removal(&self) -> Option<String> {
         // Whoever leads does not call those that are none of its own.
-        let removal = self.removal.get().filter(|_| self.shared.leader().is_none());
+        let removal = self.removal.get().filter(|_| self.leases.leader().is_none());
         let Removal { time_ms, actor } = removal?;
         Some(format!(
             "this node was removed from cluster {} on {} by {actor}: `vipctl leave --force`, then \
@@ -81,10 +81,11 @@ impl Member {
     /// silences nobody who reaches another, and those that were removed with it
     /// know of nothing.
     pub(super) async fn ask_whether_removed(&self) {
-        let Ok(identity) = self.pki.load_identity() else { return };
-        let (spki, state) = (identity.key.spki(), self.raft.state());
+        let Ok(identity) = self.authority.identity() else { return };
+        let (spki, state) = (identity.key.spki(), self.log.state());
         let others = self
-            .other_members()
+            .peers
+            .all()
             .into_iter()
             .filter(|(node, _)| state.nodes.get(node).is_none_or(|known| known.role.votes()));
         let asked = others.map(|(node, address)| self.word_of(node, address, &spki));
@@ -100,8 +101,7 @@ impl Member {
     }
 
     async fn word_of(&self, other: NodeId, address: String, spki: &str) -> Option<Word> {
-        let config = self.configs.load().asking.clone();
-        let mut client = ClusterClient::new(self.dial_patiently(other, &address, config));
+        let mut client = ClusterClient::new(self.peers.asking_channel(other, &address));
         let about = v1::identify_request::About { node: self.meta.node.0, spki: spki.to_owned() };
         let mut request = tonic::Request::new(v1::IdentifyRequest { about: Some(about) });
         request.set_timeout(ANSWER);

@@ -98,6 +98,13 @@ impl LeaderLease {
         self.elected_at
     }
 
+    /// Within a promise of its election a leader may have heard nobody yet; that
+    /// says nothing about them.
+    #[must_use]
+    pub fn is_new(&self, now: Mono) -> bool {
+        now < self.elected_at + self.promise
+    }
+
     /// Its configurations.
     #[must_use]
     pub fn voters(&self) -> &Voters {

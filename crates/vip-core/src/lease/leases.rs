@@ -17,6 +17,7 @@ mod holder;
 mod leader;
 mod recording;
 mod reporting;
+mod snapshot;
 mod succession;
 mod voter;
 mod waiting;
@@ -27,6 +28,7 @@ pub use hand_over::{HAND_OVER_POLL, HandOver, HandOverStep};
 pub use holder::{Ask, Wanted};
 pub use leader::{Acknowledgement, Answers};
 pub use recording::{Recording, RecordingError, Replayed};
+pub use snapshot::LeaseSnapshot;
 pub use waiting::{FIRST_GRANT_WAIT, Waiting, WaitingStep};
 pub use work::LeaderWork;
 

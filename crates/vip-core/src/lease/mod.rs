@@ -19,8 +19,8 @@ pub use leader_lease::{LeaderLease, Voters};
 pub use leases::{
     Acknowledgement, Answers, Ask, FIRST_GRANT_WAIT, GrantAnswer, HAND_OVER_POLL, HandOver,
     HandOverStep, LEADER_LOOKS, LeaderWork, LeaseAction, LeaseEvent, LeaseInput, LeaseOutput,
-    Leases, LeasesStart, RaftView, Recording, RecordingError, Replayed, Waiting, WaitingStep,
-    Wanted,
+    LeaseSnapshot, Leases, LeasesStart, RaftView, Recording, RecordingError, Replayed, Waiting,
+    WaitingStep, Wanted,
 };
 pub use promise::{PATIENCE_IN_DOUBT, Promise, PromiseReply, PromiseTicket, Refused, Vote};
 pub use wall_clock::{CLOCKS_FAR_APART, OwnClockFar, WallClocks};

@@ -20,7 +20,7 @@ fn nobody(_: NodeId, _: &str) -> Channel {
 pub(crate) async fn node(dir: &Path) -> RaftNode {
     let until = Instant::now() + LIMIT;
     let store = loop {
-        match LogStore::open(dir, Arc::new(NoRules::default())) {
+        match LogStore::open(dir) {
             Ok(store) => break store,
             Err(e) => assert!(Instant::now() < until, "{e}"),
         }

@@ -3,7 +3,6 @@
 mod redb_disk;
 mod segment_disk;
 
-use crate::common::NoRules;
 use redb_disk::RedbDisk;
 use segment_disk::SegmentDisk;
 use std::path::Path;
@@ -30,19 +29,18 @@ impl Kind {
     }
 
     pub(crate) fn open(self, dir: &Path) -> Result<LogStore, StoreError> {
-        let rules = Arc::new(NoRules::default());
         std::fs::create_dir_all(dir).expect("made");
         let failed = |why: String| StoreError::Open { path: dir.to_owned(), why };
         let path = dir.join(self.file());
         match self {
-            Self::Sled => LogStore::open(dir, rules),
+            Self::Sled => LogStore::open(dir),
             Self::Redb => {
                 let disk = RedbDisk::open(&path).map_err(|e| failed(e.to_string()))?;
-                LogStore::open_on(dir, Arc::new(disk), rules)
+                LogStore::open_on(dir, Arc::new(disk))
             }
             Self::Segment => {
                 let disk = SegmentDisk::open(&path).map_err(|e| failed(e.to_string()))?;
-                LogStore::open_on(dir, Arc::new(disk), rules)
+                LogStore::open_on(dir, Arc::new(disk))
             }
         }
     }

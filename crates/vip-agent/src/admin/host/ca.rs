@@ -17,24 +17,25 @@ use vip_proto::v1::cluster_client::ClusterClient;
 pub(super) async fn rotate(call: &Call, root_key: &str) -> Result<v1::RotateCaReply, Status> {
     let member = &call.member;
     let refuse = |why: String| Status::failed_precondition(format!("{why}. Nothing was changed"));
-    let me = member.raft.state().nodes.get(&member.meta.node).map(|n| n.role);
+    let me = member.log.state().nodes.get(&member.meta.node).map(|n| n.role);
     if me != Some(Role::Voter) {
         return Err(refuse("only voters keep the issuing key: run this on a voter".into()));
     }
-    member.may_date()?;
+    member.log.may_date()?;
     // Only the leader hears everybody; this node hears the leader.
-    if member.shared.leader() != Some(member.meta.node)
-        && let Some((_, differs)) = member.shared.wall_clocks().differences().first()
+    if member.leases.leader() != Some(member.meta.node)
+        && let Some((_, differs)) = member.leases.clock_differences().first()
     {
         return Err(refuse(format!(
             "the leader's wall clock is {differs}: a CA would have dates that others do not \
              believe. Set the clock"
         )));
     }
-    let identity = member.pki.load_identity().map_err(|e| internal("its key", &e))?;
+    let identity = member.authority.identity().map_err(|e| internal("its key", &e))?;
     let root = identity.root().ok_or_else(|| Status::internal("the certificate is damaged"))?;
     check_root_key(root, root_key).map_err(|e| refuse(chain(&e)))?;
-    let issuer = member.next_issuer(|| Issuer::below(root, root_key, &member.meta.cluster))?;
+    let issuer =
+        member.authority.next_issuer(|| Issuer::below(root, root_key, &member.meta.cluster))?;
     let spki = issuer.spki().map_err(|e| internal("making an issuer", &e))?;
     match call.route().await? {
         Route::Here => {
@@ -42,7 +43,7 @@ pub(super) async fn rotate(call: &Call, root_key: &str) -> Result<v1::RotateCaRe
             call.propose(ClusterOp::RotateIssuer { issuer: spki.clone(), made_by }).await?;
         }
         Route::There(_) => {
-            let leader = member.shared.leader().and_then(|leader| member.channel(leader));
+            let leader = member.leases.leader().and_then(|leader| member.peers.channel(leader));
             let leader = leader.ok_or_else(|| no_quorum("the leader changed meanwhile"))?;
             let certificate = issuer.chain().first().map(|c| c.to_vec()).unwrap_or_default();
             let request = call.relay(v1::RotateIssuerRequest { certificate });

@@ -80,7 +80,7 @@ pub(super) async fn examine(agent: &Seat) -> v1::DoctorReply {
 fn advertised(agent: &Seat) -> Check {
     const NAME: &str = "advertise";
     let logged = agent.member().and_then(|member| {
-        let state = member.raft.state();
+        let state = member.log.state();
         Some(state.nodes.get(&member.meta.node)?.advertise.clone())
     });
     match (logged, agent.config.advertise()) {
@@ -268,13 +268,13 @@ async fn guard_of_no_member(agent: &Seat) -> Check {
 }
 
 fn guard(member: &Member) -> Vec<Check> {
-    match member.shared.guard() {
+    match member.leases.guard() {
         GuardStatus::Absent => {
             vec![error("guard", "it is not there: is `vipd guard` running, and allowed to?")]
         }
         GuardStatus::Present(report) => {
             let mut checks = gate(&report);
-            checks.push(tables(&member.shared.tables()));
+            checks.push(tables(&member.leases.tables()));
             checks
         }
     }
@@ -312,21 +312,22 @@ fn gate(report: &GateReport) -> Vec<Check> {
 }
 
 async fn of_member(member: &Member) -> Vec<Check> {
-    let state = member.raft.state();
+    let state = member.log.state();
     let mut checks = vec![match member.certificate_trouble() {
         Some(why) => warning("certificate", why),
         None => ok("certificate", "valid, and renewed in time"),
     }];
-    let others = member.roster.load().certificates().into_iter().filter_map(|(node, until)| {
-        let name = state.node_name(node)?.to_string();
-        crate::certificate::trouble_of_other(&name, until, wall_clock_ms())
-    });
+    let others =
+        member.authority.roster().load().certificates().into_iter().filter_map(|(node, until)| {
+            let name = state.node_name(node)?.to_string();
+            crate::certificate::trouble_of_other(&name, until, wall_clock_ms())
+        });
     let others: Vec<_> = others.collect();
     let good = "none that was shown here ends soon";
     checks.push(all_of("certificates of others", &others, good));
     let good = "this node's and those it hears of agree";
     checks.push(all_of("wall clocks", &wall_clocks(member), good));
-    checks.push(match (member.removal(), member.shared.leader()) {
+    checks.push(match (member.removal(), member.leases.leader()) {
         (Some(removed), _) => error("quorum", removed),
         (None, Some(_)) => ok("quorum", "a leader is known"),
         (None, None) => error("quorum", "no leader is known"),
@@ -378,7 +379,7 @@ async fn reachability(member: &Member, state: &State) -> Vec<Check> {
 
 async fn there_and_back(member: &Member, node: &Node) -> Check {
     let (name, begun) = (format!("to {}", node.name), Instant::now());
-    let mut client = ClusterClient::new(member.patient_channel(node.id, &node.advertise));
+    let mut client = ClusterClient::new(member.peers.patient_channel(node.id, &node.advertise));
     if let Err(why) = reached(&mut client).await {
         return error(&name, format!("{} does not answer: {why}", node.advertise));
     }

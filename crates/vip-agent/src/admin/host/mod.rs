@@ -85,7 +85,7 @@ impl v1::host_server::Host for AdminService {
 async fn founded(made: Initialised) -> Result<v1::InitReply, Status> {
     let Initialised { member, recovery_file } = made;
     let actor = Actor(format!("root@{}", member.meta.name));
-    let expires_ms = member.time_ms() + TOKEN_TTL_S * 1000;
+    let expires_ms = member.log.time_ms() + TOKEN_TTL_S * 1000;
     let token = create_token(&member, actor, Role::Voter, expires_ms, 1).await?;
     Ok(v1::InitReply {
         cluster: member.meta.cluster_name.to_string(),
@@ -140,7 +140,7 @@ async fn leave(agent: &Arc<Seat>, call: &Call, force: bool) -> Result<v1::LeaveR
         asked = true;
         let out = || {
             let member = &call.member;
-            let state = member.raft.state();
+            let state = member.log.state();
             state.tombstones.contains_key(&member.meta.node) || member.removal().is_some()
         };
         match result {

@@ -16,7 +16,7 @@ pub(super) async fn recover(
         return Err(invalid("say that the others are off, and see to it that they are"));
     }
     let member = membership::recover(agent).await?;
-    let lost = member.raft.state().cut_off_nodes();
+    let lost = member.log.state().cut_off_nodes();
     let before = agent.config.node.data_dir.join(BEFORE);
     Ok(v1::RecoverReply {
         cluster: member.meta.cluster_name.to_string(),

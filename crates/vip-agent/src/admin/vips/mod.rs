@@ -67,10 +67,10 @@ impl v1::vips_server::Vips for AdminService {
 
 async fn add(call: &Call, spec: VipSpec, no_wait: bool) -> Result<v1::AddVipReply, Status> {
     let name = spec.name.clone();
-    let was_there = call.member.raft.state().vip_named(name.as_str()).is_some();
+    let was_there = call.member.log.state().vip_named(name.as_str()).is_some();
     call.propose(VipOp::Add { spec }).await?;
     if no_wait {
-        let state = call.member.raft.state();
+        let state = call.member.log.state();
         let vip = state.vip_named(name.as_str());
         let vip = vip.map(|vip| view(&Sight::of(&call.member), &state, vip));
         return Ok(v1::AddVipReply { vip });
@@ -90,7 +90,7 @@ async fn add(call: &Call, spec: VipSpec, no_wait: bool) -> Result<v1::AddVipRepl
 }
 
 async fn place(call: &Call, request: &v1::MoveVipRequest) -> Result<v1::MoveVipReply, Status> {
-    let state = call.member.raft.state();
+    let state = call.member.log.state();
     let vip = find(&state, &request.name)?;
     let name = vip.spec.name.clone();
     let to = match request.to.as_deref() {
@@ -98,7 +98,7 @@ async fn place(call: &Call, request: &v1::MoveVipRequest) -> Result<v1::MoveVipR
         Some(node) => {
             let refusal = || Refusal::UnknownNode { name: excerpt(node) };
             let node = state.node_named(node).ok_or_else(|| from_refusal(&refusal()))?;
-            if !call.member.shared.alive().contains(&node.id) {
+            if !call.member.leases.alive().contains(&node.id) {
                 let why = "the leader does not hear it at the moment".to_owned();
                 let refusal = Refusal::CannotHold { name: node.name.clone(), why };
                 return Err(from_refusal(&refusal));
@@ -110,9 +110,9 @@ async fn place(call: &Call, request: &v1::MoveVipRequest) -> Result<v1::MoveVipR
         return Err(from_refusal(&why));
     }
     call.propose(VipOp::Pin { name: name.clone(), to }).await?;
-    let unpinned = || call.member.raft.state().vip_named(name.as_str()).cloned();
+    let unpinned = || call.member.log.state().vip_named(name.as_str()).cloned();
     // Where it goes now that nobody says it.
-    let at = to.or_else(|| call.member.shared.target(&unpinned()?));
+    let at = to.or_else(|| call.member.leases.target(&unpinned()?));
     let vip = match wait_until_it_answers(call, &name, at).await {
         // Nobody should be surprised by it later.
         Err(status) if status.code() == Code::FailedPrecondition => {
@@ -125,7 +125,7 @@ async fn place(call: &Call, request: &v1::MoveVipRequest) -> Result<v1::MoveVipR
 }
 
 async fn remove(call: &Call, name: &str) -> Result<v1::RemoveVipReply, Status> {
-    let state = call.member.raft.state();
+    let state = call.member.log.state();
     let vip = find(&state, name)?;
     let (uid, name) = (vip.uid, vip.spec.name.clone());
     call.propose(VipOp::Remove { name: name.clone() }).await?;

@@ -38,7 +38,7 @@ pub(super) async fn set_vip(
     let _one = turn.await.map_err(|_| {
         Status::deadline_exceeded("another VIP is being changed. Nothing was changed; try again")
     })?;
-    let state = call.member.raft.state();
+    let state = call.member.log.state();
     let old = find(&state, &request.name)?.clone();
     let spec = request.changes(&old.spec).map_err(invalid)?;
     end_guests(call, old.uid).await?;
@@ -62,7 +62,7 @@ pub(super) async fn set_vip(
         return Err(status);
     }
     if !moves {
-        let state = call.member.raft.state();
+        let state = call.member.log.state();
         let vip = find(&state, spec.name.as_str())?;
         let vip = view(&Sight::of(&call.member), &state, vip);
         return Ok(v1::SetVipReply { vip: Some(vip) });
@@ -83,11 +83,11 @@ pub(super) async fn set_vip(
 
 /// Guests of a VIP that are left by a change that did not come to its end.
 async fn end_guests(call: &Call, of: VipUid) -> Result<(), Status> {
-    let state = call.member.raft.state();
+    let state = call.member.log.state();
     let left = state.all_vips().filter(|vip| vip.guest.is_some_and(|guest| guest.of == of));
     for vip in left.map(|vip| vip.uid) {
         let end =
-            call.member.propose_as(call.actor.clone(), VipOp::EndGuest { vip }, COMMIT_TIMEOUT);
+            call.member.log.propose_as(call.actor.clone(), VipOp::EndGuest { vip }, COMMIT_TIMEOUT);
         end.await.map_err(|e| from_write(&e))?;
     }
     Ok(())
@@ -109,11 +109,11 @@ async fn add_guest(
     spec: VipSpec,
     trial: bool,
 ) -> Result<(Name, VipUid), Status> {
-    let name = guest_name(&call.member.raft.state(), &of.spec.name)?;
+    let name = guest_name(&call.member.log.state(), &of.spec.name)?;
     let (spec, guest) = (VipSpec { name, ..spec }, Guest { of: of.uid, trial });
     let name = spec.name.clone();
     call.propose(VipOp::AddGuest { spec, guest }).await?;
-    let uid = call.member.raft.state().vip_named(name.as_str()).map(|vip| vip.uid);
+    let uid = call.member.log.state().vip_named(name.as_str()).map(|vip| vip.uid);
     let gone = || Refusal::VipChanged { vip: of.spec.name.clone() };
     Ok((name, uid.ok_or_else(|| from_refusal(&gone()))?))
 }
@@ -134,7 +134,7 @@ async fn tried(
 ) -> Result<(), Status> {
     let (name, uid) = add_guest(call, old, spec.clone(), true).await?;
     sleep(heard.min(call.time_left())).await;
-    let state = call.member.raft.state();
+    let state = call.member.log.state();
     let why = state.vip(uid).and_then(|trial| state.hindrance(trial, holder));
     call.propose(VipOp::EndGuest { vip: uid }).await?;
     match why {

@@ -20,13 +20,13 @@ pub(super) fn view(sight: &Sight<'_>, state: &State, vip: &Vip) -> v1::Vip {
         hindered: hindered(state, vip),
         no_probe: *no_probe,
         fresh: sight.fresh,
-        silent: vip.holder == Some(sight.member.meta.node) && !sight.member.shared.holds(vip),
+        silent: vip.holder == Some(sight.member.meta.node) && !sight.member.leases.holds(vip),
     }
 }
 
 /// Every VIP, by name.
 pub(in crate::admin) fn all(sight: &Sight<'_>) -> Vec<v1::Vip> {
-    let state = sight.member.raft.state();
+    let state = sight.member.log.state();
     state.vips_by_name().into_iter().map(|vip| view(sight, &state, vip)).collect()
 }
 

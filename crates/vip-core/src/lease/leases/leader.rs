@@ -159,8 +159,7 @@ impl Leading {
 
     /// What is known of another node, for placement.
     fn view_of(&self, now: Mono, node: NodeId, promise: Duration) -> NodeView {
-        // A new leader has heard nobody yet; that says nothing about them.
-        let grace = now < self.lease.elected_at() + promise;
+        let grace = self.lease.is_new(now);
         let view = self.views.get(&node);
         let alive = grace || view.is_some_and(|view| view.is_heard(now, promise));
         match view.and_then(|view| view.report.as_ref()) {
@@ -177,6 +176,11 @@ impl Leading {
     fn fitness_of(&self, now: Mono, node: NodeId, promise: Duration) -> Option<Fitness> {
         let view = self.views.get(&node).filter(|view| view.is_heard(now, promise))?;
         view.report.as_ref().map(|report| report.fitness)
+    }
+
+    /// When each was heard last.
+    pub(super) fn heard(&self) -> BTreeMap<NodeId, Mono> {
+        self.views.iter().map(|(node, view)| (*node, view.last_ack)).collect()
     }
 
     fn report_of(&self, node: NodeId) -> Option<&Report> {
