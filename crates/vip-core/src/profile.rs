@@ -293,12 +293,33 @@ mod tests {
             assert!(!outlives, "L = {lease:?}, P = {promise:?}");
         }
         assert!(tried > 0);
+
+        let exact = (1..=4000_u64).filter_map(|grant| {
+            let (slow, fast) = (1.0 - MAX_CLOCK_DRIFT, 1.0 + MAX_CLOCK_DRIFT);
+            let grant = Duration::from_millis(grant);
+            let needed = fast * (grant.as_secs_f64() * 1e3 / slow);
+            let wait = Duration::from_secs_f64(needed / 1e3);
+            (needed.to_bits() == (wait.as_secs_f64() * 1e3).to_bits()).then_some((grant, wait))
+        });
+        let base = Timing { lease: Duration::ZERO, ..base };
+        let mut tried = 0;
+        for (grant, wait) in exact {
+            tried += 1;
+            let timing = Timing { grant, wait, ..base };
+            let too_short = matches!(timing.check(), Err(TimingError::WaitTooShort { .. }));
+            assert!(!too_short, "G = {grant:?}, W = {wait:?}");
+        }
+        assert!(tried > 0);
     }
 
     #[test]
     fn a_lease_longer_than_the_promise_is_refused() {
         let timing = Timing { lease: Duration::from_millis(199), ..Profile::Lan.timing() };
-        assert!(matches!(timing.check(), Err(TimingError::LeaseOutlivesPromise { .. })));
+        let Err(TimingError::LeaseOutlivesPromise { left_ms, right_ms }) = timing.check() else {
+            panic!("{timing:?}");
+        };
+        // In the unit that its name says.
+        assert!(left_ms > 199.0 && right_ms < 200.0 && right_ms > 190.0);
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(super) struct Common {
     furthest: [Mono; SLOTS as usize],
     /// The name of what is open, while all of it shares the slot in use. Gone when
     /// anything comes in that could change it: that is rare, and renewals are not.
-    settled: Option<Cover>,
+    pub(super) settled: Option<Cover>,
     /// Addresses that ever were in a slot: what the gate has of them it may have
     /// kept. Not taken out again; it is as long as the list of VIPs ever held.
     sharers: BTreeSet<IpAddr>,

@@ -104,7 +104,9 @@ fn a_passed_deadline_deletes_the_address_and_a_later_one_brings_it_back() {
     let early = guard.step(START + ms(299), GuardEvent::Tick);
     assert!(!early.contains(&delete));
     assert_eq!(guard.step(expiry, GuardEvent::Tick), [gate(Mono::ZERO), delete, expired]);
+    assert!(guard.has_expired());
     let again = guard.step(expiry, extend(3, expiry + ms(300)));
+    assert!(!guard.has_expired());
     assert_eq!(again[0], GuardAction::AddAddress(address(100)));
     assert!(again.contains(&opened(3)));
 }
@@ -210,6 +212,37 @@ fn a_foreign_claim_is_answered_once_in_ten_seconds() {
     }
     assert_eq!(guard.step(START + ms(9_999), foreign(9)), [conflict(9)]);
     assert_eq!(guard.step(START + ms(10_000), foreign(9)), [announce()]);
+}
+
+/// Its answer is repeated after 10 ms, however long nothing else was due.
+#[test]
+fn an_answer_to_a_foreign_claim_brings_the_next_tick_near() {
+    let mut guard = open_guard();
+    for at in (0..6_000).step_by(100) {
+        guard.step(START + ms(at), extend(3, START + ms(at + 300)));
+        guard.step(START + ms(at), GuardEvent::Tick);
+    }
+    let now = START + ms(6_000);
+    guard.step(now, GuardEvent::Tick);
+    assert!(guard.next_tick().is_some_and(|at| at > now + ms(100)));
+    assert_eq!(guard.step(now, foreign(9)), [conflict(9), announce()]);
+    assert_eq!(guard.next_tick(), Some(now + ms(10)));
+}
+
+/// Renewals put deadlines off without a look at each claim. A tick that comes too
+/// early by that does nothing, and is not due again at once.
+#[test]
+fn an_early_tick_finds_when_the_next_is_due() {
+    let (mut guard, all) = open_for_two();
+    for at in (0..6_100).step_by(100) {
+        guard.step(START + ms(at), extend_all(&all, START + ms(at + 300)));
+        guard.step(START + ms(at), GuardEvent::Tick);
+    }
+    guard.step(START + ms(6_150), extend_all(&all, START + ms(6_450)));
+    let early = guard.next_tick().expect("it holds");
+    assert_eq!(early, START + ms(6_300));
+    assert_eq!(guard.step(early, GuardEvent::Tick), []);
+    assert_eq!(guard.next_tick(), Some(START + ms(6_450)));
 }
 
 fn foreign(last: u64) -> GuardEvent {
@@ -680,6 +713,17 @@ fn what_changes_between_two_renewals_is_noticed_by_the_next() {
         }
         (guard, all)
     };
+    // Whatever comes; but what strangers send costs no look at everything.
+    for event in [prepare_only(1, 102), GuardEvent::Confirmed, GuardEvent::HostChanged] {
+        let (mut guard, _) = settled();
+        guard.step(START + ms(90), event);
+        assert_eq!(guard.common.settled, None);
+    }
+    let (mut guard, all) = settled();
+    guard.step(START + ms(90), foreign(9));
+    guard.step(START + ms(90), GuardEvent::Tick);
+    assert_eq!(guard.common.settled, Some(Cover::of(all)));
+
     let now = START + ms(120);
     let renewed =
         |(mut guard, all): (Guard, [Grantee; 2])| guard.step(now, extend_all(&all, now + ms(300)));
