@@ -221,10 +221,16 @@ impl Host {
         &self.settings
     }
 
+    /// Where its agent listens for local commands.
+    #[must_use]
+    pub fn admin_socket(&self) -> PathBuf {
+        self.dir.join("admin.sock")
+    }
+
     /// A way to run vipctl against this host from another thread.
     #[must_use]
     pub fn control(&self) -> Control {
-        Control { socket: self.dir.join("admin.sock").display().to_string() }
+        Control { socket: self.admin_socket().display().to_string() }
     }
 
     /// Runs vipctl against this host.
@@ -261,7 +267,7 @@ impl Host {
     pub fn login(&self, home: &Path, user: &str, role: &str) -> Result<serde_json::Value> {
         let program = binaries()?.join("vipctl").display().to_string();
         let variable = format!("XDG_CONFIG_HOME={}", home.display());
-        let socket = self.dir.join("admin.sock").display().to_string();
+        let socket = self.admin_socket().display().to_string();
         let begin = [variable.as_str(), &program, "--socket", &socket];
         let login = ["login", "--user", user, "--role", role, "--name", "test"];
         run("env", &[&begin[..], &login].concat())?.ok()?;

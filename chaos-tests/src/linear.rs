@@ -38,7 +38,6 @@ pub(crate) struct Operation {
     pub(crate) end_ns: u64,
     /// What was asked for.
     pub(crate) action: Action,
-    /// What the answer was.
     pub(crate) answer: Answer,
 }
 

@@ -273,7 +273,6 @@ impl Outage {
 /// All replies, in the order they came.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
-    /// The replies.
     pub replies: Vec<Reply>,
     /// Who claimed the VIP.
     pub claims: Vec<Claim>,

@@ -39,11 +39,12 @@ fn is_printed(file: &str) -> bool {
     name.is_some_and(|name| !AMONG_MEMBERS.contains(&name.trim_start_matches('/')))
 }
 
-/// Every file there is, in an order that does not change.
+/// Every .proto file there is, in an order that does not change.
 fn files(root: &Path) -> Result<Vec<PathBuf>, Failed> {
     let all = std::fs::read_dir(root.join(FOLDER))?.collect::<Result<Vec<_>, _>>()?;
     let mut names: Vec<_> =
         all.iter().map(|file| Path::new(FOLDER).join(file.file_name())).collect();
+    names.retain(|name| name.extension().is_some_and(|extension| extension == "proto"));
     names.sort();
     Ok(names)
 }
@@ -115,8 +116,6 @@ fn main() -> Result<(), Failed> {
     std::fs::write(out.join("descriptor.bin"), bytes)?;
     let mut set = compiler.file_descriptor_set();
     set.file.retain(|file| file.package() == PACKAGE);
-    let builder = tonic_prost_build::configure()
-        .type_attribute(".", "#[allow(missing_docs, reason = \"documented in the .proto files\")]");
-    printed(&pool, builder).compile_fds(set)?;
+    printed(&pool, tonic_prost_build::configure()).compile_fds(set)?;
     Ok(())
 }

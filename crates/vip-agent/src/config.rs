@@ -15,7 +15,6 @@ pub enum ConfigError {
     /// The file cannot be read.
     #[error("{path}")]
     Read {
-        /// Which.
         path: PathBuf,
         /// Why.
         #[source]
@@ -32,7 +31,6 @@ pub enum ConfigError {
     /// A value makes no sense.
     #[error("{key}: {why}")]
     Value {
-        /// Which.
         key: &'static str,
         /// What is wrong.
         why: String,
@@ -43,13 +41,9 @@ pub enum ConfigError {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// `[node]`
     pub node: NodeSection,
-    /// `[admin]`
     pub admin: AdminSection,
-    /// `[guard]`
     pub guard: GuardSection,
-    /// `[http]`
     pub http: HttpSection,
 }
 

@@ -42,7 +42,6 @@ pub enum AgentError {
     /// A file or socket.
     #[error("{path}")]
     File {
-        /// Which.
         path: PathBuf,
         /// Why.
         #[source]

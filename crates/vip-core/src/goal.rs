@@ -25,7 +25,6 @@ pub enum Hopeless {
     /// Each node that is there says that it cannot.
     #[error("no node can hold {vip}{why}")]
     Nowhere {
-        /// Which VIP.
         vip: Name,
         /// Why not, node by node: the rest of the sentence.
         why: String,

@@ -88,9 +88,7 @@ impl fmt::Display for TokenId {
 /// An epoch and the guard session it is bound to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Grantee {
-    /// The VIP.
     pub vip: VipUid,
-    /// The epoch.
     pub epoch: Epoch,
     /// The session.
     pub incarnation: Incarnation,

@@ -48,7 +48,6 @@ pub enum Why {
 pub struct Conflict {
     /// The address.
     pub ip: IpAddr,
-    /// Who.
     pub mac: Mac,
 }
 
@@ -60,7 +59,6 @@ pub const MAX_MACS: usize = 16;
 pub struct Obstacle {
     /// The address that cannot be there.
     pub ip: IpAddr,
-    /// Why.
     pub why: Why,
 }
 
@@ -142,7 +140,6 @@ pub struct ReportId {
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// Which it is.
     pub id: ReportId,
     /// Whether the node can hold VIPs.
     pub fitness: Fitness,
@@ -162,7 +159,6 @@ pub struct Report {
     pub conflicts: BTreeMap<VipUid, Conflict>,
     /// Its interfaces that have addresses, at most [`MAX_MACS`].
     pub macs: BTreeSet<Mac>,
-    /// What it runs.
     pub runs: Runs,
 }
 

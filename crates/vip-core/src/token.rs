@@ -128,9 +128,7 @@ pub fn join_statement(
 pub struct TokenText {
     /// What it says it admits. A hint: the log's record rules.
     pub role: Role,
-    /// Its id.
     pub id: TokenId,
-    /// Its secret.
     pub secret: TokenSecret,
     /// SHA-256 of the root key (SPKI) of the cluster.
     pub pin: [u8; PIN_LEN],

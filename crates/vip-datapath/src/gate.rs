@@ -35,7 +35,6 @@ pub enum GateError {
         "the kernel refused the lease gate's program {name} (it needs CAP_BPF and CAP_NET_ADMIN)"
     )]
     Program {
-        /// Its name.
         name: &'static str,
         /// Why.
         #[source]
@@ -84,7 +83,6 @@ pub enum GateError {
     /// A deadline that addresses share could not be written.
     #[error("deadline {} of the gate could not be written", slot.0)]
     Deadline {
-        /// Which.
         slot: Slot,
         /// Why.
         #[source]

@@ -41,7 +41,6 @@ pub enum GuardError {
     /// A file or socket could not be made.
     #[error("{path}")]
     File {
-        /// Which.
         path: PathBuf,
         /// Why.
         #[source]

@@ -90,7 +90,6 @@ fn request(csr: &[u8]) -> Result<CertificateSigningRequestParams, CaError> {
 pub struct NewCa {
     /// The root's key, PEM: goes into the recovery file and nowhere else.
     pub root_key: Zeroizing<String>,
-    /// The issuer.
     pub issuer: Issuer,
 }
 

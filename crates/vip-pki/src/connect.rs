@@ -390,7 +390,6 @@ impl PeerStream {
 /// Who made a connection; in the extensions of each of its requests.
 #[derive(Clone, Debug)]
 pub struct PeerInfo {
-    /// Who.
     pub identity: Identity,
     /// Of a member, what its certificate says it is.
     pub role: Option<Role>,

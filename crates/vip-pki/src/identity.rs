@@ -18,7 +18,6 @@ pub enum IdentityError {
     /// A file cannot be read or written.
     #[error("{path}")]
     File {
-        /// Which.
         path: PathBuf,
         /// Why.
         #[source]
@@ -28,10 +27,7 @@ pub enum IdentityError {
     #[error(
         "{path} is damaged; restore it, or remove this node from the cluster, wipe its data directory and join again"
     )]
-    Damaged {
-        /// Which.
-        path: PathBuf,
-    },
+    Damaged { path: PathBuf },
     /// A key or request could not be made.
     #[error(transparent)]
     Ca(#[from] CaError),
@@ -73,7 +69,6 @@ impl NodeKey {
 
 /// Key and certificates of this node, or of a person.
 pub struct NodeIdentity {
-    /// The key.
     pub key: NodeKey,
     /// Leaf, issuer, root.
     pub chain: Vec<CertificateDer<'static>>,

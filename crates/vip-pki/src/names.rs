@@ -10,12 +10,7 @@ pub enum Identity {
     /// A member.
     Node(NodeId),
     /// A person with a certificate.
-    User {
-        /// Name.
-        name: Name,
-        /// Role.
-        role: AdminRole,
-    },
+    User { name: Name, role: AdminRole },
     /// Nobody known: no certificate.
     Anonymous,
 }

@@ -10,7 +10,6 @@ use tokio_util::sync::CancellationToken;
 /// How many there are.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// In all.
     pub all: usize,
     /// For each.
     pub each: usize,

@@ -9,11 +9,10 @@ pub use words::Word;
 
 /// Package `vip.v1`.
 #[allow(
-    missing_docs,
     unreachable_pub,
     clippy::too_many_lines,
     clippy::allow_attributes_without_reason,
-    reason = "generated; documented in the .proto files"
+    reason = "generated"
 )]
 pub mod v1 {
     tonic::include_proto!("vip.v1");

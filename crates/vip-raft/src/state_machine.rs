@@ -21,7 +21,6 @@ pub(crate) const SNAPSHOT: &str = "snapshot";
 /// The state at a point of the log, as everybody else sees it.
 #[derive(Clone, Debug, Default)]
 pub struct Applied {
-    /// The state.
     pub state: Arc<State>,
     /// Index of the last applied entry.
     pub index: u64,

@@ -62,7 +62,6 @@ pub struct Stats {
 /// The end of a world.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Its seed.
     pub seed: u64,
     /// What happened in it.
     pub stats: Stats,

@@ -7,6 +7,7 @@ mod disks;
 mod idle;
 mod keepalived;
 mod kills;
+mod log;
 mod many;
 mod measure;
 mod picture;
@@ -75,6 +76,18 @@ pub(crate) enum Bench {
         #[arg(long, default_value_t = 1000)]
         vips: u16,
     },
+    /// A log that is written to without pause, of what no lease depends on.
+    Log {
+        /// Timing profile.
+        #[arg(long, default_value = "lan")]
+        profile: String,
+        /// Commands.
+        #[arg(long, default_value_t = 10_000)]
+        commands: u32,
+        /// So many a second.
+        #[arg(long, default_value_t = 1000)]
+        per_second: u32,
+    },
     /// A thousand VIPs of one node that is drained, then loses its power.
     Many {
         /// Timing profile.
@@ -113,6 +126,7 @@ pub(crate) fn run(what: &Bench) -> Result<()> {
         Bench::Kills { runs, profile } => kills::run(profile, *runs),
         Bench::Disks => disks::run(),
         Bench::Idle { profile, vips } => idle::run(profile, *vips),
+        Bench::Log { profile, commands, per_second } => log::run(profile, *commands, *per_second),
         Bench::Many { profile, vips } => many::run(profile, *vips),
     }
 }

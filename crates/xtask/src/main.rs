@@ -7,6 +7,7 @@ mod chaos;
 mod crashes;
 mod demo;
 mod dependencies;
+mod docs;
 mod mutants;
 mod packages;
 mod rooms;

@@ -2,7 +2,7 @@
 
 use crate::packages::{CC, install};
 use crate::shell::{has, root, run as call};
-use crate::{arrows, dependencies, rooms};
+use crate::{arrows, dependencies, docs, rooms};
 use anyhow::{Result, bail};
 use std::fs;
 
@@ -29,6 +29,7 @@ pub(crate) fn run() -> Result<()> {
     call("cargo", &["fmt", "--all", "--check"])?;
     arrows::check()?;
     rooms::check()?;
+    docs::check()?;
     call("cargo", LINTS)?;
     let mut docs = crate::shell::command("cargo", &["doc", "--workspace", "--no-deps", "--locked"]);
     docs.env("RUSTDOCFLAGS", "-D warnings");

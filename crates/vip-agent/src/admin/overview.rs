@@ -118,3 +118,19 @@ fn gate(guard: GuardStatus) -> (v1::Gate, Option<String>) {
         GuardStatus::Present(GateReport::Missing(why)) => (v1::Gate::Missing, Some(why)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_that_is_missing_says_why() {
+        let present = |report| gate(GuardStatus::Present(report));
+        let why = "the kernel is too old";
+        let missing = present(GateReport::Missing(why.into()));
+        assert_eq!(missing, (v1::Gate::Missing, Some(why.into())));
+        let enforced = present(GateReport::Enforced { weakness: String::new() });
+        assert_eq!(enforced, (v1::Gate::Enforced, None));
+        assert_eq!(gate(GuardStatus::Absent), (v1::Gate::NoGuard, None));
+    }
+}

@@ -4,6 +4,7 @@ use super::call::{AdminService, Call, ask_leader, on_leader};
 use crate::errors::{from_refusal, invalid};
 use crate::membership::create_token;
 use crate::node::Member;
+use std::sync::Arc;
 use tonic::{Request, Response, Status};
 use vip_core::{Refusal, Role, Token, TokenId, TokenOp, excerpt};
 use vip_proto::v1::tokens_client::TokensClient;
@@ -98,7 +99,7 @@ async fn create(
 
 fn all(member: &Member) -> v1::ListTokensReply {
     let (state, now) = (member.log.state(), member.log.time_ms());
-    let token = |token: &Token| {
+    let token = |token: &Arc<Token>| {
         let uses = u32::try_from(token.used.len()).unwrap_or(u32::MAX);
         let state = if token.revoked {
             v1::TokenState::Revoked

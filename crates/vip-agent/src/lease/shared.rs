@@ -2,7 +2,6 @@
 //! decisions under one lock. Who only reads has a [`LeaseView`].
 
 use super::clock_watch::ClockWatch;
-use super::view::LeaseView;
 use crate::essential;
 use crate::wall_clock::WallClockWatch;
 use arc_swap::ArcSwap;
@@ -71,11 +70,6 @@ impl LeaseShared {
             removed: AtomicBool::new(false),
             changed: watch::Sender::new(()),
         })
-    }
-
-    /// A narrower handle, to read by.
-    pub(crate) fn view(self: &Arc<Self>) -> LeaseView {
-        LeaseView::of(self.clone())
     }
 
     /// A short critical section. The time is read inside it, so that it never

@@ -18,7 +18,7 @@ pub(crate) struct LeaseView {
 }
 
 impl LeaseView {
-    pub(super) fn of(shared: Arc<LeaseShared>) -> Self {
+    pub(crate) fn of(shared: Arc<LeaseShared>) -> Self {
         Self { shared }
     }
 

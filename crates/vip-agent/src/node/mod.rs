@@ -165,11 +165,12 @@ impl Member {
             vip_raft::open(&raft_dir, meta.node, store, &timing, channels.clone(), shared.clone());
         let raft = raft.await?;
 
-        let log = Log::of(raft.clone(), shared.view(), meta.name.clone());
+        let leases = LeaseView::of(shared.clone());
+        let log = Log::of(raft.clone(), leases.clone(), meta.name.clone());
         let joined = meta.addresses.clone();
         let member = Arc::new(Self {
             log: log.clone(),
-            leases: shared.view(),
+            leases,
             peers: Peers::of(raft.clone(), channels.clone(), tls.clone(), joined),
             authority: Authority {
                 me: meta.node,

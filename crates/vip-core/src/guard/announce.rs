@@ -26,6 +26,9 @@ pub const ANNOUNCE_REPEAT: Duration = Duration::from_secs(30);
 /// remember.
 const EACH: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(55);
+/// Repeated announcements are made at whole ones of these, so that those of a thousand
+/// VIPs are looked for once a second and not one by one.
+const TOGETHER: Duration = Duration::from_secs(1);
 
 /// The interval for each of so many VIPs.
 pub(super) fn announce_repeat(vips: usize) -> Duration {
@@ -72,10 +75,16 @@ impl Announcements {
         self.done = ANNOUNCE_OFFSETS.iter().take_while(|o| passed(o)).count().max(self.done);
         self.next = match ANNOUNCE_OFFSETS.get(self.done) {
             Some(offset) => self.started + *offset,
-            None => now + repeat,
+            None => together(now + repeat),
         };
         true
     }
+}
+
+/// At once with those of others, a little later.
+fn together(at: Mono) -> Mono {
+    let step = u64::try_from(TOGETHER.as_nanos()).unwrap_or(u64::MAX);
+    Mono(at.0.div_ceil(step).saturating_mul(step))
 }
 
 #[cfg(test)]
@@ -101,6 +110,23 @@ mod tests {
         assert_eq!(announce_repeat(1), ANNOUNCE_REPEAT);
         assert_eq!(announce_repeat(1000), Duration::from_secs(50));
         assert_eq!(announce_repeat(usize::MAX), LONGEST);
+    }
+
+    /// Claimed at whatever moment, and never later than a neighbour remembers.
+    #[test]
+    fn repeated_announcements_of_many_vips_are_made_together() {
+        let next = |offset_ms: u64| {
+            let start = Mono(5_000_000_000) + Duration::from_millis(offset_ms);
+            let mut announcements = Announcements::starting(start);
+            let last = start + Duration::from_secs(5);
+            assert!(announcements.take_due(last, LONGEST));
+            let wait = announcements.next().since(last);
+            assert!(wait >= LONGEST && wait < LONGEST + TOGETHER, "{wait:?}");
+            announcements.next()
+        };
+        let all: std::collections::BTreeSet<_> = (1..=1000).map(next).collect();
+        assert_eq!(all.len(), 1);
+        assert_ne!(next(1001), next(1000));
     }
 
     #[test]

@@ -65,11 +65,8 @@ pub enum GateEntry {
 pub enum VipOrder {
     /// Make ready to answer, without answering.
     Prepare {
-        /// The VIP.
         vip: VipUid,
-        /// Its epoch.
         epoch: Epoch,
-        /// Its addresses.
         addresses: Vec<Address>,
         /// Whether others are asked for them.
         probe: Probe,
@@ -84,12 +81,7 @@ pub enum VipOrder {
         deadlines: Vec<(VipUid, Epoch, Mono)>,
     },
     /// Stop answering, and refuse this epoch and all before it from now on.
-    Release {
-        /// The VIP.
-        vip: VipUid,
-        /// The epoch.
-        epoch: Epoch,
-    },
+    Release { vip: VipUid, epoch: Epoch },
     /// Answer for all that is open until the deadline, if that is this set.
     /// Otherwise no deadline moves, and [`GuardNotice::OtherCover`] says so.
     ExtendAll {
@@ -129,7 +121,6 @@ pub enum GuardEvent {
     ForeignClaim {
         /// The address.
         ip: IpAddr,
-        /// Who.
         mac: Mac,
     },
     /// Peers came back: some of them may believe what was true before.
@@ -160,52 +151,23 @@ pub enum GuardRefusal {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GuardNotice {
     /// Ready: an extension takes effect at once.
-    Prepared {
-        /// The VIP.
-        vip: VipUid,
-        /// Its epoch.
-        epoch: Epoch,
-    },
+    Prepared { vip: VipUid, epoch: Epoch },
     /// The gate opened and the VIP was announced.
-    Opened {
-        /// The VIP.
-        vip: VipUid,
-        /// Its epoch.
-        epoch: Epoch,
-    },
+    Opened { vip: VipUid, epoch: Epoch },
     /// The deadline passed; the address was deleted.
-    Expired {
-        /// The VIP.
-        vip: VipUid,
-        /// Its epoch.
-        epoch: Epoch,
-    },
+    Expired { vip: VipUid, epoch: Epoch },
     /// Gate shut, address deleted, epoch refused from now on.
-    Released {
-        /// The VIP.
-        vip: VipUid,
-        /// The epoch.
-        epoch: Epoch,
-    },
+    Released { vip: VipUid, epoch: Epoch },
     /// Not done.
-    Refused {
-        /// The VIP.
-        vip: VipUid,
-        /// Its epoch.
-        epoch: Epoch,
-        /// Why.
-        why: GuardRefusal,
-    },
+    Refused { vip: VipUid, epoch: Epoch, why: GuardRefusal },
     /// Somebody else claims an address of a VIP that is held here, or was asked
     /// for it before it is.
     Conflict {
-        /// The VIP.
         vip: VipUid,
         /// Its epoch here.
         epoch: Epoch,
         /// The address.
         ip: IpAddr,
-        /// Who.
         mac: Mac,
     },
     /// What could not be claimed here may be possible now.
@@ -226,7 +188,6 @@ pub enum GuardFailure {
     },
     /// The gate did not take a deadline that addresses share; the one before stands.
     Deadline {
-        /// Which.
         slot: Slot,
         /// Why.
         text: String,
@@ -269,7 +230,6 @@ pub enum GuardAction {
     },
     /// Write a deadline that addresses share.
     Deadline {
-        /// Which.
         slot: Slot,
         /// Absolute.
         deadline: Mono,

@@ -13,7 +13,6 @@ pub const TERM_LEAP: u64 = 1 << 32;
 /// Who speaks, as its certificate says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Speaker {
-    /// The node.
     pub node: NodeId,
     /// What it was certified as; nothing while it joins, and where nobody
     /// looked.

@@ -92,9 +92,7 @@ pub enum ClaimAction {
 /// What this node answers for, for status and metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holding {
-    /// The VIP.
     pub vip: VipUid,
-    /// Its epoch.
     pub epoch: Epoch,
     /// The guard answers.
     pub open: bool,

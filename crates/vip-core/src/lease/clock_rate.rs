@@ -20,7 +20,6 @@ pub struct Steering {
     /// Length of a tick, microseconds. `USER_HZ` of them are a second, unless
     /// somebody slews.
     pub tick_us: i64,
-    /// Ticks in a second.
     pub ticks_per_second: i64,
     /// Frequency correction, ppm shifted left by 16.
     pub frequency: i64,

@@ -19,7 +19,6 @@ use std::time::Duration;
 /// Raft's vote: term, candidate, and whether a quorum granted it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vote {
-    /// The term.
     pub term: Term,
     /// The candidate; the leader once committed.
     pub node: NodeId,

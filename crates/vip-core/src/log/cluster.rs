@@ -38,7 +38,6 @@ pub enum ClusterOp {
         spki: String,
         /// The issuing CA's key (SHA-256 of the SPKI), hex.
         issuer: String,
-        /// What it runs.
         runs: Runs,
     },
     /// A new CA signs from here on.
@@ -60,10 +59,7 @@ pub enum ClusterOp {
 #[serde(rename_all = "kebab-case")]
 pub enum ClusterEvent {
     /// `init`.
-    Created {
-        /// Its name.
-        name: Name,
-    },
+    Created { name: Name },
     /// A new cluster was made of what was left of another one.
     Refounded {
         /// The id of that one.

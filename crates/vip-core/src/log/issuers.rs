@@ -34,9 +34,7 @@ pub struct Issuers {
 /// A node that was removed for cause, or is about to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suspect {
-    /// Which.
     pub node: NodeId,
-    /// Its name.
     pub name: Name,
     /// The key (SPKI hash) that signed then, which it may have kept.
     pub issuer: String,

@@ -24,7 +24,6 @@ words!(AdminRole, "role" { Viewer => "viewer", Operator => "operator", Admin => 
 /// whoever signed it: a stolen issuing key makes none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Login {
-    /// Who.
     pub user: Name,
     /// What they may.
     pub role: AdminRole,
@@ -34,7 +33,6 @@ pub struct Login {
     pub expires_ms: u64,
     /// The key (SPKI hash) of the CA that signed it.
     pub issuer: String,
-    /// Who issued it.
     pub issued_by: String,
 }
 
@@ -51,10 +49,7 @@ pub enum LoginOp {
         login: Login,
     },
     /// All certificates of a person end.
-    Revoke {
-        /// Who.
-        user: Name,
-    },
+    Revoke { user: Name },
 }
 
 /// What happened to somebody's certificates.
@@ -63,16 +58,12 @@ pub enum LoginOp {
 pub enum LoginEvent {
     /// A person was given a certificate.
     Issued {
-        /// Who.
         user: Name,
         /// For what.
         role: AdminRole,
     },
     /// All certificates of a person ended.
-    Revoked {
-        /// Who.
-        user: Name,
-    },
+    Revoked { user: Name },
 }
 
 impl LoginOp {

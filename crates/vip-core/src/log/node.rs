@@ -37,13 +37,11 @@ words!(@shown NodeState {
 /// A member of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
-    /// Its id.
     pub id: NodeId,
     /// Unique in the cluster.
     pub name: Name,
     /// Where peers reach it, `address:port`.
     pub advertise: String,
-    /// Its role.
     pub role: Role,
     /// Its progress.
     pub state: NodeState,
@@ -112,7 +110,6 @@ pub(super) struct Joiner<'a> {
 pub enum NodeOp {
     /// Admits a node: checks the proof and uses up the token, at once.
     Admit {
-        /// The token.
         token: TokenId,
         /// The name it asks for.
         name: Name,
@@ -122,44 +119,33 @@ pub enum NodeOp {
         spki: String,
         /// The token's signature over all this.
         proof: JoinProof,
-        /// What it runs.
         runs: Runs,
     },
     /// A node is what its role says: joining is done.
-    Activate {
-        /// The node.
-        node: NodeId,
-    },
+    Activate { node: NodeId },
     /// Keeps VIPs off a node, or lets them back.
     Drain {
-        /// The node.
         node: NodeId,
         /// Drain, or undrain.
         drained: bool,
     },
     /// The node hands over what it holds and goes.
     Leaving {
-        /// The node.
         node: NodeId,
         /// It may have been broken into: what it knows is to be replaced.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         for_cause: bool,
     },
     /// Ends a membership for good.
-    Remove {
-        /// The node.
-        node: NodeId,
-    },
+    Remove { node: NodeId },
     /// The Ethernet addresses of a node.
     Interfaces {
-        /// The node.
         node: NodeId,
         /// All of them.
         macs: BTreeSet<Mac>,
     },
     /// A node runs another version than before.
     Runs {
-        /// The node.
         node: NodeId,
         /// What it runs now.
         runs: Runs,
@@ -195,40 +181,19 @@ impl NodeOp {
 #[serde(rename_all = "kebab-case")]
 pub enum NodeEvent {
     /// A node was admitted by a token.
-    Admitted {
-        /// The node.
-        node: NodeId,
-        /// Its name.
-        name: Name,
-        /// Its role.
-        role: Role,
-    },
+    Admitted { node: NodeId, name: Name, role: Role },
     /// A node finished joining.
-    Active {
-        /// The node.
-        node: NodeId,
-    },
+    Active { node: NodeId },
     /// A node was drained or undrained.
     Drained {
-        /// The node.
         node: NodeId,
         /// Drained, or back.
         drained: bool,
     },
     /// A node runs another version than before.
-    Runs {
-        /// The node.
-        node: NodeId,
-        /// Which.
-        version: String,
-    },
+    Runs { node: NodeId, version: String },
     /// A node was removed, or left.
-    Removed {
-        /// The node.
-        node: NodeId,
-        /// Its name.
-        name: Name,
-    },
+    Removed { node: NodeId, name: Name },
 }
 
 impl State {
@@ -306,7 +271,7 @@ impl State {
     ) -> Result<Role, TokenError> {
         let stand_in = Token::stand_in();
         let known = self.tokens.get(token_id);
-        let token = known.unwrap_or(&stand_in);
+        let token = known.map_or(&stand_in, |token| &**token);
         let cluster = self.cluster.as_ref().map_or("", |cluster| &cluster.id);
         let statement = join_statement(cluster, token_id, token.role, name, advertise, spki);
         let admits = token.admits(now_ms, spki, &statement, proof);
@@ -341,7 +306,7 @@ impl State {
             return Err(Refusal::TooOld { version: runs.to_string() });
         }
         if let Some(token) = Arc::make_mut(&mut self.tokens).get_mut(token_id) {
-            token.used.push(spki.to_owned());
+            Arc::make_mut(token).used.push(spki.to_owned());
         }
         let node = self.new_node(joiner, role, NodeState::Joining);
         let admitted = NodeEvent::Admitted { node, name: name.clone(), role };

@@ -36,7 +36,6 @@ pub struct Founding {
 pub enum Founder {
     /// A voter of the old one.
     Survivor {
-        /// Which.
         node: NodeId,
         /// The CA (its key's SPKI hash) that goes on signing: one that the old
         /// cluster trusted, and whose key this node has.
@@ -44,7 +43,6 @@ pub enum Founder {
     },
     /// A node that was in no cluster. Its CA is new.
     Stranger {
-        /// Its name.
         name: Name,
         /// Where it is reached.
         advertise: String,
@@ -108,7 +106,7 @@ impl State {
         state.cluster = Some(Arc::new(old));
         state.entomb_all_but(Some(me));
         let tokens = Arc::make_mut(&mut state.tokens).values_mut();
-        tokens.for_each(|token| token.revoked = true);
+        tokens.for_each(|token| Arc::make_mut(token).revoked = true);
         (state.logins, state.obstacles, state.conflicts) = Default::default();
         // Nobody goes on with changes that were under way.
         let guests = state.all_vips().filter(|vip| vip.guest.is_some());

@@ -42,12 +42,7 @@ pub enum Refusal {
         "a node named {name} exists already (id {node}); if it is gone for good, run \
          `vipctl node remove {name}` first, or give this node another name"
     )]
-    NodeNameTaken {
-        /// The name.
-        name: Name,
-        /// Whose it is.
-        node: NodeId,
-    },
+    NodeNameTaken { name: Name, node: NodeId },
     /// No such node.
     #[error("there is no node {name}; `vipctl node list` shows those there are")]
     UnknownNode {
@@ -57,7 +52,6 @@ pub enum Refusal {
     /// The token does not admit.
     #[error("the join token {token} was refused: {error}")]
     Token {
-        /// The token.
         token: TokenId,
         /// Why.
         error: TokenError,
@@ -78,16 +72,12 @@ pub enum Refusal {
     #[error(
         "a VIP named {name} exists already and differs from this one: `vipctl vip set {name}` changes it"
     )]
-    VipExists {
-        /// The name.
-        name: Name,
-    },
+    VipExists { name: Name },
     /// Another VIP has an address.
     #[error("{ip} belongs to VIP {vip} already")]
     AddressTaken {
         /// The address.
         ip: IpAddr,
-        /// Whose it is.
         vip: Name,
     },
     /// A VIP gave it up, and may not have heard so.
@@ -98,27 +88,19 @@ pub enum Refusal {
     AddressLeaving {
         /// The address.
         ip: IpAddr,
-        /// Whose it was.
         vip: Name,
     },
     /// Somebody else changed it since it was looked at.
     #[error("VIP {vip} was changed meanwhile by somebody else; look at it, and try again")]
-    VipChanged {
-        /// Which.
-        vip: Name,
-    },
+    VipChanged { vip: Name },
     /// It does not answer where its guest does.
     #[error("VIP {vip} moved while its addresses to come were prepared; try again")]
-    NotTogether {
-        /// Which.
-        vip: Name,
-    },
+    NotTogether { vip: Name },
     /// A node's own address.
     #[error("{ip} is the address of node {node}: a VIP that moves cannot be where a node lives")]
     AddressOfNode {
         /// The address.
         ip: IpAddr,
-        /// Whose it is.
         node: Name,
     },
     /// No such VIP.
@@ -135,7 +117,6 @@ pub enum Refusal {
     PlaceTaken {
         /// Where.
         advertise: String,
-        /// Who.
         node: Name,
     },
     /// A node cannot be reached at an address that moves.
@@ -146,7 +127,6 @@ pub enum Refusal {
     PlaceIsVip {
         /// Where.
         advertise: String,
-        /// The VIP.
         vip: Name,
     },
     /// The node cannot hold VIPs now.
@@ -160,11 +140,9 @@ pub enum Refusal {
     /// An assignment that another one overtook.
     #[error("VIP {vip} is at epoch {actual}, not {expected}")]
     EpochMoved {
-        /// The VIP.
         vip: Name,
         /// What the proposer saw.
         expected: Epoch,
-        /// What is.
         actual: Epoch,
     },
     /// The spec is wrong in itself.

@@ -29,7 +29,7 @@ pub struct State {
     /// Removed members, by id.
     pub tombstones: Arc<BTreeMap<NodeId, Tombstone>>,
     /// Join tokens.
-    pub tokens: Arc<BTreeMap<TokenId, Token>>,
+    pub tokens: Arc<BTreeMap<TokenId, Arc<Token>>>,
     /// Certificates of people that are good, by key (SPKI hash).
     pub logins: Arc<BTreeMap<String, Login>>,
     /// VIPs, by identity.

@@ -13,7 +13,6 @@ const TOKEN_KEPT_MS: u64 = 24 * 3600 * 1000;
 /// A token as the log knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
-    /// Its id.
     pub id: TokenId,
     /// Public key that its proofs verify with, hex.
     pub verifier: String,
@@ -88,7 +87,6 @@ impl Token {
 pub enum TokenOp {
     /// Opens a join token.
     Create {
-        /// Its id.
         id: TokenId,
         /// Its public half, hex.
         verifier: String,
@@ -100,10 +98,7 @@ pub enum TokenOp {
         max_uses: u32,
     },
     /// Closes a join token.
-    Revoke {
-        /// Its id.
-        id: TokenId,
-    },
+    Revoke { id: TokenId },
 }
 
 /// What happened to a join token.
@@ -161,7 +156,7 @@ impl State {
         }
         let (now, tokens) = (self.time_ms, Arc::make_mut(&mut self.tokens));
         tokens.retain(|_, t| t.expires_ms.saturating_add(TOKEN_KEPT_MS) > now);
-        tokens.insert(id.clone(), token);
+        tokens.insert(id.clone(), Arc::new(token));
         self.record(actor, TokenEvent::Created { token: id.0, role });
         Ok(Outcome::Done)
     }
@@ -172,7 +167,7 @@ impl State {
             return Ok(Outcome::Unchanged);
         }
         if let Some(token) = Arc::make_mut(&mut self.tokens).get_mut(id) {
-            token.revoked = true;
+            Arc::make_mut(token).revoked = true;
         }
         self.record(actor, TokenEvent::Revoked { token: id.0.clone() });
         Ok(Outcome::Done)

@@ -15,7 +15,6 @@ use std::sync::Arc;
 /// That an epoch was granted at least once, and to which guard session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settled {
-    /// The epoch.
     pub epoch: Epoch,
     /// The guard session that may renew it; no other ever may.
     pub incarnation: Incarnation,
@@ -29,7 +28,6 @@ pub struct Settled {
 pub struct Nested {
     /// The leader's term.
     pub term: Term,
-    /// The epoch.
     pub epoch: Epoch,
 }
 
@@ -138,7 +136,6 @@ impl Vip {
 /// One change of a VIP's holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assignment {
-    /// The VIP.
     pub vip: VipUid,
     /// The epoch that the proposer saw; the assignment gets the next one.
     pub seen: Epoch,
@@ -151,9 +148,7 @@ pub struct Assignment {
 /// What hinders a node from holding a VIP now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObstacleChange {
-    /// The VIP.
     pub vip: VipUid,
-    /// The node.
     pub node: NodeId,
     /// What; nothing any more.
     pub why: Option<Obstacle>,
@@ -162,7 +157,6 @@ pub struct ObstacleChange {
 /// Whom a node hears claim an address of a VIP now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConflictChange {
-    /// The VIP.
     pub vip: VipUid,
     /// The node that hears it.
     pub node: NodeId,
@@ -187,10 +181,7 @@ pub enum VipOp {
         guest: Guest,
     },
     /// Removes one that was added for a change, if it is there.
-    EndGuest {
-        /// Which.
-        vip: VipUid,
-    },
+    EndGuest { vip: VipUid },
     /// Changes what is wanted of a VIP that is there.
     Set {
         /// All of it, under the VIP's name.
@@ -203,13 +194,9 @@ pub enum VipOp {
         guest: Option<VipUid>,
     },
     /// Removes a VIP.
-    Remove {
-        /// Its name.
-        name: Name,
-    },
+    Remove { name: Name },
     /// Pins a VIP to a node, or lets placement decide again.
     Pin {
-        /// Its name.
         name: Name,
         /// Where to.
         to: Option<NodeId>,
@@ -222,7 +209,6 @@ pub enum VipOp {
     /// Epochs that were granted at least once. With `nested`, the proposer
     /// itself holds them, and its gate never outlives its leader lease.
     Settle {
-        /// Which.
         grants: Vec<Grantee>,
         /// The proposing leader holds them itself.
         nested: bool,
@@ -233,10 +219,7 @@ pub enum VipOp {
         changes: Vec<ObstacleChange>,
     },
     /// Epochs whose holder answers.
-    Answered {
-        /// Which.
-        grants: Vec<Grantee>,
-    },
+    Answered { grants: Vec<Grantee> },
     /// Who claims addresses of VIPs beside their holders, where that changed.
     Conflicts {
         /// Each VIP and node at most once.
@@ -244,15 +227,9 @@ pub enum VipOp {
     },
     /// Removed VIPs that answer nowhere any more: the leader waited for as long
     /// as anybody can have been granted them.
-    Outwaited {
-        /// Which.
-        vips: Vec<VipUid>,
-    },
+    Outwaited { vips: Vec<VipUid> },
     /// Epochs that answer nowhere any more, for good.
-    Released {
-        /// Which.
-        releases: Vec<Grantee>,
-    },
+    Released { releases: Vec<Grantee> },
 }
 
 /// What happened to a VIP.
@@ -288,7 +265,6 @@ pub enum VipEvent {
     },
     /// A VIP was given to a holder.
     Assigned {
-        /// The VIP.
         vip: Name,
         /// The holder before.
         from: Option<NodeId>,
@@ -300,17 +276,9 @@ pub enum VipEvent {
         cause: Cause,
     },
     /// A node could not hold a VIP.
-    Obstacle {
-        /// The VIP.
-        vip: Name,
-        /// The node.
-        node: NodeId,
-        /// Why.
-        why: Obstacle,
-    },
+    Obstacle { vip: Name, node: NodeId, why: Obstacle },
     /// Another host claims an address of a VIP beside its holder.
     Conflict {
-        /// The VIP.
         vip: Name,
         /// The node that heard it.
         node: NodeId,
@@ -321,20 +289,13 @@ pub enum VipEvent {
     },
     /// The holder of this epoch answers.
     Answers {
-        /// The VIP.
         vip: Name,
         /// The holder.
         node: NodeId,
-        /// Its epoch.
         epoch: Epoch,
     },
     /// The holder of this epoch is silent for good.
-    Released {
-        /// The VIP.
-        vip: Name,
-        /// The epoch.
-        epoch: Epoch,
-    },
+    Released { vip: Name, epoch: Epoch },
 }
 
 impl VipOp {

@@ -34,7 +34,6 @@ pub enum AddressError {
     /// Prefix longer than the address.
     #[error("{text:?}: a prefix length here is 1 to {max}")]
     Prefix {
-        /// The text.
         text: String,
         /// Longest prefix of the family.
         max: u8,

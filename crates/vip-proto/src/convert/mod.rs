@@ -15,11 +15,13 @@ pub enum FieldError {
     /// A text does not parse.
     #[error("{field}: {why}")]
     Invalid {
-        /// Which field.
         field: &'static str,
         /// What is wrong with it.
         why: String,
     },
+    /// What is wanted makes no sense, and says why itself.
+    #[error(transparent)]
+    Spec(#[from] vip_core::VipSpecError),
 }
 
 /// What an enum's number says; `None`: nothing.

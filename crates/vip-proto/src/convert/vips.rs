@@ -32,7 +32,7 @@ impl TryFrom<v1::VipSpec> for VipSpec {
             placement: placement(how)?.unwrap_or_default(),
             no_probe,
         };
-        spec.check().map_err(|e| invalid("spec", e))?;
+        spec.check()?;
         Ok(spec)
     }
 }
@@ -55,7 +55,7 @@ impl v1::SetVipRequest {
             spec.placement = how;
         }
         spec.no_probe = no_probe.unwrap_or(spec.no_probe);
-        spec.check().map_err(|e| invalid("spec", e))?;
+        spec.check()?;
         Ok(spec)
     }
 }
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spec_that_makes_no_sense_is_refused_with_its_field() {
+    fn a_spec_that_makes_no_sense_is_refused_with_what_is_wrong() {
         for (message, said) in [
             (v1::VipSpec { name: "C!".to_owned(), ..Default::default() }, "name: "),
             (
@@ -105,7 +105,10 @@ mod tests {
                 },
                 "placement: 99 is of a later version",
             ),
-            (v1::VipSpec { name: "web".to_owned(), ..Default::default() }, "spec: "),
+            (
+                v1::VipSpec { name: "web".to_owned(), ..Default::default() },
+                "VIP web has no address",
+            ),
         ] {
             let error = VipSpec::try_from(message).expect_err("refused").to_string();
             assert!(error.starts_with(said), "{error}");

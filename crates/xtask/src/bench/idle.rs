@@ -17,7 +17,7 @@ const TAKEOVER: Duration = Duration::from_secs(60);
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 
 /// Processor time of a host so far, by the names of its processes' threads.
-fn used(lab: &Lab, host: &str) -> Result<BTreeMap<String, Duration>> {
+pub(super) fn used(lab: &Lab, host: &str) -> Result<BTreeMap<String, Duration>> {
     let pids = chaos_tests::run("ip", &["netns", "pids", &lab.namespace(host)])?.ok()?;
     let mut all: BTreeMap<String, Duration> = BTreeMap::new();
     for pid in pids.lines() {

@@ -32,7 +32,6 @@ impl Wanted {
 /// A request to the leader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {
-    /// Whom.
     pub leader: NodeId,
     /// The guard session that asks.
     pub session: Option<Incarnation>,

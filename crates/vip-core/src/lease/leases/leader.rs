@@ -12,7 +12,6 @@ use std::time::Duration;
 /// A member's answer to a lease message, when it promised.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acknowledgement {
-    /// Who.
     pub from: NodeId,
     /// The vote of the message.
     pub vote: Vote,

@@ -70,10 +70,7 @@ pub enum RecordingError {
     },
     /// It was made by another version.
     #[error("it was made by vipd {made} (level {level}): replay it with that version", level = made.level)]
-    OtherVersion {
-        /// Which.
-        made: Runs,
-    },
+    OtherVersion { made: Runs },
 }
 
 /// What a turn came to.

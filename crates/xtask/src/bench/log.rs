@@ -1,0 +1,91 @@
+//! What a log that is written to without pause costs the leases that it says nothing
+//! of: processor time of the lease threads, and the VIP.
+
+use super::idle::used;
+use super::{load, results};
+use anyhow::{Context, Result, ensure};
+use chaos_tests::{Cluster, Options, Probe, open_tokens};
+use serde_json::{Value, json};
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+const NODES: [&str; 3] = ["n1", "n2", "n3"];
+/// The thread that leases depend on.
+const LEASE: &str = "agent/lease";
+/// Until everything that follows a change is over.
+const SETTLE: Duration = Duration::from_secs(3);
+
+/// Processor time of each lease thread while `act` runs, ms a second.
+fn watched<T>(cluster: &Cluster, act: impl FnOnce() -> Result<T>) -> Result<(T, Value)> {
+    let look = || -> Result<Vec<Duration>> {
+        let lease = |node| Ok(used(&cluster.lab, node)?.get(LEASE).copied().unwrap_or_default());
+        NODES.into_iter().map(lease).collect()
+    };
+    let (before, begun) = (look()?, Instant::now());
+    let done = act()?;
+    let (after, took) = (look()?, begun.elapsed());
+    ensure!(after.iter().all(|spent| *spent > Duration::ZERO), "there is no thread {LEASE}");
+    let mut per_second = json!({});
+    for (node, (before, after)) in NODES.iter().zip(before.iter().zip(&after)) {
+        let ms = (*after - *before).as_secs_f64() * 1e3 / took.as_secs_f64();
+        per_second[*node] = json!((ms * 100.0).round() / 100.0);
+    }
+    Ok((done, per_second))
+}
+
+pub(super) fn run(profile: &str, commands: u32, per_second: u32) -> Result<()> {
+    let options = Options { profile: profile.into(), ..Options::default() };
+    let cluster = Cluster::formed(&options)?;
+    cluster.host("n1").ctl_ok(&[
+        "vip",
+        "add",
+        "web",
+        "--address",
+        &format!("{VIP}/24"),
+        "--interface",
+        "eth0",
+    ])?;
+    std::thread::sleep(SETTLE);
+    let socket = cluster.host("n1").admin_socket();
+    let lasting = Duration::from_secs(1) * commands / per_second;
+    let before = cluster.status("n1")?;
+
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    let ((), idle) = watched(&cluster, || {
+        std::thread::sleep(lasting);
+        Ok(())
+    })?;
+    let quiet = probe.finish()?;
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    let (given, busy) = watched(&cluster, || open_tokens(&socket, commands, per_second))?;
+    let written = probe.finish()?;
+
+    let after = cluster.status("n1")?;
+    let longest = |trace: &chaos_tests::Trace| {
+        trace.outages(Duration::ZERO).iter().map(|outage| outage.ms()).fold(0.0, f64::max)
+    };
+    let at = |share: usize| {
+        let place = given.accepted.len().saturating_sub(1) * share / 100;
+        given.accepted.get(place).map(Duration::as_millis)
+    };
+    let found = json!({
+        "profile": profile,
+        "commands": commands,
+        "a second": per_second,
+        "accepted": given.accepted.len(),
+        "refused": given.refused.first(),
+        "took, s": given.took.as_secs_f64(),
+        "a command, ms": { "p50": at(50), "p99": at(99), "longest": at(100) },
+        "lease thread without, ms a second": idle,
+        "lease thread with, ms a second": busy,
+        "longest silence of the VIP without, ms": longest(&quiet),
+        "longest silence of the VIP with, ms": longest(&written),
+        "same leader and holder": before.leader == after.leader && before.vips == after.vips,
+        "load": load()?,
+    });
+    let path = results(&format!("log-{profile}.json"));
+    std::fs::write(&path, serde_json::to_vec_pretty(&found)?).context("the result")?;
+    println!("{found:#}");
+    Ok(())
+}
