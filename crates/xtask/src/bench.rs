@@ -4,6 +4,7 @@
 mod calm;
 mod case;
 mod disks;
+mod figures;
 mod idle;
 mod keepalived;
 mod kills;
@@ -101,6 +102,8 @@ pub(crate) enum Bench {
 
 /// Where results are, so that an interrupted bench goes on.
 const RESULTS: &str = "target/bench";
+/// So many runs a cell make a table for the README.
+const RUNS_SHOWN: usize = 5;
 /// The picture for the README.
 const PICTURE: &str = "deploy/failover.svg";
 
@@ -169,7 +172,12 @@ fn failover(runs: usize, only: &[Case]) -> Result<()> {
             std::fs::write(&path, serde_json::to_vec_pretty(&results)?)?;
         }
     }
-    println!("\nload {}\n\n{}", load()?, table::markdown(&results));
+    let table = format!("{}\n(Load {}.)\n", table::markdown(&results), load()?);
+    println!("\n{table}");
+    // Of a few cases alone, or of two runs, it would say less than what is there.
+    if only.is_empty() && runs >= RUNS_SHOWN {
+        figures::show("failover", &table)?;
+    }
     let picture = root().join(PICTURE);
     std::fs::write(&picture, picture::svg(&results))?;
     println!("runs: {}\npicture: {}", path.display(), picture.display());

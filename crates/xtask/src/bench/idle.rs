@@ -2,7 +2,7 @@
 //! leader and by another node.
 
 use super::many::{add, has_all, routed};
-use super::{load, results};
+use super::{figures, load, results};
 use anyhow::{Context, Result};
 use chaos_tests::{Cluster, Lab, Options, within};
 use serde_json::{Value, json};
@@ -62,6 +62,26 @@ fn settled(cluster: &Cluster, vips: u16, node: &str) -> Result<()> {
         .with_context(|| format!("{node} has not all"))
 }
 
+/// For the README.
+fn told(found: &Value, many: u16) -> Result<String> {
+    let of = |vips: u16, case: &str, node: &str| {
+        let found = &found[vips.to_string()][case][node]["all"];
+        found.as_f64().with_context(|| format!("{case}: {node}"))
+    };
+    let (leader, other) = ("the leader holds", "n2 holds, n1 leads");
+    let more = |case, node| anyhow::Ok(of(many, case, node)? - of(1, case, node)?);
+    Ok(format!(
+        "- Idle, of one core, {}, load {}: a leader that holds one VIP {:.2} %, {many} VIPs {:+.2}; \
+         another node that holds one {:.2} %, {many} {:+.2}.",
+        found["profile"].as_str().unwrap_or_default(),
+        found["load"].as_str().unwrap_or_default(),
+        of(1, leader, "n1")?,
+        more(leader, "n1")?,
+        of(1, other, "n2")?,
+        more(other, "n2")?,
+    ))
+}
+
 pub(super) fn run(profile: &str, many: u16) -> Result<()> {
     let mut found = json!({ "profile": profile, "seconds": WATCHED.as_secs() });
     for vips in [1, many] {
@@ -82,5 +102,5 @@ pub(super) fn run(profile: &str, many: u16) -> Result<()> {
     found["load"] = json!(load()?);
     std::fs::write(results(&format!("idle-{profile}.json")), serde_json::to_vec_pretty(&found)?)?;
     println!("{found:#}");
-    Ok(())
+    figures::show(&format!("idle-{profile}"), &told(&found, many)?)
 }

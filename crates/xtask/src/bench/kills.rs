@@ -1,7 +1,7 @@
 //! The holder loses its power, again and again: what the worst costs.
 
 use super::case::VIP;
-use super::{earlier, load, results, spread};
+use super::{earlier, figures, load, results, spread};
 use anyhow::{Context, Result};
 use chaos_tests::{Cluster, Fault, Faults, Options, Probe};
 use serde_json::{Value, json};
@@ -33,13 +33,15 @@ pub(super) fn run(profile: &str, runs: usize) -> Result<()> {
     }
     let (low, middle, high) = spread(&all, "outage_ms").context("a run")?;
     let two = all.iter().filter(|run| run["stretches"] != 2).count();
-    println!(
-        "{profile}: {} kills, outage median {middle:.1} ({low:.1} - {high:.1}) ms, \
-         more than one change of the answering host: {two}; load {}",
+    let told = format!(
+        "- {} power cuts of the holder, {profile}: {middle:.0} ms ({low:.0} - {high:.0}); in {two} the \
+         answering host changed more than once; files in {}, load {}.",
         all.len(),
+        std::env::temp_dir().display(),
         load()?
     );
-    Ok(())
+    println!("{told}");
+    figures::show(&format!("kills-{profile}"), &told)
 }
 
 /// The aim of design.md for a holder that leads, ms.

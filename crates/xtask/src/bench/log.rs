@@ -2,7 +2,7 @@
 //! of: processor time of the lease threads, and the VIP.
 
 use super::idle::used;
-use super::{load, results};
+use super::{figures, load, results};
 use anyhow::{Context, Result, ensure};
 use chaos_tests::{Cluster, Options, Probe, open_tokens};
 use serde_json::{Value, json};
@@ -32,6 +32,32 @@ fn watched<T>(cluster: &Cluster, act: impl FnOnce() -> Result<T>) -> Result<(T, 
         per_second[*node] = json!((ms * 100.0).round() / 100.0);
     }
     Ok((done, per_second))
+}
+
+/// For the README.
+fn told(found: &Value) -> String {
+    let threads = |key: &str| {
+        let of = |node| found[key][node].as_f64().unwrap_or(f64::NAN);
+        format!("{:.1}, {:.1} and {:.1}", of("n1"), of("n2"), of("n3"))
+    };
+    let (with, without) = ("lease thread with, ms a second", "lease thread without, ms a second");
+    let silence = |key: &str| found[key].as_f64().unwrap_or(f64::NAN);
+    format!(
+        "- {} commands of another subject, {} a second, {}, load {}: the lease threads took {} ms a \
+         second, without them {}; the VIP was silent for {:.0} ms at most, without them {:.0}; nobody \
+         else led or held: {}. A command took {} ms, one in a hundred {}.",
+        found["accepted"],
+        found["a second"],
+        found["profile"].as_str().unwrap_or_default(),
+        found["load"].as_str().unwrap_or_default(),
+        threads(with),
+        threads(without),
+        silence("longest silence of the VIP with, ms"),
+        silence("longest silence of the VIP without, ms"),
+        found["same leader and holder"],
+        found["a command, ms"]["p50"],
+        found["a command, ms"]["p99"],
+    )
 }
 
 pub(super) fn run(profile: &str, commands: u32, per_second: u32) -> Result<()> {
@@ -87,5 +113,5 @@ pub(super) fn run(profile: &str, commands: u32, per_second: u32) -> Result<()> {
     let path = results(&format!("log-{profile}.json"));
     std::fs::write(&path, serde_json::to_vec_pretty(&found)?).context("the result")?;
     println!("{found:#}");
-    Ok(())
+    figures::show(&format!("log-{profile}"), &told(&found))
 }

@@ -15,7 +15,7 @@ pub(super) fn markdown(results: &Value) -> String {
         text += &format!("| {} | {} |\n", case.title(), cells.collect::<Vec<_>>().join(" | "));
     }
     text + "\nMedian (least - most) ms without an answer, of the runs given. \
-            **two**: in so many runs the old and the new holder answered in turn.\n"
+            **two**: in so many runs the old and the new holder answered in turn."
 }
 
 fn cell(case: Case, runs: &[Value]) -> String {
