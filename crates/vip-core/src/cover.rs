@@ -71,6 +71,13 @@ mod tests {
         Grantee { vip: VipUid(vip), epoch: Epoch(epoch), incarnation: Incarnation(incarnation) }
     }
 
+    /// Leader, agent and guard may be of different versions.
+    #[test]
+    fn a_set_has_the_same_name_in_every_version() {
+        let cover = Cover::of([grantee(1, 2, 3), grantee(4, 5, 6)]);
+        assert_eq!(cover, Cover { count: 2, sums: [0x4d20_68cf_a31d_39d3, 0xd560_134e_318b_3a64] });
+    }
+
     #[test]
     fn the_empty_set_is_known_by_its_name() {
         assert!(Cover::of([]).is_empty());

@@ -290,7 +290,7 @@ impl Agent {
         }
         self.settle(now);
         let next = [
-            self.leases.next_tick(now),
+            self.leases.next_tick(),
             self.replicate_at,
             if self.raft.leads() { self.look_at } else { self.replicate_at },
             if self.ending.is_none() { self.replicate_at } else { now + HAND_OVER_POLL },

@@ -191,7 +191,7 @@ impl Loop {
     }
 
     fn next_wake(&self) -> Instant {
-        let (now, next) = self.shared.read(|leases, now| (now, leases.next_tick(now)));
+        let (now, next) = self.shared.read(|leases, now| (now, leases.next_tick()));
         Instant::now() + next.since(now)
     }
 

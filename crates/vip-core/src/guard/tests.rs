@@ -773,6 +773,17 @@ fn a_grant_for_another_set_extends_nothing() {
     assert_eq!(guard.step(late, extend_all(&all, late + ms(300))), [OTHER]);
 }
 
+/// All that it names learns that it is over, though each had longer by itself.
+#[test]
+fn a_grant_for_all_that_comes_too_late_shuts_all() {
+    let (mut guard, all) = open_for_two();
+    let now = START + ms(40);
+    assert_eq!(guard.step(now, extend_all(&all, now)), []);
+    guard.step(now, GuardEvent::Tick);
+    assert_eq!(guard.phase(WEB), Some((Epoch(3), Phase::Expired)));
+    assert_eq!(guard.phase(DB), Some((Epoch(1), Phase::Expired)));
+}
+
 #[test]
 fn one_vip_is_shut_at_once_and_the_others_go_on() {
     let (mut guard, all) = open_for_two();

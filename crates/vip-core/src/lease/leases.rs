@@ -50,9 +50,6 @@ use voter::Voter;
 /// A leader looks for work this often at least: liveness changes by time alone.
 pub const LEADER_LOOKS: Duration = Duration::from_millis(20);
 
-/// A node with nothing to do looks up again after this long.
-const IDLE: Duration = Duration::from_millis(100);
-
 /// What this node's Raft says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RaftView {
@@ -300,9 +297,9 @@ impl Leases {
 
     /// When [`LeaseEvent::Tick`] is due next.
     #[must_use]
-    pub fn next_tick(&self, now: Mono) -> Mono {
-        let due = [Some(self.heartbeat_at), self.campaign_due(), self.wake_at];
-        due.into_iter().flatten().min().unwrap_or(now + IDLE)
+    pub fn next_tick(&self) -> Mono {
+        let due = [self.campaign_due(), self.wake_at].into_iter().flatten();
+        due.fold(self.heartbeat_at, Mono::min)
     }
 
     /// Whether anything changed since this was last asked that others may wait

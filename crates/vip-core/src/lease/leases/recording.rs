@@ -279,10 +279,14 @@ impl Leases {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Wanted;
     use super::super::tests::{START, leading, state_with_two_vips};
+    use super::super::{Ask, Wanted};
     use super::*;
-    use crate::{Epoch, Grantee, Incarnation, NodeId, VipUid};
+    use crate::{
+        Address, Conflict, Denial, Epoch, Grantee, GuardNotice, Incarnation, Mac, NodeId, Obstacle,
+        Probe, ReportId, VipUid, Vote, Why,
+    };
+    use std::net::IpAddr;
 
     /// Each applied state is written whole, and a report as long as a message may be.
     #[test]
@@ -302,6 +306,109 @@ mod tests {
         let revisions = (0..1000).map(|n| (VipUid(n), 1)).collect();
         let report = Report { revisions, ..Report::default() };
         assert!(of_report(&report) >= 1000 * ITEM_BYTES);
+    }
+
+    fn grantees(count: u64) -> impl Iterator<Item = Grantee> {
+        let incarnation = Incarnation(8);
+        (0..count).map(move |vip| Grantee { vip: VipUid(vip), epoch: Epoch(1), incarnation })
+    }
+
+    fn a_report() -> Report {
+        let ip = IpAddr::from([10, 0, 0, 9]);
+        let uids = |count| (0..count).map(VipUid);
+        Report {
+            open: grantees(1).collect(),
+            released: grantees(2).collect(),
+            unable: uids(4).collect(),
+            revisions: uids(8).map(|vip| (vip, 1)).collect(),
+            obstacles: uids(16).map(|vip| (vip, Obstacle { ip, why: Why::NoRoute })).collect(),
+            conflicts: uids(32).map(|vip| (vip, Conflict { ip, mac: Mac([2; 6]) })).collect(),
+            macs: (0..64).map(|n| Mac([n; 6])).collect(),
+            ..Report::default()
+        }
+    }
+
+    const OF_A_REPORT: usize = 15 * ITEM_BYTES + 112 * LONG_ITEM_BYTES;
+
+    fn an_answer() -> GrantAnswer {
+        let denied = grantees(4).map(|grantee| (grantee, Denial::Ended)).collect();
+        GrantAnswer { granted: grantees(3).collect(), denied, covered: None }
+    }
+
+    /// Whatever has lists counts by how long they are.
+    #[test]
+    fn what_comes_in_counts_by_what_it_carries() {
+        use LeaseEvent as E;
+        let ip = IpAddr::from([10, 0, 0, 9]);
+        let hindered: BTreeMap<_, _> =
+            (0..5).map(|n| (VipUid(n), Obstacle { ip, why: Why::NoRoute })).collect();
+        let notices = vec![GuardNotice::TryAgain; 6];
+        let answered =
+            E::Answered { session: None, sent_at: START, first: true, answer: Some(an_answer()) };
+        let wanted = Wanted::All(grantees(9).collect());
+        for (input, bytes) in [
+            (LeaseInput::Event(E::Hindered(hindered)), 5 * LONG_ITEM_BYTES),
+            (LeaseInput::Event(E::Notices(notices)), 6 * LONG_ITEM_BYTES),
+            (LeaseInput::Event(answered), 7 * ITEM_BYTES),
+            (LeaseInput::Report(NodeId(2), Box::new(a_report())), OF_A_REPORT),
+            (LeaseInput::Request(NodeId(2), wanted), 9 * ITEM_BYTES),
+            (LeaseInput::Stop, 0),
+        ] {
+            assert_eq!(bytes_in(&input), bytes, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn what_goes_out_counts_by_what_it_carries() {
+        let (vip, epoch, incarnation) = (VipUid(1), Epoch(1), Incarnation(8));
+        let address = |last: u8| Address {
+            ip: [10, 0, 0, last].into(),
+            prefix: 24,
+            interface: "eth0".into(),
+        };
+        let prepare = VipOrder::Prepare {
+            vip,
+            epoch,
+            addresses: (0..2).map(address).collect(),
+            probe: Probe::No,
+            known: (0..3).map(|n| Mac([n; 6])).collect(),
+        };
+        let extend = VipOrder::Extend { incarnation, deadlines: vec![(vip, epoch, START); 4] };
+        let release = VipOrder::Release { vip, epoch };
+        let orders = 2 * LONG_ITEM_BYTES + (3 + 4 + 1) * ITEM_BYTES;
+        let ask = |wanted| Box::new(Ask { leader: NodeId(2), session: None, wanted });
+        let known = (0..7).map(|n| (NodeId(n), ReportId::default())).collect();
+        let vote = Vote::default();
+        for (action, bytes) in [
+            (LeaseAction::Order(vec![prepare, extend, release]), orders),
+            (LeaseAction::Consider(vec![(vip, vec![]); 5]), 5 * LONG_ITEM_BYTES),
+            (LeaseAction::Ask(ask(Wanted::First(grantees(6).collect()))), 6 * ITEM_BYTES),
+            (LeaseAction::Report(vote, Box::new(a_report())), OF_A_REPORT),
+            (LeaseAction::Renew { vote, promise: Duration::ZERO, known }, 7 * ITEM_BYTES),
+            (LeaseAction::Ping, 0),
+        ] {
+            let output = LeaseOutput::Actions(vec![action.clone(), action]);
+            assert_eq!(bytes_out(&output), 2 * bytes, "{output:?}");
+        }
+        assert_eq!(bytes_out(&LeaseOutput::Answer(an_answer(), None)), 7 * ITEM_BYTES);
+    }
+
+    #[test]
+    fn a_state_counts_by_its_records() {
+        let mut state = state_with_two_vips(NodeId(2));
+        assert_eq!(of_state(&state), 4 * RECORD_BYTES);
+        let ip = IpAddr::from([10, 0, 0, 9]);
+        let obstacle = Obstacle { ip, why: Why::NoRoute };
+        let hindered = (0..3).map(|node| (NodeId(node), obstacle.clone())).collect();
+        Arc::make_mut(&mut state.obstacles).insert(VipUid(1), hindered);
+        let conflict = Conflict { ip, mac: Mac([2; 6]) };
+        let heard = (0..2).map(|node| (NodeId(node), conflict)).collect();
+        Arc::make_mut(&mut state.conflicts).insert(VipUid(1), heard);
+        assert_eq!(of_state(&state), 4 * RECORD_BYTES + 5 * LONG_ITEM_BYTES);
+        // One that somebody may still answer for is in it as well.
+        let one = state.vips.values().next().expect("two").clone();
+        Arc::make_mut(&mut state.retired).extend([one.clone(), one.clone(), one]);
+        assert_eq!(of_state(&state), 7 * RECORD_BYTES + 5 * LONG_ITEM_BYTES);
     }
 
     /// A node asks for a thousand VIPs at each heartbeat, for longer than is kept.

@@ -772,3 +772,29 @@ fn a_member_that_is_heard_again_after_a_promise_has_the_guard_announce_again() {
     let first = promised_by(&mut leases, NodeId(3), OWN, late);
     assert!(!first.contains(&LeaseAction::Confirm), "{first:?}");
 }
+
+/// It looks at its host for each of them; a change of anything else is no reason to.
+#[test]
+fn the_guard_hears_of_vips_when_they_change() {
+    let mut leases = leading();
+    let mut state = state_with_two_vips(ME);
+    let considered = |leases: &mut Leases, event: LeaseEvent| {
+        let uids = |action| match action {
+            LeaseAction::Consider(all) => Some(all.into_iter().map(|(uid, _)| uid.0).collect()),
+            _ => None,
+        };
+        leases.step(START, event).into_iter().filter_map(uids).collect::<Vec<Vec<u64>>>()
+    };
+    let none: [Vec<u64>; 0] = [];
+    let applied = |state: &State| LeaseEvent::Applied(Arc::new(state.clone()));
+    assert_eq!(considered(&mut leases, applied(&state)), none, "nobody is there to hear");
+    assert_eq!(considered(&mut leases, LeaseEvent::GuardUp(SESSION)), [vec![1, 2]]);
+    apply(&mut state, NodeOp::Drain { node: NodeId(2), drained: true });
+    assert_eq!(considered(&mut leases, applied(&state)), none);
+    move_to(&mut state, VipUid(1), 1);
+    assert_eq!(considered(&mut leases, applied(&state)), none, "it moved, and is what it was");
+    apply(&mut state, VipOp::Add { spec: vip("v3", 103) });
+    assert_eq!(considered(&mut leases, applied(&state)), [vec![1, 2, 3]]);
+    considered(&mut leases, LeaseEvent::GuardDown);
+    assert_eq!(considered(&mut leases, LeaseEvent::GuardUp(Incarnation(9))), [vec![1, 2, 3]]);
+}

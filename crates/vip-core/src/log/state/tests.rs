@@ -370,3 +370,33 @@ fn what_a_member_does_not_understand_is_refused_with_its_name() {
     assert_eq!(state.apply(9, &command(mark)), Outcome::Refused(refused));
     assert_eq!((state.understood(), state.needs), (Level::FIRST, Level::FIRST));
 }
+
+/// The lease thread wakes for what a lease depends on, whichever it is, and for nothing
+/// else.
+#[test]
+fn what_leases_depend_on_is_told_from_the_rest() {
+    fn touch<T: Clone>(subject: &mut Arc<T>) {
+        Arc::make_mut(subject);
+    }
+    let state = cluster();
+    let touched = |change: fn(&mut State)| {
+        let mut other = state.clone();
+        change(&mut other);
+        other.same_for_leases(&state)
+    };
+    assert!(touched(|_| {}));
+    let depended_on: [fn(&mut State); 8] = [
+        |state| state.term = state.term.next(),
+        |state| state.previous_term = state.previous_term.next(),
+        |state| touch(&mut state.nodes),
+        |state| touch(&mut state.tombstones),
+        |state| touch(&mut state.vips),
+        |state| touch(&mut state.retired),
+        |state| touch(&mut state.obstacles),
+        |state| touch(&mut state.conflicts),
+    ];
+    assert!(depended_on.iter().all(|change| !touched(*change)));
+    assert!(touched(|state| touch(&mut state.tokens)));
+    assert!(touched(|state| touch(&mut state.logins)));
+    assert!(touched(|state| state.time_ms += 1));
+}
