@@ -21,7 +21,7 @@ const NOTHING: Bytes = Bytes::from_static(&[0; 5]);
 pub struct Given {
     /// From the first command to the last answer.
     pub took: Duration,
-    /// How long each command that was carried out took, the shortest first.
+    /// How long after it was due each command was carried out, the shortest first.
     pub accepted: Vec<Duration>,
     /// Why others were not.
     pub refused: Vec<String>,
@@ -47,14 +47,15 @@ async fn give(mut requests: SendRequest<Bytes>, count: u32, per_second: u32) -> 
     let begun = Instant::now();
     let mut commands = JoinSet::new();
     for number in 0..count {
-        sleep_until(begun + Duration::from_secs(1) * number / per_second).await;
+        let due = begun + Duration::from_secs(1) * number / per_second;
+        sleep_until(due).await;
         requests = requests.ready().await?;
         let (reply, mut body) = requests.send_request(create_token()?, false)?;
         body.send_data(NOTHING, true)?;
         commands.spawn(async move {
-            let sent = Instant::now();
             let status = timeout(LIMIT, status(reply)).await.context("no answer")??;
-            anyhow::Ok((sent.elapsed(), status))
+            // That this program was late is the cluster's doing too: it shares the machine.
+            anyhow::Ok((due.elapsed(), status))
         });
     }
     let (mut accepted, mut refused) = (vec![], vec![]);

@@ -322,10 +322,11 @@ impl LogStore {
     }
 
     /// Whose log it is, for how long a node in doubt deposes nobody, and by which
-    /// rules votes are saved from now on. It stands once said.
+    /// rules votes are saved from now on. To be said once.
     pub fn belongs_to(&self, node: NodeId, patience: Duration, rules: Arc<dyn LeaseRules>) {
         let heeds_from = Instant::now() + patience;
-        let _ = self.owner.set(Owner { node, heeds_from, rules });
+        let is_first = self.owner.set(Owner { node, heeds_from, rules }).is_ok();
+        debug_assert!(is_first, "a store has one owner");
     }
 
     fn rules(&self) -> Option<&dyn LeaseRules> {

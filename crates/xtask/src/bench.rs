@@ -148,7 +148,8 @@ fn earlier<T: DeserializeOwned + Default>(path: &Path) -> Result<T> {
 
 /// The load of the machine at the moment.
 fn load() -> Result<String> {
-    Ok(std::fs::read_to_string("/proc/loadavg")?.trim().to_owned())
+    let text = std::fs::read_to_string("/proc/loadavg")?;
+    Ok(text.split_whitespace().take(3).collect::<Vec<_>>().join(" "))
 }
 
 /// Runs what is missing of `runs` runs per cell, then prints the table.

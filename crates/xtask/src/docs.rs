@@ -1,4 +1,5 @@
-//! Every public item says what it is; no field says its own name.
+//! Every public item says what it is, and so does every file; no field says its own
+//! name. What macros make is not seen.
 //!
 //! The compiler's `missing_docs` asks for a sentence at each field as well, and what
 //! there is to say of `id` is then "its id".
@@ -46,9 +47,19 @@ fn look(file: &Path, faults: &mut Vec<String>) -> Result<()> {
     let text = fs::read_to_string(file).with_context(|| place.clone())?;
     let tree = syn::parse_file(&text).with_context(|| place.clone())?;
     let mut reader = Reader { is_help: false, faults: vec![] };
+    if doc(&tree.attrs).is_none() && is_room(file) {
+        reader.faults.push("the file does not say what it is".into());
+    }
     reader.visit_file(&tree);
     faults.extend(reader.faults.into_iter().map(|fault| format!("{place}: {fault}")));
     Ok(())
+}
+
+/// Not the tests of one.
+fn is_room(file: &Path) -> bool {
+    let parts: Vec<_> = file.iter().map(|part| part.to_string_lossy()).collect();
+    let is_tests = |part: &_| part == "tests" || part == "tests.rs";
+    parts.iter().any(|part| part == "src") && !parts.iter().any(is_tests)
 }
 
 fn words(text: &str) -> Vec<String> {
@@ -134,6 +145,14 @@ impl<'ast> Visit<'ast> for Reader {
         self.item(&item.vis, &item.attrs, &item.ident);
     }
 
+    fn visit_impl_item_const(&mut self, item: &'ast syn::ImplItemConst) {
+        self.item(&item.vis, &item.attrs, &item.ident);
+    }
+
+    fn visit_item_static(&mut self, item: &'ast syn::ItemStatic) {
+        self.item(&item.vis, &item.attrs, &item.ident);
+    }
+
     fn visit_item_type(&mut self, item: &'ast syn::ItemType) {
         self.item(&item.vis, &item.attrs, &item.ident);
     }
@@ -141,8 +160,11 @@ impl<'ast> Visit<'ast> for Reader {
     fn visit_item_trait(&mut self, item: &'ast syn::ItemTrait) {
         self.item(&item.vis, &item.attrs, &item.ident);
         for part in &item.items {
-            if let syn::TraitItem::Fn(method) = part {
-                self.item(&item.vis, &method.attrs, &method.sig.ident);
+            match part {
+                syn::TraitItem::Fn(part) => self.item(&item.vis, &part.attrs, &part.sig.ident),
+                syn::TraitItem::Const(part) => self.item(&item.vis, &part.attrs, &part.ident),
+                syn::TraitItem::Type(part) => self.item(&item.vis, &part.attrs, &part.ident),
+                _ => {}
             }
         }
     }
@@ -154,6 +176,7 @@ impl<'ast> Visit<'ast> for Reader {
 
     fn visit_item_enum(&mut self, item: &'ast syn::ItemEnum) {
         self.item(&item.vis, &item.attrs, &item.ident);
+        item.variants.iter().for_each(|one| self.item(&item.vis, &one.attrs, &one.ident));
         self.within(&item.attrs, |reader| syn::visit::visit_item_enum(reader, item));
     }
 
@@ -202,9 +225,14 @@ mod tests {
         let said = faults(
             "pub struct A; pub(crate) struct B; /// C.\n pub fn c() {}
             impl A { pub fn d() {} fn e() {} } /// F.\n pub trait F { fn g(); }
+            /// I.
+ pub enum I { J, /// K.
+ K } impl A { pub const L: u8 = 1; } pub static M: u8 = 1;
             #[cfg(test)] mod tests { pub fn h() {} }",
         )?;
-        assert_eq!(said.len(), 3, "{said:?}");
+        let named = |name: &str| said.iter().any(|fault| fault.contains(&format!("`{name}`")));
+        assert!(["A", "d", "g", "J", "L", "M"].into_iter().all(named), "{said:?}");
+        assert_eq!(said.len(), 6, "{said:?}");
         Ok(())
     }
 }

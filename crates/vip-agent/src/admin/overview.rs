@@ -76,8 +76,9 @@ impl v1::overview_server::Overview for AdminService {
 
 /// What the log says, as this node knows it.
 fn backup(call: &Call) -> Result<Parts<v1::BackupPart>, Status> {
-    let applied = call.member.raft.applied.borrow().clone();
+    // Before the state is looked at, as in `status`.
     let fresh = call.member.leases.leads_applied();
+    let applied = call.member.log.applied().borrow().clone();
     let backup = Backup { state: (*applied.state).clone(), index: applied.index };
     let bytes = backup.write().map_err(|e| internal("the backup", &e))?;
     let parts = bytes.chunks(PART).map(|part| Ok(v1::BackupPart { data: part.to_vec(), fresh }));

@@ -26,6 +26,9 @@ pub const ANNOUNCE_REPEAT: Duration = Duration::from_secs(30);
 /// remember.
 const EACH: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(55);
+const LAST_OFFSET: Duration = ANNOUNCE_OFFSETS[ANNOUNCE_OFFSETS.len() - 1];
+/// What was claimed at once is spread over so many moments.
+const PLACES: u32 = 32;
 /// Repeated announcements are made at whole ones of these, so that those of a thousand
 /// VIPs are looked for once a second and not one by one.
 const TOGETHER: Duration = Duration::from_secs(1);
@@ -55,7 +58,7 @@ impl Announcements {
     #[must_use]
     pub fn begun(now: Mono) -> Self {
         let mut begun = Self::starting(now);
-        begun.take_due(now, ANNOUNCE_REPEAT);
+        begun.take_due(now, ANNOUNCE_REPEAT, 0);
         begun
     }
 
@@ -66,8 +69,10 @@ impl Announcements {
     }
 
     /// Whether one is due, taking note that it is made. What was missed during
-    /// a pause is not made up for. After the first ones they come every `repeat`.
-    pub fn take_due(&mut self, now: Mono, repeat: Duration) -> bool {
+    /// a pause is not made up for. After the first ones they come every `repeat`; the
+    /// first of these a little earlier, by `place`, so that what was claimed at once
+    /// is not announced at once for good.
+    pub fn take_due(&mut self, now: Mono, repeat: Duration, place: u64) -> bool {
         if now < self.next {
             return false;
         }
@@ -75,10 +80,20 @@ impl Announcements {
         self.done = ANNOUNCE_OFFSETS.iter().take_while(|o| passed(o)).count().max(self.done);
         self.next = match ANNOUNCE_OFFSETS.get(self.done) {
             Some(offset) => self.started + *offset,
+            None if self.next <= self.started + LAST_OFFSET => {
+                together(now + repeat - early(repeat, place))
+            }
+            None if now < self.next + TOGETHER => together(self.next + repeat),
             None => together(now + repeat),
         };
         true
     }
+}
+
+/// How much earlier the first repetition comes: by up to half of the interval.
+fn early(repeat: Duration, place: u64) -> Duration {
+    let place = u32::try_from(place % u64::from(PLACES)).unwrap_or_default();
+    repeat / 2 * place / PLACES
 }
 
 /// At once with those of others, a little later.
@@ -97,11 +112,20 @@ mod tests {
         let mut announcements = Announcements::starting(start);
         for offset in ANNOUNCE_OFFSETS {
             assert_eq!(announcements.next(), start + offset);
-            assert!(announcements.take_due(start + offset, ANNOUNCE_REPEAT));
-            assert!(!announcements.take_due(start + offset, ANNOUNCE_REPEAT));
+            assert!(announcements.take_due(start + offset, ANNOUNCE_REPEAT, 0));
+            assert!(!announcements.take_due(start + offset, ANNOUNCE_REPEAT, 0));
         }
-        let last = start + Duration::from_secs(5);
-        assert_eq!(announcements.next(), last + ANNOUNCE_REPEAT);
+        let last = start + LAST_OFFSET;
+        for number in 1..5 {
+            // However late a timer is: the interval is what it says.
+            let due = last + ANNOUNCE_REPEAT * number;
+            assert_eq!(announcements.next(), due);
+            assert!(announcements.take_due(due + Duration::from_millis(7), ANNOUNCE_REPEAT, 0));
+        }
+        // A pause is not made up for, nor cut short.
+        let late = last + ANNOUNCE_REPEAT * 5 + TOGETHER;
+        assert!(announcements.take_due(late, ANNOUNCE_REPEAT, 0));
+        assert_eq!(announcements.next(), late + ANNOUNCE_REPEAT);
     }
 
     /// Twenty a second at most, and none so late that it is forgotten meanwhile.
@@ -119,7 +143,7 @@ mod tests {
             let start = Mono(5_000_000_000) + Duration::from_millis(offset_ms);
             let mut announcements = Announcements::starting(start);
             let last = start + Duration::from_secs(5);
-            assert!(announcements.take_due(last, LONGEST));
+            assert!(announcements.take_due(last, LONGEST, 0));
             let wait = announcements.next().since(last);
             assert!(wait >= LONGEST && wait < LONGEST + TOGETHER, "{wait:?}");
             announcements.next()
@@ -134,7 +158,29 @@ mod tests {
         let start = Mono(5_000_000_000);
         let mut announcements = Announcements::starting(start);
         let late = start + Duration::from_millis(500);
-        assert!(announcements.take_due(late, ANNOUNCE_REPEAT));
+        assert!(announcements.take_due(late, ANNOUNCE_REPEAT, 0));
         assert_eq!(announcements.next(), start + Duration::from_secs(1));
+    }
+
+    /// A switch, or a host's own queue, would drop the same ones each time.
+    #[test]
+    fn what_was_claimed_at_once_is_announced_bit_by_bit_from_then_on() {
+        let start = Mono(5_000_000_000);
+        let repeat = announce_repeat(1000);
+        let mut all: Vec<_> = (1..=1000_u64).map(|_| Announcements::starting(start)).collect();
+        let mut bursts = std::collections::BTreeMap::new();
+        let mut now = start;
+        while now < start + LAST_OFFSET + repeat * 3 {
+            now = now + Duration::from_millis(100);
+            for (place, announcements) in (1..).zip(&mut all) {
+                if announcements.take_due(now, repeat, place) && now > start + LAST_OFFSET {
+                    *bursts.entry(now).or_insert(0) += 1;
+                }
+            }
+        }
+        let most = bursts.values().max().copied().unwrap_or_default();
+        assert!(most <= 70, "{most} of a thousand at once");
+        assert!(bursts.len() >= 3 * 20, "{}", bursts.len());
+        assert_eq!(bursts.values().sum::<u32>() / 1000, 3);
     }
 }

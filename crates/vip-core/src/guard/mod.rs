@@ -534,7 +534,7 @@ impl Guard {
                 let (vip, epoch) = (*vip, claim.epoch);
                 notices.push(GuardAction::Notify(GuardNotice::Expired { vip, epoch }));
             } else {
-                if claim.announcements.take_due(now, repeat) {
+                if claim.announcements.take_due(now, repeat, vip.0) {
                     actions.push(GuardAction::Announce(claim.addresses.clone()));
                 }
                 actions.extend(claim.probe(now, *vip, gated, others));

@@ -13,6 +13,8 @@ const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 /// The thread that leases depend on.
 const LEASE: &str = "agent/lease";
+/// At the beginning and the end of a probe.
+const ANSWERS_WITHIN: Duration = Duration::from_millis(500);
 /// Until everything that follows a change is over.
 const SETTLE: Duration = Duration::from_secs(3);
 
@@ -28,7 +30,7 @@ fn watched<T>(cluster: &Cluster, act: impl FnOnce() -> Result<T>) -> Result<(T, 
     ensure!(after.iter().all(|spent| *spent > Duration::ZERO), "there is no thread {LEASE}");
     let mut per_second = json!({});
     for (node, (before, after)) in NODES.iter().zip(before.iter().zip(&after)) {
-        let ms = (*after - *before).as_secs_f64() * 1e3 / took.as_secs_f64();
+        let ms = after.saturating_sub(*before).as_secs_f64() * 1e3 / took.as_secs_f64();
         per_second[*node] = json!((ms * 100.0).round() / 100.0);
     }
     Ok((done, per_second))
@@ -43,18 +45,18 @@ fn told(found: &Value) -> String {
     let (with, without) = ("lease thread with, ms a second", "lease thread without, ms a second");
     let silence = |key: &str| found[key].as_f64().unwrap_or(f64::NAN);
     format!(
-        "- {} commands of another subject, {} a second, {}, load {}: the lease threads took {} ms a \
-         second, without them {}; the VIP was silent for {:.0} ms at most, without them {:.0}; nobody \
-         else led or held: {}. A command took {} ms, one in a hundred {}.",
+        "- {} commands of another subject, {:.0} a second, {}, load {}: the lease threads took {} ms a \
+         second, without them {}; the VIP was silent for {:.0} ms at most, without them {:.0}; the \
+         same leader, holder, term and epoch: {}. A command took {} ms, one in a hundred {}.",
         found["accepted"],
-        found["a second"],
+        found["a second"].as_f64().unwrap_or(f64::NAN),
         found["profile"].as_str().unwrap_or_default(),
         found["load"].as_str().unwrap_or_default(),
         threads(with),
         threads(without),
         silence("longest silence of the VIP with, ms"),
         silence("longest silence of the VIP without, ms"),
-        found["same leader and holder"],
+        found["same term, leader, holder and epoch"],
         found["a command, ms"]["p50"],
         found["a command, ms"]["p99"],
     )
@@ -75,7 +77,13 @@ pub(super) fn run(profile: &str, commands: u32, per_second: u32) -> Result<()> {
     std::thread::sleep(SETTLE);
     let socket = cluster.host("n1").admin_socket();
     let lasting = Duration::from_secs(1) * commands / per_second;
-    let before = cluster.status("n1")?;
+    let standing = || {
+        cluster
+            .host("n1")
+            .ctl_json(&["status"])
+            .map(|status| ["leader", "term"].map(|key| status[key].clone()))
+    };
+    let (before, held) = (standing()?, cluster.status("n1")?.vips);
 
     let probe = Probe::start(&cluster.lab, VIP)?;
     let ((), idle) = watched(&cluster, || {
@@ -87,7 +95,13 @@ pub(super) fn run(profile: &str, commands: u32, per_second: u32) -> Result<()> {
     let (given, busy) = watched(&cluster, || open_tokens(&socket, commands, per_second))?;
     let written = probe.finish()?;
 
-    let after = cluster.status("n1")?;
+    let same = standing()? == before && cluster.status("n1")?.vips == held;
+    // Between two replies; and there are some at the end as at the beginning.
+    for trace in [&quiet, &written] {
+        let span = || Some(trace.replies.last()?.at_ns - trace.replies.first()?.at_ns);
+        let span = Duration::from_nanos(span().context("no reply")?);
+        ensure!(span + ANSWERS_WITHIN >= lasting, "the VIP answered for {span:?} only");
+    }
     let longest = |trace: &chaos_tests::Trace| {
         trace.outages(Duration::ZERO).iter().map(|outage| outage.ms()).fold(0.0, f64::max)
     };
@@ -98,7 +112,8 @@ pub(super) fn run(profile: &str, commands: u32, per_second: u32) -> Result<()> {
     let found = json!({
         "profile": profile,
         "commands": commands,
-        "a second": per_second,
+        "wanted a second": per_second,
+        "a second": f64::from(u32::try_from(given.accepted.len())?) / given.took.as_secs_f64(),
         "accepted": given.accepted.len(),
         "refused": given.refused.first(),
         "took, s": given.took.as_secs_f64(),
@@ -107,7 +122,7 @@ pub(super) fn run(profile: &str, commands: u32, per_second: u32) -> Result<()> {
         "lease thread with, ms a second": busy,
         "longest silence of the VIP without, ms": longest(&quiet),
         "longest silence of the VIP with, ms": longest(&written),
-        "same leader and holder": before.leader == after.leader && before.vips == after.vips,
+        "same term, leader, holder and epoch": same,
         "load": load()?,
     });
     let path = results(&format!("log-{profile}.json"));
