@@ -74,6 +74,9 @@ enum Command {
         /// Forty, drawn by the commit.
         #[arg(long)]
         sample: bool,
+        /// Only in these files, as in `crates/vip-core/src/guard/*`.
+        #[arg(long, conflicts_with = "sample")]
+        file: Vec<String>,
     },
     /// Has what an agent recorded (SIGUSR1) happen again, and fails where it would
     /// decide otherwise now.
@@ -98,7 +101,7 @@ fn main() -> ExitCode {
         Command::Bench { what } => bench::run(&what),
         Command::Sim { args } => test::simulate(&args),
         Command::Mutants { sample: true, .. } => mutants::sample(),
-        Command::Mutants { shard, sample: false } => mutants::run(shard.as_deref()),
+        Command::Mutants { shard, sample: false, file } => mutants::run(shard.as_deref(), &file),
         Command::Replay { file } => test::simulate(&["--replay".into(), file]),
         Command::Verify => verify::run(),
         Command::Fix => verify::fix(),

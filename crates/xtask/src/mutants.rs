@@ -8,6 +8,8 @@ use anyhow::{Context, Result, ensure};
 const CARGO_MUTANTS: Tool = Tool { name: "cargo-mutants", version: "27.1.0" };
 /// Where the lists go.
 const OUT: &str = "target/mutants";
+/// Cases of a property, of which the first few tell a mutant as a rule.
+const CASES: &str = "64";
 /// Of a hundred that can be built, so many are to be noticed.
 const WANTED: usize = 90;
 
@@ -27,11 +29,11 @@ pub(crate) fn sample() -> Result<()> {
     // Without a history it is always the first part.
     let commit = output("git", &["rev-parse", "HEAD"]).unwrap_or_default();
     let drawn = usize::from_str_radix(commit.get(..7).unwrap_or("0"), 16)?;
-    run(Some(&format!("{}/{parts}", drawn % parts)))
+    run(Some(&format!("{}/{parts}", drawn % parts)), &[])
 }
 
-/// All of them, or a part: `shard` is as in `1/6`.
-pub(crate) fn run(shard: Option<&str>) -> Result<()> {
+/// All of them, or a part: `shard` is as in `1/6`, `files` are globs.
+pub(crate) fn run(shard: Option<&str>, files: &[String]) -> Result<()> {
     let program = program(&CARGO_MUTANTS)?;
     let mut arguments =
         vec!["mutants", "--package", "vip-core", "--output", OUT, "--timeout", "60", "--colors"];
@@ -39,9 +41,15 @@ pub(crate) fn run(shard: Option<&str>) -> Result<()> {
     if let Some(shard) = shard {
         arguments.extend(["--shard", shard, "--sharding", "round-robin"]);
     }
-    arguments.extend(["--profile", "mutants", "--", "--lib"]);
+    // A second copy is built from the ground up, which a sample is not worth.
+    if shard.is_none() {
+        arguments.extend(["--jobs", "2"]);
+    }
+    arguments.extend(files.iter().flat_map(|glob| ["--file", glob]));
+    // The library alone is built, and not once more for others to link.
+    arguments.extend(["--profile", "mutants", "--cargo-arg=--lib"]);
     // It fails where one was missed: that is counted below.
-    let ended = execute(&mut command(&program, &arguments));
+    let ended = execute(command(&program, &arguments).env("PROPTEST_CASES", CASES));
     let noticed = lines("caught.txt") + lines("timeout.txt");
     let missed = lines("missed.txt");
     if noticed + missed == 0 {
