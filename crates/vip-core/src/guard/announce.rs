@@ -178,6 +178,9 @@ mod tests {
                 }
             }
         }
+        assert_eq!(early(repeat, 0), Duration::ZERO);
+        assert!(early(repeat, 1) < early(repeat, 2) && early(repeat, 31) < repeat / 2);
+        assert_eq!(early(repeat, 33), early(repeat, 1));
         let most = bursts.values().max().copied().unwrap_or_default();
         assert!(most <= 70, "{most} of a thousand at once");
         assert!(bursts.len() >= 3 * 20, "{}", bursts.len());

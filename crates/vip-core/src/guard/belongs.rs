@@ -169,6 +169,36 @@ mod tests {
         assert_eq!(host.home_of(&web, None), Ok(LAN));
     }
 
+    /// Such as one that is ours, or takes no addresses.
+    #[test]
+    fn an_interface_that_cannot_have_addresses_is_no_home() {
+        const OTHER: u32 = 9;
+        let mut host = host(&[(OTHER, "10.9.0.1", 24)]);
+        let web = vip("10.9.0.50", 24, "");
+        assert_eq!(host.home_of(&web, None), Err(Why::NoRoute));
+        assert_eq!(host.home_of(&web, Some(OTHER)), Err(Why::NoRoute));
+        host.links = [(OTHER, "eth0".into())].into();
+        assert_eq!(host.home_of(&web, None), Ok(OTHER), "the only one there is");
+    }
+
+    /// In the prefix that was written with the VIP, or with the VIP in its own.
+    #[test]
+    fn no_route_is_needed_where_the_host_has_a_neighbour_of_the_vip() {
+        let web = vip("203.0.113.21", 28, "eth0");
+        let needed = |host: &HostNetwork| !host.routes_for([(&web, LAN)]).is_empty();
+        assert!(!needed(&host(&[(LAN, "203.0.113.22", 32)])));
+        assert!(!needed(&host(&[(LAN, "203.0.113.1", 24)])));
+        assert!(needed(&host(&[(MANAGEMENT, "203.0.113.1", 24)])), "not on that interface");
+        let routed = |at, net: &str| {
+            let mut host = host(&[]);
+            host.connected.insert((at, net.parse().expect("valid")));
+            host
+        };
+        assert!(!needed(&routed(LAN, "203.0.113.16/28")));
+        assert!(needed(&routed(MANAGEMENT, "203.0.113.16/28")));
+        assert!(needed(&routed(LAN, "203.0.113.32/28")));
+    }
+
     #[test]
     fn one_route_serves_all_vips_of_a_prefix_that_the_host_is_not_in() {
         let host = host(&[(LAN, "192.168.0.1", 24)]);

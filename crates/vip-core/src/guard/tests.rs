@@ -186,6 +186,22 @@ fn an_address_that_something_else_deleted_comes_back_and_is_announced() {
     assert_eq!(guard.step(START, gone), []);
 }
 
+/// Only what may answer, or is kept silent by the gate.
+#[test]
+fn an_address_comes_back_only_where_it_is_to_be_there() {
+    let gone = || GuardEvent::AddressGone(address(100).ip);
+    let add = || GuardAction::AddAddress(address(100));
+    let deadline = START + ms(300);
+    assert_eq!(open_guard().step(deadline - ms(1), gone()), [add()]);
+    assert_eq!(open_guard().step(deadline, gone()), [], "it has run out");
+    let mut guard = guard(true);
+    guard.step(START, prepare(3));
+    assert_eq!(guard.step(START, gone()), [add()], "the gate keeps it silent");
+    let mut guard = self::guard(false);
+    guard.step(START, prepare(3));
+    assert_eq!(guard.step(START, gone()), [], "nothing would");
+}
+
 #[test]
 fn a_refused_address_ends_the_epoch_here() {
     let mut guard = guard(true);
@@ -414,6 +430,34 @@ fn a_release_is_told_only_when_the_last_deadline_has_passed_if_the_kernel_refuse
     assert_eq!(guard.next_tick(), Some(START + ms(320)));
     assert_eq!(guard.step(START + ms(319), GuardEvent::Tick), []);
     assert_eq!(guard.step(START + ms(320), GuardEvent::Tick), [released(3)]);
+    assert!(guard.is_silent());
+}
+
+/// That it was released nobody waits to hear any more.
+#[test]
+fn what_the_agent_before_waited_for_is_not_told_to_the_next() {
+    let mut guard = open_guard();
+    guard.step(START, release(3));
+    failed(&mut guard, &gate_failed());
+    failed(&mut guard, &delete_failed());
+    guard.step(START, GuardEvent::AgentGone);
+    assert_eq!(guard.step(START + ms(320), GuardEvent::Tick), []);
+    assert!(guard.is_silent());
+}
+
+/// It would take what the session before held for silent.
+#[test]
+fn no_agent_is_welcome_before_the_last_deadline_if_the_kernel_refuses_both() {
+    let mut guard = open_guard();
+    guard.step(START, GuardEvent::AgentGone);
+    assert!(guard.is_silent());
+    failed(&mut guard, &gate_failed());
+    failed(&mut guard, &delete_failed());
+    assert!(!guard.is_silent());
+    assert_eq!(guard.next_tick(), Some(START + ms(320)), "and the way to the wire");
+    guard.step(START + ms(319), GuardEvent::Tick);
+    assert!(!guard.is_silent());
+    guard.step(START + ms(320), GuardEvent::Tick);
     assert!(guard.is_silent());
 }
 
@@ -771,6 +815,19 @@ fn a_grant_for_another_set_extends_nothing() {
     // What has run out is open no more, looked at or not.
     let late = START + ms(300);
     assert_eq!(guard.step(late, extend_all(&all, late + ms(300))), [OTHER]);
+}
+
+/// There are so many, and the kernel has no more.
+#[test]
+fn a_slot_that_there_is_not_is_never_written() {
+    let (mut guard, all) = open_for_two();
+    guard.step(START, extend_all(&all, START + ms(300)));
+    (0..=SLOTS).for_each(|_| guard.common.retire());
+    guard.common.unsettle();
+    assert_eq!(guard.step(START, extend_all(&all, START + ms(300))), [OTHER]);
+    let shared = |action: &GuardAction| matches!(action, GuardAction::Deadline { .. });
+    let actions = guard.step(START, GuardEvent::AgentGone);
+    assert!(!actions.is_empty() && !actions.iter().any(shared), "{actions:?}");
 }
 
 /// All that it names learns that it is over, though each had longer by itself.
