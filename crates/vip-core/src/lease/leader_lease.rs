@@ -222,6 +222,23 @@ mod tests {
     }
 
     #[test]
+    fn whoever_votes_in_either_half_is_a_voter() {
+        let halves: [&[u64]; 2] = [&[1, 2], &[2, 3]];
+        let voters = lease(&halves).voters().clone();
+        assert!([1, 2, 3].into_iter().all(|id| voters.contains(NodeId(id))));
+        assert!(!voters.contains(NodeId(4)));
+    }
+
+    /// Then whoever was not heard is not there.
+    #[test]
+    fn a_leader_is_new_for_one_promise() {
+        let lease = lease(&[&[1, 2, 3]]);
+        let end = lease.elected_at() + LAN.promise;
+        assert!(lease.is_new(lease.elected_at()) && lease.is_new(Mono(end.0 - 1)));
+        assert!(!lease.is_new(end));
+    }
+
+    #[test]
     fn an_elected_leader_has_no_lease_before_a_quorum_promised() {
         let mut lease = lease(&[&[1, 2, 3]]);
         assert!(!lease.is_valid(START));
