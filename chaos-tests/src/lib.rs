@@ -16,6 +16,7 @@ mod crashes;
 mod fault;
 mod forged;
 mod freezer;
+mod grpc;
 mod guard_socket;
 mod host;
 mod linear;

@@ -1,10 +1,10 @@
 //! An operator's program that gives one command after another, through a node's admin
 //! socket, and waits for none before the next.
 
+use crate::grpc::call;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use h2::client::SendRequest;
-use http::{Request, Version};
 use std::path::Path;
 use std::time::Duration;
 use tokio::net::UnixStream;
@@ -50,7 +50,8 @@ async fn give(mut requests: SendRequest<Bytes>, count: u32, per_second: u32) -> 
         let due = begun + Duration::from_secs(1) * number / per_second;
         sleep_until(due).await;
         requests = requests.ready().await?;
-        let (reply, mut body) = requests.send_request(create_token()?, false)?;
+        let create_token = call("vip.v1.Tokens/CreateToken").header("grpc-timeout", "20S");
+        let (reply, mut body) = requests.send_request(create_token.body(())?, false)?;
         body.send_data(NOTHING, true)?;
         commands.spawn(async move {
             let status = timeout(LIMIT, status(reply)).await.context("no answer")??;
@@ -67,17 +68,6 @@ async fn give(mut requests: SendRequest<Bytes>, count: u32, per_second: u32) -> 
     }
     accepted.sort_unstable();
     Ok(Given { took: begun.elapsed(), accepted, refused })
-}
-
-fn create_token() -> Result<Request<()>> {
-    Ok(Request::builder()
-        .version(Version::HTTP_2)
-        .method("POST")
-        .uri("http://localhost/vip.v1.Tokens/CreateToken")
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .header("grpc-timeout", "20S")
-        .body(())?)
 }
 
 /// The gRPC status: of a refusal in the first headers, else in the last.

@@ -1,11 +1,12 @@
 //! Strangers: a host with many addresses and nothing but the members' port,
 //! that does all at once what costs a server most.
 
+use crate::grpc::call;
 use crate::net::Lab;
 use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
 use h2::client::SendRequest;
-use http::{Request, Version};
+use http::Request;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -215,13 +216,7 @@ impl Stranger {
 }
 
 fn join() -> Result<Request<()>> {
-    Ok(Request::builder()
-        .version(Version::HTTP_2)
-        .method("POST")
-        .uri("http://vipd.invalid/vip.v1.Cluster/Join")
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(())?)
+    Ok(call("vip.v1.Cluster/Join").body(())?)
 }
 
 async fn run(targets: Vec<SocketAddr>, counts: Arc<Counts>) -> Result<()> {

@@ -14,7 +14,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// How long a node is watched.
 const WATCHED: Duration = Duration::from_secs(30);
 const TAKEOVER: Duration = Duration::from_secs(60);
-const NODES: [&str; 3] = ["n1", "n2", "n3"];
+pub(super) const NODES: [&str; 3] = ["n1", "n2", "n3"];
 
 /// Processor time of a host so far, by the names of its processes' threads.
 pub(super) fn used(lab: &Lab, host: &str) -> Result<BTreeMap<String, Duration>> {

@@ -1,16 +1,14 @@
 //! What a log that is written to without pause costs the leases that it says nothing
 //! of: processor time of the lease threads, and the VIP.
 
-use super::idle::used;
+use super::case::VIP;
+use super::idle::{NODES, used};
 use super::{figures, load, results};
 use anyhow::{Context, Result, ensure};
 use chaos_tests::{Cluster, Options, Probe, open_tokens};
 use serde_json::{Value, json};
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
-const NODES: [&str; 3] = ["n1", "n2", "n3"];
 /// The thread that leases depend on.
 const LEASE: &str = "agent/lease";
 /// At the beginning and the end of a probe.
@@ -65,15 +63,7 @@ fn told(found: &Value) -> String {
 pub(super) fn run(profile: &str, commands: u32, per_second: u32) -> Result<()> {
     let options = Options { profile: profile.into(), ..Options::default() };
     let cluster = Cluster::formed(&options)?;
-    cluster.host("n1").ctl_ok(&[
-        "vip",
-        "add",
-        "web",
-        "--address",
-        &format!("{VIP}/24"),
-        "--interface",
-        "eth0",
-    ])?;
+    cluster.host("n1").ctl_ok(&["vip", "add", "web", "--address", &format!("{VIP}/24")])?;
     std::thread::sleep(SETTLE);
     let socket = cluster.host("n1").admin_socket();
     let lasting = Duration::from_secs(1) * commands / per_second;
