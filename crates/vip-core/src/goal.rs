@@ -1,8 +1,9 @@
 //! When a command's effect holds, and what is missing until then, by the log and by
 //! what the leader hears.
 
-use crate::{Epoch, Leases, Mono, Name, NodeId, Refusal, State, Vip, VipUid, Why};
+use crate::{Epoch, Leases, Mono, Name, NodeId, Obstacle, Refusal, State, Vip, VipUid, Why};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// A guard that was just started, or started anew, is there within this time.
@@ -29,6 +30,12 @@ pub enum Hopeless {
         /// Why not, node by node: the rest of the sentence.
         why: String,
     },
+    /// A node has an address of it for itself, and would be the second to answer.
+    #[error(
+        "no node can hold {vip} while {node} has {ip} for itself, which vipd did not add: take the \
+         address away there"
+    )]
+    Taken { vip: Name, node: Name, ip: IpAddr },
     /// The node that it was to be on cannot hold it.
     #[error(transparent)]
     NotThere(Refusal),
@@ -137,13 +144,28 @@ impl Answering {
             .or_else(|| sight.state.cannot_hold(at, trouble()?.to_owned()))
     }
 
-    /// If each of the nodes that are there says that it cannot, or one has an
-    /// address of it for itself.
+    /// If one has an address of it for itself, or each of the nodes that are there
+    /// says that it cannot.
     fn nowhere(&self, sight: &Sight<'_>, vip: &Vip) -> Option<Hopeless> {
         let Sight { now, state, leases } = *sight;
+        if vip.answered >= vip.epoch.max(Epoch(1)) {
+            return None;
+        }
         let alive = leases.alive(now);
         let none = BTreeMap::new();
         let known = state.obstacles.get(&vip.uid).unwrap_or(&none);
+        // The others refuse it too, but say so only when they were asked to hold it:
+        // what hinders them does not belong to the answer.
+        let taken = |(node, what): (&NodeId, &Obstacle)| {
+            let node = state.node_name(*node)?.clone();
+            (what.why == Why::HostHasIt)
+                .then(|| Hopeless::Taken { vip: vip.spec.name.clone(), node, ip: what.ip })
+        };
+        if vip.answered == Epoch(0)
+            && let Some(taken) = known.iter().find_map(taken)
+        {
+            return Some(taken);
+        }
         // What was refused before somebody said that it is meant to be.
         let is_meant = |why: &Why| matches!(why, Why::Answered(_)) && vip.spec.no_probe;
         let hindered = |node: NodeId| {
@@ -154,9 +176,7 @@ impl Answering {
         let mut there = nodes.filter(|n| n.may_hold() && alive.contains(&n.id)).peekable();
         // Of none that is there nothing is known.
         let all = there.peek().is_some() && there.all(|node| hindered(node.id));
-        let own = known.values().any(|what| what.why == Why::HostHasIt) && vip.answered == Epoch(0);
-        (vip.answered < vip.epoch.max(Epoch(1)) && (all || own))
-            .then(|| Hopeless::Nowhere { vip: vip.spec.name.clone(), why: sight.hindrances(vip) })
+        all.then(|| Hopeless::Nowhere { vip: vip.spec.name.clone(), why: sight.hindrances(vip) })
     }
 }
 
