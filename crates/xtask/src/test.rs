@@ -4,33 +4,59 @@ use crate::packages::{
     CC, IP, NFT, PING, PYTHON3, SETPRIV, STRACE, SYSTEMD, TCPDUMP, install, install_packages,
 };
 use crate::shell::{become_root, root, run as call};
-use anyhow::Result;
+use anyhow::{Result, bail};
+use std::path::{Path, PathBuf};
+
+/// Of each build and run: with fewer packages or targets cargo would build what they
+/// share once more, with fewer features.
+const WHOLE: [&str; 2] = ["--workspace", "--locked"];
+
+fn cargo(command: &str, arguments: &[&str]) -> Result<()> {
+    call("cargo", &[&[command], &WHOLE[..], arguments].concat())
+}
 
 /// vipd with one operation more, beside the one of this version: some tests roll
-/// one over a cluster of the other.
+/// one over a cluster of the other. What only it has is tested here.
 fn build_next_version() -> Result<()> {
-    let features = ["--features", "vipd/next-version"];
-    call("cargo", &[&["build", "--workspace", "--locked"][..], &features].concat())?;
+    let next = ["--features", "vipd/next-version"];
+    cargo("build", &[&["--all-targets"], &next[..]].concat())?;
     let built = root().join("target/debug");
     std::fs::create_dir_all(built.join("next-version"))?;
     std::fs::copy(built.join("vipd"), built.join("next-version/vipd"))?;
-    Ok(())
+    cargo("test", &[&["--lib"], &next[..]].concat())
+}
+
+/// `--test NAME` for each test of a package.
+fn tests_of(package: &Path) -> Result<Vec<String>> {
+    let Ok(tests) = std::fs::read_dir(package.join("tests")) else { return Ok(vec![]) };
+    let mut named = vec![];
+    for path in tests.map(|entry| Ok(entry?.path())).collect::<Result<Vec<PathBuf>>>()? {
+        let is_test = path.extension().is_some_and(|e| e == "rs") || path.join("main.rs").exists();
+        let name = path.file_stem().filter(|_| is_test);
+        named.extend(name.map(|name| name.to_string_lossy().into_owned()));
+    }
+    named.sort();
+    Ok(named.into_iter().flat_map(|name| ["--test".into(), name]).collect())
 }
 
 fn run_all() -> Result<()> {
     build_next_version()?;
-    call("cargo", &["build", "--workspace", "--locked"])?;
-    // What only the next version has.
-    let next = ["--features", "vip-raft/next-version", "--lib"];
-    call(
-        "cargo",
-        &[&["test", "--locked", "-p", "vip-core", "-p", "vip-raft"][..], &next].concat(),
-    )?;
+    cargo("build", &["--all-targets"])?;
     // Unit tests first: they are fast and say more precisely what is wrong.
-    call("cargo", &["test", "--workspace", "--locked", "--exclude", "chaos-tests"])?;
+    let mut units = vec![];
+    for package in std::fs::read_dir(root().join("crates"))? {
+        units.extend(tests_of(&package?.path())?);
+    }
+    let units: Vec<&str> = units.iter().map(String::as_str).collect();
+    cargo("test", &[&["--lib", "--bins"], &units[..]].concat())?;
+    cargo("test", &["--doc"])?;
     // One at a time: each has three hosts, and time matters to them.
-    let chaos = ["test", "--locked", "-p", "chaos-tests", "--", "--test-threads=1"];
-    call("cargo", &chaos)
+    let chaos = tests_of(&root().join("chaos-tests"))?;
+    let chaos: Vec<&str> = chaos.iter().map(String::as_str).collect();
+    if let Some(twice) = chaos.iter().find(|name| **name != "--test" && units.contains(name)) {
+        bail!("two packages have a test {twice}: one of them would run as the other does");
+    }
+    cargo("test", &[&chaos[..], &["--", "--test-threads=1"]].concat())
 }
 
 /// Runs the simulator with these arguments.
