@@ -12,6 +12,10 @@ const OUT: &str = "target/mutants";
 const CASES: &str = "64";
 /// Of a hundred that can be built, so many are to be noticed.
 const WANTED: usize = 90;
+/// The same of a sample, where chance has a part: forty that are drawn fall below this
+/// once in sixty-four times where ninety in a hundred are noticed, and once in forty
+/// thousand where ninety-six are.
+const WANTED_OF_SAMPLE: usize = 80;
 
 fn lines(list: &str) -> usize {
     let path = root().join(OUT).join("mutants.out").join(list);
@@ -29,11 +33,15 @@ pub(crate) fn sample() -> Result<()> {
     // Without a history it is always the first part.
     let commit = output("git", &["rev-parse", "HEAD"]).unwrap_or_default();
     let drawn = usize::from_str_radix(commit.get(..7).unwrap_or("0"), 16)?;
-    run(Some(&format!("{}/{parts}", drawn % parts)), &[])
+    try_them(Some(&format!("{}/{parts}", drawn % parts)), &[], WANTED_OF_SAMPLE)
 }
 
 /// All of them, or a part: `shard` is as in `1/6`, `files` are globs.
 pub(crate) fn run(shard: Option<&str>, files: &[String]) -> Result<()> {
+    try_them(shard, files, WANTED)
+}
+
+fn try_them(shard: Option<&str>, files: &[String], wanted: usize) -> Result<()> {
     let program = program(&CARGO_MUTANTS)?;
     let mut arguments =
         vec!["mutants", "--package", "vip-core", "--output", OUT, "--timeout", "60", "--colors"];
@@ -61,6 +69,6 @@ pub(crate) fn run(shard: Option<&str>, files: &[String]) -> Result<()> {
         "{noticed} of {} noticed ({share} %); the others: {OUT}/mutants.out/missed.txt",
         noticed + missed
     );
-    ensure!(share >= WANTED, "{WANTED} % are wanted");
+    ensure!(share >= wanted, "{wanted} % are wanted");
     Ok(())
 }

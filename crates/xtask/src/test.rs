@@ -1,5 +1,6 @@
 //! `cargo xtask test`.
 
+use crate::mutants;
 use crate::packages::{
     CC, IP, NFT, PING, PYTHON3, SETPRIV, STRACE, SYSTEMD, TCPDUMP, install, install_packages,
 };
@@ -86,5 +87,6 @@ pub(crate) fn run() -> Result<()> {
     become_root()?;
     install(&[CC, IP, NFT, PING, SETPRIV, STRACE, SYSTEMD, PYTHON3, TCPDUMP])?;
     make_python()?;
-    run_all()
+    run_all()?;
+    mutants::sample()
 }

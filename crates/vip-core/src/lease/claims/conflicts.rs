@@ -63,7 +63,19 @@ mod tests {
                 assert_eq!(conflicts.all(), [(WEB, by(1))].into());
             }
         }
-        conflicts.forget(START + Duration::from_secs(119), |_| true);
-        assert_eq!(conflicts.all(), [].into());
+        let over = START + Duration::from_secs(119);
+        assert!(!conflicts.is_empty(), "the first one is heard to the end");
+        conflicts.forget(over - Duration::from_nanos(1), |_| true);
+        assert!(!conflicts.is_empty());
+        conflicts.forget(over, |_| true);
+        assert!(conflicts.is_empty() && conflicts.all().is_empty());
+        // Another one does not make it last.
+        conflicts.heard(START, WEB, by(1));
+        conflicts.heard(over, WEB, by(2));
+        conflicts.forget(START + REMEMBERED, |_| true);
+        assert!(conflicts.is_empty());
+        conflicts.heard(START, WEB, by(1));
+        conflicts.forget(START, |_| false);
+        assert!(conflicts.is_empty(), "its VIP is gone");
     }
 }

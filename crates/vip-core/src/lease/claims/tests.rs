@@ -368,11 +368,80 @@ fn addresses_that_join_are_told_to_the_guard_under_the_same_epoch() {
     let again = ClaimAction::Order(VipOrder::Prepare { vip, epoch, addresses, probe, known });
     assert_eq!(sync(&mut claims, &state), std::slice::from_ref(&again));
     assert_eq!(sync(&mut claims, &state), []);
-    assert!(claims.is_open(WEB, Epoch(1)));
+    assert!(claims.is_open(WEB, Epoch(1)) && !claims.may_differ());
     let why = GuardRefusal::InUse([10, 0, 0, 101].into());
     notice(&mut claims, GuardNotice::Refused { vip: WEB, epoch: Epoch(1), why });
     assert!(claims.is_open(WEB, Epoch(1)), "what it has it keeps");
+    assert!(claims.may_differ(), "the guard is to hear it again");
     assert_eq!(sync(&mut claims, &state), [again]);
+    assert_eq!(claims.revisions(), [].into(), "it has not said that it has them");
+    notice(&mut claims, GuardNotice::Prepared { vip: WEB, epoch: Epoch(1) });
+    assert_eq!(claims.revisions(), [(WEB, 1)].into());
+    assert!(!claims.may_differ());
+    notice(&mut claims, GuardNotice::Expired { vip: WEB, epoch: Epoch(1) });
+    assert_eq!(claims.revisions(), [].into(), "nothing answers");
+}
+
+#[test]
+fn a_guard_that_is_gone_takes_what_was_claimed_with_it() {
+    let state = state();
+    for event in [ClaimEvent::GuardDown, ClaimEvent::GuardUp(Incarnation(8))] {
+        let mut claims = open(&state);
+        let (vip, epoch) = (WEB, Epoch(1));
+        assert_eq!(claims.holdings(), [Holding { vip, epoch, open: true }]);
+        assert_eq!(claims.open(), [grantee(1, 7)]);
+        claims.step(START, &state, ClaimEvent::Hindered([(VipUid(9), obstacle())].into()));
+        let session = if let ClaimEvent::GuardUp(new) = &event { Some(*new) } else { None };
+        let reported = [ClaimAction::ReportNow];
+        let expected = if session.is_some() { &[][..] } else { &reported[..] };
+        assert_eq!(claims.step(START, &state, event), expected);
+        assert_eq!((claims.session(), claims.holdings(), claims.open()), (session, vec![], vec![]));
+        assert_eq!(claims.obstacles(), [].into());
+    }
+}
+
+#[test]
+fn what_is_claimed_and_shut_is_held_and_not_open() {
+    let mut claims = claims();
+    sync(&mut claims, &state());
+    assert_eq!(claims.holdings(), [Holding { vip: WEB, epoch: Epoch(1), open: false }]);
+    assert_eq!(claims.open(), []);
+}
+
+/// Else the log would be looked at ten times a second for nothing.
+#[test]
+fn what_did_not_change_is_not_looked_at_again() {
+    let state = state();
+    let mut claims = open(&state);
+    assert!(claims.may_differ(), "its claim changed since");
+    sync(&mut claims, &state);
+    assert!(!claims.may_differ() && !claims.ages());
+    claims.step(START, &state, ClaimEvent::Granted(grantee(1, 7), START));
+    assert!(!claims.may_differ(), "a renewal changes nothing");
+    answer(&mut claims, &state, 1, STRANGER);
+    assert!(claims.may_differ() && claims.ages(), "it is forgotten after a while");
+    let mut refused = self::claims();
+    sync(&mut refused, &state);
+    let why = GuardRefusal::Address(obstacle());
+    notice(&mut refused, GuardNotice::Refused { vip: WEB, epoch: Epoch(1), why });
+    sync(&mut refused, &state);
+    assert!(refused.may_differ() && refused.ages(), "it is tried again after a while");
+}
+
+#[test]
+fn an_epoch_is_released_in_the_name_of_another_session_alone() {
+    let mut state = state();
+    apply(&mut state, VipOp::Settle { grants: vec![grantee(1, 7)], nested: false });
+    let denied = |claims: &mut Claims, session| {
+        let denial = Denial::OtherSession(Incarnation(session));
+        claims.step(START, &state, ClaimEvent::Denied(grantee(1, 7), denial))
+    };
+    let mut own = open(&state);
+    assert_eq!(denied(&mut own, 7), [], "a word that was delayed");
+    assert_eq!((own.releases(), own.open()), (vec![], vec![grantee(1, 7)]));
+    let mut others = open(&state);
+    assert_eq!(denied(&mut others, 5), [release(1), ClaimAction::ReportNow]);
+    assert_eq!(others.releases(), [grantee(1, 5)]);
 }
 
 /// As when it was first claimed.
@@ -393,4 +462,35 @@ fn an_epoch_is_open_when_the_guard_says_so_and_no_other_is() {
     assert!(!claims.is_open(WEB, Epoch(2)) && !claims.is_open(VipUid(9), Epoch(1)));
     notice(&mut claims, GuardNotice::Expired { vip: WEB, epoch: Epoch(1) });
     assert!(!claims.is_open(WEB, Epoch(1)), "its deadline passed");
+}
+
+/// Node 1 is the holder of an epoch that the log knows to be over.
+fn fenced() -> State {
+    let mut state = state();
+    apply(&mut state, VipOp::Settle { grants: vec![grantee(1, 7)], nested: false });
+    apply(&mut state, VipOp::Released { releases: vec![grantee(1, 7)] });
+    assert_eq!((state.vips[&WEB].holder, state.vips[&WEB].fenced), (Some(NodeId(1)), Epoch(1)));
+    state
+}
+
+#[test]
+fn an_epoch_that_is_over_is_neither_claimed_nor_kept() {
+    let fenced = fenced();
+    assert_eq!(sync(&mut claims(), &fenced), []);
+    let mut held = open(&state());
+    assert_eq!(sync(&mut held, &fenced), [release(1)]);
+}
+
+/// Whoever answers does so until its successor can; nobody else has a reason to wait.
+#[test]
+fn what_does_not_answer_yet_is_given_up_as_soon_as_it_is_anothers() {
+    let mut state = state();
+    let mut preparing = claims();
+    assert_eq!(sync(&mut preparing, &state), [prepare(1)]);
+    let mut answering = open(&state);
+    move_to(&mut state, WEB, 2);
+    assert_eq!(sync(&mut preparing, &state), [release(1)]);
+    assert_eq!(sync(&mut answering, &state), []);
+    move_to(&mut state, WEB, 2);
+    assert_eq!(sync(&mut answering, &state), [release(1)], "its successor is past already");
 }

@@ -165,6 +165,10 @@ fn an_address_of_a_removed_vip_waits_for_its_last_holder() {
     let new = Grantee { vip, epoch: Epoch(1), incarnation: Incarnation(9) };
     let free_at = T + LAN.wait;
     assert_eq!(ask(&mut grants, &state, T, 3, new), Verdict::Wait(free_at));
+    // The leader knows it before the log does.
+    let removed = state.vip_or_retired(WEB).expect("may answer").clone();
+    assert!(grants.released(&removed, NodeId(2), grantee(1, 7)));
+    assert_eq!(ask(&mut grants.clone(), &state, T, 3, new), Verdict::Granted);
     apply(&mut state, VipOp::Released { releases: vec![grantee(1, 7)] });
     assert_eq!(ask(&mut grants, &state, T, 3, new), Verdict::Granted);
 }
@@ -198,6 +202,55 @@ fn an_epoch_that_began_under_its_own_leader_nests_at_once() {
     let (mut grants, later) = (Grants::default(), T + LAN.wait);
     assert_eq!(ask(&mut grants, &state, later, 1, grantee(3, 7)), Verdict::Granted);
     assert_eq!(own(&grants, &state), [grantee(3, 7)]);
+    // Granted again it is no other: not by what was granted before this leader was.
+    ask(&mut grants, &state, later, 1, grantee(3, 7));
+    let own_at = |now| grants.unsettled(now, &state, NodeId(1), later, &LAN).0;
+    assert_eq!(own_at(later), [grantee(3, 7)]);
+}
+
+/// A first grant of an epoch says nothing of the one before it, and the other way round.
+#[test]
+fn an_epoch_does_not_begin_as_the_one_before_it_did() {
+    let mut state = after_change_of_leader();
+    let mut grants = Grants::default();
+    assert_eq!(ask(&mut grants, &state, T, 2, grantee(1, 7)), Verdict::Granted);
+    move_to(&mut state, WEB, 1);
+    let later = T + LAN.wait;
+    assert_eq!(ask(&mut grants, &state, later, 1, grantee(2, 9)), Verdict::Granted);
+    let (own, others) = grants.unsettled(later, &state, NodeId(1), later, &LAN);
+    assert_eq!((own, others), (vec![grantee(2, 9)], vec![]));
+}
+
+#[test]
+fn what_the_log_knows_is_over_is_not_told_to_it_as_granted() {
+    let (mut grants, mut state) = (Grants::default(), state());
+    ask(&mut grants, &state, T, 2, grantee(1, 7));
+    let told = |grants: &Grants, state: &State| grants.unsettled(T, state, NodeId(1), T, &LAN).1;
+    assert_eq!(told(&grants, &state), [grantee(1, 7)]);
+    let mut released = grants.clone();
+    released.released(state.vip(WEB).expect("there"), NodeId(2), grantee(1, 7));
+    assert_eq!(told(&released, &state), [], "it ended");
+    move_to(&mut state, WEB, 3);
+    assert_eq!(told(&grants, &state), [], "it is the epoch before");
+}
+
+#[test]
+fn an_own_grant_is_told_until_it_nests_in_this_very_lease() {
+    let mut state = state();
+    move_to(&mut state, WEB, 1);
+    let mut grants = Grants::default();
+    ask(&mut grants, &state, T + LAN.wait, 1, grantee(2, 7));
+    let mut told = |nested| {
+        state.vip_mut(WEB).expect("there").nested = nested;
+        let told = grants.unsettled(T + LAN.wait, &state, NodeId(1), T, &LAN);
+        assert_eq!(told.1, [], "it is its own");
+        told.0
+    };
+    let nested = |term, epoch| Some(Nested { term: Term(term), epoch: Epoch(epoch) });
+    assert_eq!(told(None), [grantee(2, 7)]);
+    assert_eq!(told(nested(0, 2)), [grantee(2, 7)], "in an earlier leader's");
+    assert_eq!(told(nested(1, 1)), [grantee(2, 7)], "with the epoch before");
+    assert_eq!(told(nested(1, 2)), []);
 }
 
 #[test]
