@@ -73,7 +73,9 @@ pub(crate) fn from_refusal(refusal: &Refusal) -> Status {
 /// A command that was carried out, and whose effect will not come.
 pub(crate) fn from_hopeless(why: &Hopeless) -> Status {
     match why {
-        Hopeless::Nowhere { .. } | Hopeless::Taken { .. } => Status::failed_precondition(why.to_string()),
+        Hopeless::Nowhere { .. } | Hopeless::Taken { .. } => {
+            Status::failed_precondition(why.to_string())
+        }
         Hopeless::NotThere(refusal) => from_refusal(refusal),
         Hopeless::Removed(_) => Status::aborted(why.to_string()),
     }

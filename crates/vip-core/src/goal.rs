@@ -1,7 +1,7 @@
 //! When a command's effect holds, and what is missing until then, by the log and by
 //! what the leader hears.
 
-use crate::{Epoch, Leases, Mono, Name, NodeId, Obstacle, Refusal, State, Vip, VipUid, Why};
+use crate::{Epoch, Leases, Mono, Name, NodeId, Refusal, State, Vip, VipUid, Why};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -151,21 +151,13 @@ impl Answering {
         if vip.answered >= vip.epoch.max(Epoch(1)) {
             return None;
         }
+        let taken = sight.taken(vip);
+        if taken.is_some() {
+            return taken;
+        }
         let alive = leases.alive(now);
         let none = BTreeMap::new();
         let known = state.obstacles.get(&vip.uid).unwrap_or(&none);
-        // The others refuse it too, but say so only when they were asked to hold it:
-        // what hinders them does not belong to the answer.
-        let taken = |(node, what): (&NodeId, &Obstacle)| {
-            let node = state.node_name(*node)?.clone();
-            (what.why == Why::HostHasIt)
-                .then(|| Hopeless::Taken { vip: vip.spec.name.clone(), node, ip: what.ip })
-        };
-        if vip.answered == Epoch(0)
-            && let Some(taken) = known.iter().find_map(taken)
-        {
-            return Some(taken);
-        }
         // What was refused before somebody said that it is meant to be.
         let is_meant = |why: &Why| matches!(why, Why::Answered(_)) && vip.spec.no_probe;
         let hindered = |node: NodeId| {
@@ -184,6 +176,17 @@ impl Sight<'_> {
     /// Why a node can hold nothing at all, as far as is known here.
     fn trouble(&self, node: NodeId) -> Option<&'static str> {
         self.leases.fitness_of(self.now, node)?.trouble()
+    }
+
+    /// If a node has an address of it for itself, before it ever answered. The others
+    /// refuse it then, but say so only when they were asked to hold it: what hinders
+    /// them is left out.
+    fn taken(&self, vip: &Vip) -> Option<Hopeless> {
+        let obstacles = self.state.obstacles.get(&vip.uid)?;
+        let (node, what) = obstacles.iter().find(|(_, what)| what.why == Why::HostHasIt)?;
+        let (vip_name, node) = (vip.spec.name.clone(), self.state.node_name(*node)?.clone());
+        let taken = Hopeless::Taken { vip: vip_name, node, ip: what.ip };
+        (vip.answered == Epoch(0)).then_some(taken)
     }
 
     /// What hinders nodes from holding the VIP, as the end of a sentence.

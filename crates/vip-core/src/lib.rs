@@ -33,6 +33,7 @@ mod subnet;
 mod token;
 mod words;
 
+mod forward;
 mod goal;
 mod guard;
 mod lease;
@@ -47,6 +48,7 @@ pub use address::{is_metadata, no_peer, unfit};
 pub use chain::{chain, plain};
 pub use cover::Cover;
 pub use excerpt::{MAX_EXCERPT, excerpt};
+pub use forward::{NoTableSize, Plan, RealServer, TableSize};
 pub use goal::{Goal, Hopeless, Progress};
 pub use guard::{
     ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Address, Announcements, GateEntry, Guard, GuardAction,

@@ -1,0 +1,7 @@
+//! Which real server a connection goes to, decided from what the log says alone, so
+//! that every node comes to the same one.
+
+mod maglev;
+mod plan;
+
+pub use plan::{NoTableSize, Plan, RealServer, TableSize};
