@@ -4,89 +4,23 @@
 
 mod core_loop;
 mod leader;
+mod messages;
 
-pub(crate) use core_loop::Task;
+pub(crate) use messages::{Input, Message, Out, Task};
 
-use crate::disk::{Write, Written};
 use crate::guard::{FromGuard, ToGuard};
 use crate::mutant::Mutant;
-use crate::raft::{After, Entry, Index, Payload, Raft, RaftMessage, Snapshot};
+use crate::raft::{Index, Payload, Raft, RaftMessage, Snapshot};
 use core_loop::{CoreLoop, Proposal};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use vip_core::{
     Acknowledgement, Actor, Ask, Cover, FIRST_GRANT_WAIT, GrantAnswer, Grantee, HAND_OVER_POLL,
     HandOver, Incarnation, LEADER_LOOKS, LeaseAction, LeaseEvent, Leases, LeasesStart, Mono,
-    NodeId, Op, PATIENCE_IN_DOUBT, PromiseReply, RaftView, Recording, Report, ReportId, Settled,
-    State, Term, Timing, VipOrder, VipUid, Vote, Waiting, WaitingStep, Wanted,
+    NodeId, PATIENCE_IN_DOUBT, PromiseReply, RaftView, Recording, ReportId, Settled, State, Term,
+    Timing, VipOrder, VipUid, Vote, Waiting, WaitingStep, Wanted,
 };
-
-/// What nodes say to each other.
-#[derive(Clone, Debug)]
-pub(crate) enum Message {
-    Raft(RaftMessage),
-    Refused { remaining: Duration },
-    HandOver { vote: Vote, to: NodeId },
-    Renew { vote: Vote, sent_at: Mono, known: ReportId },
-    Renewed(Acknowledgement),
-    Ask { id: u64, wanted: Wanted },
-    Answer { id: u64, answer: GrantAnswer },
-    Report(Box<Report>),
-    Abdicate(Vote),
-}
-
-/// What an agent is told.
-#[derive(Clone, Debug)]
-pub(crate) enum Input {
-    Start,
-    Tick,
-    Message(NodeId, Message),
-    /// A write is on the disk.
-    Durable(Written, After),
-    /// A task that looked at the leases before comes to Raft now.
-    Enqueue(Task),
-    /// A write that had to wait goes to the disk now.
-    Write(Write, After),
-    Guard(FromGuard),
-    /// What Raft knows reaches the leases some time later.
-    Observe,
-    Applied,
-    AskTimeout(u64),
-    /// Somebody gives a command.
-    Admin(Op),
-    Voters(BTreeSet<NodeId>),
-    /// Raft's own timer fires.
-    Elect {
-        pre: bool,
-    },
-    /// SIGTERM.
-    Stop,
-}
-
-/// What an agent does.
-#[derive(Debug)]
-pub(crate) enum Out {
-    Send(NodeId, Message),
-    Guard(ToGuard),
-    /// The session is given up.
-    Hangup,
-    Write(Write, After),
-    /// To itself, soon.
-    Soon(Input),
-    /// To itself, after a while.
-    After(Duration, Input),
-    /// An entry is committed, as far as this node knows.
-    Committed(Index, Arc<Entry>),
-    /// The state after it.
-    State(Arc<State>),
-    /// To be found by the next agent.
-    Snapshot(Snapshot),
-    Elected(Term),
-    Exit,
-    /// The agent alone ends, and is started again.
-    StartOver,
-}
 
 /// How often the leader looks for what others left unfinished.
 const UPKEEP: Duration = Duration::from_millis(200);

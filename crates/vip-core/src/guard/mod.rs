@@ -14,6 +14,7 @@
 
 mod announce;
 mod belongs;
+mod claim;
 mod common;
 mod departed;
 mod failures;
@@ -26,6 +27,7 @@ mod tables;
 use announce::announce_repeat;
 pub use announce::{ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Announcements};
 pub use belongs::HostNetwork;
+pub use claim::Phase;
 pub use common::SLOTS;
 pub use life::{address_life, renewal_interval};
 pub use orders::{
@@ -35,6 +37,7 @@ pub use orders::{
 pub use tables::{TableCounters, TableNotice, TableOrder, table_orders};
 
 use crate::{Epoch, Incarnation, Mac, Mono, Obstacle, VipUid};
+use claim::{Claim, SHUT};
 use common::Common;
 use departed::Departed;
 use hearing::Hearing;
@@ -47,100 +50,12 @@ use std::time::Duration;
 /// §2.4 (c): at most one defence per 10 s; a burst of ours is one).
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 
-/// An address that nothing passes for.
-const SHUT: GateEntry = GateEntry::Until(Mono::ZERO);
-
 /// All gates first: deleting a thousand addresses takes a while.
 fn gates_first(actions: impl Iterator<Item = GuardAction>) -> Vec<GuardAction> {
     let (mut gates, rest): (Vec<_>, Vec<_>) =
         actions.partition(|action| matches!(action, GuardAction::Gate { .. }));
     gates.extend(rest);
     gates
-}
-
-/// How far a claim has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Others are asked for the addresses; nothing is done yet.
-    Probing,
-    /// Gate shut; the address is there, or waits for the gate where there is
-    /// none.
-    Prepared,
-    /// Answers until its deadline.
-    Open,
-    /// The deadline passed.
-    Expired,
-}
-
-#[derive(Clone, Debug)]
-struct Claim {
-    epoch: Epoch,
-    addresses: Vec<Address>,
-    phase: Phase,
-    /// Its own, unless it shares one.
-    deadline: Mono,
-    shares: Option<Slot>,
-    /// The largest deadline ordered for it or for what it shared before: what the
-    /// gate may still hold if it does not take another.
-    furthest: Mono,
-    announcements: Announcements,
-    probes: Probes,
-    /// Whether it is probed for while it answers.
-    watches: bool,
-    hearing: Hearing,
-    defended: Mono,
-}
-
-impl Claim {
-    fn has(&self, ip: IpAddr) -> bool {
-        self.addresses.iter().any(|a| a.ip == ip)
-    }
-
-    /// Whether these are what it has and more.
-    fn grows(&self, addresses: &[Address]) -> bool {
-        let stands = matches!(self.phase, Phase::Prepared | Phase::Open);
-        stands && self.addresses.iter().all(|a| addresses.contains(a))
-    }
-
-    /// The shut gate precedes the address: nothing ever answers without it.
-    fn make_ready(&mut self, vip: VipUid, gated: bool) -> Vec<GuardAction> {
-        self.phase = Phase::Prepared;
-        let mut actions: Vec<_> = self.gates(SHUT).collect();
-        if gated {
-            actions.extend(self.addresses.iter().cloned().map(GuardAction::AddAddress));
-        }
-        actions.push(GuardAction::Notify(GuardNotice::Prepared { vip, epoch: self.epoch }));
-        actions
-    }
-
-    /// Writes the same entry for all its addresses.
-    fn gates(&self, entry: GateEntry) -> impl Iterator<Item = GuardAction> {
-        self.addresses.iter().map(move |a| GuardAction::Gate { ip: a.ip, entry })
-    }
-
-    /// Sends the probe that is due, or goes on after the last one.
-    fn probe(&mut self, now: Mono, vip: VipUid, gated: bool, others: usize) -> Vec<GuardAction> {
-        match self.probes.step(now) {
-            ProbeStep::Send => vec![GuardAction::Probe(self.addresses.clone())],
-            ProbeStep::Over if self.phase == Phase::Probing => {
-                self.probes = Probes::waiting(now, others);
-                self.make_ready(vip, gated)
-            }
-            ProbeStep::Over | ProbeStep::Wait => vec![],
-        }
-    }
-
-    /// Whether the agent is to hear of a foreign claim that came now.
-    fn tells(&mut self, now: Mono, ip: IpAddr, mac: Mac) -> bool {
-        match self.phase {
-            Phase::Probing | Phase::Prepared => {
-                self.probes.next().is_some() && self.hearing.tells(now, ip, mac, true)
-            }
-            Phase::Open => self.hearing.tells(now, ip, mac, self.watches),
-            // Whoever has it now may.
-            Phase::Expired => false,
-        }
-    }
 }
 
 /// The guard of one host.

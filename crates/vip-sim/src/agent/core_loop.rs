@@ -8,41 +8,13 @@
 //!   a vote, or a cut, on its way to the disk: nothing goes on before it is there
 //! ```
 
-use super::{Agent, Input, Message, Out};
+use super::{Agent, Input, Message, Out, Task};
 use crate::disk::{Write, Written};
 use crate::mutant::Mutant;
 use crate::raft::{After, Effect, Index, Payload, RaftMessage};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
-use vip_core::{Command, Mono, NodeId, PromiseTicket, Term, Vote};
-
-/// What waits for the core.
-#[derive(Clone, Debug)]
-pub(crate) enum Task {
-    /// With the lease rules' permission, if it asks for a vote.
-    Message {
-        from: NodeId,
-        message: RaftMessage,
-        ticket: Option<PromiseTicket>,
-    },
-    /// An entry became durable.
-    Flushed(After),
-    Elect {
-        pre: bool,
-    },
-    /// The number is the proposer's.
-    Propose {
-        number: Option<u64>,
-        command: Command,
-    },
-    Voters(BTreeSet<NodeId>),
-    Transfer(NodeId),
-    /// The leader of this vote hands over to this node.
-    TransferredBy(Vote),
-    Heartbeat,
-    /// A removed leader stops leading.
-    Retire,
-}
+use vip_core::{Mono, NodeId, PromiseTicket, Term};
 
 /// A proposal of the leader's task, which waits for all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

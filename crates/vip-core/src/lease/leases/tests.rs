@@ -1,3 +1,8 @@
+mod clock;
+mod hand_over;
+mod renewing;
+mod reports;
+
 use super::*;
 use crate::testing::{apply, move_to, state_of, vip, voter};
 use crate::{
@@ -7,6 +12,7 @@ use crate::{
 
 pub(super) const START: Mono = Mono(10_000_000_000);
 const LAN: Timing = Profile::Lan.timing();
+
 pub(super) const ME: NodeId = NodeId(1);
 const OWN: Vote = Vote { term: Term(1), node: ME, committed: true };
 
@@ -55,6 +61,59 @@ fn deposed_by(term: u64) -> Vote {
     Vote { term: Term(term), node: NodeId(3), committed: false }
 }
 
+/// What is asked of the leader, and what the guard is told of it.
+fn asked(actions: &[LeaseAction]) -> Vec<Wanted> {
+    let wanted = |action: &LeaseAction| match action {
+        LeaseAction::Ask(ask) => Some(ask.wanted.clone()),
+        _ => None,
+    };
+    actions.iter().filter_map(wanted).collect()
+}
+
+/// Holds two VIPs under another leader; the guard has both open.
+fn holding_under_another() -> (Leases, Vec<Grantee>) {
+    let mut leases = one_of_three(ME, LAN, Vote::default());
+    leases.saving_vote(START, LEADER);
+    leases.vote_is_durable(START, LEADER);
+    let heard = leases.renewed_by(START, LEADER, LAN.promise, ReportId::default());
+    assert_eq!(heard, PromiseReply::Promised);
+    leases.step(START, LeaseEvent::GuardUp(Incarnation(7)));
+    leases.step(START, LeaseEvent::Applied(Arc::new(state_with_two_vips(ME))));
+    leases.step(START, LeaseEvent::Notices(vec![prepared(1), prepared(2)]));
+    let all: Vec<_> = [1, 2]
+        .map(|vip| Grantee { vip: VipUid(vip), epoch: Epoch(1), incarnation: Incarnation(7) })
+        .into();
+    let told = answered(
+        &mut leases,
+        START,
+        true,
+        GrantAnswer { granted: all.clone(), ..Default::default() },
+    );
+    assert!(matches!(extended(told)[..], [VipOrder::Extend { .. }]));
+    let opened = |number| GuardNotice::Opened { vip: VipUid(number), epoch: Epoch(1) };
+    leases.step(START, LeaseEvent::Notices(vec![opened(1), opened(2)]));
+    (leases, all)
+}
+
+fn answered(leases: &mut Leases, at: Mono, first: bool, answer: GrantAnswer) -> Vec<LeaseAction> {
+    let (session, answer) = (Some(Incarnation(7)), Some(answer));
+    leases.step(at, LeaseEvent::Answered { session, sent_at: at, first, answer })
+}
+
+/// The next heartbeat, in time for the leader's promise.
+fn next_heartbeat(leases: &mut Leases, at: Mono) -> Vec<LeaseAction> {
+    leases.renewed_by(at, LEADER, LAN.promise, ReportId::default());
+    leases.step(at, LeaseEvent::Tick)
+}
+
+fn extended(actions: Vec<LeaseAction>) -> Vec<VipOrder> {
+    let extends =
+        |order: &VipOrder| matches!(order, VipOrder::Extend { .. } | VipOrder::ExtendAll { .. });
+    orders(actions).into_iter().flatten().filter(extends).collect()
+}
+
+const LEADER: Vote = Vote { term: Term(1), node: NodeId(2), committed: true };
+
 /// Others may have promised this node until its lease ends; it counted on its
 /// own voice as well, and has no more right to take it back.
 #[test]
@@ -78,6 +137,13 @@ fn a_leaders_own_word_holds_until_its_last_packet_is_out() {
     let end = START + LAN.lease;
     assert!(leases.may_vote(end).is_err());
     assert!(leases.may_vote(end + LAN.gate_to_wire).is_ok());
+}
+
+/// Node 1 leads with a lease and is drained; nodes 2 and 3 hear it.
+pub(super) fn leading_drained(leases: &mut Leases, now: Mono) {
+    let mut state = state_of([voter(1), voter(2), voter(3)]);
+    apply(&mut state, NodeOp::Drain { node: ME, drained: true });
+    leases.step(now, LeaseEvent::Applied(Arc::new(state)));
 }
 
 /// The acknowledgement that would revive a lapsed lease may be on its way while
@@ -242,109 +308,6 @@ fn what_a_guard_is_to_give_up_is_one_frame() {
     assert_eq!(given_up, [vec![release(1), release(2)]]);
 }
 
-/// The next leader would not know until when the holder may answer, and would
-/// let it fall silent.
-#[test]
-fn a_lease_is_not_closed_while_the_log_lacks_a_grant() {
-    let mut leases = leading();
-    let mut state = state_with_two_vips(NodeId(2));
-    leases.step(START, LeaseEvent::Applied(Arc::new(state.clone())));
-    let grant = Grantee { vip: VipUid(1), epoch: Epoch(1), incarnation: Incarnation(8) };
-    let (answer, _) = leases.granted_to(START, NodeId(2), &Wanted::First(vec![grant]));
-    assert_eq!(answer.granted, [grant]);
-    assert!(!leases.close_lease(START, NodeId(2)));
-    apply(&mut state, VipOp::Settle { grants: vec![grant], nested: false });
-    leases.step(START, LeaseEvent::Applied(Arc::new(state)));
-    assert!(leases.close_lease(START, NodeId(2)));
-}
-
-/// Raft speaks for whatever term it leads when it gets to a transfer.
-#[test]
-fn only_the_leadership_whose_lease_was_closed_is_transferred() {
-    let mut leases = leading();
-    assert!(!leases.may_transfer(START, OWN), "its lease runs");
-    assert!(leases.close_lease(START, NodeId(2)));
-    let next = Vote { term: Term(3), ..OWN };
-    leases.saving_vote(START, next);
-    leads(&mut leases, START, Some(3));
-    assert!(leases.may_transfer(START, OWN), "closed for good");
-    assert!(!leases.may_transfer(START, next));
-}
-
-/// Raft proposes nothing in a term that it believes to have given away.
-#[test]
-fn a_leader_that_must_not_be_transferred_starts_over() {
-    let mut leases = leading();
-    assert!(!leases.may_transfer(START, OWN));
-    assert!(!leases.transferred_in_vain(START + LAN.promise));
-    assert!(leases.transferred_in_vain(START + LAN.promise * 4));
-    leases.saving_vote(START, deposed_by(2));
-    assert!(!leases.transferred_in_vain(START + LAN.promise * 4), "it is over");
-}
-
-/// A leader that is the only voter is deposed by the vote of a node that has
-/// none, and elects itself again while its gate may be open.
-#[test]
-fn a_single_voter_waits_for_its_own_lease() {
-    let mut leases = leading();
-    let alone = |leads| RaftView { leads, voters: Voters::one([ME]) };
-    leases.step(START, LeaseEvent::Raft(alone(Some(Term(1)))));
-    let lapse = START + LAN.lease + LAN.gate_to_wire;
-    leases.saving_vote(START, deposed_by(9));
-    leases.saving_vote(START, Vote { term: Term(5), ..OWN });
-    leases.step(START, LeaseEvent::Raft(alone(Some(Term(5)))));
-    assert!(!leases.has_lease(lapse - Duration::from_millis(1)));
-    assert!(leases.has_lease(lapse));
-}
-
-#[test]
-fn a_lease_that_there_is_not_cannot_be_closed() {
-    let mut leases = one_of_three(ME, LAN, Vote::default());
-    assert!(!leases.close_lease(START, NodeId(2)));
-}
-
-/// Node 1 leads with a lease and is drained; nodes 2 and 3 hear it.
-pub(super) fn leading_drained(leases: &mut Leases, now: Mono) {
-    let mut state = state_of([voter(1), voter(2), voter(3)]);
-    apply(&mut state, NodeOp::Drain { node: ME, drained: true });
-    leases.step(now, LeaseEvent::Applied(Arc::new(state)));
-}
-
-/// It may be heard by this node alone: another election would only end as the
-/// last one did.
-#[test]
-fn a_successor_that_was_not_elected_is_not_asked_again_at_once() {
-    let mut leases = leading();
-    leading_drained(&mut leases, START);
-    assert_eq!(leases.leads_instead_of(START), Some(NodeId(2)));
-    assert!(leases.close_lease(START, NodeId(2)));
-
-    // Elected again.
-    let next = Vote { term: Term(3), ..OWN };
-    let again = START + LAN.election * 2;
-    leases.saving_vote(again, next);
-    leads(&mut leases, again, Some(3));
-    assert_eq!(leases.leads_instead_of(again), None, "it rests");
-    assert_eq!(leases.successor(again), Some(NodeId(3)), "whom it did not ask yet");
-    let later = START + LAN.promise * 10;
-    for from in [2, 3] {
-        promised_by(&mut leases, NodeId(from), next, later);
-    }
-    assert_eq!(leases.leads_instead_of(later), Some(NodeId(3)));
-}
-
-#[test]
-fn a_successor_that_led_is_as_good_as_any() {
-    let mut leases = leading();
-    leading_drained(&mut leases, START);
-    assert!(leases.close_lease(START, NodeId(2)));
-    let led = Vote { term: Term(2), node: NodeId(2), committed: true };
-    leases.saving_vote(START, led);
-    leases.vote_is_durable(START, led);
-    assert_eq!(leases.heard_of(START, led, LAN.promise), crate::PromiseReply::Promised);
-    assert_eq!(*leases.leader.handed_to(), BTreeMap::new());
-}
-
 /// With the release alone the VIP would be given back to the node that just
 /// lost its link, and the grant after that would have to wait for W.
 #[test]
@@ -371,56 +334,6 @@ fn a_release_comes_with_why_the_vip_cannot_go_back() {
     assert!(!leases.leader_work(START).moves.iter().any(|step| step.to == Some(NodeId(2))));
     let change = crate::ObstacleChange { vip: VipUid(1), node: NodeId(2), why: Some(obstacle) };
     assert_eq!(work.obstacles, [change]);
-}
-
-#[test]
-fn a_leader_whose_clock_is_not_true_lets_its_lease_lapse() {
-    let mut leases = leading();
-    leases.step(START, LeaseEvent::GuardUp(Incarnation(7)));
-    assert!(leases.fitness(START) == Fitness::Fit);
-    leases.clock(START, false);
-    let due = START + LAN.heartbeat;
-    let actions = leases.step(due, LeaseEvent::Tick);
-    assert!(!actions.iter().any(|a| matches!(a, LeaseAction::Renew { .. })), "{actions:?}");
-    assert!(leases.fitness(due) != Fitness::Fit, "it holds nothing");
-    leases.clock(START, true);
-    let actions = leases.step(due + LAN.heartbeat, LeaseEvent::Tick);
-    assert!(actions.iter().any(|a| matches!(a, LeaseAction::Renew { .. })), "{actions:?}");
-}
-
-#[test]
-fn a_node_whose_clock_is_not_true_does_not_campaign() {
-    let (mut leases, free) = follower_of_a_lost_leader();
-    assert!(leases.campaign_due().is_some());
-    assert!(leases.may_vote(free).is_ok());
-    leases.clock(START, false);
-    assert_eq!(leases.campaign_due(), None);
-    assert!(leases.may_vote(free).is_err(), "its promise ended too early");
-    let late = free + leases.scene.timing.promise / 8;
-    assert!(leases.may_vote(late).is_ok(), "it still votes");
-}
-
-/// Others wait for W after its last grant, which its clock does not keep.
-#[test]
-fn a_holder_whose_clock_is_not_true_asks_for_nothing() {
-    let mut leases = one_of_three(ME, LAN, Vote::default());
-    let other = Vote { term: Term(1), node: NodeId(2), committed: true };
-    leases.saving_vote(START, other);
-    leases.vote_is_durable(START, other);
-    leases.step(START, LeaseEvent::Applied(Arc::new(state_with_two_vips(ME))));
-    leases.step(START, LeaseEvent::GuardUp(SESSION));
-    let prepared = |number| GuardNotice::Prepared { vip: VipUid(number), epoch: Epoch(1) };
-    leases.step(START, LeaseEvent::Notices(vec![prepared(1), prepared(2)]));
-    assert_eq!(leases.heard_of(START, other, LAN.promise), crate::PromiseReply::Promised);
-    let asks = |leases: &mut Leases, at| {
-        leases.heard_of(at, other, LAN.promise);
-        let actions = leases.step(at, LeaseEvent::Tick);
-        actions.iter().filter(|action| matches!(action, LeaseAction::Ask(_))).count()
-    };
-    leases.clock(START, false);
-    assert_eq!(asks(&mut leases, START + LAN.heartbeat), 0);
-    leases.clock(START, true);
-    assert_eq!(asks(&mut leases, START + LAN.heartbeat * 2), 1);
 }
 
 /// What the log does not take must not be proposed again and again.
@@ -478,260 +391,6 @@ fn a_candidacy_reaches_the_disk_only_when_nobody_was_promised() {
     for free in [other, Vote { committed: true, ..own }] {
         assert_eq!(leases.candidacy_waits(middle, free), Duration::ZERO);
     }
-}
-
-/// What the leader knows is not said again; what it may not have heard is.
-#[test]
-fn a_report_is_made_once_to_each_leader_and_again_when_it_changes_or_is_lost() {
-    let led_by = |node, term| Vote { term: Term(term), node: NodeId(node), committed: true };
-    let mut leases = one_of_three(ME, LAN, Vote::default());
-    let reports = |leases: &mut Leases, at, event| {
-        let made = leases.step(at, event).into_iter().filter_map(|action| match action {
-            LeaseAction::Report(vote, report) => Some((vote, *report)),
-            _ => None,
-        });
-        made.collect::<Vec<_>>()
-    };
-    let mut now = START;
-    for leader in [led_by(2, 1), led_by(3, 2)] {
-        leases.saving_vote(now, leader);
-        leases.vote_is_durable(START, leader);
-        assert_eq!(leases.heard_of(now, leader, LAN.promise), PromiseReply::Promised);
-        let told = reports(&mut leases, now, LeaseEvent::Tick);
-        let [(to, report)] = told.as_slice() else { panic!("{told:?}") };
-        assert_eq!((*to, report.id), (leader, leases.latest_report()));
-        // On its way, then lost: it may be known, at the next heartbeat, or not.
-        assert_eq!(reports(&mut leases, now, LeaseEvent::Tick), []);
-        assert_eq!(reports(&mut leases, now, LeaseEvent::Unreported(report.id)), []);
-        now = now + LAN.heartbeat;
-        assert_eq!(reports(&mut leases, now, LeaseEvent::Tick), told);
-        now = now + LAN.heartbeat;
-        assert_eq!(reports(&mut leases, now, LeaseEvent::Tick), []);
-        now = now + LAN.promise;
-        leases.heard_of(now, leader, LAN.promise);
-        let again = reports(&mut leases, now, LeaseEvent::Tick);
-        assert_eq!(again, told);
-        now = now + LAN.promise;
-        leases.renewed_by(now, leader, LAN.promise, report.id);
-        assert_eq!(reports(&mut leases, now, LeaseEvent::Tick), []);
-        // News goes at once.
-        let last = u8::try_from(leader.node.0).expect("small");
-        let mac = Mac([2, 0, 0, 0, 0, last]);
-        let news = reports(&mut leases, now, LeaseEvent::Interfaces([mac].into()));
-        assert_eq!(news.len(), 1, "{news:?}");
-        assert_eq!(news[0].1.macs, [mac].into());
-    }
-}
-
-/// Of what a node said before its agent was restarted nothing may be true.
-#[test]
-fn what_an_earlier_process_said_does_not_count() {
-    let mut leases = leading();
-    leases.step(START, LeaseEvent::Applied(Arc::new(state_with_two_vips(NodeId(2)))));
-    let fit = |leases: &Leases| leases.fitness_of(START, NodeId(2));
-    assert_eq!(fit(&leases), Some(Fitness::Fit));
-    let report = ReportId { run: 9, seq: 1 };
-    let ack = Acknowledgement { from: NodeId(2), vote: OWN, sent_at: START, report };
-    leases.step(START, LeaseEvent::Acknowledged(ack));
-    assert_eq!(fit(&leases), None);
-    leases.reported_by(START, NodeId(2), Report { id: report, ..report_of(0) });
-    assert_eq!(fit(&leases), Some(Fitness::Fit));
-    // What the earlier one sent comes late.
-    promised(&mut leases, START);
-    assert_eq!(fit(&leases), Some(Fitness::Fit));
-    // It is restarted twice more, and what the first one sent comes even later.
-    for run in [10, 11] {
-        let id = ReportId { run, seq: 0 };
-        assert!(leases.reported_by(START, NodeId(2), Report { id, ..report_of(0) }));
-    }
-    let unfit = Report { fitness: Fitness::Disk, ..report_of(9) };
-    leases.reported_by(START, NodeId(2), unfit);
-    assert_eq!(fit(&leases), Some(Fitness::Fit));
-}
-
-/// The grant that an epoch is bound by may be the later message of the two.
-#[test]
-fn a_release_counts_when_it_is_known_whose_it_is() {
-    let mut leases = leading();
-    let mut state = state_with_two_vips(NodeId(2));
-    leases.step(START, LeaseEvent::Applied(Arc::new(state.clone())));
-    let held = Grantee { vip: VipUid(1), epoch: Epoch(1), incarnation: Incarnation(8) };
-    leases.reported_by(START, NodeId(2), Report { released: [held].into(), ..report_of(1) });
-    assert_eq!(leases.leader_work(START).releases, []);
-    apply(&mut state, VipOp::Settle { grants: vec![held], nested: false });
-    leases.step(START, LeaseEvent::Applied(Arc::new(state)));
-    promised(&mut leases, START);
-    assert_eq!(leases.leader_work(START).releases, [held]);
-}
-
-/// What is asked of the leader, and what the guard is told of it.
-fn asked(actions: &[LeaseAction]) -> Vec<Wanted> {
-    let wanted = |action: &LeaseAction| match action {
-        LeaseAction::Ask(ask) => Some(ask.wanted.clone()),
-        _ => None,
-    };
-    actions.iter().filter_map(wanted).collect()
-}
-
-fn extended(actions: Vec<LeaseAction>) -> Vec<VipOrder> {
-    let extends =
-        |order: &VipOrder| matches!(order, VipOrder::Extend { .. } | VipOrder::ExtendAll { .. });
-    orders(actions).into_iter().flatten().filter(extends).collect()
-}
-
-const LEADER: Vote = Vote { term: Term(1), node: NodeId(2), committed: true };
-
-/// Holds two VIPs under another leader; the guard has both open.
-fn holding_under_another() -> (Leases, Vec<Grantee>) {
-    let mut leases = one_of_three(ME, LAN, Vote::default());
-    leases.saving_vote(START, LEADER);
-    leases.vote_is_durable(START, LEADER);
-    let heard = leases.renewed_by(START, LEADER, LAN.promise, ReportId::default());
-    assert_eq!(heard, PromiseReply::Promised);
-    leases.step(START, LeaseEvent::GuardUp(Incarnation(7)));
-    leases.step(START, LeaseEvent::Applied(Arc::new(state_with_two_vips(ME))));
-    leases.step(START, LeaseEvent::Notices(vec![prepared(1), prepared(2)]));
-    let all: Vec<_> = [1, 2]
-        .map(|vip| Grantee { vip: VipUid(vip), epoch: Epoch(1), incarnation: Incarnation(7) })
-        .into();
-    let told = answered(
-        &mut leases,
-        START,
-        true,
-        GrantAnswer { granted: all.clone(), ..Default::default() },
-    );
-    assert!(matches!(extended(told)[..], [VipOrder::Extend { .. }]));
-    let opened = |number| GuardNotice::Opened { vip: VipUid(number), epoch: Epoch(1) };
-    leases.step(START, LeaseEvent::Notices(vec![opened(1), opened(2)]));
-    (leases, all)
-}
-
-fn answered(leases: &mut Leases, at: Mono, first: bool, answer: GrantAnswer) -> Vec<LeaseAction> {
-    let (session, answer) = (Some(Incarnation(7)), Some(answer));
-    leases.step(at, LeaseEvent::Answered { session, sent_at: at, first, answer })
-}
-
-/// The next heartbeat, in time for the leader's promise.
-fn next_heartbeat(leases: &mut Leases, at: Mono) -> Vec<LeaseAction> {
-    leases.renewed_by(at, LEADER, LAN.promise, ReportId::default());
-    leases.step(at, LeaseEvent::Tick)
-}
-
-#[test]
-fn a_holder_names_what_it_has_once_and_renews_it_by_one_name_from_then_on() {
-    let (mut leases, all) = holding_under_another();
-    let cover = Cover::of(all.iter().copied());
-    let at = |heartbeats: u32| START + LAN.heartbeat * heartbeats;
-    assert_eq!(asked(&next_heartbeat(&mut leases, at(1))), [Wanted::All(all.clone())]);
-    let granted = GrantAnswer { granted: all.clone(), ..Default::default() };
-    let told = extended(answered(&mut leases, at(1), false, granted));
-    assert!(matches!(told[..], [VipOrder::Extend { .. }]), "{told:?}");
-    assert_eq!(asked(&next_heartbeat(&mut leases, at(2))), [Wanted::Cover(cover)]);
-    let renewed = GrantAnswer { covered: Some(cover), ..Default::default() };
-    let told = extended(answered(&mut leases, at(2), false, renewed));
-    let (incarnation, deadline) = (Incarnation(7), at(2) + LAN.grant);
-    assert_eq!(told, [VipOrder::ExtendAll { incarnation, cover, deadline }]);
-}
-
-#[test]
-fn a_holder_whose_leader_or_guard_has_another_set_names_all_at_once() {
-    let at = |heartbeats: u32| START + LAN.heartbeat * heartbeats;
-    for by_guard in [false, true] {
-        let (mut leases, all) = holding_under_another();
-        next_heartbeat(&mut leases, at(1));
-        assert_ne!(asked(&next_heartbeat(&mut leases, at(2))), [Wanted::All(all.clone())]);
-        let actions = if by_guard {
-            leases.step(at(2), LeaseEvent::Notices(vec![GuardNotice::OtherCover]))
-        } else {
-            answered(&mut leases, at(2), false, GrantAnswer::default())
-        };
-        assert_eq!(asked(&actions), [Wanted::All(all)], "by guard: {by_guard}");
-    }
-}
-
-#[test]
-fn another_leader_is_told_one_by_one() {
-    let (mut leases, all) = holding_under_another();
-    let at = |heartbeats: u32| START + LAN.heartbeat * heartbeats;
-    next_heartbeat(&mut leases, at(1));
-    let next = Vote { term: Term(2), node: NodeId(3), committed: true };
-    let later = at(2) + LAN.promise;
-    leases.saving_vote(later, next);
-    leases.vote_is_durable(later, next);
-    leases.renewed_by(later, next, LAN.promise, ReportId::default());
-    assert_eq!(asked(&leases.step(later, LeaseEvent::Tick)), [Wanted::All(all)]);
-}
-
-#[test]
-fn a_leader_extends_what_it_holds_by_one_order() {
-    let (mut leases, _) = holding_two_vips();
-    leases.step(START, LeaseEvent::Notices(vec![prepared(1), prepared(2)]));
-    let opened = |number| GuardNotice::Opened { vip: VipUid(number), epoch: Epoch(1) };
-    leases.step(START, LeaseEvent::Notices(vec![opened(1), opened(2)]));
-    let all = leases.claims().renewals();
-    let cover = Cover::of(all.iter().copied());
-    let at = |heartbeats: u32| START + LAN.heartbeat * heartbeats;
-    let told = extended(promised(&mut leases, at(1)));
-    assert!(matches!(&told[..], [VipOrder::Extend { deadlines, .. }] if deadlines.len() == 2));
-    let incarnation = all[0].incarnation;
-    let deadline = leases.lease_end(at(2)) + LAN.heartbeat;
-    let told = extended(promised(&mut leases, at(2)));
-    assert_eq!(told, [VipOrder::ExtendAll { incarnation, cover, deadline }]);
-    // The guard has another set: each by itself, at once.
-    let told = extended(leases.step(at(2), LeaseEvent::Notices(vec![GuardNotice::OtherCover])));
-    assert!(matches!(&told[..], [VipOrder::Extend { deadlines, .. }] if deadlines.len() == 2));
-}
-
-/// Requests by one name and one by one, of a node and of an earlier one of it.
-#[test]
-fn a_leader_renews_by_name_what_it_granted() {
-    let mut leases = leading();
-    leases.step(START, LeaseEvent::Applied(Arc::new(state_with_two_vips(NodeId(2)))));
-    let all = [1, 2].map(|vip| Grantee {
-        vip: VipUid(vip),
-        epoch: Epoch(1),
-        incarnation: Incarnation(8),
-    });
-    let by_name = Wanted::Cover(Cover::of(all));
-    let other = leases.granted_to(START, NodeId(2), &by_name);
-    assert_eq!(other, (GrantAnswer::default(), None));
-    let (answer, _) = leases.granted_to(START, NodeId(2), &Wanted::All(all.into()));
-    assert_eq!((answer.granted, answer.covered), (all.to_vec(), None));
-    let (answer, _) = leases.granted_to(START, NodeId(2), &by_name);
-    assert_eq!(answer, GrantAnswer { covered: Some(Cover::of(all)), ..Default::default() });
-    // It names one alone: the other is out.
-    leases.granted_to(START, NodeId(2), &Wanted::All(all[..1].into()));
-    let (answer, _) = leases.granted_to(START, NodeId(2), &by_name);
-    assert_eq!(answer, GrantAnswer::default());
-    let one = Wanted::Cover(Cover::of([all[0]]));
-    assert!(leases.granted_to(START, NodeId(2), &one).0.covered.is_some());
-}
-
-/// As all of it waits for a W there: another question has no other answer.
-#[test]
-fn an_empty_answer_to_each_by_its_name_is_not_asked_for_again_at_once() {
-    let (mut leases, all) = holding_under_another();
-    let at = START + LAN.heartbeat;
-    assert_eq!(asked(&next_heartbeat(&mut leases, at)), [Wanted::All(all)]);
-    let actions = answered(&mut leases, at, false, GrantAnswer::default());
-    assert_eq!(asked(&actions), []);
-}
-
-/// The guard may have it open as long as its release waits for its turn.
-#[test]
-fn while_the_guard_gives_something_up_the_rest_is_named_one_by_one() {
-    let (mut leases, all) = holding_under_another();
-    let at = |heartbeats: u32| START + LAN.heartbeat * heartbeats;
-    next_heartbeat(&mut leases, at(1));
-    let denied = vec![(all[0], crate::Denial::NotHolder)];
-    let answer = GrantAnswer { denied, granted: all[1..].into(), covered: None };
-    answered(&mut leases, at(1), false, answer);
-    let rest = Wanted::All(all[1..].into());
-    assert_eq!(asked(&next_heartbeat(&mut leases, at(2))), [rest]);
-    let released = GuardNotice::Released { vip: VipUid(1), epoch: Epoch(1) };
-    leases.step(at(2), LeaseEvent::Notices(vec![released]));
-    let by_name = Wanted::Cover(Cover::of([all[1]]));
-    assert!(asked(&next_heartbeat(&mut leases, at(3))).contains(&by_name));
 }
 
 /// Without a word from anybody: it was heard too long ago.

@@ -1,0 +1,87 @@
+//! What a node says of itself.
+
+use super::*;
+
+/// What the leader knows is not said again; what it may not have heard is.
+#[test]
+fn a_report_is_made_once_to_each_leader_and_again_when_it_changes_or_is_lost() {
+    let led_by = |node, term| Vote { term: Term(term), node: NodeId(node), committed: true };
+    let mut leases = one_of_three(ME, LAN, Vote::default());
+    let reports = |leases: &mut Leases, at, event| {
+        let made = leases.step(at, event).into_iter().filter_map(|action| match action {
+            LeaseAction::Report(vote, report) => Some((vote, *report)),
+            _ => None,
+        });
+        made.collect::<Vec<_>>()
+    };
+    let mut now = START;
+    for leader in [led_by(2, 1), led_by(3, 2)] {
+        leases.saving_vote(now, leader);
+        leases.vote_is_durable(START, leader);
+        assert_eq!(leases.heard_of(now, leader, LAN.promise), PromiseReply::Promised);
+        let told = reports(&mut leases, now, LeaseEvent::Tick);
+        let [(to, report)] = told.as_slice() else { panic!("{told:?}") };
+        assert_eq!((*to, report.id), (leader, leases.latest_report()));
+        // On its way, then lost: it may be known, at the next heartbeat, or not.
+        assert_eq!(reports(&mut leases, now, LeaseEvent::Tick), []);
+        assert_eq!(reports(&mut leases, now, LeaseEvent::Unreported(report.id)), []);
+        now = now + LAN.heartbeat;
+        assert_eq!(reports(&mut leases, now, LeaseEvent::Tick), told);
+        now = now + LAN.heartbeat;
+        assert_eq!(reports(&mut leases, now, LeaseEvent::Tick), []);
+        now = now + LAN.promise;
+        leases.heard_of(now, leader, LAN.promise);
+        let again = reports(&mut leases, now, LeaseEvent::Tick);
+        assert_eq!(again, told);
+        now = now + LAN.promise;
+        leases.renewed_by(now, leader, LAN.promise, report.id);
+        assert_eq!(reports(&mut leases, now, LeaseEvent::Tick), []);
+        // News goes at once.
+        let last = u8::try_from(leader.node.0).expect("small");
+        let mac = Mac([2, 0, 0, 0, 0, last]);
+        let news = reports(&mut leases, now, LeaseEvent::Interfaces([mac].into()));
+        assert_eq!(news.len(), 1, "{news:?}");
+        assert_eq!(news[0].1.macs, [mac].into());
+    }
+}
+
+/// Of what a node said before its agent was restarted nothing may be true.
+#[test]
+fn what_an_earlier_process_said_does_not_count() {
+    let mut leases = leading();
+    leases.step(START, LeaseEvent::Applied(Arc::new(state_with_two_vips(NodeId(2)))));
+    let fit = |leases: &Leases| leases.fitness_of(START, NodeId(2));
+    assert_eq!(fit(&leases), Some(Fitness::Fit));
+    let report = ReportId { run: 9, seq: 1 };
+    let ack = Acknowledgement { from: NodeId(2), vote: OWN, sent_at: START, report };
+    leases.step(START, LeaseEvent::Acknowledged(ack));
+    assert_eq!(fit(&leases), None);
+    leases.reported_by(START, NodeId(2), Report { id: report, ..report_of(0) });
+    assert_eq!(fit(&leases), Some(Fitness::Fit));
+    // What the earlier one sent comes late.
+    promised(&mut leases, START);
+    assert_eq!(fit(&leases), Some(Fitness::Fit));
+    // It is restarted twice more, and what the first one sent comes even later.
+    for run in [10, 11] {
+        let id = ReportId { run, seq: 0 };
+        assert!(leases.reported_by(START, NodeId(2), Report { id, ..report_of(0) }));
+    }
+    let unfit = Report { fitness: Fitness::Disk, ..report_of(9) };
+    leases.reported_by(START, NodeId(2), unfit);
+    assert_eq!(fit(&leases), Some(Fitness::Fit));
+}
+
+/// The grant that an epoch is bound by may be the later message of the two.
+#[test]
+fn a_release_counts_when_it_is_known_whose_it_is() {
+    let mut leases = leading();
+    let mut state = state_with_two_vips(NodeId(2));
+    leases.step(START, LeaseEvent::Applied(Arc::new(state.clone())));
+    let held = Grantee { vip: VipUid(1), epoch: Epoch(1), incarnation: Incarnation(8) };
+    leases.reported_by(START, NodeId(2), Report { released: [held].into(), ..report_of(1) });
+    assert_eq!(leases.leader_work(START).releases, []);
+    apply(&mut state, VipOp::Settle { grants: vec![held], nested: false });
+    leases.step(START, LeaseEvent::Applied(Arc::new(state)));
+    promised(&mut leases, START);
+    assert_eq!(leases.leader_work(START).releases, [held]);
+}
