@@ -256,7 +256,7 @@ fn a_members_own_address_is_refused_though_it_answers_no_question() -> Result<()
     let n1 = cluster.host("n1");
     wait_for("n3 to have looked", SOON, || {
         let refused = n1.ctl(&["vip", "add", "web", "--address", "10.77.0.99/24"]).ok()?;
-        let said = refused.stderr.contains("while n3 has 10.77.0.99 for itself");
+        let said = refused.stderr.contains("n3 has 10.77.0.99 of web for itself");
         if refused.code == Some(0) {
             let _ = n1.ctl(&["vip", "remove", "web"]);
         }

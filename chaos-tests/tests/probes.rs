@@ -101,7 +101,7 @@ fn a_vip_that_a_member_has_by_hand_is_refused_whatever_is_said() -> Result<()> {
     let add = ["vip", "add", "web", "--address", "10.77.0.100/24", "--no-probe"];
     let refused = cluster.host("n1").ctl(&add)?;
     assert_eq!(refused.code, Some(1), "{refused:?}");
-    assert!(refused.stderr.contains("while n3 has 10.77.0.100 for itself"), "{refused:?}");
+    assert!(refused.stderr.contains("n3 has 10.77.0.100 of web for itself"), "{refused:?}");
     cluster.host("n1").ctl_ok(&[&add[..], &["--no-wait"]].concat())?;
     wait_for_event(&cluster, "n1", &["cannot be on n2", "n3 answers"])?;
     take(&cluster, "n3", "10.77.0.100/24")?;

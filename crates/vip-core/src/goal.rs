@@ -32,8 +32,8 @@ pub enum Hopeless {
     },
     /// A node has an address of it for itself, and would be the second to answer.
     #[error(
-        "no node can hold {vip} while {node} has {ip} for itself, which vipd did not add: take the \
-         address away there"
+        "{node} has {ip} of {vip} for itself, which vipd did not add, and would be the second to \
+         answer: take the address away there"
     )]
     Taken { vip: Name, node: Name, ip: IpAddr },
     /// The node that it was to be on cannot hold it.
@@ -179,8 +179,8 @@ impl Sight<'_> {
     }
 
     /// If a node has an address of it for itself, before it ever answered. The others
-    /// refuse it then, but say so only when they were asked to hold it: what hinders
-    /// them is left out.
+    /// refuse it where they hear that, and say so only once they were asked to hold
+    /// it: what hinders them is left out.
     fn taken(&self, vip: &Vip) -> Option<Hopeless> {
         let obstacles = self.state.obstacles.get(&vip.uid)?;
         let (node, what) = obstacles.iter().find(|(_, what)| what.why == Why::HostHasIt)?;

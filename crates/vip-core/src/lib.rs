@@ -48,7 +48,7 @@ pub use address::{is_metadata, no_peer, unfit};
 pub use chain::{chain, plain};
 pub use cover::Cover;
 pub use excerpt::{MAX_EXCERPT, excerpt};
-pub use forward::{NoTableSize, Plan, RealServer, TableSize};
+pub use forward::{MAX_REALS, Plan, PlanError, RealServer, TableSize};
 pub use goal::{Goal, Hopeless, Progress};
 pub use guard::{
     ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Address, Announcements, GateEntry, Guard, GuardAction,

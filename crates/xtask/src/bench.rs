@@ -62,7 +62,7 @@ pub(crate) enum Bench {
     /// it: with TMPDIR on a RAM disk it has no part in the figures.
     Kills {
         /// How often.
-        #[arg(long, default_value_t = 300)]
+        #[arg(long, default_value_t = kills::RUNS)]
         runs: usize,
         /// Timing profile.
         #[arg(long, default_value = "lan")]
@@ -74,7 +74,7 @@ pub(crate) enum Bench {
         #[arg(long, default_value = "lan")]
         profile: String,
         /// Many.
-        #[arg(long, default_value_t = 1000)]
+        #[arg(long, default_value_t = idle::VIPS)]
         vips: u16,
     },
     /// A log that is written to without pause, of what no lease depends on.
@@ -83,10 +83,10 @@ pub(crate) enum Bench {
         #[arg(long, default_value = "lan")]
         profile: String,
         /// Commands.
-        #[arg(long, default_value_t = 10_000)]
+        #[arg(long, default_value_t = log::COMMANDS)]
         commands: u32,
         /// So many a second.
-        #[arg(long, default_value_t = 1000)]
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
         per_second: u32,
     },
     /// A thousand VIPs of one node that is drained, then loses its power.

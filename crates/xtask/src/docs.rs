@@ -47,7 +47,7 @@ fn look(file: &Path, faults: &mut Vec<String>) -> Result<()> {
     let text = fs::read_to_string(file).with_context(|| place.clone())?;
     let tree = syn::parse_file(&text).with_context(|| place.clone())?;
     let mut reader = Reader { is_help: false, faults: vec![] };
-    if doc(&tree.attrs).is_none() && is_room(file) {
+    if doc(&tree.attrs).is_none() && is_room(Path::new(&place)) {
         reader.faults.push("the file does not say what it is".into());
     }
     reader.visit_file(&tree);

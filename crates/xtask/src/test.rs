@@ -45,8 +45,10 @@ fn run_all() -> Result<()> {
     cargo("build", &["--all-targets"])?;
     // Unit tests first: they are fast and say more precisely what is wrong.
     let mut units = vec![];
-    for package in std::fs::read_dir(root().join("crates"))? {
-        units.extend(tests_of(&package?.path())?);
+    for packages in ["crates", "cmd"] {
+        for package in std::fs::read_dir(root().join(packages))? {
+            units.extend(tests_of(&package?.path())?);
+        }
     }
     let units: Vec<&str> = units.iter().map(String::as_str).collect();
     cargo("test", &[&["--lib", "--bins"], &units[..]].concat())?;

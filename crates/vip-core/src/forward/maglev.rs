@@ -32,8 +32,8 @@ struct Preference {
 
 impl Preference {
     fn new(plan: &Plan, price: u32, index: u16, real: &RealServer) -> Self {
-        let slots = u64::from(plan.size.slots());
-        let [offset, skip] = hashes(plan.seed, real);
+        let slots = u64::from(plan.size().slots());
+        let [offset, skip] = hashes(plan.seed(), real);
         let within = |number: u64| u32::try_from(number).unwrap_or_default();
         let weight = real.weight.into();
         Self {
@@ -86,7 +86,8 @@ fn hashes(seed: u64, real: &RealServer) -> [u64; 2] {
 }
 
 impl Plan {
-    /// For each slot the index of its server, or nothing where nobody has a weight.
+    /// For each slot the index of its server in [`Plan::reals`], or nothing where nobody
+    /// has a weight.
     ///
     /// The same on every node and in every version: connections depend on it.
     #[must_use]
@@ -96,11 +97,9 @@ impl Plan {
 }
 
 fn deal(plan: &Plan) -> Vec<u16> {
-    let count = plan.size.slots();
-    let indexed = (0..count).zip(&plan.reals).filter(|(_, real)| real.weight > 0);
-    let mut reals: Vec<(u16, &RealServer)> = indexed.collect();
-    // Their order says nothing: nodes may have come to know them in different ones.
-    reals.sort_by_key(|(_, real)| (real.ip, real.port));
+    let count = plan.size().slots();
+    let indexed = (0..count).zip(plan.reals());
+    let reals: Vec<(u16, &RealServer)> = indexed.filter(|(_, real)| real.weight > 0).collect();
     let Some(price) = reals.iter().map(|(_, real)| u32::from(real.weight)).max() else {
         return vec![];
     };

@@ -4,4 +4,4 @@
 mod maglev;
 mod plan;
 
-pub use plan::{NoTableSize, Plan, RealServer, TableSize};
+pub use plan::{MAX_REALS, Plan, PlanError, RealServer, TableSize};

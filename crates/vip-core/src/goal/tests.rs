@@ -117,7 +117,7 @@ fn nobody_waits_for_what_each_node_that_is_there_cannot_do() {
     apply(&mut state, obstacle(1, Some(Why::HostHasIt)));
     let progress = look(&mut goal, settled, &state, &mut leases);
     let Progress::Hopeless(alone) = progress else { panic!("n1 would answer too: {progress:?}") };
-    assert!(alone.to_string().contains("while n1 has 10.0.0.100 for itself"), "{alone}");
+    assert!(alone.to_string().contains("n1 has 10.0.0.100 of web for itself"), "{alone}");
     // What the others say of it by then does not change the answer.
     let why = Why::AnsweredBy("n1".parse().expect("valid"));
     apply(&mut state, obstacle(2, Some(why)));

@@ -27,7 +27,8 @@ pub const ANNOUNCE_REPEAT: Duration = Duration::from_secs(30);
 const EACH: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(55);
 const LAST_OFFSET: Duration = ANNOUNCE_OFFSETS[ANNOUNCE_OFFSETS.len() - 1];
-/// What was claimed at once is spread over so many moments.
+/// What was claimed at once is spread over so many moments at most; less than their
+/// number of seconds apart, some are the same.
 const PLACES: u32 = 32;
 /// Repeated announcements are made at whole ones of these, so that those of a thousand
 /// VIPs are looked for once a second and not one by one.

@@ -106,12 +106,31 @@ fn a_slot_that_there_is_not_is_never_written() {
 /// All that it names learns that it is over, though each had longer by itself.
 #[test]
 fn a_grant_for_all_that_comes_too_late_shuts_all() {
-    let (mut guard, all) = open_for_two();
+    let (known, all) = open_for_two();
+    let mut renewed = known.clone();
+    renewed.step(START + ms(20), extend_all(&all, START + ms(320)));
     let now = START + ms(40);
-    assert_eq!(guard.step(now, extend_all(&all, now)), []);
-    guard.step(now, GuardEvent::Tick);
-    assert_eq!(guard.phase(WEB), Some((Epoch(3), Phase::Expired)));
-    assert_eq!(guard.phase(DB), Some((Epoch(1), Phase::Expired)));
+    for late in [ms(0), ms(1)] {
+        for mut guard in [known.clone(), renewed.clone()] {
+            assert_eq!(guard.step(now, extend_all(&all, now - late)), []);
+            guard.step(now, GuardEvent::Tick);
+            assert_eq!(guard.phase(WEB), Some((Epoch(3), Phase::Expired)));
+            assert_eq!(guard.phase(DB), Some((Epoch(1), Phase::Expired)));
+        }
+    }
+}
+
+/// No tick came in between, and it is the very set that is shared.
+#[test]
+fn what_ran_out_unseen_is_not_brought_back_by_its_name() {
+    let (mut guard, all) = open_for_two();
+    let deadline = START + ms(320);
+    assert_eq!(guard.step(START + ms(20), extend_all(&all, deadline)).len(), 3);
+    let renewed_at = |now| guard.clone().step(now, extend_all(&all, START + ms(620)));
+    let extended = [shared(1, START + ms(620))];
+    assert_eq!(renewed_at(deadline - Duration::from_nanos(1)), extended);
+    assert_eq!(renewed_at(deadline), [OTHER]);
+    assert_eq!(renewed_at(deadline + ms(10)), [OTHER]);
 }
 
 #[test]
