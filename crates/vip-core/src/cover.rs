@@ -12,6 +12,7 @@
 //! that both sets are of.
 
 use crate::Grantee;
+use crate::mix::mix_all;
 use serde::{Deserialize, Serialize};
 
 /// See the module.
@@ -48,16 +49,7 @@ impl Cover {
 }
 
 fn mixed(seed: u64, Grantee { vip, epoch, incarnation }: Grantee) -> u64 {
-    [vip.0, epoch.0, incarnation.0].into_iter().fold(seed, |mixed, word| mix(mixed ^ word))
-}
-
-/// The finalizer of SplitMix64 (Steele, Lea, Flood 2014): each bit of the input
-/// changes half of those that come out.
-const fn mix(word: u64) -> u64 {
-    let word = word.wrapping_add(SEEDS[0]);
-    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ (word >> 31)
+    mix_all(seed, [vip.0, epoch.0, incarnation.0])
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod excerpt;
 mod ids;
 mod level;
 mod mac;
+mod mix;
 mod moment;
 mod mono;
 mod name;
@@ -48,7 +49,7 @@ pub use address::{is_metadata, no_peer, unfit};
 pub use chain::{chain, plain};
 pub use cover::Cover;
 pub use excerpt::{MAX_EXCERPT, excerpt};
-pub use forward::{MAX_REALS, Plan, PlanError, RealServer, TableSize};
+pub use forward::{Flow, Plan, PlanError, RealServer};
 pub use goal::{Goal, Hopeless, Progress};
 pub use guard::{
     ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Address, Announcements, GateEntry, Guard, GuardAction,
@@ -82,7 +83,11 @@ pub use profile::{MAX_CLOCK_DRIFT, Profile, Timing, TimingError};
 pub use protocol::{Foreign, Protocols};
 pub use report::{Conflict, Fitness, MAX_MACS, Obstacle, Report, ReportId, Why};
 pub use role::Role;
-pub use spec::{AddressError, Placement, VipAddress, VipSpec, VipSpecError};
+pub use spec::{
+    AddressError, Engine, Forward, MAX_REALS, Placement, Ports, PortsError, Protocol, RealSpec,
+    RealSpecError, Scheduler, ServerSpec, ServerSpecError, TableSize, TableSizeError, VipAddress,
+    VipSpec, VipSpecError,
+};
 pub use subnet::{is_host, subnet};
 pub use token::{JoinProof, TokenError, TokenSecret, TokenText, VERIFIER_LEN, join_statement};
 pub use words::UnknownWord;

@@ -64,7 +64,9 @@ pub(crate) use words;
 
 #[cfg(test)]
 mod tests {
-    use crate::{AdminRole, Cause, NodeState, Placement, Profile, Role};
+    use crate::{
+        AdminRole, Cause, Engine, Forward, NodeState, Placement, Profile, Protocol, Role, Scheduler,
+    };
     use serde_json::Value;
 
     /// Whoever reads the log of one with the words of the other finds the same.
@@ -82,6 +84,10 @@ mod tests {
         all(Placement::ALL, Placement::as_str);
         all(NodeState::ALL, NodeState::as_str);
         all(Cause::ALL, Cause::as_str);
+        all(Protocol::ALL, Protocol::as_str);
+        all(Scheduler::ALL, Scheduler::as_str);
+        all(Forward::ALL, Forward::as_str);
+        all(Engine::ALL, Engine::as_str);
         assert!(Role::ALL.iter().all(|role| role.as_str().parse() == Ok(*role)));
         assert!(Profile::ALL.iter().all(|profile| profile.as_str().parse() == Ok(*profile)));
     }

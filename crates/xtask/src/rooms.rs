@@ -26,6 +26,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("spec", &[]),
     ("log", &["report", "spec"]),
     ("placement", &["report", "spec", "log"]),
+    ("forward", &["report", "spec", "log"]),
     ("guard", &["report"]),
     ("lease", &["report", "spec", "log", "placement", "guard"]),
     ("goal", &["report", "spec", "log", "lease"]),

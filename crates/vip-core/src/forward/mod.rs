@@ -1,7 +1,9 @@
 //! Which real server a connection goes to, decided from what the log says alone, so
 //! that every node comes to the same one.
 
+mod flow;
 mod maglev;
 mod plan;
 
-pub use plan::{MAX_REALS, Plan, PlanError, RealServer, TableSize};
+pub use flow::Flow;
+pub use plan::{Plan, PlanError, RealServer};

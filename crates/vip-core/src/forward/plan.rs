@@ -1,71 +1,19 @@
 //! What a virtual server's table is made of: some hundred bytes, which say all of its
 //! thousands of slots.
 
+use crate::{MAX_REALS, TableSize};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
-
-/// How many slots a table has. Primes, so that every server's preferences go through
-/// all of them. Another size would move nearly every connection: it is decided once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(into = "u16", try_from = "u16")]
-pub enum TableSize {
-    /// 1,021, for some ten servers where memory is scarce.
-    Tiny,
-    /// 4,093.
-    Small,
-    /// 16,381: even to a fiftieth for 150 servers, and filled in a third of a
-    /// millisecond.
-    #[default]
-    Usual,
-    /// 65,521: even to a hundredth for a thousand servers.
-    Large,
-}
-
-impl TableSize {
-    /// All there are, the smallest first.
-    pub const ALL: [Self; 4] = [Self::Tiny, Self::Small, Self::Usual, Self::Large];
-
-    /// How many slots.
-    #[must_use]
-    pub const fn slots(self) -> u16 {
-        match self {
-            Self::Tiny => 1021,
-            Self::Small => 4093,
-            Self::Usual => 16_381,
-            Self::Large => 65_521,
-        }
-    }
-}
-
-impl From<TableSize> for u16 {
-    fn from(size: TableSize) -> Self {
-        size.slots()
-    }
-}
-
-/// Most real servers of one table: in the smallest each has a slot.
-pub const MAX_REALS: usize = 1000;
 
 /// Why there is no such table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// No size that tables have.
-    #[error("{0} is no size of a table: 1021, 4093, 16381 and 65521 are")]
-    Size(u16),
     /// Too many servers.
     #[error("{0} real servers are too many for one table: at most {MAX_REALS}")]
     TooMany(usize),
     /// Which of the two weights it has would be told by the order alone.
     #[error("the real server {ip} with port {port} is there twice")]
     Repeated { ip: IpAddr, port: u16 },
-}
-
-impl TryFrom<u16> for TableSize {
-    type Error = PlanError;
-
-    fn try_from(slots: u16) -> Result<Self, PlanError> {
-        Self::ALL.into_iter().find(|size| size.slots() == slots).ok_or(PlanError::Size(slots))
-    }
 }
 
 /// A real server that connections may be sent to.
@@ -186,8 +134,5 @@ mod tests {
         }
         let twice = text.replace("10.0.0.2", "10.0.0.1").replace("\"port\":0", "\"port\":9");
         assert!(serde_json::from_str::<Plan>(&twice).is_err(), "{twice}");
-        for size in TableSize::ALL {
-            assert_eq!(TableSize::try_from(size.slots()), Ok(size));
-        }
     }
 }
