@@ -31,7 +31,7 @@ pub use connect::{
 pub use files::write_secret;
 pub use identity::{IdentityError, NodeIdentity, NodeKey, PkiDir, chain_pem};
 pub use issued::{Expected, NotIssued, check_issuer};
-pub use names::{Identity, node_server_name, user_server_name};
+pub use names::{Identity, cluster_id, node_server_name, user_server_name};
 pub use places::{Limits, Place, Places, origin};
 pub use roster::{Denied, Roster, SharedRoster};
 pub use rustls::{ClientConfig, Error as TlsError, ServerConfig};

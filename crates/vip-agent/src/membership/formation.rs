@@ -17,8 +17,8 @@ use vip_core::{
     TokenText, chain, join_statement,
 };
 use vip_pki::{
-    NewCa, NodeIdentity, NodeKey, PkiDir, generate_cluster_ca, pinned_channel, pinned_config,
-    write_secret,
+    NewCa, NodeIdentity, NodeKey, PkiDir, cluster_id, generate_cluster_ca, pinned_channel,
+    pinned_config, write_secret,
 };
 use vip_proto::v1::cluster_client::ClusterClient;
 use vip_proto::{ALPN_GRPC, FieldError, read, v1};
@@ -40,10 +40,11 @@ pub(crate) struct Initialised {
     pub(crate) recovery_file: PathBuf,
 }
 
-pub(crate) fn random_hex<const N: usize>() -> Result<String, Status> {
-    let mut bytes = [0; N];
-    fill(&mut bytes).map_err(|e| internal("random numbers", &e))?;
-    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+/// The id of a cluster that begins.
+pub(crate) fn new_cluster_id() -> Result<String, Status> {
+    let mut random = [0; 8];
+    fill(&mut random).map_err(|e| internal("random numbers", &e))?;
+    Ok(cluster_id(random))
 }
 
 pub(crate) fn already(member: &Member) -> Status {
@@ -92,7 +93,7 @@ pub(crate) async fn init(agent: &Arc<Seat>, name: Name) -> Result<Initialised, S
     let dir = agent.config.node.data_dir.clone();
     let address = advertise(agent)?;
     wipe(&dir)?;
-    let cluster = random_hex::<8>()?;
+    let cluster = new_cluster_id()?;
     let ca = generate_cluster_ca(&cluster).map_err(|e| internal("making the CA", &e))?;
     let key = NodeKey::generate().map_err(|e| internal("making a key", &e))?;
     let spki = key.spki();

@@ -8,7 +8,7 @@
 
 use super::backup::Backup;
 use super::data_dir::{BEFORE, BUILT, DONE, wipe};
-use super::formation::{Initialised, advertise, already, keep_root_key, random_hex, start};
+use super::formation::{Initialised, advertise, already, keep_root_key, new_cluster_id, start};
 use super::seat::Seat;
 use crate::errors::{from_refusal, internal};
 use crate::node::{KnownMember, Member, Meta};
@@ -115,7 +115,7 @@ fn refounded(
     let issuer = issuer.ok_or_else(|| refuse("no issuing key is here".into()))?;
     let spki = issuer.spki().map_err(|e| internal("its issuer", &e))?;
     let founder = Founder::Survivor { node: member.meta.node, issuer: spki };
-    let founding = founding(agent, random_hex::<8>()?, founder);
+    let founding = founding(agent, new_cluster_id()?, founder);
     let (state, me) = state.refounded(&founding).map_err(|e| from_refusal(&e))?;
     Ok((state, me, issuer))
 }
@@ -249,7 +249,7 @@ pub(crate) async fn restore(agent: &Arc<Seat>, bytes: &[u8]) -> Result<Initialis
     let dir = agent.config.node.data_dir.clone();
     let address = advertise(agent)?;
     wipe(&dir)?;
-    let cluster = random_hex::<8>()?;
+    let cluster = new_cluster_id()?;
     let ca = generate_cluster_ca(&cluster).map_err(|e| internal("making the CA", &e))?;
     let key = NodeKey::generate().map_err(|e| internal("making a key", &e))?;
     let founder = Founder::Stranger {
