@@ -457,3 +457,11 @@ fn the_guard_hears_of_vips_when_they_change() {
     considered(&mut leases, LeaseEvent::GuardDown);
     assert_eq!(considered(&mut leases, LeaseEvent::GuardUp(Incarnation(9))), [vec![1, 2, 3]]);
 }
+
+/// What renews promises would come too late for a lease that is over.
+#[test]
+fn a_leader_renews_nothing_once_its_lease_is_over() {
+    let mut leases = leading();
+    assert!(leases.may_renew(START));
+    assert!(!leases.may_renew(START + LAN.lease));
+}

@@ -1,6 +1,7 @@
 //! Handing leadership over.
 
 use super::*;
+use crate::{HandOver, HandOverStep};
 
 /// The next leader would not know until when the holder may answer, and would
 /// let it fall silent.
@@ -96,4 +97,32 @@ fn a_successor_that_led_is_as_good_as_any() {
     leases.vote_is_durable(START, led);
     assert_eq!(leases.heard_of(START, led, LAN.promise), crate::PromiseReply::Promised);
     assert_eq!(*leases.leader.handed_to(), BTreeMap::new());
+}
+
+/// Whoever stops leaves its VIPs to others, and does not go before they have them.
+#[test]
+fn who_stops_waits_until_what_it_holds_is_another_nodes() {
+    let (mut leases, all) = holding_under_another();
+    let mut end = HandOver::of_everything(START, &mut leases);
+    assert_eq!(end.step(START, &mut leases, |_| true), HandOverStep::Wait);
+    let mut state = state_with_two_vips(ME);
+    move_to(&mut state, VipUid(1), 2);
+    move_to(&mut state, VipUid(2), 2);
+    leases.step(START, LeaseEvent::Applied(Arc::new(state)));
+    assert_eq!(end.step(START, &mut leases, |_| true), HandOverStep::Wait, "it answers as yet");
+    for Grantee { vip, epoch, .. } in all {
+        leases.step(START, LeaseEvent::Notices(vec![GuardNotice::Released { vip, epoch }]));
+    }
+    assert_eq!(end.step(START, &mut leases, |_| true), HandOverStep::Done);
+}
+
+/// With nobody to leave them to there is nothing to wait for.
+#[test]
+fn the_last_node_that_can_hold_stops_at_once() {
+    let (mut leases, _) = holding_under_another();
+    let mut state = state_with_two_vips(ME);
+    apply(&mut state, NodeOp::Drain { node: NodeId(2), drained: true });
+    leases.step(START, LeaseEvent::Applied(Arc::new(state)));
+    let mut end = HandOver::of_everything(START, &mut leases);
+    assert_eq!(end.step(START, &mut leases, |_| true), HandOverStep::Done);
 }

@@ -85,3 +85,21 @@ fn a_release_counts_when_it_is_known_whose_it_is() {
     promised(&mut leases, START);
     assert_eq!(leases.leader_work(START).releases, [held]);
 }
+
+/// One of its VIPs may be open by an epoch that was, and another by this one's number.
+#[test]
+fn a_vip_answers_when_its_holder_has_that_very_epoch_of_it_open() {
+    let mut leases = leading();
+    let state = state_with_two_vips(NodeId(2));
+    leases.step(START, LeaseEvent::Applied(Arc::new(state.clone())));
+    let incarnation = Incarnation(8);
+    let open = |vip, epoch| Grantee { vip: VipUid(vip), epoch: Epoch(epoch), incarnation };
+    for (seq, (said, answers)) in
+        (1..).zip([(open(1, 2), false), (open(2, 1), false), (open(1, 1), true)])
+    {
+        let report = Report { open: [said].into(), ..report_of(seq) };
+        assert!(leases.reported_by(START, NodeId(2), report));
+        let found = leases.answers(state.vip(VipUid(1)).expect("there"));
+        assert_eq!((found.open, found.whole), (answers, answers), "{said:?}");
+    }
+}
