@@ -465,3 +465,50 @@ fn a_leader_renews_nothing_once_its_lease_is_over() {
     assert!(leases.may_renew(START));
     assert!(!leases.may_renew(START + LAN.lease));
 }
+
+/// Who was told that somebody else campaigns now is free for that, and keeps out of
+/// the way. The word of no other leader ends a promise.
+#[test]
+fn a_leader_that_hands_over_frees_its_voters_and_they_give_way() {
+    let (mut leases, free) = follower_of_a_lost_leader();
+    let election = leases.scene.timing.election;
+    let now = START + Duration::from_millis(1);
+    leases.handed_over_by(now, deposed_by(9));
+    assert!(leases.may_vote(now).is_err());
+    assert_eq!(leases.campaign_due(), Some(free));
+    leases.handed_over_by(now, OWN);
+    assert!(leases.may_vote(now).is_ok());
+    assert!(leases.campaign_due() > Some(now + election));
+}
+
+#[test]
+fn a_candidate_that_was_refused_waits_as_long_as_the_voter_is_bound() {
+    let (mut leases, free) = follower_of_a_lost_leader();
+    let remaining = leases.scene.timing.promise * 3;
+    leases.peer_bound(free, remaining);
+    assert!(leases.campaign_due() >= Some(free + remaining), "{:?}", leases.campaign_due());
+}
+
+/// What comes many times a second does not have the leader look for work again, and
+/// everything else does, whatever it said that it changed.
+#[test]
+fn a_leader_looks_for_work_again_unless_what_came_would_have_said_so() {
+    let mut leases = leading();
+    leases.step(START, LeaseEvent::Applied(Arc::new(state_with_two_vips(NodeId(2)))));
+    leases.take_changed();
+    leases.idle_as = leases.seen(START);
+    assert!(leases.idle_as.is_some());
+    leases.step(START, LeaseEvent::Tick);
+    assert!(leases.idle_as.is_some(), "nothing changed");
+    let _ = leases.may_vote(START);
+    assert!(leases.idle_as.is_none());
+}
+
+#[test]
+fn a_change_is_told_however_much_came_after_it() {
+    let (mut leases, _) = follower_of_a_lost_leader();
+    leases.take_changed();
+    leases.handed_over_by(START, OWN);
+    leases.step(START, LeaseEvent::Tick);
+    assert!(leases.take_changed() && !leases.take_changed());
+}
