@@ -235,3 +235,59 @@ pub(super) fn addresses(vip: &Vip, interfaces: &BTreeMap<String, String>) -> Vec
     };
     vip.spec.addresses.iter().map(address).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::LeaseEvent;
+    use super::super::tests::{START, leading};
+    use super::*;
+
+    const GRANT: Duration = Duration::from_millis(320);
+    const JUST: Duration = Duration::from_nanos(1);
+
+    fn session() -> GuardSession {
+        GuardSession::on([("lan".to_owned(), "ens5".to_owned())].into(), None)
+    }
+
+    #[test]
+    fn a_guard_that_is_lost_is_given_the_time_of_a_restart() {
+        let mut leases = leading();
+        assert_eq!(leases.fitness(START), Fitness::NoGuard, "there was none");
+        leases.step(START, LeaseEvent::GuardUp(Incarnation(7)));
+        assert_eq!(leases.fitness(START), Fitness::Fit);
+        leases.step(START, LeaseEvent::GuardDown);
+        assert_eq!(leases.fitness(START + GUARD_GRACE - JUST), Fitness::Fit);
+        assert_eq!(leases.fitness(START + GUARD_GRACE), Fitness::NoGuard);
+    }
+
+    /// What it had open ends with the last grant, at the latest.
+    #[test]
+    fn a_guard_that_is_gone_says_nothing_for_as_long_as_a_grant_lasts() {
+        let mut guard = session();
+        assert!(!guard.is_present() && guard.is_certain(START, GRANT), "no gate was ever open");
+        guard.up(START);
+        assert!(guard.is_present() && guard.is_certain(START, GRANT));
+        guard.down(START);
+        assert!(!guard.is_present() && !guard.is_certain(START + GRANT - JUST, GRANT));
+        assert!(guard.is_certain(START + GRANT, GRANT));
+    }
+
+    #[test]
+    fn a_guard_that_is_connected_and_shows_no_life_is_frozen() {
+        let mut guard = session();
+        guard.up(START);
+        assert!(!guard.is_frozen(START + GRANT - JUST, GRANT));
+        assert!(guard.is_frozen(START + GRANT, GRANT));
+        guard.is_alive(START + JUST);
+        assert!(!guard.is_frozen(START + GRANT, GRANT));
+        guard.down(START);
+        assert!(!guard.is_frozen(START + GRANT * 2, GRANT), "it is not connected");
+    }
+
+    #[test]
+    fn names_of_interfaces_are_this_hosts() {
+        let guard = session();
+        assert_eq!(guard.interfaces().get("lan").map(String::as_str), Some("ens5"));
+        assert_eq!(guard.interfaces().len(), 1);
+    }
+}

@@ -512,3 +512,22 @@ fn a_change_is_told_however_much_came_after_it() {
     leases.step(START, LeaseEvent::Tick);
     assert!(leases.take_changed() && !leases.take_changed());
 }
+
+#[test]
+fn a_disk_that_makes_writes_wait_for_five_promises_or_fails_is_not_well() {
+    let mut leases = leading();
+    leases.step(START, LeaseEvent::GuardUp(SESSION));
+    let patience = LAN.promise * 5;
+    let (at_once, just) = (Duration::ZERO, Duration::from_nanos(1));
+    for (oldest_wait, failed, fitness) in [
+        (patience - just, false, Fitness::Fit),
+        (patience, false, Fitness::Disk),
+        (patience + just, false, Fitness::Disk),
+        (at_once, false, Fitness::Fit),
+        (at_once, true, Fitness::Disk),
+        (patience, true, Fitness::Disk),
+    ] {
+        leases.disk(START, oldest_wait, failed);
+        assert_eq!(leases.fitness(START), fitness, "{oldest_wait:?} {failed}");
+    }
+}
