@@ -241,6 +241,7 @@ mod tests {
     use super::super::LeaseEvent;
     use super::super::tests::{START, leading};
     use super::*;
+    use crate::testing::vip;
 
     const GRANT: Duration = Duration::from_millis(320);
     const JUST: Duration = Duration::from_nanos(1);
@@ -289,5 +290,53 @@ mod tests {
         let guard = session();
         assert_eq!(guard.interfaces().get("lan").map(String::as_str), Some("ens5"));
         assert_eq!(guard.interfaces().len(), 1);
+        let on = |interface: Option<&str>| {
+            let spec = crate::VipSpec { interface: interface.map(Into::into), ..vip("web", 100) };
+            let vip = Vip::new(VipUid(1), spec);
+            let [address] = &addresses(&vip, guard.interfaces())[..] else { panic!("one") };
+            assert_eq!((address.ip.to_string().as_str(), address.prefix), ("10.0.0.100", 24));
+            address.interface.clone()
+        };
+        assert_eq!((on(Some("lan")).as_str(), on(Some("eth9")).as_str()), ("ens5", "eth9"));
+        assert_eq!(on(None), "");
+    }
+
+    #[test]
+    fn what_it_was_told_of_is_remembered_until_it_hears_of_all() {
+        let mut guard = session();
+        let grantee =
+            |vip| Grantee { vip: VipUid(vip), epoch: crate::Epoch(1), incarnation: Incarnation(7) };
+        guard.heard_of(&[grantee(1)]);
+        assert!(guard.has_heard_of(&grantee(1)) && !guard.has_heard_of(&grantee(2)));
+        assert!(guard.is_to_extend(START, GRANT));
+        assert!(!guard.has_heard_of(&grantee(1)));
+    }
+
+    #[test]
+    fn a_guard_is_asked_for_a_sign_of_life_and_left_when_it_gives_none() {
+        let mut leases = leading();
+        let (heartbeat, grant) = (leases.scene.timing.heartbeat, leases.scene.timing.grant);
+        leases.step(START, LeaseEvent::GuardUp(Incarnation(7)));
+        let asked = leases.step(START + heartbeat, LeaseEvent::Tick);
+        assert!(asked.contains(&LeaseAction::Ping), "{asked:?}");
+        let left = leases.step(START + grant, LeaseEvent::Tick);
+        assert!(left.contains(&LeaseAction::EndSession), "{left:?}");
+        assert_eq!(leases.fitness(START + grant + GUARD_GRACE), Fitness::NoGuard);
+    }
+
+    #[test]
+    fn what_the_guard_says_of_its_host_is_news() {
+        let mut leases = leading();
+        leases.step(START, LeaseEvent::GuardUp(Incarnation(7)));
+        leases.take_changed();
+        let macs = || BTreeSet::from([Mac([2, 0, 0, 0, 0, 1])]);
+        leases.step(START, LeaseEvent::Interfaces(macs()));
+        assert!(leases.take_changed());
+        leases.step(START, LeaseEvent::Interfaces(macs()));
+        assert!(!leases.take_changed(), "it was said");
+        let what = Obstacle { ip: [10, 0, 0, 100].into(), why: crate::Why::NoLink };
+        let hindered = BTreeMap::from([(VipUid(1), what)]);
+        leases.step(START, LeaseEvent::Hindered(hindered.clone()));
+        assert_eq!(leases.claims().obstacles(), hindered);
     }
 }

@@ -454,6 +454,9 @@ fn the_guard_hears_of_vips_when_they_change() {
     assert_eq!(considered(&mut leases, applied(&state)), none, "it moved, and is what it was");
     apply(&mut state, VipOp::Add { spec: vip("v3", 103) });
     assert_eq!(considered(&mut leases, applied(&state)), [vec![1, 2, 3]]);
+    let seen = state.vips[&VipUid(1)].revision;
+    apply(&mut state, VipOp::Set { spec: vip("v1", 111), seen, guest: None });
+    assert_eq!(considered(&mut leases, applied(&state)), [vec![1, 2, 3]], "it has another address");
     considered(&mut leases, LeaseEvent::GuardDown);
     assert_eq!(considered(&mut leases, LeaseEvent::GuardUp(Incarnation(9))), [vec![1, 2, 3]]);
 }
