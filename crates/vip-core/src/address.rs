@@ -74,6 +74,16 @@ const METADATA_V6: [Ipv6Addr; 2] = [
     Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
 ];
 
+/// Its octets in the one form that both families have: IPv4 is mapped (RFC 4291 section
+/// 2.5.5.2).
+#[must_use]
+pub fn octets(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
 /// Whether it is where a cloud's machines ask who they are.
 #[must_use]
 pub fn is_metadata(ip: IpAddr) -> bool {
@@ -86,6 +96,14 @@ pub fn is_metadata(ip: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn both_families_are_written_in_one_form() {
+        let of = |text: &str| octets(text.parse().expect("valid"));
+        assert_eq!(of("192.0.2.1"), of("::ffff:192.0.2.1"));
+        assert_eq!(of("192.0.2.1")[10..], [0xff, 0xff, 192, 0, 2, 1]);
+        assert_eq!(of("2001:db8::7")[..4], [0x20, 0x01, 0x0d, 0xb8]);
+    }
 
     #[test]
     fn peers_are_on_no_hosts_own_addresses_and_links() {

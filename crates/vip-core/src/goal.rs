@@ -182,11 +182,13 @@ impl Sight<'_> {
     /// refuse it where they hear that, and say so only once they were asked to hold
     /// it: what hinders them is left out.
     fn taken(&self, vip: &Vip) -> Option<Hopeless> {
+        if vip.answered > Epoch(0) {
+            return None;
+        }
         let obstacles = self.state.obstacles.get(&vip.uid)?;
         let (node, what) = obstacles.iter().find(|(_, what)| what.why == Why::HostHasIt)?;
-        let (vip_name, node) = (vip.spec.name.clone(), self.state.node_name(*node)?.clone());
-        let taken = Hopeless::Taken { vip: vip_name, node, ip: what.ip };
-        (vip.answered == Epoch(0)).then_some(taken)
+        let (node, vip) = (self.state.node_name(*node)?.clone(), vip.spec.name.clone());
+        Some(Hopeless::Taken { vip, node, ip: what.ip })
     }
 
     /// What hinders nodes from holding the VIP, as the end of a sentence.

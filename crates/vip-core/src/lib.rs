@@ -31,6 +31,7 @@ mod protocol;
 mod report;
 mod role;
 mod subnet;
+mod text;
 mod token;
 mod words;
 
@@ -45,7 +46,7 @@ mod spec;
 #[cfg(test)]
 mod testing;
 
-pub use address::{is_metadata, no_peer, unfit};
+pub use address::{is_metadata, no_peer, octets, unfit};
 pub use chain::{chain, plain};
 pub use cover::Cover;
 pub use excerpt::{MAX_EXCERPT, excerpt};

@@ -1,6 +1,7 @@
 //! Ethernet addresses.
 
 use crate::excerpt;
+use crate::text::as_text;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -43,18 +44,7 @@ impl FromStr for Mac {
     }
 }
 
-impl TryFrom<String> for Mac {
-    type Error = MacError;
-    fn try_from(text: String) -> Result<Self, MacError> {
-        text.parse()
-    }
-}
-
-impl From<Mac> for String {
-    fn from(mac: Mac) -> Self {
-        mac.to_string()
-    }
-}
+as_text!(Mac, MacError);
 
 #[cfg(test)]
 mod tests {

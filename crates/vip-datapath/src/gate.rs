@@ -1,7 +1,7 @@
 //! The gate: a map of addresses and one of the deadlines that they share, attached
 //! first everywhere.
 
-use crate::layout::{self, Entry, Key, key};
+use crate::layout::{self, Entry, Key};
 use crate::netfilter::IpGate;
 use crate::syscall::in_spite_of_signals;
 use crate::tcx::{self, Hook};
@@ -13,7 +13,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::time::Duration;
-use vip_core::{GateEntry, Mono, Slot};
+use vip_core::{GateEntry, Mono, Slot, octets};
 
 const OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/gate.o");
 /// What the names of all gate programs begin with, as the kernel shows them.
@@ -238,7 +238,7 @@ impl Gate {
     /// [`GateError::Entry`]; the entry before stands.
     pub fn set(&mut self, ip: IpAddr, entry: GateEntry) -> Result<(), GateError> {
         let source = |e| GateError::Entry { ip, source: Box::new(e) };
-        self.entries.insert(key(ip), layout::entry(entry), 0).map_err(source)
+        self.entries.insert(octets(ip), layout::entry(entry), 0).map_err(source)
     }
 
     /// Sets until when all addresses may answer that share a deadline.
@@ -255,7 +255,7 @@ impl Gate {
     /// # Errors
     /// [`GateError::Entry`]; it stays as it is.
     pub fn forget(&mut self, ip: IpAddr) -> Result<(), GateError> {
-        match self.entries.remove(&key(ip)) {
+        match self.entries.remove(&octets(ip)) {
             Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
             Err(e) => Err(GateError::Entry { ip, source: Box::new(e) }),
         }
@@ -295,7 +295,7 @@ impl Gate {
     /// The entry of an address, if the gate knows it.
     #[must_use]
     pub fn entry(&self, ip: IpAddr) -> Option<GateEntry> {
-        layout::read(self.entries.get(&key(ip), 0).ok()?)
+        layout::read(self.entries.get(&octets(ip), 0).ok()?)
     }
 
     /// Makes sure that this gate is the first program of the device in both

@@ -1,18 +1,10 @@
 //! What the gate's maps hold, as `bpf/gate.c` has it: the program reads it at every
 //! packet, and this process alone writes it.
 
-use std::net::IpAddr;
 use vip_core::{GateEntry, Mono, SLOTS, Slot};
 
-/// An address: IPv4 is mapped (RFC 4291 section 2.5.5.2).
+/// An address, as [`vip_core::octets`] writes it.
 pub(crate) type Key = [u8; 16];
-
-pub(crate) fn key(ip: IpAddr) -> Key {
-    match ip {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-        IpAddr::V6(v6) => v6.octets(),
-    }
-}
 
 /// `struct entry`: its own deadline, and the slot whose deadline it shares; 0: none.
 pub(crate) type Entry = [u64; 2];

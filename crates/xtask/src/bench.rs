@@ -175,14 +175,15 @@ fn failover(runs: usize, only: &[Case]) -> Result<()> {
     }
     let table = format!("{}\n(Load {}.)\n", table::markdown(&results), load()?);
     println!("\n{table}");
+    println!("runs: {}", path.display());
     // Of a few cases alone, or of two runs, it would say less than what is there.
-    if only.is_empty() && runs >= RUNS_SHOWN {
-        figures::show("failover", &table)?;
+    let is_less = !only.is_empty() || runs < RUNS_SHOWN;
+    if !is_less {
+        let picture = root().join(PICTURE);
+        std::fs::write(&picture, picture::svg(&results))?;
+        println!("picture: {}", picture.display());
     }
-    let picture = root().join(PICTURE);
-    std::fs::write(&picture, picture::svg(&results))?;
-    println!("runs: {}\npicture: {}", path.display(), picture.display());
-    Ok(())
+    figures::show("failover", is_less, &table)
 }
 
 /// The runs of a cell.

@@ -39,8 +39,8 @@ pub(crate) fn sample() -> Result<()> {
     // Whoever the checkout belongs to. Without a history it is always the first part.
     let commit = output("git", &["-c", "safe.directory=*", "rev-parse", "HEAD"]);
     let commit = commit.inspect_err(|e| eprintln!("no commit to draw by: {e}"));
-    let drawn =
-        usize::from_str_radix(commit.as_deref().unwrap_or("0").get(..7).unwrap_or("0"), 16)?;
+    let digits = commit.as_deref().ok().and_then(|commit| commit.get(..7));
+    let drawn = usize::from_str_radix(digits.unwrap_or("0"), 16)?;
     let found = try_them(Some(&format!("{}/{parts}", drawn % parts)), &[])?;
     ensure!(found.missed <= MISSED_OF_SAMPLE, "of a sample {MISSED_OF_SAMPLE} may be missed");
     Ok(())

@@ -2,7 +2,8 @@
 //! out for each packet; this is the same, for whoever wants to know beforehand.
 
 use crate::mix::mix_all;
-use crate::{Scheduler, TableSize};
+use crate::{Scheduler, TableSize, octets};
+use std::array;
 use std::net::IpAddr;
 
 /// One side of a connection: the client's.
@@ -22,16 +23,11 @@ impl Flow {
     /// out, times the slots, is the slot in its own upper half: no division.
     #[must_use]
     pub fn slot(self, seed: u64, scheduler: Scheduler, size: TableSize) -> u16 {
-        let octets = match self.ip {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-            IpAddr::V6(v6) => v6.octets(),
-        };
-        let word = |from: usize| {
-            let bytes = octets[from..from + 8].iter().rev();
-            bytes.fold(0, |word, byte| word << 8 | u64::from(*byte))
-        };
+        let octets = octets(self.ip);
+        let [upper, lower] =
+            [0, 8].map(|from| u64::from_le_bytes(array::from_fn(|byte| octets[from + byte])));
         let port = if scheduler == Scheduler::Sh { 0 } else { self.port };
-        let mixed = mix_all(seed, [word(0), word(8), port.into()]);
+        let mixed = mix_all(seed, [upper, lower, port.into()]);
         let slot = ((mixed >> 32) * u64::from(size.slots())) >> 32;
         u16::try_from(slot).unwrap_or_default()
     }

@@ -13,9 +13,9 @@
 //! round, and a turn costs as much as the heaviest has.
 
 use super::{Plan, RealServer};
+use crate::octets;
 use aws_lc_rs::digest::{SHA256, digest};
 use std::array;
-use std::net::IpAddr;
 
 /// Not dealt yet. No index is as high: servers are fewer than slots, of which there
 /// are fewer than this.
@@ -73,13 +73,9 @@ impl Preference {
 /// The paper's `h1` and `h2`: two numbers of 64 bits from the first half of SHA-256
 /// over seed, address (16 bytes, v4 mapped) and port; all big-endian.
 fn hashes(seed: u64, real: &RealServer) -> [u64; 2] {
-    let ip = match real.ip {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-        IpAddr::V6(v6) => v6,
-    };
     let mut input = Vec::with_capacity(26);
     input.extend(seed.to_be_bytes());
-    input.extend(ip.octets());
+    input.extend(octets(real.ip));
     input.extend(real.port.to_be_bytes());
     let hash = digest(&SHA256, &input);
     [0, 8].map(|from| u64::from_be_bytes(array::from_fn(|byte| hash.as_ref()[from + byte])))

@@ -125,6 +125,23 @@ fn nobody_waits_for_what_each_node_that_is_there_cannot_do() {
     assert_eq!(progress, Progress::Hopeless(alone));
 }
 
+/// A takeover is waited for: whoever has it by then may lose it.
+#[test]
+fn a_host_that_has_a_vip_that_answered_before_is_no_reason_to_give_up() {
+    let (mut leases, mut state) = (leader(), held_by_two());
+    apply(&mut state, VipOp::Settle { grants: vec![grantee(1)], nested: false });
+    apply(&mut state, VipOp::Answered { grants: vec![grantee(1)] });
+    let (seen, to, cause) = (state.vips[&WEB].epoch, Some(NodeId(2)), crate::Cause::HolderLost);
+    apply(
+        &mut state,
+        VipOp::Assign { moves: vec![crate::Assignment { vip: WEB, seen, to, cause }] },
+    );
+    apply(&mut state, obstacle(1, Some(Why::HostHasIt)));
+    let mut goal = Goal::answers(web(), None, Mono::ZERO);
+    let progress = look(&mut goal, START, &state, &mut leases);
+    assert!(matches!(progress, Progress::Missing(_)), "{progress:?}");
+}
+
 #[test]
 fn a_node_without_its_guard_is_given_the_time_of_a_start() {
     let (mut leases, state) = (leader(), held_by_two());

@@ -1,6 +1,7 @@
 //! The ports of a virtual server.
 
 use crate::excerpt;
+use crate::text::as_text;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -59,18 +60,7 @@ impl FromStr for Ports {
     }
 }
 
-impl TryFrom<String> for Ports {
-    type Error = PortsError;
-    fn try_from(text: String) -> Result<Self, PortsError> {
-        text.parse()
-    }
-}
-
-impl From<Ports> for String {
-    fn from(ports: Ports) -> Self {
-        ports.to_string()
-    }
-}
+as_text!(Ports, PortsError);
 
 impl fmt::Display for Ports {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,5 +1,6 @@
 //! A real server, as a person writes it.
 
+use crate::text::as_text;
 use crate::{excerpt, no_peer};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -73,18 +74,7 @@ impl FromStr for RealSpec {
     }
 }
 
-impl TryFrom<String> for RealSpec {
-    type Error = RealSpecError;
-    fn try_from(text: String) -> Result<Self, RealSpecError> {
-        text.parse()
-    }
-}
-
-impl From<RealSpec> for String {
-    fn from(real: RealSpec) -> Self {
-        real.to_string()
-    }
-}
+as_text!(RealSpec, RealSpecError);
 
 impl fmt::Display for RealSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

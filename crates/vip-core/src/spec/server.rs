@@ -168,12 +168,8 @@ pub enum ServerSpecError {
         other: IpAddr,
     },
     /// A weight that there is not.
-    #[error("weight {weight} of the real server {real}: weights are {WEIGHTS}")]
-    Weight {
-        real: RealSpec,
-        /// What was wanted.
-        weight: u16,
-    },
+    #[error("weight {} of the real server {real}: weights are {WEIGHTS}", real.weight)]
+    Weight { real: RealSpec },
     /// A real server's own port where the client's decides.
     #[error(
         "the real server {real} has a port of its own, and virtual server {name} has several: a \
@@ -280,7 +276,7 @@ impl ServerSpec {
             return Err(ServerSpecError::MixedFamilies { name, one: first, other: real.ip });
         }
         if real.weight > MAX_WEIGHT {
-            return Err(ServerSpecError::Weight { real, weight: real.weight });
+            return Err(ServerSpecError::Weight { real });
         }
         match (real.port, self.ports.single()) {
             (Some(_), None) => Err(ServerSpecError::PortOfMany { name, real }),

@@ -1,6 +1,7 @@
 //! What is wanted of a VIP.
 
 use crate::address::unfit;
+use crate::text::as_text;
 use crate::words::words;
 use crate::{Name, excerpt};
 use serde::{Deserialize, Serialize};
@@ -63,18 +64,7 @@ impl FromStr for VipAddress {
     }
 }
 
-impl TryFrom<String> for VipAddress {
-    type Error = AddressError;
-    fn try_from(text: String) -> Result<Self, AddressError> {
-        text.parse()
-    }
-}
-
-impl From<VipAddress> for String {
-    fn from(address: VipAddress) -> Self {
-        address.to_string()
-    }
-}
+as_text!(VipAddress, AddressError);
 
 impl fmt::Display for VipAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

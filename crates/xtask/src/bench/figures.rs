@@ -9,11 +9,16 @@
 use crate::shell::root;
 use anyhow::{Context, Result};
 
-/// Puts what was found where the README shows it, if it does.
+/// Puts what was found where the README shows it, if it does. A trial `is_less` than
+/// what is there, and leaves it.
 ///
 /// # Errors
 /// The README cannot be read, or not be written.
-pub(super) fn show(name: &str, found: &str) -> Result<()> {
+pub(super) fn show(name: &str, is_less: bool, found: &str) -> Result<()> {
+    if is_less {
+        println!("the README keeps its {name}: it is of a longer run");
+        return Ok(());
+    }
     let path = root().join("README.md");
     let text = std::fs::read_to_string(&path)?;
     match put(&text, name, found) {

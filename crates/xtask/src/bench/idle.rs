@@ -104,8 +104,5 @@ pub(super) fn run(profile: &str, many: u16) -> Result<()> {
     found["load"] = json!(load()?);
     std::fs::write(results(&format!("idle-{profile}.json")), serde_json::to_vec_pretty(&found)?)?;
     println!("{found:#}");
-    if many < VIPS {
-        return Ok(());
-    }
-    figures::show(&format!("idle-{profile}"), &told(&found, many)?)
+    figures::show(&format!("idle-{profile}"), many < VIPS, &told(&found, many)?)
 }

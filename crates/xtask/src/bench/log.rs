@@ -120,8 +120,5 @@ pub(super) fn run(profile: &str, commands: u32, per_second: u32) -> Result<()> {
     let path = results(&format!("log-{profile}.json"));
     std::fs::write(&path, serde_json::to_vec_pretty(&found)?).context("the result")?;
     println!("{found:#}");
-    if commands < COMMANDS {
-        return Ok(());
-    }
-    figures::show(&format!("log-{profile}"), &told(&found))
+    figures::show(&format!("log-{profile}"), commands < COMMANDS, &told(&found))
 }

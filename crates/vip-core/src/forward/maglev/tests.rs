@@ -1,6 +1,7 @@
 use super::*;
 use crate::TableSize;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 fn real(last: u8, weight: u16) -> RealServer {
     RealServer { ip: [10, 0, 0, last].into(), port: 80, weight }

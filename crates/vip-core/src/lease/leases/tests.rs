@@ -498,8 +498,7 @@ fn a_candidate_that_was_refused_waits_as_long_as_the_voter_is_bound() {
 fn a_leader_looks_for_work_again_unless_what_came_would_have_said_so() {
     let mut leases = leading();
     leases.step(START, LeaseEvent::Applied(Arc::new(state_with_two_vips(NodeId(2)))));
-    leases.take_changed();
-    leases.idle_as = leases.seen(START);
+    let _ = leases.leader_work(START);
     assert!(leases.idle_as.is_some());
     leases.step(START, LeaseEvent::Tick);
     assert!(leases.idle_as.is_some(), "nothing changed");

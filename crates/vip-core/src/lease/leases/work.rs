@@ -125,7 +125,7 @@ impl Leases {
     }
 
     /// What work can come from by time alone, if that can be told.
-    pub(super) fn seen(&self, now: Mono) -> Option<Seen> {
+    fn seen(&self, now: Mono) -> Option<Seen> {
         let leading = self.leader.leading()?;
         let ages = self.holder.claims.ages() || self.scene.state.retired_vips().next().is_some();
         let outlived = now >= leading.lease.elected_at() + self.scene.timing.grant;
