@@ -39,6 +39,9 @@ pub(crate) enum Bench {
         /// Only these cases.
         #[arg(long)]
         case: Vec<Case>,
+        /// Only these systems.
+        #[arg(long)]
+        system: Vec<Kind>,
     },
     /// False failovers beside busy loops, processor time, memory, packets.
     Calm {
@@ -119,7 +122,9 @@ pub(crate) fn run(what: &Bench) -> Result<()> {
     install(&[CC, IP, KEEPALIVED, NFT])?;
     std::fs::create_dir_all(root().join(RESULTS))?;
     match what {
-        Bench::Failover { runs, quick, case } => failover(if *quick { 2 } else { *runs }, case),
+        Bench::Failover { runs, quick, case, system } => {
+            failover(if *quick { 2 } else { *runs }, case, system)
+        }
         Bench::Calm { minutes, loops, loss, system } => {
             let lasting = Duration::from_secs(minutes * 60);
             let all = || Kind::value_variants().to_vec();
@@ -153,12 +158,16 @@ fn load() -> Result<String> {
 }
 
 /// Runs what is missing of `runs` runs per cell, then prints the table.
-fn failover(runs: usize, only: &[Case]) -> Result<()> {
+fn failover(runs: usize, only: &[Case], systems: &[Kind]) -> Result<()> {
     let path = results("failover.json");
     let mut results: Value = earlier(&path)?;
     // Round by round, so that what disturbs the machine disturbs all alike.
     for round in 1..=runs {
-        for (case, kind) in case::cells().filter(|(c, _)| only.is_empty() || only.contains(c)) {
+        let wanted = |(case, kind): &(Case, Kind)| {
+            (only.is_empty() || only.contains(case))
+                && (systems.is_empty() || systems.contains(kind))
+        };
+        for (case, kind) in case::cells().filter(wanted) {
             let cell = case::name(case, kind);
             let done = results[&cell].as_array().map_or(0, Vec::len);
             if done >= round {
@@ -177,7 +186,7 @@ fn failover(runs: usize, only: &[Case]) -> Result<()> {
     println!("\n{table}");
     println!("runs: {}", path.display());
     // Of a few cases alone, or of two runs, it would say less than what is there.
-    let is_less = !only.is_empty() || runs < RUNS_SHOWN;
+    let is_less = !(only.is_empty() && systems.is_empty()) || runs < RUNS_SHOWN;
     if !is_less {
         let picture = root().join(PICTURE);
         std::fs::write(&picture, picture::svg(&results))?;

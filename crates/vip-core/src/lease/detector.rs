@@ -175,6 +175,25 @@ mod tests {
         assert_eq!(detector.due(now, 0, &FAST), now);
     }
 
+    /// By rank within an election's time, by place from the second on, and no longer
+    /// than four of them.
+    #[test]
+    fn a_campaign_in_vain_is_followed_by_the_time_of_more_and_more_elections() {
+        let now = Mono(1_000_000_000);
+        let mut detector = Detector::default();
+        for (elections, turns) in [(1, 0), (2, 1), (3, 2), (4, 3), (4, 4)] {
+            detector.campaigned(now, 2, 5, &LAN);
+            let election = LAN.election + LAN.stagger * 3;
+            let due = now + election * elections + LAN.stagger * (5 * turns);
+            assert_eq!(detector.due(Mono::ZERO, 0, &LAN), due, "{elections}");
+        }
+        detector.refused(now, LAN.promise, 2, &LAN);
+        assert_eq!(detector.due(Mono::ZERO, 0, &LAN), now + LAN.promise + LAN.stagger * 2);
+        let mut polite = Detector::default();
+        polite.gave_way(now, NodeId(9), 3, 2, &LAN);
+        assert_eq!(polite.due(Mono::ZERO, 0, &LAN), now + LAN.election + LAN.stagger * 3);
+    }
+
     /// Of four voters one is gone, so that both need each other's vote: 3.6 s
     /// without a leader, in a world of the simulator.
     #[test]

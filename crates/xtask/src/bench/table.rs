@@ -15,7 +15,8 @@ pub(super) fn markdown(results: &Value) -> String {
         text += &format!("| {} | {} |\n", case.title(), cells.collect::<Vec<_>>().join(" | "));
     }
     text + "\nMedian (least - most) ms without an answer, of the runs given. \
-            **two**: in so many runs the old and the new holder answered in turn."
+            **two**: in so many runs the old and the new holder answered in turn; **never**: in so \
+            many nobody answered while the client watched."
 }
 
 fn cell(case: Case, runs: &[Value]) -> String {
@@ -26,12 +27,19 @@ fn cell(case: Case, runs: &[Value]) -> String {
     // restart of all the VIP may follow the leader more than once.
     let two = |run: &&Value| case != Case::Restart && run["stretches"].as_u64() > Some(2);
     let two = runs.iter().filter(two).count();
-    let mark = if two > 0 { format!(", **two** {two}") } else { String::new() };
     let figure = if case == Case::Restart { "takeover_ms" } else { "outage_ms" };
+    // Of the other cases, where nobody was silent there is no figure.
+    let never = |run: &&Value| case == Case::Restart && run[figure].is_null();
+    let never = runs.iter().filter(never).count();
+    let mark = |what: &str, count| {
+        if count > 0 { format!(", **{what}** {count}") } else { String::new() }
+    };
+    let two = mark("two", two);
     match spread(runs, figure) {
         Some((low, middle, high)) => {
-            format!("{middle:.0} ({low:.0} - {high:.0}) of {}{mark}", runs.len())
+            let never = mark("never", never);
+            format!("{middle:.0} ({low:.0} - {high:.0}) of {}{never}{two}", runs.len())
         }
-        None => format!("never, of {}{mark}", runs.len()),
+        None => format!("never, of {}{two}", runs.len()),
     }
 }

@@ -118,3 +118,52 @@ fn while_the_guard_gives_something_up_the_rest_is_named_one_by_one() {
     let by_name = Wanted::Cover(Cover::of([all[1]]));
     assert!(asked(&next_heartbeat(&mut leases, at(3))).contains(&by_name));
 }
+
+/// A question that is under way is not asked twice, and asked again once it was
+/// answered, or was not.
+#[test]
+fn a_first_grant_is_asked_for_once_at_a_time() {
+    let mut leases = one_of_three(ME, LAN, Vote::default());
+    leases.saving_vote(START, LEADER);
+    leases.vote_is_durable(START, LEADER);
+    leases.renewed_by(START, LEADER, LAN.promise, ReportId::default());
+    let of_session = leases.step(START, LeaseEvent::GuardUp(Incarnation(7)));
+    assert_eq!(asked(&of_session), []);
+    leases.step(START, LeaseEvent::Applied(Arc::new(state_with_two_vips(ME))));
+    let grantee = |vip| Grantee { vip: VipUid(vip), epoch: Epoch(1), incarnation: Incarnation(7) };
+    let first = |vips: &[u64]| Wanted::First(vips.iter().map(|vip| grantee(*vip)).collect());
+    let told = leases.step(START, LeaseEvent::Notices(vec![prepared(1)]));
+    assert_eq!(asked(&told), [first(&[1])]);
+    let told = leases.step(START, LeaseEvent::Notices(vec![prepared(2)]));
+    assert_eq!(asked(&told), [], "the other one is under way");
+    let granted = GrantAnswer { granted: vec![grantee(1)], ..Default::default() };
+    let told = answered(&mut leases, START, true, granted);
+    assert_eq!(asked(&told), [first(&[2])]);
+    assert_eq!(asked(&answered(&mut leases, START, true, GrantAnswer::default())), [first(&[2])]);
+}
+
+/// A holder that was denied says so at once: its leader took it for the holder.
+#[test]
+fn a_denial_is_worth_a_report_and_a_grant_is_none() {
+    let reports = |answer: GrantAnswer| {
+        let (mut leases, _) = holding_under_another();
+        let at = START + LAN.heartbeat;
+        next_heartbeat(&mut leases, at);
+        let known = leases.latest_report();
+        leases.renewed_by(at, LEADER, LAN.promise, known);
+        answered(&mut leases, at, false, answer);
+        leases.latest_report() != known
+    };
+    let (_, all) = holding_under_another();
+    let denied = vec![(all[0], crate::Denial::NotHolder)];
+    assert!(reports(GrantAnswer { denied, ..Default::default() }));
+    assert!(!reports(GrantAnswer { granted: all, ..Default::default() }));
+}
+
+/// Not even an order without anything in it.
+#[test]
+fn where_there_is_nothing_to_order_the_guard_is_told_nothing() {
+    let (mut leases, _) = holding_under_another();
+    let again = LeaseEvent::Applied(Arc::new(state_with_two_vips(ME)));
+    assert_eq!(orders(leases.step(START, again)), Vec::<Vec<VipOrder>>::new());
+}

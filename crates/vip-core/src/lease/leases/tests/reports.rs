@@ -82,7 +82,9 @@ fn a_release_counts_when_it_is_known_whose_it_is() {
     assert_eq!(leases.leader_work(START).releases, []);
     apply(&mut state, VipOp::Settle { grants: vec![held], nested: false });
     leases.step(START, LeaseEvent::Applied(Arc::new(state)));
+    leases.take_changed();
     promised(&mut leases, START);
+    assert!(leases.take_changed(), "somebody may wait for it");
     assert_eq!(leases.leader_work(START).releases, [held]);
 }
 
@@ -102,4 +104,80 @@ fn a_vip_answers_when_its_holder_has_that_very_epoch_of_it_open() {
         let found = leases.answers(state.vip(VipUid(1)).expect("there"));
         assert_eq!((found.open, found.whole), (answers, answers), "{said:?}");
     }
+}
+
+/// Others may wait for what is new, and for nothing else.
+#[test]
+fn what_a_member_says_is_told_once() {
+    let mut leases = leading();
+    leases.take_changed();
+    promised(&mut leases, START);
+    assert!(!leases.take_changed(), "it was heard before, and says the same");
+    promised_by(&mut leases, NodeId(3), OWN, START);
+    assert!(leases.take_changed(), "it was never heard in this term");
+    let disk = Report { fitness: Fitness::Disk, ..report_of(1) };
+    leases.reported_by(START, NodeId(2), disk.clone());
+    assert!(leases.take_changed());
+    let id = ReportId { run: 0, seq: 2 };
+    leases.reported_by(START, NodeId(2), Report { id, ..disk });
+    assert!(!leases.take_changed(), "another message says the same");
+}
+
+#[test]
+fn an_acknowledgement_alone_is_news_of_who_was_never_heard() {
+    let mut leases = leading();
+    leases.take_changed();
+    let ack =
+        |from| Acknowledgement { from, vote: OWN, sent_at: START, report: ReportId::default() };
+    leases.step(START, LeaseEvent::Acknowledged(ack(NodeId(2))));
+    assert!(!leases.take_changed());
+    leases.step(START, LeaseEvent::Acknowledged(ack(NodeId(3))));
+    assert!(leases.take_changed());
+}
+
+/// Where it ended before, nobody waits for it.
+#[test]
+fn a_release_is_news_when_it_ends_an_epoch() {
+    let mut leases = leading();
+    let mut state = state_with_two_vips(NodeId(2));
+    let held = Grantee { vip: VipUid(1), epoch: Epoch(1), incarnation: Incarnation(8) };
+    apply(&mut state, VipOp::Settle { grants: vec![held], nested: false });
+    leases.step(START, LeaseEvent::Applied(Arc::new(state)));
+    let released = |seq| Report { released: [held].into(), ..report_of(seq) };
+    leases.reported_by(START, NodeId(2), released(1));
+    leases.take_changed();
+    let ack = Acknowledgement {
+        from: NodeId(2),
+        vote: OWN,
+        sent_at: START,
+        report: ReportId { run: 0, seq: 1 },
+    };
+    leases.step(START, LeaseEvent::Acknowledged(ack));
+    assert!(!leases.take_changed(), "it is said again");
+}
+
+/// By what it says of itself; one that says nothing yet is given the benefit of the
+/// doubt as long as the leader is new.
+#[test]
+fn a_member_that_cannot_hold_is_passed_over() {
+    let mut leases = leading();
+    let state = state_of([1, 2, 3].map(voter));
+    leases.step(START, LeaseEvent::Applied(Arc::new(state)));
+    let able = |leases: &Leases, now| leases.node_views(now)[&NodeId(2)].able;
+    assert!(able(&leases, START));
+    leases.reported_by(START, NodeId(2), Report { fitness: Fitness::Disk, ..report_of(1) });
+    assert!(!able(&leases, START));
+    let silent = |now| leases.node_views(now).get(&NodeId(3)).map(|view| view.able);
+    assert_eq!(silent(START), Some(true));
+    assert_eq!(silent(START + LAN.promise * 100), Some(false));
+}
+
+#[test]
+fn a_leader_remembers_when_it_heard_each() {
+    let mut leases = leading();
+    let later = START + LAN.heartbeat;
+    promised(&mut leases, later);
+    promised_by(&mut leases, NodeId(3), OWN, START);
+    let heard = leases.leader.leading().map(|leading| leading.heard());
+    assert_eq!(heard, Some([(NodeId(2), later), (NodeId(3), START)].into()));
 }
