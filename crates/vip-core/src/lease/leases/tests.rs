@@ -57,6 +57,21 @@ fn promised_by(leases: &mut Leases, from: NodeId, vote: Vote, sent_at: Mono) -> 
     leases.step(sent_at, LeaseEvent::Acknowledged(ack))
 }
 
+/// A promise to node 1 alone; this is the latest report there.
+fn acknowledged(leases: &mut Leases, from: u64, report: ReportId) {
+    let ack = Acknowledgement { from: NodeId(from), vote: OWN, sent_at: START, report };
+    leases.step(START, LeaseEvent::Acknowledged(ack));
+}
+
+/// Leads, and node 2 was granted VIP 1.
+fn leading_a_holder() -> (Leases, Grantee) {
+    let (mut leases, mut state) = (leading(), state_with_two_vips(NodeId(2)));
+    let held = Grantee { vip: VipUid(1), epoch: Epoch(1), incarnation: Incarnation(8) };
+    apply(&mut state, VipOp::Settle { grants: vec![held], nested: false });
+    leases.step(START, LeaseEvent::Applied(Arc::new(state)));
+    (leases, held)
+}
+
 fn deposed_by(term: u64) -> Vote {
     Vote { term: Term(term), node: NodeId(3), committed: false }
 }
@@ -70,19 +85,28 @@ fn asked(actions: &[LeaseAction]) -> Vec<Wanted> {
     actions.iter().filter_map(wanted).collect()
 }
 
-/// Holds two VIPs under another leader; the guard has both open.
-fn holding_under_another() -> (Leases, Vec<Grantee>) {
+/// It is to hold two VIPs under another leader; its guard prepares both.
+fn assigned_by_another() -> Leases {
     let mut leases = one_of_three(ME, LAN, Vote::default());
     leases.saving_vote(START, LEADER);
     leases.vote_is_durable(START, LEADER);
     let heard = leases.renewed_by(START, LEADER, LAN.promise, ReportId::default());
     assert_eq!(heard, PromiseReply::Promised);
-    leases.step(START, LeaseEvent::GuardUp(Incarnation(7)));
+    assert_eq!(asked(&leases.step(START, LeaseEvent::GuardUp(Incarnation(7)))), []);
     leases.step(START, LeaseEvent::Applied(Arc::new(state_with_two_vips(ME))));
+    leases
+}
+
+/// One of those, as that guard's.
+fn leased(vip: u64) -> Grantee {
+    Grantee { vip: VipUid(vip), epoch: Epoch(1), incarnation: Incarnation(7) }
+}
+
+/// Holds two VIPs under another leader; the guard has both open.
+fn holding_under_another() -> (Leases, Vec<Grantee>) {
+    let mut leases = assigned_by_another();
     leases.step(START, LeaseEvent::Notices(vec![prepared(1), prepared(2)]));
-    let all: Vec<_> = [1, 2]
-        .map(|vip| Grantee { vip: VipUid(vip), epoch: Epoch(1), incarnation: Incarnation(7) })
-        .into();
+    let all: Vec<_> = [1, 2].map(leased).into();
     let told = answered(
         &mut leases,
         START,
@@ -312,11 +336,7 @@ fn what_a_guard_is_to_give_up_is_one_frame() {
 /// lost its link, and the grant after that would have to wait for W.
 #[test]
 fn a_release_comes_with_why_the_vip_cannot_go_back() {
-    let mut leases = leading();
-    let mut state = state_with_two_vips(NodeId(2));
-    let held = Grantee { vip: VipUid(1), epoch: Epoch(1), incarnation: Incarnation(8) };
-    apply(&mut state, VipOp::Settle { grants: vec![held], nested: false });
-    leases.step(START, LeaseEvent::Applied(Arc::new(state)));
+    let (mut leases, held) = leading_a_holder();
     leases.step(START, LeaseEvent::GuardUp(Incarnation(7)));
     let obstacle = crate::Obstacle { ip: [10, 0, 0, 100].into(), why: crate::Why::NoLink };
     let report = Report {

@@ -123,23 +123,16 @@ fn while_the_guard_gives_something_up_the_rest_is_named_one_by_one() {
 /// answered, or was not.
 #[test]
 fn a_first_grant_is_asked_for_once_at_a_time() {
-    let mut leases = one_of_three(ME, LAN, Vote::default());
-    leases.saving_vote(START, LEADER);
-    leases.vote_is_durable(START, LEADER);
-    leases.renewed_by(START, LEADER, LAN.promise, ReportId::default());
-    let of_session = leases.step(START, LeaseEvent::GuardUp(Incarnation(7)));
-    assert_eq!(asked(&of_session), []);
-    leases.step(START, LeaseEvent::Applied(Arc::new(state_with_two_vips(ME))));
-    let grantee = |vip| Grantee { vip: VipUid(vip), epoch: Epoch(1), incarnation: Incarnation(7) };
-    let first = |vips: &[u64]| Wanted::First(vips.iter().map(|vip| grantee(*vip)).collect());
+    let mut leases = assigned_by_another();
+    let first = |vip| Wanted::First(vec![leased(vip)]);
     let told = leases.step(START, LeaseEvent::Notices(vec![prepared(1)]));
-    assert_eq!(asked(&told), [first(&[1])]);
+    assert_eq!(asked(&told), [first(1)]);
     let told = leases.step(START, LeaseEvent::Notices(vec![prepared(2)]));
     assert_eq!(asked(&told), [], "the other one is under way");
-    let granted = GrantAnswer { granted: vec![grantee(1)], ..Default::default() };
+    let granted = GrantAnswer { granted: vec![leased(1)], ..Default::default() };
     let told = answered(&mut leases, START, true, granted);
-    assert_eq!(asked(&told), [first(&[2])]);
-    assert_eq!(asked(&answered(&mut leases, START, true, GrantAnswer::default())), [first(&[2])]);
+    assert_eq!(asked(&told), [first(2)]);
+    assert_eq!(asked(&answered(&mut leases, START, true, GrantAnswer::default())), [first(2)]);
 }
 
 /// A holder that was denied says so at once: its leader took it for the holder.

@@ -53,8 +53,7 @@ fn what_an_earlier_process_said_does_not_count() {
     let fit = |leases: &Leases| leases.fitness_of(START, NodeId(2));
     assert_eq!(fit(&leases), Some(Fitness::Fit));
     let report = ReportId { run: 9, seq: 1 };
-    let ack = Acknowledgement { from: NodeId(2), vote: OWN, sent_at: START, report };
-    leases.step(START, LeaseEvent::Acknowledged(ack));
+    acknowledged(&mut leases, 2, report);
     assert_eq!(fit(&leases), None);
     leases.reported_by(START, NodeId(2), Report { id: report, ..report_of(0) });
     assert_eq!(fit(&leases), Some(Fitness::Fit));
@@ -127,32 +126,20 @@ fn what_a_member_says_is_told_once() {
 fn an_acknowledgement_alone_is_news_of_who_was_never_heard() {
     let mut leases = leading();
     leases.take_changed();
-    let ack =
-        |from| Acknowledgement { from, vote: OWN, sent_at: START, report: ReportId::default() };
-    leases.step(START, LeaseEvent::Acknowledged(ack(NodeId(2))));
+    acknowledged(&mut leases, 2, ReportId::default());
     assert!(!leases.take_changed());
-    leases.step(START, LeaseEvent::Acknowledged(ack(NodeId(3))));
+    acknowledged(&mut leases, 3, ReportId::default());
     assert!(leases.take_changed());
 }
 
-/// Where it ended before, nobody waits for it.
+/// Nobody waits for it.
 #[test]
-fn a_release_is_news_when_it_ends_an_epoch() {
-    let mut leases = leading();
-    let mut state = state_with_two_vips(NodeId(2));
-    let held = Grantee { vip: VipUid(1), epoch: Epoch(1), incarnation: Incarnation(8) };
-    apply(&mut state, VipOp::Settle { grants: vec![held], nested: false });
-    leases.step(START, LeaseEvent::Applied(Arc::new(state)));
-    let released = |seq| Report { released: [held].into(), ..report_of(seq) };
-    leases.reported_by(START, NodeId(2), released(1));
+fn a_release_that_ended_its_epoch_before_is_no_news() {
+    let (mut leases, held) = leading_a_holder();
+    let report = Report { released: [held].into(), ..report_of(1) };
+    leases.reported_by(START, NodeId(2), report.clone());
     leases.take_changed();
-    let ack = Acknowledgement {
-        from: NodeId(2),
-        vote: OWN,
-        sent_at: START,
-        report: ReportId { run: 0, seq: 1 },
-    };
-    leases.step(START, LeaseEvent::Acknowledged(ack));
+    acknowledged(&mut leases, 2, report.id);
     assert!(!leases.take_changed(), "it is said again");
 }
 
