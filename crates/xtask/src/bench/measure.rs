@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A VIP that nobody took over within this is counted as never.
 const TAKEOVER: Duration = Duration::from_secs(6);
+/// The same where all are restarted: it is watched to its end.
+const RESTARTED: Duration = Duration::from_secs(5);
 /// A killed process may get its VIP back itself.
 const RECLAIM: Duration = Duration::from_secs(2);
-/// The same of a VIP that did not answer after all were restarted.
-const RESTARTED: Duration = Duration::from_secs(5);
 /// Watched before the fault and after the takeover.
 const WATCH: Duration = Duration::from_millis(700);
 /// Watched after a heal: neighbour caches keep what is stale for seconds.
