@@ -117,6 +117,8 @@ mod tests {
         // Half a second, made up at a sixteenth of it per second.
         let pulled = Steering { offset_ns: 500_000_000, ..STRAIGHT };
         assert!((pulled.ppm() - 31_250.0).abs() < 1.0);
+        let slower = Steering { constant: 6, ..pulled };
+        assert!((slower.ppm() - 31_250.0 / 16.0).abs() < 1.0);
     }
 
     #[test]

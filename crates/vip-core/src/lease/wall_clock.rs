@@ -113,10 +113,18 @@ mod tests {
         assert!(own_is_far(&[early, early]));
         // They need not agree with each other.
         assert!(own_is_far(&[early, late]));
-        assert!(!own_is_far(&[NOW + 299_000, late]));
+        assert!(!own_is_far(&[NOW + 300_000, late]));
+        assert!(own_is_far(&[NOW + 300_001, late]));
         assert!(own_is_far(&[NOW, late, late]));
         assert!(!own_is_far(&[NOW, NOW, late, late]));
         assert!(own_is_far(&[NOW, late, late, early]));
+    }
+
+    #[test]
+    fn the_refusal_counts_who_agrees_and_who_was_heard() {
+        let (clocks, voters) = clocks(&[NOW, 0, 0]);
+        let far = clocks.own_is_far(Mono(2), &voters);
+        assert_eq!(far, Some(OwnClockFar { agree: 2, voters: 4 }));
     }
 
     #[test]
@@ -129,10 +137,12 @@ mod tests {
 
     #[test]
     fn what_was_heard_long_ago_says_nothing() {
-        let (clocks, voters) = clocks(&[0, u64::MAX]);
+        let (mut clocks, voters) = clocks(&[0, u64::MAX]);
         assert!(clocks.own_is_far(Mono(2), &voters).is_some());
         let later = Mono(1) + HEARD_LATELY;
         assert_eq!(clocks.own_is_far(later, &voters), None);
         assert_eq!(clocks.far_from_own(later).count(), 0);
+        clocks.heard(later, NodeId(9), NOW, NOW);
+        assert_eq!(clocks.0.len(), 1, "and takes no memory");
     }
 }

@@ -122,7 +122,9 @@ impl Leases {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{ME, START, leading, leading_drained};
+    use super::super::tests::{
+        ME, START, holding_two_vips, holding_under_another, leading, leading_drained,
+    };
     use super::*;
 
     const NEXT: NodeId = NodeId(2);
@@ -140,6 +142,31 @@ mod tests {
         let elected = Vote { term: crate::Term(2), node: NEXT, committed: false };
         leases.saving_vote(START, elected);
         assert_eq!(end.step(START, &mut leases, |_| true), HandOverStep::Done);
+    }
+
+    #[test]
+    fn leadership_alone_goes_to_whom_it_is_meant_for() {
+        let mut leases = leading();
+        leading_drained(&mut leases, START);
+        let mut end = HandOver::of_leadership(START, &leases, NodeId(3)).expect("it leads");
+        assert_eq!(end.step(START, &mut leases, |_| true), HandOverStep::Transfer(NodeId(3)));
+    }
+
+    #[test]
+    fn the_log_comes_to_rest_only_once_nothing_is_held_here() {
+        let (mut leases, _) = holding_two_vips();
+        let end = HandOver::of_everything(START, &mut leases);
+        assert!(!end.waits_for_the_log(START, &leases));
+    }
+
+    #[test]
+    fn who_does_not_lead_waits_for_relief_as_long_as_who_does() {
+        let (mut leases, _) = holding_under_another();
+        let mut end = HandOver::of_everything(START, &mut leases);
+        let late = START + HAND_OVER_TIMEOUT;
+        let just = Duration::from_nanos(1);
+        assert_eq!(end.step(late - just, &mut leases, |_| true), HandOverStep::Wait);
+        assert_eq!(end.step(late, &mut leases, |_| true), HandOverStep::Done);
     }
 
     #[test]

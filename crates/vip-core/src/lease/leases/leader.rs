@@ -229,19 +229,20 @@ impl Leader {
         self.leading.as_ref().map(|leading| leading.lease.term())
     }
 
-    /// Raft leads in this term, or not at all. `bound`: until when this node's vote
-    /// may have been asked for by nobody else.
+    /// Raft leads in this term, which is that of the vote saved last, or not at all.
+    /// `bound`: until when this node's vote may have been asked for by nobody else.
     fn turn(&mut self, now: Mono, term: Option<Term>, bound: Mono, scene: &Scene) -> Turn {
         let Scene { me, timing, voters, .. } = scene;
         match (term, &mut self.leading) {
-            (Some(term), Some(leading)) if leading.lease.term() == term => {
+            // Of this very term: the vote for another one ended it as it was saved.
+            (Some(_), Some(leading)) => {
                 if leading.lease.voters() == voters {
                     return Turn::Nothing;
                 }
                 leading.lease.membership_changed(voters.clone(), now);
                 Turn::Members
             }
-            (Some(term), _) => {
+            (Some(term), None) => {
                 let lease = LeaderLease::elected(*me, term, now, bound, voters.clone(), timing);
                 let (grants, views) = (Grants::default(), BTreeMap::new());
                 self.leading = Some(Leading { lease, grants, views });

@@ -2,6 +2,7 @@ mod clock;
 mod hand_over;
 mod renewing;
 mod reports;
+mod voting;
 
 use super::*;
 use crate::testing::{apply, move_to, state_of, vip, voter};
@@ -103,7 +104,7 @@ fn leased(vip: u64) -> Grantee {
 }
 
 /// Holds two VIPs under another leader; the guard has both open.
-fn holding_under_another() -> (Leases, Vec<Grantee>) {
+pub(super) fn holding_under_another() -> (Leases, Vec<Grantee>) {
     let mut leases = assigned_by_another();
     leases.step(START, LeaseEvent::Notices(vec![prepared(1), prepared(2)]));
     let all: Vec<_> = [1, 2].map(leased).into();
@@ -270,7 +271,7 @@ pub(super) fn state_with_two_vips(holder: NodeId) -> State {
 const SESSION: Incarnation = Incarnation(7);
 
 /// Leads, and its guard is about to answer for two VIPs.
-fn holding_two_vips() -> (Leases, State) {
+pub(super) fn holding_two_vips() -> (Leases, State) {
     let mut leases = leading();
     let state = state_with_two_vips(ME);
     leases.step(START, LeaseEvent::GuardUp(SESSION));
@@ -479,6 +480,18 @@ fn the_guard_hears_of_vips_when_they_change() {
     assert_eq!(considered(&mut leases, applied(&state)), [vec![1, 2, 3]], "it has another address");
     considered(&mut leases, LeaseEvent::GuardDown);
     assert_eq!(considered(&mut leases, LeaseEvent::GuardUp(Incarnation(9))), [vec![1, 2, 3]]);
+}
+
+/// Who promised counts in the configuration that it promised in.
+#[test]
+fn a_lease_begins_anew_with_other_voters_and_with_nothing_else() {
+    let mut leases = leading();
+    leads(&mut leases, START, Some(1));
+    assert!(leases.has_lease(START), "as it was");
+    let voters = Voters::one([ME, NodeId(2), NodeId(3), NodeId(4)]);
+    leases.step(START, LeaseEvent::Raft(RaftView { leads: Some(Term(1)), voters }));
+    assert!(!leases.has_lease(START));
+    assert_eq!(leases.own_leadership(), Some(OWN));
 }
 
 /// What renews promises would come too late for a lease that is over.
