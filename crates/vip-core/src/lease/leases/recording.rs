@@ -284,7 +284,7 @@ mod tests {
     use super::*;
     use crate::{
         Address, Conflict, Denial, Epoch, Grantee, GuardNotice, Incarnation, Mac, NodeId, Obstacle,
-        Probe, ReportId, VipUid, Vote, Why,
+        Probe, ReportId, Tombstone, VipUid, Vote, Why,
     };
     use std::net::IpAddr;
 
@@ -346,12 +346,15 @@ mod tests {
         let answered =
             E::Answered { session: None, sent_at: START, first: true, answer: Some(an_answer()) };
         let wanted = Wanted::All(grantees(9).collect());
+        let state = state_with_two_vips(NodeId(2));
+        let of_two_vips = of_state(&state);
         for (input, bytes) in [
             (LeaseInput::Event(E::Hindered(hindered)), 5 * LONG_ITEM_BYTES),
             (LeaseInput::Event(E::Notices(notices)), 6 * LONG_ITEM_BYTES),
             (LeaseInput::Event(answered), 7 * ITEM_BYTES),
             (LeaseInput::Report(NodeId(2), Box::new(a_report())), OF_A_REPORT),
             (LeaseInput::Request(NodeId(2), wanted), 9 * ITEM_BYTES),
+            (LeaseInput::Event(E::Applied(Arc::new(state))), of_two_vips),
             (LeaseInput::Stop, 0),
         ] {
             assert_eq!(bytes_in(&input), bytes, "{input:?}");
@@ -408,7 +411,16 @@ mod tests {
         // One that somebody may still answer for is in it as well.
         let one = state.vips.values().next().expect("two").clone();
         Arc::make_mut(&mut state.retired).extend([one.clone(), one.clone(), one]);
-        assert_eq!(of_state(&state), 7 * RECORD_BYTES + 5 * LONG_ITEM_BYTES);
+        let removed = |name: &str| Tombstone {
+            name: name.parse().expect("valid"),
+            spki: String::new(),
+            macs: [].into(),
+            removed: None,
+            cut_off: false,
+        };
+        let tombstones = [(NodeId(8), removed("n8")), (NodeId(9), removed("n9"))];
+        Arc::make_mut(&mut state.tombstones).extend(tombstones);
+        assert_eq!(of_state(&state), 9 * RECORD_BYTES + 5 * LONG_ITEM_BYTES);
     }
 
     /// A node asks for a thousand VIPs at each heartbeat, for longer than is kept.
@@ -439,6 +451,77 @@ mod tests {
         assert!(most > MOST_BYTES, "{most}");
         assert!(most < 3 * MOST_BYTES, "{most}");
         assert!(leases.take_spent().is_some() && leases.take_spent().is_none());
+    }
+
+    /// Three turns, and what is written of them.
+    fn a_recording() -> (Recording, String) {
+        let mut leases = leading();
+        leases.record();
+        for at in [START, START + Duration::from_millis(40), START + Duration::from_millis(80)] {
+            leases.step(at, LeaseEvent::Tick);
+        }
+        let recording = leases.take_recordings().pop().expect("one");
+        let mut written = vec![];
+        recording.write(&mut written).expect("written");
+        (recording, String::from_utf8(written).expect("text"))
+    }
+
+    fn read(text: &str) -> Result<Recording, RecordingError> {
+        Recording::read(&mut text.as_bytes())
+    }
+
+    #[test]
+    fn what_was_written_is_read_and_happens_again() {
+        let (recording, written) = a_recording();
+        assert_eq!((recording.begun(), recording.turns()), (START, 3));
+        let again = read(&written).expect("read");
+        assert_eq!((again.begun(), again.turns()), (START, 3));
+        let replayed: Vec<_> = again.replay().collect();
+        assert_eq!(replayed.len(), 3);
+        for (turn, made) in replayed.iter().zip(&recording.turns) {
+            assert_eq!((turn.at, &turn.input), (made.at, &made.input));
+            assert_eq!(
+                (turn.recorded.as_ref(), Some(&turn.decided)),
+                (made.output.as_ref(), made.output.as_ref())
+            );
+        }
+    }
+
+    /// A later version decides by what this one does not know.
+    #[test]
+    fn a_recording_of_another_format_or_of_a_later_level_is_refused() {
+        let (recording, written) = a_recording();
+        let (_, rest) = written.split_once('\n').expect("lines");
+        let made_by = |format, level| {
+            let runs = Runs { level: Level(level), ..recording.runs.clone() };
+            let head = Head { vipd_recording: format, runs, begun: START };
+            read(&format!("{}\n{rest}", serde_json::to_string(&head).expect("text")))
+        };
+        let here = Level::HERE.0;
+        for (format, level, is_read) in [
+            (FORMAT, here, true),
+            (FORMAT, here - 1, true),
+            (FORMAT, here + 1, false),
+            (FORMAT + 1, here, false),
+            (FORMAT - 1, here, false),
+        ] {
+            let was_read = match made_by(format, level) {
+                Ok(_) => true,
+                Err(RecordingError::OtherVersion { .. }) => false,
+                Err(other) => panic!("{other}"),
+            };
+            assert_eq!(was_read, is_read, "{format} {level}");
+        }
+    }
+
+    /// The disk was full, or the process ended over it.
+    #[test]
+    fn a_recording_that_was_cut_off_is_read_as_far_as_it_goes_and_a_damaged_one_is_not() {
+        let (_, written) = a_recording();
+        let cut = &written[..written.len() - 10];
+        assert_eq!(read(cut).map(|cut| cut.turns()).ok(), Some(2));
+        let damaged = format!("{written}no turn\n");
+        assert!(matches!(read(&damaged), Err(RecordingError::Line { line: 6, .. })));
     }
 
     #[test]

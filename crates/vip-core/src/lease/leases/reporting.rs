@@ -11,7 +11,7 @@ const PATIENCE_HEARTBEATS: u32 = 2;
 /// How far this node is with its reports.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Reporting {
-    latest: Report,
+    pub(super) latest: Report,
     /// It may not be what there is to say now.
     pub(super) due: bool,
     /// What there is to say got lost, or may have.

@@ -95,7 +95,7 @@ impl Leases {
 #[cfg(test)]
 mod tests {
     use super::super::LeaseEvent;
-    use super::super::tests::{ME, START, leading};
+    use super::super::tests::{ME, START, leading, promised};
     use super::*;
     use crate::Profile;
     use crate::testing::{state_of, voter};
@@ -126,6 +126,8 @@ mod tests {
         leases.step(START, LeaseEvent::Applied(Arc::new(state)));
         is_true(&leases);
         assert!(leases.snapshot().leads_applied(START));
+        promised(&mut leases, START + Profile::Lan.timing().promise);
+        is_true(&leases);
 
         let next = Vote { term: Term(2), node: NodeId(3), committed: true };
         leases.saving_vote(START, next);

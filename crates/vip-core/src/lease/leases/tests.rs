@@ -3,6 +3,7 @@ mod hand_over;
 mod renewing;
 mod reports;
 mod voting;
+mod work;
 
 use super::*;
 use crate::testing::{apply, move_to, state_of, vip, voter};
@@ -43,7 +44,7 @@ pub(super) fn leading() -> Leases {
     leases
 }
 
-fn promised(leases: &mut Leases, sent_at: Mono) -> Vec<LeaseAction> {
+pub(super) fn promised(leases: &mut Leases, sent_at: Mono) -> Vec<LeaseAction> {
     promised_by(leases, NodeId(2), OWN, sent_at)
 }
 

@@ -99,13 +99,29 @@ mod tests {
         assert_eq!(waiting.step(at, &mut leases), nothing, "the holder asks again");
     }
 
-    #[test]
-    fn what_is_free_a_little_later_goes_along() {
+    /// Leads; of two VIPs of the holder one is not free yet.
+    fn leading_with_one_free() -> Leases {
         let mut leases = leading();
         let mut state = state_with_two_vips(HOLDER);
         crate::testing::move_to(&mut state, VipUid(1), 1);
         crate::testing::move_to(&mut state, VipUid(1), 2);
         leases.step(START, LeaseEvent::Applied(Arc::new(state)));
+        leases
+    }
+
+    #[test]
+    fn nothing_is_gathered_that_the_holder_does_not_wait_for() {
+        for (wait, gathers) in [(GATHER, false), (GATHER + Duration::from_nanos(1), true)] {
+            let mut leases = leading_with_one_free();
+            let wanted = Wanted::First(vec![grantee(1, 3), grantee(2, 1)]);
+            let step = Waiting::of(START, HOLDER, wanted, wait).step(START, &mut leases);
+            assert_eq!(step == WaitingStep::Until(START + GATHER), gathers, "{step:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_free_a_little_later_goes_along() {
+        let mut leases = leading_with_one_free();
         let wanted = vec![grantee(1, 3), grantee(2, 1)];
         let mut waiting = Waiting::of(START, HOLDER, Wanted::First(wanted), FIRST_GRANT_WAIT);
         let gathered = START + GATHER;

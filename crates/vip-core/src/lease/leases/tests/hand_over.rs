@@ -19,6 +19,18 @@ fn a_lease_is_not_closed_while_the_log_lacks_a_grant() {
     assert!(leases.close_lease(START, NodeId(2)));
 }
 
+/// The next leader would grant to another node at once what may be open here.
+#[test]
+fn a_lease_is_not_closed_while_a_gate_of_this_host_may_be_open() {
+    let mut leases = leading();
+    leases.step(START, LeaseEvent::GuardUp(SESSION));
+    leases.step(START, LeaseEvent::GuardDown);
+    assert!(!leases.close_lease(START, NodeId(2)), "its guard was not heard to let go");
+    assert!(leases.close_lease(START + LAN.grant, NodeId(2)), "no grant lasts for so long");
+    let (mut leases, _) = holding_two_vips();
+    assert!(!leases.close_lease(START, NodeId(2)), "it is to hold two");
+}
+
 /// Raft speaks for whatever term it leads when it gets to a transfer.
 #[test]
 fn only_the_leadership_whose_lease_was_closed_is_transferred() {

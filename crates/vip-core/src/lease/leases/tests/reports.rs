@@ -45,6 +45,83 @@ fn a_report_is_made_once_to_each_leader_and_again_when_it_changes_or_is_lost() {
     }
 }
 
+fn made(leases: &mut Leases, at: Mono) -> Vec<Report> {
+    let made = leases.step(at, LeaseEvent::Tick).into_iter().filter_map(|action| match action {
+        LeaseAction::Report(_, report) => Some(*report),
+        _ => None,
+    });
+    made.collect()
+}
+
+/// A node of a leader that it hears, with a guard, and nothing said yet.
+fn led() -> Leases {
+    let mut leases = one_of_three(ME, LAN, Vote::default());
+    leases.saving_vote(START, LEADER);
+    leases.vote_is_durable(START, LEADER);
+    leases.step(START, LeaseEvent::GuardUp(SESSION));
+    leases.heard_of(START, LEADER, LAN.promise);
+    leases
+}
+
+/// Two heartbeats are enough for it to get there.
+#[test]
+fn a_report_that_nobody_speaks_of_is_made_again_after_its_time() {
+    let mut leases = led();
+    let [first] = made(&mut leases, START).try_into().expect("one");
+    let half = LAN.heartbeat / 2;
+    for halves in 1..4 {
+        let at = START + half * halves;
+        leases.heard_of(at, LEADER, LAN.promise);
+        assert_eq!(made(&mut leases, at), []);
+    }
+    assert_eq!(made(&mut leases, START + LAN.heartbeat * 2), [first]);
+}
+
+#[test]
+fn nothing_is_said_to_a_leader_that_is_not_heard_any_more() {
+    let mut leases = led();
+    assert_eq!(made(&mut leases, START + LAN.promise), []);
+    leases.heard_of(START + LAN.promise, LEADER, LAN.promise);
+    assert_eq!(made(&mut leases, START + LAN.promise).len(), 1);
+}
+
+/// What changes by time alone is looked at with each heartbeat.
+#[test]
+fn a_guard_that_stays_away_is_reported_at_the_next_heartbeat() {
+    let mut leases = led();
+    made(&mut leases, START);
+    leases.step(START, LeaseEvent::GuardDown);
+    let mut at = START;
+    let mut tick = |after| {
+        at = at + after;
+        leases.renewed_by(at, LEADER, LAN.promise, leases.latest_report());
+        made(&mut leases, at)
+    };
+    for _ in 0..12 {
+        assert_eq!(tick(LAN.heartbeat), []);
+    }
+    let off_beat = Duration::from_millis(30);
+    assert_eq!(tick(off_beat), [], "half a second is over, and no heartbeat");
+    let reports = tick(LAN.heartbeat - off_beat);
+    let says: Vec<_> = reports.iter().map(|report| report.fitness).collect();
+    assert_eq!(says, [Fitness::NoGuard]);
+}
+
+/// By that a leader tells what an earlier process said.
+#[test]
+fn a_report_is_of_the_process_that_makes_it() {
+    let start = LeasesStart {
+        me: ME,
+        timing: LAN,
+        run: 9,
+        saved: Vote::default(),
+        in_doubt: false,
+        longest: Duration::ZERO,
+        interfaces: BTreeMap::new(),
+    };
+    assert_eq!(Leases::new(START, start).latest_report(), ReportId { run: 9, seq: 0 });
+}
+
 /// Of what a node said before its agent was restarted nothing may be true.
 #[test]
 fn what_an_earlier_process_said_does_not_count() {
@@ -103,6 +180,33 @@ fn a_vip_answers_when_its_holder_has_that_very_epoch_of_it_open() {
         let found = leases.answers(state.vip(VipUid(1)).expect("there"));
         assert_eq!((found.open, found.whole), (answers, answers), "{said:?}");
     }
+}
+
+/// What it leads and holds itself it does not report to itself.
+#[test]
+fn a_leader_knows_of_its_own_vips_whether_they_answer() {
+    let (mut leases, state) = holding_two_vips();
+    let vip = state.vip(VipUid(1)).expect("there");
+    assert!(!leases.answers(vip).open);
+    leases.step(START, LeaseEvent::Notices(vec![prepared(1)]));
+    let opened = GuardNotice::Opened { vip: VipUid(1), epoch: Epoch(1) };
+    leases.step(START, LeaseEvent::Notices(vec![opened]));
+    assert!(leases.answers(vip).open);
+}
+
+#[test]
+fn a_node_says_that_it_stops_from_when_it_does() {
+    let mut leases = assigned_by_another();
+    let mut says = |stops: bool, at| {
+        if stops {
+            leases.stop_holding(at);
+        }
+        leases.heard_of(at, LEADER, LAN.promise);
+        leases.step(at, LeaseEvent::Tick);
+        (leases.is_stopping(), leases.reporting.latest.stopping)
+    };
+    assert_eq!(says(false, START + LAN.heartbeat), (false, false));
+    assert_eq!(says(true, START + LAN.heartbeat * 2), (true, true));
 }
 
 /// Others may wait for what is new, and for nothing else.
