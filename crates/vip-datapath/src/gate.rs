@@ -1,10 +1,11 @@
 //! The gate: a map of addresses and one of the deadlines that they share, attached
 //! first everywhere.
 
+use crate::forward::{ForwardError, Forwarder};
 use crate::layout::{self, Entry, Key};
 use crate::netfilter::IpGate;
 use crate::syscall::in_spite_of_signals;
-use crate::tcx::{self, Hook};
+use crate::tcx::{self, Hook, Trial};
 use aya::maps::{Array, HashMap as BpfMap, IterableMap, MapData, MapError};
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
@@ -15,7 +16,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 use vip_core::{GateEntry, Mono, Slot, octets};
 
-const OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/gate.o");
+const OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/vipd.o");
 /// What the names of all gate programs begin with, as the kernel shows them.
 const NAME_PREFIX: &str = "vipd_";
 /// A chain that changes under our hands is read again this often.
@@ -211,6 +212,14 @@ impl Gate {
         program.try_into().map_err(|_| GateError::Missing(name))
     }
 
+    /// What its programs forward by, for whoever keeps that. It can be had once.
+    ///
+    /// # Errors
+    /// [`ForwardError::Missing`].
+    pub fn take_forwarder(&mut self) -> Result<Forwarder, ForwardError> {
+        Forwarder::of(&mut self.bpf)
+    }
+
     /// Kernel ids of its programs, to be told to a later run, which may not
     /// have the rights to look at programs by id.
     #[must_use]
@@ -287,9 +296,17 @@ impl Gate {
     /// # Errors
     /// [`GateError::Trial`].
     pub fn drops(&mut self, ip: Ipv4Addr) -> Result<bool, GateError> {
-        let program = Self::program_mut(&mut self.bpf, "vipd_in_a")?;
-        let fd = program.fd().map_err(|e| refused("vipd_in_a", e))?.as_fd();
-        Ok(tcx::test_run(fd, &frame_to(ip)).map_err(GateError::Trial)? == DROP)
+        Ok(self.tries("vipd_in_a", &frame_to(ip))?.verdict == DROP)
+    }
+
+    /// What one of its programs does with a frame, which goes nowhere.
+    ///
+    /// # Errors
+    /// [`GateError::Trial`].
+    pub fn tries(&mut self, name: &'static str, frame: &[u8]) -> Result<Trial, GateError> {
+        let program = Self::program_mut(&mut self.bpf, name)?;
+        let fd = program.fd().map_err(|e| refused(name, e))?.as_fd();
+        tcx::test_run(fd, frame).map_err(GateError::Trial)
     }
 
     /// The entry of an address, if the gate knows it.

@@ -77,16 +77,30 @@ struct TestRunAttr {
     duration: u32,
 }
 
-/// Runs a program once on a frame, which goes nowhere. Returns its verdict.
-pub(crate) fn test_run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<u32> {
+/// What a program made of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trial {
+    /// What it returned.
+    pub verdict: u32,
+    /// The frame, as it left it.
+    pub frame: Vec<u8>,
+}
+
+/// Runs a program once on a frame, which goes nowhere.
+pub(crate) fn test_run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<Trial> {
+    let len = u32::try_from(frame.len()).map_err(io::Error::other)?;
+    let mut out = vec![0; frame.len()];
     let mut attr = TestRunAttr {
         program: raw(program),
-        frame_len: u32::try_from(frame.len()).map_err(io::Error::other)?,
+        frame_len: len,
         frame: frame.as_ptr() as u64,
+        out_len: len,
+        out: out.as_mut_ptr() as u64,
         ..Default::default()
     };
     bpf(BPF_PROG_TEST_RUN, &mut attr)?;
-    Ok(attr.verdict)
+    out.truncate(attr.out_len as usize);
+    Ok(Trial { verdict: attr.verdict, frame: out })
 }
 
 /// Puts a program before all others of the hook.

@@ -7,7 +7,7 @@ use vip_datapath::Gate;
 
 /// More VIPs than any map holds, one after the other.
 const NAMES: u128 = 100_000;
-/// What the map holds at a time, as `bpf/gate.c` says.
+/// What the map holds at a time, as `bpf/maps.h` says.
 const ROOM: u128 = 16_384;
 const SHUT: GateEntry = GateEntry::Until(Mono::ZERO);
 const OPEN: Mono = Mono(u64::MAX);

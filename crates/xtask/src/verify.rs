@@ -34,7 +34,7 @@ pub(crate) fn run() -> Result<()> {
     let mut docs = crate::shell::command("cargo", &["doc", "--workspace", "--no-deps", "--locked"]);
     docs.env("RUSTDOCFLAGS", "-D warnings");
     crate::shell::execute(&mut docs)?;
-    gate_is_fresh()?;
+    program_is_fresh()?;
     dependencies::check()?;
     eprintln!("verify: all well");
     Ok(())
@@ -45,7 +45,7 @@ pub(crate) fn fix() -> Result<()> {
     call("cargo", &["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty"])?;
     if has("clang") {
         let directory = root().join("crates/vip-datapath/bpf");
-        let mut build = crate::shell::command("./build", &["gate.c", "gate.o"]);
+        let mut build = crate::shell::command("./build", &["vipd.c", "vipd.o"]);
         crate::shell::execute(build.current_dir(directory))?;
     }
     Ok(())
@@ -63,23 +63,23 @@ fn top_level() -> Result<()> {
 
 /// The committed object is what clang makes of the source. Only the same major
 /// version of clang gives the same bytes, so another one is not asked.
-fn gate_is_fresh() -> Result<()> {
+fn program_is_fresh() -> Result<()> {
     const CLANG: &str = "version 14.";
     let version =
         if has("clang") { crate::shell::output("clang", &["--version"])? } else { String::new() };
     if !version.contains(CLANG) {
-        eprintln!("clang 14 is not installed; the gate's object is not compared with its source");
+        eprintln!("clang 14 is not installed; the kernel's program is not compared with its source");
         return Ok(());
     }
     let directory = root().join("crates/vip-datapath/bpf");
-    let fresh = std::env::temp_dir().join(format!("vipd-gate-{}.o", std::process::id()));
+    let fresh = std::env::temp_dir().join(format!("vipd-program-{}.o", std::process::id()));
     let text = fresh.display().to_string();
-    let mut build = crate::shell::command("./build", &["gate.c", &text]);
+    let mut build = crate::shell::command("./build", &["vipd.c", &text]);
     crate::shell::execute(build.current_dir(&directory))?;
-    let same = fs::read(&fresh)? == fs::read(directory.join("gate.o"))?;
+    let same = fs::read(&fresh)? == fs::read(directory.join("vipd.o"))?;
     fs::remove_file(&fresh)?;
     if !same {
-        bail!("gate.o is not what clang makes of gate.c; run `cargo xtask fix`");
+        bail!("vipd.o is not what clang makes of vipd.c; run `cargo xtask fix`");
     }
     Ok(())
 }

@@ -38,6 +38,21 @@ impl Ports {
         (self.first, self.last)
     }
 
+    /// As prefixes of 16 bits: each the first port that it covers, and how many of its
+    /// bits are the same for all of those.
+    #[must_use]
+    pub fn prefixes(self) -> Vec<(u16, u32)> {
+        let (mut next, last) = (u32::from(self.first), u32::from(self.last));
+        let mut prefixes = vec![];
+        while next <= last {
+            // The largest block that begins here and does not go beyond.
+            let open = next.trailing_zeros().min((last + 1 - next).ilog2());
+            prefixes.push((u16::try_from(next).unwrap_or_default(), u16::BITS - open));
+            next += 1 << open;
+        }
+        prefixes
+    }
+
     /// Whether both have one.
     #[must_use]
     pub const fn overlaps(self, other: Self) -> bool {
@@ -94,6 +109,22 @@ mod tests {
         }
         assert_eq!((ports("7").single(), ports("7-8").single()), (Some(7), None));
         assert_eq!(ports("7-8").bounds(), (7, 8));
+    }
+
+    #[test]
+    fn prefixes_cover_each_port_once_and_no_other() {
+        for text in ["80", "8000-8010", "any", "65535", "1-2", "32768-65535", "7-9"] {
+            let ports = ports(text);
+            let covered = ports.prefixes().into_iter().flat_map(|(first, bits)| {
+                let first = u32::from(first);
+                assert_eq!(first % (1 << (16 - bits)), 0, "{text}: {first}/{bits}");
+                first..first + (1 << (16 - bits))
+            });
+            let (first, last) = ports.bounds();
+            assert!(covered.eq(u32::from(first)..=u32::from(last)), "{text}");
+        }
+        assert_eq!(ports("8-15").prefixes(), [(8, 13)]);
+        assert_eq!(ports("any").prefixes().len(), 16);
     }
 
     #[test]

@@ -1,0 +1,456 @@
+//! The forwarder's maps: which services there are, their tables, real servers and the
+//! way to them. Of the guard's second lane: nothing in it waits for the gate, nor the
+//! gate for it.
+//!
+//! The caller gives out numbers. A table or a real server whose number may still be named
+//! by a packet on its way must not be written anew: what is new has a new number, and one
+//! write of a service names what is in force.
+
+use crate::layout::{self, CounterValue, PlaceKey, RangeKey, RealValue, ReplyValue, ServiceValue};
+use crate::map::{self, SlotMap};
+use aya::Ebpf;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, HashMap as BpfMap, MapData, MapError, PerCpuArray};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::os::fd::{AsFd, OwnedFd};
+use vip_core::{Mono, Ports, Protocol, TableSize, octets};
+
+/// Numbers of real servers are below this: `REALS_MOST` of `bpf/maps.h`.
+pub const MOST_REALS: u32 = 16_384;
+/// Numbers of tables are below this: `TABLES_MOST`.
+pub const MOST_TABLES: u32 = 8192;
+
+/// An address's one port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub ip: IpAddr,
+    pub protocol: Protocol,
+    pub port: u16,
+}
+
+/// An address's ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Places {
+    pub ip: IpAddr,
+    pub protocol: Protocol,
+    pub ports: Ports,
+}
+
+/// What the program needs of a virtual server to choose a real one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// See [`vip_core::Plan::seed`].
+    pub seed: u64,
+    /// Of both tables.
+    pub size: TableSize,
+    /// By the client's address, and not by its port.
+    pub by_address: bool,
+    /// The destination is rewritten.
+    pub nat: bool,
+    /// There was a change: connections of slots that it moved are remembered.
+    pub remembers: bool,
+    /// Until when a UDP flow that is not known goes by the table before.
+    pub settles: Mono,
+    /// Number of the table in force.
+    pub table: u32,
+    /// Of the one before; the same, where it has retired.
+    pub before: u32,
+}
+
+/// How a real server is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Not at all: what would go there is dropped and counted.
+    None,
+    /// It is on this host.
+    Here,
+    /// By a neighbour on this interface: itself, or a gateway.
+    Hop { ifindex: u32, hop: IpAddr },
+}
+
+/// A real server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Real {
+    pub ip: IpAddr,
+    /// `None`: as the client named it.
+    pub port: Option<u16>,
+    pub way: Way,
+}
+
+/// Of which VIP a real server's packets are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply {
+    pub vip: IpAddr,
+    /// `None`: as the real server has it.
+    pub port: Option<u16>,
+    /// The VIP's interface.
+    pub ifindex: u32,
+    /// Number of the real server.
+    pub real: u32,
+    /// It is on this host, where the VIP is the source and the port alone is rewritten.
+    pub here: bool,
+}
+
+/// What was forwarded, since the number was given out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counter {
+    /// To the real server.
+    pub packets: u64,
+    /// In these.
+    pub bytes: u64,
+    /// TCP connections that began.
+    pub connections: u64,
+    /// Packets from it, where they come back by this host.
+    pub replies: u64,
+}
+
+/// Why the program dropped packets, in its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Dropped {
+    /// The gate was shut.
+    Shut,
+    /// A frame for another host, which a switch floods.
+    NotForUs,
+    /// More extension headers than are parsed.
+    Headers,
+    /// The rest of a datagram whose first part was not seen.
+    NoFirst,
+    /// It came as far as its hops allow.
+    Hops,
+    /// The table names none.
+    NoReal,
+    /// There is no route to the real server.
+    NoWay,
+    /// It came by an interface without Ethernet headers.
+    NoEthernet,
+    /// The kernel refused to rewrite it.
+    NotWritten,
+    /// The first part of a datagram that does not hold its own header.
+    Truncated,
+}
+
+impl Dropped {
+    /// All there are.
+    pub const ALL: [Self; 10] = [
+        Self::Shut,
+        Self::NotForUs,
+        Self::Headers,
+        Self::NoFirst,
+        Self::Hops,
+        Self::NoReal,
+        Self::NoWay,
+        Self::NoEthernet,
+        Self::NotWritten,
+        Self::Truncated,
+    ];
+}
+
+/// Why a map is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    /// The object lacks it: a build error.
+    #[error("the forwarder's object has no map {0}")]
+    Missing(&'static str),
+    /// An element was refused.
+    #[error("the kernel refused an element of the forwarder's map {map}")]
+    Element {
+        map: &'static str,
+        #[source]
+        source: Box<MapError>,
+    },
+    /// Tables were refused.
+    #[error("the kernel refused {count} tables of virtual servers")]
+    Tables {
+        /// How many.
+        count: usize,
+        #[source]
+        source: io::Error,
+    },
+}
+
+type Hash<K, V> = BpfMap<MapData, K, V>;
+type Ranges<V> = LpmTrie<MapData, RangeKey, V>;
+
+/// What the gate's program forwards by. The maps stay while the gate's programs do.
+pub struct Forwarder {
+    settings: Array<MapData, u64>,
+    ports: Hash<PlaceKey, u32>,
+    ranges: Ranges<u32>,
+    services: Hash<u32, ServiceValue>,
+    tables: OwnedFd,
+    reals: Hash<u32, RealValue>,
+    replies: Hash<PlaceKey, ReplyValue>,
+    reply_ranges: Ranges<ReplyValue>,
+    own: Hash<[u8; 16], u32>,
+    counters: PerCpuArray<MapData, CounterValue>,
+    dropped: PerCpuArray<MapData, u64>,
+    places: BTreeMap<Places, NonZeroU32>,
+    /// Where replies are of which ports, and whether the real server is on this host.
+    replying: BTreeMap<Places, bool>,
+}
+
+macro_rules! take {
+    ($bpf:expr, $name:literal) => {{
+        let map = $bpf.take_map($name).ok_or(ForwardError::Missing($name))?;
+        map.try_into().map_err(|_| ForwardError::Missing($name))?
+    }};
+}
+
+fn refused(map: &'static str) -> impl Fn(MapError) -> ForwardError {
+    move |source| ForwardError::Element { map, source: Box::new(source) }
+}
+
+/// What is not there need not be taken out.
+fn absent(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+impl Forwarder {
+    pub(crate) fn of(bpf: &mut Ebpf) -> Result<Self, ForwardError> {
+        let tables = match bpf.take_map("TABLES") {
+            Some(aya::maps::Map::ArrayOfMaps(tables)) => tables,
+            _ => return Err(ForwardError::Missing("TABLES")),
+        };
+        let tables = tables.fd().as_fd().try_clone_to_owned();
+        Ok(Self {
+            settings: take!(bpf, "SETTINGS"),
+            ports: take!(bpf, "PORTS"),
+            ranges: take!(bpf, "RANGES"),
+            services: take!(bpf, "SERVICES"),
+            tables: tables.map_err(|source| ForwardError::Tables { count: 0, source })?,
+            reals: take!(bpf, "REALS"),
+            replies: take!(bpf, "REPLIES"),
+            reply_ranges: take!(bpf, "REPLY_RANGES"),
+            own: take!(bpf, "OWN"),
+            counters: take!(bpf, "COUNTERS"),
+            dropped: take!(bpf, "DROPPED"),
+            places: BTreeMap::new(),
+            replying: BTreeMap::new(),
+        })
+    }
+
+    /// Builds tables and gives them their numbers, all in one step.
+    ///
+    /// # Errors
+    /// [`ForwardError::Tables`]; some of the first may be there, which nobody names.
+    pub fn put_tables<'a>(
+        &mut self,
+        tables: impl IntoIterator<Item = (u32, &'a [u16])>,
+    ) -> Result<(), ForwardError> {
+        let built = tables.into_iter().map(|(number, slots)| Ok((number, SlotMap::of(slots)?)));
+        let built: io::Result<Vec<_>> = built.collect();
+        let count = built.as_ref().map_or(0, Vec::len);
+        let refused = |source| ForwardError::Tables { count, source };
+        map::put_tables(self.tables.as_fd(), &built.map_err(refused)?).map_err(refused)
+    }
+
+    /// Puts a real server in force, or another way to it.
+    ///
+    /// # Errors
+    /// [`ForwardError::Element`]; the one before stands.
+    pub fn put_real(&mut self, number: u32, real: &Real) -> Result<(), ForwardError> {
+        self.reals.insert(number, layout::real(real), 0).map_err(refused("REALS"))
+    }
+
+    /// Takes a real server out: connections that are remembered as its own go by the
+    /// tables.
+    ///
+    /// # Errors
+    /// [`ForwardError::Element`]; it stands.
+    pub fn drop_real(&mut self, number: u32) -> Result<(), ForwardError> {
+        absent(self.reals.remove(&number)).map_err(refused("REALS"))
+    }
+
+    /// Forgets what was counted for a number that is given out anew.
+    ///
+    /// # Errors
+    /// [`ForwardError::Element`].
+    pub fn count_anew(&mut self, number: u32) -> Result<(), ForwardError> {
+        let none = self.counters.get(&number, 0).map_err(refused("COUNTERS"))?;
+        let none = vec![CounterValue::default(); none.len()];
+        let none = aya::maps::PerCpuValues::try_from(none).map_err(|e| MapError::IoError(e));
+        let put = none.and_then(|none| self.counters.set(number, none, 0));
+        put.map_err(refused("COUNTERS"))
+    }
+
+    /// Names the tables in force, and what they are made by, in one step.
+    ///
+    /// # Errors
+    /// [`ForwardError::Element`]; what was in force is.
+    pub fn put_service(&mut self, id: NonZeroU32, service: &Service) -> Result<(), ForwardError> {
+        let value = layout::service(service);
+        self.services.insert(id.get(), value, 0).map_err(refused("SERVICES"))
+    }
+
+    /// Takes a service out. Where places still name it, its packets are dropped.
+    ///
+    /// # Errors
+    /// [`ForwardError::Element`]; it stands.
+    pub fn drop_service(&mut self, id: NonZeroU32) -> Result<(), ForwardError> {
+        absent(self.services.remove(&id.get())).map_err(refused("SERVICES"))
+    }
+
+    /// From now on packets to these ports are the service's.
+    ///
+    /// # Errors
+    /// [`ForwardError::Element`]; some of the ports may be.
+    pub fn open(&mut self, places: Places, id: NonZeroU32) -> Result<(), ForwardError> {
+        let Places { ip, protocol, ports } = places;
+        self.places.insert(places, id);
+        // By this the rest of a datagram is known to be a service's.
+        let any = Key::new(layout::BEFORE_PORT, layout::range(ip, protocol, 0));
+        self.ranges.insert(&any, 0, 0).map_err(refused("RANGES"))?;
+        match ports.single() {
+            Some(port) => {
+                let place = layout::place(Place { ip, protocol, port });
+                self.ports.insert(place, id.get(), 0).map_err(refused("PORTS"))?;
+            }
+            None => {
+                for key in keys(places) {
+                    self.ranges.insert(&key, id.get(), 0).map_err(refused("RANGES"))?;
+                }
+            }
+        }
+        self.set()
+    }
+
+    /// From now on packets to these ports pass, as the host's own.
+    ///
+    /// # Errors
+    /// [`ForwardError::Element`]; some of the ports may be the service's still.
+    pub fn close(&mut self, places: Places) -> Result<(), ForwardError> {
+        let Places { ip, protocol, ports } = places;
+        match ports.single() {
+            Some(port) => {
+                let place = layout::place(Place { ip, protocol, port });
+                absent(self.ports.remove(&place)).map_err(refused("PORTS"))?;
+            }
+            None => {
+                for key in keys(places) {
+                    absent(self.ranges.remove(&key)).map_err(refused("RANGES"))?;
+                }
+            }
+        }
+        self.places.remove(&places);
+        if !self.places.keys().any(|other| (other.ip, other.protocol) == (ip, protocol)) {
+            let any = Key::new(layout::BEFORE_PORT, layout::range(ip, protocol, 0));
+            absent(self.ranges.remove(&any)).map_err(refused("RANGES"))?;
+        }
+        self.set()
+    }
+
+    /// From now on what comes from these ports of a real server is the VIP's.
+    ///
+    /// # Errors
+    /// [`ForwardError::Element`]; some of the ports may be.
+    pub fn put_reply(&mut self, from: Places, reply: &Reply) -> Result<(), ForwardError> {
+        let value = layout::reply(reply);
+        self.replying.insert(from, reply.here);
+        match from.ports.single() {
+            Some(port) => {
+                let place = Place { ip: from.ip, protocol: from.protocol, port };
+                let key = layout::place(place);
+                self.replies.insert(key, value, 0).map_err(refused("REPLIES"))?;
+            }
+            None => {
+                for key in keys(from) {
+                    let put = self.reply_ranges.insert(&key, value, 0);
+                    put.map_err(refused("REPLY_RANGES"))?;
+                }
+            }
+        }
+        self.set()
+    }
+
+    /// From now on what comes from these ports is nobody's but their host's.
+    ///
+    /// # Errors
+    /// [`ForwardError::Element`]; some of the ports may be the VIP's still.
+    pub fn drop_reply(&mut self, from: Places) -> Result<(), ForwardError> {
+        match from.ports.single() {
+            Some(port) => {
+                let place = Place { ip: from.ip, protocol: from.protocol, port };
+                absent(self.replies.remove(&layout::place(place))).map_err(refused("REPLIES"))?;
+            }
+            None => {
+                for key in keys(from) {
+                    absent(self.reply_ranges.remove(&key)).map_err(refused("REPLY_RANGES"))?;
+                }
+            }
+        }
+        self.replying.remove(&from);
+        self.set()
+    }
+
+    /// The host's own addresses: what a real server sends there is for the host, which
+    /// may well have asked it something.
+    ///
+    /// # Errors
+    /// [`ForwardError::Element`]; some may be missing, or stand still.
+    pub fn own(&mut self, own: &BTreeSet<IpAddr>) -> Result<(), ForwardError> {
+        let wanted: BTreeSet<_> = own.iter().map(|ip| octets(*ip)).collect();
+        let there: Result<BTreeSet<_>, _> = self.own.keys().collect();
+        let there = there.map_err(refused("OWN"))?;
+        for key in wanted.difference(&there) {
+            self.own.insert(key, 1, 0).map_err(refused("OWN"))?;
+        }
+        for key in there.difference(&wanted) {
+            absent(self.own.remove(key)).map_err(refused("OWN"))?;
+        }
+        Ok(())
+    }
+
+    /// What is looked up at all: packets that none of it is about leave early.
+    fn set(&mut self) -> Result<(), ForwardError> {
+        let ranges = |mut all: std::collections::btree_map::Keys<'_, Places, NonZeroU32>| {
+            all.any(|places| places.ports.single().is_none())
+        };
+        let reply_ranges = self.replying.keys().any(|from| from.ports.single().is_none());
+        let (here, elsewhere) =
+            (self.replying.values().any(|here| *here), self.replying.values().any(|here| !here));
+        let flags = [
+            (!self.places.is_empty(), 1),
+            (elsewhere, 2),
+            (ranges(self.places.keys()), 4),
+            (reply_ranges, 8),
+            (here, 16),
+        ];
+        let flags = flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum::<u64>();
+        self.settings.set(0, flags, 0).map_err(refused("SETTINGS"))
+    }
+
+    /// What was forwarded to and from a real server.
+    ///
+    /// # Errors
+    /// [`ForwardError::Element`].
+    pub fn counter(&self, number: u32) -> Result<Counter, ForwardError> {
+        let values = self.counters.get(&number, 0).map_err(refused("COUNTERS"))?;
+        Ok(layout::counter(values.iter().copied()))
+    }
+
+    /// How many packets were dropped for this reason.
+    ///
+    /// # Errors
+    /// [`ForwardError::Element`].
+    pub fn dropped(&self, reason: Dropped) -> Result<u64, ForwardError> {
+        let values = self.dropped.get(&(reason as u32), 0).map_err(refused("DROPPED"))?;
+        Ok(values.iter().sum())
+    }
+}
+
+/// The prefixes that some ports in a row are.
+fn keys(places: Places) -> impl Iterator<Item = Key<RangeKey>> {
+    let Places { ip, protocol, ports } = places;
+    let key = move |(port, bits)| {
+        Key::new(layout::BEFORE_PORT + bits, layout::range(ip, protocol, port))
+    };
+    ports.prefixes().into_iter().map(key)
+}

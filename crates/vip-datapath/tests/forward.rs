@@ -1,0 +1,641 @@
+//! What the program does with a packet of a virtual server, as the kernel says that runs
+//! it. Needs root.
+
+use etherparse::{
+    IcmpEchoHeader, Icmpv4Type, Icmpv6Type, IpFragOffset, IpNumber, Ipv4Header, Ipv6FragmentHeader,
+    NetSlice, PacketBuilder, SlicedPacket, TransportSlice, icmpv4,
+};
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use vip_core::{Flow, GateEntry, Mono, Plan, Protocol, RealServer, Scheduler, TableSize};
+use vip_datapath::{
+    Counter, Dropped, Forwarder, Gate, Places, Real, Reply, Service, Trial, Way,
+};
+
+/// `TC_ACT_UNSPEC`, `TC_ACT_SHOT`, `TC_ACT_REDIRECT`.
+const PASS: u32 = u32::MAX;
+const DROP: u32 = 2;
+const SENT: u32 = 7;
+
+const OPEN: GateEntry = GateEntry::Until(Mono(u64::MAX));
+const SEED: u64 = 7;
+const SIZE: TableSize = TableSize::Tiny;
+
+fn at(text: &str) -> SocketAddr {
+    text.parse().expect("an address and a port")
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn id(number: u32) -> NonZeroU32 {
+    NonZeroU32::new(number).expect("one")
+}
+
+struct Scene {
+    gate: Gate,
+    forwarder: Forwarder,
+}
+
+fn service(table: u32, before: u32) -> Service {
+    Service {
+        seed: SEED,
+        size: SIZE,
+        by_address: false,
+        nat: false,
+        remembers: table != before,
+        settles: Mono::ZERO,
+        table,
+        before,
+    }
+}
+
+fn places(ip: IpAddr, ports: &str) -> Places {
+    Places { ip, protocol: Protocol::Tcp, ports: ports.parse().expect("ports") }
+}
+
+/// A table in which every slot is this real server's.
+fn all(number: u16) -> Vec<u16> {
+    vec![number; SIZE.slots().into()]
+}
+
+impl Scene {
+    fn new(vips: &[IpAddr]) -> Self {
+        let mut gate = Gate::load().expect("loaded");
+        let forwarder = gate.take_forwarder().expect("its maps");
+        for vip in vips {
+            gate.set(*vip, OPEN).expect("written");
+        }
+        Self { gate, forwarder }
+    }
+
+    /// One service with one real server, number 3.
+    fn serving(vip: SocketAddr, real: &Real, service: &Service) -> Self {
+        let mut scene = Self::new(&[vip.ip()]);
+        scene.forwarder.put_real(3, real).expect("written");
+        scene.forwarder.put_tables([(service.table, &all(3)[..])]).expect("written");
+        scene.forwarder.put_service(id(1), service).expect("written");
+        let places = places(vip.ip(), &vip.port().to_string());
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            scene.forwarder.open(Places { protocol, ..places }, id(1)).expect("written");
+        }
+        scene
+    }
+
+    fn goes_in(&mut self, frame: &[u8]) -> Trial {
+        self.gate.tries("vipd_in_a", frame).expect("tried")
+    }
+
+    fn goes_out(&mut self, frame: &[u8]) -> Trial {
+        self.gate.tries("vipd_out_a", frame).expect("tried")
+    }
+
+    fn counter(&self, number: u32) -> Counter {
+        self.forwarder.counter(number).expect("read")
+    }
+
+    fn dropped(&self, reason: Dropped) -> u64 {
+        self.forwarder.dropped(reason).expect("read")
+    }
+
+    /// Which of these real servers this packet was counted for.
+    fn goes_to(&mut self, frame: &[u8], numbers: &[u32]) -> Option<u32> {
+        let count = |scene: &Self| numbers.iter().map(|n| scene.counter(*n).packets).collect::<Vec<_>>();
+        let before = count(self);
+        assert_eq!(self.goes_in(frame).verdict, SENT);
+        let after = count(self);
+        let grew = before.iter().zip(&after).position(|(before, after)| before != after);
+        grew.map(|at| numbers[at])
+    }
+}
+
+fn hop(ip: IpAddr, port: Option<u16>) -> Real {
+    Real { ip, port, way: Way::Hop { ifindex: 1, hop: ip } }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Syn,
+    Ack,
+    Udp,
+}
+
+const PAYLOAD: &[u8] = b"what a client says, and more of it than eight octets";
+
+fn packet(kind: Kind, from: SocketAddr, to: SocketAddr, hops: u8) -> Vec<u8> {
+    let ethernet = PacketBuilder::ethernet2([2; 6], [0; 6]);
+    let ip = match (from.ip(), to.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => ethernet.ipv4(from.octets(), to.octets(), hops),
+        (IpAddr::V6(from), IpAddr::V6(to)) => ethernet.ipv6(from.octets(), to.octets(), hops),
+        _ => panic!("two families"),
+    };
+    let mut frame = vec![];
+    let written = match kind {
+        Kind::Udp => ip.udp(from.port(), to.port()).write(&mut frame, PAYLOAD),
+        Kind::Syn => ip.tcp(from.port(), to.port(), 1, 1000).syn().write(&mut frame, PAYLOAD),
+        Kind::Ack => ip.tcp(from.port(), to.port(), 1, 1000).ack(1).write(&mut frame, PAYLOAD),
+    };
+    written.expect("written");
+    frame
+}
+
+/// What a frame says, after all its sums were found to be right.
+fn said(frame: &[u8]) -> (SocketAddr, SocketAddr, u8) {
+    let sliced = SlicedPacket::from_ethernet(frame).expect("a packet");
+    let (from, to, hops) = match sliced.net.as_ref().expect("IP") {
+        NetSlice::Ipv4(v4) => {
+            let header = v4.header().to_header();
+            assert_eq!(header.header_checksum, header.calc_header_checksum());
+            (header.source.into(), header.destination.into(), header.time_to_live)
+        }
+        NetSlice::Ipv6(v6) => {
+            let header = v6.header();
+            (IpAddr::from(header.source()), IpAddr::from(header.destination()), header.hop_limit())
+        }
+        NetSlice::Arp(_) => panic!("ARP"),
+    };
+    let (source, destination, sum, right) = match sliced.transport.as_ref().expect("a transport") {
+        TransportSlice::Tcp(tcp) => {
+            let (header, payload) = (tcp.to_header(), tcp.payload());
+            let right = match (from, to) {
+                (IpAddr::V4(from), IpAddr::V4(to)) => {
+                    header.calc_checksum_ipv4_raw(from.octets(), to.octets(), payload)
+                }
+                (IpAddr::V6(from), IpAddr::V6(to)) => {
+                    header.calc_checksum_ipv6_raw(from.octets(), to.octets(), payload)
+                }
+                _ => panic!("two families"),
+            };
+            (header.source_port, header.destination_port, header.checksum, right)
+        }
+        TransportSlice::Udp(udp) => {
+            let (header, payload) = (udp.to_header(), udp.payload());
+            let right = match (from, to) {
+                (IpAddr::V4(from), IpAddr::V4(to)) => {
+                    header.calc_checksum_ipv4_raw(from.octets(), to.octets(), payload)
+                }
+                (IpAddr::V6(from), IpAddr::V6(to)) => {
+                    header.calc_checksum_ipv6_raw(from.octets(), to.octets(), payload)
+                }
+                _ => panic!("two families"),
+            };
+            (header.source_port, header.destination_port, header.checksum, right)
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(sum, right.expect("short"), "the sum of what is behind the addresses");
+    (SocketAddr::new(from, source), SocketAddr::new(to, destination), hops)
+}
+
+const FAMILIES: [[&str; 3]; 2] = [
+    ["198.51.100.7:40000", "10.0.0.100:80", "10.9.0.11:8080"],
+    ["[2001:db8::7]:40000", "[fd00::100]:80", "[fd09::11]:8080"],
+];
+
+#[test]
+fn a_connection_goes_where_the_table_of_every_node_has_it() {
+    for [client, vip, real] in FAMILIES.map(|family| family.map(at)) {
+        let reals: Vec<_> = (0..5_u16).map(|n| RealServer { ip: real.ip(), port: n + 1, weight: n + 1 }).collect();
+        let plan = Plan::new(SEED, SIZE, reals).expect("a plan");
+        let slots: Vec<u16> = plan.slots().iter().map(|index| index + 100).collect();
+        for scheduler in [Scheduler::Mh, Scheduler::Sh] {
+            let by_address = scheduler == Scheduler::Sh;
+            let service = Service { by_address, ..service(5, 5) };
+            let mut scene = Scene::serving(vip, &hop(real.ip(), None), &service);
+            scene.forwarder.put_tables([(5, &slots[..])]).expect("written");
+            let numbers: Vec<u32> = (100..105).collect();
+            for number in &numbers {
+                scene.forwarder.put_real(*number, &hop(real.ip(), None)).expect("written");
+            }
+            for port in (1024..65_000).step_by(320) {
+                let client = SocketAddr::new(client.ip(), port);
+                let flow = Flow { ip: client.ip(), port };
+                let expected = slots[usize::from(flow.slot(SEED, scheduler, SIZE))];
+                for kind in [Kind::Syn, Kind::Ack, Kind::Udp] {
+                    let went = scene.goes_to(&packet(kind, client, vip, 64), &numbers);
+                    assert_eq!(went, Some(expected.into()), "{client} {scheduler}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn direct_routing_changes_the_hops_alone() {
+    for [client, vip, real] in FAMILIES.map(|family| family.map(at)) {
+        for kind in [Kind::Syn, Kind::Udp] {
+            let mut scene = Scene::serving(vip, &hop(real.ip(), None), &service(5, 5));
+            let went = scene.goes_in(&packet(kind, client, vip, 64));
+            assert_eq!(went.verdict, SENT);
+            assert_eq!(said(&went.frame), (client, vip, 63));
+            let opened = u64::from(kind == Kind::Syn);
+            let counted = scene.counter(3);
+            assert_eq!((counted.packets, counted.connections, counted.replies), (1, opened, 0));
+        }
+    }
+}
+
+fn nat() -> Service {
+    Service { nat: true, ..service(5, 5) }
+}
+
+#[test]
+fn nat_rewrites_both_ways_and_every_sum_is_right() {
+    for [client, vip, real] in FAMILIES.map(|family| family.map(at)) {
+        for kind in [Kind::Syn, Kind::Udp] {
+            let mut scene = Scene::serving(vip, &hop(real.ip(), Some(real.port())), &nat());
+            let reply =
+                Reply { vip: vip.ip(), port: Some(vip.port()), ifindex: 1, real: 3, here: false };
+            let from = places(real.ip(), &real.port().to_string());
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                scene.forwarder.put_reply(Places { protocol, ..from }, &reply).expect("written");
+            }
+            let went = scene.goes_in(&packet(kind, client, vip, 64));
+            assert_eq!((went.verdict, said(&went.frame)), (SENT, (client, real, 63)));
+            let came = scene.goes_in(&packet(kind, real, client, 60));
+            assert_eq!((came.verdict, said(&came.frame)), (SENT, (vip, client, 59)));
+            assert_eq!(scene.counter(3).replies, 1);
+
+            // What this host asked of it is nobody else's.
+            scene.forwarder.own(&[client.ip()].into()).expect("written");
+            let own = packet(kind, real, client, 60);
+            assert_eq!(scene.goes_in(&own), Trial { verdict: PASS, frame: own.clone() });
+            scene.forwarder.own(&[].into()).expect("written");
+            assert_eq!(scene.goes_in(&own).verdict, SENT);
+            // And where the VIP does not answer here, somebody else may route it.
+            scene.gate.set(vip.ip(), GateEntry::Until(Mono::ZERO)).expect("written");
+            assert_eq!(scene.goes_in(&own), Trial { verdict: PASS, frame: own.clone() });
+        }
+    }
+}
+
+#[test]
+fn a_sum_that_there_is_not_stays_away() {
+    let [client, vip, real] = FAMILIES[0].map(at);
+    let mut scene = Scene::serving(vip, &hop(real.ip(), Some(8080)), &nat());
+    let mut frame = packet(Kind::Udp, client, vip, 64);
+    frame[40..42].copy_from_slice(&[0, 0]);
+    let went = scene.goes_in(&frame);
+    assert_eq!((went.verdict, &went.frame[40..42]), (SENT, &[0, 0][..]));
+}
+
+/// A real server that is the holder itself: the address stays, the port is its own.
+#[test]
+fn on_the_host_itself_nat_changes_the_port_alone_and_back() {
+    for [client, vip, _] in FAMILIES.map(|family| family.map(at)) {
+        let here = Real { ip: ip("10.0.0.1"), port: Some(8080), way: Way::Here };
+        let mut scene = Scene::serving(vip, &here, &nat());
+        let (own, port) = (SocketAddr::new(vip.ip(), 8080), Some(vip.port()));
+        let reply = Reply { vip: vip.ip(), port, ifindex: 1, real: 3, here: true };
+        scene.forwarder.put_reply(places(vip.ip(), "8080"), &reply).expect("written");
+        let went = scene.goes_in(&packet(Kind::Syn, client, vip, 1));
+        assert_eq!((went.verdict, said(&went.frame)), (PASS, (client, own, 1)));
+        let came = scene.goes_out(&packet(Kind::Ack, own, client, 64));
+        assert_eq!((came.verdict, said(&came.frame)), (PASS, (vip, client, 64)));
+        assert_eq!(scene.counter(3).replies, 1);
+        let other = packet(Kind::Ack, SocketAddr::new(vip.ip(), 22), client, 64);
+        assert_eq!(scene.goes_out(&other), Trial { verdict: PASS, frame: other.clone() });
+    }
+}
+
+#[test]
+fn what_is_no_virtual_servers_is_left_alone() {
+    let [client, vip, real] = FAMILIES[0].map(at);
+    let mut scene = Scene::serving(vip, &hop(real.ip(), None), &service(5, 5));
+    for to in [SocketAddr::new(vip.ip(), 81), at("10.0.0.101:80"), real] {
+        let frame = packet(Kind::Syn, client, to, 64);
+        assert_eq!(scene.goes_in(&frame), Trial { verdict: PASS, frame: frame.clone() });
+    }
+    let mut echo = vec![];
+    let (from, to) = ([198, 51, 100, 7], [10, 0, 0, 100]);
+    let header = IcmpEchoHeader { id: 1, seq: 1 };
+    PacketBuilder::ethernet2([2; 6], [0; 6])
+        .ipv4(from, to, 64)
+        .icmpv4(Icmpv4Type::EchoRequest(header))
+        .write(&mut echo, b"x")
+        .expect("written");
+    assert_eq!(scene.goes_in(&echo).verdict, PASS, "the VIP itself is asked");
+    // It is shut: nothing is forwarded either.
+    scene.gate.set(vip.ip(), GateEntry::Until(Mono::ZERO)).expect("written");
+    assert_eq!(scene.goes_in(&packet(Kind::Syn, client, vip, 64)).verdict, DROP);
+    assert_eq!((scene.counter(3).packets, scene.dropped(Dropped::Shut)), (0, 1));
+}
+
+#[test]
+fn what_cannot_be_sent_right_is_dropped_and_counted() {
+    for [client, vip, real] in FAMILIES.map(|family| family.map(at)) {
+        let mut scene = Scene::serving(vip, &hop(real.ip(), None), &service(5, 5));
+        let is_dropped = |scene: &mut Scene, reason, frame: &[u8]| {
+            let before = scene.dropped(reason);
+            assert_eq!(scene.goes_in(frame).verdict, DROP, "{reason:?}");
+            assert_eq!(scene.dropped(reason), before + 1, "{reason:?}");
+        };
+        let frame = packet(Kind::Syn, client, vip, 64);
+        is_dropped(&mut scene, Dropped::Hops, &packet(Kind::Syn, client, vip, 1));
+        // Flooded by a switch that forgot whose address it is.
+        let mut flooded = frame.clone();
+        flooded[..6].copy_from_slice(&[2, 0, 0, 0, 0, 9]);
+        is_dropped(&mut scene, Dropped::NotForUs, &flooded);
+        let nowhere = Real { way: Way::None, ..hop(real.ip(), None) };
+        scene.forwarder.put_real(3, &nowhere).expect("written");
+        is_dropped(&mut scene, Dropped::NoWay, &frame);
+        scene.forwarder.drop_real(3).expect("gone");
+        is_dropped(&mut scene, Dropped::NoReal, &frame);
+        scene.forwarder.drop_service(id(1)).expect("gone");
+        is_dropped(&mut scene, Dropped::NoReal, &frame);
+        scene.forwarder.close(places(vip.ip(), "80")).expect("gone");
+        assert_eq!(scene.goes_in(&frame).verdict, PASS);
+    }
+}
+
+#[test]
+fn ports_in_a_row_and_all_ports_are_one_service() {
+    let [client, vip, real] = FAMILIES[0].map(at);
+    for (ports, inside, outside) in
+        [("8000-8010", vec![8000, 8007, 8010], vec![7999, 8011]), ("any", vec![1, 65_535], vec![])]
+    {
+        let mut scene = Scene::serving(SocketAddr::new(vip.ip(), 443), &hop(real.ip(), None), &nat());
+        scene.forwarder.open(places(vip.ip(), ports), id(1)).expect("written");
+        let reply = Reply { vip: vip.ip(), port: None, ifindex: 1, real: 3, here: false };
+        scene.forwarder.put_reply(places(real.ip(), ports), &reply).expect("written");
+        let to = |port| packet(Kind::Syn, client, SocketAddr::new(vip.ip(), port), 64);
+        for port in inside {
+            let went = scene.goes_in(&to(port));
+            assert_eq!(said(&went.frame).1, SocketAddr::new(real.ip(), port), "{ports}");
+            let came = packet(Kind::Ack, SocketAddr::new(real.ip(), port), client, 64);
+            let came = scene.goes_in(&came);
+            assert_eq!(said(&came.frame).0, SocketAddr::new(vip.ip(), port), "{ports}");
+        }
+        for port in outside {
+            assert_eq!(scene.goes_in(&to(port)).verdict, PASS, "{ports} {port}");
+        }
+        scene.forwarder.close(places(vip.ip(), ports)).expect("closed");
+        scene.forwarder.drop_reply(places(real.ip(), ports)).expect("gone");
+        assert_eq!(scene.goes_in(&to(8005)).verdict, PASS);
+        let reply = packet(Kind::Ack, SocketAddr::new(real.ip(), 8005), client, 64);
+        assert_eq!(scene.goes_in(&reply).verdict, PASS);
+        assert_eq!(scene.goes_in(&to(443)).verdict, SENT, "the other one stays");
+    }
+}
+
+/// The VIP moved slots from real server 3 to 4.
+fn changed(vip: SocketAddr, real: SocketAddr, settles: Mono) -> Scene {
+    let mut scene = Scene::serving(vip, &hop(real.ip(), None), &service(5, 5));
+    scene.forwarder.put_real(4, &hop(real.ip(), None)).expect("written");
+    scene.forwarder.put_tables([(6, &all(4)[..])]).expect("written");
+    let service = Service { settles, ..service(6, 5) };
+    scene.forwarder.put_service(id(1), &service).expect("written");
+    scene
+}
+
+const BOTH: [u32; 2] = [3, 4];
+
+#[test]
+fn after_a_change_connections_stay_and_new_ones_follow_the_new_table() {
+    for [client, vip, real] in FAMILIES.map(|family| family.map(at)) {
+        let mut scene = changed(vip, real, Mono::ZERO);
+        let of = |port, kind| packet(kind, SocketAddr::new(client.ip(), port), vip, 64);
+        assert_eq!(scene.goes_to(&of(1, Kind::Ack), &BOTH), Some(3), "it began before");
+        assert_eq!(scene.goes_to(&of(2, Kind::Syn), &BOTH), Some(4));
+        assert_eq!(scene.goes_to(&of(2, Kind::Ack), &BOTH), Some(4), "it is remembered");
+        assert_eq!(scene.goes_to(&of(1, Kind::Syn), &BOTH), Some(4), "it is another one now");
+        assert_eq!(scene.goes_to(&of(1, Kind::Ack), &BOTH), Some(4));
+        assert_eq!(scene.goes_to(&of(3, Kind::Ack), &BOTH), Some(3));
+        // The table before retires: what speaks stays where it is.
+        let retired = Service { remembers: true, ..service(6, 6) };
+        scene.forwarder.put_service(id(1), &retired).expect("written");
+        assert_eq!(scene.goes_to(&of(3, Kind::Ack), &BOTH), Some(3));
+        assert_eq!(scene.goes_to(&of(4, Kind::Ack), &BOTH), Some(4), "it was silent");
+        // A server that is dead is nobody's any more.
+        scene.forwarder.drop_real(3).expect("gone");
+        assert_eq!(scene.goes_to(&of(3, Kind::Ack), &BOTH), Some(4));
+    }
+}
+
+#[test]
+fn a_datagram_that_nobody_knows_goes_by_the_table_before_until_that_has_settled() {
+    let [client, vip, real] = FAMILIES[0].map(at);
+    let of = |port| packet(Kind::Udp, SocketAddr::new(client.ip(), port), vip, 64);
+    let mut scene = changed(vip, real, Mono(u64::MAX));
+    assert_eq!(scene.goes_to(&of(1), &BOTH), Some(3));
+    scene.forwarder.put_service(id(1), &service(6, 5)).expect("written");
+    assert_eq!(scene.goes_to(&of(1), &BOTH), Some(3), "it is remembered");
+    assert_eq!(scene.goes_to(&of(2), &BOTH), Some(4));
+}
+
+fn fragment4(from: SocketAddr, to: SocketAddr, offset: u16, more: bool, body: &[u8]) -> Vec<u8> {
+    let (IpAddr::V4(source), IpAddr::V4(destination)) = (from.ip(), to.ip()) else { panic!("v4") };
+    let mut header =
+        Ipv4Header::new(body.len().try_into().expect("short"), 64, IpNumber::UDP, source.octets(), destination.octets())
+            .expect("a header");
+    (header.dont_fragment, header.more_fragments, header.identification) = (false, more, 77);
+    header.fragment_offset = IpFragOffset::try_new(offset).expect("small");
+    header.header_checksum = header.calc_header_checksum();
+    let mut frame = vec![0; 12];
+    frame.extend([8, 0]);
+    frame.extend(header.to_bytes());
+    frame.extend(body);
+    frame
+}
+
+fn fragment6(from: SocketAddr, to: SocketAddr, offset: u16, more: bool, body: &[u8]) -> Vec<u8> {
+    let (IpAddr::V6(source), IpAddr::V6(destination)) = (from.ip(), to.ip()) else { panic!("v6") };
+    let offset = IpFragOffset::try_new(offset).expect("small");
+    let fragment = Ipv6FragmentHeader::new(IpNumber::UDP, offset, more, 77).to_bytes();
+    let mut frame = vec![0; 12];
+    frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+    frame.extend(u16::try_from(fragment.len() + body.len()).expect("short").to_be_bytes());
+    frame.extend([44, 64]);
+    frame.extend(source.octets());
+    frame.extend(destination.octets());
+    frame.extend(fragment);
+    frame.extend(body);
+    frame
+}
+
+/// Only the first part says to which port it goes.
+#[test]
+fn the_rest_of_a_datagram_follows_its_first_part_and_is_not_sent_without_it() {
+    for (family, fragment) in
+        FAMILIES.iter().zip([fragment4 as fn(_, _, _, _, &[u8]) -> Vec<u8>, fragment6])
+    {
+        let [client, vip, real] = family.map(at);
+        let whole = packet(Kind::Udp, client, vip, 64);
+        let l4 = whole.len() - PAYLOAD.len() - 8;
+        let (first, rest) = whole[l4..].split_at(24);
+        let mut scene = Scene::serving(vip, &hop(real.ip(), Some(real.port())), &nat());
+        let reply = Reply { vip: vip.ip(), port: Some(80), ifindex: 1, real: 3, here: false };
+        let from = Places { protocol: Protocol::Udp, ..places(real.ip(), "8080") };
+        scene.forwarder.put_reply(from, &reply).expect("written");
+        let rest_there = fragment(client, vip, 3, false, rest);
+        assert_eq!(scene.goes_in(&rest_there).verdict, DROP);
+        assert_eq!(scene.dropped(Dropped::NoFirst), 1);
+        assert_eq!(scene.goes_in(&fragment(client, vip, 0, true, first)).verdict, SENT);
+        let went = scene.goes_in(&rest_there);
+        assert_eq!(went.verdict, SENT);
+        let expected = fragment(client, real, 3, false, rest);
+        assert_eq!(addresses(&went.frame), addresses(&expected));
+        assert!(went.frame.ends_with(rest));
+        // And back.
+        let rest_back = fragment(real, client, 3, false, rest);
+        assert_eq!(scene.goes_in(&rest_back).verdict, PASS, "whose it is nobody knows");
+        assert_eq!(scene.goes_in(&fragment(real, client, 0, true, first)).verdict, PASS, "port 40000 is no service's");
+        let mut replied = first.to_vec();
+        replied[..2].copy_from_slice(&8080_u16.to_be_bytes());
+        assert_eq!(scene.goes_in(&fragment(real, client, 0, true, &replied)).verdict, SENT);
+        let came = scene.goes_in(&rest_back);
+        assert_eq!(came.verdict, SENT);
+        assert_eq!(addresses(&came.frame), addresses(&fragment(vip, client, 3, false, rest)));
+        // A VIP without services is the host's own affair.
+        let mut plain = Scene::new(&[vip.ip()]);
+        assert_eq!(plain.goes_in(&rest_there).verdict, PASS);
+    }
+}
+
+fn addresses(frame: &[u8]) -> (IpAddr, IpAddr) {
+    let sliced = SlicedPacket::from_ethernet(frame).expect("a packet");
+    match sliced.net.as_ref().expect("IP") {
+        NetSlice::Ipv4(v4) => {
+            let header = v4.header().to_header();
+            assert_eq!(header.header_checksum, header.calc_header_checksum());
+            (header.source.into(), header.destination.into())
+        }
+        NetSlice::Ipv6(v6) => (v6.header().source().into(), v6.header().destination().into()),
+        NetSlice::Arp(_) => panic!("ARP"),
+    }
+}
+
+/// An IPv6 packet with so many headers before its UDP.
+fn with_options(client: SocketAddr, vip: SocketAddr, count: usize) -> Vec<u8> {
+    let plain = packet(Kind::Udp, client, vip, 64);
+    let mut options = vec![];
+    for last in (0..count).map(|index| index + 1 == count) {
+        options.extend([if last { 17 } else { 60 }, 0, 1, 4, 0, 0, 0, 0]);
+    }
+    let mut frame = plain[..54].to_vec();
+    let len = u16::try_from(plain.len() - 54 + options.len()).expect("short");
+    frame[18..20].copy_from_slice(&len.to_be_bytes());
+    if count > 0 {
+        frame[20] = 60;
+    }
+    frame.extend(options);
+    frame.extend(&plain[54..]);
+    frame
+}
+
+#[test]
+fn as_many_extension_headers_as_are_parsed_are_forwarded_and_more_are_dropped() {
+    let [client, vip, real] = FAMILIES[1].map(at);
+    for count in 0..=6 {
+        let mut scene = Scene::serving(vip, &hop(real.ip(), Some(real.port())), &nat());
+        let frame = with_options(client, vip, count);
+        let went = scene.goes_in(&frame);
+        if count <= 4 {
+            assert_eq!((went.verdict, said(&went.frame).1), (SENT, real), "{count}");
+        } else {
+            assert_eq!((went.verdict, scene.dropped(Dropped::Headers)), (DROP, 1), "{count}");
+            let mut plain = Scene::new(&[vip.ip()]);
+            assert_eq!(plain.goes_in(&frame).verdict, PASS, "it serves nobody");
+        }
+    }
+}
+
+/// An error of `router` to `to`, about a packet.
+fn error(router: IpAddr, to: IpAddr, about: &[u8], quoted: usize) -> Vec<u8> {
+    let mut frame = vec![];
+    let about = &about[14..about.len().min(14 + quoted)];
+    let ethernet = PacketBuilder::ethernet2([2; 6], [0; 6]);
+    match (router, to) {
+        (IpAddr::V4(router), IpAddr::V4(to)) => {
+            let header = icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1300 };
+            let ip = ethernet.ipv4(router.octets(), to.octets(), 64);
+            ip.icmpv4(Icmpv4Type::DestinationUnreachable(header)).write(&mut frame, about)
+        }
+        (IpAddr::V6(router), IpAddr::V6(to)) => {
+            let ip = ethernet.ipv6(router.octets(), to.octets(), 64);
+            ip.icmpv6(Icmpv6Type::PacketTooBig { mtu: 1300 }).write(&mut frame, about)
+        }
+        _ => panic!("two families"),
+    }
+    .expect("written");
+    frame
+}
+
+/// Where an error goes, and what it is about; its sum was found to be right.
+fn quoted(frame: &[u8]) -> ((IpAddr, IpAddr), (SocketAddr, SocketAddr)) {
+    let outer = addresses(frame);
+    let sliced = SlicedPacket::from_ethernet(frame).expect("a packet");
+    let about = match sliced.transport.as_ref().expect("a transport") {
+        TransportSlice::Icmpv4(icmp) => {
+            let sum = icmp.header().icmp_type.calc_checksum(icmp.payload());
+            assert_eq!(icmp.header().checksum, sum);
+            icmp.payload()
+        }
+        TransportSlice::Icmpv6(icmp) => {
+            let (IpAddr::V6(from), IpAddr::V6(to)) = outer else { panic!("v6") };
+            assert!(icmp.is_checksum_valid(from.octets(), to.octets()));
+            icmp.payload()
+        }
+        other => panic!("{other:?}"),
+    };
+    let (from, to, l4): (IpAddr, IpAddr, usize) = if about[0] >> 4 == 4 {
+        let (header, _) = Ipv4Header::from_slice(about).expect("a header");
+        assert_eq!(header.header_checksum, header.calc_header_checksum());
+        (header.source.into(), header.destination.into(), 20)
+    } else {
+        let octets = |at: usize| <[u8; 16]>::try_from(&about[at..at + 16]).expect("sixteen");
+        (octets(8).into(), octets(24).into(), 40)
+    };
+    let port = |at: usize| u16::from_be_bytes([about[l4 + at], about[l4 + at + 1]]);
+    (outer, (SocketAddr::new(from, port(0)), SocketAddr::new(to, port(2))))
+}
+
+#[test]
+fn an_error_about_a_reply_reaches_the_real_server_that_sent_it() {
+    let routers = ["192.0.2.1", "2001:db8:9::1"].map(ip);
+    for (family, router) in FAMILIES.iter().zip(routers) {
+        let [client, vip, real] = family.map(at);
+        for kind in [Kind::Ack, Kind::Udp] {
+            let about = packet(kind, vip, client, 64);
+            // Little more than its ports, or all of it.
+            for len in [about.len() - PAYLOAD.len() - 14, about.len()] {
+                let frame = error(router, vip.ip(), &about, len);
+                let mut scene = Scene::serving(vip, &hop(real.ip(), None), &service(5, 5));
+                let went = scene.goes_in(&frame);
+                assert_eq!(went.verdict, SENT);
+                assert_eq!(quoted(&went.frame), ((router, vip.ip()), (vip, client)), "dr");
+                let mut scene = Scene::serving(vip, &hop(real.ip(), Some(real.port())), &nat());
+                let went = scene.goes_in(&frame);
+                assert_eq!(went.verdict, SENT);
+                assert_eq!(quoted(&went.frame), ((router, real.ip()), (real, client)), "nat");
+            }
+            let mut scene = Scene::serving(vip, &hop(real.ip(), None), &service(5, 5));
+            let others = packet(kind, SocketAddr::new(vip.ip(), 22), client, 64);
+            let others = error(router, vip.ip(), &others, 100);
+            assert_eq!(scene.goes_in(&others).verdict, PASS, "the host sent that");
+            let forged = error(router, vip.ip(), &packet(kind, real, client, 64), 100);
+            assert_eq!(scene.goes_in(&forged).verdict, PASS, "the VIP never sent that");
+        }
+    }
+}
+
+#[test]
+fn an_error_about_what_was_sent_to_a_real_server_reaches_the_client_as_about_the_vip() {
+    let routers = ["10.9.0.1", "fd09::1"].map(ip);
+    for (family, router) in FAMILIES.iter().zip(routers) {
+        let [client, vip, real] = family.map(at);
+        let mut scene = Scene::serving(vip, &hop(real.ip(), Some(real.port())), &nat());
+        let reply = Reply { vip: vip.ip(), port: Some(80), ifindex: 1, real: 3, here: false };
+        let from = Places { protocol: Protocol::Udp, ..places(real.ip(), "8080") };
+        scene.forwarder.put_reply(from, &reply).expect("written");
+        let about = packet(Kind::Udp, client, real, 64);
+        let came = scene.goes_in(&error(router, client.ip(), &about, 100));
+        assert_eq!(came.verdict, SENT);
+        assert_eq!(quoted(&came.frame), ((router, client.ip()), (client, vip)));
+        let came = scene.goes_in(&error(real.ip(), client.ip(), &about, 100));
+        assert_eq!(quoted(&came.frame), ((vip.ip(), client.ip()), (client, vip)), "port unreachable");
+        let others = packet(Kind::Udp, client, SocketAddr::new(real.ip(), 53), 64);
+        assert_eq!(scene.goes_in(&error(router, client.ip(), &others, 100)).verdict, PASS);
+    }
+}
