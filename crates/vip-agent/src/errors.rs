@@ -3,7 +3,7 @@
 
 use std::error::Error;
 use tonic::{Code, Status};
-use vip_core::{Hopeless, Refusal, chain, plain};
+use vip_core::{Hopeless, Refusal, ServerRefusal, chain, plain};
 use vip_raft::WriteError;
 
 /// Begins every status that means: no quorum. vipctl's exit code 3.
@@ -66,8 +66,32 @@ pub(crate) fn from_refusal(refusal: &Refusal) -> Status {
         | Refusal::NotEverywhere { .. }
         | Refusal::TooOld { .. }
         | Refusal::OtherTerm { .. } => Code::FailedPrecondition,
+        Refusal::Server(why) => of_servers(why),
     };
     Status::new(code, format!("{refusal}. Nothing was changed"))
+}
+
+const fn of_servers(why: &ServerRefusal) -> Code {
+    match why {
+        ServerRefusal::Unknown { .. } | ServerRefusal::UnknownReal { .. } => Code::NotFound,
+        ServerRefusal::Exists { .. }
+        | ServerRefusal::RealExists { .. }
+        | ServerRefusal::Clash { .. }
+        | ServerRefusal::BehindAnother { .. } => Code::AlreadyExists,
+        ServerRefusal::Spec { .. }
+        | ServerRefusal::NoAddress { .. }
+        | ServerRefusal::SeveralAddresses { .. }
+        | ServerRefusal::RealIsVip { .. }
+        | ServerRefusal::VipIsReal { .. }
+        | ServerRefusal::OffSubnet { .. } => Code::InvalidArgument,
+        ServerRefusal::TooMany | ServerRefusal::TooManyReals => Code::ResourceExhausted,
+        ServerRefusal::Changed { .. }
+        | ServerRefusal::LastReal { .. }
+        | ServerRefusal::FollowsNodes { .. }
+        | ServerRefusal::NoMembers { .. }
+        | ServerRefusal::TableSize { .. }
+        | ServerRefusal::VipInUse { .. } => Code::FailedPrecondition,
+    }
 }
 
 /// A command that was carried out, and whose effect will not come.

@@ -1,7 +1,20 @@
-//! Which addresses can be a VIP at all, whoever asks: the one rule of commands
-//! and of guards.
+//! An address on a host, and which can be a VIP at all, whoever asks: the one rule of
+//! commands and of guards.
 
+use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// An address on an interface of this host.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Address {
+    /// The address.
+    pub ip: IpAddr,
+    /// Length of the prefix that it was written with: its neighbours. On the
+    /// host it stands alone.
+    pub prefix: u8,
+    /// Kernel name of the interface; empty: the one in whose subnet it is.
+    pub interface: String,
+}
 
 /// What an address with this prefix length is instead of one that a host can
 /// have. Nothing: it can be a VIP.

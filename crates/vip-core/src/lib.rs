@@ -46,17 +46,16 @@ mod spec;
 #[cfg(test)]
 mod testing;
 
-pub use address::{is_metadata, no_peer, octets, unfit};
+pub use address::{Address, is_metadata, no_peer, octets, unfit};
 pub use chain::{chain, plain};
 pub use cover::Cover;
 pub use excerpt::{MAX_EXCERPT, excerpt};
-pub use forward::{Flow, Plan, PlanError, RealServer};
+pub use forward::{Flow, Forwarding, Plan, PlanError, RealServer};
 pub use goal::{Goal, Hopeless, Progress};
 pub use guard::{
-    ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Address, Announcements, GateEntry, Guard, GuardAction,
-    GuardEvent, GuardFailure, GuardNotice, GuardRefusal, HostNetwork, Limits, Phase, Probe, SLOTS,
-    Slot, TableCounters, TableNotice, TableOrder, VipOrder, address_life, renewal_interval,
-    table_orders,
+    ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Announcements, GateEntry, Guard, GuardAction, GuardEvent,
+    GuardFailure, GuardNotice, GuardRefusal, HostNetwork, Limits, Phase, Probe, SLOTS, Slot,
+    TableCounters, TableNotice, TableOrder, VipOrder, address_life, renewal_interval, table_orders,
 };
 pub use ids::{Epoch, Generation, Grantee, Incarnation, NodeId, ServerUid, Term, TokenId, VipUid};
 pub use lease::{
@@ -70,10 +69,12 @@ pub use lease::{
 };
 pub use level::{Level, MAX_VERSION, Runs};
 pub use log::{
-    Actor, AdminRole, Assignment, Cause, Cluster, ClusterEvent, ClusterOp, Command, ConflictChange,
-    Dropped, Event, EventKind, Events, Founder, Founding, Guest, Issuers, Login, LoginEvent,
-    LoginOp, Nested, Node, NodeEvent, NodeOp, NodeState, ObstacleChange, Op, Outcome, Refusal,
-    Removal, Settled, State, Suspect, Token, TokenEvent, TokenOp, Tombstone, Vip, VipEvent, VipOp,
+    Actor, AdminRole, Assignment, Before, Cause, Cluster, ClusterEvent, ClusterOp, Command,
+    ConflictChange, Dropped, Event, EventKind, Events, Founder, Founding, Guest, Issuers, Login,
+    LoginEvent, LoginOp, MAX_REALS_IN_ALL, MAX_SERVERS, Nested, Node, NodeEvent, NodeOp, NodeState,
+    ObstacleChange, Op, Outcome, RETIRE_AFTER_MS, Real, RealPlace, Refusal, Removal, Server,
+    ServerEvent, ServerOp, ServerRefusal, Settled, State, Suspect, Token, TokenEvent, TokenOp,
+    Tombstone, Vip, VipEvent, VipOp,
 };
 pub use mac::{Mac, MacError};
 pub use moment::moment;

@@ -449,8 +449,7 @@ impl Forwarder {
 /// The prefixes that some ports in a row are.
 fn keys(places: Places) -> impl Iterator<Item = Key<RangeKey>> {
     let Places { ip, protocol, ports } = places;
-    let key = move |(port, bits)| {
-        Key::new(layout::BEFORE_PORT + bits, layout::range(ip, protocol, port))
-    };
+    let key =
+        move |(port, bits)| Key::new(layout::BEFORE_PORT + bits, layout::range(ip, protocol, port));
     ports.prefixes().into_iter().map(key)
 }

@@ -8,9 +8,7 @@ use etherparse::{
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use vip_core::{Flow, GateEntry, Mono, Plan, Protocol, RealServer, Scheduler, TableSize};
-use vip_datapath::{
-    Counter, Dropped, Forwarder, Gate, Places, Real, Reply, Service, Trial, Way,
-};
+use vip_datapath::{Counter, Dropped, Forwarder, Gate, Places, Real, Reply, Service, Trial, Way};
 
 /// `TC_ACT_UNSPEC`, `TC_ACT_SHOT`, `TC_ACT_REDIRECT`.
 const PASS: u32 = u32::MAX;
@@ -101,7 +99,8 @@ impl Scene {
 
     /// Which of these real servers this packet was counted for.
     fn goes_to(&mut self, frame: &[u8], numbers: &[u32]) -> Option<u32> {
-        let count = |scene: &Self| numbers.iter().map(|n| scene.counter(*n).packets).collect::<Vec<_>>();
+        let count =
+            |scene: &Self| numbers.iter().map(|n| scene.counter(*n).packets).collect::<Vec<_>>();
         let before = count(self);
         assert_eq!(self.goes_in(frame).verdict, SENT);
         let after = count(self);
@@ -196,7 +195,8 @@ const FAMILIES: [[&str; 3]; 2] = [
 #[test]
 fn a_connection_goes_where_the_table_of_every_node_has_it() {
     for [client, vip, real] in FAMILIES.map(|family| family.map(at)) {
-        let reals: Vec<_> = (0..5_u16).map(|n| RealServer { ip: real.ip(), port: n + 1, weight: n + 1 }).collect();
+        let reals: Vec<_> =
+            (0..5_u16).map(|n| RealServer { ip: real.ip(), port: n + 1, weight: n + 1 }).collect();
         let plan = Plan::new(SEED, SIZE, reals).expect("a plan");
         let slots: Vec<u16> = plan.slots().iter().map(|index| index + 100).collect();
         for scheduler in [Scheduler::Mh, Scheduler::Sh] {
@@ -355,7 +355,8 @@ fn ports_in_a_row_and_all_ports_are_one_service() {
     for (ports, inside, outside) in
         [("8000-8010", vec![8000, 8007, 8010], vec![7999, 8011]), ("any", vec![1, 65_535], vec![])]
     {
-        let mut scene = Scene::serving(SocketAddr::new(vip.ip(), 443), &hop(real.ip(), None), &nat());
+        let mut scene =
+            Scene::serving(SocketAddr::new(vip.ip(), 443), &hop(real.ip(), None), &nat());
         scene.forwarder.open(places(vip.ip(), ports), id(1)).expect("written");
         let reply = Reply { vip: vip.ip(), port: None, ifindex: 1, real: 3, here: false };
         scene.forwarder.put_reply(places(real.ip(), ports), &reply).expect("written");
@@ -426,9 +427,14 @@ fn a_datagram_that_nobody_knows_goes_by_the_table_before_until_that_has_settled(
 
 fn fragment4(from: SocketAddr, to: SocketAddr, offset: u16, more: bool, body: &[u8]) -> Vec<u8> {
     let (IpAddr::V4(source), IpAddr::V4(destination)) = (from.ip(), to.ip()) else { panic!("v4") };
-    let mut header =
-        Ipv4Header::new(body.len().try_into().expect("short"), 64, IpNumber::UDP, source.octets(), destination.octets())
-            .expect("a header");
+    let mut header = Ipv4Header::new(
+        body.len().try_into().expect("short"),
+        64,
+        IpNumber::UDP,
+        source.octets(),
+        destination.octets(),
+    )
+    .expect("a header");
     (header.dont_fragment, header.more_fragments, header.identification) = (false, more, 77);
     header.fragment_offset = IpFragOffset::try_new(offset).expect("small");
     header.header_checksum = header.calc_header_checksum();
@@ -480,7 +486,11 @@ fn the_rest_of_a_datagram_follows_its_first_part_and_is_not_sent_without_it() {
         // And back.
         let rest_back = fragment(real, client, 3, false, rest);
         assert_eq!(scene.goes_in(&rest_back).verdict, PASS, "whose it is nobody knows");
-        assert_eq!(scene.goes_in(&fragment(real, client, 0, true, first)).verdict, PASS, "port 40000 is no service's");
+        assert_eq!(
+            scene.goes_in(&fragment(real, client, 0, true, first)).verdict,
+            PASS,
+            "port 40000 is no service's"
+        );
         let mut replied = first.to_vec();
         replied[..2].copy_from_slice(&8080_u16.to_be_bytes());
         assert_eq!(scene.goes_in(&fragment(real, client, 0, true, &replied)).verdict, SENT);
@@ -634,7 +644,11 @@ fn an_error_about_what_was_sent_to_a_real_server_reaches_the_client_as_about_the
         assert_eq!(came.verdict, SENT);
         assert_eq!(quoted(&came.frame), ((router, client.ip()), (client, vip)));
         let came = scene.goes_in(&error(real.ip(), client.ip(), &about, 100));
-        assert_eq!(quoted(&came.frame), ((vip.ip(), client.ip()), (client, vip)), "port unreachable");
+        assert_eq!(
+            quoted(&came.frame),
+            ((vip.ip(), client.ip()), (client, vip)),
+            "port unreachable"
+        );
         let others = packet(Kind::Udp, client, SocketAddr::new(real.ip(), 53), 64);
         assert_eq!(scene.goes_in(&error(router, client.ip(), &others, 100)).verdict, PASS);
     }

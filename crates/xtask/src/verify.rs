@@ -68,7 +68,9 @@ fn program_is_fresh() -> Result<()> {
     let version =
         if has("clang") { crate::shell::output("clang", &["--version"])? } else { String::new() };
     if !version.contains(CLANG) {
-        eprintln!("clang 14 is not installed; the kernel's program is not compared with its source");
+        eprintln!(
+            "clang 14 is not installed; the kernel's program is not compared with its source"
+        );
         return Ok(());
     }
     let directory = root().join("crates/vip-datapath/bpf");

@@ -9,7 +9,8 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use vip_core::{
-    ClusterEvent, EventKind, LoginEvent, Name, NodeEvent, NodeId, State, TokenEvent, VipEvent,
+    ClusterEvent, EventKind, LoginEvent, Name, NodeEvent, NodeId, ServerEvent, State, TokenEvent,
+    VipEvent,
 };
 use vip_pki::Place;
 use vip_proto::v1;
@@ -24,6 +25,7 @@ fn event(state: &State, event: &vip_core::Event) -> v1::Event {
         EventKind::Token(what) => of_token(what),
         EventKind::Login(what) => of_login(what),
         EventKind::Vip(what) => of_vip(state, what),
+        EventKind::Server(what) => of_server(what),
     };
     v1::Event { seq: event.seq, time_ms: event.time_ms, actor: event.actor.clone(), ..out }
 }
@@ -133,6 +135,38 @@ fn of_vip(state: &State, what: &VipEvent) -> v1::Event {
         }
     };
     v1::Event { vip: Some(vip.to_string()), ..told }
+}
+
+fn of_server(what: &ServerEvent) -> v1::Event {
+    let (server, kind, text) = match what {
+        ServerEvent::Added { server } => (server, "server-added", "was added".to_owned()),
+        ServerEvent::Set { server } => (server, "server-set", "was changed".to_owned()),
+        ServerEvent::Removed { server } => (server, "server-removed", "was removed".to_owned()),
+        ServerEvent::RealAdded { server, real } => {
+            (server, "real-added", format!("has the real server {real} as well"))
+        }
+        ServerEvent::RealRemoved { server, real } => {
+            (server, "real-removed", format!("has the real server {real} no more"))
+        }
+        ServerEvent::RealDrained { server, real, drained: true } => {
+            let text = format!("gives {real} no new connections; those it has stay");
+            (server, "real-drained", text)
+        }
+        ServerEvent::RealDrained { server, real, drained: false } => {
+            (server, "real-undrained", format!("gives {real} new connections again"))
+        }
+        ServerEvent::RealWeighed { server, real } => {
+            let text = format!("gives {} the weight {}", real.ip, real.weight);
+            (server, "real-weighed", text)
+        }
+        ServerEvent::Retired { server } => (
+            server,
+            "table-retired",
+            "goes by one table again; the one before has retired".to_owned(),
+        ),
+    };
+    let told = said(kind, format!("virtual server {server} {text}"));
+    v1::Event { server: Some(server.to_string()), ..told }
 }
 
 fn pinned(state: &State, vip: &Name, to: Option<NodeId>) -> v1::Event {

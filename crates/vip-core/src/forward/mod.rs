@@ -2,8 +2,10 @@
 //! that every node comes to the same one.
 
 mod flow;
+mod forwarding;
 mod maglev;
 mod plan;
 
 pub use flow::Flow;
+pub use forwarding::Forwarding;
 pub use plan::{Plan, PlanError, RealServer};

@@ -4,8 +4,7 @@
 //! Where packets for its neighbours go is no answer: in the moment in which the
 //! host's own address is renewed, that is the default route.
 
-use super::Address;
-use crate::{Why, is_host, subnet};
+use crate::{Address, Why, is_host, subnet};
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::net::IpAddr;

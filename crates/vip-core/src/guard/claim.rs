@@ -1,9 +1,7 @@
 //! One VIP on this host: how far it has come, and what it has.
 
-use super::{
-    Address, Announcements, GateEntry, GuardAction, GuardNotice, Hearing, ProbeStep, Probes, Slot,
-};
-use crate::{Epoch, Mac, Mono, VipUid};
+use super::{Announcements, GateEntry, GuardAction, GuardNotice, Hearing, ProbeStep, Probes, Slot};
+use crate::{Address, Epoch, Mac, Mono, VipUid};
 use std::net::IpAddr;
 
 /// An address that nothing passes for.

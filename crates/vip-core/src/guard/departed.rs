@@ -4,8 +4,8 @@
 //! refuses both, it answers on until the last deadline that the gate took; who
 //! waits to hear that it is silent hears so then, and not before.
 
-use super::{Address, GuardNotice};
-use crate::{Mono, VipUid};
+use super::GuardNotice;
+use crate::{Address, Mono, VipUid};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 

@@ -31,12 +31,12 @@ pub use claim::Phase;
 pub use common::SLOTS;
 pub use life::{address_life, renewal_interval};
 pub use orders::{
-    Address, GateEntry, GuardAction, GuardEvent, GuardFailure, GuardNotice, GuardRefusal, Limits,
-    Probe, Slot, VipOrder,
+    GateEntry, GuardAction, GuardEvent, GuardFailure, GuardNotice, GuardRefusal, Limits, Probe,
+    Slot, VipOrder,
 };
 pub use tables::{TableCounters, TableNotice, TableOrder, table_orders};
 
-use crate::{Epoch, Incarnation, Mac, Mono, Obstacle, VipUid};
+use crate::{Address, Epoch, Incarnation, Mac, Mono, Obstacle, VipUid};
 use claim::{Claim, SHUT};
 use common::Common;
 use departed::Departed;

@@ -1,22 +1,10 @@
 //! What a guard is told, what it does, what it says.
 
-use crate::{Cover, Epoch, Incarnation, Mac, Mono, Obstacle, VipUid};
+use crate::{Address, Cover, Epoch, Incarnation, Mac, Mono, Obstacle, VipUid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
-
-/// An address on an interface of this host.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Address {
-    /// The address.
-    pub ip: IpAddr,
-    /// Length of the prefix that it was written with: its neighbours. On the
-    /// host it stands alone.
-    pub prefix: u8,
-    /// Kernel name of the interface; empty: the one in whose subnet it is.
-    pub interface: String,
-}
 
 /// What the guard was started with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,8 @@
 //! What can be proposed to the log.
 
-use crate::{ClusterOp, Level, LoginOp, Name, NodeId, NodeOp, Refusal, Role, Term, TokenOp, VipOp};
+use crate::{
+    ClusterOp, Level, LoginOp, Name, NodeId, NodeOp, Refusal, Role, ServerOp, Term, TokenOp, VipOp,
+};
 use serde::{Deserialize, Serialize};
 
 /// Who proposed a command, for the audit: `root@n1`, `alice@10.0.0.7`, or the
@@ -31,6 +33,8 @@ pub enum Op {
     Login(LoginOp),
     /// VIPs.
     Vip(VipOp),
+    /// Virtual servers.
+    Server(ServerOp),
 }
 
 impl Op {
@@ -43,6 +47,7 @@ impl Op {
             Self::Token(op) => op.since(),
             Self::Login(op) => op.since(),
             Self::Vip(op) => op.since(),
+            Self::Server(op) => op.since(),
         }
     }
 }
@@ -74,6 +79,12 @@ impl From<LoginOp> for Op {
 impl From<VipOp> for Op {
     fn from(op: VipOp) -> Self {
         Self::Vip(op)
+    }
+}
+
+impl From<ServerOp> for Op {
+    fn from(op: ServerOp) -> Self {
+        Self::Server(op)
     }
 }
 

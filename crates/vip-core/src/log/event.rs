@@ -1,6 +1,6 @@
 //! What happened to the cluster, as `vipctl events` shows it.
 
-use crate::{ClusterEvent, LoginEvent, NodeEvent, TokenEvent, VipEvent};
+use crate::{ClusterEvent, LoginEvent, NodeEvent, ServerEvent, TokenEvent, VipEvent};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,6 +19,8 @@ pub enum EventKind {
     Login(LoginEvent),
     /// To a VIP.
     Vip(VipEvent),
+    /// To a virtual server.
+    Server(ServerEvent),
 }
 
 impl From<ClusterEvent> for EventKind {
@@ -51,6 +53,12 @@ impl From<VipEvent> for EventKind {
     }
 }
 
+impl From<ServerEvent> for EventKind {
+    fn from(event: ServerEvent) -> Self {
+        Self::Server(event)
+    }
+}
+
 /// An entry of the event list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
@@ -66,11 +74,17 @@ pub struct Event {
 
 /// Events of VIPs that are kept: some days of trouble, and still a small snapshot.
 const OF_VIPS: usize = 1000;
+/// Of virtual servers: as many.
+const OF_SERVERS: usize = 1000;
 /// Of any other subject. None of them erases another's.
 const OF_OTHERS: usize = 250;
 
 /// One subject's, oldest first.
 type Kept = Arc<VecDeque<Arc<Event>>>;
+
+fn is_empty(kept: &Kept) -> bool {
+    kept.is_empty()
+}
 
 /// The events that are kept, by subject.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +94,9 @@ pub struct Events {
     token: Kept,
     login: Kept,
     vip: Kept,
+    /// Absent where nobody used it.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    server: Kept,
     /// How many there were.
     pub(super) count: u64,
 }
@@ -93,6 +110,7 @@ impl Events {
             EventKind::Token(_) => (&mut self.token, OF_OTHERS),
             EventKind::Login(_) => (&mut self.login, OF_OTHERS),
             EventKind::Vip(_) => (&mut self.vip, OF_VIPS),
+            EventKind::Server(_) => (&mut self.server, OF_SERVERS),
         };
         let event = Event { seq: self.count, time_ms, actor: actor.to_owned(), what };
         let kept = Arc::make_mut(kept);
@@ -105,7 +123,7 @@ impl Events {
     /// Those after the one with this number, oldest first.
     #[must_use]
     pub fn after(&self, seq: u64) -> Vec<Arc<Event>> {
-        let all = [&self.cluster, &self.node, &self.token, &self.login, &self.vip];
+        let all = [&self.cluster, &self.node, &self.token, &self.login, &self.vip, &self.server];
         let after = all.into_iter().flat_map(|kept| {
             let from = kept.partition_point(|event| event.seq <= seq);
             kept.range(from..).cloned()

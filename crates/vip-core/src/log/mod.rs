@@ -10,6 +10,7 @@ mod node;
 mod refound;
 mod refusal;
 mod reshape;
+mod server;
 mod state;
 mod token;
 mod vip;
@@ -23,6 +24,10 @@ pub use login::{AdminRole, Login, LoginEvent, LoginOp};
 pub use node::{Node, NodeEvent, NodeOp, NodeState, Removal, Tombstone};
 pub use refound::{Founder, Founding};
 pub use refusal::Refusal;
+pub use server::{
+    Before, MAX_REALS_IN_ALL, MAX_SERVERS, RETIRE_AFTER_MS, Real, RealPlace, Server, ServerEvent,
+    ServerOp, ServerRefusal,
+};
 pub use state::State;
 pub use token::{Token, TokenEvent, TokenOp};
 pub use vip::{

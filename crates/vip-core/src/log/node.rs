@@ -171,7 +171,7 @@ impl NodeOp {
             | Self::Interfaces { .. }
             | Self::Runs { .. } => Level::FIRST,
             #[cfg(feature = "next-version")]
-            Self::Mark { .. } => Level(Level::FIRST.0 + 1),
+            Self::Mark { .. } => Level::HERE,
         }
     }
 }

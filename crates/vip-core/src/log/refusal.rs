@@ -1,6 +1,8 @@
 //! Why the replicated state refused a command. Nothing was changed.
 
-use crate::{AddressError, Epoch, Name, NodeId, Term, TokenError, TokenId, VipSpecError};
+use crate::{
+    AddressError, Epoch, Name, NodeId, ServerRefusal, Term, TokenError, TokenId, VipSpecError,
+};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -145,6 +147,9 @@ pub enum Refusal {
         expected: Epoch,
         actual: Epoch,
     },
+    /// About virtual servers.
+    #[error(transparent)]
+    Server(#[from] ServerRefusal),
     /// The spec is wrong in itself.
     #[error("{text}")]
     Spec {

@@ -39,6 +39,7 @@ impl State {
         let is_own =
             |vip: &Vip| vip.uid == old.uid || guest.as_ref().is_some_and(|g| g.uid == vip.uid);
         self.check_free(&spec.addresses, is_own)?;
+        self.check_addresses(Some(&old), spec)?;
         let joined = guest.as_ref().map_or(&[][..], |guest| &guest.spec.addresses);
         let come = spec.addresses.iter().filter(|a| !old.spec.has(a.ip));
         let unknown_come = come.filter(|a| !joined.iter().any(|b| b.ip == a.ip)).count() > 0;
@@ -55,6 +56,10 @@ impl State {
             // Somebody else may have what it never answered for.
             vip.answered = Epoch(0);
         }
+        if old.spec.addresses != spec.addresses || old.spec.interface != spec.interface {
+            self.servers_follow_vip(old.uid);
+        }
+        let Some(vip) = self.vip_mut(old.uid) else { return Ok(Outcome::Unchanged) };
         let name = spec.name.clone();
         if stays || vip.epoch == Epoch(0) {
             self.record(actor, VipEvent::Set { vip: name });

@@ -7,8 +7,8 @@ use super::command::Position;
 use super::event::Events;
 use crate::{
     Cluster, Command, Conflict, EventKind, Level, Login, Mac, Name, Node, NodeId, NodeState,
-    Obstacle, Op, Outcome, Profile, Refusal, Term, Token, TokenId, Tombstone, Vip, VipAddress,
-    VipUid,
+    Obstacle, Op, Outcome, Profile, Refusal, Server, ServerUid, Term, Token, TokenId, Tombstone,
+    Vip, VipAddress, VipUid,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,10 +52,24 @@ pub struct State {
     pub(crate) retired: Arc<Vec<Arc<Vip>>>,
     pub(super) next_node: u64,
     pub(super) next_vip: u64,
+    /// Virtual servers, by identity. Absent where nobody used them.
+    #[serde(default, skip_serializing_if = "none")]
+    pub servers: Arc<BTreeMap<ServerUid, Arc<Server>>>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) next_server: u64,
     /// What only the tests' next version has: absent where nobody used it.
     #[cfg(feature = "next-version")]
     #[serde(default, skip_serializing_if = "skip")]
     pub marks: Arc<BTreeMap<NodeId, String>>,
+}
+
+fn none(servers: &Arc<BTreeMap<ServerUid, Arc<Server>>>) -> bool {
+    servers.is_empty()
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[cfg(feature = "next-version")]
@@ -92,7 +106,11 @@ impl State {
             Op::Token(op) => self.apply_to_token(actor, op),
             Op::Login(op) => self.apply_to_login(actor, op),
             Op::Vip(op) => self.apply_to_vip(at, actor, op),
+            Op::Server(op) => self.apply_to_server(at, actor, op),
         };
+        if matches!(command.op, Op::Node(_) | Op::Vip(_)) {
+            self.servers_follow_nodes();
+        }
         outcome.unwrap_or_else(Outcome::Refused)
     }
 
@@ -135,8 +153,8 @@ impl State {
     /// That alone, without anybody's tokens and certificates.
     #[must_use]
     pub fn of_leases(&self) -> Self {
-        let (tokens, logins, events, cluster) = Default::default();
-        Self { tokens, logins, events, cluster, ..self.clone() }
+        let (tokens, logins, events, cluster, servers) = Default::default();
+        Self { tokens, logins, events, cluster, servers, ..self.clone() }
     }
 
     pub(super) fn record(&mut self, actor: &str, what: impl Into<EventKind>) {

@@ -391,6 +391,7 @@ impl State {
             };
         }
         self.check_free(&spec.addresses, |_| false)?;
+        self.check_addresses(None, spec)?;
         self.new_vip(spec);
         self.record(actor, VipEvent::Added { vip: spec.name.clone() });
         Ok(Outcome::Done)
@@ -405,6 +406,7 @@ impl State {
 
     fn remove_vip(&mut self, actor: &str, name: &Name) -> Result<Outcome, Refusal> {
         let uid = self.uid_of(name)?;
+        self.vip(uid).map_or(Ok(()), |vip| self.check_unused(vip))?;
         self.forget_vip(uid);
         self.record(actor, VipEvent::Removed { vip: name.clone() });
         Ok(Outcome::Done)

@@ -190,6 +190,16 @@ pub enum ServerSpecError {
     /// The replies of a node do not come back by the director.
     #[error("--real-nodes needs dr: a node's replies do not come back through the holder")]
     NodesByNat,
+    /// Direct routing changes no port.
+    #[error(
+        "--real-nodes {port} needs the virtual server's port to be {port} alone, and it has {ports}"
+    )]
+    NodesPort {
+        /// That of the nodes.
+        port: u16,
+        /// Those of the virtual server.
+        ports: Ports,
+    },
     /// The engine lacks it.
     #[error("{what} needs the engine {needed}; {engine} does not have it")]
     Engine {
@@ -245,6 +255,9 @@ impl ServerSpec {
             (false, Some(_)) => return Err(ServerSpecError::RealsAndNodes(name())),
             (true, Some(_)) if self.forward == Forward::Nat => {
                 return Err(ServerSpecError::NodesByNat);
+            }
+            (true, Some(port)) if self.ports.single() != Some(port) => {
+                return Err(ServerSpecError::NodesPort { port, ports: self.ports });
             }
             _ => {}
         }

@@ -3,9 +3,9 @@
 use crate::address::unfit;
 use crate::text::as_text;
 use crate::words::words;
-use crate::{Name, excerpt};
+use crate::{Address, Name, excerpt};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -137,6 +137,19 @@ impl VipSpec {
     #[must_use]
     pub fn has(&self, ip: IpAddr) -> bool {
         self.addresses.iter().any(|address| address.ip == ip)
+    }
+
+    /// Its addresses on a host where the cluster's names of interfaces mean these.
+    #[must_use]
+    pub fn on_host(&self, interfaces: &BTreeMap<String, String>) -> Vec<Address> {
+        let wanted = self.interface.clone().unwrap_or_default();
+        let interface = interfaces.get(&wanted).cloned().unwrap_or(wanted);
+        let on_host = |address: &VipAddress| Address {
+            ip: address.ip,
+            prefix: address.prefix,
+            interface: interface.clone(),
+        };
+        self.addresses.iter().map(on_host).collect()
     }
 
     /// Checks what can be checked without the rest of the cluster's state.

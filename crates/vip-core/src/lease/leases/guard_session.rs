@@ -2,8 +2,8 @@
 
 use super::{LeaseAction, Leases, Scene};
 use crate::{
-    Address, ClaimEvent, Fitness, Grantee, GuardNotice, Incarnation, MAX_MACS, Mac, Mono, Obstacle,
-    Vip, VipUid, Vote,
+    ClaimEvent, Fitness, Grantee, GuardNotice, Incarnation, MAX_MACS, Mac, Mono, Obstacle, Vip,
+    VipUid, Vote,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -118,7 +118,7 @@ impl GuardSession {
                 told.0 == now.0 && (Arc::ptr_eq(told.1, now.1) || told.1.spec == now.1.spec)
             });
         self.considered = vips.clone();
-        let all = || vips.iter().map(|(uid, vip)| (*uid, addresses(vip, &self.interfaces)));
+        let all = || vips.iter().map(|(uid, vip)| (*uid, vip.spec.on_host(&self.interfaces)));
         (!told).then(|| LeaseAction::Consider(all().collect()))
     }
 
@@ -224,18 +224,6 @@ impl Leases {
     }
 }
 
-/// A VIP's addresses on this host's interfaces.
-pub(super) fn addresses(vip: &Vip, interfaces: &BTreeMap<String, String>) -> Vec<Address> {
-    let wanted = vip.spec.interface.clone().unwrap_or_default();
-    let interface = interfaces.get(&wanted).cloned().unwrap_or(wanted);
-    let address = |a: &crate::VipAddress| Address {
-        ip: a.ip,
-        prefix: a.prefix,
-        interface: interface.clone(),
-    };
-    vip.spec.addresses.iter().map(address).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::LeaseEvent;
@@ -293,7 +281,7 @@ mod tests {
         let on = |interface: Option<&str>| {
             let spec = crate::VipSpec { interface: interface.map(Into::into), ..vip("web", 100) };
             let vip = Vip::new(VipUid(1), spec);
-            let [address] = &addresses(&vip, guard.interfaces())[..] else { panic!("one") };
+            let [address] = &vip.spec.on_host(guard.interfaces())[..] else { panic!("one") };
             assert_eq!((address.ip.to_string().as_str(), address.prefix), ("10.0.0.100", 24));
             address.interface.clone()
         };

@@ -1,6 +1,5 @@
 //! As holder: what the guard is told, what the leader is asked for.
 
-use super::guard_session::addresses;
 use super::{GrantAnswer, LeaseAction, Leases, Wants};
 use crate::{
     ClaimAction, ClaimEvent, Claims, Cover, Grantee, Incarnation, Mono, NodeId, VipOrder, Vote,
@@ -111,7 +110,7 @@ impl Leases {
     /// Compares the log with the claims.
     pub(super) fn sync(&mut self, now: Mono, actions: &mut Vec<LeaseAction>) {
         let interfaces = self.guard.interfaces();
-        let addresses = |vip: &crate::Vip| addresses(vip, interfaces);
+        let addresses = |vip: &crate::Vip| vip.spec.on_host(interfaces);
         let due = self.holder.claims.sync(now, &self.scene.state, addresses);
         self.take(due, actions);
     }

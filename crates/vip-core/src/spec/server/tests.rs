@@ -22,7 +22,12 @@ fn refused(spec: &ServerSpec) -> String {
 #[test]
 fn a_virtual_server_needs_real_servers_of_one_kind() {
     assert_eq!(spec(&["10.0.0.7", "10.0.0.8:80", "10.0.0.9@0"]).check(), Ok(()));
-    let nodes = ServerSpec { real_nodes: Some(6443), ..spec(&[]) };
+    let at = |port: &str| ServerSpec { ports: port.parse().expect("ports"), ..spec(&[]) };
+    let nodes = ServerSpec { real_nodes: Some(6443), ..at("6443") };
+    for other in ["80", "any", "6443-6444"] {
+        let other = ServerSpec { real_nodes: Some(6443), ..at(other) };
+        assert!(refused(&other).contains("to be 6443 alone"));
+    }
     assert_eq!(nodes.check(), Ok(()));
     assert!(refused(&spec(&[])).contains("names no real server"));
     let both = ServerSpec { real_nodes: Some(6443), ..spec(&["10.0.0.7"]) };

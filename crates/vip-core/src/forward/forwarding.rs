@@ -1,0 +1,145 @@
+//! What a host needs to forward for a virtual server: some hundred bytes for its guard,
+//! which works out the tables.
+
+use super::{Plan, RealServer};
+use crate::{
+    Address, Forward, Generation, Ports, Protocol, Scheduler, Server, ServerUid, State, Vip,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forwarding {
+    /// Of all that is said here.
+    pub generation: Generation,
+    /// The addresses that clients know, of the real servers' family.
+    pub vips: Vec<Address>,
+    pub protocol: Protocol,
+    pub ports: Ports,
+    pub scheduler: Scheduler,
+    /// Direct routing or NAT: decided, never [`Forward::Auto`].
+    pub forward: Forward,
+    /// What the table in force is dealt from.
+    pub plan: Plan,
+    /// What the one before is dealt from, until it retires.
+    pub before: Option<Plan>,
+}
+
+impl Forwarding {
+    /// Of a virtual server, on a host where the cluster's names of interfaces mean these.
+    /// `None`: there is nothing to forward.
+    #[must_use]
+    pub fn of(
+        state: &State,
+        server: &Server,
+        interfaces: &BTreeMap<String, String>,
+    ) -> Option<Self> {
+        let vip = state.vip(server.vip)?;
+        let plan = server.plan().ok()?;
+        let before = server.plan_before().ok()?;
+        Some(Self {
+            generation: server.generation,
+            vips: addresses(vip, plan.reals().first()?, interfaces),
+            protocol: server.spec.protocol,
+            ports: server.spec.ports,
+            scheduler: server.spec.scheduler,
+            forward: server.forward,
+            plan,
+            before,
+        })
+    }
+
+    /// The real servers that packets are sent to: those of the plan. Whom only the table
+    /// before names is none any more, and what it had goes to others.
+    #[must_use]
+    pub fn places(&self) -> BTreeSet<(std::net::IpAddr, u16)> {
+        self.plan.reals().iter().map(|real| (real.ip, real.port)).collect()
+    }
+}
+
+fn addresses(vip: &Vip, real: &RealServer, interfaces: &BTreeMap<String, String>) -> Vec<Address> {
+    let all = vip.spec.on_host(interfaces).into_iter();
+    all.filter(|address| address.ip.is_ipv4() == real.ip.is_ipv4()).collect()
+}
+
+impl State {
+    /// The virtual servers there are, each with what is wanted of it.
+    #[must_use]
+    pub fn forwardings(&self) -> BTreeMap<ServerUid, Generation> {
+        self.all_servers().map(|server| (server.uid, server.generation)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{apply, state_of, vip, voter};
+    use crate::{Engine, RealPlace, ServerOp, ServerSpec, VipOp, VipSpec};
+
+    fn state() -> State {
+        let mut state = state_of([voter(1)]);
+        let addresses = ["10.0.0.100/24", "fd00::100/64"].map(|ip| ip.parse().expect("valid"));
+        let interface = Some("lan".into());
+        let spec = VipSpec { addresses: addresses.into(), interface, ..vip("web", 100) };
+        apply(&mut state, VipOp::Add { spec });
+        let reals = ["10.0.0.11", "10.0.0.12"].map(|real| real.parse().expect("valid"));
+        let spec = ServerSpec {
+            name: "front".parse().expect("valid"),
+            vip: "web".parse().expect("valid"),
+            ports: "80".parse().expect("valid"),
+            protocol: Protocol::Tcp,
+            scheduler: Scheduler::Sh,
+            forward: Forward::Auto,
+            engine: Engine::Auto,
+            table_size: None,
+            reals: reals.into(),
+            real_nodes: None,
+        };
+        apply(&mut state, ServerOp::Add { spec });
+        state
+    }
+
+    fn forwarding(state: &State) -> Forwarding {
+        let server = state.server_named("front").expect("there");
+        Forwarding::of(state, server, &[("lan".into(), "ens5".into())].into()).expect("some")
+    }
+
+    #[test]
+    fn a_host_is_told_what_the_log_says_in_its_own_names() {
+        let forwarding = forwarding(&state());
+        let vip = Address { ip: [10, 0, 0, 100].into(), prefix: 24, interface: "ens5".into() };
+        assert_eq!(forwarding.vips, [vip], "the real servers are IPv4");
+        assert_eq!((forwarding.forward, forwarding.scheduler), (Forward::Dr, Scheduler::Sh));
+        assert_eq!((forwarding.before.is_none(), forwarding.plan.reals().len()), (true, 2));
+    }
+
+    /// Each has a later generation, so that it can be told from what is in force.
+    #[test]
+    fn whatever_changes_is_another_generation() {
+        let mut state = state();
+        let mut seen = vec![forwarding(&state)];
+        let name = || "front".parse().expect("valid");
+        let place = RealPlace { ip: [10, 0, 0, 11].into(), port: None };
+        apply(&mut state, ServerOp::DrainReal { server: name(), place, drained: true });
+        seen.push(forwarding(&state));
+        let (uid, generation) = state.forwardings().pop_first().expect("one");
+        apply(&mut state, ServerOp::Retire { server: uid, seen: generation });
+        seen.push(forwarding(&state));
+        let spec = state.server_named("front").expect("there").spec.clone();
+        let reals = ["10.0.0.11", "10.0.0.12"].map(|real| real.parse().expect("valid"));
+        let spec = ServerSpec { ports: "81".parse().expect("valid"), reals: reals.into(), ..spec };
+        apply(&mut state, ServerOp::Set { spec, seen: 1 });
+        seen.push(forwarding(&state));
+        let spec = state.vip_named("web").expect("there").spec.clone();
+        let addresses = vec!["10.0.0.101/24".parse().expect("valid")];
+        apply(&mut state, VipOp::Set { spec: VipSpec { addresses, ..spec }, seen: 0, guest: None });
+        seen.push(forwarding(&state));
+        for pair in seen.windows(2) {
+            assert!(pair[0].generation < pair[1].generation, "{pair:?}");
+            assert_ne!(pair[0], Forwarding { generation: pair[0].generation, ..pair[1].clone() });
+        }
+        apply(&mut state, ServerOp::RemoveReal { server: name(), place });
+        assert_eq!(forwarding(&state).places(), [([10, 0, 0, 12].into(), 81)].into());
+    }
+}

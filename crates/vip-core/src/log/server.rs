@@ -1,0 +1,312 @@
+//! Virtual servers as the log knows them: what is wanted, what was decided of it once,
+//! and the two tables that connections may go by.
+
+mod fit;
+mod reals;
+mod refusal;
+mod tables;
+
+pub use refusal::ServerRefusal;
+pub use tables::{Before, RETIRE_AFTER_MS};
+
+use super::State;
+use super::command::Position;
+use crate::mix::mix_all;
+use crate::{
+    Forward, Generation, Level, Name, Outcome, RealSpec, Refusal, ServerSpec, ServerUid, TableSize,
+    VipUid,
+};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Most virtual servers: four times what is promised to be programmed in a second.
+pub const MAX_SERVERS: usize = 4000;
+/// Most real servers of all of them: the kernel's program has room for as many, and for
+/// those that take the place of others.
+pub const MAX_REALS_IN_ALL: usize = 14_000;
+
+/// A real server of one that there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Real {
+    /// As it was named.
+    pub spec: RealSpec,
+    /// It gets no new connections, and keeps those that it has.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drained: bool,
+}
+
+impl Real {
+    /// Its share of new connections.
+    #[must_use]
+    pub const fn weight(&self) -> u16 {
+        if self.drained { 0 } else { self.spec.weight }
+    }
+}
+
+/// A virtual server with all that the log knows of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    pub uid: ServerUid,
+    /// What is wanted, without the real servers.
+    pub spec: ServerSpec,
+    /// The VIP, whatever its name becomes.
+    pub vip: VipUid,
+    /// How its packets get to real servers. Decided once: another node must not come
+    /// to another conclusion.
+    pub forward: Forward,
+    /// Decided once: another size moves nearly every connection.
+    pub table_size: TableSize,
+    /// Decided once. Keeps the tables of two virtual servers apart.
+    pub seed: u64,
+    /// Its real servers, by address and port.
+    pub reals: Vec<Real>,
+    /// Counts what hosts were to forward by: tables, ports, addresses.
+    pub generation: Generation,
+    /// What connections from before the last changes go by, until it retires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Before>,
+    /// Counts the changes of its spec.
+    pub revision: u32,
+}
+
+/// A change of virtual servers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServerOp {
+    /// Adds one.
+    Add { spec: ServerSpec },
+    /// Changes what is wanted of one that is there.
+    Set {
+        /// All of it, under its name.
+        spec: ServerSpec,
+        /// The revision that it changes; of any other it changes nothing.
+        seen: u32,
+    },
+    /// Removes one.
+    Remove { name: Name },
+    /// Adds a real server.
+    AddReal { server: Name, real: RealSpec },
+    /// Removes a real server at once, with its connections.
+    RemoveReal { server: Name, place: RealPlace },
+    /// Keeps new connections off a real server, or lets them back.
+    DrainReal {
+        server: Name,
+        place: RealPlace,
+        /// Drain, or undrain.
+        drained: bool,
+    },
+    /// Another share for a real server.
+    WeighReal { server: Name, place: RealPlace, weight: u16 },
+    /// The table before goes: its connections are idle, or have had their time.
+    Retire {
+        server: ServerUid,
+        /// The one in force that the proposer knew: none that came later loses its
+        /// predecessor by that.
+        seen: Generation,
+    },
+}
+
+/// A real server of a virtual one, as a person names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RealPlace {
+    pub ip: IpAddr,
+    /// `None`: the port of the virtual server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+/// What happened to a virtual server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServerEvent {
+    /// One was added.
+    Added { server: Name },
+    /// What is wanted of it was changed.
+    Set { server: Name },
+    /// It was removed.
+    Removed { server: Name },
+    /// It has one real server more.
+    RealAdded { server: Name, real: RealSpec },
+    /// It has one real server less.
+    RealRemoved { server: Name, real: RealSpec },
+    /// A real server was drained or undrained.
+    RealDrained {
+        server: Name,
+        real: RealSpec,
+        /// Drained, or back.
+        drained: bool,
+    },
+    /// A real server has another share.
+    RealWeighed { server: Name, real: RealSpec },
+    /// Connections go by one table again.
+    Retired { server: Name },
+}
+
+impl ServerOp {
+    /// Since when there is such an operation.
+    #[must_use]
+    pub const fn since(&self) -> Level {
+        match self {
+            Self::Add { .. }
+            | Self::Set { .. }
+            | Self::Remove { .. }
+            | Self::AddReal { .. }
+            | Self::RemoveReal { .. }
+            | Self::DrainReal { .. }
+            | Self::WeighReal { .. }
+            | Self::Retire { .. } => Level::SERVERS,
+        }
+    }
+}
+
+impl State {
+    pub(super) fn apply_to_server(
+        &mut self,
+        at: Position,
+        actor: &str,
+        op: &ServerOp,
+    ) -> Result<Outcome, Refusal> {
+        match op {
+            ServerOp::Add { spec } => self.add_server(at, actor, spec),
+            ServerOp::Set { spec, seen } => self.set_server(actor, spec, *seen),
+            ServerOp::Remove { name } => self.remove_server(actor, name),
+            ServerOp::AddReal { server, real } => self.add_real(actor, server, *real),
+            ServerOp::RemoveReal { server, place } => self.remove_real(actor, server, *place),
+            ServerOp::DrainReal { server, place, drained } => {
+                self.drain_real(actor, server, *place, *drained)
+            }
+            ServerOp::WeighReal { server, place, weight } => {
+                self.weigh_real(actor, server, *place, *weight)
+            }
+            ServerOp::Retire { server, seen } => Ok(self.retire(actor, *server, *seen)),
+        }
+    }
+
+    /// All virtual servers, by identity.
+    pub fn all_servers(&self) -> impl Iterator<Item = &Server> {
+        self.servers.values().map(Arc::as_ref)
+    }
+
+    /// The virtual server with this name.
+    #[must_use]
+    pub fn server_named(&self, name: &str) -> Option<&Server> {
+        self.all_servers().find(|server| server.spec.name.as_str() == name)
+    }
+
+    fn known_server(&self, name: &Name) -> Result<&Server, Refusal> {
+        let unknown = || ServerRefusal::Unknown { name: name.to_string() }.into();
+        self.server_named(name.as_str()).ok_or_else(unknown)
+    }
+
+    fn put_server(&mut self, server: Server) {
+        Arc::make_mut(&mut self.servers).insert(server.uid, Arc::new(server));
+    }
+
+    fn add_server(
+        &mut self,
+        at: Position,
+        actor: &str,
+        spec: &ServerSpec,
+    ) -> Result<Outcome, Refusal> {
+        spec.check().map_err(ServerRefusal::from)?;
+        if let Some(there) = self.server_named(spec.name.as_str()) {
+            return if there.is_as(spec) {
+                Ok(Outcome::Unchanged)
+            } else {
+                Err(ServerRefusal::Exists { name: spec.name.clone() }.into())
+            };
+        }
+        if self.servers.len() >= MAX_SERVERS {
+            return Err(ServerRefusal::TooMany.into());
+        }
+        let vip = self.vip_of(spec)?;
+        let uid = ServerUid(self.next_server + 1);
+        let reals = self.reals_of(vip, spec, &[])?;
+        if reals.is_empty() {
+            return Err(ServerRefusal::NoMembers { vip: spec.vip.clone() }.into());
+        }
+        let server = Server {
+            uid,
+            vip: vip.uid,
+            forward: fit::decide(vip, spec, &reals),
+            table_size: spec.table_size.unwrap_or_else(|| TableSize::for_reals(reals.len())),
+            seed: mix_all(at.index, [uid.0]),
+            spec: ServerSpec { reals: vec![], ..spec.clone() },
+            reals,
+            generation: Generation(1),
+            before: None,
+            revision: 0,
+        };
+        self.check_fits(&server)?;
+        self.next_server = uid.0;
+        self.put_server(server);
+        self.record(actor, ServerEvent::Added { server: spec.name.clone() });
+        Ok(Outcome::Done)
+    }
+
+    fn set_server(
+        &mut self,
+        actor: &str,
+        spec: &ServerSpec,
+        seen: u32,
+    ) -> Result<Outcome, Refusal> {
+        spec.check().map_err(ServerRefusal::from)?;
+        let old = self.known_server(&spec.name)?.clone();
+        if old.revision != seen {
+            return Err(ServerRefusal::Changed { name: spec.name.clone() }.into());
+        }
+        if spec.table_size.is_some_and(|size| size != old.table_size) {
+            let (name, size) = (spec.name.clone(), old.table_size.slots());
+            return Err(ServerRefusal::TableSize { name, size }.into());
+        }
+        let vip = self.vip_of(spec)?;
+        let reals = self.reals_of(vip, spec, &old.reals)?;
+        // Without a word of it stays what was decided.
+        let forward = if spec.forward == Forward::Auto { old.forward } else { spec.forward };
+        let mut server = Server {
+            vip: vip.uid,
+            forward,
+            spec: ServerSpec { reals: vec![], ..spec.clone() },
+            ..old.clone()
+        };
+        server.deal_anew(reals, self.time_ms);
+        if server == old {
+            return Ok(Outcome::Unchanged);
+        }
+        if server.generation == old.generation {
+            server.is_another();
+        }
+        self.check_fits(&server)?;
+        server.revision += 1;
+        self.put_server(server);
+        self.record(actor, ServerEvent::Set { server: spec.name.clone() });
+        Ok(Outcome::Done)
+    }
+
+    fn remove_server(&mut self, actor: &str, name: &Name) -> Result<Outcome, Refusal> {
+        let uid = self.known_server(name)?.uid;
+        Arc::make_mut(&mut self.servers).remove(&uid);
+        self.record(actor, ServerEvent::Removed { server: name.clone() });
+        Ok(Outcome::Done)
+    }
+}
+
+impl Server {
+    /// Whether it is what this wants, and nobody changed it since.
+    fn is_as(&self, spec: &ServerSpec) -> bool {
+        let bare = ServerSpec { reals: vec![], ..spec.clone() };
+        let mut wanted = spec.reals.clone();
+        wanted.sort_by_key(|real| (real.ip, spec.port_of(real)));
+        let same = |(there, wanted): (&Real, &RealSpec)| {
+            (there.spec.ip, self.spec.port_of(&there.spec), there.spec.weight)
+                == (wanted.ip, spec.port_of(wanted), wanted.weight)
+        };
+        self.spec == bare
+            && (spec.real_nodes.is_some()
+                || (self.reals.len() == wanted.len() && self.reals.iter().zip(&wanted).all(same)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

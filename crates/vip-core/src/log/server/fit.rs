@@ -1,0 +1,199 @@
+//! Whether a virtual server fits into what there is: its VIP, the other virtual servers,
+//! and whom it names as real servers.
+
+use super::refusal::Family;
+use super::{MAX_REALS_IN_ALL, Real, Server, ServerRefusal};
+use crate::log::State;
+use crate::{Forward, NodeState, RealSpec, Refusal, ServerSpec, Vip, VipAddress, VipSpec, subnet};
+use std::net::{IpAddr, SocketAddr};
+
+/// What `auto` is: direct routing where it can be.
+pub(super) fn decide(vip: &Vip, spec: &ServerSpec, reals: &[Real]) -> Forward {
+    let direct = |real: &Real| {
+        let same_port = real.spec.port.is_none() || real.spec.port == spec.ports.single();
+        same_port && on_subnet(&vip.spec, real.spec.ip)
+    };
+    match spec.forward {
+        Forward::Auto if spec.real_nodes.is_some() || reals.iter().all(direct) => Forward::Dr,
+        Forward::Auto => Forward::Nat,
+        decided => decided,
+    }
+}
+
+/// The VIP's addresses that real servers of this one's family can be behind.
+pub(super) fn addresses_for(vip: &VipSpec, ip: IpAddr) -> impl Iterator<Item = &VipAddress> {
+    vip.addresses.iter().filter(move |address| address.ip.is_ipv4() == ip.is_ipv4())
+}
+
+fn on_subnet(vip: &VipSpec, ip: IpAddr) -> bool {
+    addresses_for(vip, ip).any(|address| subnet(address.ip, address.prefix).contains(&ip))
+}
+
+impl State {
+    pub(super) fn vip_of(&self, spec: &ServerSpec) -> Result<&Vip, Refusal> {
+        let vip = self.vip_named(spec.vip.as_str()).filter(|vip| vip.guest.is_none());
+        vip.ok_or_else(|| Refusal::UnknownVip { name: spec.vip.to_string() })
+    }
+
+    /// The real servers that a spec names; what is known of those that are there stays.
+    pub(super) fn reals_of(
+        &self,
+        vip: &Vip,
+        spec: &ServerSpec,
+        there: &[Real],
+    ) -> Result<Vec<Real>, Refusal> {
+        if let Some(port) = spec.real_nodes {
+            return Ok(self.members_behind(vip, port));
+        }
+        let place = |real: &RealSpec| (real.ip, spec.port_of(real));
+        let drained = |real: &RealSpec| {
+            there.iter().any(|known| known.drained && place(&known.spec) == place(real))
+        };
+        let reals = spec.reals.iter().map(|real| Real { spec: *real, drained: drained(real) });
+        let mut reals: Vec<_> = reals.collect();
+        reals.sort_by_key(|real| place(&real.spec));
+        Ok(reals)
+    }
+
+    /// The members as real servers: each that is here to stay, at its address in the
+    /// VIP's subnet. One that is drained keeps its connections.
+    pub(super) fn members_behind(&self, vip: &Vip, port: u16) -> Vec<Real> {
+        let real = |(node, ip): (&crate::Node, IpAddr)| {
+            let drained = match node.state {
+                NodeState::Active => false,
+                NodeState::Drained | NodeState::Leaving => true,
+                NodeState::Joining => return None,
+            };
+            let spec = RealSpec { ip, port: Some(port), weight: 1 };
+            (node.role.holds() && on_subnet(&vip.spec, ip)).then_some(Real { spec, drained })
+        };
+        let place = |node: &crate::Node| node.advertise.parse::<SocketAddr>().ok();
+        let nodes = self.nodes.values();
+        let placed = nodes.filter_map(|node| Some((node, place(node)?.ip().to_canonical())));
+        let mut reals: Vec<_> = placed.filter_map(real).collect();
+        reals.sort_by_key(|real| real.spec.ip);
+        reals
+    }
+
+    /// Whether this virtual server can be, beside all others.
+    pub(super) fn check_fits(&self, server: &Server) -> Result<(), Refusal> {
+        let Some(vip) = self.vip(server.vip) else {
+            return Err(Refusal::UnknownVip { name: server.spec.vip.to_string() });
+        };
+        let others = || self.all_servers().filter(|other| other.uid != server.uid);
+        let in_all = others().map(|other| other.reals.len()).sum::<usize>() + server.reals.len();
+        if in_all > MAX_REALS_IN_ALL {
+            return Err(ServerRefusal::TooManyReals.into());
+        }
+        if let Some(other) = others().find(|other| server.clashes(other)) {
+            return Err(ServerRefusal::Clash {
+                vip: server.spec.vip.clone(),
+                protocol: server.spec.protocol,
+                ports: server.spec.ports,
+                other: other.spec.name.clone(),
+                theirs: other.spec.ports,
+            }
+            .into());
+        }
+        for real in &server.reals {
+            self.check_real(server, &vip.spec, real.spec)?;
+        }
+        for other in others().filter(|_| server.forward == Forward::Nat) {
+            if let Some(real) = server.shares_replies(other) {
+                let other = other.spec.name.clone();
+                return Err(ServerRefusal::BehindAnother { real, other }.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn check_real(&self, server: &Server, vip: &VipSpec, real: RealSpec) -> Result<(), Refusal> {
+        let (name, ip) = (|| vip.name.clone(), real.ip);
+        if let Some(moving) = self.all_vips().find(|vip| vip.spec.has(ip)) {
+            let vip = moving.spec.name.clone();
+            return Err(ServerRefusal::RealIsVip { real: ip, vip }.into());
+        }
+        let family = Family::of(ip);
+        let mut addresses = addresses_for(vip, ip);
+        let Some(first) = addresses.next() else {
+            return Err(ServerRefusal::NoAddress { vip: name(), family, real: ip }.into());
+        };
+        if server.forward == Forward::Nat && addresses.next().is_some() {
+            return Err(ServerRefusal::SeveralAddresses { vip: name(), family }.into());
+        }
+        if server.forward != Forward::Dr {
+            return Ok(());
+        }
+        if !on_subnet(vip, ip) {
+            return Err(ServerRefusal::OffSubnet { real: ip, vip: *first }.into());
+        }
+        let dr = ServerSpec { forward: Forward::Dr, reals: vec![real], ..server.spec.clone() };
+        let dr = ServerSpec { real_nodes: None, ..dr };
+        Ok(dr.check().map_err(ServerRefusal::from)?)
+    }
+
+    /// Whether a VIP may be removed.
+    ///
+    /// # Errors
+    /// [`ServerRefusal::VipInUse`].
+    pub(in crate::log) fn check_unused(&self, vip: &Vip) -> Result<(), Refusal> {
+        let servers = self.all_servers().filter(|server| server.vip == vip.uid);
+        let servers: Vec<_> = servers.map(|server| server.spec.name.to_string()).collect();
+        if servers.is_empty() {
+            return Ok(());
+        }
+        let (vip, servers) = (vip.spec.name.clone(), servers.join(", "));
+        Err(ServerRefusal::VipInUse { vip, servers }.into())
+    }
+
+    /// Whether a VIP may have these addresses, as far as virtual servers go: none is a
+    /// real server's, and its own real servers still have one to be behind.
+    ///
+    /// # Errors
+    /// [`ServerRefusal`].
+    pub(in crate::log) fn check_addresses(
+        &self,
+        vip: Option<&Vip>,
+        spec: &VipSpec,
+    ) -> Result<(), Refusal> {
+        for server in self.all_servers() {
+            for real in &server.reals {
+                if spec.has(real.spec.ip) {
+                    let (ip, server) = (real.spec.ip, server.spec.name.clone());
+                    return Err(ServerRefusal::VipIsReal { ip, server }.into());
+                }
+                if vip.is_some_and(|vip| vip.uid == server.vip) {
+                    self.check_real(server, spec, real.spec)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Server {
+    /// Whether both would have one port of a VIP.
+    fn clashes(&self, other: &Self) -> bool {
+        let family = |server: &Self| server.reals.first().map(|real| real.spec.ip.is_ipv4());
+        self.vip == other.vip
+            && self.spec.protocol == other.spec.protocol
+            && self.spec.ports.overlaps(other.spec.ports)
+            && (family(self).is_none() || family(other).is_none() || family(self) == family(other))
+    }
+
+    /// A real server whose replies would be either's, if both rewrite them.
+    fn shares_replies(&self, other: &Self) -> Option<RealSpec> {
+        let both = other.forward == Forward::Nat && self.spec.protocol == other.spec.protocol;
+        let ports = |server: &Self, real: &Real| match server.spec.port_of(&real.spec) {
+            Some(port) => (port, port),
+            None => server.spec.ports.bounds(),
+        };
+        let shared = |mine: &&Real| {
+            other.reals.iter().any(|theirs| {
+                let ((a, b), (c, d)) = (ports(self, mine), ports(other, theirs));
+                mine.spec.ip == theirs.spec.ip && a <= d && c <= b
+            })
+        };
+        self.reals.iter().filter(|_| both).find(shared).map(|real| real.spec)
+    }
+}
