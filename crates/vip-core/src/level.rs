@@ -25,7 +25,7 @@ impl Level {
     pub const HERE: Self = Self::SERVERS;
     /// That of a version with one operation more.
     #[cfg(feature = "next-version")]
-    pub const HERE: Self = Self(Self::SERVERS.0 + 1);
+    pub const HERE: Self = Self(3);
 }
 
 impl fmt::Display for Level {
@@ -85,7 +85,7 @@ mod tests {
     fn a_version_with_an_operation_more_has_a_higher_level() {
         let next = cfg!(feature = "next-version");
         assert!(Level::SERVERS > Level::FIRST);
-        assert_eq!(Level::HERE > Level::SERVERS, next);
+        assert_eq!(Level::HERE.0 - Level::SERVERS.0, u32::from(next));
         assert_eq!(Runs::here().version.ends_with("+next"), next);
     }
 }

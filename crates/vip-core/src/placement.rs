@@ -57,7 +57,7 @@ impl Place<'_> {
     }
 
     fn due(&self, vip: &Vip, ended: Epoch) -> Option<Assignment> {
-        let over = vip.epoch > Epoch(0) && ended >= vip.epoch;
+        let over = ended >= vip.epoch;
         let target = self.target(vip);
         if target == vip.holder && !over {
             return None;
@@ -189,6 +189,15 @@ mod tests {
     fn a_witness_that_leads_gives_the_vip_to_an_eligible_node() {
         let mut state = state(Placement::Leader);
         assert_eq!(step(&mut state, 3, &[1, 2, 3]), Some((Some(1), Cause::Created)));
+    }
+
+    /// Nobody would be better off.
+    #[test]
+    fn a_vip_stays_assigned_while_no_node_can_hold_it() {
+        let mut state = state(Placement::Sticky);
+        assert_eq!(step(&mut state, 3, &[3]), None, "to nobody");
+        step(&mut state, 1, &[1, 2]);
+        assert_eq!(step(&mut state, 3, &[3]), None, "its holder may come back");
     }
 
     #[test]

@@ -69,6 +69,13 @@ mod tests {
     };
     use serde_json::Value;
 
+    #[test]
+    fn a_choice_of_words_is_as_long_as_it_is() {
+        let or = |words: &[&str]| super::or(words);
+        assert_eq!([or(&[]), or(&["a"]), or(&["a", "b"])], ["", "a", "a or b"]);
+        assert_eq!(or(&["a", "b", "c"]), "a, b or c");
+    }
+
     /// Whoever reads the log of one with the words of the other finds the same.
     #[test]
     fn a_value_has_one_word_wherever_it_is_written() {
