@@ -73,6 +73,13 @@ INLINE const __u32 *service_at(const struct address *ip, __u8 protocol, __u16 po
 	return service;
 }
 
+INLINE const struct real *real_of(__u32 index, __u32 service)
+{
+	const struct real *real = lookup(&REALS, &index);
+
+	return real && real->service == service ? real : 0;
+}
+
 // Which real server a packet goes to. `client` and `port` are where it comes from, or
 // where the packet came from that it is about.
 INLINE __u32 choose(const struct service *service, __u32 id, const struct packet *packet,
@@ -96,13 +103,13 @@ INLINE __u32 choose(const struct service *service, __u32 id, const struct packet
 		return real;
 	}
 	// One that is gone leaves no trace but here.
-	if (known && lookup(&REALS, known))
+	if (known && real_of(*known, id))
 		return *known;
 	if (before == real)
 		return real;
 	if (packet->protocol == UDP && boottime() >= service->settles)
 		return real;
-	if (!lookup(&REALS, &before))
+	if (!real_of(before, id))
 		return real;
 	if (remembers)
 		update(&MOVED, &flow, &before, BPF_ANY);
@@ -138,9 +145,9 @@ INLINE int deliver(const struct real *real, const struct packet *packet)
 
 // Sends a packet of a service to a real server. `whole`: it has its ports.
 INLINE int send(struct __sk_buff *skb, struct packet *packet, const struct service *service,
-		__u32 index, int whole)
+		__u32 id, __u32 index, int whole)
 {
-	const struct real *real = lookup(&REALS, &index);
+	const struct real *real = real_of(index, id);
 	__u16 port;
 
 	if (!real)
@@ -196,7 +203,7 @@ INLINE int forward_rest(struct __sk_buff *skb, struct packet *packet, __u64 flag
 		if (skb->pkt_type != TO_THIS_HOST)
 			return dropped(NOT_FOR_US);
 		service = lookup(&SERVICES, &known->service);
-		return service ? send(skb, packet, service, known->real, 0) : dropped(NO_REAL);
+		return service ? send(skb, packet, service, known->service, known->real, 0) : dropped(NO_REAL);
 	}
 	// Port 0 is in no range: what is found says that the address has services.
 	return service_at(&packet->destination, packet->protocol, 0, flags | HAS_RANGES)
@@ -235,7 +242,7 @@ INLINE int forward(struct __sk_buff *skb, struct packet *packet, __u64 flags)
 
 		update(&FRAGMENTS, &fragment, &datagram, BPF_ANY);
 	}
-	return send(skb, packet, service, real, 1);
+	return send(skb, packet, service, *id, real, 1);
 }
 
 INLINE const struct reply *reply_from(const struct address *ip, __u8 protocol, __u16 port,

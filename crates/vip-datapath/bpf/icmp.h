@@ -114,7 +114,7 @@ INLINE int forward_error(struct __sk_buff *skb, struct packet *packet, __u64 fla
 		return dropped(NOT_FOR_US);
 	index = choose(service, *id, &quoted, &quoted.destination, quoted.destination_port,
 		       quoted.source_port, 0);
-	real = lookup(&REALS, &index);
+	real = real_of(index, *id);
 	if (!real)
 		return dropped(NO_REAL);
 	port = real->port ? real->port : quoted.source_port;

@@ -64,6 +64,9 @@ struct real {
 	__u32 ifindex; // 0: there is no way to it
 	__u16 port; // network order; 0: as the client named it
 	__u16 flags;
+	// Numbers are given out again: who remembers one has to mean this service's.
+	__u32 service;
+	__u32 zero;
 };
 
 struct reply {
@@ -118,7 +121,7 @@ enum {
 	SERVICES_MOST = 4096,
 	RANGES_MOST = 131072,
 	REALS_MOST = 16384,
-	TABLES_MOST = 8192,
+	TABLES_MOST = 16384,
 	MOVED_MOST = 65536,
 	FRAGMENTS_MOST = 8192,
 	OWN_MOST = 16384,
@@ -140,7 +143,7 @@ _Static_assert(__builtin_offsetof(struct entry, slot) == 8, "slot");
 _Static_assert(sizeof(struct place) == 20, "place");
 _Static_assert(sizeof(struct range) == 24, "range");
 _Static_assert(sizeof(struct service) == 32, "service");
-_Static_assert(sizeof(struct real) == 40, "real");
+_Static_assert(sizeof(struct real) == 48, "real");
 _Static_assert(sizeof(struct reply) == 32, "reply");
 _Static_assert(sizeof(struct flow) == 24, "flow");
 _Static_assert(sizeof(struct fragment) == 40, "fragment");

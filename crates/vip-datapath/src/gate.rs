@@ -1,7 +1,7 @@
 //! The gate: a map of addresses and one of the deadlines that they share, attached
 //! first everywhere.
 
-use crate::forward::{ForwardError, Forwarder};
+use crate::forward::{ForwardError, ForwardMaps};
 use crate::layout::{self, Entry, Key};
 use crate::netfilter::IpGate;
 use crate::syscall::in_spite_of_signals;
@@ -216,8 +216,8 @@ impl Gate {
     ///
     /// # Errors
     /// [`ForwardError::Missing`].
-    pub fn take_forwarder(&mut self) -> Result<Forwarder, ForwardError> {
-        Forwarder::of(&mut self.bpf)
+    pub fn take_forward_maps(&mut self) -> Result<ForwardMaps, ForwardError> {
+        ForwardMaps::of(&mut self.bpf)
     }
 
     /// Kernel ids of its programs, to be told to a later run, which may not

@@ -41,7 +41,7 @@ pub(crate) type PlaceKey = [u8; 20];
 pub(crate) type RangeKey = [u8; 20];
 /// `struct service`, `struct real`, `struct reply`, in words as they lie in memory.
 pub(crate) type ServiceValue = [u64; 4];
-pub(crate) type RealValue = [u8; 40];
+pub(crate) type RealValue = [u8; 48];
 pub(crate) type ReplyValue = [u8; 32];
 /// `struct counter`.
 pub(crate) type CounterValue = [u64; 4];
@@ -113,7 +113,8 @@ pub(crate) fn real(real: &Real) -> RealValue {
         Way::Hop { ifindex, hop } => (hop, ifindex, 0),
     };
     let value = Bytes::new().then(&octets(real.ip)).then(&octets(hop));
-    value.then(&ifindex.to_ne_bytes()).port(real.port).then(&flags.to_ne_bytes()).bytes
+    let value = value.then(&ifindex.to_ne_bytes()).port(real.port).then(&flags.to_ne_bytes());
+    value.then(&real.service.get().to_ne_bytes()).bytes
 }
 
 pub(crate) fn reply(reply: &Reply) -> ReplyValue {

@@ -15,6 +15,8 @@ const BPF_F_INNER_MAP: u32 = 1 << 12;
 /// Slots in one element of a table, as `bpf/maps.h` has it.
 const SLOTS_IN_ELEMENT: usize = 64;
 type Element = [u16; SLOTS_IN_ELEMENT];
+/// No real server has this number.
+const NOBODY: u16 = u16::MAX;
 
 #[repr(C)]
 #[derive(Default)]
@@ -60,7 +62,8 @@ pub(crate) struct SlotMap(OwnedFd);
 
 impl SlotMap {
     pub(crate) fn of(slots: &[u16]) -> io::Result<Self> {
-        let mut elements = vec![[0; SLOTS_IN_ELEMENT]; slots.len().div_ceil(SLOTS_IN_ELEMENT)];
+        let count = slots.len().div_ceil(SLOTS_IN_ELEMENT).max(1);
+        let mut elements = vec![[NOBODY; SLOTS_IN_ELEMENT]; count];
         for (element, part) in elements.iter_mut().zip(slots.chunks(SLOTS_IN_ELEMENT)) {
             element[..part.len()].copy_from_slice(part);
         }

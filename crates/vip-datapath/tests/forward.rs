@@ -8,7 +8,7 @@ use etherparse::{
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use vip_core::{Flow, GateEntry, Mono, Plan, Protocol, RealServer, Scheduler, TableSize};
-use vip_datapath::{Counter, Dropped, Forwarder, Gate, Places, Real, Reply, Service, Trial, Way};
+use vip_datapath::{Counter, Dropped, ForwardMaps, Gate, Places, Real, Reply, Service, Trial, Way};
 
 /// `TC_ACT_UNSPEC`, `TC_ACT_SHOT`, `TC_ACT_REDIRECT`.
 const PASS: u32 = u32::MAX;
@@ -33,7 +33,7 @@ fn id(number: u32) -> NonZeroU32 {
 
 struct Scene {
     gate: Gate,
-    forwarder: Forwarder,
+    maps: ForwardMaps,
 }
 
 fn service(table: u32, before: u32) -> Service {
@@ -61,22 +61,22 @@ fn all(number: u16) -> Vec<u16> {
 impl Scene {
     fn new(vips: &[IpAddr]) -> Self {
         let mut gate = Gate::load().expect("loaded");
-        let forwarder = gate.take_forwarder().expect("its maps");
+        let maps = gate.take_forward_maps().expect("its maps");
         for vip in vips {
             gate.set(*vip, OPEN).expect("written");
         }
-        Self { gate, forwarder }
+        Self { gate, maps }
     }
 
     /// One service with one real server, number 3.
     fn serving(vip: SocketAddr, real: &Real, service: &Service) -> Self {
         let mut scene = Self::new(&[vip.ip()]);
-        scene.forwarder.put_real(3, real).expect("written");
-        scene.forwarder.put_tables([(service.table, &all(3)[..])]).expect("written");
-        scene.forwarder.put_service(id(1), service).expect("written");
+        scene.maps.put_real(3, real).expect("written");
+        scene.maps.put_tables([(service.table, &all(3)[..])]).expect("written");
+        scene.maps.put_service(id(1), service).expect("written");
         let places = places(vip.ip(), &vip.port().to_string());
         for protocol in [Protocol::Tcp, Protocol::Udp] {
-            scene.forwarder.open(Places { protocol, ..places }, id(1)).expect("written");
+            scene.maps.open(Places { protocol, ..places }, id(1)).expect("written");
         }
         scene
     }
@@ -90,11 +90,11 @@ impl Scene {
     }
 
     fn counter(&self, number: u32) -> Counter {
-        self.forwarder.counter(number).expect("read")
+        self.maps.counter(number).expect("read")
     }
 
     fn dropped(&self, reason: Dropped) -> u64 {
-        self.forwarder.dropped(reason).expect("read")
+        self.maps.dropped(reason).expect("read")
     }
 
     /// Which of these real servers this packet was counted for.
@@ -110,7 +110,7 @@ impl Scene {
 }
 
 fn hop(ip: IpAddr, port: Option<u16>) -> Real {
-    Real { ip, port, way: Way::Hop { ifindex: 1, hop: ip } }
+    Real { service: id(1), ip, port, way: Way::Hop { ifindex: 1, hop: ip } }
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -203,10 +203,10 @@ fn a_connection_goes_where_the_table_of_every_node_has_it() {
             let by_address = scheduler == Scheduler::Sh;
             let service = Service { by_address, ..service(5, 5) };
             let mut scene = Scene::serving(vip, &hop(real.ip(), None), &service);
-            scene.forwarder.put_tables([(5, &slots[..])]).expect("written");
+            scene.maps.put_tables([(5, &slots[..])]).expect("written");
             let numbers: Vec<u32> = (100..105).collect();
             for number in &numbers {
-                scene.forwarder.put_real(*number, &hop(real.ip(), None)).expect("written");
+                scene.maps.put_real(*number, &hop(real.ip(), None)).expect("written");
             }
             for port in (1024..65_000).step_by(320) {
                 let client = SocketAddr::new(client.ip(), port);
@@ -249,7 +249,7 @@ fn nat_rewrites_both_ways_and_every_sum_is_right() {
                 Reply { vip: vip.ip(), port: Some(vip.port()), ifindex: 1, real: 3, here: false };
             let from = places(real.ip(), &real.port().to_string());
             for protocol in [Protocol::Tcp, Protocol::Udp] {
-                scene.forwarder.put_reply(Places { protocol, ..from }, &reply).expect("written");
+                scene.maps.put_reply(Places { protocol, ..from }, &reply).expect("written");
             }
             let went = scene.goes_in(&packet(kind, client, vip, 64));
             assert_eq!((went.verdict, said(&went.frame)), (SENT, (client, real, 63)));
@@ -258,10 +258,10 @@ fn nat_rewrites_both_ways_and_every_sum_is_right() {
             assert_eq!(scene.counter(3).replies, 1);
 
             // What this host asked of it is nobody else's.
-            scene.forwarder.own(&[client.ip()].into()).expect("written");
+            scene.maps.own(&[client.ip()].into()).expect("written");
             let own = packet(kind, real, client, 60);
             assert_eq!(scene.goes_in(&own), Trial { verdict: PASS, frame: own.clone() });
-            scene.forwarder.own(&[].into()).expect("written");
+            scene.maps.own(&[].into()).expect("written");
             assert_eq!(scene.goes_in(&own).verdict, SENT);
             // And where the VIP does not answer here, somebody else may route it.
             scene.gate.set(vip.ip(), GateEntry::Until(Mono::ZERO)).expect("written");
@@ -284,11 +284,11 @@ fn a_sum_that_there_is_not_stays_away() {
 #[test]
 fn on_the_host_itself_nat_changes_the_port_alone_and_back() {
     for [client, vip, _] in FAMILIES.map(|family| family.map(at)) {
-        let here = Real { ip: ip("10.0.0.1"), port: Some(8080), way: Way::Here };
+        let here = Real { service: id(1), ip: ip("10.0.0.1"), port: Some(8080), way: Way::Here };
         let mut scene = Scene::serving(vip, &here, &nat());
         let (own, port) = (SocketAddr::new(vip.ip(), 8080), Some(vip.port()));
         let reply = Reply { vip: vip.ip(), port, ifindex: 1, real: 3, here: true };
-        scene.forwarder.put_reply(places(vip.ip(), "8080"), &reply).expect("written");
+        scene.maps.put_reply(places(vip.ip(), "8080"), &reply).expect("written");
         let went = scene.goes_in(&packet(Kind::Syn, client, vip, 1));
         assert_eq!((went.verdict, said(&went.frame)), (PASS, (client, own, 1)));
         let came = scene.goes_out(&packet(Kind::Ack, own, client, 64));
@@ -338,13 +338,13 @@ fn what_cannot_be_sent_right_is_dropped_and_counted() {
         flooded[..6].copy_from_slice(&[2, 0, 0, 0, 0, 9]);
         is_dropped(&mut scene, Dropped::NotForUs, &flooded);
         let nowhere = Real { way: Way::None, ..hop(real.ip(), None) };
-        scene.forwarder.put_real(3, &nowhere).expect("written");
+        scene.maps.put_real(3, &nowhere).expect("written");
         is_dropped(&mut scene, Dropped::NoWay, &frame);
-        scene.forwarder.drop_real(3).expect("gone");
+        scene.maps.drop_real(3).expect("gone");
         is_dropped(&mut scene, Dropped::NoReal, &frame);
-        scene.forwarder.drop_service(id(1)).expect("gone");
+        scene.maps.drop_service(id(1)).expect("gone");
         is_dropped(&mut scene, Dropped::NoReal, &frame);
-        scene.forwarder.close(places(vip.ip(), "80")).expect("gone");
+        scene.maps.close(places(vip.ip(), "80")).expect("gone");
         assert_eq!(scene.goes_in(&frame).verdict, PASS);
     }
 }
@@ -357,9 +357,9 @@ fn ports_in_a_row_and_all_ports_are_one_service() {
     {
         let mut scene =
             Scene::serving(SocketAddr::new(vip.ip(), 443), &hop(real.ip(), None), &nat());
-        scene.forwarder.open(places(vip.ip(), ports), id(1)).expect("written");
+        scene.maps.open(places(vip.ip(), ports), id(1)).expect("written");
         let reply = Reply { vip: vip.ip(), port: None, ifindex: 1, real: 3, here: false };
-        scene.forwarder.put_reply(places(real.ip(), ports), &reply).expect("written");
+        scene.maps.put_reply(places(real.ip(), ports), &reply).expect("written");
         let to = |port| packet(Kind::Syn, client, SocketAddr::new(vip.ip(), port), 64);
         for port in inside {
             let went = scene.goes_in(&to(port));
@@ -371,8 +371,8 @@ fn ports_in_a_row_and_all_ports_are_one_service() {
         for port in outside {
             assert_eq!(scene.goes_in(&to(port)).verdict, PASS, "{ports} {port}");
         }
-        scene.forwarder.close(places(vip.ip(), ports)).expect("closed");
-        scene.forwarder.drop_reply(places(real.ip(), ports)).expect("gone");
+        scene.maps.close(places(vip.ip(), ports)).expect("closed");
+        scene.maps.drop_reply(places(real.ip(), ports)).expect("gone");
         assert_eq!(scene.goes_in(&to(8005)).verdict, PASS);
         let reply = packet(Kind::Ack, SocketAddr::new(real.ip(), 8005), client, 64);
         assert_eq!(scene.goes_in(&reply).verdict, PASS);
@@ -383,10 +383,10 @@ fn ports_in_a_row_and_all_ports_are_one_service() {
 /// The VIP moved slots from real server 3 to 4.
 fn changed(vip: SocketAddr, real: SocketAddr, settles: Mono) -> Scene {
     let mut scene = Scene::serving(vip, &hop(real.ip(), None), &service(5, 5));
-    scene.forwarder.put_real(4, &hop(real.ip(), None)).expect("written");
-    scene.forwarder.put_tables([(6, &all(4)[..])]).expect("written");
+    scene.maps.put_real(4, &hop(real.ip(), None)).expect("written");
+    scene.maps.put_tables([(6, &all(4)[..])]).expect("written");
     let service = Service { settles, ..service(6, 5) };
-    scene.forwarder.put_service(id(1), &service).expect("written");
+    scene.maps.put_service(id(1), &service).expect("written");
     scene
 }
 
@@ -405,11 +405,17 @@ fn after_a_change_connections_stay_and_new_ones_follow_the_new_table() {
         assert_eq!(scene.goes_to(&of(3, Kind::Ack), &BOTH), Some(3));
         // The table before retires: what speaks stays where it is.
         let retired = Service { remembers: true, ..service(6, 6) };
-        scene.forwarder.put_service(id(1), &retired).expect("written");
+        scene.maps.put_service(id(1), &retired).expect("written");
         assert_eq!(scene.goes_to(&of(3, Kind::Ack), &BOTH), Some(3));
         assert_eq!(scene.goes_to(&of(4, Kind::Ack), &BOTH), Some(4), "it was silent");
+        // Its number is another service's real server now.
+        let taken = Real { service: id(2), ..hop(real.ip(), None) };
+        scene.maps.put_real(3, &taken).expect("written");
+        assert_eq!(scene.goes_to(&of(3, Kind::Ack), &BOTH), Some(4));
+        scene.maps.put_real(3, &hop(real.ip(), None)).expect("written");
+        assert_eq!(scene.goes_to(&of(3, Kind::Ack), &BOTH), Some(3));
         // A server that is dead is nobody's any more.
-        scene.forwarder.drop_real(3).expect("gone");
+        scene.maps.drop_real(3).expect("gone");
         assert_eq!(scene.goes_to(&of(3, Kind::Ack), &BOTH), Some(4));
     }
 }
@@ -420,7 +426,7 @@ fn a_datagram_that_nobody_knows_goes_by_the_table_before_until_that_has_settled(
     let of = |port| packet(Kind::Udp, SocketAddr::new(client.ip(), port), vip, 64);
     let mut scene = changed(vip, real, Mono(u64::MAX));
     assert_eq!(scene.goes_to(&of(1), &BOTH), Some(3));
-    scene.forwarder.put_service(id(1), &service(6, 5)).expect("written");
+    scene.maps.put_service(id(1), &service(6, 5)).expect("written");
     assert_eq!(scene.goes_to(&of(1), &BOTH), Some(3), "it is remembered");
     assert_eq!(scene.goes_to(&of(2), &BOTH), Some(4));
 }
@@ -473,7 +479,7 @@ fn the_rest_of_a_datagram_follows_its_first_part_and_is_not_sent_without_it() {
         let mut scene = Scene::serving(vip, &hop(real.ip(), Some(real.port())), &nat());
         let reply = Reply { vip: vip.ip(), port: Some(80), ifindex: 1, real: 3, here: false };
         let from = Places { protocol: Protocol::Udp, ..places(real.ip(), "8080") };
-        scene.forwarder.put_reply(from, &reply).expect("written");
+        scene.maps.put_reply(from, &reply).expect("written");
         let rest_there = fragment(client, vip, 3, false, rest);
         assert_eq!(scene.goes_in(&rest_there).verdict, DROP);
         assert_eq!(scene.dropped(Dropped::NoFirst), 1);
@@ -638,7 +644,7 @@ fn an_error_about_what_was_sent_to_a_real_server_reaches_the_client_as_about_the
         let mut scene = Scene::serving(vip, &hop(real.ip(), Some(real.port())), &nat());
         let reply = Reply { vip: vip.ip(), port: Some(80), ifindex: 1, real: 3, here: false };
         let from = Places { protocol: Protocol::Udp, ..places(real.ip(), "8080") };
-        scene.forwarder.put_reply(from, &reply).expect("written");
+        scene.maps.put_reply(from, &reply).expect("written");
         let about = packet(Kind::Udp, client, real, 64);
         let came = scene.goes_in(&error(router, client.ip(), &about, 100));
         assert_eq!(came.verdict, SENT);

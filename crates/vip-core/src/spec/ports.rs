@@ -60,6 +60,13 @@ impl Ports {
     }
 }
 
+impl From<u16> for Ports {
+    /// This one alone.
+    fn from(port: u16) -> Self {
+        Self { first: port, last: port }
+    }
+}
+
 impl FromStr for Ports {
     type Err = PortsError;
 

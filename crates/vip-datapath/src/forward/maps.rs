@@ -21,7 +21,7 @@ use vip_core::{Mono, Ports, Protocol, TableSize, octets};
 /// Numbers of real servers are below this: `REALS_MOST` of `bpf/maps.h`.
 pub const MOST_REALS: u32 = 16_384;
 /// Numbers of tables are below this: `TABLES_MOST`.
-pub const MOST_TABLES: u32 = 8192;
+pub const MOST_TABLES: u32 = 16_384;
 
 /// An address's one port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,6 +74,8 @@ pub enum Way {
 /// A real server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Real {
+    /// The only service that sends it anything.
+    pub service: NonZeroU32,
     pub ip: IpAddr,
     /// `None`: as the client named it.
     pub port: Option<u16>,
@@ -176,7 +178,7 @@ type Hash<K, V> = BpfMap<MapData, K, V>;
 type Ranges<V> = LpmTrie<MapData, RangeKey, V>;
 
 /// What the gate's program forwards by. The maps stay while the gate's programs do.
-pub struct Forwarder {
+pub struct ForwardMaps {
     settings: Array<MapData, u64>,
     ports: Hash<PlaceKey, u32>,
     ranges: Ranges<u32>,
@@ -189,8 +191,33 @@ pub struct Forwarder {
     counters: PerCpuArray<MapData, CounterValue>,
     dropped: PerCpuArray<MapData, u64>,
     places: BTreeMap<Places, NonZeroU32>,
-    /// Where replies are of which ports, and whether the real server is on this host.
-    replying: BTreeMap<Places, bool>,
+    replying: BTreeMap<Places, Reply>,
+    used: Used,
+    /// As it was written last.
+    set: u64,
+}
+
+/// How much there is of what not every packet is looked up for.
+#[derive(Clone, Copy, Default)]
+struct Used {
+    ranges: usize,
+    reply_ranges: usize,
+    here: usize,
+    elsewhere: usize,
+}
+
+impl Used {
+    fn replies(&mut self, from: Places, new: Option<&Reply>, old: Option<&Reply>) {
+        for (reply, is_new) in [(old, false), (new, true)] {
+            let Some(reply) = reply else { continue };
+            let ranges =
+                if from.ports.single().is_none() { &mut self.reply_ranges } else { &mut 0 };
+            let side = if reply.here { &mut self.here } else { &mut self.elsewhere };
+            for count in [ranges, side] {
+                *count = if is_new { *count + 1 } else { count.saturating_sub(1) };
+            }
+        }
+    }
 }
 
 macro_rules! take {
@@ -213,7 +240,7 @@ fn absent(result: Result<(), MapError>) -> Result<(), MapError> {
     }
 }
 
-impl Forwarder {
+impl ForwardMaps {
     pub(crate) fn of(bpf: &mut Ebpf) -> Result<Self, ForwardError> {
         let tables = match bpf.take_map("TABLES") {
             Some(aya::maps::Map::ArrayOfMaps(tables)) => tables,
@@ -234,10 +261,13 @@ impl Forwarder {
             dropped: take!(bpf, "DROPPED"),
             places: BTreeMap::new(),
             replying: BTreeMap::new(),
+            used: Used::default(),
+            set: 0,
         })
     }
 
-    /// Builds tables and gives them their numbers, all in one step.
+    /// Builds tables and gives them their numbers, all in one step. One without slots
+    /// frees the memory of what had its number.
     ///
     /// # Errors
     /// [`ForwardError::Tables`]; some of the first may be there, which nobody names.
@@ -304,7 +334,9 @@ impl Forwarder {
     /// [`ForwardError::Element`]; some of the ports may be.
     pub fn open(&mut self, places: Places, id: NonZeroU32) -> Result<(), ForwardError> {
         let Places { ip, protocol, ports } = places;
-        self.places.insert(places, id);
+        if self.places.insert(places, id).is_none() {
+            self.used.ranges += usize::from(ports.single().is_none());
+        }
         // By this the rest of a datagram is known to be a service's.
         let any = Key::new(layout::BEFORE_PORT, layout::range(ip, protocol, 0));
         self.ranges.insert(&any, 0, 0).map_err(refused("RANGES"))?;
@@ -339,12 +371,28 @@ impl Forwarder {
                 }
             }
         }
-        self.places.remove(&places);
+        if self.places.remove(&places).is_some() {
+            self.used.ranges -= usize::from(ports.single().is_none());
+        }
         if !self.places.keys().any(|other| (other.ip, other.protocol) == (ip, protocol)) {
             let any = Key::new(layout::BEFORE_PORT, layout::range(ip, protocol, 0));
             absent(self.ranges.remove(&any)).map_err(refused("RANGES"))?;
         }
         self.set()
+    }
+
+    /// The ports that are a service's.
+    #[must_use]
+    pub fn opened(&self, id: NonZeroU32) -> BTreeSet<Places> {
+        let its = self.places.iter().filter(|(_, of)| **of == id);
+        its.map(|(places, _)| *places).collect()
+    }
+
+    /// From where what comes is a VIP's, of these real servers.
+    #[must_use]
+    pub fn replies_of(&self, reals: &BTreeSet<u32>) -> BTreeSet<Places> {
+        let its = self.replying.iter().filter(|(_, reply)| reals.contains(&reply.real));
+        its.map(|(from, _)| *from).collect()
     }
 
     /// From now on what comes from these ports of a real server is the VIP's.
@@ -353,7 +401,8 @@ impl Forwarder {
     /// [`ForwardError::Element`]; some of the ports may be.
     pub fn put_reply(&mut self, from: Places, reply: &Reply) -> Result<(), ForwardError> {
         let value = layout::reply(reply);
-        self.replying.insert(from, reply.here);
+        let old = self.replying.insert(from, *reply);
+        self.used.replies(from, Some(reply), old.as_ref());
         match from.ports.single() {
             Some(port) => {
                 let place = Place { ip: from.ip, protocol: from.protocol, port };
@@ -386,7 +435,8 @@ impl Forwarder {
                 }
             }
         }
-        self.replying.remove(&from);
+        let old = self.replying.remove(&from);
+        self.used.replies(from, None, old.as_ref());
         self.set()
     }
 
@@ -410,21 +460,20 @@ impl Forwarder {
 
     /// What is looked up at all: packets that none of it is about leave early.
     fn set(&mut self) -> Result<(), ForwardError> {
-        let ranges = |mut all: std::collections::btree_map::Keys<'_, Places, NonZeroU32>| {
-            all.any(|places| places.ports.single().is_none())
-        };
-        let reply_ranges = self.replying.keys().any(|from| from.ports.single().is_none());
-        let (here, elsewhere) =
-            (self.replying.values().any(|here| *here), self.replying.values().any(|here| !here));
+        let Used { ranges, reply_ranges, here, elsewhere } = self.used;
         let flags = [
             (!self.places.is_empty(), 1),
-            (elsewhere, 2),
-            (ranges(self.places.keys()), 4),
-            (reply_ranges, 8),
-            (here, 16),
+            (elsewhere > 0, 2),
+            (ranges > 0, 4),
+            (reply_ranges > 0, 8),
+            (here > 0, 16),
         ];
         let flags = flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum::<u64>();
-        self.settings.set(0, flags, 0).map_err(refused("SETTINGS"))
+        if self.set != flags {
+            self.settings.set(0, flags, 0).map_err(refused("SETTINGS"))?;
+            self.set = flags;
+        }
+        Ok(())
     }
 
     /// What was forwarded to and from a real server.

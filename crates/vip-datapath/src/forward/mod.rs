@@ -1,0 +1,12 @@
+//! Forwarding: the maps that the program reads, and the engine that keeps them in step
+//! with what is wanted.
+
+mod engine;
+mod maps;
+mod numbers;
+
+pub use engine::{ForwardEngine, Surroundings, Unforwarded};
+pub use maps::{
+    Counter, Dropped, ForwardError, ForwardMaps, MOST_REALS, MOST_TABLES, Place, Places, Real,
+    Reply, Service, Way,
+};

@@ -1,0 +1,359 @@
+//! The engine on this kernel: what is ordered, and where packets then go. Needs root.
+
+use etherparse::PacketBuilder;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+use vip_core::{
+    Address, Flow, Forward, Forwarding, GateEntry, Generation, Mono, Plan, Protocol, RealServer,
+    Scheduler, ServerUid, TableSize,
+};
+use vip_datapath::{Counter, ForwardEngine, Gate, Surroundings, Unforwarded, Way};
+
+const PASS: u32 = u32::MAX;
+const DROP: u32 = 2;
+const SENT: u32 = 7;
+
+const NOW: Mono = Mono(1_000_000_000);
+const VIP: &str = "10.0.0.100:80";
+const SEED: u64 = 9;
+
+fn at(text: &str) -> SocketAddr {
+    text.parse().expect("an address and a port")
+}
+
+/// A host on which everybody is a neighbour, unless it is said otherwise.
+#[derive(Default)]
+struct Host {
+    ways: RefCell<BTreeMap<IpAddr, Way>>,
+    refuses: RefCell<BTreeSet<IpAddr>>,
+}
+
+impl Surroundings for Host {
+    fn way_to(&self, ip: IpAddr) -> Way {
+        let known = self.ways.borrow().get(&ip).copied();
+        known.unwrap_or(Way::Hop { ifindex: 1, hop: ip })
+    }
+
+    fn home_of(&self, _: &Address) -> Option<u32> {
+        Some(1)
+    }
+
+    fn own(&self) -> BTreeSet<IpAddr> {
+        [[10, 0, 0, 1].into()].into()
+    }
+
+    fn objection_to(&self, real: IpAddr) -> Option<String> {
+        self.refuses.borrow().contains(&real).then(|| "is not allowed here".to_owned())
+    }
+}
+
+struct Scene {
+    gate: Gate,
+    engine: ForwardEngine,
+    host: Host,
+}
+
+const FRONT: ServerUid = ServerUid(1);
+
+fn real(last: u8, weight: u16) -> RealServer {
+    RealServer { ip: [10, 0, 0, last].into(), port: 80, weight }
+}
+
+fn plan(reals: &[RealServer]) -> Plan {
+    Plan::new(SEED, TableSize::Tiny, reals.to_vec()).expect("a plan")
+}
+
+fn forwarding(generation: u64, reals: &[RealServer]) -> Forwarding {
+    let ip = at(VIP).ip();
+    Forwarding {
+        generation: Generation(generation),
+        vips: vec![Address { ip, prefix: 24, interface: String::new() }],
+        protocol: Protocol::Tcp,
+        ports: 80.into(),
+        scheduler: Scheduler::Mh,
+        forward: Forward::Dr,
+        plan: plan(reals),
+        before: None,
+    }
+}
+
+fn after(generation: u64, before: &[RealServer], reals: &[RealServer]) -> Forwarding {
+    Forwarding { before: Some(plan(before)), ..forwarding(generation, reals) }
+}
+
+fn packet(syn: bool, from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+    let (IpAddr::V4(source), IpAddr::V4(destination)) = (from.ip(), to.ip()) else { panic!("v4") };
+    let ip = PacketBuilder::ethernet2([2; 6], [0; 6])
+        .ipv4(source.octets(), destination.octets(), 64)
+        .tcp(from.port(), to.port(), 1, 1000);
+    let mut frame = vec![];
+    let ip = if syn { ip.syn() } else { ip.ack(1) };
+    ip.write(&mut frame, b"x").expect("written");
+    frame
+}
+
+fn client(port: u16) -> SocketAddr {
+    SocketAddr::new([198, 51, 100, 7].into(), port)
+}
+
+impl Scene {
+    fn new() -> Self {
+        let mut gate = Gate::load().expect("loaded");
+        gate.set(at(VIP).ip(), GateEntry::Until(Mono(u64::MAX))).expect("open");
+        let engine = ForwardEngine::new(gate.take_forward_maps().expect("its maps"));
+        Self { gate, engine, host: Host::default() }
+    }
+
+    fn put(&mut self, forwarding: Forwarding) -> Result<(), Unforwarded> {
+        let mut results = self.engine.put(NOW, &self.host, vec![(FRONT, forwarding)]);
+        assert_eq!(results.len(), 1);
+        results.remove(0).1
+    }
+
+    fn in_force(&self) -> Option<u64> {
+        self.engine.in_force().get(&FRONT).map(|generation| generation.0)
+    }
+
+    fn verdict(&mut self, syn: bool, port: u16) -> u32 {
+        self.gate.tries("vipd_in_a", &packet(syn, client(port), at(VIP))).expect("tried").verdict
+    }
+
+    fn counters(&self) -> BTreeMap<IpAddr, Counter> {
+        let counters = self.engine.counters(FRONT).expect("read");
+        counters.into_iter().map(|((ip, _), counter)| (ip, counter)).collect()
+    }
+
+    /// The last octet of whom a packet went to.
+    fn goes_to(&mut self, syn: bool, port: u16) -> u8 {
+        let before = self.counters();
+        assert_eq!(self.verdict(syn, port), SENT);
+        let after = self.counters();
+        let grew = after
+            .iter()
+            .find(|(ip, now)| now.packets != before.get(*ip).copied().unwrap_or_default().packets);
+        match grew {
+            Some((IpAddr::V4(ip), _)) => ip.octets()[3],
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn by_plan(plan: &Plan, port: u16) -> u8 {
+    let flow = Flow { ip: client(port).ip(), port };
+    let slot = flow.slot(SEED, Scheduler::Mh, TableSize::Tiny);
+    match plan.reals()[usize::from(plan.slots()[usize::from(slot)])].ip {
+        IpAddr::V4(ip) => ip.octets()[3],
+        IpAddr::V6(_) => panic!("v4"),
+    }
+}
+
+#[test]
+fn what_is_ordered_is_in_force_and_goes_where_the_plan_says() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.verdict(true, 1), PASS);
+    let reals = [real(11, 1), real(12, 3), real(13, 0)];
+    scene.put(forwarding(4, &reals)).expect("in force");
+    assert_eq!(scene.in_force(), Some(4));
+    for port in 1..100 {
+        assert_eq!(scene.goes_to(true, port), by_plan(&plan(&reals), port));
+    }
+    scene.engine.drop(FRONT).expect("gone");
+    assert_eq!((scene.verdict(true, 1), scene.in_force()), (PASS, None));
+    scene.engine.drop(FRONT).expect("it is gone already");
+}
+
+#[test]
+fn connections_outlive_a_drain_and_its_end_and_not_the_end_of_their_server() {
+    let mut scene = Scene::new();
+    let [both, drained] = [[real(11, 1), real(12, 1)], [real(11, 0), real(12, 1)]];
+    scene.put(forwarding(1, &both)).expect("in force");
+    let ports: Vec<u16> = (1..60).filter(|port| by_plan(&plan(&both), *port) == 11).collect();
+    assert!(ports.len() > 10);
+    for port in &ports {
+        assert_eq!(scene.goes_to(true, *port), 11);
+    }
+    scene.put(after(2, &both, &drained)).expect("in force");
+    for port in &ports {
+        assert_eq!(scene.goes_to(false, *port), 11, "it began before");
+        assert_eq!(scene.goes_to(true, port + 1000), 12);
+        assert_eq!(scene.goes_to(false, port + 1000), 12);
+    }
+    scene.put(forwarding(3, &drained)).expect("in force");
+    for port in &ports {
+        assert_eq!(scene.goes_to(false, *port), 11, "it spoke since");
+    }
+    // It is a real server no more; then another one has its number.
+    scene.put(forwarding(4, &[real(12, 1)])).expect("in force");
+    for port in &ports {
+        assert_eq!(scene.goes_to(false, *port), 12);
+    }
+    assert_eq!(scene.counters().len(), 1);
+}
+
+/// Who was removed is in the table before all the same, or others would move.
+#[test]
+fn a_server_that_is_removed_costs_no_other_servers_connections() {
+    let mut scene = Scene::new();
+    let all = [real(11, 1), real(12, 1), real(13, 1)];
+    scene.put(forwarding(1, &all)).expect("in force");
+    for port in 1..200 {
+        scene.goes_to(true, port);
+    }
+    scene.put(after(2, &all, &all[1..])).expect("in force");
+    for port in 1..200 {
+        let (began, now) = (by_plan(&plan(&all), port), by_plan(&plan(&all[1..]), port));
+        let expected = if began == 11 { now } else { began };
+        assert_eq!(scene.goes_to(false, port), expected, "{port}");
+    }
+    // It comes back before that retires.
+    scene.put(after(3, &all, &all)).expect("in force");
+    for port in 1000..1200 {
+        assert_eq!(scene.goes_to(true, port), by_plan(&plan(&all), port));
+    }
+}
+
+#[test]
+fn ports_and_methods_change_without_a_trace_of_what_was() {
+    let mut scene = Scene::new();
+    let reals = [RealServer { port: 8080, ..real(11, 1) }];
+    let nat = Forwarding { forward: Forward::Nat, ..forwarding(1, &reals) };
+    scene.put(nat.clone()).expect("in force");
+    let reply = |scene: &mut Scene, from: &str| {
+        scene.gate.tries("vipd_in_a", &packet(false, at(from), client(7))).expect("tried").verdict
+    };
+    assert_eq!((scene.verdict(true, 1), reply(&mut scene, "10.0.0.11:8080")), (SENT, SENT));
+    let ports = "8000-8010".parse().expect("ports");
+    let reals = [RealServer { port: 0, ..real(11, 1) }];
+    let range = Forwarding { ports, forward: Forward::Nat, ..forwarding(2, &reals) };
+    scene.put(range).expect("in force");
+    assert_eq!((scene.verdict(true, 1), reply(&mut scene, "10.0.0.11:8080")), (PASS, PASS));
+    assert_eq!(reply(&mut scene, "10.0.0.11:8007"), SENT);
+    scene.put(forwarding(3, &[real(11, 1)])).expect("in force");
+    assert_eq!((scene.verdict(true, 1), reply(&mut scene, "10.0.0.11:8007")), (SENT, PASS));
+    // On this host itself.
+    scene.host.ways.borrow_mut().insert([10, 0, 0, 11].into(), Way::Here);
+    scene.put(Forwarding { generation: Generation(4), ..nat }).expect("in force");
+    assert_eq!(scene.verdict(true, 1), PASS);
+    assert_eq!(reply(&mut scene, "10.0.0.11:8080"), PASS, "its own address is its own");
+    let own = packet(false, at("10.0.0.100:8080"), client(7));
+    let out = scene.gate.tries("vipd_out_a", &own).expect("tried");
+    assert_eq!((out.verdict, &out.frame[34..36]), (PASS, &80_u16.to_be_bytes()[..]));
+}
+
+#[test]
+fn what_is_refused_leaves_what_was_in_force() {
+    let mut scene = Scene::new();
+    scene.put(forwarding(1, &[real(11, 1)])).expect("in force");
+    scene.host.refuses.borrow_mut().insert([10, 0, 0, 12].into());
+    let refused = scene.put(forwarding(2, &[real(11, 1), real(12, 1)])).expect_err("refused");
+    assert_eq!(refused.to_string(), "the real server 10.0.0.12 is not allowed here");
+    assert_eq!((scene.in_force(), scene.goes_to(true, 1)), (Some(1), 11));
+    // And nothing of any other.
+    let other = Forwarding { ports: 81.into(), ..forwarding(1, &[real(11, 1)]) };
+    let both = vec![(FRONT, forwarding(2, &[real(12, 1)])), (ServerUid(2), other)];
+    let results = scene.engine.put(NOW, &scene.host, both);
+    let put: BTreeMap<_, _> = results.iter().map(|(uid, done)| (*uid, done.is_ok())).collect();
+    assert_eq!(put, [(FRONT, false), (ServerUid(2), true)].into());
+}
+
+#[test]
+fn the_way_to_a_real_server_follows_the_hosts_routes() {
+    let mut scene = Scene::new();
+    scene.put(forwarding(1, &[real(11, 1)])).expect("in force");
+    scene.host.ways.borrow_mut().insert([10, 0, 0, 11].into(), Way::None);
+    scene.engine.look(&scene.host).expect("looked");
+    assert_eq!(scene.verdict(true, 1), DROP);
+    scene.host.ways.borrow_mut().clear();
+    scene.engine.look(&scene.host).expect("looked");
+    assert_eq!(scene.verdict(true, 1), SENT);
+}
+
+/// The table before was in force once, and may be again.
+#[test]
+fn a_server_that_comes_back_is_sent_to_again() {
+    let mut scene = Scene::new();
+    let sets = [[real(11, 1), real(12, 1)], [real(11, 1), real(13, 1)]];
+    for generation in 1..=6 {
+        let [now, before] = [0, 1].map(|back| &sets[(generation as usize + back) % 2]);
+        scene.put(after(generation, before, now)).expect("in force");
+    }
+    assert_eq!(scene.in_force(), Some(6));
+    for port in 1..50 {
+        assert_eq!(scene.goes_to(true, port), by_plan(&plan(&sets[0]), port));
+    }
+}
+
+/// With each round a thousand other real servers and tables, until every number was in
+/// use more than once.
+#[test]
+fn numbers_come_back_however_much_changes() {
+    let mut scene = Scene::new();
+    let server = |number: u64, round: u64| {
+        let [low, high] = [number as u8, (number >> 8) as u8];
+        let real =
+            |round| RealServer { ip: [10, round as u8, high, low].into(), port: 80, weight: 1 };
+        let ports = u16::try_from(1000 + number).expect("small").into();
+        (
+            ServerUid(number),
+            Forwarding { ports, ..after(round, &[real(round - 1)], &[real(round)]) },
+        )
+    };
+    for round in 1..=20 {
+        let wanted = (0..1000).map(|number| server(number, round)).collect();
+        let results = scene.engine.put(NOW, &scene.host, wanted);
+        assert!(results.iter().all(|(_, done)| done.is_ok()), "{round}");
+    }
+    let counters = scene.engine.counters(ServerUid(999)).expect("read");
+    let places: Vec<_> = counters.into_keys().collect();
+    let expected: [(IpAddr, u16); 2] = [19, 20].map(|round| ([10, round, 3, 231].into(), 80));
+    assert_eq!(places, expected, "those of the two tables");
+    let to = SocketAddr::new(at(VIP).ip(), 1999);
+    let went = scene.gate.tries("vipd_in_a", &packet(true, client(1), to)).expect("tried");
+    assert_eq!(went.verdict, SENT);
+}
+
+/// So long as a table costs the same, ten times as many cost ten times as much: nothing
+/// waits for each of them.
+#[test]
+fn many_at_once_are_one_step() {
+    let ip = |number: u16| {
+        let [high, low] = number.to_be_bytes();
+        IpAddr::from([10, 7, high, low])
+    };
+    let batch = |count: u16| {
+        let server = |number: u16| {
+            let reals =
+                (0..10).map(|n| RealServer { ip: ip(number * 10 + n), port: 80, weight: 1 });
+            let plan = Plan::new(number.into(), TableSize::Usual, reals.collect());
+            let plan = plan.expect("a plan");
+            let ports = (1000 + number).into();
+            (ServerUid(number.into()), Forwarding { plan, ports, ..forwarding(1, &[real(1, 1)]) })
+        };
+        (1..=count).map(server).collect::<Vec<_>>()
+    };
+    let took = |count: u16| {
+        let mut scene = Scene::new();
+        let begun = Instant::now();
+        let results = scene.engine.put(NOW, &scene.host, batch(count));
+        let took = begun.elapsed();
+        assert!(results.iter().all(|(_, done)| done.is_ok()), "{results:?}");
+        assert_eq!(scene.engine.in_force().len(), usize::from(count));
+        assert_eq!(
+            scene
+                .gate
+                .tries(
+                    "vipd_in_a",
+                    &packet(true, client(1), SocketAddr::new(at(VIP).ip(), 1000 + count))
+                )
+                .expect("tried")
+                .verdict,
+            SENT
+        );
+        took
+    };
+    let [hundred, thousand] = [100, 1000].map(took);
+    println!("100 in {hundred:?}, 1000 in {thousand:?}");
+    assert!(thousand < hundred * 20 + Duration::from_millis(100), "{hundred:?}, {thousand:?}");
+}
