@@ -400,3 +400,126 @@ fn what_leases_depend_on_is_told_from_the_rest() {
     assert!(touched(|state| touch(&mut state.logins)));
     assert!(touched(|state| state.time_ms += 1));
 }
+
+/// Three members, and VIP `web`.
+fn three() -> (State, VipUid) {
+    let mut state = state_of([1, 2, 3].map(voter));
+    apply(&mut state, VipOp::Add { spec: vip("web", 100) });
+    let uid = state.vip_named("web").expect("added").uid;
+    (state, uid)
+}
+
+#[test]
+fn a_vip_goes_only_to_who_may_hold_it() {
+    let (mut state, uid) = three();
+    state.node_mut(NodeId(2)).expect("there").role = Role::Witness;
+    apply(&mut state, NodeOp::Drain { node: NodeId(3), drained: true });
+    for (to, reason) in [(2, "it is a witness"), (3, "it is drained"), (9, "there is no node 9")] {
+        let to = Some(NodeId(to));
+        let moves = vec![Assignment { vip: uid, seen: Epoch(0), to, cause: Cause::Command }];
+        for op in [VipOp::Assign { moves }, VipOp::Pin { name: node("web"), to }] {
+            let before = state.clone();
+            let refusal = state.apply(9, &command(op)).accepted().expect_err("refused");
+            assert!(refusal.to_string().contains(reason), "{refusal}");
+            assert_eq!(state.vips, before.vips);
+        }
+    }
+}
+
+#[test]
+fn a_pin_is_said_once_and_ends_with_its_node_alone() {
+    let (mut state, uid) = three();
+    let pin = VipOp::Pin { name: node("web"), to: Some(NodeId(2)) };
+    done(&mut state, pin.clone());
+    assert_eq!(state.apply(9, &command(pin.clone())), Outcome::Unchanged);
+    let pinned = |state: &State| state.vip(uid).and_then(|vip| vip.pinned);
+    done(&mut state, NodeOp::Drain { node: NodeId(3), drained: true });
+    assert_eq!(pinned(&state), Some(NodeId(2)));
+    done(&mut state, NodeOp::Drain { node: NodeId(2), drained: true });
+    assert_eq!(pinned(&state), None);
+    done(&mut state, NodeOp::Drain { node: NodeId(2), drained: false });
+    done(&mut state, pin);
+    done(&mut state, NodeOp::Remove { node: NodeId(2) });
+    assert_eq!(pinned(&state), None);
+}
+
+#[test]
+fn what_a_node_says_of_vips_goes_with_it() {
+    let (mut state, uid) = three();
+    let ip = [10, 0, 0, 100].into();
+    let why = Some(Obstacle { ip, why: Why::NoLink });
+    for node in [2, 3].map(NodeId) {
+        let changes = vec![ObstacleChange { vip: uid, node, why: why.clone() }];
+        done(&mut state, VipOp::Obstacles { changes });
+        let what = Some(Conflict { ip, mac: Mac([2; 6]) });
+        done(
+            &mut state,
+            VipOp::Conflicts { changes: vec![ConflictChange { vip: uid, node, what }] },
+        );
+    }
+    let vip = state.vip(uid).expect("there").clone();
+    let hindered = state.hindrance(&vip, NodeId(2)).map(|why| why.to_string());
+    assert!(hindered.is_some_and(|why| why.contains("n2") && why.contains("no link")));
+    done(&mut state, NodeOp::Remove { node: NodeId(2) });
+    let said: Vec<_> = state.obstacles[&uid].keys().chain(state.conflicts[&uid].keys()).collect();
+    assert_eq!(said, [&NodeId(3), &NodeId(3)]);
+    assert_eq!(state.hindrance(&vip, NodeId(2)), None);
+}
+
+#[test]
+fn a_member_that_joins_is_active_once() {
+    let (mut state, _) = three();
+    state.node_mut(NodeId(3)).expect("there").state = NodeState::Joining;
+    done(&mut state, NodeOp::Activate { node: NodeId(3) });
+    assert_eq!(state.apply(9, &command(NodeOp::Activate { node: NodeId(3) })), Outcome::Unchanged);
+}
+
+#[test]
+fn a_version_that_understands_too_little_is_not_admitted() {
+    for (level, is_admitted) in [(1, false), (2, true), (3, true)] {
+        let mut state = cluster();
+        let token = open_token(&mut state, "t", Role::Voter);
+        state.needs = Level(2);
+        let NodeOp::Admit { token, name, advertise, spki, proof, .. } =
+            admit(&token, Role::Voter, "n2", "s2")
+        else {
+            panic!("an admission");
+        };
+        let runs = Runs { level: Level(level), version: "x".into() };
+        let op = NodeOp::Admit { token, name, advertise, spki, proof, runs };
+        let outcome = state.apply(7, &command(op));
+        assert_eq!(matches!(outcome, Outcome::Admitted { .. }), is_admitted, "{outcome:?}");
+    }
+}
+
+/// A day after its end nobody asks for it any more.
+#[test]
+fn a_token_is_listed_for_a_day_after_its_end() {
+    const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+    for (later, is_listed) in [(DAY_MS - 1, true), (DAY_MS, false)] {
+        let mut state = cluster();
+        let old = open_token(&mut state, "t", Role::Voter);
+        let new = TokenOp::Create {
+            id: TokenId("u".into()),
+            verifier: secret().verifier(),
+            role: Role::Voter,
+            expires_ms: 2 * DAY_MS,
+            max_uses: 1,
+        };
+        // The first one is good until 100.
+        state.apply(9, &Command { time_ms: 100 + later, ..command(new) });
+        assert_eq!(state.tokens.contains_key(&old), is_listed);
+    }
+}
+
+#[test]
+fn vips_are_listed_by_name_and_the_profile_is_the_clusters() {
+    let (mut state, _) = three();
+    apply(&mut state, VipOp::Add { spec: vip("app", 101) });
+    let names: Vec<_> = state.vips_by_name().iter().map(|vip| vip.spec.name.to_string()).collect();
+    assert_eq!(names, ["app", "web"]);
+    let mut state = cluster();
+    let cluster = state.cluster.as_mut().map(Arc::make_mut).expect("there");
+    cluster.profile = Profile::Fast;
+    assert_eq!((state.profile(), State::default().profile()), (Profile::Fast, Profile::Lan));
+}
