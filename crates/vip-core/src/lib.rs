@@ -50,7 +50,7 @@ pub use address::{Address, is_metadata, no_peer, octets, unfit};
 pub use chain::{chain, plain};
 pub use cover::Cover;
 pub use excerpt::{MAX_EXCERPT, excerpt};
-pub use forward::{Flow, Forwarding, Plan, PlanError, RealServer};
+pub use forward::{Flow, Forwarding, Plan, PlanError};
 pub use goal::{Goal, Hopeless, Progress};
 pub use guard::{
     ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Announcements, GateEntry, Guard, GuardAction, GuardEvent,
@@ -86,9 +86,9 @@ pub use protocol::{Foreign, Protocols};
 pub use report::{Conflict, Fitness, MAX_MACS, Obstacle, Report, ReportId, Why};
 pub use role::Role;
 pub use spec::{
-    AddressError, Engine, Forward, MAX_REALS, Placement, Ports, PortsError, Protocol, RealSpec,
-    RealSpecError, Scheduler, ServerSpec, ServerSpecError, TableSize, TableSizeError, VipAddress,
-    VipSpec, VipSpecError,
+    AddressError, Engine, Forward, MAX_REALS, Placement, Ports, PortsError, Protocol, RealServer,
+    RealSpec, RealSpecError, Scheduler, ServerSpec, ServerSpecError, TableSize, TableSizeError,
+    VipAddress, VipSpec, VipSpecError,
 };
 pub use subnet::{is_host, subnet};
 pub use token::{JoinProof, TokenError, TokenSecret, TokenText, VERIFIER_LEN, join_statement};

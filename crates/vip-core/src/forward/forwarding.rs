@@ -1,9 +1,10 @@
 //! What a host needs to forward for a virtual server: some hundred bytes for its guard,
 //! which works out the tables.
 
-use super::{Plan, RealServer};
+use super::{Plan, PlanError};
 use crate::{
-    Address, Forward, Generation, Ports, Protocol, Scheduler, Server, ServerUid, State, Vip,
+    Address, Before, Forward, Generation, Ports, Protocol, RealServer, Scheduler, Server,
+    ServerUid, State, Vip,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,6 +56,25 @@ impl Forwarding {
     #[must_use]
     pub fn places(&self) -> BTreeSet<(std::net::IpAddr, u16)> {
         self.plan.reals().iter().map(|real| (real.ip, real.port)).collect()
+    }
+}
+
+impl Server {
+    /// What the table in force is dealt from.
+    ///
+    /// # Errors
+    /// [`PlanError`]: none that was let into the log.
+    pub fn plan(&self) -> Result<Plan, PlanError> {
+        Plan::new(self.seed, self.table_size, self.dealt(&self.reals))
+    }
+
+    /// The same of the table before, if there is one.
+    ///
+    /// # Errors
+    /// [`PlanError`]: none that was let into the log.
+    pub fn plan_before(&self) -> Result<Option<Plan>, PlanError> {
+        let plan = |before: &Before| Plan::new(self.seed, self.table_size, before.reals.clone());
+        self.before.as_ref().map(plan).transpose()
     }
 }
 

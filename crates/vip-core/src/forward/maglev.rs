@@ -12,8 +12,8 @@
 //! leaves open how weights change the turns; here a weight is what is saved up in each
 //! round, and a turn costs as much as the heaviest has.
 
-use super::{Plan, RealServer};
-use crate::octets;
+use super::Plan;
+use crate::{RealServer, octets};
 use aws_lc_rs::digest::{SHA256, digest};
 use std::array;
 

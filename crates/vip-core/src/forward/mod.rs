@@ -8,4 +8,4 @@ mod plan;
 
 pub use flow::Flow;
 pub use forwarding::Forwarding;
-pub use plan::{Plan, PlanError, RealServer};
+pub use plan::{Plan, PlanError};

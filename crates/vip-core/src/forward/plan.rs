@@ -1,7 +1,7 @@
 //! What a virtual server's table is made of: some hundred bytes, which say all of its
 //! thousands of slots.
 
-use crate::{MAX_REALS, TableSize};
+use crate::{MAX_REALS, RealServer, TableSize};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -14,17 +14,6 @@ pub enum PlanError {
     /// Which of the two weights it has would be told by the order alone.
     #[error("the real server {ip} with port {port} is there twice")]
     Repeated { ip: IpAddr, port: u16 },
-}
-
-/// A real server that connections may be sent to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct RealServer {
-    /// Where it is.
-    pub ip: IpAddr,
-    /// Its own port; 0: the one that the client named.
-    pub port: u16,
-    /// Its share beside the others'; 0: nothing new.
-    pub weight: u16,
 }
 
 /// As it is written, and not looked at yet.

@@ -7,7 +7,7 @@ mod table;
 mod vip;
 
 pub use ports::{Ports, PortsError};
-pub use real::{RealSpec, RealSpecError};
+pub use real::{RealServer, RealSpec, RealSpecError};
 pub use server::{Engine, Forward, MAX_REALS, Protocol, Scheduler, ServerSpec, ServerSpecError};
 pub use table::{TableSize, TableSizeError};
 pub use vip::{AddressError, Placement, VipAddress, VipSpec, VipSpecError};

@@ -24,6 +24,17 @@ pub struct RealSpec {
     pub weight: u16,
 }
 
+/// A real server that connections may be sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RealServer {
+    /// Where it is.
+    pub ip: IpAddr,
+    /// Its own port; 0: the one that the client named.
+    pub port: u16,
+    /// Its share beside the others'; 0: nothing new.
+    pub weight: u16,
+}
+
 /// Why a text is no real server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RealSpecError {

@@ -6,7 +6,7 @@
 //! by a packet on its way must not be written anew: what is new has a new number, and one
 //! write of a service names what is in force.
 
-use crate::layout::{self, CounterValue, PlaceKey, RangeKey, RealValue, ReplyValue, ServiceValue};
+use super::layout::{self, CounterValue, PlaceKey, RangeKey, RealValue, ReplyValue, ServiceValue};
 use crate::map::{self, SlotMap};
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};

@@ -2,6 +2,7 @@
 //! with what is wanted.
 
 mod engine;
+mod layout;
 mod maps;
 mod numbers;
 

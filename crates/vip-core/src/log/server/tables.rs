@@ -5,7 +5,7 @@
 
 use super::{Real, Server, ServerEvent};
 use crate::log::State;
-use crate::{Generation, Outcome, Plan, PlanError, RealServer, ServerOp, ServerUid};
+use crate::{Generation, Outcome, RealServer, ServerOp, ServerUid};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -24,30 +24,14 @@ pub struct Before {
 }
 
 impl Server {
-    fn dealt(&self, reals: &[Real]) -> Vec<RealServer> {
+    /// What a table of these is dealt from.
+    pub(crate) fn dealt(&self, reals: &[Real]) -> Vec<RealServer> {
         let dealt = reals.iter().map(|real| RealServer {
             ip: real.spec.ip,
             port: self.spec.port_of(&real.spec).unwrap_or(0),
             weight: real.weight(),
         });
         dealt.collect()
-    }
-
-    /// What the table in force is dealt from.
-    ///
-    /// # Errors
-    /// [`PlanError`]: none that was let into the log.
-    pub fn plan(&self) -> Result<Plan, PlanError> {
-        Plan::new(self.seed, self.table_size, self.dealt(&self.reals))
-    }
-
-    /// The same of the table before, if there is one.
-    ///
-    /// # Errors
-    /// [`PlanError`]: none that was let into the log.
-    pub fn plan_before(&self) -> Result<Option<Plan>, PlanError> {
-        let plan = |before: &Before| Plan::new(self.seed, self.table_size, before.reals.clone());
-        self.before.as_ref().map(plan).transpose()
     }
 
     /// What hosts are to forward by is another thing from now on.
