@@ -12,10 +12,9 @@
 //! A number is given out again once nothing in the kernel names it: a real server's when
 //! it is in neither table, a table's one batch after it was last named.
 
+use super::maps::{ForwardError, ForwardMaps, MOST_REALS, MOST_TABLES};
 use super::numbers::Numbers;
-use super::{
-    Counter, ForwardError, ForwardMaps, MOST_REALS, MOST_TABLES, Places, Real, Reply, Service, Way,
-};
+use super::values::{Counter, Places, Real, Reply, Service, Way};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

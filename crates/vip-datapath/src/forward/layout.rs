@@ -1,6 +1,6 @@
 //! What the forwarder's maps hold, as `bpf/maps.h` has it.
 
-use super::maps::{Counter, Place, Real, Reply, Service, Way};
+use super::values::{Counter, Place, Real, Reply, Service, Way};
 use std::net::IpAddr;
 use vip_core::{Protocol, octets};
 

@@ -7,6 +7,7 @@
 //! write of a service names what is in force.
 
 use super::layout::{self, CounterValue, PlaceKey, RangeKey, RealValue, ReplyValue, ServiceValue};
+use super::values::{Counter, Dropped, Place, Places, Real, Reply, Service};
 use crate::map::{self, SlotMap};
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
@@ -16,140 +17,12 @@ use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, OwnedFd};
-use vip_core::{Mono, Ports, Protocol, TableSize, octets};
+use vip_core::octets;
 
 /// Numbers of real servers are below this: `REALS_MOST` of `bpf/maps.h`.
 pub const MOST_REALS: u32 = 16_384;
 /// Numbers of tables are below this: `TABLES_MOST`.
 pub const MOST_TABLES: u32 = 16_384;
-
-/// An address's one port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
-    pub ip: IpAddr,
-    pub protocol: Protocol,
-    pub port: u16,
-}
-
-/// An address's ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Places {
-    pub ip: IpAddr,
-    pub protocol: Protocol,
-    pub ports: Ports,
-}
-
-/// What the program needs of a virtual server to choose a real one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Service {
-    /// See [`vip_core::Plan::seed`].
-    pub seed: u64,
-    /// Of both tables.
-    pub size: TableSize,
-    /// By the client's address, and not by its port.
-    pub by_address: bool,
-    /// The destination is rewritten.
-    pub nat: bool,
-    /// There was a change: connections of slots that it moved are remembered.
-    pub remembers: bool,
-    /// Until when a UDP flow that is not known goes by the table before.
-    pub settles: Mono,
-    /// Number of the table in force.
-    pub table: u32,
-    /// Of the one before; the same, where it has retired.
-    pub before: u32,
-}
-
-/// How a real server is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// Not at all: what would go there is dropped and counted.
-    None,
-    /// It is on this host.
-    Here,
-    /// By a neighbour on this interface: itself, or a gateway.
-    Hop { ifindex: u32, hop: IpAddr },
-}
-
-/// A real server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Real {
-    /// The only service that sends it anything.
-    pub service: NonZeroU32,
-    pub ip: IpAddr,
-    /// `None`: as the client named it.
-    pub port: Option<u16>,
-    pub way: Way,
-}
-
-/// Of which VIP a real server's packets are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reply {
-    pub vip: IpAddr,
-    /// `None`: as the real server has it.
-    pub port: Option<u16>,
-    /// The VIP's interface.
-    pub ifindex: u32,
-    /// Number of the real server.
-    pub real: u32,
-    /// It is on this host, where the VIP is the source and the port alone is rewritten.
-    pub here: bool,
-}
-
-/// What was forwarded, since the number was given out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counter {
-    /// To the real server.
-    pub packets: u64,
-    /// In these.
-    pub bytes: u64,
-    /// TCP connections that began.
-    pub connections: u64,
-    /// Packets from it, where they come back by this host.
-    pub replies: u64,
-}
-
-/// Why the program dropped packets, in its order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u32)]
-pub enum Dropped {
-    /// The gate was shut.
-    Shut,
-    /// A frame for another host, which a switch floods.
-    NotForUs,
-    /// More extension headers than are parsed.
-    Headers,
-    /// The rest of a datagram whose first part was not seen.
-    NoFirst,
-    /// It came as far as its hops allow.
-    Hops,
-    /// The table names none.
-    NoReal,
-    /// There is no route to the real server.
-    NoWay,
-    /// It came by an interface without Ethernet headers.
-    NoEthernet,
-    /// The kernel refused to rewrite it.
-    NotWritten,
-    /// The first part of a datagram that does not hold its own header.
-    Truncated,
-}
-
-impl Dropped {
-    /// All there are.
-    pub const ALL: [Self; 10] = [
-        Self::Shut,
-        Self::NotForUs,
-        Self::Headers,
-        Self::NoFirst,
-        Self::Hops,
-        Self::NoReal,
-        Self::NoWay,
-        Self::NoEthernet,
-        Self::NotWritten,
-        Self::Truncated,
-    ];
-}
 
 /// Why a map is not as it should be.
 #[derive(Debug, thiserror::Error)]

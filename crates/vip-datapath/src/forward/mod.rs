@@ -5,9 +5,8 @@ mod engine;
 mod layout;
 mod maps;
 mod numbers;
+mod values;
 
 pub use engine::{ForwardEngine, Surroundings, Unforwarded};
-pub use maps::{
-    Counter, Dropped, ForwardError, ForwardMaps, MOST_REALS, MOST_TABLES, Place, Places, Real,
-    Reply, Service, Way,
-};
+pub use maps::{ForwardError, ForwardMaps, MOST_REALS, MOST_TABLES};
+pub use values::{Counter, Dropped, Place, Places, Real, Reply, Service, Way};

@@ -131,11 +131,7 @@ pub enum ServerRefusal {
     },
     /// A VIP that is needed.
     #[error("VIP {vip} has virtual servers: remove {servers} first")]
-    VipInUse {
-        vip: Name,
-        /// Which.
-        servers: String,
-    },
+    VipInUse { vip: Name, servers: String },
 }
 
 /// Of addresses.
