@@ -276,7 +276,8 @@ fn a_server_that_comes_back_is_sent_to_again() {
     let mut scene = Scene::new();
     let sets = [[real(11, 1), real(12, 1)], [real(11, 1), real(13, 1)]];
     for generation in 1..=6 {
-        let [now, before] = [0, 1].map(|back| &sets[(generation as usize + back) % 2]);
+        let now = usize::from(generation % 2 == 1);
+        let (now, before) = (&sets[now], &sets[1 - now]);
         scene.put(after(generation, before, now)).expect("in force");
     }
     assert_eq!(scene.in_force(), Some(6));
@@ -291,9 +292,11 @@ fn a_server_that_comes_back_is_sent_to_again() {
 fn numbers_come_back_however_much_changes() {
     let mut scene = Scene::new();
     let server = |number: u64, round: u64| {
-        let [low, high] = [number as u8, (number >> 8) as u8];
-        let real =
-            |round| RealServer { ip: [10, round as u8, high, low].into(), port: 80, weight: 1 };
+        let [.., high, low] = number.to_be_bytes();
+        let real = |round: u64| {
+            let [.., round] = round.to_be_bytes();
+            RealServer { ip: [10, round, high, low].into(), port: 80, weight: 1 }
+        };
         let ports = u16::try_from(1000 + number).expect("small").into();
         (
             ServerUid(number),

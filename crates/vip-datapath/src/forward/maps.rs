@@ -179,7 +179,7 @@ impl ForwardMaps {
     pub fn count_anew(&mut self, number: u32) -> Result<(), ForwardError> {
         let none = self.counters.get(&number, 0).map_err(refused("COUNTERS"))?;
         let none = vec![CounterValue::default(); none.len()];
-        let none = aya::maps::PerCpuValues::try_from(none).map_err(|e| MapError::IoError(e));
+        let none = aya::maps::PerCpuValues::try_from(none).map_err(MapError::IoError);
         let put = none.and_then(|none| self.counters.set(number, none, 0));
         put.map_err(refused("COUNTERS"))
     }

@@ -304,7 +304,7 @@ fn the_table_before_goes_after_its_time_or_when_its_connections_have() {
     let due = 5_000 + RETIRE_AFTER_MS;
     assert_eq!(state.retirements(due - 1), [], "the last change counts");
     let retire = ServerOp::Retire { server: uid, seen: Generation(3) };
-    assert_eq!(state.retirements(due), [retire.clone()]);
+    assert_eq!(state.retirements(due), std::slice::from_ref(&retire));
     let overtaken = ServerOp::Retire { server: uid, seen: Generation(2) };
     assert_eq!(said(&mut state, overtaken), Ok(Outcome::Unchanged));
     assert!(front(&state).before.is_some());
@@ -421,8 +421,8 @@ fn there_is_room_for_so_many_and_no_more() {
     assert!(refused(&mut full, add(one_more.clone())).contains("4000 virtual servers"));
     let thousand: Vec<_> = (0..1000_u16)
         .map(|n| {
-            let spec =
-                RealSpec { ip: [10, 9, (n >> 8) as u8, n as u8].into(), port: None, weight: 1 };
+            let [high, low] = n.to_be_bytes();
+            let spec = RealSpec { ip: [10, 9, high, low].into(), port: None, weight: 1 };
             Real { spec, drained: false }
         })
         .collect();

@@ -44,7 +44,7 @@ fn what_is_due_is_proposed_in_order_of_urgency_and_nothing_else_is() {
     let macs: BTreeSet<_> = [Mac([2; 6])].into();
     let work = LeaderWork {
         term: Term(1),
-        moves: vec![moved.clone()],
+        moves: vec![moved],
         own: vec![grantee(2)],
         others: vec![grantee(3)],
         releases: vec![grantee(4)],
