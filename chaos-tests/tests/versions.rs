@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use chaos_tests::{Cluster, Options, Outcome, Probe, Version, wait_for};
 use std::net::Ipv4Addr;
 use std::time::Duration;
+use vip_core::Level;
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 const SOON: Duration = Duration::from_secs(10);
@@ -99,10 +100,13 @@ fn a_node_that_does_not_understand_an_entry_says_so_and_serves_nothing() -> Resu
     let n3 = cluster.host_mut("n3");
     n3.install(Version::This);
     n3.start()?;
-    const SAID: &str = "the cluster's log was written by a newer vipd: it takes a vipd that \
-                        understands level 2, and this one understands 1";
+    let (here, next) = (Level::HERE.0, Level::HERE.0 + 1);
+    let said = format!(
+        "the cluster's log was written by a newer vipd: it takes a vipd that understands level \
+         {next}, and this one understands {here}"
+    );
     wait_for("n3 to say why it does not go on", SOON, || {
-        cluster.host("n3").log().contains(SAID).then_some(())
+        cluster.host("n3").log().contains(&said).then_some(())
     })?;
     // What is on the disk already is found at the start.
     cluster.host_mut("n3").kill_all();
@@ -112,7 +116,8 @@ fn a_node_that_does_not_understand_an_entry_says_so_and_serves_nothing() -> Resu
     let vipd = Version::This.vipd()?.display().to_string();
     let outcome = n2.exec(&vipd, &[&["agent"], settings.as_slice()].concat())?;
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
-    for said in ["written by a newer vipd", "understands level 2", "install that version again"] {
+    let level = format!("understands level {next}");
+    for said in ["written by a newer vipd", level.as_str(), "install that version again"] {
         assert!(outcome.stderr.contains(said), "{said}: {outcome:?}");
     }
     assert!(!outcome.stderr.contains("damaged"), "{outcome:?}");
