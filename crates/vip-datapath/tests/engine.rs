@@ -242,6 +242,38 @@ fn ports_and_methods_change_without_a_trace_of_what_was() {
     assert_eq!((out.verdict, &out.frame[34..36]), (PASS, &80_u16.to_be_bytes()[..]));
 }
 
+/// Ranges are prefixes in the kernel, and two may have one in common.
+#[test]
+fn a_range_can_shrink_and_grow_and_be_taken_over_in_part() {
+    let of = |generation, ports: &str| Forwarding {
+        ports: ports.parse().expect("ports"),
+        forward: Forward::Nat,
+        ..forwarding(generation, &[RealServer { port: 0, ..real(11, 1) }])
+    };
+    let mut scene = Scene::new();
+    let goes = |scene: &mut Scene, port: u16| {
+        let to = packet(true, client(1), SocketAddr::new(at(VIP).ip(), port));
+        let from = packet(false, SocketAddr::new([10, 0, 0, 11].into(), port), client(1));
+        [to, from].map(|frame| scene.gate.tries("vipd_in_a", &frame).expect("tried").verdict)
+    };
+    let checks =
+        [("8000-8010", 8010), ("8000-8007", 8007), ("8000-8015", 8015), ("8004-8020", 8020)];
+    for (generation, (ports, last)) in (1..).zip(checks) {
+        scene.put(of(generation, ports)).expect("in force");
+        assert_eq!(goes(&mut scene, 8005), [SENT; 2], "{ports}");
+        assert_eq!(goes(&mut scene, last), [SENT; 2], "{ports}");
+        assert_eq!(goes(&mut scene, last + 1), [PASS; 2], "{ports}");
+    }
+    assert_eq!(goes(&mut scene, 8003), [PASS; 2]);
+    // Another one has some of them before this one gives them up.
+    let other = (ServerUid(2), of(1, "8016-8020"));
+    let results = scene.engine.put(NOW, &scene.host, vec![other, (FRONT, of(9, "8004-8015"))]);
+    assert!(results.iter().all(|(_, done)| done.is_ok()), "{results:?}");
+    for port in [8004, 8015, 8016, 8020] {
+        assert_eq!(goes(&mut scene, port)[0], SENT, "{port}");
+    }
+}
+
 #[test]
 fn what_is_refused_leaves_what_was_in_force() {
     let mut scene = Scene::new();

@@ -160,6 +160,6 @@ mod tests {
             assert_ne!(pair[0], Forwarding { generation: pair[0].generation, ..pair[1].clone() });
         }
         apply(&mut state, ServerOp::RemoveReal { server: name(), place });
-        assert_eq!(forwarding(&state).places(), [([10, 0, 0, 12].into(), 81)].into());
+        assert_eq!(forwarding(&state).places(), [([10, 0, 0, 12].into(), 0)].into());
     }
 }

@@ -116,6 +116,7 @@ impl State {
         let vips = Arc::make_mut(&mut state.vips).values_mut();
         let retired = Arc::make_mut(&mut state.retired).iter_mut();
         vips.chain(retired).for_each(|vip| Arc::make_mut(vip).begin_anew());
+        state.servers_follow_nodes();
         state.record(&founding.actor, ClusterEvent::Refounded { from, node: me });
         Ok((state, me))
     }

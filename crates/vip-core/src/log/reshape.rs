@@ -97,6 +97,7 @@ impl State {
         if self.vip_named(spec.name.as_str()).is_some() {
             return Err(Refusal::VipExists { name: spec.name.clone() });
         }
+        self.check_addresses(None, spec)?;
         if !guest.trial {
             self.check_free(&spec.addresses, |_| false)?;
         }

@@ -13,8 +13,8 @@ use super::State;
 use super::command::Position;
 use crate::mix::mix_all;
 use crate::{
-    Forward, Generation, Level, Name, Outcome, RealSpec, Refusal, ServerSpec, ServerUid, TableSize,
-    VipUid,
+    Forward, Generation, Level, Name, Outcome, RealSpec, Refusal, ServerSpec, ServerSpecError,
+    ServerUid, TableSize, VipUid,
 };
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -262,15 +262,21 @@ impl State {
         }
         let vip = self.vip_of(spec)?;
         let reals = self.reals_of(vip, spec, &old.reals)?;
+        if reals.is_empty() {
+            return Err(ServerRefusal::NoMembers { vip: spec.vip.clone() }.into());
+        }
         // Without a word of it stays what was decided.
         let forward = if spec.forward == Forward::Auto { old.forward } else { spec.forward };
+        if spec.real_nodes.is_some() && forward != Forward::Dr {
+            return Err(ServerRefusal::from(ServerSpecError::NodesByNat).into());
+        }
         let mut server = Server {
             vip: vip.uid,
             forward,
             spec: ServerSpec { reals: vec![], ..spec.clone() },
             ..old.clone()
         };
-        server.deal_anew(reals, self.time_ms);
+        server.deal_anew(old.dealt(&old.reals), reals, self.time_ms);
         if server == old {
             return Ok(Outcome::Unchanged);
         }

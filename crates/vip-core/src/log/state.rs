@@ -108,7 +108,7 @@ impl State {
             Op::Vip(op) => self.apply_to_vip(at, actor, op),
             Op::Server(op) => self.apply_to_server(at, actor, op),
         };
-        if matches!(command.op, Op::Node(_) | Op::Vip(_)) {
+        if matches!(command.op, Op::Node(_)) && outcome.is_ok() && !self.servers.is_empty() {
             self.servers_follow_nodes();
         }
         outcome.unwrap_or_else(Outcome::Refused)

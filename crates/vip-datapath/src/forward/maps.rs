@@ -17,7 +17,7 @@ use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, OwnedFd};
-use vip_core::octets;
+use vip_core::{Protocol, octets};
 
 /// Numbers of real servers are below this: `REALS_MOST` of `bpf/maps.h`.
 pub const MOST_REALS: u32 = 16_384;
@@ -227,27 +227,29 @@ impl ForwardMaps {
         self.set()
     }
 
-    /// From now on packets to these ports pass, as the host's own.
+    /// From now on packets to these ports pass, as the host's own, but for those that are
+    /// other places' as well.
     ///
     /// # Errors
     /// [`ForwardError::Element`]; some of the ports may be the service's still.
     pub fn close(&mut self, places: Places) -> Result<(), ForwardError> {
         let Places { ip, protocol, ports } = places;
+        if self.places.remove(&places).is_some() {
+            self.used.ranges -= usize::from(ports.single().is_none());
+        }
+        let beside: Vec<_> = beside(self.places.keys(), places).collect();
         match ports.single() {
             Some(port) => {
                 let place = layout::place(Place { ip, protocol, port });
                 absent(self.ports.remove(&place)).map_err(refused("PORTS"))?;
             }
             None => {
-                for key in keys(places) {
+                for key in keys_beyond(places, &beside) {
                     absent(self.ranges.remove(&key)).map_err(refused("RANGES"))?;
                 }
             }
         }
-        if self.places.remove(&places).is_some() {
-            self.used.ranges -= usize::from(ports.single().is_none());
-        }
-        if !self.places.keys().any(|other| (other.ip, other.protocol) == (ip, protocol)) {
+        if beside.is_empty() {
             let any = Key::new(layout::BEFORE_PORT, layout::range(ip, protocol, 0));
             absent(self.ranges.remove(&any)).map_err(refused("RANGES"))?;
         }
@@ -292,24 +294,26 @@ impl ForwardMaps {
         self.set()
     }
 
-    /// From now on what comes from these ports is nobody's but their host's.
+    /// From now on what comes from these ports is nobody's but their host's, but for what
+    /// is another reply's as well.
     ///
     /// # Errors
     /// [`ForwardError::Element`]; some of the ports may be the VIP's still.
     pub fn drop_reply(&mut self, from: Places) -> Result<(), ForwardError> {
+        let old = self.replying.remove(&from);
+        self.used.replies(from, None, old.as_ref());
         match from.ports.single() {
             Some(port) => {
                 let place = Place { ip: from.ip, protocol: from.protocol, port };
                 absent(self.replies.remove(&layout::place(place))).map_err(refused("REPLIES"))?;
             }
             None => {
-                for key in keys(from) {
+                let beside: Vec<_> = beside(self.replying.keys(), from).collect();
+                for key in keys_beyond(from, &beside) {
                     absent(self.reply_ranges.remove(&key)).map_err(refused("REPLY_RANGES"))?;
                 }
             }
         }
-        let old = self.replying.remove(&from);
-        self.used.replies(from, None, old.as_ref());
         self.set()
     }
 
@@ -368,10 +372,34 @@ impl ForwardMaps {
     }
 }
 
+/// Other ports of the same address.
+fn beside<'a>(all: impl Iterator<Item = &'a Places>, of: Places) -> impl Iterator<Item = Places> {
+    let same = move |other: &&Places| (other.ip, other.protocol) == (of.ip, of.protocol);
+    all.filter(same).filter(move |other| **other != of).copied()
+}
+
 /// The prefixes that some ports in a row are.
-fn keys(places: Places) -> impl Iterator<Item = Key<RangeKey>> {
-    let Places { ip, protocol, ports } = places;
+fn keys(Places { ip, protocol, ports }: Places) -> impl Iterator<Item = Key<RangeKey>> {
+    keys_of(ip, protocol, ports.prefixes())
+}
+
+/// Those of them that are none of others'.
+fn keys_beyond(
+    Places { ip, protocol, ports }: Places,
+    beside: &[Places],
+) -> impl Iterator<Item = Key<RangeKey>> {
+    let ranges = beside.iter().filter(|other| other.ports.single().is_none());
+    let kept: BTreeSet<_> = ranges.flat_map(|other| other.ports.prefixes()).collect();
+    let own = ports.prefixes().into_iter().filter(|prefix| !kept.contains(prefix));
+    keys_of(ip, protocol, own.collect())
+}
+
+fn keys_of(
+    ip: IpAddr,
+    protocol: Protocol,
+    prefixes: Vec<(u16, u32)>,
+) -> impl Iterator<Item = Key<RangeKey>> {
     let key =
         move |(port, bits)| Key::new(layout::BEFORE_PORT + bits, layout::range(ip, protocol, port));
-    ports.prefixes().into_iter().map(key)
+    prefixes.into_iter().map(key)
 }

@@ -56,8 +56,13 @@ impl State {
     }
 
     /// The members as real servers: each that is here to stay, at its address in the
-    /// VIP's subnet. One that is drained keeps its connections.
+    /// subnet of the VIP's first address, since one port has one family. One that is
+    /// drained keeps its connections; of two at one address the first counts.
     pub(super) fn members_behind(&self, vip: &Vip, port: u16) -> Vec<Real> {
+        let is_first = |ip: IpAddr| {
+            let first = vip.spec.addresses.first();
+            first.is_some_and(|address| subnet(address.ip, address.prefix).contains(&ip))
+        };
         let real = |(node, ip): (&crate::Node, IpAddr)| {
             let drained = match node.state {
                 NodeState::Active => false,
@@ -65,13 +70,14 @@ impl State {
                 NodeState::Joining => return None,
             };
             let spec = RealSpec { ip, port: Some(port), weight: 1 };
-            (node.role.holds() && on_subnet(&vip.spec, ip)).then_some(Real { spec, drained })
+            (node.role.holds() && is_first(ip)).then_some(Real { spec, drained })
         };
         let place = |node: &crate::Node| node.advertise.parse::<SocketAddr>().ok();
         let nodes = self.nodes.values();
         let placed = nodes.filter_map(|node| Some((node, place(node)?.ip().to_canonical())));
         let mut reals: Vec<_> = placed.filter_map(real).collect();
         reals.sort_by_key(|real| real.spec.ip);
+        reals.dedup_by_key(|real| real.spec.ip);
         reals
     }
 

@@ -43,7 +43,7 @@ impl State {
         reals: Vec<Real>,
         event: ServerEvent,
     ) -> Result<Outcome, Refusal> {
-        server.deal_anew(reals, self.time_ms);
+        server.deal_anew(server.dealt(&server.reals), reals, self.time_ms);
         self.check_fits(&server)?;
         server.revision += 1;
         self.put_server(server);
@@ -147,17 +147,18 @@ impl State {
             server.is_another();
             self.put_server(server);
         }
+        self.servers_follow_nodes();
     }
 
     /// Members changed: where they are real servers, so do those.
     pub(in crate::log) fn servers_follow_nodes(&mut self) {
         let following = self.all_servers().filter_map(|server| {
-            let (vip, port) = (self.vip(server.vip)?, server.spec.real_nodes?);
+            let (port, vip) = (server.spec.real_nodes?, self.vip(server.vip)?);
             let reals = self.members_behind(vip, port);
             (reals != server.reals).then(|| (server.clone(), reals))
         });
         for (mut server, reals) in following.collect::<Vec<_>>() {
-            server.deal_anew(reals, self.time_ms);
+            server.deal_anew(server.dealt(&server.reals), reals, self.time_ms);
             self.put_server(server);
         }
     }

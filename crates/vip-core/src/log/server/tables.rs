@@ -26,9 +26,12 @@ pub struct Before {
 impl Server {
     /// What a table of these is dealt from.
     pub(crate) fn dealt(&self, reals: &[Real]) -> Vec<RealServer> {
+        // A port that is the client's says nothing of its own: with another one for the
+        // virtual server connections stay where they are.
+        let own = |port: &u16| self.spec.ports.single() != Some(*port);
         let dealt = reals.iter().map(|real| RealServer {
             ip: real.spec.ip,
-            port: self.spec.port_of(&real.spec).unwrap_or(0),
+            port: real.spec.port.filter(own).unwrap_or(0),
             weight: real.weight(),
         });
         dealt.collect()
@@ -39,10 +42,10 @@ impl Server {
         self.generation = Generation(self.generation.0 + 1);
     }
 
-    /// Has these real servers from now on. Who says so by what is the same has changed
-    /// nothing.
-    pub(super) fn deal_anew(&mut self, reals: Vec<Real>, now_ms: u64) {
-        let (old, new) = (self.dealt(&self.reals), self.dealt(&reals));
+    /// Has these real servers from now on, instead of what the table in force was dealt
+    /// from. Where that is the same nothing has changed.
+    pub(super) fn deal_anew(&mut self, old: Vec<RealServer>, reals: Vec<Real>, now_ms: u64) {
+        let new = self.dealt(&reals);
         self.reals = reals;
         if old == new {
             return;

@@ -91,7 +91,7 @@ fn what_is_decided_once_stands_in_the_log() {
     assert_eq!((front.forward, front.table_size), (Forward::Dr, TableSize::Usual));
     assert_eq!(front.seed, crate::mix::mix_all(1, [front.uid.0]));
     let plan = front.plan().expect("a plan");
-    let expected = [("10.0.0.11".into(), 80, 1), ("10.0.0.12".into(), 80, 3)];
+    let expected = [("10.0.0.11".into(), 0, 1), ("10.0.0.12".into(), 0, 3)];
     assert_eq!(weights(plan.reals()), expected);
     assert_eq!(front.plan_before(), Ok(None));
     assert_eq!(state.needs, Level::SERVERS);
@@ -259,7 +259,7 @@ fn each_change_of_real_servers_is_a_table_and_the_oldest_stays_the_one_before() 
     assert_eq!(drained.generation, Generation(2));
     assert_eq!(drained.plan_before(), Ok(Some(first.clone())));
     let now = drained.plan().expect("a plan");
-    assert_eq!(weights(now.reals()), [("10.0.0.11".into(), 80, 0), ("10.0.0.12".into(), 80, 1)]);
+    assert_eq!(weights(now.reals()), [("10.0.0.11".into(), 0, 0), ("10.0.0.12".into(), 0, 1)]);
 
     let real_13 = real("10.0.0.13@5");
     let added = |server| ServerOp::AddReal { server, real: real_13 };
@@ -286,7 +286,7 @@ fn each_change_of_real_servers_is_a_table_and_the_oldest_stays_the_one_before() 
     let end = front(&state);
     assert_eq!((end.generation, end.revision), (Generation(6), 5));
     assert_eq!(end.plan_before(), Ok(Some(first)), "connections are of that one still");
-    assert_eq!(weights(end.plan().expect("a plan").reals()), [("10.0.0.13".into(), 80, 6)]);
+    assert_eq!(weights(end.plan().expect("a plan").reals()), [("10.0.0.13".into(), 0, 6)]);
 }
 
 #[test]
@@ -366,7 +366,7 @@ fn members_are_real_servers_as_long_as_they_are_members() {
     apply(&mut state, VipOp::Add { spec: vip("web", 100) });
     apply(&mut state, add(nodes_spec()));
     let reals = |state: &State| weights(front(state).plan().expect("a plan").reals());
-    let of = |last: u8, weight| (format!("10.0.0.{last}"), 6443, weight);
+    let of = |last: u8, weight| (format!("10.0.0.{last}"), 0, weight);
     assert_eq!(reals(&state), [of(1, 1), of(2, 1)]);
     apply(&mut state, NodeOp::Activate { node: NodeId(4) });
     assert_eq!(reals(&state), [of(1, 1), of(2, 1), of(4, 1)]);
@@ -464,4 +464,80 @@ fn a_late_leaders_retirement_is_void() {
     let command =
         Command { time_ms: 1, actor: Actor("l".into()), term: Some(Term(9)), op: op.into() };
     assert!(state.apply(9, &command).accepted().is_err());
+}
+
+/// Who was on port 80 is where it was on 80 and 81.
+#[test]
+fn another_port_for_clients_moves_no_connection() {
+    let mut state = with(&spec(&["10.0.0.11", "10.0.0.12:80"]));
+    let plan = front(&state).plan().expect("a plan");
+    let ports = "80-81".parse().expect("ports");
+    let more = ServerSpec { ports, ..spec(&["10.0.0.11", "10.0.0.12"]) };
+    apply(&mut state, ServerOp::Set { spec: more, seen: 0 });
+    assert_eq!((front(&state).plan().expect("a plan"), &front(&state).before), (plan, &None));
+    // What real servers have of their own is another matter.
+    let own = ServerSpec { forward: Forward::Nat, ..spec(&["10.0.0.11:8080", "10.0.0.12"]) };
+    let old = front(&state).plan().expect("a plan");
+    apply(&mut state, ServerOp::Set { spec: own, seen: 1 });
+    assert_eq!(front(&state).plan_before(), Ok(Some(old)));
+    let reals = weights(front(&state).plan().expect("a plan").reals());
+    assert_eq!(reals, [("10.0.0.11".into(), 8080, 1), ("10.0.0.12".into(), 0, 1)]);
+}
+
+#[test]
+fn members_behind_one_port_are_of_one_family_and_each_address_is_there_once() {
+    let at = |id, advertise: &str| Node { advertise: advertise.into(), ..voter(id) };
+    let nodes = [
+        at(1, "10.0.0.1:7400"),
+        at(2, "[fd00::2]:7400"),
+        at(3, "10.0.0.1:7401"),
+        at(4, "10.0.0.4:7400"),
+    ];
+    let mut state = state_of(nodes);
+    let addresses = ["10.0.0.100/24", "fd00::100/64"].map(|text| text.parse().expect("an address"));
+    let both = VipSpec { addresses: addresses.into(), ..vip("web", 100) };
+    apply(&mut state, VipOp::Add { spec: both });
+    apply(&mut state, add(nodes_spec()));
+    let reals = weights(front(&state).plan().expect("a plan").reals());
+    assert_eq!(reals, [("10.0.0.1".into(), 0, 1), ("10.0.0.4".into(), 0, 1)]);
+}
+
+#[test]
+fn what_members_cannot_be_is_refused_also_of_one_that_is_there() {
+    let mut state =
+        with(&ServerSpec { ports: "6443".parse().expect("ports"), ..spec(&["10.0.0.11:8080"]) });
+    assert_eq!(front(&state).forward, Forward::Nat);
+    let set = |spec, seen| ServerOp::Set { spec, seen };
+    assert!(refused(&mut state, set(nodes_spec(), 0)).contains("needs dr"));
+    let by_dr = ServerSpec { forward: Forward::Dr, ..nodes_spec() };
+    assert_eq!(said(&mut state, set(by_dr, 0)), Ok(Outcome::Done));
+    let mut elsewhere = state_of([Node { advertise: "192.0.2.5:7400".into(), ..voter(1) }]);
+    apply(&mut elsewhere, VipOp::Add { spec: vip("web", 100) });
+    apply(
+        &mut elsewhere,
+        add(ServerSpec { ports: "6443".parse().expect("ports"), ..spec(&["10.0.0.11"]) }),
+    );
+    assert!(refused(&mut elsewhere, set(nodes_spec(), 0)).contains("no member has an address"));
+}
+
+/// It would answer as that server while the change is tried.
+#[test]
+fn no_guest_of_a_vip_has_a_real_servers_address() {
+    let mut state = with(&spec(&["10.0.0.11"]));
+    let of = state.vip_named("web").expect("there").uid;
+    for trial in [true, false] {
+        let guest = VipOp::AddGuest { spec: vip("web-1", 11), guest: crate::Guest { of, trial } };
+        assert!(refused(&mut state, guest).contains("is a real server of virtual server front"));
+    }
+}
+
+/// A member that is refused changes nothing, and the one that is left is known.
+#[test]
+fn members_are_followed_where_they_changed_alone() {
+    let mut state = state();
+    apply(&mut state, add(nodes_spec()));
+    let before = state.servers.clone();
+    refused(&mut state, NodeOp::Drain { node: NodeId(9), drained: true });
+    apply(&mut state, NodeOp::Interfaces { node: NodeId(1), macs: [].into() });
+    assert!(Arc::ptr_eq(&before, &state.servers));
 }
