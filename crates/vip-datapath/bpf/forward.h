@@ -73,22 +73,49 @@ INLINE const __u32 *service_at(const struct address *ip, __u8 protocol, __u16 po
 	return service;
 }
 
-INLINE const struct real *real_of(__u32 index, __u32 service)
+INLINE int service_of(__u32 id, struct service *service)
 {
-	const struct real *real = lookup(&REALS, &index);
+	const struct service *known = lookup(&SERVICES, &id);
 
-	return real && real->service == service ? real : 0;
+	if (!known)
+		return -1;
+	*service = *known;
+	return service->id == id ? 0 : -1;
+}
+
+INLINE int real_of(__u32 index, __u32 service, struct real *real)
+{
+	const struct real *known = lookup(&REALS, &index);
+
+	if (!known)
+		return -1;
+	*real = *known;
+	return real->service == service ? 0 : -1;
+}
+
+INLINE int is_real_of(__u32 index, __u32 service)
+{
+	const struct real *known = lookup(&REALS, &index);
+
+	return known && known->service == service;
+}
+
+// Whether some service is behind the address; port 0 is in no range.
+INLINE int serves(const struct address *vip)
+{
+	return service_at(vip, TCP, 0, HAS_RANGES) || service_at(vip, UDP, 0, HAS_RANGES);
 }
 
 // Which real server a packet goes to. `client` and `port` are where it comes from, or
 // where the packet came from that it is about.
-INLINE __u32 choose(const struct service *service, __u32 id, const struct packet *packet,
+INLINE __u32 choose(const struct service *service, const struct packet *packet,
 		    const struct address *client, __u16 port, __u16 vip_port, int remembers)
 {
+	__u32 id = service->id;
 	struct flow flow = { .client = *client, .service = id, .port = port, .vip_port = vip_port };
 	__u32 slot = slot_of(service, client, port);
 	__u32 real = real_in(service->table, slot);
-	__u32 before = real;
+	__u32 before = real, moved;
 	const __u32 *known = 0;
 
 	if (!(service->flags & REMEMBERS))
@@ -103,17 +130,21 @@ INLINE __u32 choose(const struct service *service, __u32 id, const struct packet
 		return real;
 	}
 	// One that is gone leaves no trace but here.
-	if (known && real_of(*known, id))
-		return *known;
+	if (known) {
+		moved = *known;
+		if (is_real_of(moved, id))
+			return moved;
+	}
 	if (before == real)
 		return real;
-	if (packet->protocol == UDP && boottime() >= service->settles)
+	if (!is_real_of(before, id))
 		return real;
-	if (!real_of(before, id))
-		return real;
+	if (packet->protocol != UDP || boottime() < service->settles)
+		real = before;
+	// A flow that has begun since: the next change is none of its business.
 	if (remembers)
-		update(&MOVED, &flow, &before, BPF_ANY);
-	return before;
+		update(&MOVED, &flow, &real, BPF_ANY);
+	return real;
 }
 
 INLINE void count(struct __sk_buff *skb, __u32 real, int opens, int is_reply)
@@ -134,7 +165,10 @@ INLINE void count(struct __sk_buff *skb, __u32 real, int opens, int is_reply)
 INLINE int deliver(const struct real *real, const struct packet *packet)
 {
 	struct bpf_redir_neigh hop = {};
+	int is_v4 = !real->hop.word[0] && !real->hop.word[1] && real->hop.word[2] == NET32(0xffff);
 
+	if (is_v4 != (packet->family == INET))
+		return dropped(NO_WAY);
 	hop.nh_family = packet->family;
 	if (packet->family == INET)
 		hop.ipv4_nh = real->hop.word[3];
@@ -145,16 +179,16 @@ INLINE int deliver(const struct real *real, const struct packet *packet)
 
 // Sends a packet of a service to a real server. `whole`: it has its ports.
 INLINE int send(struct __sk_buff *skb, struct packet *packet, const struct service *service,
-		__u32 id, __u32 index, int whole)
+		__u32 index, int whole)
 {
-	const struct real *real = real_of(index, id);
+	struct real real;
 	__u16 port;
 
-	if (!real)
+	if (real_of(index, service->id, &real))
 		return dropped(NO_REAL);
-	port = real->port ? real->port : packet->destination_port;
+	port = real.port ? real.port : packet->destination_port;
 	count(skb, index, packet->flags & OPENS ? 1 : 0, 0);
-	if (real->flags & LOCAL) {
+	if (real.flags & LOCAL) {
 		// The address stays, so that what others send here without the VIP is
 		// told apart on the way back.
 		if (service->flags & NAT && whole &&
@@ -166,7 +200,7 @@ INLINE int send(struct __sk_buff *skb, struct packet *packet, const struct servi
 		return dropped(NO_ETHERNET);
 	if (packet->hops <= 1)
 		return dropped(HOPS);
-	if (!real->ifindex)
+	if (!real.ifindex)
 		return dropped(NO_WAY);
 	if (rewrite_hops(skb, packet))
 		return dropped(NOT_WRITTEN);
@@ -174,10 +208,10 @@ INLINE int send(struct __sk_buff *skb, struct packet *packet, const struct servi
 		if (whole &&
 		    rewrite_port(skb, packet, DESTINATION_SIDE, packet->destination_port, port))
 			return dropped(NOT_WRITTEN);
-		if (rewrite_ip(skb, packet, DESTINATION_SIDE, &packet->destination, &real->ip, whole))
+		if (rewrite_ip(skb, packet, DESTINATION_SIDE, &packet->destination, &real.ip, whole))
 			return dropped(NOT_WRITTEN);
 	}
-	return deliver(real, packet);
+	return deliver(&real, packet);
 }
 
 INLINE struct fragment fragment_of(const struct packet *packet)
@@ -186,63 +220,92 @@ INLINE struct fragment fragment_of(const struct packet *packet)
 		.source = packet->source,
 		.destination = packet->destination,
 		.id = packet->id,
-		.protocol = packet->protocol,
+		.protocol = packet->family == INET ? packet->protocol : 0,
 	};
 
 	return fragment;
 }
 
-// The rest of a datagram follows its first part, or is not forwarded.
-INLINE int forward_rest(struct __sk_buff *skb, struct packet *packet, __u64 flags)
+INLINE void remember_rest(const struct packet *packet, enum rest rest, __u32 service, __u32 real)
+{
+	struct fragment fragment = fragment_of(packet);
+	struct datagram datagram = {
+		.seen = boottime(),
+		.service = service,
+		.real = real,
+		.port = packet->source_port,
+		.rest = rest,
+		.protocol = packet->protocol,
+	};
+
+	update(&FRAGMENTS, &fragment, &datagram, BPF_ANY);
+}
+
+// What is known of the datagram that a packet is the rest of. Its number comes again in
+// time, for another one.
+INLINE const struct datagram *datagram_of(const struct packet *packet)
 {
 	struct fragment fragment = fragment_of(packet);
 	const struct datagram *known = lookup(&FRAGMENTS, &fragment);
-	const struct service *service;
 
-	if (known && !known->is_reply) {
-		if (skb->pkt_type != TO_THIS_HOST)
-			return dropped(NOT_FOR_US);
-		service = lookup(&SERVICES, &known->service);
-		return service ? send(skb, packet, service, known->service, known->real, 0) : dropped(NO_REAL);
-	}
-	// Port 0 is in no range: what is found says that the address has services.
-	return service_at(&packet->destination, packet->protocol, 0, flags | HAS_RANGES)
-		       ? dropped(NO_FIRST)
-		       : PASS;
+	return known && boottime() - known->seen < REST_LASTS ? known : 0;
+}
+
+// Later parts name what follows the fragment header: ports, or options before them.
+INLINE int may_have_ports(const struct packet *packet)
+{
+	return has_ports(packet) ||
+	       (packet->family == INET6 &&
+		(packet->protocol == DESTINATION || packet->protocol == ROUTING));
+}
+
+// The rest of a datagram follows its first part, or is not forwarded.
+INLINE int forward_rest(struct __sk_buff *skb, struct packet *packet)
+{
+	const struct datagram *known = datagram_of(packet);
+	struct service service;
+
+	if (!known)
+		return serves(&packet->destination) ? dropped(NO_FIRST) : PASS;
+	if (known->rest != TO_A_REAL)
+		return PASS;
+	if (skb->pkt_type != TO_THIS_HOST)
+		return dropped(NOT_FOR_US);
+	if (service_of(known->service, &service))
+		return dropped(NO_REAL);
+	return send(skb, packet, &service, known->real, 0);
 }
 
 // A packet to a VIP that answers here.
 INLINE int forward(struct __sk_buff *skb, struct packet *packet, __u64 flags)
 {
-	const struct service *service;
+	struct service service;
 	const __u32 *id;
 	__u32 real;
 
+	if (packet->flags & CONTINUES)
+		return may_have_ports(packet) ? forward_rest(skb, packet) : PASS;
 	if (!has_ports(packet))
 		return PASS;
-	if (packet->flags & CONTINUES)
-		return forward_rest(skb, packet, flags);
 	// A first part too short for its flags is nobody's honest one (RFC 1858).
 	if (parse_ports(skb, packet))
 		return packet->flags & BEGINS ? dropped(TRUNCATED) : PASS;
 	id = service_at(&packet->destination, packet->protocol, packet->destination_port, flags);
-	if (!id || !*id)
+	if (!id || !*id) {
+		if (packet->flags & BEGINS && serves(&packet->destination))
+			remember_rest(packet, TO_THE_HOST, 0, 0);
 		return PASS;
-	service = lookup(&SERVICES, id);
-	if (!service)
+	}
+	if (service_of(*id, &service))
 		return dropped(NO_REAL);
 	// A switch floods what it has forgotten: another node may be the one that is meant.
 	if (skb->pkt_type != TO_THIS_HOST)
 		return dropped(NOT_FOR_US);
-	real = choose(service, *id, packet, &packet->source, packet->source_port,
+	real = choose(&service, packet, &packet->source, packet->source_port,
 		      packet->destination_port, 1);
-	if (packet->flags & BEGINS) {
-		struct fragment fragment = fragment_of(packet);
-		struct datagram datagram = { .service = *id, .real = real };
-
-		update(&FRAGMENTS, &fragment, &datagram, BPF_ANY);
-	}
-	return send(skb, packet, service, *id, real, 1);
+	if (packet->flags & BEGINS)
+		remember_rest(packet, TO_A_REAL, service.id, real);
+	return send(skb, packet, &service, real, 1);
 }
 
 INLINE const struct reply *reply_from(const struct address *ip, __u8 protocol, __u16 port,
@@ -265,6 +328,8 @@ INLINE int send_reply(struct __sk_buff *skb, struct packet *packet, const struct
 	struct address vip = reply->vip;
 	__u32 ifindex = reply->ifindex;
 
+	if (!packet->at)
+		return dropped(NO_ETHERNET);
 	if (packet->hops <= 1)
 		return dropped(HOPS);
 	if (!ifindex)
@@ -285,19 +350,20 @@ INLINE int forward_reply(struct __sk_buff *skb, struct packet *packet, __u64 fla
 {
 	const struct reply *reply;
 
-	if (!has_ports(packet))
-		return PASS;
 	if (packet->flags & CONTINUES) {
-		struct fragment fragment = fragment_of(packet);
-		const struct datagram *known = lookup(&FRAGMENTS, &fragment);
+		const struct datagram *known = datagram_of(packet);
 
-		if (!known || !known->is_reply)
+		if (!known || known->rest != FROM_A_REAL)
 			return PASS;
-		reply = reply_from(&packet->source, packet->protocol, known->real, flags);
+		reply = reply_from(&packet->source, known->protocol, known->port, flags);
 		if (!reply || standing(&reply->vip) != OPEN)
+			return PASS;
+		if (skb->pkt_type != TO_THIS_HOST || lookup(&OWN, &packet->destination))
 			return PASS;
 		return send_reply(skb, packet, reply, 0);
 	}
+	if (!has_ports(packet))
+		return PASS;
 	if (parse_ports(skb, packet))
 		return PASS;
 	reply = reply_from(&packet->source, packet->protocol, packet->source_port, flags);
@@ -306,13 +372,9 @@ INLINE int forward_reply(struct __sk_buff *skb, struct packet *packet, __u64 fla
 		return PASS;
 	if (skb->pkt_type != TO_THIS_HOST || lookup(&OWN, &packet->destination))
 		return PASS;
-	if (packet->flags & BEGINS) {
-		struct fragment fragment = fragment_of(packet);
-		// By its port the rest finds the VIP.
-		struct datagram datagram = { .real = packet->source_port, .is_reply = 1 };
-
-		update(&FRAGMENTS, &fragment, &datagram, BPF_ANY);
-	}
+	// By its protocol and port the rest finds the VIP.
+	if (packet->flags & BEGINS)
+		remember_rest(packet, FROM_A_REAL, 0, 0);
 	return send_reply(skb, packet, reply, 1);
 }
 

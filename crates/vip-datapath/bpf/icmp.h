@@ -95,8 +95,8 @@ INLINE int rewrite_outer(struct __sk_buff *skb, const struct packet *packet, enu
 INLINE int forward_error(struct __sk_buff *skb, struct packet *packet, __u64 flags)
 {
 	struct packet quoted = {};
-	const struct service *service;
-	const struct real *real;
+	struct service service;
+	struct real real;
 	const __u32 *id;
 	__u32 index;
 	__u16 port;
@@ -107,19 +107,17 @@ INLINE int forward_error(struct __sk_buff *skb, struct packet *packet, __u64 fla
 	id = service_at(&quoted.source, quoted.protocol, quoted.source_port, flags);
 	if (!id || !*id)
 		return PASS;
-	service = lookup(&SERVICES, id);
-	if (!service)
+	if (service_of(*id, &service))
 		return dropped(NO_REAL);
 	if (skb->pkt_type != TO_THIS_HOST)
 		return dropped(NOT_FOR_US);
-	index = choose(service, *id, &quoted, &quoted.destination, quoted.destination_port,
+	index = choose(&service, &quoted, &quoted.destination, quoted.destination_port,
 		       quoted.source_port, 0);
-	real = real_of(index, *id);
-	if (!real)
+	if (real_of(index, service.id, &real))
 		return dropped(NO_REAL);
-	port = real->port ? real->port : quoted.source_port;
-	if (real->flags & LOCAL) {
-		if (service->flags & NAT &&
+	port = real.port ? real.port : quoted.source_port;
+	if (real.flags & LOCAL) {
+		if (service.flags & NAT &&
 		    rewrite_quoted(skb, packet, &quoted, SOURCE, &quoted.source, port))
 			return dropped(NOT_WRITTEN);
 		return PASS;
@@ -128,15 +126,15 @@ INLINE int forward_error(struct __sk_buff *skb, struct packet *packet, __u64 fla
 		return dropped(NO_ETHERNET);
 	if (packet->hops <= 1)
 		return dropped(HOPS);
-	if (!real->ifindex)
+	if (!real.ifindex)
 		return dropped(NO_WAY);
 	if (rewrite_hops(skb, packet))
 		return dropped(NOT_WRITTEN);
-	if (service->flags & NAT &&
-	    (rewrite_quoted(skb, packet, &quoted, SOURCE, &real->ip, port) ||
-	     rewrite_outer(skb, packet, DESTINATION_SIDE, &real->ip)))
+	if (service.flags & NAT &&
+	    (rewrite_quoted(skb, packet, &quoted, SOURCE, &real.ip, port) ||
+	     rewrite_outer(skb, packet, DESTINATION_SIDE, &real.ip)))
 		return dropped(NOT_WRITTEN);
-	return deliver(real, packet);
+	return deliver(&real, packet);
 }
 
 // An error to anywhere else, where some real server is behind NAT.
@@ -159,6 +157,8 @@ INLINE int forward_error_back(struct __sk_buff *skb, struct packet *packet, __u6
 	vip = reply->vip;
 	ifindex = reply->ifindex;
 	port = reply->port ? reply->port : quoted.destination_port;
+	if (!packet->at)
+		return dropped(NO_ETHERNET);
 	if (packet->hops <= 1)
 		return dropped(HOPS);
 	if (!ifindex)

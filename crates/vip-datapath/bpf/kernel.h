@@ -43,4 +43,7 @@ enum { TO_THIS_HOST = 0 };
 
 enum { INET = 2, INET6 = 10 };
 
+// Of a VLAN's tag: its number.
+enum { VID = 0xfff };
+
 #endif

@@ -46,7 +46,8 @@ struct range {
 
 enum { BY_ADDRESS = 1, NAT = 2, REMEMBERS = 4 };
 
-// Read as a whole: an update replaces it in one step.
+// An update puts another element in its place in one step. The old one's memory may be
+// another key's at once, so who reads one copies it first, and looks whose it is.
 struct service {
 	__u64 seed;
 	__u64 settles; // until when a UDP flow that is not known goes by the table before
@@ -54,6 +55,8 @@ struct service {
 	__u32 before; // the same, where no table is older
 	__u32 slots;
 	__u32 flags;
+	__u32 id;
+	__u32 zero;
 };
 
 enum { LOCAL = 1 };
@@ -87,14 +90,22 @@ struct flow {
 struct fragment {
 	struct address source, destination;
 	__u32 id;
-	__u32 protocol;
+	__u32 protocol; // IPv6: 0, since later parts may name another (RFC 8200 section 4.5)
 };
 
-// Where the rest of a datagram goes: to a real server of a service, or (`reply`)
-// from one.
+// Where the rest of a datagram goes.
+enum rest {
+	TO_THE_HOST, // its first part was no service's
+	TO_A_REAL,
+	FROM_A_REAL,
+};
+
 struct datagram {
+	__u64 seen; // its first part, CLOCK_BOOTTIME, ns
 	__u32 service, real;
-	__u32 is_reply, zero;
+	__u16 port; // of the real server that it is from
+	__u16 rest;
+	__u32 protocol;
 };
 
 struct counter {
@@ -135,6 +146,9 @@ struct slots {
 	__u16 real[SLOTS_IN_ELEMENT];
 };
 
+// A receiver waits for the rest of a datagram for 30 s (Linux), or 60 (RFC 8200 section 4.5).
+#define REST_LASTS 30000000000ULL
+
 enum { FORWARDS = 1, HAS_NAT = 2, HAS_RANGES = 4, HAS_REPLY_RANGES = 8, HAS_OWN_NAT = 16 };
 
 _Static_assert(sizeof(struct address) == 16, "address");
@@ -142,12 +156,12 @@ _Static_assert(sizeof(struct entry) == 16, "entry");
 _Static_assert(__builtin_offsetof(struct entry, slot) == 8, "slot");
 _Static_assert(sizeof(struct place) == 20, "place");
 _Static_assert(sizeof(struct range) == 24, "range");
-_Static_assert(sizeof(struct service) == 32, "service");
+_Static_assert(sizeof(struct service) == 40, "service");
 _Static_assert(sizeof(struct real) == 48, "real");
 _Static_assert(sizeof(struct reply) == 32, "reply");
 _Static_assert(sizeof(struct flow) == 24, "flow");
 _Static_assert(sizeof(struct fragment) == 40, "fragment");
-_Static_assert(sizeof(struct datagram) == 16, "datagram");
+_Static_assert(sizeof(struct datagram) == 24, "datagram");
 _Static_assert(sizeof(struct counter) == 32, "counter");
 _Static_assert(sizeof(struct slots) == 128, "slots");
 

@@ -6,12 +6,6 @@
 
 #include "icmp.h"
 
-// Whether some service is behind the address; port 0 is in no range.
-INLINE int serves(const struct address *vip)
-{
-	return service_at(vip, TCP, 0, HAS_RANGES) || service_at(vip, UDP, 0, HAS_RANGES);
-}
-
 INLINE int behind_the_gate(struct __sk_buff *skb, __u32 at, enum standing standing,
 			   __u64 flags)
 {
@@ -24,12 +18,20 @@ INLINE int behind_the_gate(struct __sk_buff *skb, __u32 at, enum standing standi
 		return PASS;
 	if (odd)
 		return standing == OPEN && serves(&packet.destination) ? dropped(HEADERS) : PASS;
-	is_icmp = packet.protocol == ICMP || packet.protocol == ICMPV6;
+	is_icmp = !(packet.flags & CONTINUES) &&
+		  (packet.protocol == ICMP || packet.protocol == ICMPV6);
 	if (standing == OPEN)
 		return is_icmp ? forward_error(skb, &packet, flags)
 			       : forward(skb, &packet, flags);
 	return is_icmp ? forward_error_back(skb, &packet, flags)
 		       : forward_reply(skb, &packet, flags);
+}
+
+// A frame of a VLAN comes by its parent first, without its tag. It is its own device's to
+// forward: from here it would leave with that tag. VID 0 is a priority alone.
+INLINE int is_of_a_vlan(struct __sk_buff *skb)
+{
+	return skb->vlan_present && skb->vlan_tci & VID;
 }
 
 INLINE int in(struct __sk_buff *skb, __u32 at)
@@ -61,6 +63,8 @@ INLINE int in(struct __sk_buff *skb, __u32 at)
 		return DROP;
 	flags = settings();
 	if (!(flags & FORWARDS) || (found == FOREIGN && !(flags & HAS_NAT)))
+		return PASS;
+	if (is_of_a_vlan(skb))
 		return PASS;
 	return behind_the_gate(skb, at, found, flags);
 }
@@ -94,7 +98,7 @@ INLINE int out(struct __sk_buff *skb, __u32 at)
 	if (skb->protocol == NET16(0x86dd) && gate_neighbour(skb, 1, at) == DROP)
 		return DROP;
 	flags = settings();
-	if (found != OPEN || !(flags & HAS_OWN_NAT))
+	if (found != OPEN || !(flags & HAS_OWN_NAT) || is_of_a_vlan(skb))
 		return PASS;
 	if (skb->protocol == NET16(0x0800) ? parse4(skb, &packet, at) : parse6(skb, &packet, at))
 		return PASS;

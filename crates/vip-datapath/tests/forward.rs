@@ -429,6 +429,10 @@ fn a_datagram_that_nobody_knows_goes_by_the_table_before_until_that_has_settled(
     scene.maps.put_service(id(1), &service(6, 5)).expect("written");
     assert_eq!(scene.goes_to(&of(1), &BOTH), Some(3), "it is remembered");
     assert_eq!(scene.goes_to(&of(2), &BOTH), Some(4));
+    // Another change, which is none of this flow's business.
+    let again = Service { settles: Mono(u64::MAX), ..service(6, 5) };
+    scene.maps.put_service(id(1), &again).expect("written");
+    assert_eq!([1, 2, 3].map(|port| scene.goes_to(&of(port), &BOTH)), [3, 4, 3].map(Some));
 }
 
 fn fragment4(from: SocketAddr, to: SocketAddr, offset: u16, more: bool, body: &[u8]) -> Vec<u8> {
@@ -507,6 +511,54 @@ fn the_rest_of_a_datagram_follows_its_first_part_and_is_not_sent_without_it() {
         let mut plain = Scene::new(&[vip.ip()]);
         assert_eq!(plain.goes_in(&rest_there).verdict, PASS);
     }
+}
+
+/// The host answers on the VIP for what is no virtual server's, in parts as well.
+#[test]
+fn what_is_the_hosts_own_arrives_whole() {
+    for (family, fragment) in
+        FAMILIES.iter().zip([fragment4 as fn(_, _, _, _, &[u8]) -> Vec<u8>, fragment6])
+    {
+        let [client, vip, real] = family.map(at);
+        let mut scene = Scene::serving(vip, &hop(real.ip(), None), &service(5, 5));
+        let own = SocketAddr::new(vip.ip(), 5000);
+        let whole = packet(Kind::Udp, client, own, 64);
+        let l4 = whole.len() - PAYLOAD.len() - 8;
+        let (first, rest) = whole[l4..].split_at(24);
+        assert_eq!(scene.goes_in(&fragment(client, own, 0, true, first)).verdict, PASS);
+        assert_eq!(scene.goes_in(&fragment(client, own, 3, false, rest)).verdict, PASS);
+        // Of what has no ports no part is a service's.
+        let mut echo = fragment(client, vip, 3, false, rest);
+        let (at, icmp) = if client.is_ipv4() { (23, 1) } else { (54, 58) };
+        echo[at] = icmp;
+        assert_eq!(scene.goes_in(&echo).verdict, PASS);
+    }
+}
+
+/// Later parts need not name the protocol that the first one has in the end.
+#[test]
+fn the_rest_is_known_whatever_follows_its_fragment_header() {
+    let [client, vip, real] = FAMILIES[1].map(at);
+    let mut scene = Scene::serving(vip, &hop(real.ip(), None), &service(5, 5));
+    let whole = packet(Kind::Udp, client, vip, 64);
+    let (first, rest) = whole[54..].split_at(24);
+    let options = [&[17, 0, 1, 4, 0, 0, 0, 0], first].concat();
+    let named = |mut frame: Vec<u8>| {
+        frame[54] = 60;
+        frame
+    };
+    let late = named(fragment6(client, vip, 4, false, rest));
+    assert_eq!(scene.goes_in(&late).verdict, DROP);
+    assert_eq!(scene.goes_in(&named(fragment6(client, vip, 0, true, &options))).verdict, SENT);
+    assert_eq!(scene.goes_in(&late).verdict, SENT);
+}
+
+#[test]
+fn a_hop_of_the_other_family_is_no_way() {
+    let ([client, vip, _], [_, _, other]) = (FAMILIES[0].map(at), FAMILIES[1].map(at));
+    let mut scene = Scene::serving(vip, &hop(other.ip(), None), &service(5, 5));
+    assert_eq!(scene.goes_in(&packet(Kind::Syn, client, vip, 64)).verdict, DROP);
+    assert_eq!(scene.dropped(Dropped::NoWay), 1);
 }
 
 fn addresses(frame: &[u8]) -> (IpAddr, IpAddr) {

@@ -2,6 +2,7 @@
 
 use super::values::{Counter, Place, Real, Reply, Service, Way};
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use vip_core::{Protocol, octets};
 
 /// `struct place`.
@@ -9,7 +10,7 @@ pub(crate) type PlaceKey = [u8; 20];
 /// `struct range` behind its prefix.
 pub(crate) type RangeKey = [u8; 20];
 /// `struct service`, `struct real`, `struct reply`, in words as they lie in memory.
-pub(crate) type ServiceValue = [u64; 4];
+pub(crate) type ServiceValue = [u64; 5];
 pub(crate) type RealValue = [u8; 48];
 pub(crate) type ReplyValue = [u8; 32];
 /// `struct counter`.
@@ -68,11 +69,12 @@ fn halves(first: u32, second: u32) -> u64 {
     u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
-pub(crate) fn service(service: &Service) -> ServiceValue {
+pub(crate) fn service(id: NonZeroU32, service: &Service) -> ServiceValue {
     let Service { seed, size, by_address, nat, remembers, settles, table, before } = *service;
     let flag = |set: bool, flag: u32| if set { flag } else { 0 };
     let flags = flag(by_address, BY_ADDRESS) | flag(nat, NAT) | flag(remembers, REMEMBERS);
-    [seed, settles.0, halves(table, before), halves(size.slots().into(), flags)]
+    let sizes = halves(size.slots().into(), flags);
+    [seed, settles.0, halves(table, before), sizes, halves(id.get(), 0)]
 }
 
 pub(crate) fn real(real: &Real) -> RealValue {

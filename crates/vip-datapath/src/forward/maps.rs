@@ -189,7 +189,7 @@ impl ForwardMaps {
     /// # Errors
     /// [`ForwardError::Element`]; what was in force is.
     pub fn put_service(&mut self, id: NonZeroU32, service: &Service) -> Result<(), ForwardError> {
-        let value = layout::service(service);
+        let value = layout::service(id, service);
         self.services.insert(id.get(), value, 0).map_err(refused("SERVICES"))
     }
 
