@@ -523,3 +523,40 @@ fn vips_are_listed_by_name_and_the_profile_is_the_clusters() {
     cluster.profile = Profile::Fast;
     assert_eq!((state.profile(), State::default().profile()), (Profile::Fast, Profile::Lan));
 }
+
+/// An epoch that ended is over for good, also in the words of who was granted it.
+#[test]
+fn what_has_ended_is_neither_settled_nor_nested_again() {
+    let (mut state, uid) = three();
+    move_to(&mut state, uid, 1);
+    let grant = |epoch| Grantee { vip: uid, epoch: Epoch(epoch), incarnation: Incarnation(7) };
+    let settle = |epoch, nested| VipOp::Settle { grants: vec![grant(epoch)], nested };
+    done(&mut state, settle(9, true));
+    assert_eq!(state.vip(uid).expect("there").settled, None, "nobody assigned that");
+    done(&mut state, settle(1, false));
+    let settled = Settled { epoch: Epoch(1), incarnation: Incarnation(7), node: NodeId(1) };
+    assert_eq!(state.vip(uid).expect("there").settled, Some(settled));
+    done(&mut state, VipOp::Released { releases: vec![grant(1)] });
+    done(&mut state, settle(1, true));
+    assert_eq!(state.vip(uid).expect("there").nested, None);
+}
+
+/// Every epoch that had it ended before the next one was granted.
+#[test]
+fn an_address_that_was_given_up_is_free_once_the_next_epoch_is_granted() {
+    let (mut state, uid) = three();
+    move_to(&mut state, uid, 1);
+    let grant = |epoch| Grantee { vip: uid, epoch: Epoch(epoch), incarnation: Incarnation(7) };
+    done(&mut state, VipOp::Settle { grants: vec![grant(1)], nested: false });
+    done(&mut state, VipOp::Set { spec: vip("web", 105), seen: 0, guest: None });
+    let dropped = |state: &State| state.vip(uid).map_or(0, |vip| vip.dropped.len());
+    assert_eq!(dropped(&state), 1);
+    let again = command(VipOp::Add { spec: vip("other", 100) });
+    assert!(matches!(
+        state.clone().apply(9, &again),
+        Outcome::Refused(Refusal::AddressLeaving { .. })
+    ));
+    done(&mut state, VipOp::Settle { grants: vec![grant(2)], nested: false });
+    assert_eq!(dropped(&state), 0);
+    assert_eq!(state.apply(9, &again), Outcome::Done);
+}
