@@ -1,8 +1,8 @@
 //! What tests of several modules start from.
 
 use crate::{
-    Actor, Assignment, Cause, Command, Node, NodeId, NodeState, Op, Outcome, Placement, Role, Runs,
-    State, VipOp, VipSpec, VipUid,
+    Actor, Assignment, Cause, Command, Engine, Forward, Node, NodeId, NodeState, Op, Outcome,
+    Placement, Protocol, Role, Runs, Scheduler, ServerSpec, State, VipOp, VipSpec, VipUid,
 };
 use std::sync::Arc;
 
@@ -37,6 +37,22 @@ pub(crate) fn vip(name: &str, last: u8) -> VipSpec {
         interface: None,
         placement: Placement::Sticky,
         no_probe: false,
+    }
+}
+
+/// `front` on TCP port 80 of VIP `web`.
+pub(crate) fn server(reals: &[&str]) -> ServerSpec {
+    ServerSpec {
+        name: "front".parse().expect("a name"),
+        vip: "web".parse().expect("a name"),
+        ports: 80.into(),
+        protocol: Protocol::Tcp,
+        scheduler: Scheduler::Mh,
+        forward: Forward::Auto,
+        engine: Engine::Auto,
+        table_size: None,
+        reals: reals.iter().map(|real| real.parse().expect("a real server")).collect(),
+        real_nodes: None,
     }
 }
 

@@ -162,6 +162,19 @@ INLINE void count(struct __sk_buff *skb, __u32 real, int opens, int is_reply)
 	counter->connections += opens;
 }
 
+// One hop further by this interface, if there is one to go.
+INLINE int goes_on(struct __sk_buff *skb, const struct packet *packet, __u32 ifindex)
+{
+	// The kernel redirects what has an Ethernet header alone.
+	if (!packet->at)
+		return dropped(NO_ETHERNET);
+	if (packet->hops <= 1)
+		return dropped(HOPS);
+	if (!ifindex)
+		return dropped(NO_WAY);
+	return rewrite_hops(skb, packet) ? dropped(NOT_WRITTEN) : PASS;
+}
+
 INLINE int deliver(const struct real *real, const struct packet *packet)
 {
 	struct bpf_redir_neigh hop = {};
@@ -196,14 +209,8 @@ INLINE int send(struct __sk_buff *skb, struct packet *packet, const struct servi
 			return dropped(NOT_WRITTEN);
 		return PASS;
 	}
-	if (!packet->at)
-		return dropped(NO_ETHERNET);
-	if (packet->hops <= 1)
-		return dropped(HOPS);
-	if (!real.ifindex)
-		return dropped(NO_WAY);
-	if (rewrite_hops(skb, packet))
-		return dropped(NOT_WRITTEN);
+	if (goes_on(skb, packet, real.ifindex) == DROP)
+		return DROP;
 	if (service->flags & NAT) {
 		if (whole &&
 		    rewrite_port(skb, packet, DESTINATION_SIDE, packet->destination_port, port))
@@ -328,15 +335,9 @@ INLINE int send_reply(struct __sk_buff *skb, struct packet *packet, const struct
 	struct address vip = reply->vip;
 	__u32 ifindex = reply->ifindex;
 
-	if (!packet->at)
-		return dropped(NO_ETHERNET);
-	if (packet->hops <= 1)
-		return dropped(HOPS);
-	if (!ifindex)
-		return dropped(NO_WAY);
+	if (goes_on(skb, packet, ifindex) == DROP)
+		return DROP;
 	count(skb, reply->real, 0, 1);
-	if (rewrite_hops(skb, packet))
-		return dropped(NOT_WRITTEN);
 	if (whole && rewrite_port(skb, packet, SOURCE, packet->source_port, port))
 		return dropped(NOT_WRITTEN);
 	if (rewrite_ip(skb, packet, SOURCE, &packet->source, &vip, whole))

@@ -122,14 +122,8 @@ INLINE int forward_error(struct __sk_buff *skb, struct packet *packet, __u64 fla
 			return dropped(NOT_WRITTEN);
 		return PASS;
 	}
-	if (!packet->at)
-		return dropped(NO_ETHERNET);
-	if (packet->hops <= 1)
-		return dropped(HOPS);
-	if (!real.ifindex)
-		return dropped(NO_WAY);
-	if (rewrite_hops(skb, packet))
-		return dropped(NOT_WRITTEN);
+	if (goes_on(skb, packet, real.ifindex) == DROP)
+		return DROP;
 	if (service.flags & NAT &&
 	    (rewrite_quoted(skb, packet, &quoted, SOURCE, &real.ip, port) ||
 	     rewrite_outer(skb, packet, DESTINATION_SIDE, &real.ip)))
@@ -157,14 +151,9 @@ INLINE int forward_error_back(struct __sk_buff *skb, struct packet *packet, __u6
 	vip = reply->vip;
 	ifindex = reply->ifindex;
 	port = reply->port ? reply->port : quoted.destination_port;
-	if (!packet->at)
-		return dropped(NO_ETHERNET);
-	if (packet->hops <= 1)
-		return dropped(HOPS);
-	if (!ifindex)
-		return dropped(NO_WAY);
-	if (rewrite_hops(skb, packet) ||
-	    rewrite_quoted(skb, packet, &quoted, DESTINATION_SIDE, &vip, port))
+	if (goes_on(skb, packet, ifindex) == DROP)
+		return DROP;
+	if (rewrite_quoted(skb, packet, &quoted, DESTINATION_SIDE, &vip, port))
 		return dropped(NOT_WRITTEN);
 	// A router's address stays its own.
 	if (same(&packet->source, &quoted.destination) &&

@@ -94,8 +94,8 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{apply, state_of, vip, voter};
-    use crate::{Engine, RealPlace, ServerOp, ServerSpec, VipOp, VipSpec};
+    use crate::testing::{apply, server, state_of, vip, voter};
+    use crate::{RealPlace, ServerOp, ServerSpec, VipOp, VipSpec};
 
     fn state() -> State {
         let mut state = state_of([voter(1)]);
@@ -103,19 +103,7 @@ mod tests {
         let interface = Some("lan".into());
         let spec = VipSpec { addresses: addresses.into(), interface, ..vip("web", 100) };
         apply(&mut state, VipOp::Add { spec });
-        let reals = ["10.0.0.11", "10.0.0.12"].map(|real| real.parse().expect("valid"));
-        let spec = ServerSpec {
-            name: "front".parse().expect("valid"),
-            vip: "web".parse().expect("valid"),
-            ports: "80".parse().expect("valid"),
-            protocol: Protocol::Tcp,
-            scheduler: Scheduler::Sh,
-            forward: Forward::Auto,
-            engine: Engine::Auto,
-            table_size: None,
-            reals: reals.into(),
-            real_nodes: None,
-        };
+        let spec = ServerSpec { scheduler: Scheduler::Sh, ..server(&["10.0.0.11", "10.0.0.12"]) };
         apply(&mut state, ServerOp::Add { spec });
         state
     }

@@ -1,8 +1,8 @@
 use super::*;
-use crate::testing::{apply, state_of, vip, voter};
+use crate::testing::{apply, server as spec, state_of, vip, voter};
 use crate::{
-    Actor, Command, Engine, Node, NodeId, NodeOp, NodeState, Op, Ports, Protocol, RealServer, Role,
-    Runs, Scheduler, Term, VipOp, VipSpec,
+    Actor, Command, Node, NodeId, NodeOp, NodeState, Op, Ports, Protocol, RealServer, Role, Runs,
+    Scheduler, Term, VipOp, VipSpec,
 };
 
 fn name(text: &str) -> Name {
@@ -16,22 +16,6 @@ fn real(text: &str) -> RealSpec {
 fn place(text: &str) -> RealPlace {
     let RealSpec { ip, port, .. } = real(text);
     RealPlace { ip, port }
-}
-
-/// `front` on port 80 of VIP `web`, 10.0.0.100/24.
-fn spec(reals: &[&str]) -> ServerSpec {
-    ServerSpec {
-        name: name("front"),
-        vip: name("web"),
-        ports: "80".parse().expect("ports"),
-        protocol: Protocol::Tcp,
-        scheduler: Scheduler::Mh,
-        forward: Forward::Auto,
-        engine: Engine::Auto,
-        table_size: None,
-        reals: reals.iter().map(|text| real(text)).collect(),
-        real_nodes: None,
-    }
 }
 
 /// Three members, and two VIPs.

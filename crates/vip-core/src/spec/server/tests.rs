@@ -1,19 +1,5 @@
 use super::*;
-
-fn spec(reals: &[&str]) -> ServerSpec {
-    ServerSpec {
-        name: "front".parse().expect("a name"),
-        vip: "web".parse().expect("a name"),
-        ports: "80".parse().expect("ports"),
-        protocol: Protocol::Tcp,
-        scheduler: Scheduler::Mh,
-        forward: Forward::Auto,
-        engine: Engine::Auto,
-        table_size: None,
-        reals: reals.iter().map(|real| real.parse().expect("a real server")).collect(),
-        real_nodes: None,
-    }
-}
+use crate::testing::server as spec;
 
 fn refused(spec: &ServerSpec) -> String {
     spec.check().expect_err("refused").to_string()
