@@ -186,6 +186,30 @@ impl VipSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::vip;
+
+    #[test]
+    fn a_vip_has_as_many_addresses_as_can_move_together() {
+        let with = |count: u8| {
+            let addresses =
+                (0..count).map(|n| VipAddress { ip: [10, 0, 1, n + 1].into(), prefix: 24 });
+            VipSpec { addresses: addresses.collect(), ..vip("web", 100) }.check()
+        };
+        assert!(with(0).is_err() && with(1).is_ok() && with(64).is_ok());
+        assert!(matches!(with(65), Err(VipSpecError::TooManyAddresses { count: 65, .. })));
+        assert!(matches!(with(66), Err(VipSpecError::TooManyAddresses { count: 66, .. })));
+    }
+
+    #[test]
+    fn an_interface_is_named_as_the_kernel_names_one() {
+        let named = |name: &str| {
+            VipSpec { interface: Some(name.into()), ..vip("web", 100) }.check().is_ok()
+        };
+        assert!(named("e") && named("abcdefghijklmno") && !named("abcdefghijklmnop"));
+        for bad in ["", "a/b", "a b", "a\u{7}b"] {
+            assert!(!named(bad), "{bad:?}");
+        }
+    }
 
     #[test]
     fn an_address_needs_a_prefix_and_must_be_unicast() {

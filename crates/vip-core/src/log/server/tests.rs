@@ -327,6 +327,12 @@ fn what_is_set_keeps_what_was_decided_and_who_is_drained() {
     );
     let drained: Vec<_> = after.reals.iter().map(|real| (real.spec, real.drained)).collect();
     assert_eq!(drained, [(real("10.0.0.11@4"), true), (real("10.0.0.13"), false)]);
+    assert_eq!((after.spec.reals.len(), before.spec.reals.len()), (0, 0), "they stand apart");
+    let mut elsewhere = state.clone();
+    let other = ServerSpec { vip: name("other"), ..wanted.clone() };
+    assert_eq!(said(&mut elsewhere, set(other, 2)), Ok(Outcome::Done));
+    let moved = elsewhere.vip_named("other").map(|vip| vip.uid);
+    assert_eq!(Some(front(&elsewhere).vip), moved);
     assert_eq!(said(&mut state, set(wanted.clone(), 2)), Ok(Outcome::Unchanged));
     // By name, where it was decided otherwise.
     let nat = ServerSpec { forward: Forward::Nat, ..wanted };

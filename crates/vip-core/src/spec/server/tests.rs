@@ -26,6 +26,8 @@ fn a_virtual_server_needs_real_servers_of_one_kind() {
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     assert_eq!(spec(&many[..1000]).check(), Ok(()));
     assert!(refused(&spec(&many)).contains("1001 real servers"));
+    let full = RealSpec { weight: 256, ..spec(&["10.0.0.7"]).reals[0] };
+    assert_eq!(ServerSpec { reals: vec![full], ..spec(&[]) }.check(), Ok(()));
     let heavy = RealSpec { weight: 257, ..spec(&["10.0.0.7"]).reals[0] };
     let heavy = ServerSpec { reals: vec![heavy], ..spec(&[]) };
     assert!(refused(&heavy).contains("weights are 0 to 256"));
