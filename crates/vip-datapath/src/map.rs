@@ -16,7 +16,7 @@ const BPF_F_INNER_MAP: u32 = 1 << 12;
 const SLOTS_IN_ELEMENT: usize = 64;
 type Element = [u16; SLOTS_IN_ELEMENT];
 /// No real server has this number.
-const NOBODY: u16 = u16::MAX;
+pub(crate) const NOBODY: u16 = u16::MAX;
 
 #[repr(C)]
 #[derive(Default)]

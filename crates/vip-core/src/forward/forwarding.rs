@@ -55,7 +55,7 @@ impl Forwarding {
     /// before names is none any more, and what it had goes to others.
     #[must_use]
     pub fn places(&self) -> BTreeSet<(std::net::IpAddr, u16)> {
-        self.plan.reals().iter().map(|real| (real.ip, real.port)).collect()
+        self.plan.reals().iter().map(RealServer::place).collect()
     }
 }
 

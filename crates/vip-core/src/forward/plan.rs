@@ -47,8 +47,7 @@ impl Plan {
             return Err(PlanError::TooMany(reals.len()));
         }
         reals.sort();
-        let place = |real: &RealServer| (real.ip, real.port);
-        match reals.windows(2).find(|pair| place(&pair[0]) == place(&pair[1])) {
+        match reals.windows(2).find(|pair| pair[0].place() == pair[1].place()) {
             Some(pair) => Err(PlanError::Repeated { ip: pair[0].ip, port: pair[0].port }),
             None => Ok(Self { seed, size, reals }),
         }

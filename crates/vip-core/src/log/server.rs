@@ -222,7 +222,7 @@ impl State {
         }
         let vip = self.vip_of(spec)?;
         let uid = ServerUid(self.next_server + 1);
-        let reals = self.reals_of(vip, spec, &[])?;
+        let reals = self.reals_of(vip, spec, &[]);
         if reals.is_empty() {
             return Err(ServerRefusal::NoMembers { vip: spec.vip.clone() }.into());
         }
@@ -261,7 +261,7 @@ impl State {
             return Err(ServerRefusal::TableSize { name, size }.into());
         }
         let vip = self.vip_of(spec)?;
-        let reals = self.reals_of(vip, spec, &old.reals)?;
+        let reals = self.reals_of(vip, spec, &old.reals);
         if reals.is_empty() {
             return Err(ServerRefusal::NoMembers { vip: spec.vip.clone() }.into());
         }

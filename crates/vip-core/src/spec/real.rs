@@ -35,6 +35,14 @@ pub struct RealServer {
     pub weight: u16,
 }
 
+impl RealServer {
+    /// Its address and port.
+    #[must_use]
+    pub const fn place(&self) -> (IpAddr, u16) {
+        (self.ip, self.port)
+    }
+}
+
 /// Why a text is no real server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RealSpecError {

@@ -15,12 +15,15 @@
 use super::maps::{ForwardError, ForwardMaps, MOST_REALS, MOST_TABLES};
 use super::numbers::Numbers;
 use super::values::{Counter, Places, Real, Reply, Service, Way};
+use crate::map::NOBODY;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
-use vip_core::{Address, Forward, Forwarding, Generation, Mono, Plan, Ports, Scheduler, ServerUid};
+use vip_core::{
+    Address, Forward, Forwarding, Generation, Mono, Plan, Ports, RealServer, Scheduler, ServerUid,
+};
 
 /// A UDP flow that was silent for so long is none any more. After a change those that are
 /// not known go by the table before for as long: one that speaks less often may not.
@@ -266,9 +269,8 @@ impl ForwardEngine {
         for number in &taken.reals {
             self.maps.count_anew(*number)?;
         }
-        let wanted = next.forwarding.places();
-        for (place, number) in next.reals.iter().filter(|(place, _)| wanted.contains(place)) {
-            self.maps.put_real(*number, &next.real(*place, around))?;
+        for (place, number) in next.sent_to() {
+            self.maps.put_real(number, &next.real(place, around))?;
         }
         Ok(self.maps.put_service(next.id, &next.service())?)
     }
@@ -348,9 +350,8 @@ impl ForwardEngine {
     pub fn look(&mut self, around: &impl Surroundings) -> Result<(), Unforwarded> {
         self.maps.own(&around.own())?;
         for server in self.servers.values() {
-            let wanted = server.forwarding.places();
-            for (place, number) in server.reals.iter().filter(|(place, _)| wanted.contains(place)) {
-                self.maps.put_real(*number, &server.real(*place, around))?;
+            for (place, number) in server.sent_to() {
+                self.maps.put_real(number, &server.real(place, around))?;
             }
             for (from, reply) in server.replies(around) {
                 self.maps.put_reply(from, &reply)?;
@@ -364,24 +365,22 @@ impl ForwardEngine {
 fn named(forwarding: &Forwarding) -> BTreeSet<RealPlace> {
     let plans = [Some(&forwarding.plan), forwarding.before.as_ref()];
     let reals = plans.into_iter().flatten().flat_map(|plan| plan.reals());
-    reals.map(|real| (real.ip, real.port)).collect()
+    reals.map(RealServer::place).collect()
 }
 
 /// A table of real servers' numbers. Who has none is sent nothing.
 fn slots(plan: &Plan, reals: &BTreeMap<RealPlace, u32>) -> Vec<u16> {
-    let number = |place: RealPlace| {
-        reals.get(&place).and_then(|number| u16::try_from(*number).ok()).unwrap_or(u16::MAX)
+    let number = |real: &RealServer| {
+        let known = reals.get(&real.place());
+        known.and_then(|number| u16::try_from(*number).ok()).unwrap_or(NOBODY)
     };
-    let numbers: Vec<_> = plan.reals().iter().map(|real| number((real.ip, real.port))).collect();
-    let nobody = || vec![u16::MAX; usize::from(plan.size().slots())];
+    let numbers: Vec<_> = plan.reals().iter().map(number).collect();
     let dealt = plan.slots();
     if dealt.is_empty() {
-        return nobody();
+        return vec![NOBODY; plan.size().slots().into()];
     }
-    dealt
-        .iter()
-        .map(|index| numbers.get(usize::from(*index)).copied().unwrap_or(u16::MAX))
-        .collect()
+    let of = |index: &u16| numbers.get(usize::from(*index)).copied().unwrap_or(NOBODY);
+    dealt.iter().map(of).collect()
 }
 
 impl InForce {
@@ -393,6 +392,13 @@ impl InForce {
         } else {
             is_before.then_some(self.before)
         }
+    }
+
+    /// Whom packets are sent to, and by which numbers.
+    fn sent_to(&self) -> impl Iterator<Item = (RealPlace, u32)> {
+        let wanted = self.forwarding.places();
+        let sent_to = self.reals.iter().filter(move |(place, _)| wanted.contains(place));
+        sent_to.map(|(place, number)| (*place, *number))
     }
 
     fn is_nat(&self) -> bool {
@@ -429,15 +435,13 @@ impl InForce {
         let Some(vip) = vip else { return BTreeMap::new() };
         let ifindex = around.home_of(vip).unwrap_or(0);
         let Forwarding { protocol, ports, .. } = self.forwarding;
-        let wanted = self.forwarding.places();
-        let reply = |(place, number): (&RealPlace, &u32)| {
-            let (ip, port) = *place;
+        let reply = |((ip, port), real): (RealPlace, u32)| {
             let here = around.way_to(ip) == Way::Here;
             let own = if port == 0 { ports } else { Ports::from(port) };
             let from = Places { ip: if here { vip.ip } else { ip }, protocol, ports: own };
             let port = ports.single().filter(|_| port != 0);
-            (from, Reply { vip: vip.ip, port, ifindex, real: *number, here })
+            (from, Reply { vip: vip.ip, port, ifindex, real, here })
         };
-        self.reals.iter().filter(|(place, _)| wanted.contains(place)).map(reply).collect()
+        self.sent_to().map(reply).collect()
     }
 }

@@ -156,33 +156,25 @@ fn said(frame: &[u8]) -> (SocketAddr, SocketAddr, u8) {
         }
         NetSlice::Arp(_) => panic!("ARP"),
     };
+    // Headers of two types, which have these by the same names.
+    macro_rules! ports_and_sums {
+        ($slice:expr) => {{
+            let (header, payload) = ($slice.to_header(), $slice.payload());
+            let right = match (from, to) {
+                (IpAddr::V4(from), IpAddr::V4(to)) => {
+                    header.calc_checksum_ipv4_raw(from.octets(), to.octets(), payload)
+                }
+                (IpAddr::V6(from), IpAddr::V6(to)) => {
+                    header.calc_checksum_ipv6_raw(from.octets(), to.octets(), payload)
+                }
+                _ => panic!("two families"),
+            };
+            (header.source_port, header.destination_port, header.checksum, right)
+        }};
+    }
     let (source, destination, sum, right) = match sliced.transport.as_ref().expect("a transport") {
-        TransportSlice::Tcp(tcp) => {
-            let (header, payload) = (tcp.to_header(), tcp.payload());
-            let right = match (from, to) {
-                (IpAddr::V4(from), IpAddr::V4(to)) => {
-                    header.calc_checksum_ipv4_raw(from.octets(), to.octets(), payload)
-                }
-                (IpAddr::V6(from), IpAddr::V6(to)) => {
-                    header.calc_checksum_ipv6_raw(from.octets(), to.octets(), payload)
-                }
-                _ => panic!("two families"),
-            };
-            (header.source_port, header.destination_port, header.checksum, right)
-        }
-        TransportSlice::Udp(udp) => {
-            let (header, payload) = (udp.to_header(), udp.payload());
-            let right = match (from, to) {
-                (IpAddr::V4(from), IpAddr::V4(to)) => {
-                    header.calc_checksum_ipv4_raw(from.octets(), to.octets(), payload)
-                }
-                (IpAddr::V6(from), IpAddr::V6(to)) => {
-                    header.calc_checksum_ipv6_raw(from.octets(), to.octets(), payload)
-                }
-                _ => panic!("two families"),
-            };
-            (header.source_port, header.destination_port, header.checksum, right)
-        }
+        TransportSlice::Tcp(tcp) => ports_and_sums!(tcp),
+        TransportSlice::Udp(udp) => ports_and_sums!(udp),
         other => panic!("{other:?}"),
     };
     assert_eq!(sum, right.expect("short"), "the sum of what is behind the addresses");

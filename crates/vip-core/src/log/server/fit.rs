@@ -21,7 +21,7 @@ pub(super) fn decide(vip: &Vip, spec: &ServerSpec, reals: &[Real]) -> Forward {
 }
 
 /// The VIP's addresses that real servers of this one's family can be behind.
-pub(super) fn addresses_for(vip: &VipSpec, ip: IpAddr) -> impl Iterator<Item = &VipAddress> {
+fn addresses_for(vip: &VipSpec, ip: IpAddr) -> impl Iterator<Item = &VipAddress> {
     vip.addresses.iter().filter(move |address| address.ip.is_ipv4() == ip.is_ipv4())
 }
 
@@ -36,14 +36,9 @@ impl State {
     }
 
     /// The real servers that a spec names; what is known of those that are there stays.
-    pub(super) fn reals_of(
-        &self,
-        vip: &Vip,
-        spec: &ServerSpec,
-        there: &[Real],
-    ) -> Result<Vec<Real>, Refusal> {
+    pub(super) fn reals_of(&self, vip: &Vip, spec: &ServerSpec, there: &[Real]) -> Vec<Real> {
         if let Some(port) = spec.real_nodes {
-            return Ok(self.members_behind(vip, port));
+            return self.members_behind(vip, port);
         }
         let place = |real: &RealSpec| (real.ip, spec.port_of(real));
         let drained = |real: &RealSpec| {
@@ -52,7 +47,7 @@ impl State {
         let reals = spec.reals.iter().map(|real| Real { spec: *real, drained: drained(real) });
         let mut reals: Vec<_> = reals.collect();
         reals.sort_by_key(|real| place(&real.spec));
-        Ok(reals)
+        reals
     }
 
     /// The members as real servers: each that is here to stay, at its address in the

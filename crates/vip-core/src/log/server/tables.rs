@@ -7,7 +7,6 @@ use super::{Real, Server, ServerEvent};
 use crate::log::State;
 use crate::{Generation, Outcome, RealServer, ServerOp, ServerUid};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 
 /// A table that was replaced goes after so long, log time: a connection that was silent
 /// for as long has most often ended.
@@ -63,13 +62,13 @@ impl Server {
 impl State {
     pub(super) fn retire(&mut self, actor: &str, uid: ServerUid, seen: Generation) -> Outcome {
         let known = self.servers.get(&uid).filter(|server| server.generation == seen);
-        let Some(mut server) = known.filter(|server| server.before.is_some()).cloned() else {
+        let Some(known) = known.filter(|server| server.before.is_some()) else {
             return Outcome::Unchanged;
         };
-        let (name, known) = (server.spec.name.clone(), Arc::make_mut(&mut server));
-        known.before = None;
-        known.is_another();
-        Arc::make_mut(&mut self.servers).insert(uid, server);
+        let mut server = Server { before: None, ..Server::clone(known) };
+        server.is_another();
+        let name = server.spec.name.clone();
+        self.put_server(server);
         self.record(actor, ServerEvent::Retired { server: name });
         Outcome::Done
     }
