@@ -25,6 +25,7 @@ mod operator;
 mod probe;
 mod random;
 mod strangers;
+mod traffic;
 mod unwell;
 
 pub use busy::BusyLoops;
@@ -39,3 +40,4 @@ pub use operator::{Given, open_tokens};
 pub use probe::{Claim, Outage, Probe, Reply, Trace};
 pub use random::{Plan, Summary, run as run_at_random};
 pub use strangers::{Counts, Strangers};
+pub use traffic::{Connections, Flows, RealServer};

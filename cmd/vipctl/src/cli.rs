@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
-use vip_core::{AdminRole, Placement, Role};
+use vip_core::{AdminRole, Engine, Forward, Placement, Protocol, Role, Scheduler};
 
 #[derive(Parser)]
 #[command(
@@ -120,6 +120,13 @@ pub(crate) enum Command {
     /// Add, list, move, change and remove virtual IPs.
     #[command(subcommand)]
     Vip(VipCommand),
+    /// Add, list, change and remove virtual servers: which of a VIP's ports are forwarded,
+    /// and to whom.
+    #[command(subcommand)]
+    Vs(VsCommand),
+    /// Add and remove the real servers of a virtual one, drain them, weigh them.
+    #[command(subcommand)]
+    Real(RealCommand),
     /// What happened, oldest first: what moved when and why, who changed what. In
     /// JSON one object a line.
     Events {
@@ -167,14 +174,16 @@ impl Command {
 
     /// Whether it changes anything.
     pub(crate) fn changes(&self) -> bool {
-        use {NodeCommand as N, TokenCommand as T, VipCommand as V};
+        use {NodeCommand as N, TokenCommand as T, VipCommand as V, VsCommand as S};
         match self {
             Self::Status { .. } | Self::Events { .. } | Self::Doctor | Self::Backup { .. } => false,
             Self::Token(command) => !matches!(command, T::List),
             Self::Node(command) => !matches!(command, N::List | N::Show { .. }),
             Self::Vip(command) => !matches!(command, V::List | V::Show { .. }),
+            Self::Vs(command) => !matches!(command, S::List | S::Show { .. }),
             Self::Login(login) => !matches!(login.command, Some(LoginCommand::List)),
             Self::Init { .. }
+            | Self::Real(_)
             | Self::Join { .. }
             | Self::Leave { .. }
             | Self::Ca(_)
@@ -366,6 +375,139 @@ pub(crate) enum VipCommand {
     Remove {
         /// Its name.
         name: String,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct VsAdd {
+    /// Its name.
+    pub(crate) name: String,
+    /// The VIP.
+    #[arg(long)]
+    pub(crate) vip: String,
+    /// A port, a range P-Q, or any.
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: String,
+    /// tcp or udp.
+    #[arg(long, default_value = "tcp")]
+    pub(crate) protocol: Protocol,
+    /// mh: by a client's address and port, the same on every node; sh: by its address
+    /// alone.
+    #[arg(long, default_value = "mh")]
+    pub(crate) scheduler: Scheduler,
+    /// dr: packets as they came, replies go past the holder; nat: rewritten, replies come
+    /// back by it; auto: dr where every real server is on the VIP's subnet and has its port.
+    #[arg(long, default_value = "auto")]
+    pub(crate) forward: Forward,
+    /// What forwards: ebpf, the lease gate's program.
+    #[arg(long, default_value = "auto")]
+    pub(crate) engine: Engine,
+    /// A client stays with its real server: as --scheduler sh, which forgets nobody, so how
+    /// long does not matter.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(conflicts_with = "scheduler")]
+    pub(crate) persistence: Option<Duration>,
+    /// Slots of its table, for good: 1021, 4093, 16381 or 65521.
+    #[arg(long, value_name = "SLOTS")]
+    pub(crate) table_size: Option<u32>,
+    /// A real server.
+    #[arg(long = "real", value_name = "ADDR[:PORT][@WEIGHT]")]
+    pub(crate) reals: Vec<String>,
+    /// Instead: every active member is one, at this port.
+    #[arg(long, value_name = "PORT", conflicts_with = "reals")]
+    pub(crate) real_nodes: Option<u32>,
+}
+
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true))]
+pub(crate) struct VsSet {
+    /// Its name.
+    pub(crate) name: String,
+    /// Another VIP.
+    #[arg(long, group = "what")]
+    pub(crate) vip: Option<String>,
+    /// A port, a range P-Q, or any.
+    #[arg(long, value_name = "PORT", group = "what")]
+    pub(crate) port: Option<String>,
+    /// tcp or udp.
+    #[arg(long, group = "what")]
+    pub(crate) protocol: Option<Protocol>,
+    /// mh or sh.
+    #[arg(long, group = "what")]
+    pub(crate) scheduler: Option<Scheduler>,
+    /// dr or nat; auto: as it was decided.
+    #[arg(long, group = "what")]
+    pub(crate) forward: Option<Forward>,
+    /// What forwards.
+    #[arg(long, group = "what")]
+    pub(crate) engine: Option<Engine>,
+    /// The size that its table has: another one would move nearly every connection.
+    #[arg(long, value_name = "SLOTS", group = "what")]
+    pub(crate) table_size: Option<u32>,
+    /// All real servers that it is to have.
+    #[arg(long = "real", value_name = "ADDR[:PORT][@WEIGHT]", group = "what")]
+    pub(crate) reals: Vec<String>,
+    /// Instead: every active member is one, at this port.
+    #[arg(long, value_name = "PORT", conflicts_with = "reals", group = "what")]
+    pub(crate) real_nodes: Option<u32>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum VsCommand {
+    /// Add a virtual server. Returns when the VIP's holder forwards for it.
+    Add(VsAdd),
+    /// All virtual servers.
+    List,
+    /// One virtual server: its real servers, what was forwarded to them, and what each
+    /// node has of it.
+    Show {
+        /// Its name.
+        name: String,
+        /// What has to be set up on its real servers.
+        #[arg(long)]
+        setup: bool,
+    },
+    /// Change a virtual server. Connections stay with the real servers that they have.
+    Set(VsSet),
+    /// Remove a virtual server, and with it its connections.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct RealPlace {
+    /// The virtual server.
+    pub(crate) vs: String,
+    /// The real server.
+    #[arg(value_name = "ADDR[:PORT]")]
+    pub(crate) real: String,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum RealCommand {
+    /// Add a real server.
+    Add {
+        /// The virtual server.
+        vs: String,
+        /// The real server.
+        #[arg(value_name = "ADDR[:PORT][@WEIGHT]")]
+        real: String,
+    },
+    /// Remove a real server, and with it its connections.
+    Remove(RealPlace),
+    /// Keep new connections off a real server; it keeps those that it has.
+    Drain(RealPlace),
+    /// Let them back.
+    Undrain(RealPlace),
+    /// Another share of new connections; 0: none.
+    SetWeight {
+        /// Which.
+        #[command(flatten)]
+        place: RealPlace,
+        /// 0 to 256.
+        weight: u32,
     },
 }
 

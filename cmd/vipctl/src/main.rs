@@ -11,6 +11,8 @@ mod output;
 mod overview;
 mod run;
 mod secrets;
+mod servers;
+mod setup;
 mod tokens;
 mod vips;
 

@@ -27,6 +27,8 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Status { watch } => ctl.status(watch).await,
         Command::Node(command) => ctl.node(command).await,
         Command::Vip(command) => ctl.vip(command).await,
+        Command::Vs(command) => ctl.vs(command).await,
+        Command::Real(command) => ctl.real(command).await,
         Command::Events { follow } => ctl.events(follow).await,
         Command::Login(login) => match login.command {
             Some(command) => ctl.logins(command).await,

@@ -9,16 +9,20 @@ use vip_agent::{Config, ConfigError};
 use vip_guard::GuardConfig;
 
 fn guard_config(config: Config) -> Result<GuardConfig, ConfigError> {
-    let prefix = |text: &String| {
-        let why = || format!("{:?} is no prefix such as 192.0.2.0/24", text);
-        let prefix = text.parse::<IpNet>();
-        prefix.map_err(|_| ConfigError::Value { key: "guard.allow", why: why() })
-    };
     Ok(GuardConfig {
-        allow: config.guard.allow.iter().map(prefix).collect::<Result<_, _>>()?,
+        allow: prefixes("guard.allow", &config.guard.allow)?,
+        allow_real: prefixes("guard.allow_real", &config.guard.allow_real)?,
         gate_optional: config.guard.gate == "optional",
         socket: config.guard.socket,
     })
+}
+
+fn prefixes(key: &'static str, written: &[String]) -> Result<Vec<IpNet>, ConfigError> {
+    let prefix = |text: &String| {
+        let why = || format!("{text:?} is no prefix such as 192.0.2.0/24");
+        text.parse::<IpNet>().map_err(|_| ConfigError::Value { key, why: why() })
+    };
+    written.iter().map(prefix).collect()
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

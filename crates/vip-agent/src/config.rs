@@ -85,6 +85,9 @@ pub struct GuardSection {
     /// Prefixes that VIPs may be in; empty: any unicast address that is not a
     /// gateway or another address of the host.
     pub allow: Vec<String>,
+    /// Prefixes that real servers may be in; empty: networks that this host is connected
+    /// to, and private ones.
+    pub allow_real: Vec<String>,
 }
 
 /// `[http]`
@@ -117,7 +120,7 @@ impl Default for AdminSection {
 impl Default for GuardSection {
     fn default() -> Self {
         let socket = "/run/vipd/guard.sock".into();
-        Self { socket, gate: "required".into(), allow: vec![] }
+        Self { socket, gate: "required".into(), allow: vec![], allow_real: vec![] }
     }
 }
 

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
-use vip_core::LEADER_LOOKS;
+use vip_core::{LEADER_LOOKS, Op};
 use vip_raft::WriteError;
 
 /// After a failed proposal.
@@ -43,7 +43,9 @@ async fn work(member: &Member) -> Result<(), WriteError> {
         tracing::info!(vip, to, cause = %step.cause, "assigning");
     }
     let term = work.term;
-    join_all(work.ops().into_iter().map(|op| member.log.propose(term, op)))
+    let retirements = member.log.state().retirements(member.log.time_ms());
+    let ops = work.ops().into_iter().chain(retirements.into_iter().map(Op::from));
+    join_all(ops.map(|op| member.log.propose(term, op)))
         .await
         .into_iter()
         .try_for_each(|outcome| outcome.map(|_| ()))?;

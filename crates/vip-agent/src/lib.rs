@@ -15,6 +15,7 @@ mod descriptors;
 mod door;
 mod errors;
 mod essential;
+mod forward;
 mod hand_over;
 mod leader;
 mod lease;

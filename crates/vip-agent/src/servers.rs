@@ -19,6 +19,7 @@ use tower::layer::util::{Identity, Stack};
 use vip_core::chain;
 use vip_pki::{PeerStream, speaker};
 use vip_proto::v1::cluster_server::ClusterServer;
+use vip_proto::v1::tables_server::TablesServer;
 use vip_raft::RaftService;
 
 /// Largest request of a stranger: to join, with a request for a certificate.
@@ -86,7 +87,8 @@ pub(crate) async fn serve_members(
     let router = guarded(limited(MEMBER_STREAMS), &member)
         .add_routes(routes(&admin).await)
         .add_service(raft)
-        .add_service(cluster(member.clone()));
+        .add_service(cluster(member.clone()))
+        .add_service(TablesServer::new(member.forward.clone()));
     serve("serve members", router, streams, stop).await;
 }
 

@@ -50,12 +50,15 @@ pub use address::{Address, is_metadata, no_peer, octets, unfit};
 pub use chain::{chain, plain};
 pub use cover::Cover;
 pub use excerpt::{MAX_EXCERPT, excerpt};
-pub use forward::{Flow, Forwarding, Plan, PlanError};
+pub use forward::{
+    Counter, Flow, Forwarding, Plan, PlanError, Programmed, Programming, RealCount, TableCounters,
+    TableNotice, TableOrder,
+};
 pub use goal::{Goal, Hopeless, Progress};
 pub use guard::{
     ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Announcements, GateEntry, Guard, GuardAction, GuardEvent,
     GuardFailure, GuardNotice, GuardRefusal, HostNetwork, Limits, Phase, Probe, SLOTS, Slot,
-    TableCounters, TableNotice, TableOrder, VipOrder, address_life, renewal_interval, table_orders,
+    VipOrder, address_life, renewal_interval,
 };
 pub use ids::{Epoch, Generation, Grantee, Incarnation, NodeId, ServerUid, Term, TokenId, VipUid};
 pub use lease::{

@@ -22,8 +22,8 @@ mod syscall;
 mod tcx;
 
 pub use forward::{
-    Counter, Dropped, ForwardEngine, ForwardError, ForwardMaps, MOST_REALS, MOST_TABLES, Place,
-    Places, Real, Reply, Service, Surroundings, Unforwarded, Way,
+    Dropped, ForwardEngine, ForwardError, ForwardMaps, MOST_REALS, MOST_TABLES, Place, Places,
+    Real, Reply, Service, Surroundings, Unforwarded, Way,
 };
 pub use gate::{Device, Gate, GateError, Header};
 pub use tcx::Trial;

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 use vip_core::{
-    Address, Flow, Forward, Forwarding, GateEntry, Generation, Mono, Plan, Protocol, RealServer,
-    Scheduler, ServerUid, TableSize,
+    Address, Counter, Flow, Forward, Forwarding, GateEntry, Generation, Mono, Plan, Protocol,
+    RealServer, Scheduler, ServerUid, TableSize,
 };
-use vip_datapath::{Counter, ForwardEngine, Gate, Surroundings, Unforwarded, Way};
+use vip_datapath::{ForwardEngine, Gate, Surroundings, Unforwarded, Way};
 
 const PASS: u32 = u32::MAX;
 const DROP: u32 = 2;

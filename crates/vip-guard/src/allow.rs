@@ -1,10 +1,11 @@
-//! Which addresses the guard may add. Root's decision, not the cluster's: a
-//! stolen admin key or a bad leader must not be able to take a gateway.
+//! Which addresses the guard may add, and where it may send what comes for them. Root's
+//! decision, not the cluster's: a stolen admin key or a bad leader must not be able to take
+//! a gateway, or to have clients speak with whom this host alone can reach.
 
 use crate::network::HostView;
 use ipnet::IpNet;
 use std::net::IpAddr;
-use vip_core::{Why, is_host, is_metadata, subnet, unfit};
+use vip_core::{Why, is_host, is_metadata, no_peer, subnet, unfit};
 
 /// Whether an address is its subnet's first, or IPv4's last: the network's own,
 /// and everybody's.
@@ -34,6 +35,41 @@ pub(crate) fn objection(allow: &[IpNet], host: &HostView, ip: IpAddr, prefix: u8
         return Some(Why::NotAllowed);
     }
     host.gateways.contains(&ip).then_some(Why::Gateway)
+}
+
+/// Why packets for a VIP may not be sent to a real server, as the rest of a sentence
+/// that begins with it; or nothing.
+pub(crate) fn objection_to_real(
+    allow: &[IpNet],
+    host: &HostView,
+    ip: IpAddr,
+) -> Option<&'static str> {
+    // Whatever is allowed: loopback, link-local, and where clouds hand out credentials.
+    if no_peer(ip).is_some() {
+        return Some("is an address where no other host can be");
+    }
+    if !allow.is_empty() {
+        let allowed = allow.iter().any(|prefix| prefix.contains(&ip));
+        return (!allowed).then_some("is not in allow_real of [guard] in vipd.toml");
+    }
+    if host.gateways.contains(&ip) {
+        return Some("is this host's gateway; allow_real of [guard] can allow it");
+    }
+    let connected = host.network.connected.iter().any(|(_, net)| {
+        // Everything is in the whole.
+        net.prefix_len() > 0 && net.contains(&ip)
+    });
+    (!connected && !is_private(ip)).then_some(
+        "is neither in a network that this host is connected to nor private (RFC 1918, RFC \
+         4193); allow_real of [guard] can allow it",
+    )
+}
+
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4.is_private(),
+        IpAddr::V6(v6) => v6.is_unique_local(),
+    }
 }
 
 #[cfg(test)]
@@ -88,6 +124,42 @@ mod tests {
         ] {
             assert_eq!(objection(&[], &host, ip(text), prefix), Some(Why::NotUnicast), "{text}");
             assert_eq!(objection(&all, &host, ip(text), prefix), Some(Why::NotUnicast), "{text}");
+        }
+    }
+
+    #[test]
+    fn real_servers_are_where_the_host_is_or_in_private_networks() {
+        let mut host = host();
+        host.network.connected.insert((2, "192.0.2.0/24".parse().expect("valid")));
+        host.network.connected.insert((3, "0.0.0.0/0".parse().expect("valid")));
+        for text in ["10.9.9.9", "172.31.0.1", "192.168.7.7", "192.0.2.5", "fd00::1"] {
+            assert_eq!(objection_to_real(&[], &host, ip(text)), None, "{text}");
+        }
+        for (text, said) in [
+            ("10.0.0.254", "gateway"),
+            ("203.0.113.5", "neither"),
+            ("2001:db8::5", "neither"),
+            ("100.64.0.1", "neither"),
+            ("168.63.129.16", "no other host"),
+            ("fd00:ec2::254", "no other host"),
+            ("127.0.0.1", "no other host"),
+            ("169.254.9.9", "no other host"),
+            ("fe80::1", "no other host"),
+        ] {
+            let why = objection_to_real(&[], &host, ip(text)).expect(text);
+            assert!(why.contains(said), "{text}: {why}");
+        }
+    }
+
+    #[test]
+    fn what_root_allows_for_real_servers_is_all_there_is() {
+        let allow = ["203.0.113.0/24", "10.0.0.254/32", "127.0.0.0/8"];
+        let allow = allow.map(|prefix| prefix.parse().expect("valid"));
+        for text in ["203.0.113.5", "10.0.0.254"] {
+            assert_eq!(objection_to_real(&allow, &host(), ip(text)), None, "{text}");
+        }
+        for text in ["10.0.0.7", "192.168.7.7", "127.0.0.1"] {
+            assert!(objection_to_real(&allow, &host(), ip(text)).is_some(), "{text}");
         }
     }
 

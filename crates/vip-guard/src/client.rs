@@ -2,14 +2,14 @@
 
 use crate::clock::boottime;
 use crate::protocol::{
-    EXTEND_ALL, FromGuard, GateReport, Hello, TABLES, ToGuard, VERSIONS, Versions, read_frame,
-    write_frame,
+    EXTEND_ALL, FORWARD, FromGuard, GateReport, Hello, TABLES, ToGuard, VERSIONS, Versions,
+    read_frame, write_frame,
 };
 use std::io;
 use std::path::{Path, PathBuf};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use vip_core::{Incarnation, VipOrder};
+use vip_core::{Incarnation, TableOrder, VipOrder};
 
 /// Why there is no session with the guard.
 #[derive(Debug, thiserror::Error)]
@@ -76,11 +76,21 @@ impl GuardWriter {
     #[must_use]
     pub fn is_understood(&self, message: &ToGuard) -> bool {
         let is_new = |order: &VipOrder| matches!(order, VipOrder::ExtendAll { .. });
-        if matches!(message, ToGuard::Tables(_)) {
-            return self.version >= TABLES;
-        }
-        self.version >= EXTEND_ALL
-            || !matches!(message, ToGuard::Orders(orders) if orders.iter().any(is_new))
+        let is_put = |order: &TableOrder| matches!(order, TableOrder::Put(..));
+        let since = match message {
+            ToGuard::Tables(orders) if orders.iter().any(is_put) => FORWARD,
+            ToGuard::Count(_) => FORWARD,
+            ToGuard::Tables(_) => TABLES,
+            ToGuard::Orders(orders) if orders.iter().any(is_new) => EXTEND_ALL,
+            ToGuard::Orders(_) | ToGuard::Consider(_) | ToGuard::Ping | ToGuard::Confirmed => 1,
+        };
+        self.version >= since
+    }
+
+    /// Whether the guard forwards for virtual servers.
+    #[must_use]
+    pub fn forwards(&self) -> bool {
+        self.version >= FORWARD
     }
 }
 
@@ -165,7 +175,7 @@ mod tests {
             cover: vip_core::Cover::default(),
             deadline: boottime(),
         };
-        for (highest, understands) in [(1, false), (EXTEND_ALL, true)] {
+        for (highest, understands) in [(1, false), (EXTEND_ALL, true), (FORWARD, true)] {
             let guard = async {
                 let (mut stream, _) = listener.accept().await.expect("an agent");
                 Versions { lowest: 1, highest }.write(&mut stream).await.expect("written");
@@ -182,6 +192,9 @@ mod tests {
             assert!(writer.is_understood(&ToGuard::Ping));
             let orders = ToGuard::Orders(vec![all.clone()]);
             assert_eq!(writer.is_understood(&orders), understands);
+            let count = ToGuard::Count(vip_core::ServerUid(1));
+            assert_eq!(writer.is_understood(&count), highest == FORWARD);
+            assert_eq!(writer.forwards(), highest == FORWARD);
         }
     }
 }

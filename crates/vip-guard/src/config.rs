@@ -17,6 +17,9 @@ pub struct GuardConfig {
     /// Addresses that may be added; empty: any unicast address that is not a
     /// gateway's, nor one that clouds keep for themselves.
     pub allow: Vec<IpNet>,
+    /// Where real servers may be; empty: in networks that this host is connected to and in
+    /// private ones, but no gateway, and no address that clouds keep for themselves.
+    pub allow_real: Vec<IpNet>,
 }
 
 /// Why the guard does not run.
@@ -58,6 +61,9 @@ pub enum GuardError {
     /// The kernel could not be asked.
     #[error("{0}")]
     Kernel(String),
+    /// The gate's program is there, and its maps are not.
+    #[error("what the gate's program forwards by cannot be had: {0}")]
+    Forwarder(String),
     /// No gate, and the configuration requires one.
     #[error(
         "the lease gate cannot be loaded; without it a frozen node may answer beyond its lease. \

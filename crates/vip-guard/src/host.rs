@@ -19,14 +19,17 @@ use crate::packets::Sender;
 use crate::protocol::GateReport;
 use crate::records::{record_programs, recorded_programs};
 use crate::settings::Settings;
+use crate::ways::Scenery;
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tracing::{debug, info, warn};
 use vip_core::{Address, GateEntry, Mac, Mono, Obstacle, VipUid, Why, chain};
-use vip_datapath::{Device, Gate};
+use vip_datapath::{Device, ForwardEngine, Gate};
 
 /// The kernel's side of a host, and what the guard put there.
 pub(crate) struct Host {
@@ -55,6 +58,8 @@ pub(crate) struct Host {
     /// What it has beside ours, as it was looked at last. On a router that takes a
     /// while: the kernel says when it changes.
     view: HostView,
+    /// The same, for the second lane.
+    scenery: Arc<ArcSwap<Scenery>>,
     /// The kernel said so since.
     pub(crate) view_is_old: bool,
     /// Where our addresses are.
@@ -97,6 +102,19 @@ async fn hold_ip(gate: &mut Gate) -> Result<Option<String>, GuardError> {
     }
 }
 
+/// # Errors
+/// It is not there and has to be.
+fn load_gate(optional: bool) -> Result<Option<Gate>, GuardError> {
+    match Gate::load() {
+        Ok(gate) => Ok(Some(gate)),
+        Err(e) if optional => {
+            warn!(error = %chain(&e), "no lease gate: a frozen node may answer beyond its lease");
+            Ok(None)
+        }
+        Err(e) => Err(GuardError::Gate(e)),
+    }
+}
+
 impl Host {
     pub(crate) async fn open(
         config: &GuardConfig,
@@ -107,14 +125,7 @@ impl Host {
         kernel.unmarked().are(ledger.placed.clone());
         let rights = |what| move |source| GuardError::Rights { what, source };
         let sender = Sender::open().map_err(rights("sending announcements"))?;
-        let mut gate = match Gate::load() {
-            Ok(gate) => Some(gate),
-            Err(e) if config.gate_optional => {
-                warn!(error = %chain(&e), "no lease gate: a frozen node may answer beyond its lease");
-                None
-            }
-            Err(e) => return Err(GuardError::Gate(e)),
-        };
+        let mut gate = load_gate(config.gate_optional)?;
         let mut no_ip_gate = None;
         if let Some(gate) = &mut gate {
             // A gate on another clock would be reported and not be there.
@@ -161,6 +172,7 @@ impl Host {
             macs,
             told_macs: BTreeSet::new(),
             view,
+            scenery: Arc::default(),
             view_is_old: false,
             placed: BTreeMap::new(),
             homes: BTreeMap::new(),
@@ -206,6 +218,22 @@ impl Host {
             record_programs(&self.record, &ids).map_err(file)?;
         }
         Ok(())
+    }
+
+    /// What forwards, if there is a gate, and the host's sights for it.
+    pub(crate) fn forwards(
+        &mut self,
+    ) -> Result<(Option<ForwardEngine>, Arc<ArcSwap<Scenery>>), GuardError> {
+        self.leave_view();
+        let maps = self.gate.as_mut().map(Gate::take_forward_maps).transpose();
+        let maps = maps.map_err(|e| GuardError::Forwarder(chain(&e)))?;
+        Ok((maps.map(ForwardEngine::new), self.scenery.clone()))
+    }
+
+    /// For the second lane.
+    fn leave_view(&self) {
+        let scenery = Scenery { view: self.view.clone(), homes: self.homes.clone() };
+        self.scenery.store(Arc::new(scenery));
     }
 
     fn has_link(&self, ifindex: u32) -> bool {

@@ -15,6 +15,8 @@ mod allow;
 #[cfg(feature = "server")]
 mod config;
 #[cfg(feature = "server")]
+mod forwarder;
+#[cfg(feature = "server")]
 mod frames;
 #[cfg(feature = "server")]
 mod host;
@@ -40,6 +42,8 @@ mod session;
 mod settings;
 #[cfg(feature = "server")]
 mod tables;
+#[cfg(feature = "server")]
+mod ways;
 
 pub use client::{GuardReader, GuardWriter, LinkError, connect};
 pub use clock::{boottime, clock_steering};

@@ -10,12 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use vip_core::{
-    Address, GuardNotice, Incarnation, Mac, Mono, Obstacle, TableCounters, TableNotice, TableOrder,
-    VipOrder, VipUid,
+    Address, GuardNotice, Incarnation, Mac, Mono, Obstacle, ServerUid, TableCounters, TableNotice,
+    TableOrder, VipOrder, VipUid,
 };
 
 /// Versions that are understood here.
-pub(crate) const VERSIONS: Versions = Versions { lowest: 1, highest: TABLES };
+pub(crate) const VERSIONS: Versions = Versions { lowest: 1, highest: FORWARD };
 
 /// From this one on there is [`VipOrder::ExtendAll`].
 pub(crate) const EXTEND_ALL: u16 = 2;
@@ -23,6 +23,9 @@ pub(crate) const EXTEND_ALL: u16 = 2;
 /// From this one on there is the second lane: [`ToGuard::Tables`],
 /// [`FromGuard::Tables`], [`FromGuard::TableCounters`].
 pub(crate) const TABLES: u16 = 3;
+
+/// From this one on tables are put in force: [`TableOrder::Put`], [`ToGuard::Count`].
+pub(crate) const FORWARD: u16 = 4;
 
 /// First bytes of a connection, both ways.
 const GREETING: [u8; 4] = *b"vipd";
@@ -94,6 +97,9 @@ pub enum ToGuard {
     Confirmed,
     /// On the second lane: what is wanted of tables.
     Tables(Vec<TableOrder>),
+    /// On the second lane: what was forwarded for a virtual server? Answered by
+    /// [`TableNotice::Counted`].
+    Count(ServerUid),
 }
 
 /// How the guard enforces deadlines.

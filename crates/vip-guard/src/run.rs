@@ -11,6 +11,7 @@
 
 use crate::clock::boottime;
 use crate::config::{GuardConfig, GuardError};
+use crate::forwarder::Forwarder;
 use crate::host::{Host, LinkChange, RECONCILE_INTERVAL};
 use crate::kernel::{Kernel, KernelEvent};
 use crate::lock::{self, Namespace};
@@ -20,14 +21,15 @@ use crate::realtime::realtime;
 use crate::records::recorded_addresses;
 use crate::session::{Arrival, Session, listen};
 use crate::settings::Settings;
-use crate::tables::{TableLane, Tables};
+use crate::tables::TableLane;
+use crate::ways::Ways;
 use futures_util::StreamExt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use vip_core::{
     Guard, GuardAction, GuardEvent, GuardNotice, Limits, Obstacle, Profile, TableCounters,
     VipOrder, Why,
@@ -76,13 +78,22 @@ pub async fn run(
     let _lock = lock::socket(&config.socket)?;
     let namespace = Namespace::take()?;
     // Before this thread has a priority that its threads would inherit.
-    let mut in_force = Tables::default();
-    let tables = TableLane::start(move |work| in_force.carry_out(work));
+    let (hand_over, handed) = std::sync::mpsc::sync_channel(1);
+    let allow = config.allow_real.clone();
+    let tables = TableLane::start(move || {
+        let (engine, scenery) = handed.recv().ok()?;
+        let ways = Ways::open(scenery, allow);
+        let ways = ways.inspect_err(|error| error!(%error, "no virtual server is forwarded"));
+        let mut forwarder = Forwarder::new(engine, ways.ok()?);
+        Some(move |work| forwarder.carry_out(work))
+    });
     let thread = |source| GuardError::Rights { what: "starting a thread for tables", source };
     let tables = tables.map_err(thread)?;
     let realtime = realtime();
     let mut host = Host::open(&config, &namespace).await?;
     host.purge().await?;
+    // Its room is empty, so this waits for nothing.
+    let _ = hand_over.send(host.forwards()?);
     let socket = |source| GuardError::File { path: config.socket.clone(), source };
     let arrivals = listen(&config.socket).map_err(socket)?;
     info!(socket = %config.socket.display(), gate = ?host.report, realtime, "guard ready");
@@ -247,7 +258,7 @@ impl Loop {
             }
             ToGuard::Confirmed => self.act(GuardEvent::Confirmed).await,
             // They went the other way.
-            ToGuard::Tables(_) => {}
+            ToGuard::Tables(_) | ToGuard::Count(_) => {}
         }
     }
 
@@ -379,6 +390,7 @@ impl Loop {
     /// Addresses and routes of the host say where ours belong.
     async fn look_around(&mut self) {
         let (astray, try_again) = self.host.look_around().await;
+        self.tables.look_again();
         for obstacle in astray {
             warn!(%obstacle, "a VIP is not where it belongs; letting go of it");
             self.act(GuardEvent::AddressRefused(obstacle)).await;

@@ -4,46 +4,40 @@
 
 use crate::clock::boottime;
 use arc_swap::ArcSwapOption;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::error;
-use vip_core::{Generation, Mono, ServerUid, TableCounters, TableNotice, TableOrder};
+use vip_core::{Mono, ServerUid, TableCounters, TableNotice, TableOrder};
 
 /// Virtual servers whose orders may wait: several times what a cluster has.
 const WAITING: usize = 8192;
 /// Messages of orders that may wait to be read.
 const LETTERS: usize = 256;
+/// Orders that are carried out together: their tables are one step for the kernel, and
+/// those of the largest size have 16 MB together.
+const AT_ONCE: usize = 128;
+/// Ways to real servers are looked at again after so long, in case that the kernel's word
+/// of a change was lost, or there was none: routes by gateways are not listened to.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What there is to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Work {
     /// An agent came: it is told all that is in force.
     Tell,
-    Order(TableOrder),
-}
-
-/// What is in force on this host.
-#[derive(Debug, Default)]
-pub(crate) struct Tables {
-    in_force: BTreeMap<ServerUid, Generation>,
-}
-
-impl Tables {
-    pub(crate) fn carry_out(&mut self, work: Work) -> TableNotice {
-        match work {
-            Work::Tell => TableNotice::AllInForce(self.in_force.clone()),
-            Work::Order(TableOrder::Drop(server)) => {
-                self.in_force.remove(&server);
-                TableNotice::InForce { server, generation: None }
-            }
-        }
-    }
+    /// Each of another virtual server.
+    Orders(Vec<TableOrder>),
+    /// What was forwarded for it.
+    Count(ServerUid),
+    /// The host's network may be another one.
+    Look,
 }
 
 /// What the two lanes share. Nothing in it is waited for: a thread that is not in a
@@ -55,6 +49,8 @@ struct Shared {
     agent: ArcSwapOption<mpsc::Sender<TableNotice>>,
     /// The agent is to be told all: it came just now, or orders of its were lost.
     untold: AtomicBool,
+    /// The host's network may be another one.
+    unseen: AtomicBool,
     done: AtomicU64,
     overtaken: AtomicU64,
     /// Orders that were left and not taken up.
@@ -65,8 +61,13 @@ struct Shared {
     failed: AtomicBool,
 }
 
-/// Orders of an agent.
-type Letter = (u64, Vec<TableOrder>);
+/// What an agent wants.
+enum Letter {
+    Orders(u64, Vec<TableOrder>),
+    Count(u64, ServerUid),
+    /// There is something to wake up for.
+    Nothing,
+}
 
 /// The lane. Dropping it ends its thread after what that is busy with.
 pub(crate) struct TableLane {
@@ -88,15 +89,19 @@ impl Shared {
 }
 
 impl TableLane {
-    /// Starts the thread, which does all work with `carry_out`.
-    pub(crate) fn start(
-        carry_out: impl FnMut(Work) -> TableNotice + Send + 'static,
+    /// Starts the thread, which does all work with what `open` returns there; `None`: there
+    /// is none to do.
+    pub(crate) fn start<F: FnMut(Work) -> Vec<TableNotice>>(
+        open: impl FnOnce() -> Option<F> + Send + 'static,
     ) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
         let (letters, left) = sync_channel(LETTERS);
         let of_thread = shared.clone();
         let run = move || {
-            let work = AssertUnwindSafe(|| Desk::new(&of_thread, left).work(carry_out));
+            let work = AssertUnwindSafe(|| match open() {
+                Some(carry_out) => Desk::new(&of_thread, left).work(carry_out),
+                None => of_thread.failed.store(true, Relaxed),
+            });
             if catch_unwind(work).is_err() {
                 error!("the tables of virtual servers failed; leases go on");
                 of_thread.failed.store(true, Relaxed);
@@ -120,17 +125,35 @@ impl TableLane {
         let count = orders.len() as u64;
         self.shared.waiting.fetch_add(count, Relaxed);
         self.shared.has_something();
-        if self.letters.try_send((self.shared.session.load(Relaxed), orders)).is_err() {
+        let letter = Letter::Orders(self.shared.session.load(Relaxed), orders);
+        if self.letters.try_send(letter).is_err() {
             self.shared.waiting.fetch_sub(count, Relaxed);
             self.tell_all();
         }
     }
 
+    /// Asks for what was forwarded. Not answered while there is no room for more: whoever
+    /// asked asks again.
+    pub(crate) fn count(&self, server: ServerUid) {
+        let session = self.shared.session.load(Relaxed);
+        let _ = self.letters.try_send(Letter::Count(session, server));
+    }
+
+    /// The host's network may be another one; never waits.
+    pub(crate) fn look_again(&self) {
+        self.shared.unseen.store(true, Relaxed);
+        self.wake();
+    }
+
     fn tell_all(&self) {
         self.shared.untold.store(true, Relaxed);
         self.shared.has_something();
-        // Without room for it the thread has something to wake up for.
-        let _ = self.letters.try_send((0, vec![]));
+        self.wake();
+    }
+
+    /// Without room for a letter the thread has something to wake up for.
+    fn wake(&self) {
+        let _ = self.letters.try_send(Letter::Nothing);
     }
 
     pub(crate) fn counters(&self) -> TableCounters {
@@ -155,23 +178,29 @@ struct Desk<'a> {
     letters: Receiver<Letter>,
     session: u64,
     orders: BTreeMap<ServerUid, TableOrder>,
+    counts: BTreeSet<ServerUid>,
 }
 
 impl<'a> Desk<'a> {
     fn new(shared: &'a Shared, letters: Receiver<Letter>) -> Self {
-        Self { shared, letters, session: 0, orders: BTreeMap::new() }
+        // What the host's network is like nobody has said yet.
+        shared.unseen.store(true, Relaxed);
+        let (orders, counts) = (BTreeMap::new(), BTreeSet::new());
+        Self { shared, letters, session: 0, orders, counts }
     }
 
-    fn work(mut self, mut carry_out: impl FnMut(Work) -> TableNotice) {
+    fn work(mut self, mut carry_out: impl FnMut(Work) -> Vec<TableNotice>) {
         while let Some(work) = self.next() {
-            let is_order = matches!(work, Work::Order(_));
+            let orders = if let Work::Orders(orders) = &work { orders.len() } else { 0 };
             self.shared.goes_on();
-            let notice = carry_out(work);
+            let notices = carry_out(work);
             // This lane may wait for its agent. One that is gone is told nothing.
             if let Some(agent) = self.shared.agent.load_full() {
-                let _ = agent.blocking_send(notice);
+                for notice in notices {
+                    let _ = agent.blocking_send(notice);
+                }
             }
-            self.shared.done.fetch_add(u64::from(is_order), Relaxed);
+            self.shared.done.fetch_add(orders as u64, Relaxed);
             self.shared.goes_on();
         }
     }
@@ -186,13 +215,24 @@ impl<'a> Desk<'a> {
             if self.shared.untold.swap(false, Relaxed) {
                 return Some(Work::Tell);
             }
-            if let Some((_, order)) = self.orders.pop_first() {
-                self.taken(1);
-                return Some(Work::Order(order));
+            if self.shared.unseen.swap(false, Relaxed) {
+                return Some(Work::Look);
+            }
+            if !self.orders.is_empty() {
+                let next = std::iter::from_fn(|| self.orders.pop_first().map(|(_, order)| order));
+                let orders: Vec<_> = next.take(AT_ONCE).collect();
+                self.taken(orders.len());
+                return Some(Work::Orders(orders));
+            }
+            if let Some(server) = self.counts.pop_first() {
+                return Some(Work::Count(server));
             }
             self.shared.goes_on();
-            let letter = self.letters.recv().ok()?;
-            self.read(letter);
+            match self.letters.recv_timeout(LOOK_INTERVAL) {
+                Ok(letter) => self.read(letter),
+                Err(RecvTimeoutError::Timeout) => return Some(Work::Look),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
         }
     }
 
@@ -203,11 +243,24 @@ impl<'a> Desk<'a> {
             self.session = session;
             self.taken(self.orders.len());
             self.orders.clear();
+            self.counts.clear();
         }
     }
 
-    fn read(&mut self, (session, orders): Letter) {
+    fn read(&mut self, letter: Letter) {
         self.follow_agent();
+        match letter {
+            Letter::Orders(session, orders) => self.take(session, orders),
+            Letter::Count(session, server) => {
+                if session == self.session && self.counts.len() < WAITING {
+                    self.counts.insert(server);
+                }
+            }
+            Letter::Nothing => {}
+        }
+    }
+
+    fn take(&mut self, session: u64, orders: Vec<TableOrder>) {
         if session != self.session {
             return self.taken(orders.len());
         }
@@ -228,6 +281,23 @@ impl<'a> Desk<'a> {
     }
 }
 
+/// A host with nothing in force, whatever is ordered.
+#[cfg(test)]
+pub(crate) fn nothing_there(work: Work) -> Vec<TableNotice> {
+    match work {
+        Work::Tell => vec![TableNotice::AllInForce(BTreeMap::new())],
+        Work::Orders(orders) => {
+            let gone = |order: &TableOrder| TableNotice::InForce {
+                server: order.server(),
+                generation: None,
+            };
+            orders.iter().map(gone).collect()
+        }
+        Work::Count(server) => vec![TableNotice::Counted { server, reals: vec![] }],
+        Work::Look => vec![],
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,10 +312,13 @@ mod tests {
     /// A lane that does nothing until it is let, one piece of work at a time.
     fn stuck() -> (TableLane, std::sync::mpsc::Sender<()>) {
         let (let_go, wait) = std::sync::mpsc::channel();
-        let mut tables = Tables::default();
-        let lane = TableLane::start(move |work| {
-            let _ = wait.recv();
-            tables.carry_out(work)
+        let lane = TableLane::start(move || {
+            Some(move |work| {
+                if !matches!(work, Work::Look) {
+                    let _ = wait.recv();
+                }
+                nothing_there(work)
+            })
         });
         (lane.expect("started"), let_go)
     }
@@ -260,13 +333,11 @@ mod tests {
 
     #[tokio::test]
     async fn an_agent_is_told_what_is_in_force_before_anything_else() {
-        let mut tables = Tables::default();
-        tables.in_force.insert(ServerUid(7), Generation(3));
-        let lane = TableLane::start(move |work| tables.carry_out(work)).expect("started");
+        let lane = TableLane::start(|| Some(nothing_there)).expect("started");
         let (agent, mut notices) = mpsc::channel(4);
         lane.serve(agent);
-        let all = [(ServerUid(7), Generation(3))].into();
-        assert_eq!(notices.recv().await, Some(TableNotice::AllInForce(all)));
+        let all = TableNotice::AllInForce(BTreeMap::new());
+        assert_eq!(notices.recv().await, Some(all));
         lane.order(vec![drop_of(7)]);
         let gone = TableNotice::InForce { server: ServerUid(7), generation: None };
         assert_eq!(notices.recv().await, Some(gone));
@@ -311,10 +382,36 @@ mod tests {
 
     #[test]
     fn a_lane_that_fails_says_so() {
-        let lane = TableLane::start(|_| panic!("as a test has it")).expect("started");
+        let panics = |_| panic!("as a test has it");
+        let lane = TableLane::start(move || Some(panics)).expect("started");
         lane.order(vec![drop_of(1)]);
         until("it is known", || lane.counters().failed);
         lane.order(vec![drop_of(2)]);
+    }
+
+    #[test]
+    fn a_lane_that_cannot_begin_says_so() {
+        let lane = TableLane::start(|| None::<fn(Work) -> Vec<TableNotice>>).expect("started");
+        until("it is known", || lane.counters().failed);
+        lane.order(vec![drop_of(1)]);
+        lane.count(ServerUid(1));
+        lane.look_again();
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_is_told_what_was_forwarded_after_what_was_ordered() {
+        let (lane, let_go) = stuck();
+        let (agent, mut notices) = mpsc::channel(4);
+        lane.serve(agent);
+        lane.count(ServerUid(1));
+        lane.count(ServerUid(1));
+        lane.order(vec![drop_of(1)]);
+        drop(let_go);
+        assert_eq!(notices.recv().await, Some(TableNotice::AllInForce(BTreeMap::new())));
+        let gone = TableNotice::InForce { server: ServerUid(1), generation: None };
+        assert_eq!(notices.recv().await, Some(gone));
+        let counted = TableNotice::Counted { server: ServerUid(1), reals: vec![] };
+        assert_eq!(notices.recv().await, Some(counted));
     }
 
     /// What one agent ordered another did not.

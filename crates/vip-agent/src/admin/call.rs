@@ -250,7 +250,7 @@ impl Call {
     }
 }
 
-fn late(missing: &str) -> Status {
+pub(super) fn late(missing: &str) -> Status {
     Status::deadline_exceeded(format!("{missing}. The command was accepted and goes on"))
 }
 

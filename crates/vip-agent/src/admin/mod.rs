@@ -7,6 +7,7 @@ mod host;
 mod logins;
 mod nodes;
 mod overview;
+mod servers;
 mod sight;
 mod streams;
 mod tokens;
@@ -21,10 +22,11 @@ use vip_proto::v1::host_server::HostServer;
 use vip_proto::v1::logins_server::LoginsServer;
 use vip_proto::v1::nodes_server::NodesServer;
 use vip_proto::v1::overview_server::OverviewServer;
+use vip_proto::v1::servers_server::ServersServer;
 use vip_proto::v1::tokens_server::TokensServer;
 use vip_proto::v1::vips_server::VipsServer;
 
-/// Largest request of a person: a VIP with its addresses.
+/// Largest request of a person: a virtual server with all its real servers.
 const MAX_COMMAND: usize = 64 << 10;
 /// Largest of root on this host: a part of a backup, and a little around it. Who may
 /// not restore is refused before anything is read.
@@ -45,6 +47,7 @@ pub(crate) async fn routes(admin: &AdminService) -> Routes {
         OverviewServer up to MAX_COMMAND,
         NodesServer up to MAX_COMMAND,
         VipsServer up to MAX_COMMAND,
+        ServersServer up to MAX_COMMAND,
         TokensServer up to MAX_COMMAND,
         LoginsServer up to MAX_COMMAND,
         HostServer up to MAX_PART

@@ -1,22 +1,23 @@
 //! The connection to the guard, kept up.
 
+use crate::forward::{LinkEnd, TableNews};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::sleep;
-use vip_core::{
-    GuardNotice, Incarnation, Mac, Obstacle, TableCounters, TableNotice, TableOrder, VipUid,
-    table_orders,
-};
-use vip_guard::{FromGuard, GateReport, GuardReader, LinkError, ToGuard, connect};
+use tokio::time::{sleep, timeout};
+use vip_core::{GuardNotice, Incarnation, Mac, Obstacle, TableCounters, VipUid};
+use vip_guard::{FromGuard, GateReport, GuardReader, GuardWriter, LinkError, ToGuard, connect};
 
 /// Orders that may wait for the socket. A guard that is further behind is
 /// treated as gone.
 const ORDERS_QUEUED: usize = 256;
-/// The same of the second lane, in parts that hold up no order of the first.
-const TABLES_QUEUED: usize = 256;
-const TABLES_AT_ONCE: usize = 64;
+/// What a guard may say before it is in use.
+const NEWS_HELD: usize = 64;
+/// A guard that just came is used once its virtual servers are as they should be: opened
+/// before, a VIP would answer the connections of its real servers by itself, and end them.
+/// One whose second lane says nothing for so long is used all the same.
+const TABLES_PATIENCE: Duration = Duration::from_millis(500);
 /// Time between two attempts to connect: the guard is restarted at once.
 const RETRY: Duration = Duration::from_millis(10);
 /// After so many attempts, slower ones.
@@ -53,50 +54,17 @@ pub(super) async fn keep_connected(
     socket: PathBuf,
     cluster: String,
     news: mpsc::Sender<GuardNews>,
-    counters: watch::Sender<TableCounters>,
+    mut tables: LinkEnd,
 ) {
     let mut attempts = 0u32;
     let mut complained = false;
     while !news.is_closed() {
         match connect(&socket, &cluster).await {
-            Ok((mut writer, reader, incarnation, gate)) => {
+            Ok((writer, reader, incarnation, gate)) => {
                 tracing::info!(%incarnation, ?gate, "guard connected");
                 (attempts, complained) = (0, false);
-                let (queue, mut waiting) = mpsc::channel::<ToGuard>(ORDERS_QUEUED);
-                let (session, dropped) = oneshot::channel();
-                let orders = Orders { queue, _session: session };
-                if news.send(GuardNews::Up(incarnation, gate, orders)).await.is_err() {
-                    return;
-                }
-                let (tables, mut of_tables) = mpsc::channel::<Vec<TableOrder>>(TABLES_QUEUED);
-                let write = async {
-                    loop {
-                        let order = tokio::select! {
-                            biased;
-                            order = waiting.recv() => match order {
-                                Some(order) => order,
-                                None => break,
-                            },
-                            Some(orders) = of_tables.recv() => ToGuard::Tables(orders),
-                        };
-                        let understood = writer.is_understood(&order);
-                        if !understood && matches!(order, ToGuard::Tables(_)) {
-                            continue;
-                        }
-                        if !understood {
-                            let other = vec![GuardNotice::OtherCover];
-                            let _ = news.send(GuardNews::Notices(other)).await;
-                        } else if writer.send(&order).await.is_err() {
-                            break;
-                        }
-                    }
-                };
-                tokio::select! {
-                    () = write => {}
-                    () = read(reader, &news, &tables, &counters) => {}
-                    _ = dropped => {}
-                }
-                counters.send_replace(TableCounters::default());
+                let session = Session { writer, reader, incarnation, gate };
+                session.run(&news, &mut tables).await;
                 tracing::warn!("the guard is gone; VIPs held here fall silent until it is back");
                 if news.send(GuardNews::Down).await.is_err() {
                     return;
@@ -123,10 +91,93 @@ pub(super) async fn keep_connected(
     }
 }
 
+/// With one guard.
+struct Session {
+    writer: GuardWriter,
+    reader: GuardReader,
+    incarnation: Incarnation,
+    gate: GateReport,
+}
+
+impl Session {
+    /// Until one of the two has enough.
+    async fn run(self, news: &mpsc::Sender<GuardNews>, tables: &mut LinkEnd) {
+        let Self { writer, reader, incarnation, gate } = self;
+        let (queue, waiting) = mpsc::channel::<ToGuard>(ORDERS_QUEUED);
+        let (session, dropped) = oneshot::channel();
+        let orders = Orders { queue, _session: session };
+        let (in_step, stepped) = oneshot::channel();
+        let (progress, progressed) = watch::channel(());
+        let _ = tables.news.send(TableNews::Up { forwards: writer.forwards(), in_step });
+        let (held, mut to_be_told) = mpsc::channel(NEWS_HELD);
+        let tell = async {
+            wait_for_tables(stepped, progressed).await;
+            let mut next = Some(GuardNews::Up(incarnation, gate, orders));
+            while let Some(what) = next {
+                if news.send(what).await.is_err() {
+                    return;
+                }
+                next = to_be_told.recv().await;
+            }
+        };
+        let LinkEnd { news: table_news, orders: table_orders, counters } = tables;
+        tokio::select! {
+            () = write(writer, waiting, table_orders, &held) => {}
+            () = read(reader, &held, table_news, &progress, counters) => {}
+            () = tell => {}
+            _ = dropped => {}
+        }
+        counters.send_replace(TableCounters::default());
+        let _ = table_news.send(TableNews::Down);
+    }
+}
+
+async fn write(
+    mut writer: GuardWriter,
+    mut waiting: mpsc::Receiver<ToGuard>,
+    of_tables: &mut mpsc::Receiver<ToGuard>,
+    news: &mpsc::Sender<GuardNews>,
+) {
+    loop {
+        let order = tokio::select! {
+            biased;
+            order = waiting.recv() => match order {
+                Some(order) => order,
+                None => return,
+            },
+            Some(of_tables) = of_tables.recv() => of_tables,
+        };
+        if writer.is_understood(&order) {
+            if writer.send(&order).await.is_err() {
+                return;
+            }
+        } else if !matches!(order, ToGuard::Tables(_) | ToGuard::Count(_)) {
+            let other = vec![GuardNotice::OtherCover];
+            let _ = news.send(GuardNews::Notices(other)).await;
+        }
+    }
+}
+
+/// Until the guard's tables are in step, or its second lane does not get on.
+async fn wait_for_tables(mut stepped: oneshot::Receiver<()>, mut progress: watch::Receiver<()>) {
+    loop {
+        tokio::select! {
+            _ = &mut stepped => return,
+            progressed = timeout(TABLES_PATIENCE, progress.changed()) => {
+                if !matches!(progressed, Ok(Ok(()))) {
+                    tracing::warn!("virtual servers are not in force on this host yet");
+                    return;
+                }
+            }
+        }
+    }
+}
+
 async fn read(
     mut reader: GuardReader,
     news: &mpsc::Sender<GuardNews>,
-    tables: &mpsc::Sender<Vec<TableOrder>>,
+    tables: &mpsc::UnboundedSender<TableNews>,
+    progress: &watch::Sender<()>,
     counters: &watch::Sender<TableCounters>,
 ) {
     while let Ok(message) = reader.receive().await {
@@ -135,21 +186,16 @@ async fn read(
             FromGuard::Alive => news.send(GuardNews::Alive).await,
             FromGuard::Hindered(hindered) => news.send(GuardNews::Hindered(hindered)).await,
             FromGuard::Interfaces(macs) => news.send(GuardNews::Interfaces(macs)).await,
-            FromGuard::Tables(TableNotice::AllInForce(in_force)) => {
-                // Nothing makes one yet.
-                let orders = table_orders(&BTreeMap::new(), &in_force);
-                for part in orders.chunks(TABLES_AT_ONCE) {
-                    let _ = tables.try_send(part.to_vec());
-                }
+            FromGuard::Tables(notice) => {
+                let _ = tables.send(TableNews::Said(notice));
+                progress.send_replace(());
                 Ok(())
             }
             FromGuard::TableCounters(now) => {
                 counters.send_replace(now);
                 Ok(())
             }
-            FromGuard::Tables(TableNotice::InForce { .. })
-            | FromGuard::Welcome { .. }
-            | FromGuard::Busy => Ok(()),
+            FromGuard::Welcome { .. } | FromGuard::Busy => Ok(()),
         };
         if sent.is_err() {
             return;

@@ -12,6 +12,7 @@ use super::shared::{GuardStatus, LeaseShared};
 use crate::access::{AccessLayer, Face};
 use crate::door::Door;
 use crate::essential;
+use crate::forward::LinkEnd;
 use crate::wall_clock::wall_clock_ms;
 use std::collections::BTreeMap;
 use std::io;
@@ -47,6 +48,8 @@ pub(crate) struct Start {
     pub(crate) raft: RaftNode,
     pub(crate) peers: LeasePeers,
     pub(crate) guard_socket: PathBuf,
+    /// The second lane to it.
+    pub(crate) tables: LinkEnd,
     /// Whose epochs are held.
     pub(crate) cluster: String,
     /// Where this node is reached.
@@ -106,8 +109,7 @@ async fn run(start: Start) {
         }
     });
     let (news, guard_news) = mpsc::channel(QUEUED);
-    let counters = start.shared.tables.clone();
-    let link = keep_connected(start.guard_socket, start.cluster, news, counters);
+    let link = keep_connected(start.guard_socket, start.cluster, news, start.tables);
     essential::spawn("guard link", link);
 
     let (replies, received) = mpsc::channel(QUEUED);

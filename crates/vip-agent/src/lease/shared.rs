@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use vip_core::{
     LeaderWork, LeaseAction, LeaseEvent, LeaseSnapshot, Leases, LeasesStart, Mono, NodeId,
-    Presumption, PromiseTicket, Recording, Refused, Speaker, TableCounters, Term, Vote,
+    Presumption, PromiseTicket, Recording, Refused, Speaker, Term, Vote,
 };
 use vip_guard::{GateReport, boottime};
 use vip_raft::{Disk, LeaseRules};
@@ -35,8 +35,6 @@ pub(crate) struct LeaseShared {
     /// As they were after the last decision.
     pub(super) snapshot: ArcSwap<LeaseSnapshot>,
     pub(super) guard: Mutex<GuardStatus>,
-    /// How the guard's second lane does.
-    pub(super) tables: watch::Sender<TableCounters>,
     disk: Disk,
     pub(super) clock: ClockWatch,
     wall_clocks: WallClockWatch,
@@ -62,7 +60,6 @@ impl LeaseShared {
             leases: Mutex::new(leases),
             snapshot,
             guard: Mutex::new(GuardStatus::Absent),
-            tables: watch::Sender::default(),
             disk,
             clock: ClockWatch::default(),
             wall_clocks: WallClockWatch::default(),

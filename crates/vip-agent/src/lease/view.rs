@@ -5,9 +5,7 @@ use super::shared::{LeaseShared, lock};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::watch;
-use vip_core::{
-    Fitness, Goal, NodeId, OwnClockFar, Progress, State, TableCounters, TooFast, Vip, Vote,
-};
+use vip_core::{Fitness, Goal, NodeId, OwnClockFar, Progress, State, TooFast, Vip, Vote};
 use vip_guard::boottime;
 
 /// See the module. What is asked many times a second is read of a snapshot: whoever is
@@ -91,11 +89,6 @@ impl LeaseView {
     /// The guard, as it was there last.
     pub(crate) fn guard(&self) -> GuardStatus {
         lock(&self.shared.guard).clone()
-    }
-
-    /// How the guard's second lane does.
-    pub(crate) fn tables(&self) -> TableCounters {
-        *self.shared.tables.borrow()
     }
 
     /// What is wrong with this host's clock.

@@ -26,6 +26,7 @@ use tls::{Configs, Tls};
 use crate::config::Config;
 use crate::door::{Door, Reception, door};
 use crate::essential;
+use crate::forward::{Forward, LinkEnd, forward};
 use crate::lease::{LeasePeers, LeaseShared, LeaseThread, LeaseView, Start};
 use arc_swap::ArcSwap;
 use meta::DATA_VERSION;
@@ -104,6 +105,8 @@ pub(crate) struct Member {
     pub(crate) leases: LeaseView,
     pub(crate) peers: Peers,
     pub(crate) authority: Authority,
+    /// The virtual servers on this host.
+    pub(crate) forward: Forward,
     /// Who are members, and who leads: for those who change that.
     pub(crate) raft: RaftNode,
     /// The lease decisions: for those who take part in them.
@@ -154,8 +157,7 @@ impl Member {
             tracing::warn!(%term, "{}", vip_raft::DOUBT);
         }
         let interfaces = config.node.interfaces.clone();
-        let run = fastrand::u64(..);
-        let me = meta.node;
+        let (run, me) = (fastrand::u64(..), meta.node);
         let start = LeasesStart { me, timing, run, saved, in_doubt, longest, interfaces };
         let shared = LeaseShared::new(start, store.disk());
 
@@ -168,6 +170,7 @@ impl Member {
         let leases = LeaseView::of(shared.clone());
         let log = Log::of(raft.clone(), leases.clone(), meta.name.clone());
         let joined = meta.addresses.clone();
+        let (reconciler, forward, tables) = forward(log.applied(), config.node.interfaces.clone());
         let member = Arc::new(Self {
             log: log.clone(),
             leases,
@@ -185,6 +188,7 @@ impl Member {
                 replacing: tokio::sync::Mutex::new(()),
             },
             meta,
+            forward,
             raft,
             shared,
             membership: tokio::sync::Mutex::new(()),
@@ -195,7 +199,8 @@ impl Member {
             stop: CancellationToken::new(),
             lease: Mutex::new(None),
         });
-        let streams = member.spawn(config, listener, lease_peers)?;
+        essential::spawn("forward", reconciler.run(member.stopped()));
+        let streams = member.spawn(config, listener, lease_peers, tables)?;
         Ok((member, streams))
     }
 
@@ -204,6 +209,7 @@ impl Member {
         config: &Config,
         listener: std::net::TcpListener,
         lease_peers: LeasePeers,
+        tables: LinkEnd,
     ) -> Result<Streams, MemberError> {
         let (to_lease, lease_streams) = mpsc::channel(CONNECTIONS_QUEUED);
         let (to_members, members) = mpsc::channel(CONNECTIONS_QUEUED);
@@ -229,6 +235,7 @@ impl Member {
             raft: self.raft.clone(),
             peers: lease_peers,
             guard_socket: config.guard.socket.clone(),
+            tables,
             cluster: self.meta.cluster.clone(),
             listener,
             door,

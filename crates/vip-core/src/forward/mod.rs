@@ -4,8 +4,12 @@
 mod flow;
 mod forwarding;
 mod maglev;
+mod orders;
 mod plan;
+mod programming;
 
 pub use flow::Flow;
 pub use forwarding::Forwarding;
+pub use orders::{Counter, RealCount, TableCounters, TableNotice, TableOrder};
 pub use plan::{Plan, PlanError};
+pub use programming::{Programmed, Programming};

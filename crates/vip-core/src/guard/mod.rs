@@ -22,7 +22,6 @@ mod hearing;
 mod life;
 mod orders;
 mod probes;
-mod tables;
 
 use announce::announce_repeat;
 pub use announce::{ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Announcements};
@@ -34,7 +33,6 @@ pub use orders::{
     GateEntry, GuardAction, GuardEvent, GuardFailure, GuardNotice, GuardRefusal, Limits, Probe,
     Slot, VipOrder,
 };
-pub use tables::{TableCounters, TableNotice, TableOrder, table_orders};
 
 use crate::{Address, Epoch, Incarnation, Mac, Mono, Obstacle, VipUid};
 use claim::{Claim, SHUT};

@@ -188,6 +188,20 @@ impl State {
         self.servers.values().map(Arc::as_ref)
     }
 
+    /// The virtual server with this identity.
+    #[must_use]
+    pub fn server(&self, uid: ServerUid) -> Option<&Server> {
+        self.servers.get(&uid).map(Arc::as_ref)
+    }
+
+    /// All virtual servers, by name.
+    #[must_use]
+    pub fn servers_by_name(&self) -> Vec<&Server> {
+        let mut all: Vec<_> = self.all_servers().collect();
+        all.sort_by(|one, other| one.spec.name.cmp(&other.spec.name));
+        all
+    }
+
     /// The virtual server with this name.
     #[must_use]
     pub fn server_named(&self, name: &str) -> Option<&Server> {

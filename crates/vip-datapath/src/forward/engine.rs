@@ -14,7 +14,7 @@
 
 use super::maps::{ForwardError, ForwardMaps, MOST_REALS, MOST_TABLES};
 use super::numbers::Numbers;
-use super::values::{Counter, Places, Real, Reply, Service, Way};
+use super::values::{Places, Real, Reply, Service, Way};
 use crate::map::NOBODY;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +22,8 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 use vip_core::{
-    Address, Forward, Forwarding, Generation, Mono, Plan, Ports, RealServer, Scheduler, ServerUid,
+    Address, Counter, Forward, Forwarding, Generation, Mono, Plan, Ports, RealServer, Scheduler,
+    ServerUid,
 };
 
 /// A UDP flow that was silent for so long is none any more. After a change those that are
@@ -123,7 +124,7 @@ impl ForwardEngine {
     }
 
     /// Puts virtual servers in force, their tables in one step. Returns for each whether
-    /// it is; each at most once.
+    /// it is; each at most once. One that is already is not touched.
     pub fn put(
         &mut self,
         now: Mono,
@@ -133,6 +134,10 @@ impl ForwardEngine {
         let mut results = vec![];
         let mut changes = vec![];
         for (server, forwarding) in wanted {
+            if self.servers.get(&server).is_some_and(|there| there.forwarding == forwarding) {
+                results.push((server, Ok(())));
+                continue;
+            }
             match self.prepare(now, around, server, forwarding) {
                 Ok(change) => changes.push(change),
                 Err(why) => results.push((server, Err(why))),

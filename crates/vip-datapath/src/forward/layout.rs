@@ -1,9 +1,9 @@
 //! What the forwarder's maps hold, as `bpf/maps.h` has it.
 
-use super::values::{Counter, Place, Real, Reply, Service, Way};
+use super::values::{Place, Real, Reply, Service, Way};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use vip_core::{Protocol, octets};
+use vip_core::{Counter, Protocol, octets};
 
 /// `struct place`.
 pub(crate) type PlaceKey = [u8; 20];

@@ -77,18 +77,6 @@ pub struct Reply {
     pub here: bool,
 }
 
-/// What was forwarded, since the number was given out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counter {
-    /// To the real server.
-    pub packets: u64,
-    pub bytes: u64,
-    /// TCP connections that began.
-    pub connections: u64,
-    /// Packets from it, where they come back by this host.
-    pub replies: u64,
-}
-
 /// Why the program dropped packets, in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]

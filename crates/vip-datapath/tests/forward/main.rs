@@ -9,8 +9,8 @@ use etherparse::{
 };
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
-use vip_core::{Flow, GateEntry, Mono, Plan, Protocol, RealServer, Scheduler, TableSize};
-use vip_datapath::{Counter, Dropped, ForwardMaps, Gate, Places, Real, Reply, Service, Trial, Way};
+use vip_core::{Counter, Flow, GateEntry, Mono, Plan, Protocol, RealServer, Scheduler, TableSize};
+use vip_datapath::{Dropped, ForwardMaps, Gate, Places, Real, Reply, Service, Trial, Way};
 
 /// `TC_ACT_UNSPEC`, `TC_ACT_SHOT`, `TC_ACT_REDIRECT`.
 const PASS: u32 = u32::MAX;

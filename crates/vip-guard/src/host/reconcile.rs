@@ -29,6 +29,7 @@ impl Host {
         self.view = view.inspect_err(|_| self.view_is_old = true)?;
         self.routes_are_old = true;
         self.macs = self.view.macs(&self.links, &self.vip_links);
+        self.leave_view();
         Ok(())
     }
 

@@ -3,6 +3,8 @@
 mod lease;
 mod logins;
 mod nodes;
+mod servers;
+mod tables;
 mod types;
 mod vips;
 
@@ -22,6 +24,9 @@ pub enum FieldError {
     /// What is wanted makes no sense, and says why itself.
     #[error(transparent)]
     Spec(#[from] vip_core::VipSpecError),
+    /// The same of a virtual server.
+    #[error(transparent)]
+    ServerSpec(#[from] vip_core::ServerSpecError),
 }
 
 /// What an enum's number says; `None`: nothing.
@@ -66,7 +71,9 @@ fn invalid(field: &'static str, why: impl std::fmt::Display) -> FieldError {
 mod tests {
     use super::*;
     use crate::{Word, v1};
-    use vip_core::{AdminRole, Cause, NodeState, Placement, Profile, Role};
+    use vip_core::{
+        AdminRole, Cause, Engine, Forward, NodeState, Placement, Profile, Protocol, Role, Scheduler,
+    };
 
     /// What vipctl prints is what the log, the command line and the daemon say.
     #[test]
@@ -77,6 +84,10 @@ mod tests {
             }
         }
         all::<v1::Role, _>(Role::ALL, Role::as_str);
+        all::<v1::Protocol, _>(Protocol::ALL, Protocol::as_str);
+        all::<v1::Scheduler, _>(Scheduler::ALL, Scheduler::as_str);
+        all::<v1::Forward, _>(Forward::ALL, Forward::as_str);
+        all::<v1::Engine, _>(Engine::ALL, Engine::as_str);
         all::<v1::AdminRole, _>(AdminRole::ALL, AdminRole::as_str);
         all::<v1::Profile, _>(Profile::ALL, Profile::as_str);
         all::<v1::Placement, _>(Placement::ALL, Placement::as_str);

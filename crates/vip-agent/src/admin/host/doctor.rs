@@ -274,7 +274,7 @@ fn guard(member: &Member) -> Vec<Check> {
         }
         GuardStatus::Present(report) => {
             let mut checks = gate(&report);
-            checks.push(tables(&member.leases.tables()));
+            checks.push(tables(&member.forward.counters()));
             checks
         }
     }

@@ -1,0 +1,189 @@
+//! `vipctl vs`, `vipctl real`.
+
+use crate::Failure;
+use crate::cli::{RealCommand, RealPlace, VsCommand};
+use crate::ctl::Ctl;
+use crate::output::{ago, few, print, table, word};
+use crate::setup::setup;
+use serde_json::json;
+use std::time::SystemTime;
+use vip_core::Scheduler;
+use vip_proto::v1;
+use vip_proto::v1::servers_client::ServersClient;
+
+impl Ctl {
+    fn servers(&self) -> ServersClient<tonic::transport::Channel> {
+        ServersClient::new(self.channel.clone())
+    }
+
+    pub(crate) async fn vs(&self, command: VsCommand) -> Result<(), Failure> {
+        let server = match command {
+            VsCommand::Add(add) => {
+                let scheduler = add.persistence.map_or(add.scheduler, |_| Scheduler::Sh);
+                let spec = v1::ServerSpec {
+                    name: add.name,
+                    vip: add.vip,
+                    ports: add.port,
+                    protocol: v1::Protocol::from(add.protocol).into(),
+                    scheduler: v1::Scheduler::from(scheduler).into(),
+                    forward: v1::Forward::from(add.forward).into(),
+                    engine: v1::Engine::from(add.engine).into(),
+                    table_size: add.table_size,
+                    reals: add.reals,
+                    real_nodes: add.real_nodes,
+                };
+                let request = self.request(v1::AddServerRequest { spec: Some(spec) });
+                let added = self.servers().add_server(request).await?.into_inner().server;
+                let added = added.unwrap_or_default();
+                return print(self.format, &added, |server| {
+                    let setup = setup(server).map(|text| format!("\n\n{text}"));
+                    is_forwarded(server) + &setup.unwrap_or_default()
+                });
+            }
+            VsCommand::Set(set) => {
+                let request = self.request(v1::SetServerRequest {
+                    name: set.name,
+                    vip: set.vip,
+                    ports: set.port,
+                    protocol: set.protocol.map(|one| v1::Protocol::from(one).into()),
+                    scheduler: set.scheduler.map(|one| v1::Scheduler::from(one).into()),
+                    forward: set.forward.map(|one| v1::Forward::from(one).into()),
+                    engine: set.engine.map(|one| v1::Engine::from(one).into()),
+                    table_size: set.table_size,
+                    reals: set.reals,
+                    real_nodes: set.real_nodes,
+                });
+                self.servers().set_server(request).await?.into_inner().server
+            }
+            VsCommand::List => {
+                let request = self.request(v1::ListServersRequest {});
+                let servers = self.servers().list_servers(request).await?.into_inner().servers;
+                self.warn_of_age(servers.iter().all(|server| server.fresh));
+                return print(self.format, &servers, |servers| table_of(servers));
+            }
+            VsCommand::Show { name, setup: wanted } => {
+                let request = self.request(v1::ShowServerRequest { name });
+                let server = self.servers().show_server(request).await?.into_inner().server;
+                let server = server.unwrap_or_default();
+                self.warn_of_age(server.fresh);
+                return print(self.format, &server, |server| {
+                    if wanted {
+                        setup(server).unwrap_or_else(|| "Nothing has to be set up.".to_owned())
+                    } else {
+                        in_full(server)
+                    }
+                });
+            }
+            VsCommand::Remove { name } => {
+                let request = self.request(v1::RemoveServerRequest { name: name.clone() });
+                self.servers().remove_server(request).await?;
+                let text = format!("virtual server {name} is gone");
+                return self.done(json!({ "removed": name }), &text);
+            }
+        };
+        print(self.format, &server.unwrap_or_default(), is_forwarded)
+    }
+
+    pub(crate) async fn real(&self, command: RealCommand) -> Result<(), Failure> {
+        let mut servers = self.servers();
+        let server = match command {
+            RealCommand::Add { vs: server, real } => {
+                let request = self.request(v1::AddRealRequest { server, real });
+                servers.add_real(request).await?.into_inner().server
+            }
+            RealCommand::Remove(RealPlace { vs: server, real }) => {
+                let request = self.request(v1::RemoveRealRequest { server, real });
+                servers.remove_real(request).await?.into_inner().server
+            }
+            RealCommand::Drain(RealPlace { vs: server, real }) => {
+                let request = self.request(v1::DrainRealRequest { server, real, drained: true });
+                servers.drain_real(request).await?.into_inner().server
+            }
+            RealCommand::Undrain(RealPlace { vs: server, real }) => {
+                let request = self.request(v1::DrainRealRequest { server, real, drained: false });
+                servers.drain_real(request).await?.into_inner().server
+            }
+            RealCommand::SetWeight { place: RealPlace { vs: server, real }, weight } => {
+                let request = self.request(v1::WeighRealRequest { server, real, weight });
+                servers.weigh_real(request).await?.into_inner().server
+            }
+        };
+        print(self.format, &server.unwrap_or_default(), is_forwarded)
+    }
+}
+
+fn is_forwarded(server: &v1::Server) -> String {
+    let (name, vip) = (&server.name, &server.vip);
+    let holder = server.holder.as_deref().unwrap_or("nobody");
+    let method = word::<v1::Forward>(server.forward);
+    let is = |wanted: v1::RealState| {
+        let count = |real: &&v1::Real| real.state == i32::from(wanted);
+        server.reals.iter().filter(count).count()
+    };
+    let (up, drained) = (is(v1::RealState::Up), is(v1::RealState::Drained));
+    let drained = if drained > 0 { format!(", {drained} drained") } else { String::new() };
+    format!(
+        "{holder}, which holds {vip}, forwards {name} by {method} to {up} real servers{drained}"
+    )
+}
+
+fn place(server: &v1::Server) -> String {
+    let protocol = word::<v1::Protocol>(server.protocol);
+    format!("{}:{}/{protocol}", server.vip, server.ports)
+}
+
+fn table_of(servers: &[v1::Server]) -> String {
+    let row = |server: &v1::Server| {
+        let reals: Vec<_> = server.reals.iter().map(|real| real.address.clone()).collect();
+        vec![
+            server.name.clone(),
+            place(server),
+            word::<v1::Scheduler>(server.scheduler),
+            word::<v1::Forward>(server.forward),
+            word::<v1::Engine>(server.engine),
+            server.holder.clone().unwrap_or_else(|| "-".into()),
+            few(&reals),
+        ]
+    };
+    let header = ["SERVER", "VIP:PORT", "SCHEDULER", "FORWARD", "ENGINE", "HOLDER", "REAL SERVERS"];
+    table(&header, servers.iter().map(row))
+}
+
+fn in_full(server: &v1::Server) -> String {
+    let number = |count: Option<u64>| count.map_or_else(|| "-".to_owned(), |n| n.to_string());
+    let row = |real: &v1::Real| {
+        vec![
+            real.address.clone(),
+            real.node.clone().unwrap_or_else(|| "-".into()),
+            real.weight.to_string(),
+            word::<v1::RealState>(real.state),
+            number(real.connections),
+            number(real.packets),
+            number(real.bytes),
+            number(real.replies),
+            real.reason.clone(),
+        ]
+    };
+    let header =
+        ["REAL", "NODE", "WEIGHT", "STATE", "CONNECTIONS", "PACKETS", "BYTES", "REPLIES", "WHY"];
+    let reals = table(&header, server.reals.iter().map(row));
+    let on_node = |node: &v1::OnNode| {
+        let is_holder = server.holder.as_ref() == Some(&node.node);
+        let holder = if is_holder { "holds the VIP" } else { "" };
+        let why = node.why.clone().unwrap_or_default();
+        vec![node.node.clone(), word::<v1::TableState>(node.state), holder.to_owned(), why]
+    };
+    let nodes = table(&["NODE", "TABLE", "", "WHY"], server.on_nodes.iter().map(on_node));
+    let engine = format!("{} ({})", word::<v1::Engine>(server.engine), server.engine_reason);
+    let mut text = table_of(std::slice::from_ref(server));
+    text += &format!("\n\nEngine: {engine}, a table of {} slots.", server.table_size);
+    text += " Its packets pass by this host's firewall and conntrack.";
+    if let Some(since) = server.settling_since_ms {
+        let since = ago(since, SystemTime::now());
+        text += &format!(
+            "\nSettling: the real servers changed {since} ago; connections from before go by the \
+             table before."
+        );
+    }
+    text + &format!("\n\n{reals}\n\n{nodes}")
+}

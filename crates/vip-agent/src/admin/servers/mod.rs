@@ -1,0 +1,174 @@
+//! `vip.v1.Servers`.
+
+mod programmed;
+mod view;
+
+use crate::admin::call::{AdminService, Call, ask_leader, on_leader};
+use crate::errors::{from_refusal, invalid};
+use programmed::{everywhere, wait_until_gone, wait_until_programmed};
+use tonic::{Code, Request, Response, Status};
+use view::view;
+use vip_core::{Name, Outcome, Server, ServerOp, ServerRefusal, ServerSpec, State, excerpt};
+use vip_proto::v1;
+use vip_proto::v1::servers_client::ServersClient;
+
+#[tonic::async_trait]
+impl v1::servers_server::Servers for AdminService {
+    async fn add_server(
+        &self,
+        request: Request<v1::AddServerRequest>,
+    ) -> Result<Response<v1::AddServerReply>, Status> {
+        let (call, message) = (self.change(&request)?, request.into_inner());
+        let spec = message.spec.clone().ok_or_else(|| invalid("no spec"))?;
+        let spec = ServerSpec::try_from(spec).map_err(invalid)?;
+        on_leader!(call, message, ServersClient, add_server);
+        let server = add(&call, spec).await?;
+        Ok(Response::new(v1::AddServerReply { server: Some(server) }))
+    }
+
+    async fn set_server(
+        &self,
+        request: Request<v1::SetServerRequest>,
+    ) -> Result<Response<v1::SetServerReply>, Status> {
+        let (call, message) = (self.change(&request)?, request.into_inner());
+        on_leader!(call, message, ServersClient, set_server);
+        let old = find(&call.member.log.state(), &message.name)?.clone();
+        let spec = message.changes(&old).map_err(invalid)?;
+        refuse_members(&call.member.log.state(), &spec)?;
+        let op = ServerOp::Set { spec, seen: old.revision };
+        let server = change(&call, old.spec.name, op).await?;
+        Ok(Response::new(v1::SetServerReply { server: Some(server) }))
+    }
+
+    async fn remove_server(
+        &self,
+        request: Request<v1::RemoveServerRequest>,
+    ) -> Result<Response<v1::RemoveServerReply>, Status> {
+        let (call, message) = (self.change(&request)?, request.into_inner());
+        on_leader!(call, message, ServersClient, remove_server);
+        let server = find(&call.member.log.state(), &message.name)?.clone();
+        call.propose(ServerOp::Remove { name: server.spec.name.clone() }).await?;
+        wait_until_gone(&call, &server).await?;
+        Ok(Response::new(v1::RemoveServerReply {}))
+    }
+
+    async fn list_servers(
+        &self,
+        request: Request<v1::ListServersRequest>,
+    ) -> Result<Response<v1::ListServersReply>, Status> {
+        let (call, message) = (self.call(&request)?, request.into_inner());
+        ask_leader!(call, message, ServersClient, list_servers);
+        let state = call.member.log.state();
+        let servers = state.servers_by_name();
+        let servers = servers.iter().map(|server| view(&call.member, &state, server)).collect();
+        Ok(Response::new(v1::ListServersReply { servers }))
+    }
+
+    async fn show_server(
+        &self,
+        request: Request<v1::ShowServerRequest>,
+    ) -> Result<Response<v1::ShowServerReply>, Status> {
+        let (call, message) = (self.call(&request)?, request.into_inner());
+        let name = message.name.clone();
+        ask_leader!(call, message, ServersClient, show_server);
+        let state = call.member.log.state();
+        let server = find(&state, &name)?;
+        let (on_nodes, counts) = everywhere(&call.member, &state, server).await;
+        let mut shown = view(&call.member, &state, server);
+        view::add_counts(&mut shown, server, &counts);
+        let server = Some(v1::Server { on_nodes, ..shown });
+        Ok(Response::new(v1::ShowServerReply { server }))
+    }
+
+    async fn add_real(
+        &self,
+        request: Request<v1::AddRealRequest>,
+    ) -> Result<Response<v1::AddRealReply>, Status> {
+        let (call, message) = (self.change(&request)?, request.into_inner());
+        let op = ServerOp::try_from(message.clone()).map_err(invalid)?;
+        on_leader!(call, message, ServersClient, add_real);
+        if let ServerOp::AddReal { server, real } = &op {
+            let state = call.member.log.state();
+            let spec = find(&state, server.as_str())?.spec.clone();
+            refuse_members(&state, &ServerSpec { reals: vec![*real], ..spec })?;
+        }
+        let server = Some(change(&call, named(&message.server)?, op).await?);
+        Ok(Response::new(v1::AddRealReply { server }))
+    }
+
+    async fn remove_real(
+        &self,
+        request: Request<v1::RemoveRealRequest>,
+    ) -> Result<Response<v1::RemoveRealReply>, Status> {
+        let (call, message) = (self.change(&request)?, request.into_inner());
+        let op = ServerOp::try_from(message.clone()).map_err(invalid)?;
+        on_leader!(call, message, ServersClient, remove_real);
+        let server = Some(change(&call, named(&message.server)?, op).await?);
+        Ok(Response::new(v1::RemoveRealReply { server }))
+    }
+
+    async fn drain_real(
+        &self,
+        request: Request<v1::DrainRealRequest>,
+    ) -> Result<Response<v1::DrainRealReply>, Status> {
+        let (call, message) = (self.change(&request)?, request.into_inner());
+        let op = ServerOp::try_from(message.clone()).map_err(invalid)?;
+        on_leader!(call, message, ServersClient, drain_real);
+        let server = Some(change(&call, named(&message.server)?, op).await?);
+        Ok(Response::new(v1::DrainRealReply { server }))
+    }
+
+    async fn weigh_real(
+        &self,
+        request: Request<v1::WeighRealRequest>,
+    ) -> Result<Response<v1::WeighRealReply>, Status> {
+        let (call, message) = (self.change(&request)?, request.into_inner());
+        let op = ServerOp::try_from(message.clone()).map_err(invalid)?;
+        on_leader!(call, message, ServersClient, weigh_real);
+        let server = Some(change(&call, named(&message.server)?, op).await?);
+        Ok(Response::new(v1::WeighRealReply { server }))
+    }
+}
+
+fn named(name: &str) -> Result<Name, Status> {
+    name.parse().map_err(invalid)
+}
+
+fn find<'a>(state: &'a State, name: &str) -> Result<&'a Server, Status> {
+    let unknown = || from_refusal(&ServerRefusal::Unknown { name: excerpt(name) }.into());
+    state.server_named(name).ok_or_else(unknown)
+}
+
+/// A member that takes a VIP's packets without holding it would be a second one to answer
+/// for it, and there is no gate for that yet.
+fn refuse_members(state: &State, spec: &ServerSpec) -> Result<(), Status> {
+    let member = spec.reals.iter().find_map(|real| view::node_at(state, real.ip));
+    let who = member.or_else(|| spec.real_nodes.map(|_| "every node".to_owned()));
+    match who {
+        None => Ok(()),
+        Some(who) => Err(Status::failed_precondition(format!(
+            "{who} is a member of this cluster, and this version has no way for members to be real \
+             servers. Nothing was changed"
+        ))),
+    }
+}
+
+/// Adds one; nothing is left of it where its VIP's holder refuses it.
+async fn add(call: &Call, spec: ServerSpec) -> Result<v1::Server, Status> {
+    refuse_members(&call.member.log.state(), &spec)?;
+    let name = spec.name.clone();
+    let outcome = call.propose(ServerOp::Add { spec }).await?;
+    match wait_until_programmed(call, &name).await {
+        Err(status) if status.code() == Code::FailedPrecondition && outcome == Outcome::Done => {
+            call.propose(ServerOp::Remove { name }).await?;
+            let text = format!("{}. Nothing was left behind", status.message());
+            Err(Status::failed_precondition(text))
+        }
+        result => result,
+    }
+}
+
+async fn change(call: &Call, name: Name, op: ServerOp) -> Result<v1::Server, Status> {
+    call.propose(op).await?;
+    wait_until_programmed(call, &name).await
+}

@@ -1,0 +1,98 @@
+//! What a virtual server looks like from outside.
+
+use crate::admin::sight::name;
+use crate::node::Member;
+use std::net::{IpAddr, SocketAddr};
+use vip_core::{Engine, Real, RealCount, Server, ServerSpec, State};
+use vip_proto::v1;
+
+/// As the log has it.
+pub(super) fn view(member: &Member, state: &State, server: &Server) -> v1::Server {
+    let ServerSpec {
+        name: server_name,
+        vip: _,
+        ports,
+        protocol,
+        scheduler,
+        forward: _,
+        engine: _,
+        table_size: _,
+        reals: _,
+        real_nodes,
+    } = &server.spec;
+    let vip = state.vip(server.vip);
+    let engine = server.spec.engine().unwrap_or(Engine::Ebpf);
+    let is_v4 = server.reals.first().is_none_or(|real| real.spec.ip.is_ipv4());
+    let addresses = vip.into_iter().flat_map(|vip| &vip.spec.addresses);
+    let addresses = addresses.filter(|address| address.ip.is_ipv4() == is_v4);
+    v1::Server {
+        name: server_name.to_string(),
+        vip: vip.map_or_else(|| server.spec.vip.to_string(), |vip| vip.spec.name.to_string()),
+        ports: ports.to_string(),
+        protocol: v1::Protocol::from(*protocol).into(),
+        scheduler: v1::Scheduler::from(*scheduler).into(),
+        forward: v1::Forward::from(server.forward).into(),
+        engine: v1::Engine::from(engine).into(),
+        engine_reason: format!("it has {scheduler} and {}", server.forward),
+        table_size: u16::from(server.table_size).into(),
+        real_nodes: real_nodes.map(u32::from),
+        reals: server.reals.iter().map(|real| real_view(state, server, real)).collect(),
+        addresses: addresses.map(|address| address.ip.to_string()).collect(),
+        generation: server.generation.0,
+        settling_since_ms: server.before.as_ref().map(|before| before.since_ms),
+        holder: name(state, vip.and_then(|vip| vip.holder)),
+        fresh: member.leases.leads_applied(),
+        on_nodes: vec![],
+    }
+}
+
+fn real_view(state: &State, server: &Server, real: &Real) -> v1::Real {
+    let port = server.spec.port_of(&real.spec);
+    let address = match port {
+        Some(port) => SocketAddr::new(real.spec.ip, port).to_string(),
+        None => real.spec.ip.to_string(),
+    };
+    let (is, reason) = if real.drained {
+        (v1::RealState::Drained, "drained by hand: no new connections")
+    } else if real.spec.weight == 0 {
+        (v1::RealState::Up, "its weight is 0: no new connections")
+    } else {
+        (v1::RealState::Up, "nothing checks it: its administrator says so")
+    };
+    v1::Real {
+        address,
+        weight: real.spec.weight.into(),
+        state: is.into(),
+        reason: reason.to_owned(),
+        node: node_at(state, real.spec.ip),
+        packets: None,
+        bytes: None,
+        connections: None,
+        replies: None,
+    }
+}
+
+/// The member that is reached at an address.
+pub(super) fn node_at(state: &State, ip: IpAddr) -> Option<String> {
+    let is_there = |advertise: &str| {
+        advertise.parse::<SocketAddr>().is_ok_and(|at| at.ip().to_canonical() == ip)
+    };
+    let node = state.nodes.values().find(|node| is_there(&node.advertise));
+    node.map(|node| node.name.to_string())
+}
+
+/// With what the holder counted.
+pub(super) fn add_counts(shown: &mut v1::Server, server: &Server, counts: &[RealCount]) {
+    for (shown, real) in shown.reals.iter_mut().zip(&server.reals) {
+        let own = server.spec.port_of(&real.spec);
+        let is_it = |count: &&RealCount| {
+            count.ip == real.spec.ip && (count.port == 0 || Some(count.port) == own)
+        };
+        if let Some(RealCount { counter, .. }) = counts.iter().find(is_it) {
+            shown.packets = Some(counter.packets);
+            shown.bytes = Some(counter.bytes);
+            shown.connections = Some(counter.connections);
+            shown.replies = Some(counter.replies);
+        }
+    }
+}

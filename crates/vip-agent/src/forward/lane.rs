@@ -1,0 +1,45 @@
+//! The second lane to the guard: one end is the reconciler's, the other that of the link
+//! which the lease thread keeps up. Neither holds the other up.
+
+use tokio::sync::{mpsc, oneshot, watch};
+use vip_core::{TableCounters, TableNotice};
+use vip_guard::ToGuard;
+
+/// Messages that may wait for the socket; the reconciler waits beyond it.
+const QUEUED: usize = 256;
+
+/// What the link tells.
+pub(crate) enum TableNews {
+    /// A guard is there.
+    Up {
+        /// It knows how to forward. One that was started before an upgrade does not.
+        forwards: bool,
+        /// Told, or dropped, when a VIP may be opened there.
+        in_step: oneshot::Sender<()>,
+    },
+    Down,
+    Said(TableNotice),
+}
+
+/// The link's end.
+pub(crate) struct LinkEnd {
+    /// What it says is an answer to an order each, so there are never many.
+    pub(crate) news: mpsc::UnboundedSender<TableNews>,
+    pub(crate) orders: mpsc::Receiver<ToGuard>,
+    pub(crate) counters: watch::Sender<TableCounters>,
+}
+
+/// The reconciler's end.
+pub(super) struct Lane {
+    pub(super) news: mpsc::UnboundedReceiver<TableNews>,
+    pub(super) orders: mpsc::Sender<ToGuard>,
+    pub(super) counters: watch::Receiver<TableCounters>,
+}
+
+pub(super) fn lane() -> (LinkEnd, Lane) {
+    let (to_reconciler, news) = mpsc::unbounded_channel();
+    let (orders, to_guard) = mpsc::channel(QUEUED);
+    let (counted, counters) = watch::channel(TableCounters::default());
+    let link = LinkEnd { news: to_reconciler, orders: to_guard, counters: counted };
+    (link, Lane { news, orders, counters })
+}

@@ -1,0 +1,206 @@
+//! Virtual servers on this host: what the guard forwards by is kept at what the log
+//! wants. On every node, whoever holds their VIPs: the next holder has its tables before.
+
+mod lane;
+mod service;
+
+pub(crate) use lane::{LinkEnd, TableNews};
+
+use lane::Lane;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use vip_core::{
+    Forwarding, Generation, Programmed, Programming, RealCount, ServerUid, State, TableCounters,
+    TableNotice, TableOrder,
+};
+use vip_guard::{ToGuard, boottime};
+use vip_raft::Applied;
+
+/// Real servers in one message: some 20 kB, which hold up no order of the other lane.
+const REALS_AT_ONCE: usize = 1000;
+/// Questions that may wait.
+const ASKED: usize = 16;
+/// Nothing is tried again before somebody changes something.
+const NEVER: Duration = Duration::from_secs(3600);
+
+/// What was forwarded is wanted by somebody.
+type Question = (ServerUid, oneshot::Sender<Vec<RealCount>>);
+
+/// For whoever wants to know.
+#[derive(Clone)]
+pub(crate) struct Forward {
+    programming: watch::Receiver<Programming>,
+    counters: watch::Receiver<TableCounters>,
+    questions: mpsc::Sender<Question>,
+}
+
+/// See the module.
+pub(crate) struct Reconciler {
+    applied: watch::Receiver<Applied>,
+    /// The cluster's names of this node's interfaces.
+    interfaces: BTreeMap<String, String>,
+    lane: Lane,
+    programming: watch::Sender<Programming>,
+    questions: mpsc::Receiver<Question>,
+    /// Whom the guard did not answer yet.
+    asked: BTreeMap<ServerUid, Vec<oneshot::Sender<Vec<RealCount>>>>,
+    /// Waits until the guard is in step.
+    in_step: Option<oneshot::Sender<()>>,
+}
+
+/// What reconciles, what knows of it, and the end for the link to the guard.
+pub(crate) fn forward(
+    applied: watch::Receiver<Applied>,
+    interfaces: BTreeMap<String, String>,
+) -> (Reconciler, Forward, LinkEnd) {
+    let (link, lane) = lane::lane();
+    let (programming, programmed) = watch::channel(Programming::default());
+    let (ask, questions) = mpsc::channel(ASKED);
+    let counters = lane.counters.clone();
+    let forward = Forward { programming: programmed, counters, questions: ask };
+    let (asked, in_step) = (BTreeMap::new(), None);
+    let reconciler =
+        Reconciler { applied, interfaces, lane, programming, questions, asked, in_step };
+    (reconciler, forward, link)
+}
+
+impl Forward {
+    /// How a virtual server is on this host.
+    pub(crate) fn of(&self, server: ServerUid) -> Programmed {
+        self.programming.borrow().of(server)
+    }
+
+    /// Waits until a virtual server is on this host as of this generation or a later one,
+    /// or is refused, or the time is over; `None`: until there is nothing of it. Returns
+    /// how it is then.
+    pub(crate) async fn wait_for(
+        &self,
+        server: ServerUid,
+        wanted: Option<Generation>,
+        limit: Duration,
+    ) -> Programmed {
+        let mut programming = self.programming.clone();
+        let answered = programming.wait_for(|programming| match programming.of(server) {
+            Programmed::InForce(generation) => wanted.is_some_and(|wanted| generation >= wanted),
+            Programmed::Refused(_) => wanted.is_some(),
+            Programmed::NotYet => wanted.is_none(),
+        });
+        let _ = tokio::time::timeout(limit, answered).await;
+        self.of(server)
+    }
+
+    /// What was forwarded for a virtual server on this host, by real server; `None`: the
+    /// guard does not say.
+    pub(crate) async fn counted(
+        &self,
+        server: ServerUid,
+        limit: Duration,
+    ) -> Option<Vec<RealCount>> {
+        let (answer, counted) = oneshot::channel();
+        self.questions.try_send((server, answer)).ok()?;
+        tokio::time::timeout(limit, counted).await.ok()?.ok()
+    }
+
+    /// How the guard's second lane does.
+    pub(crate) fn counters(&self) -> TableCounters {
+        *self.counters.borrow()
+    }
+}
+
+impl Reconciler {
+    /// Until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let state = self.applied.borrow_and_update().state.clone();
+            // Before the log is here nothing is known to be over.
+            if state.cluster.is_some() {
+                self.reconcile(&state).await;
+            }
+            let next = self.programming.borrow().next_try();
+            let wait = next.map_or(NEVER, |at| at.since(boottime()));
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = self.applied.changed() => if changed.is_err() { return },
+                Some(news) = self.lane.news.recv() => self.heard(news),
+                Some(question) = self.questions.recv() => self.ask(question).await,
+                () = sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn reconcile(&mut self, state: &State) {
+        let wanted = state.forwardings();
+        let of = |uid| Forwarding::of(state, state.server(uid)?, &self.interfaces);
+        let mut orders = vec![];
+        // What is ordered is no news to anybody.
+        self.programming.send_if_modified(|programming| {
+            orders = programming.orders(boottime(), &wanted, of);
+            false
+        });
+        for part in parts(orders) {
+            if self.lane.orders.send(ToGuard::Tables(part)).await.is_err() {
+                return;
+            }
+        }
+        if self.programming.borrow().is_in_step(&wanted)
+            && let Some(waiting) = self.in_step.take()
+        {
+            let _ = waiting.send(());
+        }
+    }
+
+    /// Takes all that the link has to say by now.
+    fn heard(&mut self, first: TableNews) {
+        let mut next = Some(first);
+        while let Some(news) = next {
+            match news {
+                // It has nothing and is told nothing; its VIPs need not wait for it.
+                TableNews::Up { forwards: false, .. } => {}
+                TableNews::Up { forwards: true, in_step } => {
+                    self.in_step = Some(in_step);
+                    self.programming.send_modify(Programming::up);
+                }
+                TableNews::Down => {
+                    self.in_step = None;
+                    self.asked.clear();
+                    self.programming.send_modify(Programming::down);
+                }
+                TableNews::Said(TableNotice::Counted { server, reals }) => {
+                    for question in self.asked.remove(&server).into_iter().flatten() {
+                        let _ = question.send(reals.clone());
+                    }
+                }
+                TableNews::Said(notice) => {
+                    self.programming.send_modify(|known| known.heard(boottime(), notice));
+                }
+            }
+            next = self.lane.news.try_recv().ok();
+        }
+    }
+
+    async fn ask(&mut self, (server, answer): Question) {
+        let waiting = self.asked.entry(server).or_default();
+        waiting.retain(|question| !question.is_closed());
+        waiting.push(answer);
+        let _ = self.lane.orders.send(ToGuard::Count(server)).await;
+    }
+}
+
+/// Orders in messages that are not too long.
+fn parts(orders: Vec<TableOrder>) -> Vec<Vec<TableOrder>> {
+    let mut parts: Vec<(usize, Vec<TableOrder>)> = vec![];
+    for order in orders {
+        let reals = order.reals().max(1);
+        match parts.last_mut() {
+            Some((count, part)) if *count + reals <= REALS_AT_ONCE => {
+                *count += reals;
+                part.push(order);
+            }
+            _ => parts.push((reals, vec![order])),
+        }
+    }
+    parts.into_iter().map(|(_, part)| part).collect()
+}

@@ -1,0 +1,114 @@
+//! The second lane between agent and guard: the tables of virtual servers. It may be
+//! slow, or stand still, and no deadline of a VIP waits for it.
+
+use super::Forwarding;
+use crate::{Generation, ServerUid};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// What the agent wants of a table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TableOrder {
+    /// This virtual server is none any more.
+    Drop(ServerUid),
+    /// This one is to be forwarded so. What is in force already is left as it is.
+    Put(ServerUid, Box<Forwarding>),
+}
+
+impl TableOrder {
+    /// Whose table it is about.
+    #[must_use]
+    pub fn server(&self) -> ServerUid {
+        match self {
+            Self::Drop(server) | Self::Put(server, _) => *server,
+        }
+    }
+
+    /// What is in force once it is carried out.
+    #[must_use]
+    pub fn wanted(&self) -> Option<Generation> {
+        match self {
+            Self::Drop(_) => None,
+            Self::Put(_, forwarding) => Some(forwarding.generation),
+        }
+    }
+
+    /// How many real servers it names.
+    #[must_use]
+    pub fn reals(&self) -> usize {
+        match self {
+            Self::Drop(_) => 0,
+            Self::Put(_, forwarding) => {
+                let plans = [Some(&forwarding.plan), forwarding.before.as_ref()];
+                plans.into_iter().flatten().map(|plan| plan.reals().len()).sum()
+            }
+        }
+    }
+}
+
+/// What the guard says of tables.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TableNotice {
+    /// All that is in force, when an agent came.
+    AllInForce(BTreeMap<ServerUid, Generation>),
+    /// An order was carried out.
+    InForce {
+        /// Of this virtual server.
+        server: ServerUid,
+        /// What is in force now, if anything is.
+        generation: Option<Generation>,
+    },
+    /// An order was not carried out. What was in force is.
+    Refused {
+        /// Of this virtual server.
+        server: ServerUid,
+        /// What would be in force now.
+        wanted: Option<Generation>,
+        /// The rest of a sentence that begins with the virtual server.
+        why: String,
+    },
+    /// What was forwarded for a virtual server, as was asked.
+    Counted {
+        server: ServerUid,
+        /// By real server.
+        reals: Vec<RealCount>,
+    },
+}
+
+/// What was forwarded to a real server since it is one on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RealCount {
+    pub ip: IpAddr,
+    /// Its own port; 0: the one that the client named.
+    pub port: u16,
+    pub counter: Counter,
+}
+
+/// What was forwarded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    /// To the real server.
+    pub packets: u64,
+    pub bytes: u64,
+    /// TCP connections that began.
+    pub connections: u64,
+    /// Packets from it, where they come back by this host.
+    pub replies: u64,
+}
+
+/// How the guard's second lane does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableCounters {
+    /// Orders that were carried out since the guard began.
+    pub done: u64,
+    /// Orders that a later one took the place of before.
+    pub overtaken: u64,
+    /// Orders that wait.
+    pub waiting: u32,
+    /// For how many whole seconds there has been something to do, and nothing was
+    /// done.
+    pub behind_s: u32,
+    /// It failed, and nothing is carried out until the guard begins anew.
+    pub failed: bool,
+}

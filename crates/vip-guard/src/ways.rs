@@ -1,0 +1,159 @@
+//! How real servers are reached, asked of the kernel's routes one by one, and what else
+//! the forwarder has to know of the host: that the first lane looks at, leaves here, and
+//! waits for nobody.
+
+use crate::allow::objection_to_real;
+use crate::network::HostView;
+use crate::routes::gateways;
+use arc_swap::ArcSwap;
+use futures_util::TryStreamExt;
+use ipnet::IpNet;
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
+use rtnetlink::{Handle, RouteMessageBuilder, new_connection};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use tokio::runtime::Runtime;
+use tracing::debug;
+use vip_core::Address;
+use vip_datapath::{Surroundings, Way};
+
+/// A host, as it was looked at last.
+#[derive(Debug, Default)]
+pub(crate) struct Scenery {
+    pub(crate) view: HostView,
+    /// Where VIPs are or were.
+    pub(crate) homes: BTreeMap<IpAddr, u32>,
+}
+
+/// See the module.
+pub(crate) struct Ways {
+    scenery: Arc<ArcSwap<Scenery>>,
+    /// Prefixes of real servers that root allows; empty: the usual ones.
+    allow: Vec<IpNet>,
+    runtime: Runtime,
+    netlink: Handle,
+    /// Since they were to be looked at again.
+    known: RefCell<BTreeMap<IpAddr, Way>>,
+}
+
+impl Ways {
+    /// With a connection to the kernel of its own.
+    pub(crate) fn open(scenery: Arc<ArcSwap<Scenery>>, allow: Vec<IpNet>) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let netlink = {
+            let _inside = runtime.enter();
+            let (connection, handle, _messages) = new_connection()?;
+            runtime.spawn(connection);
+            handle
+        };
+        Ok(Self { scenery, allow, runtime, netlink, known: RefCell::default() })
+    }
+
+    /// The host's routes may be others.
+    pub(crate) fn look_again(&self) {
+        self.known.borrow_mut().clear();
+    }
+
+    fn ask(&self, ip: IpAddr) -> Way {
+        let query = match ip {
+            IpAddr::V4(ip) => {
+                RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(ip, 32).build()
+            }
+            IpAddr::V6(ip) => {
+                RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(ip, 128).build()
+            }
+        };
+        let routes = self.netlink.route().get(query).execute();
+        match self.runtime.block_on(routes.try_collect::<Vec<_>>()) {
+            Ok(routes) => routes.first().map_or(Way::None, |route| way(ip, route)),
+            Err(error) => {
+                debug!(%ip, %error, "no route to a real server");
+                Way::None
+            }
+        }
+    }
+}
+
+impl Surroundings for Ways {
+    fn way_to(&self, ip: IpAddr) -> Way {
+        *self.known.borrow_mut().entry(ip).or_insert_with(|| self.ask(ip))
+    }
+
+    fn home_of(&self, address: &Address) -> Option<u32> {
+        let scenery = self.scenery.load();
+        let held_on = scenery.homes.get(&address.ip).copied();
+        scenery.view.network.home_of(address, held_on).ok()
+    }
+
+    fn own(&self) -> BTreeSet<IpAddr> {
+        let scenery = self.scenery.load();
+        scenery.view.network.addresses.iter().map(|(_, ip, _)| *ip).collect()
+    }
+
+    fn objection_to(&self, real: IpAddr) -> Option<String> {
+        objection_to_real(&self.allow, &self.scenery.load().view, real).map(str::to_owned)
+    }
+}
+
+/// What the kernel's answer for one address means.
+fn way(ip: IpAddr, route: &RouteMessage) -> Way {
+    let oif = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    });
+    match (route.header.kind, oif) {
+        (RouteType::Local, _) => Way::Here,
+        (RouteType::Unicast, Some(ifindex)) => {
+            let hop = gateways(&route.attributes).first().copied().unwrap_or(ip);
+            Way::Hop { ifindex, hop }
+        }
+        _ => Way::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netlink_packet_route::route::{RouteAddress, RouteVia};
+
+    const REAL: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 11));
+
+    fn route(kind: RouteType, attributes: &[RouteAttribute]) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        message.header.kind = kind;
+        message.attributes.extend_from_slice(attributes);
+        message
+    }
+
+    #[test]
+    fn a_real_server_is_a_neighbour_or_behind_one_or_here_or_nowhere() {
+        let hop = |hop| Way::Hop { ifindex: 3, hop };
+        let oif = RouteAttribute::Oif(3);
+        let gateway = Ipv4Addr::new(10, 0, 0, 254);
+        let by = RouteAttribute::Gateway(RouteAddress::Inet(gateway));
+        let v6 = "fe80::1".parse::<Ipv6Addr>().expect("valid");
+        let via = RouteAttribute::Via(RouteVia::Inet6(v6));
+        for (kind, attributes, expected) in [
+            (RouteType::Unicast, vec![oif.clone()], hop(REAL)),
+            (RouteType::Unicast, vec![oif.clone(), by], hop(gateway.into())),
+            (RouteType::Unicast, vec![oif.clone(), via], hop(v6.into())),
+            (RouteType::Local, vec![RouteAttribute::Oif(1)], Way::Here),
+            (RouteType::Broadcast, vec![oif.clone()], Way::None),
+            (RouteType::Unreachable, vec![oif], Way::None),
+            (RouteType::Unicast, vec![], Way::None),
+        ] {
+            assert_eq!(way(REAL, &route(kind, &attributes)), expected);
+        }
+    }
+
+    /// The kernel's own answer, by loopback alone.
+    #[test]
+    fn the_kernel_is_asked_for_one_route_and_not_for_all() {
+        let ways = Ways::open(Arc::default(), vec![]).expect("netlink");
+        assert_eq!(ways.way_to([127, 0, 0, 1].into()), Way::Here);
+        assert_eq!(ways.way_to([255, 255, 255, 255].into()), Way::None);
+    }
+}
