@@ -40,4 +40,4 @@ pub use operator::{Given, open_tokens};
 pub use probe::{Claim, Outage, Probe, Reply, Trace};
 pub use random::{Plan, Summary, run as run_at_random};
 pub use strangers::{Counts, Strangers};
-pub use traffic::{Connections, Flows, RealServer};
+pub use traffic::{Connections, Flows, RealServer, Stream, Streams};

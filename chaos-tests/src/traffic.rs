@@ -1,12 +1,14 @@
 //! Real servers that say who they are, and clients that notice whose connection they
 //! have, and whether it lives.
 
+use crate::command::within;
 use crate::net::{Lab, enter};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,6 +24,11 @@ const DATAGRAMS: u32 = 20;
 const DATAGRAM_ANSWER: Duration = Duration::from_millis(250);
 /// Longest word and longest name.
 const WORD: usize = 64;
+/// Bytes that a server pushes at a time, and how often.
+const PUSHED: usize = 16;
+const PUSHES: Duration = Duration::from_millis(10);
+/// The same in bulk: more than a segment that is left to the device.
+const BULK: usize = 128 << 10;
 
 /// A server in a host's namespace, that answers whatever it is told with its host's name;
 /// by TCP and UDP.
@@ -80,13 +87,43 @@ async fn serve(listener: &TcpListener, name: &str) -> Result<()> {
         let name = name.to_owned();
         tokio::spawn(async move {
             let mut word = [0; WORD];
-            while let Ok(1..) = stream.read(&mut word).await {
-                if stream.write_all(name.as_bytes()).await.is_err() {
+            while let Ok(length @ 1..) = stream.read(&mut word).await {
+                let answered = match &word[..length] {
+                    b"push" => push(&mut stream, &name).await,
+                    b"bulk" => bulk(&mut stream, &name).await,
+                    _ => stream.write_all(name.as_bytes()).await,
+                };
+                if answered.is_err() {
                     return;
                 }
             }
         });
     }
+}
+
+/// One word after the other, none of them asked for.
+async fn push(stream: &mut tokio::net::TcpStream, name: &str) -> std::io::Result<()> {
+    let word = named(name, PUSHED);
+    loop {
+        stream.write_all(&word).await?;
+        tokio::time::sleep(PUSHES).await;
+    }
+}
+
+/// A lot, in segments as large as they can be.
+async fn bulk(stream: &mut tokio::net::TcpStream, name: &str) -> std::io::Result<()> {
+    let words = named(name, PUSHED).repeat(BULK / PUSHED);
+    loop {
+        stream.write_all(&words).await?;
+        tokio::time::sleep(PUSHES).await;
+    }
+}
+
+/// A name, filled up to so many bytes.
+fn named(name: &str, length: usize) -> Vec<u8> {
+    let mut word = name.as_bytes().to_vec();
+    word.resize(length, b' ');
+    word
 }
 
 async fn serve_datagrams(socket: &tokio::net::UdpSocket, name: &str) -> Result<()> {
@@ -169,6 +206,87 @@ impl Connections {
         let before = self.0.len();
         self.0.retain(|(_, of)| of != name);
         before - self.0.len()
+    }
+}
+
+/// What a server sends of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// A word now and then.
+    Push,
+    /// A lot.
+    Bulk,
+}
+
+/// Connections on which servers speak all the while.
+#[derive(Debug)]
+pub struct Streams {
+    streams: Vec<TcpStream>,
+    readers: Vec<JoinHandle<Result<()>>>,
+    /// Words of each that were as they should be.
+    heard: Arc<Vec<AtomicU64>>,
+}
+
+impl Streams {
+    /// Opens so many, from a host.
+    ///
+    /// # Errors
+    /// One of them does not come about.
+    pub fn open(
+        lab: &Lab,
+        host: &str,
+        to: SocketAddr,
+        (kind, count): (Stream, usize),
+    ) -> Result<Self> {
+        let word: &[u8] = if kind == Stream::Push { b"push" } else { b"bulk" };
+        let streams = inside(lab, host, move || {
+            let open = |_| {
+                let mut stream = TcpStream::connect_timeout(&to, CONNECT)?;
+                stream.set_read_timeout(Some(SILENCE))?;
+                stream.write_all(word)?;
+                Ok(stream)
+            };
+            (0..count).map(open).collect::<Result<Vec<_>>>()
+        })?;
+        let heard = Arc::new((0..count).map(|_| AtomicU64::new(0)).collect::<Vec<_>>());
+        let mut readers = vec![];
+        for (number, stream) in streams.iter().enumerate() {
+            let (mut stream, heard) = (stream.try_clone()?, heard.clone());
+            readers.push(std::thread::spawn(move || {
+                let mut first = [0; PUSHED];
+                stream.read_exact(&mut first)?;
+                let mut word = first;
+                while word == first {
+                    heard[number].fetch_add(1, Ordering::Relaxed);
+                    stream.read_exact(&mut word)?;
+                }
+                bail!("something else came")
+            }));
+        }
+        Ok(Self { streams, readers, heard })
+    }
+
+    /// How many do not go on.
+    #[must_use]
+    pub fn lost(&self) -> usize {
+        let before: Vec<u64> = self.heard.iter().map(|one| one.load(Ordering::Relaxed)).collect();
+        let stands = || {
+            let pairs = self.heard.iter().zip(&before);
+            pairs.filter(|(now, before)| now.load(Ordering::Relaxed) == **before).count()
+        };
+        let _ = within(SILENCE, || (stands() == 0).then_some(()));
+        stands()
+    }
+}
+
+impl Drop for Streams {
+    fn drop(&mut self) {
+        for stream in &self.streams {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! Virtual servers with real traffic: who gets a connection, and what it lives through.
 
 use anyhow::{Context, Result};
-use chaos_tests::{Cluster, Connections, Flows, Options, Process, RealServer, wait_for};
+use chaos_tests::{
+    Cluster, Connections, Flows, Lab, Options, Process, RealServer, Stream, Streams, wait_for,
+};
 use nix::sys::signal::Signal;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,36 +11,81 @@ use std::time::Duration;
 const SOON: Duration = Duration::from_secs(20);
 const CONNECTIONS: usize = 200;
 const FLOWS: usize = 40;
+const IDLE: usize = 40;
+const PUSHED: usize = 40;
+const BULK: usize = 8;
 
-fn at(text: &str) -> SocketAddr {
-    text.parse().expect("an address and a port")
+/// The addresses of a test, all of one family.
+struct Net {
+    /// Where the clients and the nodes are, without the last part.
+    front: &'static str,
+    /// Where the real servers behind them are.
+    back: &'static str,
+    length: u8,
+    alone: u8,
+}
+
+const V4: Net = Net { front: "10.77.0.", back: "10.78.0.", length: 24, alone: 32 };
+const V6: Net = Net { front: "fd77::", back: "fd78::", length: 64, alone: 128 };
+
+impl Net {
+    fn vip(&self) -> String {
+        format!("{}100", self.front)
+    }
+
+    fn at(&self, ip: &str, port: u16) -> SocketAddr {
+        SocketAddr::new(ip.parse().expect("an address"), port)
+    }
+
+    fn target(&self) -> SocketAddr {
+        self.at(&self.vip(), 80)
+    }
 }
 
 /// A host beside the nodes that takes what is for the VIP, and does not say so on the
 /// network.
-fn by_dr(cluster: &mut Cluster, name: &str, last: u8) -> Result<RealServer> {
+fn by_dr(cluster: &mut Cluster, net: &Net, name: &str, last: u8) -> Result<RealServer> {
     let lab = &mut cluster.lab;
     lab.add_host(name, last)?;
     let quiet = ["-w", "net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.arp_announce=2"];
     lab.exec(name, "sysctl", &quiet)?.ok()?;
-    lab.ip(name, &["address", "add", "10.77.0.100/32", "dev", "lo"])?;
-    lab.ip(name, &["address", "add", "fd77::100/128", "dev", "lo", "nodad"])?;
-    RealServer::start(lab, name, at("10.77.0.100:80"))
+    let vip = format!("{}/{}", net.vip(), net.alone);
+    let nodad: &[&str] = if net.alone == 128 { &["nodad"] } else { &[] };
+    lab.ip(name, &[&["address", "add", &vip, "dev", "lo"], nodad].concat())?;
+    RealServer::start(lab, name, net.target())
 }
 
-/// A host behind the nodes, in a network of its own, whose way out is a VIP there.
-fn by_nat(cluster: &mut Cluster, name: &str, last: u8) -> Result<RealServer> {
-    let lab = &mut cluster.lab;
-    lab.add_bare_host(name)?;
+/// A second network, behind the nodes.
+fn behind(cluster: &Cluster, net: &Net) -> Result<()> {
+    let lab = &cluster.lab;
+    lab.ip("sw", &["link", "add", "back", "type", "bridge", "mcast_snooping", "0"])?;
+    lab.ip("sw", &["link", "set", "back", "up"])?;
+    for (node, last) in [("n1", 1), ("n2", 2), ("n3", 3)] {
+        on_the_back(lab, net, node, ("eth1", last))?;
+    }
+    Ok(())
+}
+
+fn on_the_back(lab: &Lab, net: &Net, name: &str, (interface, last): (&str, u8)) -> Result<()> {
     let (inside, port) = (lab.namespace(name), format!("b{name}"));
-    let cable = ["link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &inside];
+    let cable = ["link", "add", &port, "type", "veth", "peer", "name", interface, "netns", &inside];
     lab.ip("sw", &cable)?;
     lab.ip("sw", &["link", "set", &port, "master", "back", "up"])?;
-    lab.ip(name, &["link", "set", "eth0", "up"])?;
-    let address = format!("10.78.0.{last}/24");
-    lab.ip(name, &["address", "add", &address, "dev", "eth0"])?;
-    lab.ip(name, &["route", "add", "default", "via", "10.78.0.100"])?;
-    RealServer::start(lab, name, at("0.0.0.0:8080"))
+    lab.ip(name, &["link", "set", interface, "up"])?;
+    let address = format!("{}{last}/{}", net.back, net.length);
+    let nodad: &[&str] = if net.alone == 128 { &["nodad"] } else { &[] };
+    lab.ip(name, &[&["address", "add", &address, "dev", interface], nodad].concat())?;
+    Ok(())
+}
+
+/// A host there, whose way out is a VIP.
+fn by_nat(cluster: &mut Cluster, net: &Net, name: &str, last: u8) -> Result<RealServer> {
+    let lab = &mut cluster.lab;
+    lab.add_bare_host(name)?;
+    on_the_back(lab, net, name, ("eth0", last))?;
+    let gateway = format!("{}100", net.back);
+    lab.ip(name, &["route", "add", "default", "via", &gateway])?;
+    RealServer::start(lab, name, net.at(&format!("{}{last}", net.back), 8080))
 }
 
 fn holder(cluster: &Cluster, from: &str) -> Result<String> {
@@ -59,10 +106,13 @@ fn does_not_forward_itself(cluster: &Cluster) -> Result<()> {
 }
 
 /// What every forwarding method has to live through, with connections and flows that are
-/// there before.
+/// there before; `one` of three real servers is drained, and goes at the end.
 fn lives_through(cluster: &mut Cluster, to: SocketAddr, (one, fourth): (&str, &str)) -> Result<()> {
     let open = |cluster: &Cluster, count| Connections::open(&cluster.lab, "client", to, count);
     let mut connections = open(cluster, CONNECTIONS)?;
+    let mut idle = open(cluster, IDLE)?;
+    let pushed = Streams::open(&cluster.lab, "client", to, (Stream::Push, PUSHED))?;
+    let bulk = Streams::open(&cluster.lab, "client", to, (Stream::Bulk, BULK))?;
     let flows = Flows::open(&cluster.lab, "client", to, FLOWS)?;
     let each = connections.of_each();
     assert!(each.len() == 3 && each.values().all(|count| *count > 20), "{each:?}");
@@ -95,7 +145,8 @@ fn lives_through(cluster: &mut Cluster, to: SocketAddr, (one, fourth): (&str, &s
     cluster.lab.isolate(&old)?;
     cluster.wait_for_takeover(&watcher, &old)?;
     assert_eq!(connections.lost(), 0, "those from before any change, by a power failure");
-    assert_eq!(flows.lost(), 0, "by a power failure");
+    assert_eq!((pushed.lost(), bulk.lost()), (0, 0), "on which servers speak");
+    assert_eq!((idle.lost(), flows.lost()), (0, 0), "that were idle, and datagrams");
     let after = open(cluster, CONNECTIONS)?.of_each();
     assert!(after.keys().eq(youngest.keys()), "{after:?} and {youngest:?}");
 
@@ -106,56 +157,69 @@ fn lives_through(cluster: &mut Cluster, to: SocketAddr, (one, fourth): (&str, &s
     Ok(())
 }
 
-#[test]
-fn connections_by_direct_routing_live_through_moves_changes_and_a_power_failure() -> Result<()> {
+fn connections_by_dr(net: &Net) -> Result<()> {
     let mut cluster = Cluster::formed(&Options::default())?;
     does_not_forward_itself(&cluster)?;
     let mut servers = vec![];
     for (name, last) in [("r1", 11), ("r2", 12), ("r3", 13), ("r4", 14)] {
-        servers.push(by_dr(&mut cluster, name, last)?);
+        servers.push(by_dr(&mut cluster, net, name, last)?);
     }
     let n1 = cluster.host("n1");
-    let addresses = ["--address", "10.77.0.100/24", "--placement", "sticky"];
-    n1.ctl_ok(&[&["vip", "add", "web"], &addresses[..]].concat())?;
-    let reals = ["--real", "10.77.0.11", "--real", "10.77.0.12", "--real", "10.77.0.13"];
+    let address = format!("{}/{}", net.vip(), net.length);
+    n1.ctl_ok(&["vip", "add", "web", "--address", &address, "--placement", "sticky"])?;
+    let reals = [11, 12, 13].map(|last| format!("{}{last}", net.front));
+    let reals: Vec<_> = reals.iter().flat_map(|real| ["--real", real]).collect();
     let add = ["--vip", "web", "--port", "80"];
     let said = n1.ctl_ok(&[&["vs", "add", "front"], &add[..], &reals].concat())?;
     assert!(said.contains("by dr to 3 real servers"), "{said}");
-    assert!(said.contains("ip address add 10.77.0.100/32 dev lo"), "{said}");
+    let setup = format!("address add {}/{} dev lo", net.vip(), net.alone);
+    assert!(said.contains(&setup), "{said}");
     n1.ctl_ok(&[&["vs", "add", "names", "--protocol", "udp"], &add[..], &reals].concat())?;
-    lives_through(&mut cluster, at("10.77.0.100:80"), ("10.77.0.11", "10.77.0.14"))
+    let (one, fourth) = (format!("{}11", net.front), format!("{}14", net.front));
+    lives_through(&mut cluster, net.target(), (&one, &fourth))
 }
 
-#[test]
-fn connections_by_nat_live_through_moves_changes_and_a_power_failure() -> Result<()> {
+fn connections_by_nat(net: &Net) -> Result<()> {
     let mut cluster = Cluster::formed(&Options::default())?;
     does_not_forward_itself(&cluster)?;
-    cluster.lab.ip("sw", &["link", "add", "back", "type", "bridge", "mcast_snooping", "0"])?;
-    cluster.lab.ip("sw", &["link", "set", "back", "up"])?;
-    for (node, last) in [("n1", 1), ("n2", 2), ("n3", 3)] {
-        let (lab, port) = (&cluster.lab, format!("b{node}"));
-        let inside = lab.namespace(node);
-        let cable =
-            ["link", "add", &port, "type", "veth", "peer", "name", "eth1", "netns", &inside];
-        lab.ip("sw", &cable)?;
-        lab.ip("sw", &["link", "set", &port, "master", "back", "up"])?;
-        lab.ip(node, &["link", "set", "eth1", "up"])?;
-        lab.ip(node, &["address", "add", &format!("10.78.0.{last}/24"), "dev", "eth1"])?;
-    }
+    behind(&cluster, net)?;
     let mut servers = vec![];
     for (name, last) in [("r1", 11), ("r2", 12), ("r3", 13), ("r4", 14)] {
-        servers.push(by_nat(&mut cluster, name, last)?);
+        servers.push(by_nat(&mut cluster, net, name, last)?);
     }
     let n1 = cluster.host("n1");
-    n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
-    n1.ctl_ok(&["vip", "add", "inside", "--address", "10.78.0.100/24"])?;
-    let reals = ["10.78.0.11:8080", "10.78.0.12:8080", "10.78.0.13:8080"];
-    let reals = reals.map(|real| ["--real", real]).concat();
+    let addresses = [net.vip(), format!("{}100", net.back)];
+    let addresses = addresses.map(|ip| format!("{ip}/{}", net.length));
+    n1.ctl_ok(&["vip", "add", "web", "--address", &addresses[0]])?;
+    n1.ctl_ok(&["vip", "add", "inside", "--address", &addresses[1]])?;
+    let place = |last: u8| net.at(&format!("{}{last}", net.back), 8080).to_string();
+    let reals = [11, 12, 13].map(place);
+    let reals: Vec<_> = reals.iter().flat_map(|real| ["--real", real]).collect();
     let add = ["--vip", "web", "--port", "80"];
     let said = n1.ctl_ok(&[&["vs", "add", "front"], &add[..], &reals].concat())?;
     assert!(said.contains("by nat to 3 real servers"), "{said}");
     n1.ctl_ok(&[&["vs", "add", "names", "--protocol", "udp"], &add[..], &reals].concat())?;
-    lives_through(&mut cluster, at("10.77.0.100:80"), ("10.78.0.11:8080", "10.78.0.14:8080"))
+    lives_through(&mut cluster, net.target(), (&place(11), &place(14)))
+}
+
+#[test]
+fn connections_by_direct_routing_live_on() -> Result<()> {
+    connections_by_dr(&V4)
+}
+
+#[test]
+fn connections_by_direct_routing_live_on_by_ipv6() -> Result<()> {
+    connections_by_dr(&V6)
+}
+
+#[test]
+fn connections_by_nat_live_on() -> Result<()> {
+    connections_by_nat(&V4)
+}
+
+#[test]
+fn connections_by_nat_live_on_by_ipv6() -> Result<()> {
+    connections_by_nat(&V6)
 }
 
 /// Whoever is killed on the holder: what the kernel forwards by outlives the agent, and a
@@ -165,13 +229,13 @@ fn connections_live_through_the_end_of_agent_and_guard() -> Result<()> {
     let mut cluster = Cluster::formed(&Options::default())?;
     let mut servers = vec![];
     for (name, last) in [("r1", 11), ("r2", 12)] {
-        servers.push(by_dr(&mut cluster, name, last)?);
+        servers.push(by_dr(&mut cluster, &V4, name, last)?);
     }
     let n1 = cluster.host("n1");
     n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
     let reals = ["--real", "10.77.0.11", "--real", "10.77.0.12"];
     n1.ctl_ok(&[&["vs", "add", "front", "--vip", "web", "--port", "80"], &reals[..]].concat())?;
-    let to = at("10.77.0.100:80");
+    let to = V4.target();
     let mut connections = Connections::open(&cluster.lab, "client", to, CONNECTIONS)?;
     for processes in [
         &[Process::Agent][..],
@@ -203,7 +267,7 @@ fn connections_live_through_the_end_of_agent_and_guard() -> Result<()> {
 #[test]
 fn a_new_guard_has_every_table_before_it_opens_a_vip() -> Result<()> {
     let mut cluster = Cluster::formed(&Options { nodes: 1, ..Options::default() })?;
-    let _server = by_dr(&mut cluster, "r1", 11)?;
+    let _server = by_dr(&mut cluster, &V4, "r1", 11)?;
     let n1 = cluster.host("n1");
     n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
     let add = |name: &str, port: u16| {
@@ -215,7 +279,7 @@ fn a_new_guard_has_every_table_before_it_opens_a_vip() -> Result<()> {
         add(&format!("other{number}"), 2000 + number)?;
     }
     add("front", 80)?;
-    let to = at("10.77.0.100:80");
+    let to = V4.target();
     let mut connections = Connections::open(&cluster.lab, "client", to, CONNECTIONS)?;
     for round in 0..5 {
         let old = n1.find(Process::Guard).context("no guard")?;
@@ -253,13 +317,13 @@ fn a_member_is_no_real_server_yet() -> Result<()> {
 #[test]
 fn a_virtual_server_looks_the_same_from_every_node() -> Result<()> {
     let mut cluster = Cluster::formed(&Options::default())?;
-    let _server = by_dr(&mut cluster, "r1", 11)?;
+    let _server = by_dr(&mut cluster, &V4, "r1", 11)?;
     let n1 = cluster.host("n1");
     n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
     let add = ["vs", "add", "front", "--vip", "web", "--port", "80", "--real", "10.77.0.11"];
     cluster.host("n2").ctl_ok(&add)?;
     cluster.host("n3").ctl_ok(&add)?;
-    let mut connections = Connections::open(&cluster.lab, "client", at("10.77.0.100:80"), 7)?;
+    let mut connections = Connections::open(&cluster.lab, "client", V4.target(), 7)?;
     assert_eq!(connections.lost(), 0);
     let list = n1.ctl_json(&["vs", "list"])?;
     assert_eq!(list[0]["forward"], "dr");
