@@ -2,10 +2,11 @@
 
 use anyhow::{Context, Result};
 use chaos_tests::{
-    Cluster, Connections, Flows, Lab, Options, Process, RealServer, Stream, Streams, wait_for,
+    Cluster, Connections, Flows, Lab, Options, Probe, Process, RealServer, Stream, Streams,
+    wait_for,
 };
 use nix::sys::signal::Signal;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -295,21 +296,153 @@ fn a_new_guard_has_every_table_before_it_opens_a_vip() -> Result<()> {
     Ok(())
 }
 
+/// As on a control plane: every node is a real server, the holder too. None but the holder
+/// answers whoever asks it directly, and connections stay where they are.
 #[test]
-fn a_member_is_no_real_server_yet() -> Result<()> {
+fn members_are_real_servers_and_one_of_them_holds() -> Result<()> {
+    let mut cluster = Cluster::formed(&Options::default())?;
+    let n1 = cluster.host("n1");
+    let mut servers = vec![];
+    for name in ["n1", "n2", "n3"] {
+        servers.push(RealServer::start(&cluster.lab, name, V4.at("0.0.0.0", 80))?);
+    }
+    n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24", "--placement", "sticky"])?;
+    let add = ["vs", "add", "front", "--vip", "web", "--port", "80"];
+    let refused = n1.ctl(&[&add[..], &["--real", "10.77.0.2:81"]].concat())?;
+    assert!(refused.stderr.contains("the member n2"), "{refused:?}");
+    let said = n1.ctl_ok(&[&add[..], &["--real-nodes", "80"]].concat())?;
+    assert!(said.contains("by dr to 3 real servers") && !said.contains("dev lo"), "{said}");
+    for node in ["n1", "n2", "n3"] {
+        wait_for("it takes the VIP as a real server", SOON, || {
+            let lo = cluster.lab.ip(node, &["address", "show", "dev", "lo"]).ok()?;
+            lo.contains("10.77.0.100/32").then_some(())
+        })?;
+    }
+
+    let probe = Probe::start(&cluster.lab, Ipv4Addr::new(10, 77, 0, 100))?;
+    let mut connections = Connections::open(&cluster.lab, "client", V4.target(), CONNECTIONS)?;
+    let each = connections.of_each();
+    assert!(each.len() == 3 && each.values().all(|count| *count > 20), "{each:?}");
+    let mut holders = vec![holder(&cluster, "n1")?];
+    for node in ["n2", "n3", "n1"] {
+        if holders.last().map(String::as_str) != Some(node) {
+            n1.ctl_ok(&["vip", "move", "web", "--to", node])?;
+            holders.push(node.to_owned());
+            assert_eq!(connections.lost(), 0, "to {node}");
+        }
+    }
+    let old = holder(&cluster, "n2")?;
+    cluster.host_mut(&old).kill_all();
+    cluster.lab.isolate(&old)?;
+    holders.push(cluster.wait_for_takeover("n2", &old)?);
+    connections.end_those_of(&old);
+    assert_eq!(connections.lost(), 0, "of the others, by a power failure");
+    let trace = probe.finish()?;
+    assert_eq!(cluster.holders(&trace)?, holders);
+    Ok(())
+}
+
+/// Its gate shuts in time for all but what the next holder sends it.
+#[test]
+fn a_frozen_holder_falls_silent_and_is_a_real_server_all_the_while() -> Result<()> {
+    let cluster = Cluster::formed(&Options::default())?;
+    let n1 = cluster.host("n1");
+    let mut servers = vec![];
+    for name in ["n1", "n2", "n3"] {
+        servers.push(RealServer::start(&cluster.lab, name, V4.at("0.0.0.0", 80))?);
+    }
+    n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24", "--placement", "sticky"])?;
+    let add = ["vs", "add", "front", "--vip", "web", "--port", "80", "--real-nodes", "80"];
+    n1.ctl_ok(&add)?;
+    let probe = Probe::start(&cluster.lab, Ipv4Addr::new(10, 77, 0, 100))?;
+    let mut connections = Connections::open(&cluster.lab, "client", V4.target(), CONNECTIONS)?;
+    let frozen = holder(&cluster, "n1")?;
+    let watcher = another_than(&frozen);
+    let all = [Process::Parent, Process::Agent, Process::Guard];
+    cluster.host(&frozen).signal(&all, Signal::SIGSTOP)?;
+    let next = cluster.wait_for_takeover(watcher, &frozen)?;
+    assert_eq!(connections.lost(), 0, "also those at the frozen host's own server");
+    assert!(connections.of_each().contains_key(&frozen));
+    cluster.host(&frozen).signal(&all, Signal::SIGCONT)?;
+    wait_for("it is a real server again", SOON, || {
+        let lo = cluster.lab.ip(&frozen, &["address", "show", "dev", "lo"]).ok()?;
+        lo.contains("10.77.0.100/32").then_some(())
+    })?;
+    assert_eq!(connections.lost(), 0, "after the thaw");
+    let trace = probe.finish()?;
+    assert_eq!(cluster.holders(&trace)?, [frozen, next]);
+    Ok(())
+}
+
+/// Containers on a host reach its own server by the VIP, whoever holds it.
+#[test]
+fn what_a_namespace_behind_a_member_sends_goes_to_that_members_server() -> Result<()> {
+    let mut cluster = Cluster::formed(&Options::default())?;
+    let mut servers = vec![];
+    for name in ["n1", "n2", "n3"] {
+        servers.push(RealServer::start(&cluster.lab, name, V4.at("0.0.0.0", 80))?);
+    }
+    cluster.lab.add_bare_host("pod")?;
+    let (lab, pod) = (&cluster.lab, cluster.lab.namespace("pod"));
+    let cable = ["link", "add", "pod0", "type", "veth", "peer", "name", "eth0", "netns", &pod];
+    lab.ip("n2", &cable)?;
+    lab.ip("n2", &["link", "set", "pod0", "up"])?;
+    lab.ip("n2", &["address", "add", "10.79.0.1/24", "dev", "pod0"])?;
+    lab.ip("pod", &["link", "set", "eth0", "up"])?;
+    lab.ip("pod", &["address", "add", "10.79.0.2/24", "dev", "eth0"])?;
+    lab.ip("pod", &["route", "add", "default", "via", "10.79.0.1"])?;
+    let n1 = cluster.host("n1");
+    n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+    n1.ctl_ok(&["vip", "move", "web", "--to", "n1"])?;
+    let add = ["vs", "add", "front", "--vip", "web", "--port", "80", "--real-nodes", "80"];
+    n1.ctl_ok(&add)?;
+    wait_for("n2 takes the VIP", SOON, || {
+        let lo = cluster.lab.ip("n2", &["address", "show", "dev", "lo"]).ok()?;
+        lo.contains("10.77.0.100/32").then_some(())
+    })?;
+    let connections = Connections::open(&cluster.lab, "pod", V4.target(), 20)?;
+    assert_eq!(connections.of_each(), [("n2".to_owned(), 20)].into());
+    Ok(())
+}
+
+/// No more a real server, a node is as any other; and nothing is left of it.
+#[test]
+fn a_member_that_is_no_real_server_any_more_leaves_nothing() -> Result<()> {
     let cluster = Cluster::formed(&Options::default())?;
     let n1 = cluster.host("n1");
     n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+    let has = |node: &str, interface: &str| -> Result<bool> {
+        let shown = cluster.lab.ip(node, &["address", "show", "dev", interface])?;
+        Ok(shown.contains("10.77.0.100/32"))
+    };
+    let until = |node: &str, wanted: bool| {
+        wait_for("the address on loopback", SOON, || {
+            has(node, "lo").is_ok_and(|there| there == wanted).then_some(())
+        })
+    };
     let add = ["vs", "add", "front", "--vip", "web", "--port", "80"];
-    for (more, said) in [
-        (["--real", "10.77.0.2"], "n2 is a member of this cluster"),
-        (["--real-nodes", "80"], "every node is a member of this cluster"),
-    ] {
-        let refused = n1.ctl(&[&add[..], &more].concat())?;
-        assert_eq!(refused.code, Some(1), "{refused:?}");
-        assert!(refused.stderr.contains(said), "{refused:?}");
-    }
-    assert_eq!(n1.ctl_json(&["vs", "list"])?, serde_json::json!([]));
+    n1.ctl_ok(&[&add[..], &["--real", "10.77.0.1", "--real", "10.77.0.2"]].concat())?;
+    until("n1", true)?;
+    until("n2", true)?;
+    assert!(!has("n3", "lo")?, "it is none");
+    // Somebody else takes it away.
+    cluster.lab.ip("n2", &["address", "delete", "10.77.0.100/32", "dev", "lo"])?;
+    until("n2", true)?;
+    n1.ctl_ok(&["real", "remove", "front", "10.77.0.2"])?;
+    until("n2", false)?;
+    assert!(has("n1", "lo")?);
+    let old = n1.find(Process::Guard).context("no guard")?;
+    n1.signal(&[Process::Guard], Signal::SIGKILL)?;
+    n1.wait_for_process(Process::Guard, old)?;
+    until("n1", true)?;
+    n1.ctl_ok(&["vs", "remove", "front"])?;
+    until("n1", false)?;
+    wait_for("the holder answers", SOON, || {
+        let vip = n1.ctl_json(&["vip", "show", "web"]).ok()?;
+        (vip["answers"] == true).then_some(())
+    })?;
+    let holder = holder(&cluster, "n1")?;
+    assert!(has(&holder, "eth0")?, "who holds it goes on");
     Ok(())
 }
 

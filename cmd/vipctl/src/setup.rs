@@ -5,7 +5,7 @@ use vip_proto::v1;
 /// `None`: nothing.
 pub(crate) fn setup(server: &v1::Server) -> Option<String> {
     let text = match v1::Forward::try_from(server.forward) {
-        Ok(v1::Forward::Dr) => dr(server),
+        Ok(v1::Forward::Dr) => dr(server)?,
         Ok(v1::Forward::Nat) => nat(server),
         _ => return None,
     };
@@ -17,9 +17,12 @@ fn list(reals: &[&v1::Real]) -> String {
 }
 
 /// A real server answers from the VIP's address, and must not say on the network that it
-/// has it.
-fn dr(server: &v1::Server) -> String {
-    let reals: Vec<_> = server.reals.iter().collect();
+/// has it. Members do so by themselves.
+fn dr(server: &v1::Server) -> Option<String> {
+    let reals: Vec<_> = server.reals.iter().filter(|real| real.node.is_none()).collect();
+    if reals.is_empty() {
+        return None;
+    }
     let (v4, v6): (Vec<_>, Vec<_>) =
         server.addresses.iter().partition(|address| !address.contains(':'));
     let mut text = format!(
@@ -36,7 +39,7 @@ fn dr(server: &v1::Server) -> String {
     for ip in v6 {
         text += &format!("\n  ip -6 address add {ip}/128 dev lo nodad preferred_lft 0");
     }
-    text
+    Some(text)
 }
 
 /// Replies have to come back by the holder, whoever that is.

@@ -83,6 +83,7 @@ const fn of_servers(why: &ServerRefusal) -> Code {
         | ServerRefusal::SeveralAddresses { .. }
         | ServerRefusal::RealIsVip { .. }
         | ServerRefusal::VipIsReal { .. }
+        | ServerRefusal::MemberByNat { .. }
         | ServerRefusal::OffSubnet { .. } => Code::InvalidArgument,
         ServerRefusal::TooMany | ServerRefusal::TooManyReals => Code::ResourceExhausted,
         ServerRefusal::Changed { .. }

@@ -7,6 +7,11 @@
 //   out: ARP sender, NA target, IP source
 //   in:  ARP target, NS target, IP destination
 //
+// Where this host is a direct-routing real server of the address, packets that a member
+// sent there, and those from other interfaces, are its own server's also while the gate is
+// shut; it stays silent on ARP and NA. Whether the sender holds the address is no question:
+// a host whose lease is over forwards nothing.
+//
 // An address that is not in the map is none of ours. Deadlines are
 // CLOCK_BOOTTIME nanoseconds; 0 is shut. An address has one of its own, or shares
 // that of a slot with all that its host answers for, so that one write renews a
@@ -60,6 +65,24 @@ INLINE int shut4(const void *v4)
 	__builtin_memcpy(&word, v4, 4);
 	mapped(&address, word);
 	return shut(&address);
+}
+
+// Of a shut address: whether a real server on this host takes it all the same, in which
+// case it is for the host alone.
+INLINE int is_served(struct __sk_buff *skb, const struct address *address, int out, __u32 at)
+{
+	const struct entry *entry = lookup(&ENTRIES, address);
+	struct mac from = {};
+	__u64 home;
+
+	if (!entry)
+		return 0;
+	home = *(volatile const __u64 *)&entry->home;
+	if (!home || out || skb->ifindex != home)
+		return home != 0;
+	if (at != ETHERNET_LEN || load(skb, 6, &from, 6))
+		return 0;
+	return lookup(&MEMBERS, &from) != 0;
 }
 
 INLINE int gate_arp(struct __sk_buff *skb, int out, __u32 at)

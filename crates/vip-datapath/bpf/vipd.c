@@ -57,10 +57,12 @@ INLINE int in(struct __sk_buff *skb, __u32 at)
 		return PASS;
 	}
 	found = standing(&destination);
-	if (found == CLOSED)
+	if (found == CLOSED && !is_served(skb, &destination, 0, at))
 		return dropped(SHUT);
 	if (skb->protocol == NET16(0x86dd) && gate_neighbour(skb, 0, at) == DROP)
 		return DROP;
+	if (found == CLOSED)
+		return PASS;
 	flags = settings();
 	if (!(flags & FORWARDS) || (found == FOREIGN && !(flags & HAS_NAT)))
 		return PASS;
@@ -93,7 +95,7 @@ INLINE int out(struct __sk_buff *skb, __u32 at)
 		return PASS;
 	}
 	found = standing(&source);
-	if (found == CLOSED)
+	if (found == CLOSED && !is_served(skb, &source, 1, at))
 		return dropped(SHUT);
 	if (skb->protocol == NET16(0x86dd) && gate_neighbour(skb, 1, at) == DROP)
 		return DROP;

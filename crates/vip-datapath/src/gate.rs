@@ -2,19 +2,19 @@
 //! first everywhere.
 
 use crate::forward::{ForwardError, ForwardMaps};
-use crate::layout::{self, Entry, Key};
+use crate::layout::{self, Entry, Key, MacKey};
 use crate::netfilter::IpGate;
 use crate::syscall::in_spite_of_signals;
 use crate::tcx::{self, Hook, Trial};
 use aya::maps::{Array, HashMap as BpfMap, IterableMap, MapData, MapError};
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::time::Duration;
-use vip_core::{GateEntry, Mono, Slot, octets};
+use vip_core::{GateEntry, Mac, Mono, Slot, octets};
 
 const OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/vipd.o");
 /// What the names of all gate programs begin with, as the kernel shows them.
@@ -81,6 +81,9 @@ pub enum GateError {
         #[source]
         source: Box<MapError>,
     },
+    /// The members' Ethernet addresses were not written.
+    #[error("the members' Ethernet addresses were not written to the kernel")]
+    Members(#[source] Box<MapError>),
     /// A deadline that addresses share could not be written.
     #[error("deadline {} of the gate could not be written", slot.0)]
     Deadline {
@@ -125,6 +128,9 @@ pub struct Gate {
     bpf: Ebpf,
     entries: BpfMap<MapData, Key, Entry>,
     shared: Array<MapData, u64>,
+    members: BpfMap<MapData, MacKey, u32>,
+    /// Addresses that a real server on this host takes, and at which interface.
+    served: BTreeMap<IpAddr, u32>,
     /// Kernel ids of the programs of this gate.
     ids: BTreeSet<u32>,
     /// On IP, wherever it comes from.
@@ -179,6 +185,8 @@ impl Gate {
         let entries = BpfMap::try_from(map).map_err(|_| GateError::Missing("map of its type"))?;
         let map = bpf.take_map("SHARED").ok_or(GateError::Missing("array"))?;
         let shared = Array::try_from(map).map_err(|_| GateError::Missing("array of its type"))?;
+        let map = bpf.take_map("MEMBERS").ok_or(GateError::Missing("map of members"))?;
+        let members = BpfMap::try_from(map).map_err(|_| GateError::Missing("map of its type"))?;
         let mut ids = BTreeSet::new();
         for header in [Header::Ethernet, Header::None] {
             for hook in [Hook::In, Hook::Out] {
@@ -189,7 +197,7 @@ impl Gate {
                 }
             }
         }
-        Ok(Self { bpf, entries, shared, ids, ip: None })
+        Ok(Self { bpf, entries, shared, members, served: BTreeMap::new(), ids, ip: None })
     }
 
     /// Holds IP packets on all interfaces as well, those to come included. Not
@@ -247,7 +255,61 @@ impl Gate {
     /// [`GateError::Entry`]; the entry before stands.
     pub fn set(&mut self, ip: IpAddr, entry: GateEntry) -> Result<(), GateError> {
         let source = |e| GateError::Entry { ip, source: Box::new(e) };
-        self.entries.insert(octets(ip), layout::entry(entry), 0).map_err(source)
+        let home = self.served.get(&ip).copied().unwrap_or(0);
+        self.entries.insert(octets(ip), layout::entry(entry, home), 0).map_err(source)
+    }
+
+    /// Has a direct-routing real server on this host take an address, whoever holds it:
+    /// what members send to it at this interface, and all that comes by others. It stays
+    /// silent on ARP and NA. Until when it may be answered for is as before; shut, where
+    /// the gate did not know it.
+    ///
+    /// # Errors
+    /// [`GateError::Entry`]; nothing was changed.
+    pub fn serve(&mut self, ip: IpAddr, home: u32) -> Result<(), GateError> {
+        let entry = self.entry(ip).unwrap_or(GateEntry::Until(Mono::ZERO));
+        let before = self.served.insert(ip, home);
+        self.set(ip, entry).inspect_err(|_| {
+            match before {
+                Some(home) => self.served.insert(ip, home),
+                None => self.served.remove(&ip),
+            };
+        })
+    }
+
+    /// The end of that. Who holds the address goes on with it.
+    ///
+    /// # Errors
+    /// [`GateError::Entry`]; it goes on.
+    pub fn serve_no_more(&mut self, ip: IpAddr) -> Result<(), GateError> {
+        let Some(home) = self.served.remove(&ip) else { return Ok(()) };
+        let entry = self.entry(ip).unwrap_or(GateEntry::Until(Mono::ZERO));
+        self.set(ip, entry).inspect_err(|_| {
+            self.served.insert(ip, home);
+        })
+    }
+
+    /// Whether a real server on this host takes it.
+    #[must_use]
+    pub fn serves(&self, ip: IpAddr) -> bool {
+        self.served.contains_key(&ip)
+    }
+
+    /// Those whose packets a real server on this host takes.
+    ///
+    /// # Errors
+    /// [`GateError::Members`]; some may be missing, or stay.
+    pub fn members_are(&mut self, macs: &BTreeSet<Mac>) -> Result<(), GateError> {
+        let source = |e| GateError::Members(Box::new(e));
+        let wanted: BTreeSet<_> = macs.iter().map(|mac| layout::mac(*mac)).collect();
+        let there = self.members.keys().collect::<Result<BTreeSet<_>, _>>().map_err(source)?;
+        for key in wanted.difference(&there) {
+            self.members.insert(key, 1, 0).map_err(source)?;
+        }
+        for key in there.difference(&wanted) {
+            self.members.remove(key).map_err(source)?;
+        }
+        Ok(())
     }
 
     /// Sets until when all addresses may answer that share a deadline.
@@ -259,11 +321,15 @@ impl Gate {
         self.shared.set(slot.0, deadline.0, 0).map_err(source)
     }
 
-    /// Takes an address out: packets to and from it pass.
+    /// Takes an address out: packets to and from it pass. One that a real server on this
+    /// host takes stays in, shut.
     ///
     /// # Errors
     /// [`GateError::Entry`]; it stays as it is.
     pub fn forget(&mut self, ip: IpAddr) -> Result<(), GateError> {
+        if self.serves(ip) {
+            return self.set(ip, GateEntry::Until(Mono::ZERO));
+        }
         match self.entries.remove(&octets(ip)) {
             Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
             Err(e) => Err(GateError::Entry { ip, source: Box::new(e) }),

@@ -392,3 +392,16 @@ fn many_at_once_are_one_step() {
     println!("100 in {hundred:?}, 1000 in {thousand:?}");
     assert!(thousand < hundred * 20 + Duration::from_millis(100), "{hundred:?}, {thousand:?}");
 }
+
+#[test]
+fn what_this_host_takes_as_a_real_server_is_what_it_is_one_of_by_direct_routing() {
+    let mut scene = Scene::new();
+    scene.put(forwarding(1, &[real(11, 1), real(12, 1)])).expect("in force");
+    assert_eq!(scene.engine.served(&scene.host), [].into());
+    scene.host.ways.borrow_mut().insert(real(12, 1).ip, Way::Here);
+    let vips = forwarding(1, &[]).vips;
+    assert_eq!(scene.engine.served(&scene.host), vips.into_iter().collect());
+    let nat = Forwarding { forward: Forward::Nat, ..forwarding(2, &[real(12, 1)]) };
+    scene.put(nat).expect("in force");
+    assert_eq!(scene.engine.served(&scene.host), [].into());
+}

@@ -79,7 +79,7 @@ impl GuardWriter {
         let is_put = |order: &TableOrder| matches!(order, TableOrder::Put(..));
         let since = match message {
             ToGuard::Tables(orders) if orders.iter().any(is_put) => FORWARD,
-            ToGuard::Count(_) => FORWARD,
+            ToGuard::Count(_) | ToGuard::Members(_) => FORWARD,
             ToGuard::Tables(_) => TABLES,
             ToGuard::Orders(orders) if orders.iter().any(is_new) => EXTEND_ALL,
             ToGuard::Orders(_) | ToGuard::Consider(_) | ToGuard::Ping | ToGuard::Confirmed => 1,

@@ -4,9 +4,10 @@
 use crate::clock::boottime;
 use crate::tables::Work;
 use crate::ways::Ways;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use tokio::sync::watch;
 use tracing::{debug, warn};
-use vip_core::{Generation, RealCount, ServerUid, TableNotice, TableOrder, chain};
+use vip_core::{Address, Generation, RealCount, ServerUid, TableNotice, TableOrder, chain};
 use vip_datapath::ForwardEngine;
 
 /// See the module.
@@ -14,11 +15,17 @@ pub(crate) struct Forwarder {
     /// `None`: there is no gate, whose program forwards.
     engine: Option<ForwardEngine>,
     ways: Ways,
+    /// What this host takes as a real server, for the first lane, which waits for nothing.
+    served: watch::Sender<BTreeSet<Address>>,
 }
 
 impl Forwarder {
-    pub(crate) fn new(engine: Option<ForwardEngine>, ways: Ways) -> Self {
-        Self { engine, ways }
+    pub(crate) fn new(
+        engine: Option<ForwardEngine>,
+        ways: Ways,
+        served: watch::Sender<BTreeSet<Address>>,
+    ) -> Self {
+        Self { engine, ways, served }
     }
 
     pub(crate) fn carry_out(&mut self, work: Work) -> Vec<TableNotice> {
@@ -27,17 +34,22 @@ impl Forwarder {
                 let in_force = self.engine.as_ref().map(ForwardEngine::in_force);
                 vec![TableNotice::AllInForce(in_force.unwrap_or_default())]
             }
-            Work::Orders(orders) => self.obey(orders),
+            Work::Orders(orders) => {
+                let notices = self.obey(orders);
+                self.tell_served();
+                notices
+            }
             Work::Count(server) => vec![self.count(server)],
             Work::Look => {
                 self.look();
+                self.tell_served();
                 vec![]
             }
         }
     }
 
     fn obey(&mut self, orders: Vec<TableOrder>) -> Vec<TableNotice> {
-        let Self { engine: Some(engine), ways } = self else {
+        let Self { engine: Some(engine), ways, .. } = self else {
             return orders.iter().map(without_gate).collect();
         };
         ways.look_again();
@@ -61,6 +73,16 @@ impl Forwarder {
         notices
     }
 
+    fn tell_served(&self) {
+        let Some(engine) = &self.engine else { return };
+        let now = engine.served(&self.ways);
+        self.served.send_if_modified(|served| {
+            let changed = *served != now;
+            *served = now;
+            changed
+        });
+    }
+
     fn count(&self, server: ServerUid) -> TableNotice {
         let counted = self.engine.as_ref().map(|engine| engine.counters(server));
         let counted = counted.transpose().unwrap_or_else(|error| {
@@ -73,7 +95,7 @@ impl Forwarder {
     }
 
     fn look(&mut self) {
-        let Self { engine: Some(engine), ways } = self else { return };
+        let Self { engine: Some(engine), ways, .. } = self else { return };
         ways.look_again();
         if let Err(error) = engine.look(ways) {
             warn!(error = %chain(&error), "ways to real servers may be old");

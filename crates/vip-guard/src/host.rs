@@ -5,6 +5,7 @@ mod addresses;
 mod carry_out;
 mod obstacles;
 mod reconcile;
+mod serving;
 
 use reconcile::attach;
 pub(crate) use reconcile::{LinkChange, RECONCILE_INTERVAL};
@@ -70,6 +71,10 @@ pub(crate) struct Host {
     considered: BTreeMap<VipUid, Vec<Address>>,
     /// Those that could not be here, as was said last.
     hindered: BTreeMap<VipUid, Obstacle>,
+    /// What real servers on this host are to take, whoever holds it.
+    to_serve: BTreeSet<Address>,
+    /// What they take, and at which interface.
+    served: BTreeMap<IpAddr, u32>,
     /// Interfaces that a VIP has been on.
     vip_links: BTreeSet<u32>,
     /// Those that could not be here, and why, for the session's time.
@@ -178,6 +183,8 @@ impl Host {
             homes: BTreeMap::new(),
             considered: BTreeMap::new(),
             hindered: BTreeMap::new(),
+            to_serve: BTreeSet::new(),
+            served: BTreeMap::new(),
             vip_links: BTreeSet::new(),
             refused: BTreeMap::new(),
             routes: BTreeSet::new(),
@@ -266,6 +273,7 @@ impl Host {
     /// Takes the gate off and puts settings back, unless an address is left
     /// behind: then all stays, shut.
     pub(crate) async fn detach(&mut self) {
+        self.serve(BTreeSet::new()).await;
         if !self.kernel.our_addresses().await.is_ok_and(|left| left.is_empty()) {
             return;
         }

@@ -20,6 +20,9 @@ use tokio::task::JoinHandle;
 use vip_core::{Address, Mac, Why};
 use vip_datapath::{Device, Header};
 
+/// Number of the loopback interface in every network namespace.
+pub(crate) const LOOPBACK: u32 = 1;
+
 /// A failed request to the kernel.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KernelError {
@@ -331,6 +334,10 @@ fn event(
     let NetlinkPayload::InnerMessage(message) = &message.payload else { return None };
     match message {
         RouteNetlinkMessage::DelAddress(address) if is_marked(address) || unmarked.has(address) => {
+            // What a real server takes is on loopback, and claimed by nobody.
+            if address.header.index == LOOPBACK {
+                return Some(KernelEvent::HostChanged);
+            }
             local(address).map(KernelEvent::AddressGone)
         }
         RouteNetlinkMessage::NewAddress(address) if is_marked(address) => None,

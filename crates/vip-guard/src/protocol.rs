@@ -24,7 +24,8 @@ pub(crate) const EXTEND_ALL: u16 = 2;
 /// [`FromGuard::Tables`], [`FromGuard::TableCounters`].
 pub(crate) const TABLES: u16 = 3;
 
-/// From this one on tables are put in force: [`TableOrder::Put`], [`ToGuard::Count`].
+/// From this one on tables are put in force: [`TableOrder::Put`], [`ToGuard::Count`],
+/// [`ToGuard::Members`].
 pub(crate) const FORWARD: u16 = 4;
 
 /// First bytes of a connection, both ways.
@@ -100,6 +101,9 @@ pub enum ToGuard {
     /// On the second lane: what was forwarded for a virtual server? Answered by
     /// [`TableNotice::Counted`].
     Count(ServerUid),
+    /// Ethernet addresses of all that may hold VIPs: whose packets real servers on this
+    /// host take.
+    Members(BTreeSet<Mac>),
 }
 
 /// How the guard enforces deadlines.

@@ -24,14 +24,15 @@ use crate::settings::Settings;
 use crate::tables::TableLane;
 use crate::ways::Ways;
 use futures_util::StreamExt;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{error, info, warn};
 use vip_core::{
-    Guard, GuardAction, GuardEvent, GuardNotice, Limits, Obstacle, Profile, TableCounters,
+    Address, Guard, GuardAction, GuardEvent, GuardNotice, Limits, Obstacle, Profile, TableCounters,
     VipOrder, Why,
 };
 
@@ -78,13 +79,14 @@ pub async fn run(
     let _lock = lock::socket(&config.socket)?;
     let namespace = Namespace::take()?;
     // Before this thread has a priority that its threads would inherit.
+    let (tell_served, served) = watch::channel(BTreeSet::new());
     let (hand_over, handed) = std::sync::mpsc::sync_channel(1);
     let allow = config.allow_real.clone();
     let tables = TableLane::start(move || {
         let (engine, scenery) = handed.recv().ok()?;
         let ways = Ways::open(scenery, allow);
         let ways = ways.inspect_err(|error| error!(%error, "no virtual server is forwarded"));
-        let mut forwarder = Forwarder::new(engine, ways.ok()?);
+        let mut forwarder = Forwarder::new(engine, ways.ok()?, tell_served);
         Some(move |work| forwarder.carry_out(work))
     });
     let thread = |source| GuardError::Rights { what: "starting a thread for tables", source };
@@ -106,7 +108,7 @@ pub async fn run(
         gate_to_wire: Profile::Wan.timing().gate_to_wire,
         gated: matches!(host.report, GateReport::Enforced { .. }),
     };
-    let result = Loop::new(Guard::new(limits), host, tables).serve(arrivals, stop).await;
+    let result = Loop::new(Guard::new(limits), host, tables, served).serve(arrivals, stop).await;
     let _ = std::fs::remove_file(&config.socket);
     result
 }
@@ -118,6 +120,8 @@ struct Loop {
     host: Host,
     session: Option<Session>,
     tables: Arc<TableLane>,
+    /// What real servers on this host are to take, as that lane works it out.
+    served: watch::Receiver<BTreeSet<Address>>,
     /// What the agent knows of that lane.
     counted: Option<TableCounters>,
     /// When the host's addresses and routes are to be looked at, because they
@@ -143,6 +147,8 @@ enum Next {
     Kernel(KernelEvent),
     /// The host's addresses and routes are to be looked at.
     Look,
+    /// Real servers on this host are to take other addresses.
+    Serve,
     /// Everything is compared with the kernel.
     Reconcile,
     /// Claims that wait for their turn.
@@ -150,11 +156,26 @@ enum Next {
 }
 
 impl Loop {
-    fn new(guard: Guard, host: Host, tables: TableLane) -> Self {
+    fn new(
+        guard: Guard,
+        host: Host,
+        tables: TableLane,
+        served: watch::Receiver<BTreeSet<Address>>,
+    ) -> Self {
         let now = Instant::now();
         let (tables, counted) = (Arc::new(tables), None);
         let (session, look_at) = (None, None);
-        Self { guard, host, session, tables, counted, look_at, looked_at: now, compared_at: now }
+        Self {
+            guard,
+            host,
+            session,
+            tables,
+            served,
+            counted,
+            look_at,
+            looked_at: now,
+            compared_at: now,
+        }
     }
 
     /// Until `stop` resolves; then it lets go of everything.
@@ -208,6 +229,7 @@ impl Loop {
                 () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() => {
                     Next::Look
                 }
+                Ok(()) = self.served.changed() => Next::Serve,
                 _ = reconcile.tick() => Next::Reconcile,
                 () = std::future::ready(()), if backlog => Next::Backlog,
                 // Last: anybody on the network can make many of these.
@@ -227,6 +249,10 @@ impl Loop {
                 Next::Look => {
                     self.look_at = None;
                     self.look_around().await;
+                }
+                Next::Serve => {
+                    let wanted = self.served.borrow_and_update().clone();
+                    self.host.serve(wanted).await;
                 }
                 Next::Reconcile => self.reconcile().await,
                 Next::Backlog => self.work_on_backlog().await,
@@ -256,6 +282,7 @@ impl Loop {
                 let hindered = self.host.hindered();
                 self.tell(FromGuard::Hindered(hindered));
             }
+            ToGuard::Members(macs) => self.host.members_are(&macs),
             ToGuard::Confirmed => self.act(GuardEvent::Confirmed).await,
             // They went the other way.
             ToGuard::Tables(_) | ToGuard::Count(_) => {}
@@ -285,6 +312,7 @@ impl Loop {
             self.looked_at = Instant::now();
         }
         self.host.keep_settings();
+        self.host.reconcile_serving().await;
         // Ticks are no more exact than that.
         let elapsed = self.compared_at.elapsed() + RECONCILE_INTERVAL / 2;
         let due = elapsed >= self.host.compare_interval();

@@ -7,14 +7,14 @@ mod service;
 pub(crate) use lane::{LinkEnd, TableNews};
 
 use lane::Lane;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use vip_core::{
-    Forwarding, Generation, Programmed, Programming, RealCount, ServerUid, State, TableCounters,
-    TableNotice, TableOrder,
+    Forwarding, Generation, Mac, Programmed, Programming, RealCount, ServerUid, State,
+    TableCounters, TableNotice, TableOrder,
 };
 use vip_guard::{ToGuard, boottime};
 use vip_raft::Applied;
@@ -49,6 +49,10 @@ pub(crate) struct Reconciler {
     asked: BTreeMap<ServerUid, Vec<oneshot::Sender<Vec<RealCount>>>>,
     /// Waits until the guard is in step.
     in_step: Option<oneshot::Sender<()>>,
+    /// One that forwards is there.
+    has_guard: bool,
+    /// Whose packets the guard's real servers take, as it was told.
+    members: Option<BTreeSet<Mac>>,
 }
 
 /// What reconciles, what knows of it, and the end for the link to the guard.
@@ -61,9 +65,17 @@ pub(crate) fn forward(
     let (ask, questions) = mpsc::channel(ASKED);
     let counters = lane.counters.clone();
     let forward = Forward { programming: programmed, counters, questions: ask };
-    let (asked, in_step) = (BTreeMap::new(), None);
-    let reconciler =
-        Reconciler { applied, interfaces, lane, programming, questions, asked, in_step };
+    let reconciler = Reconciler {
+        applied,
+        interfaces,
+        lane,
+        programming,
+        questions,
+        asked: BTreeMap::new(),
+        in_step: None,
+        has_guard: false,
+        members: None,
+    };
     (reconciler, forward, link)
 }
 
@@ -132,6 +144,11 @@ impl Reconciler {
     }
 
     async fn reconcile(&mut self, state: &State) {
+        let members = state.member_macs();
+        if self.has_guard && self.members.as_ref() != Some(&members) {
+            self.members = Some(members.clone());
+            let _ = self.lane.orders.send(ToGuard::Members(members)).await;
+        }
         let wanted = state.forwardings();
         let of = |uid| Forwarding::of(state, state.server(uid)?, &self.interfaces);
         let mut orders = vec![];
@@ -160,10 +177,12 @@ impl Reconciler {
                 // It has nothing and is told nothing; its VIPs need not wait for it.
                 TableNews::Up { forwards: false, .. } => {}
                 TableNews::Up { forwards: true, in_step } => {
+                    (self.has_guard, self.members) = (true, None);
                     self.in_step = Some(in_step);
                     self.programming.send_modify(Programming::up);
                 }
                 TableNews::Down => {
+                    self.has_guard = false;
                     self.in_step = None;
                     self.asked.clear();
                     self.programming.send_modify(Programming::down);

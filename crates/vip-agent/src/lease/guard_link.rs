@@ -151,7 +151,7 @@ async fn write(
             if writer.send(&order).await.is_err() {
                 return;
             }
-        } else if !matches!(order, ToGuard::Tables(_) | ToGuard::Count(_)) {
+        } else if matches!(order, ToGuard::Orders(_)) {
             let other = vec![GuardNotice::OtherCover];
             let _ = news.send(GuardNews::Notices(other)).await;
         }

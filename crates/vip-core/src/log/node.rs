@@ -325,6 +325,12 @@ impl State {
         Ok(Outcome::Done)
     }
 
+    /// The Ethernet addresses of all members.
+    #[must_use]
+    pub fn member_macs(&self) -> BTreeSet<Mac> {
+        self.nodes.values().flat_map(|node| node.macs.iter().copied()).collect()
+    }
+
     fn interfaces_changed(&mut self, id: NodeId, macs: &BTreeSet<Mac>) -> Result<Outcome, Refusal> {
         self.known_node(id)?.macs = macs.iter().copied().take(MAX_MACS).collect();
         Ok(Outcome::Done)

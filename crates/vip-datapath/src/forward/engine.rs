@@ -339,6 +339,15 @@ impl ForwardEngine {
         Ok(())
     }
 
+    /// The addresses of VIPs that this host takes as a direct-routing real server.
+    pub fn served(&self, around: &impl Surroundings) -> BTreeSet<Address> {
+        let is_here = |place: &RealPlace| around.way_to(place.0) == Way::Here;
+        let serves =
+            |server: &&InForce| !server.is_nat() && server.forwarding.places().iter().any(is_here);
+        let servers = self.servers.values().filter(serves);
+        servers.flat_map(|server| server.forwarding.vips.clone()).collect()
+    }
+
     /// What was forwarded to each real server of a virtual one, by address and port.
     ///
     /// # Errors

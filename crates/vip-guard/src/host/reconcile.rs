@@ -1,7 +1,7 @@
 //! What the kernel has, compared with what it should have.
 
 use super::Host;
-use crate::kernel::{KernelError, Link};
+use crate::kernel::{KernelError, LOOPBACK, Link};
 use crate::routes::connected;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -143,7 +143,9 @@ impl Host {
     /// Compares the addresses that should be there with those that are;
     /// deletes what is too much and returns what is missing, and what is gone.
     pub(crate) async fn reconcile_addresses(&mut self, guard: &Guard) -> Vec<GuardEvent> {
-        let Ok(there) = self.kernel.our_addresses().await else { return vec![] };
+        let Ok(mut there) = self.kernel.our_addresses().await else { return vec![] };
+        // What a real server takes is no claim.
+        there.retain(|(_, message)| message.header.index != LOOPBACK);
         let wanted: BTreeSet<_> = guard.wanted_addresses().into_iter().map(|a| a.ip).collect();
         let mut present = BTreeSet::new();
         let mut events = vec![];

@@ -34,7 +34,6 @@ impl v1::servers_server::Servers for AdminService {
         on_leader!(call, message, ServersClient, set_server);
         let old = find(&call.member.log.state(), &message.name)?.clone();
         let spec = message.changes(&old).map_err(invalid)?;
-        refuse_members(&call.member.log.state(), &spec)?;
         let op = ServerOp::Set { spec, seen: old.revision };
         let server = change(&call, old.spec.name, op).await?;
         Ok(Response::new(v1::SetServerReply { server: Some(server) }))
@@ -87,11 +86,6 @@ impl v1::servers_server::Servers for AdminService {
         let (call, message) = (self.change(&request)?, request.into_inner());
         let op = ServerOp::try_from(message.clone()).map_err(invalid)?;
         on_leader!(call, message, ServersClient, add_real);
-        if let ServerOp::AddReal { server, real } = &op {
-            let state = call.member.log.state();
-            let spec = find(&state, server.as_str())?.spec.clone();
-            refuse_members(&state, &ServerSpec { reals: vec![*real], ..spec })?;
-        }
         let server = Some(change(&call, named(&message.server)?, op).await?);
         Ok(Response::new(v1::AddRealReply { server }))
     }
@@ -139,23 +133,8 @@ fn find<'a>(state: &'a State, name: &str) -> Result<&'a Server, Status> {
     state.server_named(name).ok_or_else(unknown)
 }
 
-/// A member that takes a VIP's packets without holding it would be a second one to answer
-/// for it, and there is no gate for that yet.
-fn refuse_members(state: &State, spec: &ServerSpec) -> Result<(), Status> {
-    let member = spec.reals.iter().find_map(|real| view::node_at(state, real.ip));
-    let who = member.or_else(|| spec.real_nodes.map(|_| "every node".to_owned()));
-    match who {
-        None => Ok(()),
-        Some(who) => Err(Status::failed_precondition(format!(
-            "{who} is a member of this cluster, and this version has no way for members to be real \
-             servers. Nothing was changed"
-        ))),
-    }
-}
-
 /// Adds one; nothing is left of it where its VIP's holder refuses it.
 async fn add(call: &Call, spec: ServerSpec) -> Result<v1::Server, Status> {
-    refuse_members(&call.member.log.state(), &spec)?;
     let name = spec.name.clone();
     let outcome = call.propose(ServerOp::Add { spec }).await?;
     match wait_until_programmed(call, &name).await {

@@ -2,7 +2,7 @@
 
 use crate::admin::sight::name;
 use crate::node::Member;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use vip_core::{Engine, Real, RealCount, Server, ServerSpec, State};
 use vip_proto::v1;
 
@@ -64,21 +64,12 @@ fn real_view(state: &State, server: &Server, real: &Real) -> v1::Real {
         weight: real.spec.weight.into(),
         state: is.into(),
         reason: reason.to_owned(),
-        node: node_at(state, real.spec.ip),
+        node: state.node_at(real.spec.ip).map(|node| node.name.to_string()),
         packets: None,
         bytes: None,
         connections: None,
         replies: None,
     }
-}
-
-/// The member that is reached at an address.
-pub(super) fn node_at(state: &State, ip: IpAddr) -> Option<String> {
-    let is_there = |advertise: &str| {
-        advertise.parse::<SocketAddr>().is_ok_and(|at| at.ip().to_canonical() == ip)
-    };
-    let node = state.nodes.values().find(|node| is_there(&node.advertise));
-    node.map(|node| node.name.to_string())
 }
 
 /// With what the holder counted.

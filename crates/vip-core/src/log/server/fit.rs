@@ -4,7 +4,9 @@
 use super::refusal::Family;
 use super::{MAX_REALS_IN_ALL, Real, Server, ServerRefusal};
 use crate::log::State;
-use crate::{Forward, NodeState, RealSpec, Refusal, ServerSpec, Vip, VipAddress, VipSpec, subnet};
+use crate::{
+    Forward, Node, NodeState, RealSpec, Refusal, ServerSpec, Vip, VipAddress, VipSpec, subnet,
+};
 use std::net::{IpAddr, SocketAddr};
 
 /// What `auto` is: direct routing where it can be.
@@ -58,7 +60,7 @@ impl State {
             let first = vip.spec.addresses.first();
             first.is_some_and(|address| subnet(address.ip, address.prefix).contains(&ip))
         };
-        let real = |(node, ip): (&crate::Node, IpAddr)| {
+        let real = |(node, ip): (&Node, IpAddr)| {
             let drained = match node.state {
                 NodeState::Active => false,
                 NodeState::Drained | NodeState::Leaving => true,
@@ -67,13 +69,21 @@ impl State {
             let spec = RealSpec { ip, port: Some(port), weight: 1 };
             (node.role.holds() && is_first(ip)).then_some(Real { spec, drained })
         };
-        let place = |node: &crate::Node| node.advertise.parse::<SocketAddr>().ok();
+        let place = |node: &Node| node.advertise.parse::<SocketAddr>().ok();
         let nodes = self.nodes.values();
         let placed = nodes.filter_map(|node| Some((node, place(node)?.ip().to_canonical())));
         let mut reals: Vec<_> = placed.filter_map(real).collect();
         reals.sort_by_key(|real| real.spec.ip);
         reals.dedup_by_key(|real| real.spec.ip);
         reals
+    }
+
+    /// The member that is reached at an address.
+    #[must_use]
+    pub fn node_at(&self, ip: IpAddr) -> Option<&Node> {
+        self.nodes.values().find(|node| {
+            node.advertise.parse::<SocketAddr>().is_ok_and(|at| at.ip().to_canonical() == ip)
+        })
     }
 
     /// Whether this virtual server can be, beside all others.
@@ -123,7 +133,13 @@ impl State {
             return Err(ServerRefusal::SeveralAddresses { vip: name(), family }.into());
         }
         if server.forward != Forward::Dr {
-            return Ok(());
+            return match self.node_at(ip).filter(|_| server.forward == Forward::Nat) {
+                Some(node) => {
+                    let node = node.name.clone();
+                    Err(ServerRefusal::MemberByNat { real: ip, node }.into())
+                }
+                None => Ok(()),
+            };
         }
         if !on_subnet(vip, ip) {
             return Err(ServerRefusal::OffSubnet { real: ip, vip: *first }.into());

@@ -70,6 +70,12 @@ pub enum ServerRefusal {
     /// A real server that moves.
     #[error("{real} is an address of VIP {vip}: a real server is one machine's own address")]
     RealIsVip { real: IpAddr, vip: Name },
+    /// A member whose replies go another way.
+    #[error(
+        "the real server {real} is the member {node}, whose replies do not come back through the \
+         holder: use --forward dr, and the port of the virtual server"
+    )]
+    MemberByNat { real: IpAddr, node: Name },
     /// An address that is a real server's.
     #[error("{ip} is a real server of virtual server {server}: a VIP cannot have it")]
     VipIsReal { ip: IpAddr, server: Name },

@@ -346,6 +346,23 @@ fn nodes_spec() -> ServerSpec {
     ServerSpec { ports: "6443".parse().expect("ports"), real_nodes: Some(6443), ..spec(&[]) }
 }
 
+/// Its replies would go past the holder, with its own address.
+#[test]
+fn a_member_is_no_real_server_by_nat() {
+    let mut state = state_of([1, 2].map(voter));
+    apply(&mut state, VipOp::Add { spec: vip("web", 100) });
+    for (reals, forward) in
+        [(&["10.0.0.2:81"][..], Forward::Auto), (&["10.0.0.9", "10.0.0.2"], Forward::Nat)]
+    {
+        let spec = ServerSpec { forward, ..spec(reals) };
+        assert!(refused(&mut state, add(spec)).contains("10.0.0.2 is the member n2"));
+    }
+    apply(&mut state, add(spec(&["10.0.0.2"])));
+    assert_eq!(front(&state).forward, Forward::Dr);
+    let set = ServerSpec { forward: Forward::Nat, ..spec(&["10.0.0.2"]) };
+    assert!(refused(&mut state, ServerOp::Set { spec: set, seen: 0 }).contains("the member n2"));
+}
+
 #[test]
 fn members_are_real_servers_as_long_as_they_are_members() {
     let mut known = [1, 2, 3, 4, 5].map(voter);
