@@ -349,50 +349,6 @@ fn numbers_come_back_however_much_changes() {
     assert_eq!(went.verdict, SENT);
 }
 
-/// So long as a table costs the same, ten times as many cost ten times as much: nothing
-/// waits for each of them.
-#[test]
-fn many_at_once_are_one_step() {
-    let ip = |number: u16| {
-        let [high, low] = number.to_be_bytes();
-        IpAddr::from([10, 7, high, low])
-    };
-    let batch = |count: u16| {
-        let server = |number: u16| {
-            let reals =
-                (0..10).map(|n| RealServer { ip: ip(number * 10 + n), port: 80, weight: 1 });
-            let plan = Plan::new(number.into(), TableSize::Usual, reals.collect());
-            let plan = plan.expect("a plan");
-            let ports = (1000 + number).into();
-            (ServerUid(number.into()), Forwarding { plan, ports, ..forwarding(1, &[real(1, 1)]) })
-        };
-        (1..=count).map(server).collect::<Vec<_>>()
-    };
-    let took = |count: u16| {
-        let mut scene = Scene::new();
-        let begun = Instant::now();
-        let results = scene.engine.put(NOW, &scene.host, batch(count));
-        let took = begun.elapsed();
-        assert!(results.iter().all(|(_, done)| done.is_ok()), "{results:?}");
-        assert_eq!(scene.engine.in_force().len(), usize::from(count));
-        assert_eq!(
-            scene
-                .gate
-                .tries(
-                    "vipd_in_a",
-                    &packet(true, client(1), SocketAddr::new(at(VIP).ip(), 1000 + count))
-                )
-                .expect("tried")
-                .verdict,
-            SENT
-        );
-        took
-    };
-    let [hundred, thousand] = [100, 1000].map(took);
-    println!("100 in {hundred:?}, 1000 in {thousand:?}");
-    assert!(thousand < hundred * 20 + Duration::from_millis(100), "{hundred:?}, {thousand:?}");
-}
-
 #[test]
 fn what_this_host_takes_as_a_real_server_is_what_it_is_one_of_by_direct_routing() {
     let mut scene = Scene::new();
