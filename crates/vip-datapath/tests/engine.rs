@@ -4,7 +4,6 @@ use etherparse::PacketBuilder;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
 use vip_core::{
     Address, Counter, Flow, Forward, Forwarding, GateEntry, Generation, Mono, Plan, Protocol,
     RealServer, Scheduler, ServerUid, TableSize,

@@ -1,6 +1,6 @@
 //! What tests and demo need beside cargo, from Debian's or Ubuntu's packages.
 
-use crate::shell::{has, run};
+use crate::shell::{has, root, run};
 use anyhow::{Result, bail};
 
 /// A program and the package that brings it.
@@ -27,6 +27,8 @@ pub(crate) const SYSTEMD: Need = Need { program: "systemd-analyze", package: "sy
 pub(crate) const SETPRIV: Need = Need { program: "setpriv", package: "util-linux" };
 /// For the client of the admin API.
 pub(crate) const PYTHON3: Need = Need { program: "python3", package: "python3" };
+/// For the worked example.
+pub(crate) const NGINX: Need = Need { program: "nginx", package: "nginx" };
 /// A C compiler, for the TLS library.
 pub(crate) const CC: Need = Need { program: "cc", package: "gcc" };
 
@@ -40,6 +42,32 @@ pub(crate) fn install(needs: &[Need]) -> Result<()> {
         bail!("please install: {}", missing.join(", "));
     }
     install_packages(&missing)
+}
+
+/// Has a program that would run as a service of this machine, were it installed:
+/// unpacked below `target/` alone.
+pub(crate) fn unpack(need: &Need) -> Result<()> {
+    let place = root().join("target/unpacked");
+    let file = place.join("usr/sbin").join(need.program);
+    if has(need.program) || file.exists() {
+        return Ok(());
+    }
+    if !has("apt-get") {
+        bail!("please install: {}", need.package);
+    }
+    eprintln!("unpacking what is missing: {}", need.package);
+    std::fs::create_dir_all(&place)?;
+    run("apt-get", &["update", "-q"])?;
+    let mut download = crate::shell::command("apt-get", &["download", "-q", need.package]);
+    crate::shell::execute(download.current_dir(&place))?;
+    for archive in std::fs::read_dir(&place)? {
+        let archive = archive?.path();
+        if archive.extension().is_some_and(|extension| extension == "deb") {
+            let [archive, place] = [&archive, &place].map(|path| path.display().to_string());
+            run("dpkg-deb", &["-x", &archive, &place])?;
+        }
+    }
+    Ok(())
 }
 
 /// Installs packages by name.

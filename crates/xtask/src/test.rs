@@ -2,7 +2,8 @@
 
 use crate::mutants;
 use crate::packages::{
-    CC, IP, NFT, PING, PYTHON3, SETPRIV, STRACE, SYSTEMD, TCPDUMP, install, install_packages,
+    CC, IP, NFT, NGINX, PING, PYTHON3, SETPRIV, STRACE, SYSTEMD, TCPDUMP, install,
+    install_packages, unpack,
 };
 use crate::shell::{become_root, root, run as call};
 use anyhow::{Result, bail};
@@ -88,6 +89,7 @@ fn make_python() -> Result<()> {
 pub(crate) fn run() -> Result<()> {
     become_root()?;
     install(&[CC, IP, NFT, PING, SETPRIV, STRACE, SYSTEMD, PYTHON3, TCPDUMP])?;
+    unpack(&NGINX)?;
     make_python()?;
     run_all()?;
     mutants::sample()
