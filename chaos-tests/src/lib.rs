@@ -24,6 +24,7 @@ mod net;
 mod operator;
 mod probe;
 mod random;
+mod service;
 mod strangers;
 mod traffic;
 mod unwell;

@@ -10,6 +10,8 @@
 //! - **Progress.** Soon after the faults are healed all nodes agree, and the VIP
 //!   answers.
 //! - **No orphans.** Then the holder alone has the address.
+//! - **Connections live on.** Those from before any change of the real servers are there,
+//!   with whom they had, and new ones come about.
 
 use crate::capture::Capture;
 use crate::clients::Clients;
@@ -20,6 +22,7 @@ use crate::host::{Control, Host, Process};
 use crate::linear::{Answer, linearizable};
 use crate::net::Mac;
 use crate::probe::{Probe, Trace};
+use crate::service::Service;
 use crate::strangers::Strangers;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
@@ -135,6 +138,7 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(&str)) -> Result<Summary> {
 struct Run {
     seed: u64,
     strangers: Option<Strangers>,
+    service: Service,
     cluster: Cluster,
     faults: Faults,
     /// Whether the guest is a member.
@@ -163,6 +167,7 @@ impl Run {
             cluster.join(cluster.host(name), "voter")?;
         }
         cluster.host("n1").ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+        let service = Service::start(&mut cluster, VIP)?;
         let strangers = plan.strangers.then(|| {
             cluster.lab.add_host(STRANGERS, 240)?;
             let ports = (1..=3).map(|last| SocketAddr::from(([10, 77, 0, last], 7400)));
@@ -171,6 +176,7 @@ impl Run {
         Ok(Self {
             seed: plan.seed,
             strangers: strangers.transpose()?,
+            service,
             cluster,
             faults: Faults::default(),
             guest: false,
@@ -194,6 +200,7 @@ impl Run {
 
         let mut story = vec![];
         let moving = rng.bool().then(|| self.start_move(&mut rng, &mut story));
+        let changing = rng.bool().then(|| self.start_change(&mut rng, &mut story));
         let membership = rng.u8(..5) == 0 && self.strangers.is_none();
         let membership = membership.then(|| self.start_membership(&mut rng, &mut story));
         let mut left = rng.u8(1..=3);
@@ -210,7 +217,7 @@ impl Run {
         let healed = Instant::now();
         // While they are at work, so is their VIP.
         let history = clients.finish()?;
-        for thread in moving.into_iter().chain(membership).flatten() {
+        for thread in moving.into_iter().chain(changing).chain(membership).flatten() {
             let _ = thread.join();
         }
         self.settle_membership()?;
@@ -222,6 +229,7 @@ impl Run {
         let _ = self.cluster.host("n1").ctl(&["--timeout", COMMAND, "vip", "remove", &register])?;
         let trace = probe.finish()?;
 
+        self.service.check(&self.cluster)?;
         self.check_holders(&trace)?;
         self.summary.commands += history.len() as u64;
         let unanswered = history.iter().filter(|op| op.answer == Answer::Unknown).count();
@@ -245,6 +253,16 @@ impl Run {
             std::thread::sleep(after);
             let _ = from.ctl(&["--timeout", "3s", "vip", "move", "web", "--to", to]);
             let _ = from.ctl(&["--timeout", "3s", "vip", "move", "web", "--auto"]);
+        }))
+    }
+
+    fn start_change(&self, rng: &mut fastrand::Rng, story: &mut Vec<String>) -> Option<Worker> {
+        let through = self.cluster.host(pick(rng, &MEMBERS)).control();
+        let (after, change) = (span(rng, 1, 1_000), Service::prepare(rng));
+        story.push(format!("real {}", change.join(" ")));
+        Some(std::thread::spawn(move || {
+            std::thread::sleep(after);
+            Service::change(&through, &change);
         }))
     }
 

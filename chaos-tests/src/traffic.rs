@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 /// A connection that says nothing for so long is lost: TCP tried again several times.
-const SILENCE: Duration = Duration::from_secs(15);
+const SILENCE: Duration = Duration::from_secs(30);
 /// A new one that is not there by then will not be.
 const CONNECT: Duration = Duration::from_secs(5);
 /// A datagram may be lost; so many in a row are not.
