@@ -5,6 +5,7 @@ mod calm;
 mod case;
 mod disks;
 mod figures;
+mod forward;
 mod idle;
 mod keepalived;
 mod kills;
@@ -71,6 +72,13 @@ pub(crate) enum Bench {
         #[arg(long, default_value = "lan")]
         profile: String,
     },
+    /// Requests, connections and downloads through virtual servers, beside nftables and
+    /// plain routing.
+    Forward {
+        /// Rounds of 1 s for each way and kind.
+        #[arg(long, default_value_t = forward::ROUNDS)]
+        rounds: usize,
+    },
     /// Processor time of a node that holds one VIP, and of one that holds many.
     Idle {
         /// Timing profile.
@@ -133,6 +141,7 @@ pub(crate) fn run(what: &Bench) -> Result<()> {
         }
         Bench::Kills { runs, profile } => kills::run(profile, *runs),
         Bench::Disks => disks::run(),
+        Bench::Forward { rounds } => forward::run(*rounds),
         Bench::Idle { profile, vips } => idle::run(profile, *vips),
         Bench::Log { profile, commands, per_second } => log::run(profile, *commands, *per_second),
         Bench::Many { profile, vips } => many::run(profile, *vips),

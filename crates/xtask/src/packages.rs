@@ -27,6 +27,8 @@ pub(crate) const SYSTEMD: Need = Need { program: "systemd-analyze", package: "sy
 pub(crate) const SETPRIV: Need = Need { program: "setpriv", package: "util-linux" };
 /// For the client of the admin API.
 pub(crate) const PYTHON3: Need = Need { program: "python3", package: "python3" };
+/// For requests in great number.
+pub(crate) const WRK: Need = Need { program: "wrk", package: "wrk" };
 /// For the worked example.
 pub(crate) const NGINX: Need = Need { program: "nginx", package: "nginx" };
 /// A C compiler, for the TLS library.

@@ -7,6 +7,8 @@ mod maglev;
 mod orders;
 mod plan;
 mod programming;
+#[cfg(test)]
+mod replicas;
 
 pub use flow::Flow;
 pub use forwarding::Forwarding;
