@@ -319,6 +319,10 @@ fn members_are_real_servers_and_one_of_them_holds() -> Result<()> {
         })?;
     }
 
+    // As where the members run containers: what comes too early is not routed in circles.
+    for node in ["n1", "n2", "n3"] {
+        cluster.lab.exec(node, "sysctl", &["-qw", "net.ipv4.ip_forward=1"])?.ok()?;
+    }
     let probe = Probe::start(&cluster.lab, Ipv4Addr::new(10, 77, 0, 100))?;
     let mut connections = Connections::open(&cluster.lab, "client", V4.target(), CONNECTIONS)?;
     let each = connections.of_each();
@@ -364,11 +368,13 @@ fn a_frozen_holder_falls_silent_and_is_a_real_server_all_the_while() -> Result<(
     assert_eq!(connections.lost(), 0, "also those at the frozen host's own server");
     assert!(connections.of_each().contains_key(&frozen));
     cluster.host(&frozen).signal(&all, Signal::SIGCONT)?;
-    wait_for("it is a real server again", SOON, || {
-        let lo = cluster.lab.ip(&frozen, &["address", "show", "dev", "lo"]).ok()?;
-        lo.contains("10.77.0.100/32").then_some(())
+    wait_for("it knows who holds the VIP", SOON, || {
+        let vip = cluster.host(&frozen).ctl_json(&["vip", "show", "web"]).ok()?;
+        (vip["holder"] == next.as_str()).then_some(())
     })?;
     assert_eq!(connections.lost(), 0, "after the thaw");
+    let new = Connections::open(&cluster.lab, "client", V4.target(), CONNECTIONS)?;
+    assert!(new.of_each().contains_key(&frozen), "{:?}", new.of_each());
     let trace = probe.finish()?;
     assert_eq!(cluster.holders(&trace)?, [frozen, next]);
     Ok(())
@@ -405,6 +411,66 @@ fn what_a_namespace_behind_a_member_sends_goes_to_that_members_server() -> Resul
     Ok(())
 }
 
+#[test]
+fn members_are_real_servers_by_ipv6() -> Result<()> {
+    let cluster = Cluster::formed(&Options::default())?;
+    let n1 = cluster.host("n1");
+    let mut servers = vec![];
+    for name in ["n1", "n2", "n3"] {
+        servers.push(RealServer::start(&cluster.lab, name, V6.at("::", 80))?);
+    }
+    n1.ctl_ok(&["vip", "add", "web", "--address", "fd77::100/64", "--placement", "sticky"])?;
+    let reals = ["--real", "fd77::1", "--real", "fd77::2", "--real", "fd77::3"];
+    n1.ctl_ok(&[&["vs", "add", "front", "--vip", "web", "--port", "80"], &reals[..]].concat())?;
+    for node in ["n1", "n2", "n3"] {
+        let takes = || cluster.host(node).log().contains("a real server on this host takes it");
+        wait_for("it takes the VIP", SOON, || takes().then_some(()))?;
+    }
+    let mut connections = Connections::open(&cluster.lab, "client", V6.target(), CONNECTIONS)?;
+    assert_eq!(connections.of_each().len(), 3);
+    for node in ["n2", "n3", "n1"] {
+        n1.ctl_ok(&["vip", "move", "web", "--to", node])?;
+        assert_eq!(connections.lost(), 0, "to {node}");
+    }
+    Ok(())
+}
+
+/// By any other interface than those to its containers it is a stranger who asks.
+#[test]
+fn a_member_that_does_not_hold_takes_nothing_from_strangers_on_other_networks() -> Result<()> {
+    let mut cluster = Cluster::formed(&Options::default())?;
+    let mut servers = vec![];
+    for name in ["n1", "n2", "n3"] {
+        servers.push(RealServer::start(&cluster.lab, name, V4.at("0.0.0.0", 80))?);
+    }
+    cluster.lab.add_bare_host("far")?;
+    let (lab, far) = (&cluster.lab, cluster.lab.namespace("far"));
+    let cable = ["link", "add", "wire", "type", "veth", "peer", "name", "eth0", "netns", &far];
+    lab.ip("n2", &cable)?;
+    lab.ip("n2", &["link", "set", "wire", "up"])?;
+    // One of its own that is no end of a pair.
+    lab.ip("n2", &["link", "add", "own", "link", "wire", "type", "macvlan", "mode", "bridge"])?;
+    for (host, interface, address) in
+        [("n2", "own", "10.79.0.1/24"), ("far", "eth0", "10.79.0.2/24")]
+    {
+        lab.ip(host, &["link", "set", interface, "up"])?;
+        lab.ip(host, &["address", "add", address, "dev", interface])?;
+    }
+    lab.ip("far", &["route", "add", "default", "via", "10.79.0.1"])?;
+    let n1 = cluster.host("n1");
+    n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24", "--placement", "sticky"])?;
+    n1.ctl_ok(&["vip", "move", "web", "--to", "n1"])?;
+    let add = ["vs", "add", "front", "--vip", "web", "--port", "80", "--real-nodes", "80"];
+    n1.ctl_ok(&add)?;
+    let takes = || cluster.host("n2").log().contains("a real server on this host takes it");
+    wait_for("n2 takes the VIP", SOON, || takes().then_some(()))?;
+    // The way there is well.
+    Connections::open(&cluster.lab, "far", V4.at("10.77.0.2", 80), 1)?;
+    let refused = Connections::open(&cluster.lab, "far", V4.target(), 1);
+    assert!(refused.is_err(), "{refused:?}");
+    Ok(())
+}
+
 /// No more a real server, a node is as any other; and nothing is left of it.
 #[test]
 fn a_member_that_is_no_real_server_any_more_leaves_nothing() -> Result<()> {
@@ -427,13 +493,15 @@ fn a_member_that_is_no_real_server_any_more_leaves_nothing() -> Result<()> {
     assert!(!has("n3", "lo")?, "it is none");
     // Somebody else takes it away.
     cluster.lab.ip("n2", &["address", "delete", "10.77.0.100/32", "dev", "lo"])?;
-    until("n2", true)?;
+    until("n2", true).context("it is put back")?;
     n1.ctl_ok(&["real", "remove", "front", "10.77.0.2"])?;
     until("n2", false)?;
     assert!(has("n1", "lo")?);
-    let old = n1.find(Process::Guard).context("no guard")?;
+    let taken = || n1.log().matches("a real server on this host takes it ip=").count();
+    let before = taken();
+    assert!(before > 0);
     n1.signal(&[Process::Guard], Signal::SIGKILL)?;
-    n1.wait_for_process(Process::Guard, old)?;
+    wait_for("the next guard takes it", SOON, || (taken() > before).then_some(()))?;
     until("n1", true)?;
     n1.ctl_ok(&["vs", "remove", "front"])?;
     until("n1", false)?;

@@ -8,7 +8,7 @@
 //   in:  ARP target, NS target, IP destination
 //
 // Where this host is a direct-routing real server of the address, packets that a member
-// sent there, and those from other interfaces, are its own server's also while the gate is
+// sent, and those of containers behind it, are its own server's also while the gate is
 // shut; it stays silent on ARP and NA. Whether the sender holds the address is no question:
 // a host whose lease is over forwards nothing.
 //
@@ -67,19 +67,23 @@ INLINE int shut4(const void *v4)
 	return shut(&address);
 }
 
-// Of a shut address: whether a real server on this host takes it all the same, in which
-// case it is for the host alone.
-INLINE int is_served(struct __sk_buff *skb, const struct address *address, int out, __u32 at)
+INLINE int is_served(const struct address *address)
 {
 	const struct entry *entry = lookup(&ENTRIES, address);
-	struct mac from = {};
-	__u64 home;
 
-	if (!entry)
+	return entry && *(volatile const __u64 *)&entry->served;
+}
+
+// Whether a real server on this host takes a packet for a shut address.
+INLINE int takes(struct __sk_buff *skb, const struct address *address, __u32 at)
+{
+	__u32 ifindex = skb->ifindex;
+	struct mac from = {};
+
+	if (!is_served(address))
 		return 0;
-	home = *(volatile const __u64 *)&entry->home;
-	if (!home || out || skb->ifindex != home)
-		return home != 0;
+	if (lookup(&BEHIND, &ifindex))
+		return 1;
 	if (at != ETHERNET_LEN || load(skb, 6, &from, 6))
 		return 0;
 	return lookup(&MEMBERS, &from) != 0;
@@ -115,6 +119,16 @@ INLINE int gate_neighbour(struct __sk_buff *skb, int out, __u32 at)
 	if (load(skb, at + IPV6_LEN + TARGET, &target, sizeof(target)))
 		return PASS;
 	return shut(&target) ? dropped(SHUT) : PASS;
+}
+
+// It asks in the name of a shut address, and whoever hears it would send there.
+INLINE int asks(struct __sk_buff *skb, __u32 at)
+{
+	__u8 next, type;
+
+	if (load(skb, at + 6, &next, 1) || next != ICMPV6)
+		return 0;
+	return !load(skb, at + IPV6_LEN, &type, 1) && (type == NS || type == NA);
 }
 
 #endif

@@ -3,9 +3,10 @@
 // What the programs read, as `layout.rs` has it. The guard is the only writer,
 // but for MOVED and FRAGMENTS, which the programs fill, and the counters.
 //
-//   ENTRIES:  address -> deadline, or the slot of SHARED that has it; and where this host
+//   ENTRIES:  address -> deadline, or the slot of SHARED that has it; and whether this host
 //             takes it as a real server, of whoever holds it
 //   MEMBERS:  Ethernet addresses of those that may hold
+//   BEHIND:   interfaces that lead to containers of this host
 //   PORTS:    address, protocol, port -> service         (one port)
 //   RANGES:   the same by prefixes of the port           (some in a row, all)
 //   SERVICES: service -> seed and size of its tables, and which two they are
@@ -27,7 +28,7 @@ struct address {
 struct entry {
 	__u64 deadline; // CLOCK_BOOTTIME, ns; where the slot is 0
 	__u64 slot;
-	__u64 home; // interface where a real server on this host takes it; 0: none does
+	__u64 served; // a real server on this host takes it
 };
 
 struct mac {
@@ -145,6 +146,7 @@ enum {
 	FRAGMENTS_MOST = 8192,
 	OWN_MOST = 16384,
 	MEMBERS_MOST = 16384,
+	BEHIND_MOST = 16384,
 };
 
 // A table's slots lie in elements of 128 bytes: one each would cost four times the
@@ -164,7 +166,7 @@ _Static_assert(sizeof(struct address) == 16, "address");
 _Static_assert(sizeof(struct entry) == 24, "entry");
 _Static_assert(sizeof(struct mac) == 8, "mac");
 _Static_assert(__builtin_offsetof(struct entry, slot) == 8, "slot");
-_Static_assert(__builtin_offsetof(struct entry, home) == 16, "home");
+_Static_assert(__builtin_offsetof(struct entry, served) == 16, "served");
 _Static_assert(sizeof(struct place) == 20, "place");
 _Static_assert(sizeof(struct range) == 24, "range");
 _Static_assert(sizeof(struct service) == 40, "service");
@@ -187,6 +189,7 @@ _Static_assert(sizeof(struct slots) == 128, "slots");
 
 MAP(ENTRIES, BPF_MAP_TYPE_HASH, struct address, struct entry, ADDRESSES, 0);
 MAP(MEMBERS, BPF_MAP_TYPE_HASH, struct mac, __u32, MEMBERS_MOST, BPF_F_NO_PREALLOC);
+MAP(BEHIND, BPF_MAP_TYPE_HASH, __u32, __u32, BEHIND_MOST, BPF_F_NO_PREALLOC);
 MAP(SHARED, BPF_MAP_TYPE_ARRAY, __u32, __u64, 16, 0);
 MAP(SETTINGS, BPF_MAP_TYPE_ARRAY, __u32, __u64, 1, 0);
 MAP(PORTS, BPF_MAP_TYPE_HASH, struct place, __u32, SERVICES_MOST, BPF_F_NO_PREALLOC);

@@ -57,7 +57,7 @@ INLINE int in(struct __sk_buff *skb, __u32 at)
 		return PASS;
 	}
 	found = standing(&destination);
-	if (found == CLOSED && !is_served(skb, &destination, 0, at))
+	if (found == CLOSED && !takes(skb, &destination, at))
 		return dropped(SHUT);
 	if (skb->protocol == NET16(0x86dd) && gate_neighbour(skb, 0, at) == DROP)
 		return DROP;
@@ -95,7 +95,9 @@ INLINE int out(struct __sk_buff *skb, __u32 at)
 		return PASS;
 	}
 	found = standing(&source);
-	if (found == CLOSED && !is_served(skb, &source, 1, at))
+	if (found == CLOSED && !is_served(&source))
+		return dropped(SHUT);
+	if (found == CLOSED && skb->protocol == NET16(0x86dd) && asks(skb, at))
 		return dropped(SHUT);
 	if (skb->protocol == NET16(0x86dd) && gate_neighbour(skb, 1, at) == DROP)
 		return DROP;

@@ -8,7 +8,7 @@ use crate::syscall::in_spite_of_signals;
 use crate::tcx::{self, Hook, Trial};
 use aya::maps::{Array, HashMap as BpfMap, IterableMap, MapData, MapError};
 use aya::programs::{ProgramError, SchedClassifier};
-use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
+use aya::{Ebpf, EbpfError, EbpfLoader, Pod, VerifierLogLevel};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -81,9 +81,9 @@ pub enum GateError {
         #[source]
         source: Box<MapError>,
     },
-    /// The members' Ethernet addresses were not written.
-    #[error("the members' Ethernet addresses were not written to the kernel")]
-    Members(#[source] Box<MapError>),
+    /// Whose packets real servers take was not written.
+    #[error("whose packets real servers on this host take was not written to the kernel")]
+    Senders(#[source] Box<MapError>),
     /// A deadline that addresses share could not be written.
     #[error("deadline {} of the gate could not be written", slot.0)]
     Deadline {
@@ -129,8 +129,9 @@ pub struct Gate {
     entries: BpfMap<MapData, Key, Entry>,
     shared: Array<MapData, u64>,
     members: BpfMap<MapData, MacKey, u32>,
-    /// Addresses that a real server on this host takes, and at which interface.
-    served: BTreeMap<IpAddr, u32>,
+    behind: BpfMap<MapData, u32, u32>,
+    /// Addresses that a real server on this host is to take, and whether it does.
+    served: BTreeMap<IpAddr, bool>,
     /// Kernel ids of the programs of this gate.
     ids: BTreeSet<u32>,
     /// On IP, wherever it comes from.
@@ -187,6 +188,8 @@ impl Gate {
         let shared = Array::try_from(map).map_err(|_| GateError::Missing("array of its type"))?;
         let map = bpf.take_map("MEMBERS").ok_or(GateError::Missing("map of members"))?;
         let members = BpfMap::try_from(map).map_err(|_| GateError::Missing("map of its type"))?;
+        let map = bpf.take_map("BEHIND").ok_or(GateError::Missing("map of interfaces"))?;
+        let behind = BpfMap::try_from(map).map_err(|_| GateError::Missing("map of its type"))?;
         let mut ids = BTreeSet::new();
         for header in [Header::Ethernet, Header::None] {
             for hook in [Hook::In, Hook::Out] {
@@ -197,7 +200,8 @@ impl Gate {
                 }
             }
         }
-        Ok(Self { bpf, entries, shared, members, served: BTreeMap::new(), ids, ip: None })
+        let served = BTreeMap::new();
+        Ok(Self { bpf, entries, shared, members, behind, served, ids, ip: None })
     }
 
     /// Holds IP packets on all interfaces as well, those to come included. Not
@@ -255,23 +259,23 @@ impl Gate {
     /// [`GateError::Entry`]; the entry before stands.
     pub fn set(&mut self, ip: IpAddr, entry: GateEntry) -> Result<(), GateError> {
         let source = |e| GateError::Entry { ip, source: Box::new(e) };
-        let home = self.served.get(&ip).copied().unwrap_or(0);
-        self.entries.insert(octets(ip), layout::entry(entry, home), 0).map_err(source)
+        let served = self.served.get(&ip).copied().unwrap_or(false);
+        self.entries.insert(octets(ip), layout::entry(entry, served), 0).map_err(source)
     }
 
     /// Has a direct-routing real server on this host take an address, whoever holds it:
-    /// what members send to it at this interface, and all that comes by others. It stays
-    /// silent on ARP and NA. Until when it may be answered for is as before; shut, where
-    /// the gate did not know it.
+    /// what members send to it, and containers of this host. It stays silent on ARP and NA.
+    /// `takes` false: nobody's packets, and none is routed on from here either. Until when
+    /// it may be answered for is as before; shut, where the gate did not know it.
     ///
     /// # Errors
     /// [`GateError::Entry`]; nothing was changed.
-    pub fn serve(&mut self, ip: IpAddr, home: u32) -> Result<(), GateError> {
+    pub fn serve(&mut self, ip: IpAddr, takes: bool) -> Result<(), GateError> {
         let entry = self.entry(ip).unwrap_or(GateEntry::Until(Mono::ZERO));
-        let before = self.served.insert(ip, home);
+        let before = self.served.insert(ip, takes);
         self.set(ip, entry).inspect_err(|_| {
             match before {
-                Some(home) => self.served.insert(ip, home),
+                Some(takes) => self.served.insert(ip, takes),
                 None => self.served.remove(&ip),
             };
         })
@@ -282,34 +286,28 @@ impl Gate {
     /// # Errors
     /// [`GateError::Entry`]; it goes on.
     pub fn serve_no_more(&mut self, ip: IpAddr) -> Result<(), GateError> {
-        let Some(home) = self.served.remove(&ip) else { return Ok(()) };
+        let Some(takes) = self.served.remove(&ip) else { return Ok(()) };
         let entry = self.entry(ip).unwrap_or(GateEntry::Until(Mono::ZERO));
         self.set(ip, entry).inspect_err(|_| {
-            self.served.insert(ip, home);
+            self.served.insert(ip, takes);
         })
     }
 
-    /// Whether a real server on this host takes it.
-    #[must_use]
-    pub fn serves(&self, ip: IpAddr) -> bool {
-        self.served.contains_key(&ip)
-    }
-
-    /// Those whose packets a real server on this host takes.
+    /// Those whose packets real servers on this host take, by any interface.
     ///
     /// # Errors
-    /// [`GateError::Members`]; some may be missing, or stay.
+    /// [`GateError::Senders`]; some may be missing, or stay.
     pub fn members_are(&mut self, macs: &BTreeSet<Mac>) -> Result<(), GateError> {
-        let source = |e| GateError::Members(Box::new(e));
-        let wanted: BTreeSet<_> = macs.iter().map(|mac| layout::mac(*mac)).collect();
-        let there = self.members.keys().collect::<Result<BTreeSet<_>, _>>().map_err(source)?;
-        for key in wanted.difference(&there) {
-            self.members.insert(key, 1, 0).map_err(source)?;
-        }
-        for key in there.difference(&wanted) {
-            self.members.remove(key).map_err(source)?;
-        }
-        Ok(())
+        let wanted = macs.iter().map(|mac| layout::mac(*mac)).collect();
+        are(&mut self.members, &wanted)
+    }
+
+    /// Interfaces that lead to containers of this host, whose packets they take as well.
+    ///
+    /// # Errors
+    /// [`GateError::Senders`]; some may be missing, or stay.
+    pub fn behind_are(&mut self, interfaces: &BTreeSet<u32>) -> Result<(), GateError> {
+        are(&mut self.behind, interfaces)
     }
 
     /// Sets until when all addresses may answer that share a deadline.
@@ -327,7 +325,7 @@ impl Gate {
     /// # Errors
     /// [`GateError::Entry`]; it stays as it is.
     pub fn forget(&mut self, ip: IpAddr) -> Result<(), GateError> {
-        if self.serves(ip) {
+        if self.served.contains_key(&ip) {
             return self.set(ip, GateEntry::Until(Mono::ZERO));
         }
         match self.entries.remove(&octets(ip)) {
@@ -460,6 +458,22 @@ impl Gate {
         }
         Ok(())
     }
+}
+
+/// Has a map these keys, and no others.
+fn are<K: Pod + Ord>(
+    map: &mut BpfMap<MapData, K, u32>,
+    wanted: &BTreeSet<K>,
+) -> Result<(), GateError> {
+    let source = |e| GateError::Senders(Box::new(e));
+    let there = map.keys().collect::<Result<BTreeSet<_>, _>>().map_err(source)?;
+    for key in wanted.difference(&there) {
+        map.insert(key, 1, 0).map_err(source)?;
+    }
+    for key in there.difference(wanted) {
+        map.remove(key).map_err(source)?;
+    }
+    Ok(())
 }
 
 fn refused(name: &'static str, source: ProgramError) -> GateError {

@@ -15,7 +15,7 @@
 //! well.
 
 use crate::btf::kernel_function;
-use crate::layout::{DEADLINE_AT, HOME_AT, SLOT_AT};
+use crate::layout::{DEADLINE_AT, SERVED_AT, SLOT_AT};
 use crate::syscall::{bpf_fd, in_spite_of_signals, raw};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -140,8 +140,8 @@ fn program(maps: Maps<'_>, read: i32, family: &Family, address: i32) -> Vec<Insn
     all.push(insn(CALL, 0, 0, 0, MAP_LOOKUP));
     passes.push(all.len());
     all.push(insn(JUMP_IF, 0, 0, 0, 0));
-    // A real server's on this host: the gate of its interface decides.
-    all.push(insn(LOAD_8, 6, 0, HOME_AT, 0));
+    // A real server's on this host: the gates of its interfaces decide.
+    all.push(insn(LOAD_8, 6, 0, SERVED_AT, 0));
     passes.push(all.len());
     all.push(insn(JUMP_IF_NOT, 6, 0, 0, 0));
     all.push(insn(LOAD_8, 7, 0, DEADLINE_AT, 0));

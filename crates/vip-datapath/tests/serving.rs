@@ -13,7 +13,6 @@ const VIP: [u8; 4] = [10, 0, 0, 100];
 const CLIENT: [u8; 4] = [198, 51, 100, 7];
 /// Trial runs come by loopback.
 const HERE: u32 = 1;
-const ELSEWHERE: u32 = 9;
 const MEMBER: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const STRANGER: [u8; 6] = [2, 0, 0, 0, 0, 7];
 const SHUT: GateEntry = GateEntry::Until(Mono::ZERO);
@@ -57,17 +56,17 @@ fn goes(gate: &mut Gate, program: &'static str, frame: &[u8]) -> u32 {
     gate.tries(program, frame).expect("tried").verdict
 }
 
-fn gate(home: u32) -> Gate {
+fn gate() -> Gate {
     let mut gate = Gate::load().expect("loaded");
     gate.members_are(&[Mac(MEMBER)].into()).expect("written");
-    gate.serve(vip(), home).expect("written");
-    gate.serve(vip6().into(), home).expect("written");
+    gate.serve(vip(), true).expect("written");
+    gate.serve(vip6().into(), true).expect("written");
     gate
 }
 
 #[test]
 fn a_real_server_takes_what_members_send_and_nobody_else_there() {
-    let mut gate = gate(HERE);
+    let mut gate = gate();
     assert_eq!(goes(&mut gate, "vipd_in_a", &to_vip(MEMBER)), PASS);
     assert_eq!(goes(&mut gate, "vipd_in_a", &to_vip(STRANGER)), DROP);
     gate.members_are(&[Mac(STRANGER)].into()).expect("written");
@@ -77,15 +76,30 @@ fn a_real_server_takes_what_members_send_and_nobody_else_there() {
 
 /// Containers behind it are its own server's clients.
 #[test]
-fn what_comes_by_other_interfaces_is_its_own_servers() {
-    let mut gate = gate(ELSEWHERE);
+fn what_containers_send_is_its_own_servers() {
+    let mut gate = gate();
+    gate.behind_are(&[HERE].into()).expect("written");
     assert_eq!(goes(&mut gate, "vipd_in_a", &to_vip(STRANGER)), PASS);
+    gate.behind_are(&[HERE + 1].into()).expect("written");
+    assert_eq!(goes(&mut gate, "vipd_in_a", &to_vip(STRANGER)), DROP);
+}
+
+/// Else it would go round between the holder and a host that routes.
+#[test]
+fn one_that_cannot_take_it_routes_it_nowhere() {
+    let mut gate = gate();
+    gate.serve(vip(), false).expect("written");
+    assert_eq!(goes(&mut gate, "vipd_in_a", &to_vip(MEMBER)), DROP);
+    assert_eq!(goes(&mut gate, "vipd_out_a", &frame([2; 6], [VIP, CLIENT])), DROP);
+    gate.forget(vip()).expect("written");
+    assert_eq!(goes(&mut gate, "vipd_in_a", &to_vip(MEMBER)), DROP);
 }
 
 #[test]
 fn a_real_server_answers_clients_and_says_to_nobody_that_it_has_the_address() {
-    for home in [HERE, ELSEWHERE] {
-        let mut gate = gate(home);
+    for behind in [[].into(), [HERE].into()] {
+        let mut gate = gate();
+        gate.behind_are(&behind).expect("written");
         assert_eq!(goes(&mut gate, "vipd_out_a", &frame([2; 6], [VIP, CLIENT])), PASS);
         let other = [10, 0, 0, 9];
         for program in ["vipd_in_a", "vipd_in_b"] {
@@ -99,13 +113,15 @@ fn a_real_server_answers_clients_and_says_to_nobody_that_it_has_the_address() {
         assert_eq!(goes(&mut gate, "vipd_in_a", &asked), DROP);
         let said = neighbour(136, [2; 6], [vip6(), peer]);
         assert_eq!(goes(&mut gate, "vipd_out_a", &said), DROP);
+        let asks = neighbour(135, [2; 6], [vip6(), peer]);
+        assert_eq!(goes(&mut gate, "vipd_out_a", &asks), DROP, "in its name");
     }
 }
 
 /// It holds the VIP, and lets go of it, and is a real server all the while.
 #[test]
 fn a_holder_that_is_a_real_server_answers_everybody_until_its_deadline() {
-    let mut gate = gate(HERE);
+    let mut gate = gate();
     gate.set(vip(), OPEN).expect("written");
     assert_eq!(goes(&mut gate, "vipd_in_a", &to_vip(STRANGER)), PASS);
     let asked = arp(1, STRANGER, [CLIENT, VIP]);
@@ -121,12 +137,12 @@ fn a_holder_that_is_a_real_server_answers_everybody_until_its_deadline() {
 
 #[test]
 fn one_that_is_no_real_server_any_more_has_the_gate_as_anybody() {
-    let mut gate = gate(HERE);
+    let mut gate = gate();
     gate.serve_no_more(vip()).expect("written");
     assert_eq!(goes(&mut gate, "vipd_in_a", &to_vip(MEMBER)), DROP);
     assert_eq!(goes(&mut gate, "vipd_out_a", &frame([2; 6], [VIP, CLIENT])), DROP);
     gate.set(vip(), OPEN).expect("written");
-    gate.serve(vip(), HERE).expect("written");
+    gate.serve(vip(), true).expect("written");
     assert_eq!(gate.entry(vip()), Some(OPEN), "who holds it goes on");
     gate.serve_no_more(vip()).expect("written");
     assert_eq!(goes(&mut gate, "vipd_in_a", &to_vip(STRANGER)), PASS);

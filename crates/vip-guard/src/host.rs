@@ -9,6 +9,8 @@ mod serving;
 
 use reconcile::attach;
 pub(crate) use reconcile::{LinkChange, RECONCILE_INTERVAL};
+pub(crate) use serving::LIFE as SERVING_LIFE;
+use serving::Serving;
 
 use crate::clock::boottime;
 use crate::config::{GuardConfig, GuardError};
@@ -71,10 +73,8 @@ pub(crate) struct Host {
     considered: BTreeMap<VipUid, Vec<Address>>,
     /// Those that could not be here, as was said last.
     hindered: BTreeMap<VipUid, Obstacle>,
-    /// What real servers on this host are to take, whoever holds it.
-    to_serve: BTreeSet<Address>,
-    /// What they take, and at which interface.
-    served: BTreeMap<IpAddr, u32>,
+    /// What real servers on this host take, whoever holds it.
+    serving: Serving,
     /// Interfaces that a VIP has been on.
     vip_links: BTreeSet<u32>,
     /// Those that could not be here, and why, for the session's time.
@@ -183,8 +183,7 @@ impl Host {
             homes: BTreeMap::new(),
             considered: BTreeMap::new(),
             hindered: BTreeMap::new(),
-            to_serve: BTreeSet::new(),
-            served: BTreeMap::new(),
+            serving: Serving::default(),
             vip_links: BTreeSet::new(),
             refused: BTreeMap::new(),
             routes: BTreeSet::new(),

@@ -59,6 +59,8 @@ pub(crate) struct Link {
     /// The ports that its packets leave by: of a bridge those that run, of a
     /// bond the active one.
     pub(crate) ways: BTreeSet<u32>,
+    /// It leads to containers of this host: one end of a pair, or a bridge of such ends.
+    pub(crate) behind: bool,
 }
 
 #[derive(Clone)]
@@ -121,8 +123,10 @@ impl Kernel {
         let own =
             |l: &&LinkMessage| l.header.link_layer_type != LinkLayerType::Loopback && !port(l);
         let ports = Ports::of(&all);
-        let with_ways =
-            |l: &LinkMessage| Link { ways: ports.ways(l.header.index, DEEPEST), ..link(l) };
+        let with_ways = |l: &LinkMessage| {
+            let (index, ways) = (l.header.index, ports.ways(l.header.index, DEEPEST));
+            Link { ways, behind: leads_behind(&all, index), ..link(l) }
+        };
         Ok(all.iter().filter(own).map(with_ways).collect())
     }
 
@@ -226,10 +230,29 @@ pub(crate) fn local(message: &AddressMessage) -> Option<IpAddr> {
 }
 
 fn is_vrf(message: &LinkMessage) -> bool {
+    is_a(message, &InfoKind::Vrf)
+}
+
+fn is_a(message: &LinkMessage, kind: &InfoKind) -> bool {
     message.attributes.iter().any(|a| match a {
-        LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::Kind(InfoKind::Vrf)),
+        LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::Kind(kind.clone())),
         _ => false,
     })
+}
+
+/// Whether an interface leads to containers, and nowhere else.
+fn leads_behind(all: &[LinkMessage], index: u32) -> bool {
+    let is = |index: u32, kind: &InfoKind| {
+        all.iter().any(|link| link.header.index == index && is_a(link, kind))
+    };
+    if is(index, &InfoKind::Veth) {
+        return true;
+    }
+    let master = LinkAttribute::Controller(index);
+    let mut ports = all.iter().filter(|link| link.attributes.contains(&master)).peekable();
+    is(index, &InfoKind::Bridge)
+        && ports.peek().is_some()
+        && ports.all(|port| is_a(port, &InfoKind::Veth))
 }
 
 /// A bridge of bonds of VLANs, and some more: the kernel has a limit of its own.
@@ -314,6 +337,7 @@ fn link(message: &LinkMessage) -> Link {
         mac: None,
         running: message.header.flags.contains(LinkFlags::Running),
         ways: BTreeSet::new(),
+        behind: false,
     };
     for attribute in &message.attributes {
         match attribute {

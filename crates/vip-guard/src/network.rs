@@ -9,7 +9,7 @@ use netlink_packet_route::route::{RouteMessage, RouteScope};
 use rtnetlink::RouteMessageBuilder;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use vip_core::{HostNetwork, Mac};
+use vip_core::{HostNetwork, MAX_MACS, Mac};
 
 /// What a host has beside ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,7 +32,10 @@ impl HostView {
         let used: BTreeSet<u32> =
             own.map(|(index, ..)| *index).chain(ours.iter().copied()).collect();
         let used = links.iter().filter(|link| used.contains(&link.device.ifindex));
-        used.filter_map(|link| link.mac).collect()
+        let mut found: Vec<_> = used.filter_map(|link| Some((link.behind, link.mac?))).collect();
+        // What others hear it by, where not all are told.
+        found.sort_unstable();
+        found.into_iter().map(|(_, mac)| mac).take(MAX_MACS).collect()
     }
 }
 

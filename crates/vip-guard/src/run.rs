@@ -12,7 +12,7 @@
 use crate::clock::boottime;
 use crate::config::{GuardConfig, GuardError};
 use crate::forwarder::Forwarder;
-use crate::host::{Host, LinkChange, RECONCILE_INTERVAL};
+use crate::host::{Host, LinkChange, RECONCILE_INTERVAL, SERVING_LIFE};
 use crate::kernel::{Kernel, KernelEvent};
 use crate::lock::{self, Namespace};
 use crate::packets::Listener;
@@ -122,6 +122,8 @@ struct Loop {
     tables: Arc<TableLane>,
     /// What real servers on this host are to take, as that lane works it out.
     served: watch::Receiver<BTreeSet<Address>>,
+    /// When there was an agent.
+    agent_seen_at: Instant,
     /// What the agent knows of that lane.
     counted: Option<TableCounters>,
     /// When the host's addresses and routes are to be looked at, because they
@@ -163,16 +165,15 @@ impl Loop {
         served: watch::Receiver<BTreeSet<Address>>,
     ) -> Self {
         let now = Instant::now();
-        let (tables, counted) = (Arc::new(tables), None);
-        let (session, look_at) = (None, None);
         Self {
             guard,
             host,
-            session,
-            tables,
+            session: None,
+            tables: Arc::new(tables),
             served,
-            counted,
-            look_at,
+            agent_seen_at: now,
+            counted: None,
+            look_at: None,
             looked_at: now,
             compared_at: now,
         }
@@ -250,10 +251,7 @@ impl Loop {
                     self.look_at = None;
                     self.look_around().await;
                 }
-                Next::Serve => {
-                    let wanted = self.served.borrow_and_update().clone();
-                    self.host.serve(wanted).await;
-                }
+                Next::Serve => self.follow_served().await,
                 Next::Reconcile => self.reconcile().await,
                 Next::Backlog => self.work_on_backlog().await,
             }
@@ -312,6 +310,12 @@ impl Loop {
             self.looked_at = Instant::now();
         }
         self.host.keep_settings();
+        if self.session.is_some() {
+            self.agent_seen_at = Instant::now();
+        } else if self.agent_seen_at.elapsed() >= SERVING_LIFE {
+            // Of a node that left nobody says that it did.
+            self.host.serve(BTreeSet::new()).await;
+        }
         self.host.reconcile_serving().await;
         // Ticks are no more exact than that.
         let elapsed = self.compared_at.elapsed() + RECONCILE_INTERVAL / 2;
@@ -341,6 +345,7 @@ impl Loop {
         if let Some((incarnation, new)) = arrival.admit(self.host.report.clone(), &self.tables) {
             self.session = Some(new);
             self.counted = None;
+            self.follow_served().await;
             self.host.forget_refusals();
             self.tell_interfaces();
             self.act(GuardEvent::AgentCame { incarnation, cluster }).await;
@@ -397,6 +402,12 @@ impl Loop {
             Some(LinkChange::Ways) => self.act(GuardEvent::Confirmed).await,
             None => {}
         }
+    }
+
+    /// As the second lane has it, while there is an agent that wants it so.
+    async fn follow_served(&mut self) {
+        let wanted = self.served.borrow_and_update().clone();
+        self.host.serve(wanted).await;
     }
 
     fn tell_counters(&mut self) {

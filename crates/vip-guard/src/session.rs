@@ -3,7 +3,8 @@
 
 use crate::clock::boottime;
 use crate::protocol::{
-    FromGuard, GateReport, Hello, TABLES, ToGuard, VERSIONS, Versions, read_frame, write_frame,
+    FORWARD, FromGuard, GateReport, Hello, TABLES, ToGuard, VERSIONS, Versions, read_frame,
+    write_frame,
 };
 use crate::tables::TableLane;
 use std::collections::{BTreeSet, VecDeque};
@@ -123,7 +124,7 @@ impl Arrival {
         let (incoming, orders) = mpsc::channel(ORDERS_QUEUED);
         let (notices, of_tables) = mpsc::channel(TABLE_NOTICES_QUEUED);
         let tasks = [
-            tokio::spawn(write(writer, outgoing, of_tables)),
+            tokio::spawn(write((writer, version), outgoing, of_tables)),
             tokio::spawn(read(reader, incoming, tables.clone())),
         ];
         let messages = Some(messages);
@@ -233,7 +234,7 @@ async fn read(mut reader: OwnedReadHalf, send: mpsc::Sender<ToGuard>, tables: Ar
 }
 
 async fn write(
-    mut writer: OwnedWriteHalf,
+    (mut writer, version): (OwnedWriteHalf, u16),
     mut messages: mpsc::Receiver<FromGuard>,
     mut tables: mpsc::Receiver<TableNotice>,
 ) {
@@ -244,7 +245,15 @@ async fn write(
                 Some(message) => message,
                 None => break,
             },
-            Some(notice) = tables.recv() => FromGuard::Tables(notice),
+            Some(notice) = tables.recv() => {
+                let is_new =
+                    matches!(notice, TableNotice::Refused { .. } | TableNotice::Counted { .. });
+                // It did not order what that is about, or orders it again.
+                if is_new && version < FORWARD {
+                    continue;
+                }
+                FromGuard::Tables(notice)
+            }
         };
         if write_frame(&mut writer, &message).await.is_err() {
             break;

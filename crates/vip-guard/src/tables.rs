@@ -179,6 +179,8 @@ struct Desk<'a> {
     session: u64,
     orders: BTreeMap<ServerUid, TableOrder>,
     counts: BTreeSet<ServerUid>,
+    /// That was the last thing.
+    looked: bool,
 }
 
 impl<'a> Desk<'a> {
@@ -186,7 +188,7 @@ impl<'a> Desk<'a> {
         // What the host's network is like nobody has said yet.
         shared.unseen.store(true, Relaxed);
         let (orders, counts) = (BTreeMap::new(), BTreeSet::new());
-        Self { shared, letters, session: 0, orders, counts }
+        Self { shared, letters, session: 0, orders, counts, looked: false }
     }
 
     fn work(mut self, mut carry_out: impl FnMut(Work) -> Vec<TableNotice>) {
@@ -215,10 +217,14 @@ impl<'a> Desk<'a> {
             if self.shared.untold.swap(false, Relaxed) {
                 return Some(Work::Tell);
             }
-            if self.shared.unseen.swap(false, Relaxed) {
+            // Neither keeps the other waiting, however often there is more of it.
+            let turn = !self.looked || self.orders.is_empty();
+            if turn && self.shared.unseen.swap(false, Relaxed) {
+                self.looked = true;
                 return Some(Work::Look);
             }
             if !self.orders.is_empty() {
+                self.looked = false;
                 let next = std::iter::from_fn(|| self.orders.pop_first().map(|(_, order)| order));
                 let orders: Vec<_> = next.take(AT_ONCE).collect();
                 self.taken(orders.len());

@@ -16,7 +16,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use tokio::runtime::Runtime;
-use tracing::debug;
+use tracing::{debug, warn};
 use vip_core::Address;
 use vip_datapath::{Surroundings, Way};
 
@@ -37,6 +37,8 @@ pub(crate) struct Ways {
     netlink: Handle,
     /// Since they were to be looked at again.
     known: RefCell<BTreeMap<IpAddr, Way>>,
+    /// What was known before.
+    before: RefCell<BTreeMap<IpAddr, Way>>,
 }
 
 impl Ways {
@@ -49,12 +51,16 @@ impl Ways {
             runtime.spawn(connection);
             handle
         };
-        Ok(Self { scenery, allow, runtime, netlink, known: RefCell::default() })
+        let (known, before) = (RefCell::default(), RefCell::default());
+        Ok(Self { scenery, allow, runtime, netlink, known, before })
     }
 
     /// The host's routes may be others.
     pub(crate) fn look_again(&self) {
-        self.known.borrow_mut().clear();
+        let known = self.known.take();
+        if !known.is_empty() {
+            self.before.replace(known);
+        }
     }
 
     fn ask(&self, ip: IpAddr) -> Way {
@@ -69,9 +75,14 @@ impl Ways {
         let routes = self.netlink.route().get(query).execute();
         match self.runtime.block_on(routes.try_collect::<Vec<_>>()) {
             Ok(routes) => routes.first().map_or(Way::None, |route| way(ip, route)),
-            Err(error) => {
+            Err(error) if says_none(&error) => {
                 debug!(%ip, %error, "no route to a real server");
                 Way::None
+            }
+            // That says nothing of the way.
+            Err(error) => {
+                warn!(%ip, %error, "the way to a real server cannot be asked for");
+                self.before.borrow().get(&ip).copied().unwrap_or(Way::None)
             }
         }
     }
@@ -96,6 +107,12 @@ impl Surroundings for Ways {
     fn objection_to(&self, real: IpAddr) -> Option<String> {
         objection_to_real(&self.allow, &self.scenery.load().view, real).map(str::to_owned)
     }
+}
+
+/// Whether the kernel answered that there is no way.
+fn says_none(error: &rtnetlink::Error) -> bool {
+    let none = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL, libc::EAGAIN];
+    matches!(error, rtnetlink::Error::NetlinkError(e) if none.contains(&-e.raw_code()))
 }
 
 /// What the kernel's answer for one address means.

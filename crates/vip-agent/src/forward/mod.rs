@@ -81,14 +81,19 @@ pub(crate) fn forward(
 
 impl Forward {
     /// How a virtual server is on this host.
-    pub(crate) fn of(&self, server: ServerUid) -> Programmed {
+    fn of(&self, server: ServerUid) -> Programmed {
+        if self.counters().failed {
+            let why = "what forwards in its guard failed: restart it (`systemctl restart \
+                       vipd-guard`)";
+            return Programmed::Refused { wanted: None, why: why.into() };
+        }
         self.programming.borrow().of(server)
     }
 
     /// Waits until a virtual server is on this host as of this generation or a later one,
     /// or is refused, or the time is over; `None`: until there is nothing of it. Returns
     /// how it is then.
-    pub(crate) async fn wait_for(
+    async fn wait_for(
         &self,
         server: ServerUid,
         wanted: Option<Generation>,
@@ -97,8 +102,12 @@ impl Forward {
         let mut programming = self.programming.clone();
         let answered = programming.wait_for(|programming| match programming.of(server) {
             Programmed::InForce(generation) => wanted.is_some_and(|wanted| generation >= wanted),
-            Programmed::Refused(_) => wanted.is_some(),
-            Programmed::NotYet => wanted.is_none(),
+            // What was refused of an earlier one says nothing.
+            Programmed::Refused { wanted: refused, .. } => {
+                refused.is_none_or(|refused| wanted.is_some_and(|wanted| refused >= wanted))
+            }
+            Programmed::NotYet => false,
+            Programmed::Nothing => wanted.is_none(),
         });
         let _ = tokio::time::timeout(limit, answered).await;
         self.of(server)
@@ -106,11 +115,7 @@ impl Forward {
 
     /// What was forwarded for a virtual server on this host, by real server; `None`: the
     /// guard does not say.
-    pub(crate) async fn counted(
-        &self,
-        server: ServerUid,
-        limit: Duration,
-    ) -> Option<Vec<RealCount>> {
+    async fn counted(&self, server: ServerUid, limit: Duration) -> Option<Vec<RealCount>> {
         let (answer, counted) = oneshot::channel();
         self.questions.try_send((server, answer)).ok()?;
         tokio::time::timeout(limit, counted).await.ok()?.ok()
@@ -175,7 +180,9 @@ impl Reconciler {
         while let Some(news) = next {
             match news {
                 // It has nothing and is told nothing; its VIPs need not wait for it.
-                TableNews::Up { forwards: false, .. } => {}
+                TableNews::Up { forwards: false, .. } => {
+                    self.programming.send_modify(Programming::up_without);
+                }
                 TableNews::Up { forwards: true, in_step } => {
                     (self.has_guard, self.members) = (true, None);
                     self.in_step = Some(in_step);

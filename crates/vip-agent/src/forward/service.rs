@@ -21,12 +21,20 @@ impl Forward {
         let is = self.wait_for(server, wanted.map(Generation), wait).await;
         let counts = if count { self.counted(server, COUNT_LIMIT).await } else { None };
         let counts = counts.unwrap_or_default().into_iter().map(Into::into).collect();
-        let (in_force, refused) = match is {
-            Programmed::InForce(generation) => (Some(generation.0), None),
-            Programmed::Refused(why) => (None, Some(why)),
-            Programmed::NotYet => (None, None),
-        };
-        v1::LookAtTableReply { in_force, refused, counts }
+        let reply = v1::LookAtTableReply { counts, ..Default::default() };
+        match is {
+            Programmed::InForce(generation) => {
+                v1::LookAtTableReply { in_force: Some(generation.0), ..reply }
+            }
+            Programmed::Refused { wanted: Some(refused), .. }
+                if wanted.is_some_and(|wanted| refused.0 < wanted) =>
+            {
+                reply
+            }
+            Programmed::Refused { why, .. } => v1::LookAtTableReply { refused: Some(why), ..reply },
+            Programmed::NotYet => reply,
+            Programmed::Nothing => v1::LookAtTableReply { nothing: true, ..reply },
+        }
     }
 }
 

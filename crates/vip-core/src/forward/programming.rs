@@ -16,16 +16,25 @@ const TRY_AGAIN: Duration = Duration::from_secs(10);
 pub enum Programmed {
     /// As of this generation.
     InForce(Generation),
-    /// Not as it is wanted, and the rest of the sentence says why.
-    Refused(String),
+    /// Not as it is wanted.
+    Refused {
+        /// What would be in force.
+        wanted: Option<Generation>,
+        /// The rest of a sentence.
+        why: String,
+    },
     /// It is being done, or the guard is not there.
     NotYet,
+    /// There is nothing of it, and nothing is to come.
+    Nothing,
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Programming {
     session: Option<Session>,
+    /// A guard is there that was started before an upgrade, and cannot forward.
+    is_old: bool,
 }
 
 /// What a guard said, and what it was told.
@@ -52,12 +61,17 @@ struct Refused {
 impl Programming {
     /// A guard is there.
     pub fn up(&mut self) {
-        self.session = Some(Session::default());
+        *self = Self { session: Some(Session::default()), is_old: false };
+    }
+
+    /// One is there that cannot forward.
+    pub fn up_without(&mut self) {
+        *self = Self { session: None, is_old: true };
     }
 
     /// It is gone, with whatever it had.
     pub fn down(&mut self) {
-        self.session = None;
+        *self = Self::default();
     }
 
     /// What it says.
@@ -133,11 +147,21 @@ impl Programming {
     /// How a virtual server is on this host.
     #[must_use]
     pub fn of(&self, server: ServerUid) -> Programmed {
-        let Some(session) = &self.session else { return Programmed::NotYet };
+        let Some(session) = &self.session else {
+            let why = "its guard was started before an upgrade and cannot forward: restart it \
+                       (`systemctl restart vipd-guard vipd`)";
+            return match self.is_old {
+                true => Programmed::Refused { wanted: None, why: why.into() },
+                false => Programmed::NotYet,
+            };
+        };
         match (session.refused.get(&server), session.in_force.get(&server)) {
-            (Some(refused), _) => Programmed::Refused(refused.why.clone()),
+            (Some(Refused { wanted, why, .. }), _) => {
+                Programmed::Refused { wanted: *wanted, why: why.clone() }
+            }
             (None, Some(generation)) => Programmed::InForce(*generation),
-            (None, None) => Programmed::NotYet,
+            (None, None) if session.may_come(server) => Programmed::NotYet,
+            (None, None) => Programmed::Nothing,
         }
     }
 
@@ -155,6 +179,10 @@ impl Session {
             self.ordered.remove(&server);
         }
         self.refused.remove(&server);
+    }
+
+    fn may_come(&self, server: ServerUid) -> bool {
+        !self.told || self.found.contains(&server) || self.ordered.contains_key(&server)
     }
 
     fn waits_for(&self, server: ServerUid, wanted: Option<Generation>) -> bool {
@@ -273,6 +301,35 @@ mod tests {
         assert_eq!(orders(&mut programming, NOW, &[]), [], "it is on its way");
         programming.heard(NOW, in_force(ONE, None));
         assert_eq!(orders(&mut programming, NOW, &[]), []);
+        assert_eq!(programming.of(ONE), Programmed::Nothing);
+    }
+
+    /// What an agent before had put there may still be forwarded.
+    #[test]
+    fn nothing_is_there_once_nothing_can_be() {
+        let mut programming = Programming::default();
+        assert_eq!(programming.of(ONE), Programmed::NotYet, "nobody knows");
+        programming.up();
+        assert_eq!(programming.of(ONE), Programmed::NotYet, "it did not say yet");
+        programming.heard(NOW, TableNotice::AllInForce(wanted(&[(ONE, 1)])));
+        assert_eq!(
+            (programming.of(ONE), programming.of(TWO)),
+            (Programmed::NotYet, Programmed::Nothing)
+        );
+        orders(&mut programming, NOW, &[]);
+        assert_eq!(programming.of(ONE), Programmed::NotYet);
+        programming.heard(NOW, in_force(ONE, None));
+        assert_eq!(programming.of(ONE), Programmed::Nothing);
+    }
+
+    #[test]
+    fn a_guard_that_cannot_forward_says_so_and_holds_nobody_up() {
+        let mut programming = Programming::default();
+        programming.up_without();
+        let Programmed::Refused { why, .. } = programming.of(ONE) else { panic!("refused") };
+        assert!(why.contains("restart"), "{why}");
+        assert_eq!(orders(&mut programming, NOW, &[(ONE, 1)]), []);
+        programming.up();
         assert_eq!(programming.of(ONE), Programmed::NotYet);
     }
 
@@ -282,7 +339,8 @@ mod tests {
         assert_eq!(programming.next_try(), None);
         orders(&mut programming, NOW, &[(ONE, 1)]);
         programming.heard(NOW, refused(ONE, 1));
-        assert_eq!(programming.of(ONE), Programmed::Refused("no".into()));
+        let (wanted_was, why) = (Some(Generation(1)), "no".to_owned());
+        assert_eq!(programming.of(ONE), Programmed::Refused { wanted: wanted_was, why });
         assert!(programming.is_in_step(&wanted(&[(ONE, 1)])), "others' VIPs wait for nothing");
         assert!(!programming.is_in_step(&wanted(&[(ONE, 2)])));
         let soon = NOW + TRY_AGAIN - Duration::from_nanos(1);

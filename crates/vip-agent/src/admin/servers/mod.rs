@@ -3,7 +3,7 @@
 mod programmed;
 mod view;
 
-use crate::admin::call::{AdminService, Call, ask_leader, on_leader};
+use crate::admin::call::{AdminService, Call, ask_leader, on_leader, to_its_end};
 use crate::errors::{from_refusal, invalid};
 use programmed::{everywhere, wait_until_gone, wait_until_programmed};
 use tonic::{Code, Request, Response, Status};
@@ -22,8 +22,11 @@ impl v1::servers_server::Servers for AdminService {
         let spec = message.spec.clone().ok_or_else(|| invalid("no spec"))?;
         let spec = ServerSpec::try_from(spec).map_err(invalid)?;
         on_leader!(call, message, ServersClient, add_server);
-        let server = add(&call, spec).await?;
-        Ok(Response::new(v1::AddServerReply { server: Some(server) }))
+        to_its_end(async move {
+            let server = Some(add(&call, spec).await?);
+            Ok(v1::AddServerReply { server })
+        })
+        .await
     }
 
     async fn set_server(
@@ -149,5 +152,12 @@ async fn add(call: &Call, spec: ServerSpec) -> Result<v1::Server, Status> {
 
 async fn change(call: &Call, name: Name, op: ServerOp) -> Result<v1::Server, Status> {
     call.propose(op).await?;
-    wait_until_programmed(call, &name).await
+    wait_until_programmed(call, &name).await.map_err(|status| match status.code() {
+        Code::FailedPrecondition => Status::failed_precondition(format!(
+            "{}. The change is in the log, and until it can be carried out what was before stays \
+             in force there: change that back, or what hinders it",
+            status.message()
+        )),
+        _ => status,
+    })
 }

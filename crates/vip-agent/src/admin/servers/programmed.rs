@@ -68,7 +68,9 @@ pub(super) async fn wait_until_programmed(call: &Call, name: &Name) -> Result<v1
                     let text = format!("{at}, which holds the VIP, does not forward {name}: {why}");
                     return Err(Status::failed_precondition(text));
                 }
-                format!("{at}, which holds the VIP, does not forward {name} yet")
+                format!(
+                    "{at}, which holds the VIP, does not forward {name} yet; is its guard there?"
+                )
             }
         };
         if call.time_left().is_zero() {
@@ -92,7 +94,7 @@ pub(super) async fn wait_until_gone(call: &Call, server: &Server) -> Result<(), 
         let asked =
             v1::LookAtTableRequest { server: server.uid.0, wanted: None, wait_us, count: false };
         let reply = look(member, holder, asked).await;
-        if reply.is_some_and(|reply| reply.in_force.is_none() && reply.refused.is_none()) {
+        if reply.is_some_and(|reply| reply.nothing) {
             return Ok(());
         }
         if call.time_left().is_zero() {
