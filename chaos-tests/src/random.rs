@@ -167,7 +167,7 @@ impl Run {
             cluster.join(cluster.host(name), "voter")?;
         }
         cluster.host("n1").ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
-        let service = Service::start(&mut cluster, VIP)?;
+        let service = Service::start(&mut cluster)?;
         let strangers = plan.strangers.then(|| {
             cluster.lab.add_host(STRANGERS, 240)?;
             let ports = (1..=3).map(|last| SocketAddr::from(([10, 77, 0, last], 7400)));

@@ -3,9 +3,10 @@
 
 use crate::cluster::Cluster;
 use crate::host::Control;
+use crate::reals::V4;
 use crate::traffic::{Connections, RealServer};
 use anyhow::{Context, Result, ensure};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 /// Real servers, and the last part of their addresses.
 const REALS: [(&str, u8); 4] = [("r1", 11), ("r2", 12), ("r3", 13), ("r4", 14)];
@@ -25,17 +26,12 @@ pub(crate) struct Service {
 
 impl Service {
     /// Adds the real servers, and beside their virtual server one of which the members are
-    /// the real servers. `vip` is there and answers.
-    pub(crate) fn start(cluster: &mut Cluster, vip: Ipv4Addr) -> Result<Self> {
-        let at = SocketAddr::from((vip, 80));
+    /// the real servers. The VIP is there and answers.
+    pub(crate) fn start(cluster: &mut Cluster) -> Result<Self> {
+        let at = V4.target();
         let mut servers = vec![];
         for (name, last) in REALS {
-            let lab = &mut cluster.lab;
-            lab.add_host(name, last)?;
-            let quiet = ["net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.arp_announce=2"];
-            lab.exec(name, "sysctl", &[&["-w"], &quiet[..]].concat())?.ok()?;
-            lab.ip(name, &["address", "add", &format!("{vip}/32"), "dev", "lo"])?;
-            servers.push(RealServer::start(lab, name, at)?);
+            servers.push(V4.by_dr(&mut cluster.lab, name, last)?);
         }
         let n1 = cluster.host("n1");
         let add = ["vs", "add", "front", "--vip", "web", "--port", "80"];

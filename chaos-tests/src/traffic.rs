@@ -24,6 +24,7 @@ const DATAGRAMS: u32 = 20;
 const DATAGRAM_ANSWER: Duration = Duration::from_millis(250);
 /// Longest word and longest name.
 const WORD: usize = 64;
+const QUESTION: &[u8] = b"who?";
 /// Bytes that a server pushes at a time, and how often.
 const PUSHED: usize = 16;
 const PUSHES: Duration = Duration::from_millis(10);
@@ -150,7 +151,7 @@ fn inside<T: Send + 'static>(
 
 /// Says something and returns who answered.
 fn ask(stream: &mut TcpStream) -> Result<String> {
-    stream.write_all(b"who?")?;
+    stream.write_all(QUESTION)?;
     let mut name = [0; WORD];
     match stream.read(&mut name)? {
         0 => bail!("the connection was closed"),
@@ -294,10 +295,10 @@ impl Drop for Streams {
 #[derive(Debug)]
 pub struct Flows(Vec<(UdpSocket, String)>);
 
-fn ask_by_datagram(socket: &UdpSocket) -> Result<String> {
+fn ask_by_datagram(socket: &UdpSocket, question: &[u8]) -> Result<String> {
     let mut name = [0; WORD];
     for _ in 0..DATAGRAMS {
-        socket.send(b"who?")?;
+        socket.send(question)?;
         if let Ok(length) = socket.recv(&mut name) {
             return Ok(String::from_utf8_lossy(&name[..length]).into_owned());
         }
@@ -311,14 +312,28 @@ impl Flows {
     /// # Errors
     /// Nobody answers one.
     pub fn open(lab: &Lab, host: &str, to: SocketAddr, count: usize) -> Result<Self> {
+        Self::open_with(lab, host, to, (count, QUESTION.len()))
+    }
+
+    /// The same with datagrams of so many bytes: they may be sent in parts.
+    ///
+    /// # Errors
+    /// Nobody answers one.
+    pub fn open_with(
+        lab: &Lab,
+        host: &str,
+        to: SocketAddr,
+        (count, bytes): (usize, usize),
+    ) -> Result<Self> {
         inside(lab, host, move || {
+            let question = QUESTION.repeat(bytes.div_ceil(QUESTION.len()));
             let any: SocketAddr =
                 if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
             let open = |_| {
                 let socket = UdpSocket::bind(any)?;
                 socket.connect(to)?;
                 socket.set_read_timeout(Some(DATAGRAM_ANSWER))?;
-                let name = ask_by_datagram(&socket)?;
+                let name = ask_by_datagram(&socket, &question)?;
                 Ok((socket, name))
             };
             Ok(Self((0..count).map(open).collect::<Result<_>>()?))
@@ -329,7 +344,7 @@ impl Flows {
     #[must_use]
     pub fn lost(&self) -> usize {
         let lives = |(socket, name): &&(UdpSocket, String)| {
-            ask_by_datagram(socket).is_ok_and(|now| now == *name)
+            ask_by_datagram(socket, QUESTION).is_ok_and(|now| now == *name)
         };
         self.0.iter().filter(|one| !lives(one)).count()
     }

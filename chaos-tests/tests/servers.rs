@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use chaos_tests::{
-    Cluster, Connections, Flows, Lab, Options, Probe, Process, RealServer, Stream, Streams,
+    Cluster, Connections, Flows, Net, Options, Probe, Process, RealServer, Stream, Streams, V4, V6,
     wait_for,
 };
 use nix::sys::signal::Signal;
@@ -15,79 +15,6 @@ const FLOWS: usize = 40;
 const IDLE: usize = 40;
 const PUSHED: usize = 40;
 const BULK: usize = 8;
-
-/// The addresses of a test, all of one family.
-struct Net {
-    /// Where the clients and the nodes are, without the last part.
-    front: &'static str,
-    /// Where the real servers behind them are.
-    back: &'static str,
-    length: u8,
-    alone: u8,
-}
-
-const V4: Net = Net { front: "10.77.0.", back: "10.78.0.", length: 24, alone: 32 };
-const V6: Net = Net { front: "fd77::", back: "fd78::", length: 64, alone: 128 };
-
-impl Net {
-    fn vip(&self) -> String {
-        format!("{}100", self.front)
-    }
-
-    fn at(&self, ip: &str, port: u16) -> SocketAddr {
-        SocketAddr::new(ip.parse().expect("an address"), port)
-    }
-
-    fn target(&self) -> SocketAddr {
-        self.at(&self.vip(), 80)
-    }
-}
-
-/// A host beside the nodes that takes what is for the VIP, and does not say so on the
-/// network.
-fn by_dr(cluster: &mut Cluster, net: &Net, name: &str, last: u8) -> Result<RealServer> {
-    let lab = &mut cluster.lab;
-    lab.add_host(name, last)?;
-    let quiet = ["-w", "net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.arp_announce=2"];
-    lab.exec(name, "sysctl", &quiet)?.ok()?;
-    let vip = format!("{}/{}", net.vip(), net.alone);
-    let nodad: &[&str] = if net.alone == 128 { &["nodad"] } else { &[] };
-    lab.ip(name, &[&["address", "add", &vip, "dev", "lo"], nodad].concat())?;
-    RealServer::start(lab, name, net.target())
-}
-
-/// A second network, behind the nodes.
-fn behind(cluster: &Cluster, net: &Net) -> Result<()> {
-    let lab = &cluster.lab;
-    lab.ip("sw", &["link", "add", "back", "type", "bridge", "mcast_snooping", "0"])?;
-    lab.ip("sw", &["link", "set", "back", "up"])?;
-    for (node, last) in [("n1", 1), ("n2", 2), ("n3", 3)] {
-        on_the_back(lab, net, node, ("eth1", last))?;
-    }
-    Ok(())
-}
-
-fn on_the_back(lab: &Lab, net: &Net, name: &str, (interface, last): (&str, u8)) -> Result<()> {
-    let (inside, port) = (lab.namespace(name), format!("b{name}"));
-    let cable = ["link", "add", &port, "type", "veth", "peer", "name", interface, "netns", &inside];
-    lab.ip("sw", &cable)?;
-    lab.ip("sw", &["link", "set", &port, "master", "back", "up"])?;
-    lab.ip(name, &["link", "set", interface, "up"])?;
-    let address = format!("{}{last}/{}", net.back, net.length);
-    let nodad: &[&str] = if net.alone == 128 { &["nodad"] } else { &[] };
-    lab.ip(name, &[&["address", "add", &address, "dev", interface], nodad].concat())?;
-    Ok(())
-}
-
-/// A host there, whose way out is a VIP.
-fn by_nat(cluster: &mut Cluster, net: &Net, name: &str, last: u8) -> Result<RealServer> {
-    let lab = &mut cluster.lab;
-    lab.add_bare_host(name)?;
-    on_the_back(lab, net, name, ("eth0", last))?;
-    let gateway = format!("{}100", net.back);
-    lab.ip(name, &["route", "add", "default", "via", &gateway])?;
-    RealServer::start(lab, name, net.at(&format!("{}{last}", net.back), 8080))
-}
 
 fn holder(cluster: &Cluster, from: &str) -> Result<String> {
     let vip = cluster.host(from).ctl_json(&["vip", "show", "web"])?;
@@ -163,12 +90,12 @@ fn connections_by_dr(net: &Net) -> Result<()> {
     does_not_forward_itself(&cluster)?;
     let mut servers = vec![];
     for (name, last) in [("r1", 11), ("r2", 12), ("r3", 13), ("r4", 14)] {
-        servers.push(by_dr(&mut cluster, net, name, last)?);
+        servers.push(net.by_dr(&mut cluster.lab, name, last)?);
     }
     let n1 = cluster.host("n1");
     let address = format!("{}/{}", net.vip(), net.length);
     n1.ctl_ok(&["vip", "add", "web", "--address", &address, "--placement", "sticky"])?;
-    let reals = [11, 12, 13].map(|last| format!("{}{last}", net.front));
+    let reals = [11, 12, 13].map(|last| net.at(last));
     let reals: Vec<_> = reals.iter().flat_map(|real| ["--real", real]).collect();
     let add = ["--vip", "web", "--port", "80"];
     let said = n1.ctl_ok(&[&["vs", "add", "front"], &add[..], &reals].concat())?;
@@ -176,24 +103,24 @@ fn connections_by_dr(net: &Net) -> Result<()> {
     let setup = format!("address add {}/{} dev lo", net.vip(), net.alone);
     assert!(said.contains(&setup), "{said}");
     n1.ctl_ok(&[&["vs", "add", "names", "--protocol", "udp"], &add[..], &reals].concat())?;
-    let (one, fourth) = (format!("{}11", net.front), format!("{}14", net.front));
+    let (one, fourth) = (net.at(11), net.at(14));
     lives_through(&mut cluster, net.target(), (&one, &fourth))
 }
 
 fn connections_by_nat(net: &Net) -> Result<()> {
     let mut cluster = Cluster::formed(&Options::default())?;
     does_not_forward_itself(&cluster)?;
-    behind(&cluster, net)?;
+    net.behind(&cluster.lab)?;
     let mut servers = vec![];
     for (name, last) in [("r1", 11), ("r2", 12), ("r3", 13), ("r4", 14)] {
-        servers.push(by_nat(&mut cluster, net, name, last)?);
+        servers.push(net.by_nat(&mut cluster.lab, name, last)?);
     }
     let n1 = cluster.host("n1");
     let addresses = [net.vip(), format!("{}100", net.back)];
     let addresses = addresses.map(|ip| format!("{ip}/{}", net.length));
     n1.ctl_ok(&["vip", "add", "web", "--address", &addresses[0]])?;
     n1.ctl_ok(&["vip", "add", "inside", "--address", &addresses[1]])?;
-    let place = |last: u8| net.at(&format!("{}{last}", net.back), 8080).to_string();
+    let place = |last: u8| net.place(last).to_string();
     let reals = [11, 12, 13].map(place);
     let reals: Vec<_> = reals.iter().flat_map(|real| ["--real", real]).collect();
     let add = ["--vip", "web", "--port", "80"];
@@ -230,7 +157,7 @@ fn connections_live_through_the_end_of_agent_and_guard() -> Result<()> {
     let mut cluster = Cluster::formed(&Options::default())?;
     let mut servers = vec![];
     for (name, last) in [("r1", 11), ("r2", 12)] {
-        servers.push(by_dr(&mut cluster, &V4, name, last)?);
+        servers.push(V4.by_dr(&mut cluster.lab, name, last)?);
     }
     let n1 = cluster.host("n1");
     n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
@@ -268,7 +195,7 @@ fn connections_live_through_the_end_of_agent_and_guard() -> Result<()> {
 #[test]
 fn a_new_guard_has_every_table_before_it_opens_a_vip() -> Result<()> {
     let mut cluster = Cluster::formed(&Options { nodes: 1, ..Options::default() })?;
-    let _server = by_dr(&mut cluster, &V4, "r1", 11)?;
+    let _server = V4.by_dr(&mut cluster.lab, "r1", 11)?;
     let n1 = cluster.host("n1");
     n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
     let add = |name: &str, port: u16| {
@@ -304,7 +231,7 @@ fn members_are_real_servers_and_one_of_them_holds() -> Result<()> {
     let n1 = cluster.host("n1");
     let mut servers = vec![];
     for name in ["n1", "n2", "n3"] {
-        servers.push(RealServer::start(&cluster.lab, name, V4.at("0.0.0.0", 80))?);
+        servers.push(RealServer::start(&cluster.lab, name, V4.any())?);
     }
     n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24", "--placement", "sticky"])?;
     let add = ["vs", "add", "front", "--vip", "web", "--port", "80"];
@@ -353,7 +280,7 @@ fn a_frozen_holder_falls_silent_and_is_a_real_server_all_the_while() -> Result<(
     let n1 = cluster.host("n1");
     let mut servers = vec![];
     for name in ["n1", "n2", "n3"] {
-        servers.push(RealServer::start(&cluster.lab, name, V4.at("0.0.0.0", 80))?);
+        servers.push(RealServer::start(&cluster.lab, name, V4.any())?);
     }
     n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24", "--placement", "sticky"])?;
     let add = ["vs", "add", "front", "--vip", "web", "--port", "80", "--real-nodes", "80"];
@@ -386,7 +313,7 @@ fn what_a_namespace_behind_a_member_sends_goes_to_that_members_server() -> Resul
     let mut cluster = Cluster::formed(&Options::default())?;
     let mut servers = vec![];
     for name in ["n1", "n2", "n3"] {
-        servers.push(RealServer::start(&cluster.lab, name, V4.at("0.0.0.0", 80))?);
+        servers.push(RealServer::start(&cluster.lab, name, V4.any())?);
     }
     cluster.lab.add_bare_host("pod")?;
     let (lab, pod) = (&cluster.lab, cluster.lab.namespace("pod"));
@@ -417,7 +344,7 @@ fn members_are_real_servers_by_ipv6() -> Result<()> {
     let n1 = cluster.host("n1");
     let mut servers = vec![];
     for name in ["n1", "n2", "n3"] {
-        servers.push(RealServer::start(&cluster.lab, name, V6.at("::", 80))?);
+        servers.push(RealServer::start(&cluster.lab, name, V6.any())?);
     }
     n1.ctl_ok(&["vip", "add", "web", "--address", "fd77::100/64", "--placement", "sticky"])?;
     let reals = ["--real", "fd77::1", "--real", "fd77::2", "--real", "fd77::3"];
@@ -441,7 +368,7 @@ fn a_member_that_does_not_hold_takes_nothing_from_strangers_on_other_networks() 
     let mut cluster = Cluster::formed(&Options::default())?;
     let mut servers = vec![];
     for name in ["n1", "n2", "n3"] {
-        servers.push(RealServer::start(&cluster.lab, name, V4.at("0.0.0.0", 80))?);
+        servers.push(RealServer::start(&cluster.lab, name, V4.any())?);
     }
     cluster.lab.add_bare_host("far")?;
     let (lab, far) = (&cluster.lab, cluster.lab.namespace("far"));
@@ -465,7 +392,7 @@ fn a_member_that_does_not_hold_takes_nothing_from_strangers_on_other_networks() 
     let takes = || cluster.host("n2").log().contains("a real server on this host takes it");
     wait_for("n2 takes the VIP", SOON, || takes().then_some(()))?;
     // The way there is well.
-    Connections::open(&cluster.lab, "far", V4.at("10.77.0.2", 80), 1)?;
+    Connections::open(&cluster.lab, "far", (V4.at(2).parse::<std::net::IpAddr>()?, 80).into(), 1)?;
     let refused = Connections::open(&cluster.lab, "far", V4.target(), 1);
     assert!(refused.is_err(), "{refused:?}");
     Ok(())
@@ -518,7 +445,7 @@ fn a_member_that_is_no_real_server_any_more_leaves_nothing() -> Result<()> {
 #[test]
 fn a_virtual_server_looks_the_same_from_every_node() -> Result<()> {
     let mut cluster = Cluster::formed(&Options::default())?;
-    let _server = by_dr(&mut cluster, &V4, "r1", 11)?;
+    let _server = V4.by_dr(&mut cluster.lab, "r1", 11)?;
     let n1 = cluster.host("n1");
     n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
     let add = ["vs", "add", "front", "--vip", "web", "--port", "80", "--real", "10.77.0.11"];
