@@ -477,6 +477,35 @@ fn a_virtual_server_looks_the_same_from_every_node() -> Result<()> {
     Ok(())
 }
 
+/// Its way out is not the holder: the person who set it up is told.
+#[test]
+fn a_real_server_by_nat_that_nothing_comes_back_from_is_noticed() -> Result<()> {
+    let mut cluster = Cluster::formed(&Options::default())?;
+    V4.behind(&cluster.lab)?;
+    let _server = V4.by_nat(&mut cluster.lab, "r1", 11)?;
+    cluster.lab.ip("r1", &["route", "delete", "default"])?;
+    let n1 = cluster.host("n1");
+    n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+    let real = V4.place(11).to_string();
+    n1.ctl_ok(&["vs", "add", "front", "--vip", "web", "--port", "80", "--real", &real])?;
+    let reason = || -> Result<String> {
+        let shown = n1.ctl_json(&["vs", "show", "front"])?;
+        Ok(shown["reals"][0]["reason"].as_str().context("a reason")?.to_owned())
+    };
+    assert!(!reason()?.contains("nothing comes back"), "nobody asked yet");
+    let tries = std::thread::scope(|scope| {
+        let lab = &cluster.lab;
+        let asked: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| Connections::open(lab, "client", V4.target(), 1)))
+            .collect();
+        asked.into_iter().filter_map(|asked| asked.join().ok()).collect::<Vec<_>>()
+    });
+    assert!(tries.len() == 4 && tries.iter().all(Result::is_err));
+    assert!(reason()?.contains("nothing comes back from it"), "{}", reason()?);
+    assert!(n1.ctl_ok(&["vs", "show", "front", "--setup"])?.contains("ip route replace default"));
+    Ok(())
+}
+
 #[test]
 fn what_root_does_not_allow_on_the_holder_is_refused_and_leaves_nothing() -> Result<()> {
     let settings = vec!["guard.allow_real=[\"10.77.0.12/32\"]".to_owned()];
@@ -491,5 +520,14 @@ fn what_root_does_not_allow_on_the_holder_is_refused_and_leaves_nothing() -> Res
     }
     assert_eq!(n1.ctl_json(&["vs", "list"])?, serde_json::json!([]));
     n1.ctl_ok(&[&add[..], &["10.77.0.12"]].concat())?;
+    // A change of what is there stays in the log, and what to do about it is said.
+    let refused = n1.ctl(&["real", "add", "front", "10.77.0.11"])?;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    for said in ["10.77.0.11 is not in allow_real", "what was before stays in force"] {
+        assert!(refused.stderr.contains(said), "{said}: {refused:?}");
+    }
+    assert!(n1.ctl_ok(&["status"])?.contains("n1 does not forward front as wanted"));
+    n1.ctl_ok(&["real", "remove", "front", "10.77.0.11"])?;
+    assert!(!n1.ctl_ok(&["status"])?.contains("does not forward"));
     Ok(())
 }

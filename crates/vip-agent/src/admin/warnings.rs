@@ -52,6 +52,11 @@ pub(super) fn warnings(member: &Member) -> Vec<String> {
             warnings.push(format!("VIP {vip}: {by} claims {ip} as well, as {at} hears."));
         }
     }
+    for server in state.servers_by_name() {
+        let why = member.forward.refused(server.uid);
+        let (node, name) = (&member.meta.name, &server.spec.name);
+        warnings.extend(why.map(|why| format!("{node} does not forward {name} as wanted: {why}.")));
+    }
     for node in state.nodes.values().filter(|node| node.state == NodeState::Joining) {
         let lacks = member.joins.lacks(node.id);
         warnings.extend(lacks.map(|lacks| format!("{} stays joining: {lacks}.", node.name)));

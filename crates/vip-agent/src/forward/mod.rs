@@ -80,6 +80,14 @@ pub(crate) fn forward(
 }
 
 impl Forward {
+    /// Why a virtual server is not on this host as it is wanted, if the guard says so.
+    pub(crate) fn refused(&self, server: ServerUid) -> Option<String> {
+        match self.of(server) {
+            Programmed::Refused { why, .. } => Some(why),
+            Programmed::InForce(_) | Programmed::NotYet | Programmed::Nothing => None,
+        }
+    }
+
     /// How a virtual server is on this host.
     fn of(&self, server: ServerUid) -> Programmed {
         if self.counters().failed {

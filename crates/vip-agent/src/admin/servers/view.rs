@@ -3,7 +3,7 @@
 use crate::admin::sight::name;
 use crate::node::Member;
 use std::net::SocketAddr;
-use vip_core::{Engine, Real, RealCount, Server, ServerSpec, State};
+use vip_core::{Counter, Engine, Forward, Real, RealCount, Server, ServerSpec, State};
 use vip_proto::v1;
 
 /// As the log has it.
@@ -72,6 +72,13 @@ fn real_view(state: &State, server: &Server, real: &Real) -> v1::Real {
     }
 }
 
+/// It was sent so many connections, and said nothing to them by this host.
+const UNHEARD: u64 = 3;
+
+fn is_unheard(counter: &Counter) -> bool {
+    counter.connections >= UNHEARD && counter.replies == 0
+}
+
 /// With what the holder counted.
 pub(super) fn add_counts(shown: &mut v1::Server, server: &Server, counts: &[RealCount]) {
     for (shown, real) in shown.reals.iter_mut().zip(&server.reals) {
@@ -84,6 +91,10 @@ pub(super) fn add_counts(shown: &mut v1::Server, server: &Server, counts: &[Real
             shown.bytes = Some(counter.bytes);
             shown.connections = Some(counter.connections);
             shown.replies = Some(counter.replies);
+            if server.forward == Forward::Nat && is_unheard(counter) {
+                shown.reason += "; nothing comes back from it: its way to the clients has to be \
+                                 the holder (`vipctl vs show --setup`)";
+            }
         }
     }
 }
