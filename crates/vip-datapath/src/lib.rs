@@ -18,6 +18,7 @@ mod gate;
 mod layout;
 mod map;
 mod netfilter;
+mod probe;
 mod syscall;
 mod tcx;
 
@@ -26,4 +27,5 @@ pub use forward::{
     Real, Reply, Service, Surroundings, Unforwarded, Way,
 };
 pub use gate::{Device, Gate, GateError, Header};
+pub use probe::forward_engine;
 pub use tcx::Trial;

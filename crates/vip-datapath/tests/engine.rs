@@ -8,7 +8,7 @@ use vip_core::{
     Address, Counter, Flow, Forward, Forwarding, GateEntry, Generation, Mono, Plan, Protocol,
     RealServer, Scheduler, ServerUid, TableSize,
 };
-use vip_datapath::{ForwardEngine, Gate, Surroundings, Unforwarded, Way};
+use vip_datapath::{ForwardEngine, Gate, Surroundings, Unforwarded, Way, forward_engine};
 
 const PASS: u32 = u32::MAX;
 const DROP: u32 = 2;
@@ -101,7 +101,7 @@ impl Scene {
     fn new() -> Self {
         let mut gate = Gate::load().expect("loaded");
         gate.set(at(VIP).ip(), GateEntry::Until(Mono(u64::MAX))).expect("open");
-        let engine = ForwardEngine::new(gate.take_forward_maps().expect("its maps"));
+        let engine = forward_engine(&mut gate).expect("its maps");
         Self { gate, engine, host: Host::default() }
     }
 
@@ -359,4 +359,30 @@ fn what_this_host_takes_as_a_real_server_is_what_it_is_one_of_by_direct_routing(
     let nat = Forwarding { forward: Forward::Nat, ..forwarding(2, &[real(12, 1)]) };
     scene.put(nat).expect("in force");
     assert_eq!(scene.engine.served(&scene.host), [].into());
+}
+
+#[test]
+fn a_kernel_that_does_not_rewrite_ipv6_says_so_and_forwards_the_rest() {
+    let vips = vec![Address {
+        ip: "fd00::100".parse().expect("an address"),
+        prefix: 64,
+        interface: String::new(),
+    }];
+    let real = RealServer { ip: "fd00::11".parse().expect("an address"), port: 80, weight: 1 };
+    let of = |forward| Forwarding { vips: vips.clone(), forward, ..forwarding(1, &[real]) };
+    let mut gate = Gate::load().expect("loaded");
+    let mut engine = ForwardEngine::new(gate.take_forward_maps().expect("its maps"), false);
+    let mut put = |forwarding: Forwarding| {
+        let mut results = engine.put(NOW, &Host::default(), vec![(FRONT, forwarding)]);
+        results.remove(0).1.map_err(|why| why.to_string())
+    };
+    let why = put(of(Forward::Nat)).expect_err("refused");
+    assert!(why.contains("6.16"), "{why}");
+    assert_eq!(put(of(Forward::Dr)), Ok(()));
+    let nat = Forwarding { forward: Forward::Nat, ..forwarding(2, &[self::real(11, 1)]) };
+    assert_eq!(put(nat), Ok(()));
+    // This kernel does, and nothing is left of the trial.
+    let mut scene = Scene::new();
+    scene.put(of(Forward::Nat)).expect("in force");
+    assert!(scene.gate.entry("100::1".parse().expect("an address")).is_none());
 }

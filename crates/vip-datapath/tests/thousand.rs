@@ -10,7 +10,7 @@ use vip_core::{
     Address, Forward, Forwarding, Generation, Mono, Plan, Protocol, RealServer, Scheduler,
     ServerUid, TableSize,
 };
-use vip_datapath::{ForwardEngine, Gate, Surroundings, Way};
+use vip_datapath::{ForwardEngine, Gate, Surroundings, Way, forward_engine};
 
 const NOW: Mono = Mono(1_000_000_000);
 const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
@@ -97,8 +97,8 @@ fn a_thousand_are_one_step_and_cost_what_is_promised() {
     };
     let engine = || {
         let mut gate = Gate::load().expect("loaded");
-        let maps = gate.take_forward_maps().expect("its maps");
-        (gate, ForwardEngine::new(maps))
+        let engine = forward_engine(&mut gate).expect("its maps");
+        (gate, engine)
     };
     let hundred = {
         let (_gate, mut engine) = engine();

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tracing::{debug, info, warn};
 use vip_core::{Address, GateEntry, Mac, Mono, Obstacle, VipUid, Why, chain};
-use vip_datapath::{Device, ForwardEngine, Gate};
+use vip_datapath::{Device, ForwardEngine, Gate, forward_engine};
 
 /// The kernel's side of a host, and what the guard put there.
 pub(crate) struct Host {
@@ -231,9 +231,9 @@ impl Host {
         &mut self,
     ) -> Result<(Option<ForwardEngine>, Arc<ArcSwap<Scenery>>), GuardError> {
         self.leave_view();
-        let maps = self.gate.as_mut().map(Gate::take_forward_maps).transpose();
-        let maps = maps.map_err(|e| GuardError::Forwarder(chain(&e)))?;
-        Ok((maps.map(ForwardEngine::new), self.scenery.clone()))
+        let engine = self.gate.as_mut().map(forward_engine).transpose();
+        let engine = engine.map_err(|e| GuardError::Forwarder(chain(&e)))?;
+        Ok((engine, self.scenery.clone()))
     }
 
     /// For the second lane.

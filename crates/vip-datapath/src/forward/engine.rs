@@ -65,6 +65,12 @@ pub enum Unforwarded {
     /// Packets may not be sent there.
     #[error("the real server {0} {1}")]
     NotAllowed(IpAddr, String),
+    /// Its helpers lack it.
+    #[error(
+        "this host's kernel does not rewrite IPv6 addresses with their sums (BPF_F_IPV6): that takes \
+         Linux 6.16, or 6.12.35 of the longterm one; use dr"
+    )]
+    NoIpv6,
     /// There is room for no more.
     #[error("this host has no more numbers for {0}")]
     Full(&'static str),
@@ -76,6 +82,8 @@ pub enum Unforwarded {
 /// All virtual servers of this host.
 pub struct ForwardEngine {
     maps: ForwardMaps,
+    /// Whether the kernel rewrites IPv6 addresses.
+    rewrites_ipv6: bool,
     servers: BTreeMap<ServerUid, InForce>,
     next_id: NonZeroU32,
     tables: Numbers,
@@ -102,11 +110,12 @@ struct Taken {
 const UNFINISHED: Generation = Generation(0);
 
 impl ForwardEngine {
-    /// With nothing in force.
+    /// With nothing in force; see [`crate::forward_engine`].
     #[must_use]
-    pub fn new(maps: ForwardMaps) -> Self {
+    pub fn new(maps: ForwardMaps, rewrites_ipv6: bool) -> Self {
         Self {
             maps,
+            rewrites_ipv6,
             servers: BTreeMap::new(),
             next_id: NonZeroU32::MIN,
             tables: Numbers::below(MOST_TABLES),
@@ -172,6 +181,10 @@ impl ForwardEngine {
             if let Some(why) = around.objection_to(ip) {
                 return Err(Unforwarded::NotAllowed(ip, why));
             }
+        }
+        let is_v6 = forwarding.vips.iter().any(|vip| vip.ip.is_ipv6());
+        if forwarding.forward == Forward::Nat && is_v6 && !self.rewrites_ipv6 {
+            return Err(Unforwarded::NoIpv6);
         }
         let old = self.servers.get(&server);
         let id = old.map_or(self.next_id, |old| old.id);
