@@ -8,6 +8,7 @@ mod crashes;
 mod demo;
 mod dependencies;
 mod docs;
+mod lab;
 mod mutants;
 mod packages;
 mod rooms;
@@ -65,6 +66,13 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// A command under Debian's kernel 6.12, in a guest; without one, the tests of what
+    /// is in the kernel.
+    Lab {
+        /// The command and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
     /// One change of vip-core after the other, of which its tests have to notice
     /// each.
     Mutants {
@@ -96,6 +104,7 @@ fn main() -> ExitCode {
         Command::Chaos { minutes, seed, profile, strangers } => {
             chaos::run(minutes, seed, profile, strangers)
         }
+        Command::Lab { command } => lab::run(&command),
         Command::Crashes => crashes::run(),
         Command::Test => test::run(),
         Command::Bench { what } => bench::run(&what),

@@ -27,6 +27,10 @@ pub(crate) const SYSTEMD: Need = Need { program: "systemd-analyze", package: "sy
 pub(crate) const SETPRIV: Need = Need { program: "setpriv", package: "util-linux" };
 /// For the client of the admin API.
 pub(crate) const PYTHON3: Need = Need { program: "python3", package: "python3" };
+/// For a guest with another kernel.
+pub(crate) const QEMU: Need = Need { program: "qemu-system-x86_64", package: "qemu-system-x86" };
+/// For its modules.
+pub(crate) const KMOD: Need = Need { program: "depmod", package: "kmod" };
 /// For requests in great number.
 pub(crate) const WRK: Need = Need { program: "wrk", package: "wrk" };
 /// For the worked example.
