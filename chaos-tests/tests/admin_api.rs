@@ -38,17 +38,31 @@ const LOCAL_ONLY: [&str; 6] =
     ["Host/Init", "Host/Join", "Host/Leave", "Host/RotateCa", "Host/Recover", "Host/Restore"];
 /// Root's, on a voter, which passes it on.
 const ROOT_OF_VOTER: [&str; 1] = ["Logins/Login"];
-const VIEWER: [&str; 7] = [
+const VIEWER: [&str; 9] = [
     "Tokens/ListTokens",
     "Logins/ListLogins",
     "Overview/Status",
     "Nodes/ListNodes",
     "Vips/ListVips",
+    "Servers/ListServers",
+    "Servers/ShowServer",
     "Overview/Events",
     "Host/Doctor",
 ];
-const OPERATOR: [&str; 5] =
-    ["Nodes/DrainNode", "Vips/AddVip", "Vips/MoveVip", "Vips/SetVip", "Vips/RemoveVip"];
+const OPERATOR: [&str; 12] = [
+    "Nodes/DrainNode",
+    "Vips/AddVip",
+    "Vips/MoveVip",
+    "Vips/SetVip",
+    "Vips/RemoveVip",
+    "Servers/AddServer",
+    "Servers/SetServer",
+    "Servers/RemoveServer",
+    "Servers/AddReal",
+    "Servers/RemoveReal",
+    "Servers/DrainReal",
+    "Servers/WeighReal",
+];
 const ADMIN: [&str; 5] = [
     "Tokens/CreateToken",
     "Tokens/RevokeToken",
@@ -56,7 +70,7 @@ const ADMIN: [&str; 5] = [
     "Nodes/RemoveNode",
     "Overview/Backup",
 ];
-const MEMBERS: [&str; 15] = [
+const MEMBERS: [&str; 16] = [
     "Raft/Append",
     "Raft/Vote",
     "Raft/PreVote",
@@ -72,6 +86,7 @@ const MEMBERS: [&str; 15] = [
     "Lease/Grant",
     "Lease/Report",
     "Lease/Abdicate",
+    "Tables/LookAtTable",
 ];
 const ANYBODY: [&str; 2] = ["Cluster/Identify", "Cluster/Join"];
 /// On connections of their own (ALPN), so not served here to anybody.
