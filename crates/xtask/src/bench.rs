@@ -13,6 +13,7 @@ mod log;
 mod many;
 mod measure;
 mod picture;
+mod servers;
 mod table;
 mod vipd;
 
@@ -100,6 +101,15 @@ pub(crate) enum Bench {
         #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
         per_second: u32,
     },
+    /// Failovers of a VIP with a thousand virtual servers, beside one with none.
+    Servers {
+        /// Virtual servers.
+        #[arg(long, default_value_t = servers::SERVERS)]
+        servers: u16,
+        /// Runs per cell.
+        #[arg(long, default_value_t = servers::RUNS)]
+        runs: usize,
+    },
     /// A thousand VIPs of one node that is drained, then loses its power.
     Many {
         /// Timing profile.
@@ -144,6 +154,7 @@ pub(crate) fn run(what: &Bench) -> Result<()> {
         Bench::Forward { rounds } => forward::run(*rounds),
         Bench::Idle { profile, vips } => idle::run(profile, *vips),
         Bench::Log { profile, commands, per_second } => log::run(profile, *commands, *per_second),
+        Bench::Servers { servers, runs } => servers::run(*servers, *runs),
         Bench::Many { profile, vips } => many::run(profile, *vips),
     }
 }

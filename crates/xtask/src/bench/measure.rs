@@ -34,7 +34,11 @@ pub(super) fn make(kind: Kind, case: Case) -> Result<Box<dyn System>> {
 /// without an answer, and how many hosts answered, each as often as it took
 /// over.
 pub(super) fn measure(kind: Kind, case: Case) -> Result<Value> {
-    let mut system = make(kind, case)?;
+    observe(make(kind, case)?, case)
+}
+
+/// The same of a system that is there.
+pub(super) fn observe(mut system: Box<dyn System>, case: Case) -> Result<Value> {
     let elsewhere = |system: &dyn System| {
         let there = |host: &String| system.lab().has_address(host, &VIP.to_string());
         let mut hosts = system.hosts().into_iter().filter(|host| host != system.holder());

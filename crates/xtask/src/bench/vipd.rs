@@ -4,6 +4,12 @@ use super::case::{Case, System};
 use anyhow::Result;
 use chaos_tests::{Cluster, Fault, Faults, Lab, Options, Process};
 use nix::sys::signal::Signal;
+use std::time::Instant;
+
+/// So many commands are on their way at once.
+const ADDED_AT_A_TIME: u16 = 8;
+/// Changes that are timed.
+const CHANGES: u8 = 10;
 
 pub(super) struct Nodes {
     cluster: Cluster,
@@ -28,6 +34,41 @@ impl Nodes {
         }
         let holder = if apart { "n2" } else { "n1" };
         Ok(Self { cluster, faults: Faults::default(), holder })
+    }
+
+    /// Adds so many virtual servers with ten real servers each. Returns how long the holder
+    /// took to forward to one more of the last of them, ms, several times.
+    pub(super) fn add_servers(&self, count: u16) -> Result<Vec<f64>> {
+        let n1 = self.cluster.host("n1").control();
+        let add = |number: u16| -> Result<()> {
+            let (name, port) = (format!("s{number}"), (1000 + number).to_string());
+            let reals: Vec<String> = (0..10).map(|n| format!("10.77.0.{}", 150 + n)).collect();
+            let reals = reals.iter().flat_map(|real| ["--real", real]);
+            let add = ["vs", "add", &name, "--vip", "web", "--port", &port, "--forward", "dr"];
+            let all: Vec<&str> = add.into_iter().chain(reals).collect();
+            n1.ctl(&all)?.ok().map(|_| ())
+        };
+        // These real servers are nobody, and are sent nothing.
+        let hands: Vec<u16> = (0..ADDED_AT_A_TIME).collect();
+        std::thread::scope(|scope| {
+            let work = |hand: &u16| {
+                let numbers = (*hand..count).step_by(ADDED_AT_A_TIME.into());
+                scope.spawn(move || numbers.into_iter().try_for_each(add))
+            };
+            let working: Vec<_> = hands.iter().map(work).collect();
+            working.into_iter().try_for_each(|work| match work.join() {
+                Ok(result) => result,
+                Err(_) => anyhow::bail!("it panicked"),
+            })
+        })?;
+        let mut took = vec![];
+        for last in (0..CHANGES).filter(|_| count > 0) {
+            let (server, real) = (format!("s{}", count - 1), format!("10.77.0.{}", 200 + last));
+            let begun = Instant::now();
+            n1.ctl(&["real", "add", &server, &real])?.ok()?;
+            took.push(begun.elapsed().as_secs_f64() * 1e3);
+        }
+        Ok(took)
     }
 
     fn inject(&mut self, fault: Fault) -> Result<()> {
