@@ -506,6 +506,29 @@ fn a_real_server_by_nat_that_nothing_comes_back_from_is_noticed() -> Result<()> 
     Ok(())
 }
 
+/// Large packets would be lost, and nobody would know why.
+#[test]
+fn a_narrow_way_to_a_real_server_is_warned_about() -> Result<()> {
+    let mut cluster = Cluster::formed(&Options::default())?;
+    V4.behind(&cluster.lab)?;
+    let _server = V4.by_nat(&mut cluster.lab, "r1", 11)?;
+    cluster.lab.ip("n1", &["link", "set", "eth1", "mtu", "1400"])?;
+    let n1 = cluster.host("n1");
+    n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+    let real = V4.place(11).to_string();
+    n1.ctl_ok(&["vs", "add", "front", "--vip", "web", "--port", "80", "--real", &real])?;
+    let status = n1.ctl_ok(&["status"])?;
+    assert!(status.contains("On n1, for front: ") && status.contains("1400"), "{status}");
+    let shown = n1.ctl_json(&["vs", "show", "front"])?;
+    let of = |node: &str| {
+        let nodes = shown["on_nodes"].as_array().into_iter().flatten();
+        nodes.filter(|on| on["node"] == node).map(|on| on["why"].clone()).next()
+    };
+    assert!(of("n1").is_some_and(|why| why.as_str().is_some_and(|why| why.contains("MTU"))));
+    assert_eq!(of("n2"), Some(serde_json::Value::Null));
+    Ok(())
+}
+
 #[test]
 fn what_root_does_not_allow_on_the_holder_is_refused_and_leaves_nothing() -> Result<()> {
     let settings = vec!["guard.allow_real=[\"10.77.0.12/32\"]".to_owned()];

@@ -64,11 +64,14 @@ impl Forwarder {
                 TableOrder::Put(server, forwarding) => wanted.push((server, *forwarding)),
             }
         }
-        let generations: Vec<_> = wanted.iter().map(|(uid, all)| (*uid, all.generation)).collect();
+        let generations: Vec<_> =
+            wanted.iter().map(|(uid, all)| (*uid, all.generation, ways.flaw(all))).collect();
         let results: BTreeMap<_, _> = engine.put(boottime(), ways, wanted).into_iter().collect();
-        for (server, generation) in generations {
+        for (server, generation, flaw) in generations {
             let refused = results.get(&server).and_then(|result| result.as_ref().err());
             notices.push(notice(server, Some(generation), refused.map(|e| chain(e))));
+            let flaw = flaw.filter(|_| refused.is_none());
+            notices.extend(flaw.map(|why| TableNotice::Flawed { server, why }));
         }
         notices
     }

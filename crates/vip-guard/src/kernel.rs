@@ -59,6 +59,8 @@ pub(crate) struct Link {
     /// The ports that its packets leave by: of a bridge those that run, of a
     /// bond the active one.
     pub(crate) ways: BTreeSet<u32>,
+    /// Largest packet that it takes.
+    pub(crate) mtu: u32,
     /// It leads to containers of this host: one end of a pair, or a bridge of such ends.
     pub(crate) behind: bool,
 }
@@ -337,11 +339,13 @@ fn link(message: &LinkMessage) -> Link {
         mac: None,
         running: message.header.flags.contains(LinkFlags::Running),
         ways: BTreeSet::new(),
+        mtu: 0,
         behind: false,
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Address(mac) if ethernet => {
                 link.mac = mac.as_slice().try_into().ok().map(Mac)
             }

@@ -7,7 +7,7 @@ use futures_util::TryStreamExt;
 use ipnet::IpNet;
 use netlink_packet_route::route::{RouteMessage, RouteScope};
 use rtnetlink::RouteMessageBuilder;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use vip_core::{HostNetwork, MAX_MACS, Mac};
 
@@ -17,6 +17,8 @@ pub(crate) struct HostView {
     pub(crate) network: HostNetwork,
     /// Whom it routes through, by any table.
     pub(crate) gateways: BTreeSet<IpAddr>,
+    /// Largest packet of each interface.
+    pub(crate) mtus: BTreeMap<u32, u32>,
 }
 
 impl HostView {
@@ -69,7 +71,8 @@ impl Kernel {
             addresses: addresses.collect(),
             ..Default::default()
         };
-        let mut view = HostView { network, gateways: BTreeSet::new() };
+        let mtus = links.iter().map(|link| (index(link), link.mtu)).collect();
+        let mut view = HostView { network, gateways: BTreeSet::new(), mtus };
         for route in self.routes().await?.iter().filter(|route| !is_our_route(route)) {
             view.gateways.extend(gateways(&route.attributes));
             view.network.connected.extend(connected(route));

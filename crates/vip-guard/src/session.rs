@@ -246,8 +246,10 @@ async fn write(
                 None => break,
             },
             Some(notice) = tables.recv() => {
-                let is_new =
-                    matches!(notice, TableNotice::Refused { .. } | TableNotice::Counted { .. });
+                let is_new = !matches!(
+                    notice,
+                    TableNotice::AllInForce(_) | TableNotice::InForce { .. }
+                );
                 // It did not order what that is about, or orders it again.
                 if is_new && version < FORWARD {
                     continue;

@@ -17,7 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 use tracing::{debug, warn};
-use vip_core::Address;
+use vip_core::{Address, Forwarding};
 use vip_datapath::{Surroundings, Way};
 
 /// A host, as it was looked at last.
@@ -61,6 +61,24 @@ impl Ways {
         if !known.is_empty() {
             self.before.replace(known);
         }
+    }
+
+    /// What will not work of this, as the rest of a sentence: packets that the VIP's
+    /// interface takes and that of a real server does not. Those of IPv4 that may be divided
+    /// are lost, and of others nobody may hear.
+    pub(crate) fn flaw(&self, forwarding: &Forwarding) -> Option<String> {
+        let scenery = self.scenery.load();
+        let mtu = |index: u32| scenery.view.mtus.get(&index).copied().filter(|mtu| *mtu > 0);
+        let home = forwarding.vips.iter().find_map(|vip| self.home_of(vip))?;
+        let wide = mtu(home)?;
+        forwarding.places().into_iter().find_map(|(ip, _)| {
+            let Way::Hop { ifindex, .. } = self.way_to(ip) else { return None };
+            let narrow = mtu(ifindex).filter(|narrow| *narrow < wide)?;
+            Some(format!(
+                "the interface towards the real server {ip} takes packets of {narrow} bytes, and \
+                 that of the VIP {wide}: larger ones are lost on the way in; give both the same MTU"
+            ))
+        })
     }
 
     fn ask(&self, ip: IpAddr) -> Way {

@@ -56,6 +56,8 @@ pub(super) fn warnings(member: &Member) -> Vec<String> {
         let why = member.forward.refused(server.uid);
         let (node, name) = (&member.meta.name, &server.spec.name);
         warnings.extend(why.map(|why| format!("{node} does not forward {name} as wanted: {why}.")));
+        let flaw = member.forward.flaw(server.uid);
+        warnings.extend(flaw.map(|why| format!("On {node}, for {name}: {why}.")));
     }
     for node in state.nodes.values().filter(|node| node.state == NodeState::Joining) {
         let lacks = member.joins.lacks(node.id);

@@ -88,6 +88,11 @@ impl Forward {
         }
     }
 
+    /// What of it will not work here, though it is in force.
+    pub(crate) fn flaw(&self, server: ServerUid) -> Option<String> {
+        self.programming.borrow().flaw(server).map(str::to_owned)
+    }
+
     /// How a virtual server is on this host.
     fn of(&self, server: ServerUid) -> Programmed {
         if self.counters().failed {

@@ -24,7 +24,8 @@ impl Forward {
         let reply = v1::LookAtTableReply { counts, ..Default::default() };
         match is {
             Programmed::InForce(generation) => {
-                v1::LookAtTableReply { in_force: Some(generation.0), ..reply }
+                let flaw = self.flaw(server);
+                v1::LookAtTableReply { in_force: Some(generation.0), flaw, ..reply }
             }
             Programmed::Refused { wanted: Some(refused), .. }
                 if wanted.is_some_and(|wanted| refused.0 < wanted) =>

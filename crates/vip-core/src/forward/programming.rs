@@ -46,6 +46,8 @@ struct Session {
     /// another log.
     found: BTreeSet<ServerUid>,
     in_force: BTreeMap<ServerUid, Generation>,
+    /// What is in force and has a flaw.
+    flaws: BTreeMap<ServerUid, String>,
     /// What it did not answer yet.
     ordered: BTreeMap<ServerUid, Option<Generation>>,
     refused: BTreeMap<ServerUid, Refused>,
@@ -85,6 +87,7 @@ impl Programming {
             TableNotice::InForce { server, generation } => {
                 session.answered(server, generation);
                 session.found.remove(&server);
+                session.flaws.remove(&server);
                 match generation {
                     Some(generation) => session.in_force.insert(server, generation),
                     None => session.in_force.remove(&server),
@@ -93,6 +96,9 @@ impl Programming {
             TableNotice::Refused { server, wanted, why } => {
                 session.answered(server, wanted);
                 session.refused.insert(server, Refused { wanted, why, at: now });
+            }
+            TableNotice::Flawed { server, why } => {
+                session.flaws.insert(server, why);
             }
             TableNotice::Counted { .. } => {}
         }
@@ -163,6 +169,12 @@ impl Programming {
             (None, None) if session.may_come(server) => Programmed::NotYet,
             (None, None) => Programmed::Nothing,
         }
+    }
+
+    /// What of a virtual server will not work on this host, though it is in force.
+    #[must_use]
+    pub fn flaw(&self, server: ServerUid) -> Option<&str> {
+        self.session.as_ref()?.flaws.get(&server).map(String::as_str)
     }
 
     /// When something is to be tried again.
@@ -351,6 +363,21 @@ mod tests {
         assert_eq!(orders(&mut programming, NOW + TRY_AGAIN, &[(ONE, 2)]), [(ONE, Some(2))]);
         programming.heard(NOW + TRY_AGAIN, in_force(ONE, Some(2)));
         assert_eq!(programming.of(ONE), Programmed::InForce(Generation(2)));
+    }
+
+    #[test]
+    fn a_flaw_is_that_of_what_is_in_force_now() {
+        let mut programming = up(&[]);
+        let flawed = |why: &str| TableNotice::Flawed { server: ONE, why: why.into() };
+        programming.heard(NOW, in_force(ONE, Some(1)));
+        programming.heard(NOW, flawed("narrow"));
+        assert_eq!(programming.flaw(ONE), Some("narrow"));
+        assert_eq!(programming.of(ONE), Programmed::InForce(Generation(1)));
+        programming.heard(NOW, in_force(ONE, Some(2)));
+        assert_eq!(programming.flaw(ONE), None);
+        programming.heard(NOW, flawed("narrow"));
+        programming.heard(NOW, in_force(ONE, None));
+        assert_eq!(programming.flaw(ONE), None);
     }
 
     /// A table that cannot be taken out is asked for again, and not at once.

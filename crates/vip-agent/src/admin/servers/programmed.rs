@@ -129,7 +129,9 @@ pub(super) async fn everywhere(
             None => (v1::TableState::Unknown, Some("it does not answer".to_owned())),
             Some(reply) => match (reply.in_force, &reply.refused) {
                 (_, Some(why)) => (v1::TableState::Refused, Some(why.clone())),
-                (Some(has), None) if has >= server.generation.0 => (v1::TableState::InForce, None),
+                (Some(has), None) if has >= server.generation.0 => {
+                    (v1::TableState::InForce, reply.flaw.clone())
+                }
                 (Some(_), None) => (v1::TableState::Old, None),
                 (None, None) => (v1::TableState::NotYet, None),
             },
