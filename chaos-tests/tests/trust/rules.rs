@@ -105,6 +105,8 @@ fn every_rpc_has_a_rule_for_every_kind_of_node() -> Result<()> {
         paths("Tokens", &["CreateToken", "RevokeToken"]),
         paths("Nodes", &["DrainNode", "RemoveNode"]),
         paths("Vips", &["AddVip", "MoveVip", "SetVip", "RemoveVip"]),
+        paths("Servers", &["AddServer", "SetServer", "RemoveServer"]),
+        paths("Servers", &["AddReal", "RemoveReal", "DrainReal", "WeighReal"]),
     ];
     let changes: BTreeSet<String> = changes.into_iter().flatten().collect();
     let leading = ["Append", "Vote", "PreVote", "InstallSnapshot", "TransferLeader"];

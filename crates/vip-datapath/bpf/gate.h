@@ -71,7 +71,7 @@ INLINE int is_served(const struct address *address)
 {
 	const struct entry *entry = lookup(&ENTRIES, address);
 
-	return entry && *(volatile const __u64 *)&entry->served;
+	return entry && boottime() < *(volatile const __u64 *)&entry->served;
 }
 
 // Whether a real server on this host takes a packet for a shut address.

@@ -28,7 +28,7 @@ struct address {
 struct entry {
 	__u64 deadline; // CLOCK_BOOTTIME, ns; where the slot is 0
 	__u64 slot;
-	__u64 served; // a real server on this host takes it
+	__u64 served; // until when a real server on this host takes it; 0: it does not
 };
 
 struct mac {

@@ -130,8 +130,8 @@ pub struct Gate {
     shared: Array<MapData, u64>,
     members: BpfMap<MapData, MacKey, u32>,
     behind: BpfMap<MapData, u32, u32>,
-    /// Addresses that a real server on this host is to take, and whether it does.
-    served: BTreeMap<IpAddr, bool>,
+    /// Addresses that a real server on this host is to take, and until when it does.
+    served: BTreeMap<IpAddr, Mono>,
     /// Kernel ids of the programs of this gate.
     ids: BTreeSet<u32>,
     /// On IP, wherever it comes from.
@@ -259,23 +259,23 @@ impl Gate {
     /// [`GateError::Entry`]; the entry before stands.
     pub fn set(&mut self, ip: IpAddr, entry: GateEntry) -> Result<(), GateError> {
         let source = |e| GateError::Entry { ip, source: Box::new(e) };
-        let served = self.served.get(&ip).copied().unwrap_or(false);
+        let served = self.served.get(&ip).copied().unwrap_or(Mono::ZERO);
         self.entries.insert(octets(ip), layout::entry(entry, served), 0).map_err(source)
     }
 
-    /// Has a direct-routing real server on this host take an address, whoever holds it:
-    /// what members send to it, and containers of this host. It stays silent on ARP and NA.
-    /// `takes` false: nobody's packets, and none is routed on from here either. Until when
-    /// it may be answered for is as before; shut, where the gate did not know it.
+    /// Has a direct-routing real server on this host take an address until then, whoever
+    /// holds it: what members send to it, and containers of this host. It stays silent on
+    /// ARP and NA. [`Mono::ZERO`]: nobody's packets; nor are any routed on from here. Until
+    /// when it may be answered for is as before; shut, where the gate did not know it.
     ///
     /// # Errors
     /// [`GateError::Entry`]; nothing was changed.
-    pub fn serve(&mut self, ip: IpAddr, takes: bool) -> Result<(), GateError> {
+    pub fn serve(&mut self, ip: IpAddr, until: Mono) -> Result<(), GateError> {
         let entry = self.entry(ip).unwrap_or(GateEntry::Until(Mono::ZERO));
-        let before = self.served.insert(ip, takes);
+        let before = self.served.insert(ip, until);
         self.set(ip, entry).inspect_err(|_| {
             match before {
-                Some(takes) => self.served.insert(ip, takes),
+                Some(until) => self.served.insert(ip, until),
                 None => self.served.remove(&ip),
             };
         })
@@ -286,10 +286,10 @@ impl Gate {
     /// # Errors
     /// [`GateError::Entry`]; it goes on.
     pub fn serve_no_more(&mut self, ip: IpAddr) -> Result<(), GateError> {
-        let Some(takes) = self.served.remove(&ip) else { return Ok(()) };
+        let Some(until) = self.served.remove(&ip) else { return Ok(()) };
         let entry = self.entry(ip).unwrap_or(GateEntry::Until(Mono::ZERO));
         self.set(ip, entry).inspect_err(|_| {
-            self.served.insert(ip, takes);
+            self.served.insert(ip, until);
         })
     }
 

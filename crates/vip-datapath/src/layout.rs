@@ -6,8 +6,8 @@ use vip_core::{GateEntry, Mac, Mono, SLOTS, Slot};
 /// An address, as [`vip_core::octets`] writes it.
 pub(crate) type Key = [u8; 16];
 
-/// `struct entry`: its own deadline, the slot whose deadline it shares, 0: none, and whether
-/// a real server on this host takes it.
+/// `struct entry`: its own deadline, the slot whose deadline it shares, and until when a real
+/// server on this host takes it; 0: none.
 pub(crate) type Entry = [u64; 3];
 
 /// `struct mac`.
@@ -16,17 +16,17 @@ pub(crate) type MacKey = [u8; 8];
 /// Where an entry has its deadline, its slot,
 pub(crate) const DEADLINE_AT: i16 = 0;
 pub(crate) const SLOT_AT: i16 = 8;
-/// And whether a real server takes it.
+/// And until when a real server takes it.
 pub(crate) const SERVED_AT: i16 = 16;
 
 const _: () = assert!(size_of::<Key>() == 16 && size_of::<Entry>() == 24);
 // `max_entries` of `SHARED`.
 const _: () = assert!(SLOTS == 16);
 
-pub(crate) const fn entry(entry: GateEntry, served: bool) -> Entry {
+pub(crate) const fn entry(entry: GateEntry, Mono(served): Mono) -> Entry {
     match entry {
-        GateEntry::Until(deadline) => [deadline.0, 0, served as u64],
-        GateEntry::With(Slot(slot)) => [0, slot as u64, served as u64],
+        GateEntry::Until(deadline) => [deadline.0, 0, served],
+        GateEntry::With(Slot(slot)) => [0, slot as u64, served],
     }
 }
 
@@ -49,11 +49,11 @@ mod tests {
     #[test]
     fn an_entry_is_read_as_it_was_written() {
         for written in [GateEntry::Until(Mono(7)), GateEntry::With(Slot(3))] {
-            assert_eq!(read(entry(written, true)), Some(written));
-            assert_eq!(entry(written, true)[SERVED_AT as usize / 8], 1);
+            assert_eq!(read(entry(written, Mono(9))), Some(written));
+            assert_eq!(entry(written, Mono(9))[SERVED_AT as usize / 8], 9);
         }
         assert_eq!(read([0, u64::MAX, 0]), None);
-        assert_eq!(entry(GateEntry::Until(Mono(7)), false)[DEADLINE_AT as usize / 8], 7);
-        assert_eq!(entry(GateEntry::With(Slot(3)), false)[SLOT_AT as usize / 8], 3);
+        assert_eq!(entry(GateEntry::Until(Mono(7)), Mono::ZERO)[DEADLINE_AT as usize / 8], 7);
+        assert_eq!(entry(GateEntry::With(Slot(3)), Mono::ZERO)[SLOT_AT as usize / 8], 3);
     }
 }

@@ -16,6 +16,7 @@ const HERE: u32 = 1;
 const MEMBER: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const STRANGER: [u8; 6] = [2, 0, 0, 0, 0, 7];
 const SHUT: GateEntry = GateEntry::Until(Mono::ZERO);
+const EVER: Mono = Mono(u64::MAX);
 const OPEN: GateEntry = GateEntry::Until(Mono(u64::MAX));
 
 fn vip() -> IpAddr {
@@ -59,8 +60,8 @@ fn goes(gate: &mut Gate, program: &'static str, frame: &[u8]) -> u32 {
 fn gate() -> Gate {
     let mut gate = Gate::load().expect("loaded");
     gate.members_are(&[Mac(MEMBER)].into()).expect("written");
-    gate.serve(vip(), true).expect("written");
-    gate.serve(vip6().into(), true).expect("written");
+    gate.serve(vip(), EVER).expect("written");
+    gate.serve(vip6().into(), EVER).expect("written");
     gate
 }
 
@@ -88,11 +89,14 @@ fn what_containers_send_is_its_own_servers() {
 #[test]
 fn one_that_cannot_take_it_routes_it_nowhere() {
     let mut gate = gate();
-    gate.serve(vip(), false).expect("written");
+    gate.serve(vip(), Mono::ZERO).expect("written");
     assert_eq!(goes(&mut gate, "vipd_in_a", &to_vip(MEMBER)), DROP);
     assert_eq!(goes(&mut gate, "vipd_out_a", &frame([2; 6], [VIP, CLIENT])), DROP);
     gate.forget(vip()).expect("written");
     assert_eq!(goes(&mut gate, "vipd_in_a", &to_vip(MEMBER)), DROP);
+    // A guard that is gone renews it no more.
+    gate.serve(vip(), Mono(1)).expect("written");
+    assert_eq!(goes(&mut gate, "vipd_in_a", &to_vip(MEMBER)), DROP, "its time is over");
 }
 
 #[test]
@@ -142,7 +146,7 @@ fn one_that_is_no_real_server_any_more_has_the_gate_as_anybody() {
     assert_eq!(goes(&mut gate, "vipd_in_a", &to_vip(MEMBER)), DROP);
     assert_eq!(goes(&mut gate, "vipd_out_a", &frame([2; 6], [VIP, CLIENT])), DROP);
     gate.set(vip(), OPEN).expect("written");
-    gate.serve(vip(), true).expect("written");
+    gate.serve(vip(), EVER).expect("written");
     assert_eq!(gate.entry(vip()), Some(OPEN), "who holds it goes on");
     gate.serve_no_more(vip()).expect("written");
     assert_eq!(goes(&mut gate, "vipd_in_a", &to_vip(STRANGER)), PASS);

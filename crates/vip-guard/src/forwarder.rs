@@ -17,6 +17,8 @@ pub(crate) struct Forwarder {
     ways: Ways,
     /// What this host takes as a real server, for the first lane, which waits for nothing.
     served: watch::Sender<BTreeSet<Address>>,
+    /// What the agent was told of what does not work.
+    flawed: BTreeMap<ServerUid, String>,
 }
 
 impl Forwarder {
@@ -25,25 +27,29 @@ impl Forwarder {
         ways: Ways,
         served: watch::Sender<BTreeSet<Address>>,
     ) -> Self {
-        Self { engine, ways, served }
+        Self { engine, ways, served, flawed: BTreeMap::new() }
     }
 
     pub(crate) fn carry_out(&mut self, work: Work) -> Vec<TableNotice> {
         match work {
             Work::Tell => {
+                // Whoever is told hears of flaws again.
+                self.flawed.clear();
                 let in_force = self.engine.as_ref().map(ForwardEngine::in_force);
                 vec![TableNotice::AllInForce(in_force.unwrap_or_default())]
             }
             Work::Orders(orders) => {
-                let notices = self.obey(orders);
+                let servers = orders.iter().map(TableOrder::server).collect();
+                let mut notices = self.obey(orders);
                 self.tell_served();
+                notices.extend(self.flaws(Some(&servers)));
                 notices
             }
             Work::Count(server) => vec![self.count(server)],
             Work::Look => {
                 self.look();
                 self.tell_served();
-                vec![]
+                self.flaws(None)
             }
         }
     }
@@ -64,15 +70,34 @@ impl Forwarder {
                 TableOrder::Put(server, forwarding) => wanted.push((server, *forwarding)),
             }
         }
-        let generations: Vec<_> =
-            wanted.iter().map(|(uid, all)| (*uid, all.generation, ways.flaw(all))).collect();
+        let generations: Vec<_> = wanted.iter().map(|(uid, all)| (*uid, all.generation)).collect();
         let results: BTreeMap<_, _> = engine.put(boottime(), ways, wanted).into_iter().collect();
-        for (server, generation, flaw) in generations {
+        for (server, generation) in generations {
             let refused = results.get(&server).and_then(|result| result.as_ref().err());
             notices.push(notice(server, Some(generation), refused.map(|e| chain(e))));
-            let flaw = flaw.filter(|_| refused.is_none());
-            notices.extend(flaw.map(|why| TableNotice::Flawed { server, why }));
         }
+        notices
+    }
+
+    /// What of these, or of all, does not work as it did, or does again.
+    fn flaws(&mut self, only: Option<&BTreeSet<ServerUid>>) -> Vec<TableNotice> {
+        let Some(engine) = &self.engine else { return vec![] };
+        let mut notices = vec![];
+        for (server, forwarding) in engine.forwardings() {
+            if only.is_some_and(|only| !only.contains(&server)) {
+                continue;
+            }
+            let why = self.ways.flaw(forwarding);
+            if self.flawed.get(&server) != why.as_ref() {
+                match why.clone() {
+                    Some(why) => self.flawed.insert(server, why),
+                    None => self.flawed.remove(&server),
+                };
+                notices.push(TableNotice::Flawed { server, why });
+            }
+        }
+        let in_force = engine.in_force();
+        self.flawed.retain(|server, _| in_force.contains_key(server));
         notices
     }
 

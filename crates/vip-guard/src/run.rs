@@ -314,7 +314,7 @@ impl Loop {
             self.agent_seen_at = Instant::now();
         } else if self.agent_seen_at.elapsed() >= SERVING_LIFE {
             // Of a node that left nobody says that it did.
-            self.host.serve(BTreeSet::new()).await;
+            self.host.abandon_serving();
         }
         self.host.reconcile_serving().await;
         // Ticks are no more exact than that.
@@ -407,7 +407,9 @@ impl Loop {
     /// As the second lane has it, while there is an agent that wants it so.
     async fn follow_served(&mut self) {
         let wanted = self.served.borrow_and_update().clone();
-        self.host.serve(wanted).await;
+        if self.session.is_some() {
+            self.host.serve(wanted).await;
+        }
     }
 
     fn tell_counters(&mut self) {

@@ -20,6 +20,10 @@ use tracing::{debug, warn};
 use vip_core::{Address, Forwarding};
 use vip_datapath::{Surroundings, Way};
 
+/// Ways that are remembered for the case that none can be asked for: twice as many as there
+/// can be real servers.
+const REMEMBERED: usize = 32_768;
+
 /// A host, as it was looked at last.
 #[derive(Debug, Default)]
 pub(crate) struct Scenery {
@@ -57,10 +61,11 @@ impl Ways {
 
     /// The host's routes may be others.
     pub(crate) fn look_again(&self) {
-        let known = self.known.take();
-        if !known.is_empty() {
-            self.before.replace(known);
+        let mut before = self.before.borrow_mut();
+        if before.len() > REMEMBERED {
+            before.clear();
         }
+        before.extend(self.known.take());
     }
 
     /// What will not work of this, as the rest of a sentence: packets that the VIP's

@@ -32,6 +32,12 @@ impl Forward {
             {
                 reply
             }
+            // An old guard has nothing of it.
+            Programmed::Refused { wanted: None, .. }
+                if wanted.is_none() && !self.counters().failed =>
+            {
+                v1::LookAtTableReply { nothing: true, ..reply }
+            }
             Programmed::Refused { why, .. } => v1::LookAtTableReply { refused: Some(why), ..reply },
             Programmed::NotYet => reply,
             Programmed::Nothing => v1::LookAtTableReply { nothing: true, ..reply },

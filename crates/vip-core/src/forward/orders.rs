@@ -68,11 +68,11 @@ pub enum TableNotice {
         /// The rest of a sentence that begins with the virtual server.
         why: String,
     },
-    /// What is in force has a flaw that no order mends; it follows what says that it is.
+    /// What is in force has a flaw that no order mends, or has none any more.
     Flawed {
         server: ServerUid,
         /// What will not work, and why: the rest of a sentence.
-        why: String,
+        why: Option<String>,
     },
     /// What was forwarded for a virtual server, as was asked.
     Counted {

@@ -87,10 +87,12 @@ impl Programming {
             TableNotice::InForce { server, generation } => {
                 session.answered(server, generation);
                 session.found.remove(&server);
-                session.flaws.remove(&server);
                 match generation {
                     Some(generation) => session.in_force.insert(server, generation),
-                    None => session.in_force.remove(&server),
+                    None => {
+                        session.flaws.remove(&server);
+                        session.in_force.remove(&server)
+                    }
                 };
             }
             TableNotice::Refused { server, wanted, why } => {
@@ -98,7 +100,10 @@ impl Programming {
                 session.refused.insert(server, Refused { wanted, why, at: now });
             }
             TableNotice::Flawed { server, why } => {
-                session.flaws.insert(server, why);
+                match why {
+                    Some(why) => session.flaws.insert(server, why),
+                    None => session.flaws.remove(&server),
+                };
             }
             TableNotice::Counted { .. } => {}
         }
@@ -366,16 +371,17 @@ mod tests {
     }
 
     #[test]
-    fn a_flaw_is_that_of_what_is_in_force_now() {
+    fn a_flaw_stays_until_it_is_mended_or_nothing_is_there() {
         let mut programming = up(&[]);
-        let flawed = |why: &str| TableNotice::Flawed { server: ONE, why: why.into() };
+        let flawed =
+            |why: Option<&str>| TableNotice::Flawed { server: ONE, why: why.map(str::to_owned) };
         programming.heard(NOW, in_force(ONE, Some(1)));
-        programming.heard(NOW, flawed("narrow"));
+        programming.heard(NOW, flawed(Some("narrow")));
         assert_eq!(programming.flaw(ONE), Some("narrow"));
         assert_eq!(programming.of(ONE), Programmed::InForce(Generation(1)));
-        programming.heard(NOW, in_force(ONE, Some(2)));
+        programming.heard(NOW, flawed(None));
         assert_eq!(programming.flaw(ONE), None);
-        programming.heard(NOW, flawed("narrow"));
+        programming.heard(NOW, flawed(Some("narrow")));
         programming.heard(NOW, in_force(ONE, None));
         assert_eq!(programming.flaw(ONE), None);
     }

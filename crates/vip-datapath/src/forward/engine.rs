@@ -132,6 +132,11 @@ impl ForwardEngine {
         self.servers.iter().map(generation).collect()
     }
 
+    /// What is in force, in full.
+    pub fn forwardings(&self) -> impl Iterator<Item = (ServerUid, &Forwarding)> {
+        self.servers.iter().map(|(uid, server)| (*uid, &server.forwarding))
+    }
+
     /// Puts virtual servers in force, their tables in one step. Returns for each whether
     /// it is; each at most once. One that is already is not touched.
     pub fn put(

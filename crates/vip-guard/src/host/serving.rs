@@ -4,13 +4,15 @@
 
 use super::Host;
 use crate::allow::objection;
+use crate::clock::boottime;
 use crate::kernel::LOOPBACK;
 use futures_util::future::join_all;
+use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
-use tracing::{info, warn};
-use vip_core::{Address, Mac, Obstacle, Why, chain};
+use tracing::{debug, info, warn};
+use vip_core::{Address, Mac, Mono, Obstacle, Why, chain};
 
 /// Addresses on loopback go by themselves so long after the guard did, and so do those of
 /// an agent that does not come back. A host that stands still for longer is no real server.
@@ -22,6 +24,8 @@ const RENEWAL: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub(super) struct Serving {
     wanted: BTreeSet<Address>,
+    /// Nobody wants it any more, and nobody says that it is over.
+    abandoned: bool,
     /// What is in the gate, and whether it is taken: what is to be and cannot be is shut,
     /// so that it is not routed on from here.
     there: BTreeMap<IpAddr, bool>,
@@ -30,12 +34,31 @@ pub(super) struct Serving {
     renewed: Option<Instant>,
 }
 
+/// Whether something can be taken.
+enum May {
+    /// By this interface the holder's packets come.
+    Take(u32),
+    /// Not, and it is shut here.
+    Not(Why),
+    /// It is the host's own matter, which the gate leaves alone.
+    Never(Why),
+}
+
 impl Host {
     /// These are to be taken from now on, and no others.
     pub(crate) async fn serve(&mut self, wanted: BTreeSet<Address>) {
-        self.serving.wanted = wanted;
+        (self.serving.wanted, self.serving.abandoned) = (wanted, false);
         self.serving.renewed = None;
         self.reconcile_serving().await;
+    }
+
+    /// Nobody is there any more who wants it. It is shut rather than forgotten: who holds it
+    /// may send on, and it would be routed in circles.
+    pub(crate) fn abandon_serving(&mut self) {
+        if !self.serving.abandoned {
+            self.serving.abandoned = true;
+            self.serving.renewed = None;
+        }
     }
 
     /// Whose packets they take.
@@ -54,11 +77,23 @@ impl Host {
         }
         let (mut takes, mut homes) = (BTreeMap::new(), self.vip_links.clone());
         for address in &self.serving.wanted {
-            let home = self.may_serve(address);
-            homes.extend(home.as_ref().ok());
-            takes.insert(address.ip, home.map(|_| ()));
+            match self.may_serve(address) {
+                May::Take(_) if self.serving.abandoned => {
+                    takes.insert(address.ip, Err(Why::NoGate("its agent is gone".into())));
+                }
+                May::Take(home) => {
+                    homes.insert(home);
+                    takes.insert(address.ip, Ok(()));
+                }
+                May::Not(why) => {
+                    takes.insert(address.ip, Err(why));
+                }
+                May::Never(why) => {
+                    debug!(ip = %address.ip, ?why, "no real server here takes it from vipd");
+                }
+            }
         }
-        self.set_behind(&homes);
+        self.set_behind(homes);
         self.set_gates(&takes);
         let due = self.serving.renewed.is_none_or(|renewed| renewed.elapsed() >= RENEWAL);
         if due {
@@ -67,21 +102,29 @@ impl Host {
         }
     }
 
-    /// The interface that the holder's packets come by, or why it cannot be.
-    fn may_serve(&self, address: &Address) -> Result<u32, Why> {
+    fn may_serve(&self, address: &Address) -> May {
+        if let Some(why) = objection(&self.allow, &self.view, address.ip, address.prefix) {
+            return May::Never(why);
+        }
         // One without it would take everybody's packets.
         if let Some((_, text)) = self.ungated.iter().find(|(ifindex, _)| self.has_link(**ifindex)) {
-            return Err(Why::NoGate(text.clone()));
+            return May::Not(Why::NoGate(text.clone()));
         }
-        if let Some(why) = objection(&self.allow, &self.view, address.ip, address.prefix) {
-            return Err(why);
+        let held_on = self.homes.get(&address.ip).copied();
+        match self.view.network.place_for(address, held_on) {
+            Ok(home) => May::Take(home),
+            Err(why) => May::Not(why),
         }
-        self.view.network.place_for(address, self.homes.get(&address.ip).copied())
     }
 
-    /// Where VIPs are no containers are, whatever kind of interface that is: a guard may run
-    /// in a container itself.
-    fn set_behind(&mut self, homes: &BTreeSet<u32>) {
+    /// Where VIPs are, and where others are reached by a gateway, no containers are, whatever
+    /// kind of interface that is: a guard may run in a container itself.
+    fn set_behind(&mut self, mut homes: BTreeSet<u32>) {
+        let network = &self.view.network;
+        let to_gateway = |(_, net): &&(u32, IpNet)| {
+            net.prefix_len() > 0 && self.view.gateways.iter().any(|gateway| net.contains(gateway))
+        };
+        homes.extend(network.connected.iter().filter(to_gateway).map(|(index, _)| *index));
         let behind = self.links.iter().filter(|link| link.behind).map(|link| link.device.ifindex);
         let behind: BTreeSet<u32> = behind.filter(|index| !homes.contains(index)).collect();
         let Some(gate) = self.gate.as_mut().filter(|_| behind != self.serving.behind) else {
@@ -102,7 +145,8 @@ impl Host {
             if self.serving.there.get(ip) == Some(&why.is_ok()) {
                 continue;
             }
-            if let Err(error) = gate.serve(*ip, why.is_ok()) {
+            let until = if why.is_ok() { boottime() + LIFE } else { Mono::ZERO };
+            if let Err(error) = gate.serve(*ip, until) {
                 warn!(%ip, error = %chain(&error), "no real server here takes its VIP");
                 continue;
             }
@@ -125,34 +169,49 @@ impl Host {
     /// Addresses that are taken are there for a while more, others not at all; those that
     /// are over leave the gate after that.
     async fn renew(&mut self, takes: &BTreeMap<IpAddr, Result<(), Why>>) {
-        let kernel = &self.kernel;
-        let address = |ip| Address { ip, prefix: 0, interface: String::new() };
         let taken = |ip: &IpAddr| self.serving.there.get(ip) == Some(&true);
         let (stay, go): (Vec<IpAddr>, Vec<IpAddr>) =
             self.serving.there.keys().partition(|ip| taken(ip) && takes.contains_key(*ip));
+        let kernel = &self.kernel;
         let added = stay.iter().map(|ip| async {
-            let address = address(*ip);
+            let address = Address { ip: *ip, prefix: 0, interface: String::new() };
             kernel.add(&address, LOOPBACK, LIFE).await
         });
-        for (ip, result) in stay.iter().zip(join_all(added).await) {
-            if let Err(error) = result {
-                warn!(%ip, %error, "no real server here takes its VIP");
+        let added = join_all(added).await;
+        for (ip, result) in stay.into_iter().zip(added) {
+            self.renew_gate(ip, result.map_err(Why::from));
+        }
+        // The host's own are left alone, whoever added them.
+        let Ok(ours) = self.kernel.our_addresses().await else {
+            self.serving.renewed = None;
+            return;
+        };
+        let on_loopback = ours.into_iter().filter(|(_, m)| m.header.index == LOOPBACK);
+        let gone =
+            on_loopback.filter(|(ip, _)| !self.serving.there.contains_key(ip) || go.contains(ip));
+        for (ip, message) in gone {
+            if let Err(error) = self.kernel.delete_message(message).await {
+                warn!(%ip, %error, "an address on loopback stays behind; it is tried again");
+                self.serving.renewed = None;
+                return;
             }
         }
-        let deleted = go.iter().map(|ip| async {
-            let address = address(*ip);
-            kernel.delete(&address, LOOPBACK).await
-        });
-        let deleted = join_all(deleted).await;
-        for (ip, result) in go.into_iter().zip(deleted) {
-            match result {
-                Ok(()) if !takes.contains_key(&ip) => self.serves_no_more(ip),
-                Ok(()) => {}
-                Err(error) => {
-                    warn!(%ip, %error, "an address on loopback stays behind; it is tried again");
-                    self.serving.renewed = None;
-                }
-            }
+        for ip in go.into_iter().filter(|ip| !takes.contains_key(ip)) {
+            self.serves_no_more(ip);
+        }
+    }
+
+    /// Without the address its packets would be routed on.
+    fn renew_gate(&mut self, ip: IpAddr, added: Result<(), Why>) {
+        let Some(gate) = &mut self.gate else { return };
+        let until = if added.is_ok() { boottime() + LIFE } else { Mono::ZERO };
+        let written = gate.serve(ip, until);
+        if let Err(why) = added {
+            let obstacle = Obstacle { ip, why };
+            warn!(%obstacle, "no real server here takes its VIP");
+        }
+        if let Err(error) = written {
+            warn!(%ip, error = %chain(&error), "no real server here takes its VIP for long");
         }
     }
 

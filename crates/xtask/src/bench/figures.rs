@@ -44,7 +44,8 @@ mod tests {
     #[test]
     fn the_readme_has_a_place_for_what_it_tells() -> Result<()> {
         let text = std::fs::read_to_string(root().join("README.md"))?;
-        for name in ["failover", "kills-lan", "kills-fast", "idle-lan", "log-lan"] {
+        let places = ["failover", "kills-lan", "kills-fast", "idle-lan", "log-lan"];
+        for name in places.into_iter().chain(["forward", "servers"]) {
             assert!(put(&text, name, "").is_some(), "{name}");
         }
         Ok(())

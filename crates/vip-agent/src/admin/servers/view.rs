@@ -86,12 +86,12 @@ pub(super) fn add_counts(shown: &mut v1::Server, server: &Server, counts: &[Real
         let is_it = |count: &&RealCount| {
             count.ip == real.spec.ip && (count.port == 0 || Some(count.port) == own)
         };
-        if let Some(RealCount { counter, .. }) = counts.iter().find(is_it) {
+        if let Some(RealCount { counter, port, .. }) = counts.iter().find(is_it) {
             shown.packets = Some(counter.packets);
             shown.bytes = Some(counter.bytes);
             shown.connections = Some(counter.connections);
             shown.replies = Some(counter.replies);
-            if server.forward == Forward::Nat && is_unheard(counter) {
+            if server.forward == Forward::Nat && *port != 0 && is_unheard(counter) {
                 shown.reason += "; nothing comes back from it: its way to the clients has to be \
                                  the holder (`vipctl vs show --setup`)";
             }
