@@ -17,7 +17,7 @@ const NEWS_HELD: usize = 64;
 /// A guard that just came is used once its virtual servers are as they should be: opened
 /// before, a VIP would answer the connections of its real servers by itself, and end them.
 /// One whose second lane says nothing for so long is used all the same.
-const TABLES_PATIENCE: Duration = Duration::from_millis(500);
+const TABLES_PATIENCE: Duration = Duration::from_secs(1);
 /// Time between two attempts to connect: the guard is restarted at once.
 const RETRY: Duration = Duration::from_millis(10);
 /// After so many attempts, slower ones.
