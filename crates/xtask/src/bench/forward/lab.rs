@@ -177,7 +177,7 @@ impl Testbed {
         self.sysctl("client", "net.ipv4.ip_local_port_range=1024\t65535 net.ipv4.tcp_tw_reuse=1")
     }
 
-    /// The same two methods by nftables, as research/dataplane has them.
+    /// The same two methods by nftables: a frame sent on at ingress, and DNAT with conntrack.
     fn nftables(&self) -> Result<()> {
         for ip in ["10.77.0.101", "10.77.0.102"] {
             self.ip("d2", &format!("address add {ip}/32 dev eth0"))?;
