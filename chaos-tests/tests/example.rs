@@ -1,12 +1,11 @@
 //! The worked example under `deploy/`, as it is written there.
 
 use anyhow::{Context, Result, ensure};
-use chaos_tests::{Cluster, Options, binaries, run, wait_for};
+use chaos_tests::{Cluster, Nginx, Options, binaries, wait_for};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::time::Duration;
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/three-nginx");
@@ -15,40 +14,12 @@ const CONNECTIONS: usize = 60;
 /// TCP tries again several times within it.
 const SILENCE: Duration = Duration::from_secs(15);
 
-/// An nginx in a namespace; it ends with the value.
-struct Nginx(Child);
-
-impl Nginx {
-    fn start(cluster: &Cluster, program: &Path, node: &str) -> Result<Self> {
-        let dir = cluster.dir().join("nginx").join(node);
-        std::fs::create_dir_all(dir.join("html"))?;
-        std::fs::copy(Path::new(EXAMPLE).join("nginx.conf"), dir.join("nginx.conf"))?;
-        std::fs::write(dir.join("html/index.html"), node)?;
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &cluster.lab.namespace(node)]).arg(program);
-        command.arg("-p").arg(&dir).args(["-c", "nginx.conf"]);
-        // The test is to end it.
-        command.args(["-g", "daemon off; master_process off;"]);
-        let log = std::fs::File::create(dir.join("log"))?;
-        Ok(Self(command.stdin(Stdio::null()).stderr(log).spawn()?))
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// `cargo xtask test` unpacks it where none is installed.
-fn nginx() -> Result<PathBuf> {
-    let unpacked = binaries()?.join("../unpacked/usr/sbin/nginx");
-    if unpacked.exists() {
-        return Ok(unpacked);
-    }
-    ensure!(run("nginx", &["-v"]).is_ok(), "no nginx: run `cargo xtask test` once");
-    Ok("nginx".into())
+fn start(cluster: &Cluster, node: &str) -> Result<Nginx> {
+    let dir = cluster.dir().join("nginx").join(node);
+    std::fs::create_dir_all(dir.join("html"))?;
+    std::fs::copy(Path::new(EXAMPLE).join("nginx.conf"), dir.join("nginx.conf"))?;
+    std::fs::write(dir.join("html/index.html"), node)?;
+    Nginx::start(&cluster.lab, node, &dir)
 }
 
 /// Asks for the page on a connection that is kept; returns what it says.
@@ -73,10 +44,9 @@ fn get(stream: &mut TcpStream) -> Result<String> {
 
 #[test]
 fn three_nginx_behind_one_vip_outlive_the_one_that_held_it() -> Result<()> {
-    let program = nginx()?;
     let mut cluster = Cluster::formed(&Options::default())?;
     let nodes = ["n1", "n2", "n3"];
-    let started = nodes.map(|node| Nginx::start(&cluster, &program, node));
+    let started = nodes.map(|node| start(&cluster, node));
     let _running = started.into_iter().collect::<Result<Vec<_>>>()?;
 
     let script = Path::new(EXAMPLE).join("add.sh").display().to_string();

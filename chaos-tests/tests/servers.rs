@@ -506,6 +506,23 @@ fn a_real_server_by_nat_that_nothing_comes_back_from_is_noticed() -> Result<()> 
     Ok(())
 }
 
+/// Nobody orders it to: its agent is in no cluster any more.
+#[test]
+fn a_member_that_left_stops_taking_the_vip() -> Result<()> {
+    let cluster = Cluster::formed(&Options::default())?;
+    let n1 = cluster.host("n1");
+    n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+    let reals = ["--real", "10.77.0.1", "--real", "10.77.0.3"];
+    n1.ctl_ok(&[&["vs", "add", "front", "--vip", "web", "--port", "80"], &reals[..]].concat())?;
+    let takes = || {
+        let lo = cluster.lab.ip("n3", &["address", "show", "dev", "lo"]);
+        lo.map(|lo| lo.contains("10.77.0.100/32"))
+    };
+    wait_for("n3 takes the VIP", SOON, || takes().ok()?.then_some(()))?;
+    cluster.host("n3").ctl_ok(&["leave"])?;
+    wait_for("it does not any more", Duration::from_secs(60), || (!takes().ok()?).then_some(()))
+}
+
 /// Large packets would be lost, and nobody would know why.
 #[test]
 fn a_narrow_way_to_a_real_server_is_warned_about() -> Result<()> {

@@ -352,13 +352,13 @@ fn numbers_come_back_however_much_changes() {
 fn what_this_host_takes_as_a_real_server_is_what_it_is_one_of_by_direct_routing() {
     let mut scene = Scene::new();
     scene.put(forwarding(1, &[real(11, 1), real(12, 1)])).expect("in force");
-    assert_eq!(scene.engine.served(&scene.host), [].into());
+    assert_eq!(scene.engine.served(FRONT, &scene.host), []);
     scene.host.ways.borrow_mut().insert(real(12, 1).ip, Way::Here);
     let vips = forwarding(1, &[]).vips;
-    assert_eq!(scene.engine.served(&scene.host), vips.into_iter().collect());
+    assert_eq!(scene.engine.served(FRONT, &scene.host), vips);
     let nat = Forwarding { forward: Forward::Nat, ..forwarding(2, &[real(12, 1)]) };
     scene.put(nat).expect("in force");
-    assert_eq!(scene.engine.served(&scene.host), [].into());
+    assert_eq!(scene.engine.served(FRONT, &scene.host), []);
 }
 
 #[test]

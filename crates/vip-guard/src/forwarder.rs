@@ -17,6 +17,8 @@ pub(crate) struct Forwarder {
     ways: Ways,
     /// What this host takes as a real server, for the first lane, which waits for nothing.
     served: watch::Sender<BTreeSet<Address>>,
+    /// By virtual server.
+    serving: BTreeMap<ServerUid, Vec<Address>>,
     /// What the agent was told of what does not work.
     flawed: BTreeMap<ServerUid, String>,
 }
@@ -27,7 +29,7 @@ impl Forwarder {
         ways: Ways,
         served: watch::Sender<BTreeSet<Address>>,
     ) -> Self {
-        Self { engine, ways, served, flawed: BTreeMap::new() }
+        Self { engine, ways, served, serving: BTreeMap::new(), flawed: BTreeMap::new() }
     }
 
     pub(crate) fn carry_out(&mut self, work: Work) -> Vec<TableNotice> {
@@ -39,17 +41,16 @@ impl Forwarder {
                 vec![TableNotice::AllInForce(in_force.unwrap_or_default())]
             }
             Work::Orders(orders) => {
-                let servers = orders.iter().map(TableOrder::server).collect();
+                let servers: Vec<_> = orders.iter().map(TableOrder::server).collect();
                 let mut notices = self.obey(orders);
-                self.tell_served();
-                notices.extend(self.flaws(Some(&servers)));
+                notices.extend(self.follow(servers));
                 notices
             }
             Work::Count(server) => vec![self.count(server)],
             Work::Look => {
                 self.look();
-                self.tell_served();
-                self.flaws(None)
+                let all = self.engine.as_ref().map(ForwardEngine::in_force);
+                self.follow(all.unwrap_or_default().into_keys())
             }
         }
     }
@@ -58,7 +59,6 @@ impl Forwarder {
         let Self { engine: Some(engine), ways, .. } = self else {
             return orders.iter().map(without_gate).collect();
         };
-        ways.look_again();
         let mut notices = vec![];
         let mut wanted = vec![];
         for order in orders {
@@ -79,13 +79,22 @@ impl Forwarder {
         notices
     }
 
-    /// What of these, or of all, does not work as it did, or does again.
-    fn flaws(&mut self, only: Option<&BTreeSet<ServerUid>>) -> Vec<TableNotice> {
+    /// What became of these: what of them does not work as it did, or does again, and what
+    /// this host takes as a real server of them. Costs nothing for any other.
+    fn follow(&mut self, servers: impl IntoIterator<Item = ServerUid>) -> Vec<TableNotice> {
         let Some(engine) = &self.engine else { return vec![] };
         let mut notices = vec![];
-        for (server, forwarding) in engine.forwardings() {
-            if only.is_some_and(|only| !only.contains(&server)) {
+        for server in servers {
+            let Some(forwarding) = engine.forwarding(server) else {
+                self.flawed.remove(&server);
+                self.serving.remove(&server);
                 continue;
+            };
+            let taken = engine.served(server, &self.ways);
+            if taken.is_empty() {
+                self.serving.remove(&server);
+            } else {
+                self.serving.insert(server, taken);
             }
             let why = self.ways.flaw(forwarding);
             if self.flawed.get(&server) != why.as_ref() {
@@ -96,19 +105,13 @@ impl Forwarder {
                 notices.push(TableNotice::Flawed { server, why });
             }
         }
-        let in_force = engine.in_force();
-        self.flawed.retain(|server, _| in_force.contains_key(server));
-        notices
-    }
-
-    fn tell_served(&self) {
-        let Some(engine) = &self.engine else { return };
-        let now = engine.served(&self.ways);
+        let now: BTreeSet<Address> = self.serving.values().flatten().cloned().collect();
         self.served.send_if_modified(|served| {
             let changed = *served != now;
             *served = now;
             changed
         });
+        notices
     }
 
     fn count(&self, server: ServerUid) -> TableNotice {
@@ -152,5 +155,51 @@ fn without_gate(order: &TableOrder) -> TableNotice {
             let why = "this host has no lease gate, whose program forwards".to_owned();
             TableNotice::Refused { server, wanted, why }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::IpAddr;
+    use std::sync::Arc;
+    use vip_core::{Forward, Forwarding, Plan, Protocol, RealServer, Scheduler, TableSize};
+    use vip_datapath::{Gate, Surroundings, Way, forward_engine};
+
+    fn put(server: u64, real: IpAddr) -> Work {
+        let real = RealServer { ip: real, port: 80, weight: 1 };
+        let forwarding = Forwarding {
+            generation: Generation(1),
+            vips: vec![],
+            protocol: Protocol::Tcp,
+            ports: 80.into(),
+            scheduler: Scheduler::Mh,
+            forward: Forward::Dr,
+            plan: Plan::new(server, TableSize::Tiny, vec![real]).expect("a plan"),
+            before: None,
+        };
+        Work::Orders(vec![TableOrder::Put(ServerUid(server), Box::new(forwarding))])
+    }
+
+    /// A change of one among a thousand must not cost a thousand. Needs root.
+    #[test]
+    fn an_order_asks_for_no_way_but_its_own() {
+        let mut gate = Gate::load().expect("loaded");
+        let engine = forward_engine(&mut gate).expect("its maps");
+        let ways = Ways::open(Arc::default(), vec![]).expect("netlink");
+        let (served, _) = watch::channel(BTreeSet::new());
+        let mut forwarder = Forwarder::new(Some(engine), ways, served);
+        let [one, other]: [IpAddr; 2] = [[10, 0, 0, 11].into(), [10, 0, 0, 12].into()];
+        let in_force = |server| {
+            let generation = Some(Generation(1));
+            [TableNotice::InForce { server: ServerUid(server), generation }]
+        };
+        assert_eq!(forwarder.carry_out(put(1, one)), in_force(1));
+        // Whoever asked again would be told otherwise.
+        forwarder.ways.pretend(one, Way::Here);
+        assert_eq!(forwarder.carry_out(put(2, other)), in_force(2));
+        assert_eq!(forwarder.ways.way_to(one), Way::Here);
+        forwarder.carry_out(Work::Look);
+        assert_ne!(forwarder.ways.way_to(one), Way::Here, "a look is for all");
     }
 }

@@ -308,6 +308,7 @@ pub(crate) fn nothing_there(work: Work) -> Vec<TableNotice> {
 mod tests {
     use super::*;
     use std::time::{Duration, Instant};
+    use vip_core::Generation;
 
     const LIMIT: Duration = Duration::from_secs(20);
 
@@ -339,10 +340,17 @@ mod tests {
 
     #[tokio::test]
     async fn an_agent_is_told_what_is_in_force_before_anything_else() {
-        let lane = TableLane::start(|| Some(nothing_there)).expect("started");
+        let all = TableNotice::AllInForce([(ServerUid(7), Generation(3))].into());
+        let there = all.clone();
+        let lane = TableLane::start(move || {
+            Some(move |work| match work {
+                Work::Tell => vec![there.clone()],
+                other => nothing_there(other),
+            })
+        });
+        let lane = lane.expect("started");
         let (agent, mut notices) = mpsc::channel(4);
         lane.serve(agent);
-        let all = TableNotice::AllInForce(BTreeMap::new());
         assert_eq!(notices.recv().await, Some(all));
         lane.order(vec![drop_of(7)]);
         let gone = TableNotice::InForce { server: ServerUid(7), generation: None };

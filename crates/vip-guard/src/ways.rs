@@ -68,6 +68,12 @@ impl Ways {
         before.extend(self.known.take());
     }
 
+    /// As if the kernel had said so.
+    #[cfg(test)]
+    pub(crate) fn pretend(&self, ip: IpAddr, way: Way) {
+        self.known.borrow_mut().insert(ip, way);
+    }
+
     /// What will not work of this, as the rest of a sentence: packets that the VIP's
     /// interface takes and that of a real server does not. Those of IPv4 that may be divided
     /// are lost, and of others nobody may hear.

@@ -8,13 +8,14 @@ pub(crate) use lane::{LinkEnd, TableNews};
 
 use lane::Lane;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use vip_core::{
-    Forwarding, Generation, Mac, Programmed, Programming, RealCount, ServerUid, State,
-    TableCounters, TableNotice, TableOrder,
+    Forwarding, Generation, Mac, Node, NodeId, Programmed, Programming, RealCount, Server,
+    ServerUid, State, TableCounters, TableNotice, TableOrder,
 };
 use vip_guard::{ToGuard, boottime};
 use vip_raft::Applied;
@@ -28,6 +29,8 @@ const NEVER: Duration = Duration::from_secs(3600);
 
 /// What was forwarded is wanted by somebody.
 type Question = (ServerUid, oneshot::Sender<Vec<RealCount>>);
+
+type Seen = (Arc<BTreeMap<ServerUid, Arc<Server>>>, Arc<BTreeMap<NodeId, Node>>);
 
 /// For whoever wants to know.
 #[derive(Clone)]
@@ -49,6 +52,10 @@ pub(crate) struct Reconciler {
     asked: BTreeMap<ServerUid, Vec<oneshot::Sender<Vec<RealCount>>>>,
     /// Waits until the guard is in step.
     in_step: Option<oneshot::Sender<()>>,
+    /// What it was compared with last: all that orders and members follow from.
+    seen: Option<Seen>,
+    /// The link had something to say since.
+    news: bool,
     /// One that forwards is there.
     has_guard: bool,
     /// Whose packets the guard's real servers take, as it was told.
@@ -73,6 +80,8 @@ pub(crate) fn forward(
         questions,
         asked: BTreeMap::new(),
         in_step: None,
+        seen: None,
+        news: false,
         has_guard: false,
         members: None,
     };
@@ -146,7 +155,7 @@ impl Reconciler {
         loop {
             let state = self.applied.borrow_and_update().state.clone();
             // Before the log is here nothing is known to be over.
-            if state.cluster.is_some() {
+            if state.cluster.is_some() && self.may_differ(&state) {
                 self.reconcile(&state).await;
             }
             let next = self.programming.borrow().next_try();
@@ -159,6 +168,20 @@ impl Reconciler {
                 () = sleep(wait) => {}
             }
         }
+    }
+
+    /// Whether there can be anything to do: most entries of the log are about none of it.
+    fn may_differ(&mut self, state: &State) -> bool {
+        let is_same = self.seen.as_ref().is_some_and(|(servers, nodes)| {
+            Arc::ptr_eq(servers, &state.servers) && Arc::ptr_eq(nodes, &state.nodes)
+        });
+        let due = self.programming.borrow().next_try().is_some_and(|at| at <= boottime());
+        let news = std::mem::take(&mut self.news);
+        if is_same && !due && !news {
+            return false;
+        }
+        self.seen = Some((state.servers.clone(), state.nodes.clone()));
+        true
     }
 
     async fn reconcile(&mut self, state: &State) {
@@ -189,6 +212,7 @@ impl Reconciler {
 
     /// Takes all that the link has to say by now.
     fn heard(&mut self, first: TableNews) {
+        self.news = true;
         let mut next = Some(first);
         while let Some(news) = next {
             match news {

@@ -132,9 +132,10 @@ impl ForwardEngine {
         self.servers.iter().map(generation).collect()
     }
 
-    /// What is in force, in full.
-    pub fn forwardings(&self) -> impl Iterator<Item = (ServerUid, &Forwarding)> {
-        self.servers.iter().map(|(uid, server)| (*uid, &server.forwarding))
+    /// What is in force of a virtual server, in full.
+    #[must_use]
+    pub fn forwarding(&self, server: ServerUid) -> Option<&Forwarding> {
+        self.servers.get(&server).map(|server| &server.forwarding)
     }
 
     /// Puts virtual servers in force, their tables in one step. Returns for each whether
@@ -357,13 +358,14 @@ impl ForwardEngine {
         Ok(())
     }
 
-    /// The addresses of VIPs that this host takes as a direct-routing real server.
-    pub fn served(&self, around: &impl Surroundings) -> BTreeSet<Address> {
+    /// The addresses that this host takes as a direct-routing real server of a virtual one.
+    pub fn served(&self, server: ServerUid, around: &impl Surroundings) -> Vec<Address> {
         let is_here = |place: &RealPlace| around.way_to(place.0) == Way::Here;
-        let serves =
-            |server: &&InForce| !server.is_nat() && server.forwarding.places().iter().any(is_here);
-        let servers = self.servers.values().filter(serves);
-        servers.flat_map(|server| server.forwarding.vips.clone()).collect()
+        let known = self
+            .servers
+            .get(&server)
+            .filter(|server| !server.is_nat() && server.forwarding.places().iter().any(is_here));
+        known.map(|server| server.forwarding.vips.clone()).unwrap_or_default()
     }
 
     /// What was forwarded to each real server of a virtual one, by address and port.

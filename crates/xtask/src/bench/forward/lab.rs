@@ -12,11 +12,8 @@
 //! real server's port through several paths would find its old connections.
 
 use super::load::{Figure, Kind, measure};
-use crate::shell::root;
 use anyhow::{Context, Result};
-use chaos_tests::{Cluster, Options, run, wait_for};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use chaos_tests::{Cluster, Nginx, Options, run, wait_for};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -77,22 +74,8 @@ impl Way {
 
 /// See the module. Dropping it ends all of it.
 pub(super) struct Testbed {
-    servers: Vec<Child>,
+    servers: Vec<Nginx>,
     cluster: Cluster,
-}
-
-impl Drop for Testbed {
-    fn drop(&mut self) {
-        for server in &mut self.servers {
-            let _ = server.kill();
-            let _ = server.wait();
-        }
-    }
-}
-
-fn nginx() -> PathBuf {
-    let unpacked = root().join("target/unpacked/usr/sbin/nginx");
-    if unpacked.exists() { unpacked } else { "nginx".into() }
 }
 
 impl Testbed {
@@ -223,12 +206,7 @@ impl Testbed {
                server {{ {listen} root html; }} }}"
         );
         std::fs::write(dir.join("nginx.conf"), config)?;
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.cluster.lab.namespace(host)]).arg(nginx());
-        command.arg("-p").arg(&dir).args(["-c", "nginx.conf"]);
-        command.args(["-g", "daemon off; master_process off;"]);
-        let log = std::fs::File::create(dir.join("log"))?;
-        self.servers.push(command.stdin(Stdio::null()).stderr(log).spawn()?);
+        self.servers.push(Nginx::start(&self.cluster.lab, host, &dir)?);
         Ok(())
     }
 
