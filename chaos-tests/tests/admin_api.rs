@@ -70,7 +70,7 @@ const ADMIN: [&str; 5] = [
     "Nodes/RemoveNode",
     "Overview/Backup",
 ];
-const MEMBERS: [&str; 16] = [
+const MEMBERS: [&str; 17] = [
     "Raft/Append",
     "Raft/Vote",
     "Raft/PreVote",
@@ -87,6 +87,7 @@ const MEMBERS: [&str; 16] = [
     "Lease/Report",
     "Lease/Abdicate",
     "Tables/LookAtTable",
+    "Edges/TellEdges",
 ];
 const ANYBODY: [&str; 2] = ["Cluster/Identify", "Cluster/Join"];
 /// On connections of their own (ALPN), so not served here to anybody.

@@ -23,6 +23,7 @@ mod membership;
 mod node;
 mod rate;
 mod refusals;
+mod reporter;
 mod run;
 mod servers;
 mod wall_clock;

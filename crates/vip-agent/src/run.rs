@@ -11,6 +11,7 @@ use crate::leader::lead;
 use crate::lease::recordings;
 use crate::membership::{Launch, ListenError, Seat, adopt, keep_up};
 use crate::node::{MemberError, Meta};
+use crate::reporter::report;
 use crate::servers::{serve_members, serve_people, serve_strangers};
 use nix::fcntl::{Flock, FlockArg};
 use std::future::Future;
@@ -178,6 +179,7 @@ fn launch(desk: Arc<Desk>) -> Launch {
         essential::spawn("serve people", serve_people(admin, member.clone(), streams.people));
         essential::spawn("serve strangers", serve_strangers(member.clone(), streams.strangers));
         essential::spawn("lead", lead(member.clone()));
+        essential::spawn("report", report(member.clone()));
         essential::spawn("keep_up", keep_up(member.clone()));
     })
 }

@@ -6,6 +6,7 @@ use crate::admin::{AdminService, routes};
 use crate::essential;
 use crate::membership::ClusterService;
 use crate::node::Member;
+use crate::reporter::EdgesService;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +20,14 @@ use tower::layer::util::{Identity, Stack};
 use vip_core::chain;
 use vip_pki::{PeerStream, speaker};
 use vip_proto::v1::cluster_server::ClusterServer;
+use vip_proto::v1::edges_server::EdgesServer;
 use vip_proto::v1::tables_server::TablesServer;
 use vip_raft::RaftService;
 
 /// Largest request of a stranger: to join, with a request for a certificate.
 const MAX_JOIN: usize = 64 << 10;
+/// Largest message of edges: a thousand with a sentence each.
+const MAX_EDGES: usize = 512 << 10;
 /// Requests at a time on a member's connection.
 const MEMBER_STREAMS: u32 = 64;
 /// On a person's: some commands, some followed events.
@@ -88,7 +92,10 @@ pub(crate) async fn serve_members(
         .add_routes(routes(&admin).await)
         .add_service(raft)
         .add_service(cluster(member.clone()))
-        .add_service(TablesServer::new(member.forward.clone()));
+        .add_service(TablesServer::new(member.forward.clone()))
+        .add_service(
+            EdgesServer::new(EdgesService(member.clone())).max_decoding_message_size(MAX_EDGES),
+        );
     serve("serve members", router, streams, stop).await;
 }
 

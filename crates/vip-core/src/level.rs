@@ -20,12 +20,14 @@ impl Level {
     pub const FIRST: Self = Self(1);
     /// Virtual servers.
     pub const SERVERS: Self = Self(2);
+    /// What hinders virtual servers on nodes.
+    pub const HINDRANCES: Self = Self(3);
     /// That of this version.
     #[cfg(not(feature = "next-version"))]
-    pub const HERE: Self = Self::SERVERS;
+    pub const HERE: Self = Self::HINDRANCES;
     /// That of a version with one operation more.
     #[cfg(feature = "next-version")]
-    pub const HERE: Self = Self(3);
+    pub const HERE: Self = Self(4);
 }
 
 impl fmt::Display for Level {
@@ -84,8 +86,8 @@ mod tests {
     #[test]
     fn a_version_with_an_operation_more_has_a_higher_level() {
         let next = cfg!(feature = "next-version");
-        assert!(Level::SERVERS > Level::FIRST);
-        assert_eq!(Level::HERE.0 - Level::SERVERS.0, u32::from(next));
+        assert!(Level::HINDRANCES > Level::SERVERS && Level::SERVERS > Level::FIRST);
+        assert_eq!(Level::HERE.0 - Level::HINDRANCES.0, u32::from(next));
         assert_eq!(Runs::here().version.ends_with("+next"), next);
     }
 }

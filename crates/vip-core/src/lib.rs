@@ -52,7 +52,7 @@ pub use cover::Cover;
 pub use excerpt::{MAX_EXCERPT, excerpt};
 pub use forward::{
     Counter, Flow, Forwarding, Plan, PlanError, Programmed, Programming, RealCount, TableCounters,
-    TableNotice, TableOrder,
+    TableNotice, TableOrder, unsaid,
 };
 pub use goal::{Goal, Hopeless, Progress};
 pub use guard::{
@@ -73,11 +73,12 @@ pub use lease::{
 pub use level::{Level, MAX_VERSION, Runs};
 pub use log::{
     Actor, AdminRole, Assignment, Before, Cause, Cluster, ClusterEvent, ClusterOp, Command,
-    ConflictChange, Dropped, Event, EventKind, Events, Founder, Founding, Guest, Issuers, Login,
-    LoginEvent, LoginOp, MAX_REALS_IN_ALL, MAX_SERVERS, Nested, Node, NodeEvent, NodeOp, NodeState,
-    ObstacleChange, Op, Outcome, RETIRE_AFTER_MS, Real, RealPlace, Refusal, Removal, Server,
-    ServerEvent, ServerOp, ServerRefusal, Settled, State, Suspect, Token, TokenEvent, TokenOp,
-    Tombstone, Vip, VipEvent, VipOp,
+    ConflictChange, Dropped, Event, EventKind, Events, Founder, Founding, Guest, Hindrance,
+    Hindrances, IDLE_AFTER, Issuers, Login, LoginEvent, LoginOp, MAX_HINDERED, MAX_REALS_IN_ALL,
+    MAX_SERVERS, Nested, Node, NodeEvent, NodeOp, NodeState, ObstacleChange, Op, Outcome,
+    RETIRE_AFTER_MS, Real, RealPlace, Refusal, Removal, Server, ServerEvent, ServerOp,
+    ServerRefusal, Settled, State, Suspect, Token, TokenEvent, TokenOp, Tombstone, Vip, VipEvent,
+    VipOp,
 };
 pub use mac::{Mac, MacError};
 pub use moment::moment;

@@ -106,6 +106,15 @@ INLINE int serves(const struct address *vip)
 	return service_at(vip, TCP, 0, HAS_RANGES) || service_at(vip, UDP, 0, HAS_RANGES);
 }
 
+// Somebody goes by the table before.
+INLINE void speaks(__u32 service)
+{
+	__u64 *spoke = lookup(&SPOKE, &service);
+
+	if (spoke)
+		*spoke = boottime();
+}
+
 // Which real server a packet goes to. `client` and `port` are where it comes from, or
 // where the packet came from that it is about.
 INLINE __u32 choose(const struct service *service, const struct packet *packet,
@@ -132,15 +141,21 @@ INLINE __u32 choose(const struct service *service, const struct packet *packet,
 	// One that is gone leaves no trace but here.
 	if (known) {
 		moved = *known;
-		if (is_real_of(moved, id))
+		if (is_real_of(moved, id)) {
+			if (remembers && moved == before && before != real)
+				speaks(id);
 			return moved;
+		}
 	}
 	if (before == real)
 		return real;
 	if (!is_real_of(before, id))
 		return real;
-	if (packet->protocol != UDP || boottime() < service->settles)
+	if (packet->protocol != UDP || boottime() < service->settles) {
 		real = before;
+		if (remembers)
+			speaks(id);
+	}
 	// A flow that has begun since: the next change is none of its business.
 	if (remembers)
 		update(&MOVED, &flow, &real, BPF_ANY);

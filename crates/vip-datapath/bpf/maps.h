@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What the programs read, as `layout.rs` has it. The guard is the only writer,
-// but for MOVED and FRAGMENTS, which the programs fill, and the counters.
+// but for MOVED and FRAGMENTS, which the programs fill, SPOKE, and the counters.
 //
 //   ENTRIES:  address -> deadline, or the slot of SHARED that has it; and whether this host
 //             takes it as a real server, of whoever holds it
@@ -12,6 +12,7 @@
 //   SERVICES: service -> seed and size of its tables, and which two they are
 //   TABLES:   table -> for each slot a real server
 //   REALS:    real server -> address, port, how to get there
+//   SPOKE:    service -> when somebody last went by its table before
 //   MOVED:    connections of slots that a change moved -> their real server
 //   REPLIES:  a real server's address and port -> the VIP that its replies are of
 
@@ -195,6 +196,7 @@ MAP(SETTINGS, BPF_MAP_TYPE_ARRAY, __u32, __u64, 1, 0);
 MAP(PORTS, BPF_MAP_TYPE_HASH, struct place, __u32, SERVICES_MOST, BPF_F_NO_PREALLOC);
 MAP(RANGES, BPF_MAP_TYPE_LPM_TRIE, struct range, __u32, RANGES_MOST, BPF_F_NO_PREALLOC);
 MAP(SERVICES, BPF_MAP_TYPE_HASH, __u32, struct service, SERVICES_MOST, BPF_F_NO_PREALLOC);
+MAP(SPOKE, BPF_MAP_TYPE_HASH, __u32, __u64, SERVICES_MOST, BPF_F_NO_PREALLOC);
 MAP(REALS, BPF_MAP_TYPE_HASH, __u32, struct real, REALS_MOST, BPF_F_NO_PREALLOC);
 MAP(REPLIES, BPF_MAP_TYPE_HASH, struct place, struct reply, REALS_MOST, BPF_F_NO_PREALLOC);
 MAP(REPLY_RANGES, BPF_MAP_TYPE_LPM_TRIE, struct range, struct reply, RANGES_MOST,

@@ -191,6 +191,38 @@ fn connections_outlive_a_drain_and_its_end_and_not_the_end_of_their_server() {
     assert_eq!(scene.counters().len(), 1);
 }
 
+/// What connections of the table before say is heard until it retires, and no other's.
+#[test]
+fn it_is_known_when_somebody_last_went_by_the_table_before() {
+    let mut scene = Scene::new();
+    let [both, drained] = [[real(11, 1), real(12, 1)], [real(11, 0), real(12, 1)]];
+    let spoke = |scene: &Scene| scene.engine.spoke().expect("read").remove(&FRONT);
+    scene.put(forwarding(1, &both)).expect("in force");
+    assert_eq!(spoke(&scene), None);
+    let of = |server| move |port: &u16| by_plan(&plan(&both), *port) == server;
+    let (old, other) = ((1..).find(of(11)).expect("one"), (1..).find(of(12)).expect("one"));
+    scene.goes_to(true, old);
+    scene.put(after(2, &both, &drained)).expect("in force");
+    assert_eq!(spoke(&scene), Some((Generation(2), NOW)));
+    for (syn, port) in [(false, other), (true, other), (true, old + 1000), (false, old + 1000)] {
+        scene.goes_to(syn, port);
+    }
+    assert_eq!(spoke(&scene), Some((Generation(2), NOW)), "they go by the table in force");
+    let mut latest = NOW;
+    for _ in 0..2 {
+        assert_eq!(scene.goes_to(false, old), 11);
+        let (_, at) = spoke(&scene).expect("two tables");
+        assert!(at > latest, "{at:?}");
+        latest = at;
+    }
+    // Another change: from then on.
+    scene.put(after(3, &both, &[real(12, 1)])).expect("in force");
+    assert_eq!(spoke(&scene), Some((Generation(3), NOW)));
+    scene.put(forwarding(4, &[real(12, 1)])).expect("in force");
+    assert_eq!(spoke(&scene), None);
+    scene.engine.drop(FRONT).expect("gone");
+}
+
 /// Who was removed is in the table before all the same, or others would move.
 #[test]
 fn a_server_that_is_removed_costs_no_other_servers_connections() {

@@ -7,7 +7,7 @@ use crate::ways::Ways;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
 use tracing::{debug, warn};
-use vip_core::{Address, Generation, RealCount, ServerUid, TableNotice, TableOrder, chain};
+use vip_core::{Address, Generation, Mono, RealCount, ServerUid, TableNotice, TableOrder, chain};
 use vip_datapath::ForwardEngine;
 
 /// See the module.
@@ -21,6 +21,8 @@ pub(crate) struct Forwarder {
     serving: BTreeMap<ServerUid, Vec<Address>>,
     /// What the agent was told of what does not work.
     flawed: BTreeMap<ServerUid, String>,
+    /// What it was told of who goes by tables before.
+    spoke: BTreeMap<ServerUid, (Generation, Mono)>,
 }
 
 impl Forwarder {
@@ -29,7 +31,8 @@ impl Forwarder {
         ways: Ways,
         served: watch::Sender<BTreeSet<Address>>,
     ) -> Self {
-        Self { engine, ways, served, serving: BTreeMap::new(), flawed: BTreeMap::new() }
+        let (serving, flawed, spoke) = Default::default();
+        Self { engine, ways, served, serving, flawed, spoke }
     }
 
     pub(crate) fn carry_out(&mut self, work: Work) -> Vec<TableNotice> {
@@ -37,6 +40,7 @@ impl Forwarder {
             Work::Tell => {
                 // Whoever is told hears of flaws again.
                 self.flawed.clear();
+                self.spoke.clear();
                 let in_force = self.engine.as_ref().map(ForwardEngine::in_force);
                 vec![TableNotice::AllInForce(in_force.unwrap_or_default())]
             }
@@ -50,7 +54,9 @@ impl Forwarder {
             Work::Look => {
                 self.look();
                 let all = self.engine.as_ref().map(ForwardEngine::in_force);
-                self.follow(all.unwrap_or_default().into_keys())
+                let mut notices = self.follow(all.unwrap_or_default().into_keys());
+                notices.extend(self.listen());
+                notices
             }
         }
     }
@@ -111,6 +117,23 @@ impl Forwarder {
             *served = now;
             changed
         });
+        notices
+    }
+
+    /// Who went by tables before since it was told last.
+    fn listen(&mut self) -> Vec<TableNotice> {
+        let spoke = self.engine.as_ref().map(ForwardEngine::spoke);
+        let spoke = spoke.transpose().unwrap_or_else(|error| {
+            warn!(error = %chain(&error), "who goes by tables before cannot be read");
+            None
+        });
+        let spoke = spoke.unwrap_or_default();
+        let news = spoke.iter().filter(|(server, said)| self.spoke.get(server) != Some(said));
+        let notice = |(server, (generation, at)): (&ServerUid, &(Generation, Mono))| {
+            TableNotice::Spoke { server: *server, generation: *generation, at: *at }
+        };
+        let notices = news.map(notice).collect();
+        self.spoke = spoke;
         notices
     }
 

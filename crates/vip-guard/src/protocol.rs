@@ -15,7 +15,7 @@ use vip_core::{
 };
 
 /// Versions that are understood here.
-pub(crate) const VERSIONS: Versions = Versions { lowest: 1, highest: FORWARD };
+pub(crate) const VERSIONS: Versions = Versions { lowest: 1, highest: SPOKE };
 
 /// From this one on there is [`VipOrder::ExtendAll`].
 pub(crate) const EXTEND_ALL: u16 = 2;
@@ -27,6 +27,9 @@ pub(crate) const TABLES: u16 = 3;
 /// From this one on tables are put in force: [`TableOrder::Put`], [`ToGuard::Count`],
 /// [`ToGuard::Members`].
 pub(crate) const FORWARD: u16 = 4;
+
+/// From this one on there is [`TableNotice::Spoke`].
+pub(crate) const SPOKE: u16 = 5;
 
 /// First bytes of a connection, both ways.
 const GREETING: [u8; 4] = *b"vipd";

@@ -3,7 +3,7 @@
 
 use crate::clock::boottime;
 use crate::protocol::{
-    FORWARD, FromGuard, GateReport, Hello, TABLES, ToGuard, VERSIONS, Versions, read_frame,
+    FORWARD, FromGuard, GateReport, Hello, SPOKE, TABLES, ToGuard, VERSIONS, Versions, read_frame,
     write_frame,
 };
 use crate::tables::TableLane;
@@ -233,6 +233,17 @@ async fn read(mut reader: OwnedReadHalf, send: mpsc::Sender<ToGuard>, tables: Ar
     }
 }
 
+/// From which version on an agent understands this.
+const fn since(notice: &TableNotice) -> u16 {
+    match notice {
+        TableNotice::AllInForce(_) | TableNotice::InForce { .. } => TABLES,
+        TableNotice::Refused { .. } | TableNotice::Flawed { .. } | TableNotice::Counted { .. } => {
+            FORWARD
+        }
+        TableNotice::Spoke { .. } => SPOKE,
+    }
+}
+
 async fn write(
     (mut writer, version): (OwnedWriteHalf, u16),
     mut messages: mpsc::Receiver<FromGuard>,
@@ -246,12 +257,8 @@ async fn write(
                 None => break,
             },
             Some(notice) = tables.recv() => {
-                let is_new = !matches!(
-                    notice,
-                    TableNotice::AllInForce(_) | TableNotice::InForce { .. }
-                );
                 // It did not order what that is about, or orders it again.
-                if is_new && version < FORWARD {
+                if version < since(&notice) {
                     continue;
                 }
                 FromGuard::Tables(notice)

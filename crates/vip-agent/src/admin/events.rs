@@ -25,7 +25,7 @@ fn event(state: &State, event: &vip_core::Event) -> v1::Event {
         EventKind::Token(what) => of_token(what),
         EventKind::Login(what) => of_login(what),
         EventKind::Vip(what) => of_vip(state, what),
-        EventKind::Server(what) => of_server(what),
+        EventKind::Server(what) => of_server(state, what),
     };
     v1::Event { seq: event.seq, time_ms: event.time_ms, actor: event.actor.clone(), ..out }
 }
@@ -137,7 +137,7 @@ fn of_vip(state: &State, what: &VipEvent) -> v1::Event {
     v1::Event { vip: Some(vip.to_string()), ..told }
 }
 
-fn of_server(what: &ServerEvent) -> v1::Event {
+fn of_server(state: &State, what: &ServerEvent) -> v1::Event {
     let (server, kind, text) = match what {
         ServerEvent::Added { server } => (server, "server-added", "was added".to_owned()),
         ServerEvent::Set { server } => (server, "server-set", "was changed".to_owned()),
@@ -164,9 +164,24 @@ fn of_server(what: &ServerEvent) -> v1::Event {
             "table-retired",
             "goes by one table again; the one before has retired".to_owned(),
         ),
+        ServerEvent::Hindered { .. } => return hindered(state, what),
     };
     let told = said(kind, format!("virtual server {server} {text}"));
     v1::Event { server: Some(server.to_string()), ..told }
+}
+
+fn hindered(state: &State, what: &ServerEvent) -> v1::Event {
+    let ServerEvent::Hindered { server, others, node, what } = what else {
+        return v1::Event::default();
+    };
+    let node = named(state, *node);
+    let more = if *others == 0 { String::new() } else { format!(" (and {others} more)") };
+    let (kind, how) = match what {
+        Some(what) => ("server-hindered", what.to_string()),
+        None => ("server-unhindered", "is forwarded as wanted again".to_owned()),
+    };
+    let told = said(kind, format!("on {node}, virtual server {server}{more} {how}"));
+    v1::Event { server: Some(server.to_string()), node: Some(node), ..told }
 }
 
 fn pinned(state: &State, vip: &Name, to: Option<NodeId>) -> v1::Event {

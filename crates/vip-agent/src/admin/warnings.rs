@@ -53,11 +53,10 @@ pub(super) fn warnings(member: &Member) -> Vec<String> {
         }
     }
     for server in state.servers_by_name() {
-        let why = member.forward.refused(server.uid);
-        let (node, name) = (&member.meta.name, &server.spec.name);
-        warnings.extend(why.map(|why| format!("{node} does not forward {name} as wanted: {why}.")));
-        let flaw = member.forward.flaw(server.uid);
-        warnings.extend(flaw.map(|why| format!("On {node}, for {name}: {why}.")));
+        for (node, what) in state.hindrances.get(&server.uid).into_iter().flatten() {
+            let (node, name) = (named(&state, *node), &server.spec.name);
+            warnings.push(format!("On {node}, virtual server {name} {what}."));
+        }
     }
     for node in state.nodes.values().filter(|node| node.state == NodeState::Joining) {
         let lacks = member.joins.lacks(node.id);

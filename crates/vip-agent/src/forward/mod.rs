@@ -89,17 +89,20 @@ pub(crate) fn forward(
 }
 
 impl Forward {
-    /// Why a virtual server is not on this host as it is wanted, if the guard says so.
-    pub(crate) fn refused(&self, server: ServerUid) -> Option<String> {
-        match self.of(server) {
-            Programmed::Refused { why, .. } => Some(why),
-            Programmed::InForce(_) | Programmed::NotYet | Programmed::Nothing => None,
-        }
+    /// How a virtual server is on this host; and what of it will not work here, though it
+    /// is in force.
+    pub(crate) fn how(&self, server: ServerUid) -> (Programmed, Option<String>) {
+        (self.of(server), self.programming.borrow().flaw(server).map(str::to_owned))
     }
 
-    /// What of it will not work here, though it is in force.
-    pub(crate) fn flaw(&self, server: ServerUid) -> Option<String> {
-        self.programming.borrow().flaw(server).map(str::to_owned)
+    /// The tables before that nobody goes by here any more.
+    pub(crate) fn idle(&self) -> BTreeMap<ServerUid, Generation> {
+        self.programming.borrow().idle(boottime())
+    }
+
+    /// Tells that something of it may be otherwise.
+    pub(crate) fn changes(&self) -> watch::Receiver<Programming> {
+        self.programming.clone()
     }
 
     /// How a virtual server is on this host.

@@ -24,7 +24,7 @@ impl Forward {
         let reply = v1::LookAtTableReply { counts, ..Default::default() };
         match is {
             Programmed::InForce(generation) => {
-                let flaw = self.flaw(server);
+                let (_, flaw) = self.how(server);
                 v1::LookAtTableReply { in_force: Some(generation.0), flaw, ..reply }
             }
             Programmed::Refused { wanted: Some(refused), .. }

@@ -9,9 +9,11 @@ mod plan;
 mod programming;
 #[cfg(test)]
 mod replicas;
+mod unsaid;
 
 pub use flow::Flow;
 pub use forwarding::Forwarding;
 pub use orders::{Counter, RealCount, TableCounters, TableNotice, TableOrder};
 pub use plan::{Plan, PlanError};
 pub use programming::{Programmed, Programming};
+pub use unsaid::unsaid;

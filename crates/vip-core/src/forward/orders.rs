@@ -2,7 +2,7 @@
 //! slow, or stand still, and no deadline of a VIP waits for it.
 
 use super::Forwarding;
-use crate::{Generation, ServerUid};
+use crate::{Generation, Mono, ServerUid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -79,6 +79,13 @@ pub enum TableNotice {
         server: ServerUid,
         /// By real server.
         reals: Vec<RealCount>,
+    },
+    /// When somebody last spoke by the table before, or since when that is the one before.
+    Spoke {
+        server: ServerUid,
+        /// What is in force.
+        generation: Generation,
+        at: Mono,
     },
 }
 

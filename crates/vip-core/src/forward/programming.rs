@@ -3,7 +3,7 @@
 //! again after a while.
 
 use super::{Forwarding, TableNotice, TableOrder};
-use crate::{Generation, Mono, ServerUid};
+use crate::{Generation, IDLE_AFTER, Mono, ServerUid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ struct Session {
     /// What it did not answer yet.
     ordered: BTreeMap<ServerUid, Option<Generation>>,
     refused: BTreeMap<ServerUid, Refused>,
+    /// When somebody last spoke by the table before.
+    spoke: BTreeMap<ServerUid, (Generation, Mono)>,
 }
 
 #[derive(Debug)]
@@ -87,6 +89,7 @@ impl Programming {
             TableNotice::InForce { server, generation } => {
                 session.answered(server, generation);
                 session.found.remove(&server);
+                session.spoke.remove(&server);
                 match generation {
                     Some(generation) => session.in_force.insert(server, generation),
                     None => {
@@ -104,6 +107,9 @@ impl Programming {
                     Some(why) => session.flaws.insert(server, why),
                     None => session.flaws.remove(&server),
                 };
+            }
+            TableNotice::Spoke { server, generation, at } => {
+                session.spoke.insert(server, (generation, at));
             }
             TableNotice::Counted { .. } => {}
         }
@@ -180,6 +186,14 @@ impl Programming {
     #[must_use]
     pub fn flaw(&self, server: ServerUid) -> Option<&str> {
         self.session.as_ref()?.flaws.get(&server).map(String::as_str)
+    }
+
+    /// The tables before that nobody spoke by for [`IDLE_AFTER`], each by what is in force.
+    #[must_use]
+    pub fn idle(&self, now: Mono) -> BTreeMap<ServerUid, Generation> {
+        let spoke = self.session.iter().flat_map(|session| &session.spoke);
+        let idle = spoke.filter(|(_, (_, at))| now >= *at + IDLE_AFTER);
+        idle.map(|(server, (generation, _))| (*server, *generation)).collect()
     }
 
     /// When something is to be tried again.
@@ -384,6 +398,21 @@ mod tests {
         programming.heard(NOW, flawed(Some("narrow")));
         programming.heard(NOW, in_force(ONE, None));
         assert_eq!(programming.flaw(ONE), None);
+    }
+
+    #[test]
+    fn a_table_before_is_idle_once_nobody_spoke_by_it_for_long() {
+        let mut programming = up(&[]);
+        let spoke = |at| TableNotice::Spoke { server: ONE, generation: Generation(2), at };
+        assert_eq!(programming.idle(Mono(u64::MAX)), wanted(&[]));
+        programming.heard(NOW, spoke(NOW));
+        assert_eq!(programming.idle(NOW + IDLE_AFTER - Duration::from_nanos(1)), wanted(&[]));
+        assert_eq!(programming.idle(NOW + IDLE_AFTER), wanted(&[(ONE, 2)]));
+        let later = NOW + Duration::from_secs(10);
+        programming.heard(later, spoke(later));
+        assert_eq!(programming.idle(NOW + IDLE_AFTER), wanted(&[]));
+        programming.heard(later, in_force(ONE, Some(3)));
+        assert_eq!(programming.idle(Mono(u64::MAX)), wanted(&[]));
     }
 
     /// A table that cannot be taken out is asked for again, and not at once.

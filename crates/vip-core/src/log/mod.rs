@@ -9,6 +9,7 @@ mod login;
 mod node;
 mod refound;
 mod refusal;
+mod reports;
 mod reshape;
 mod server;
 mod state;
@@ -25,8 +26,8 @@ pub use node::{Node, NodeEvent, NodeOp, NodeState, Removal, Tombstone};
 pub use refound::{Founder, Founding};
 pub use refusal::Refusal;
 pub use server::{
-    Before, MAX_REALS_IN_ALL, MAX_SERVERS, RETIRE_AFTER_MS, Real, RealPlace, Server, ServerEvent,
-    ServerOp, ServerRefusal,
+    Before, Hindrance, Hindrances, IDLE_AFTER, MAX_HINDERED, MAX_REALS_IN_ALL, MAX_SERVERS,
+    RETIRE_AFTER_MS, Real, RealPlace, Server, ServerEvent, ServerOp, ServerRefusal,
 };
 pub use state::State;
 pub use token::{Token, TokenEvent, TokenOp};

@@ -2,19 +2,21 @@
 //! and the two tables that connections may go by.
 
 mod fit;
+mod hindrance;
 mod reals;
 mod refusal;
 mod tables;
 
+pub use hindrance::{Hindrance, Hindrances, MAX_HINDERED};
 pub use refusal::ServerRefusal;
-pub use tables::{Before, RETIRE_AFTER_MS};
+pub use tables::{Before, IDLE_AFTER, RETIRE_AFTER_MS};
 
 use super::State;
 use super::command::Position;
 use crate::mix::mix_all;
 use crate::{
-    Forward, Generation, Level, Name, Outcome, RealSpec, Refusal, ServerSpec, ServerSpecError,
-    ServerUid, TableSize, VipUid,
+    Forward, Generation, Level, Name, NodeId, Outcome, RealSpec, Refusal, ServerSpec,
+    ServerSpecError, ServerUid, TableSize, VipUid,
 };
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -105,6 +107,8 @@ pub enum ServerOp {
         /// predecessor by that.
         seen: Generation,
     },
+    /// What a node says of how virtual servers are there.
+    Hinder { node: NodeId, said: Hindrances },
 }
 
 /// A real server of a virtual one, as a person names it.
@@ -141,6 +145,14 @@ pub enum ServerEvent {
     RealWeighed { server: Name, real: RealSpec },
     /// Connections go by one table again.
     Retired { server: Name },
+    /// Something hinders it on a node, or nothing does any more.
+    Hindered {
+        server: Name,
+        /// So many more, for the same reason.
+        others: u32,
+        node: NodeId,
+        what: Option<Hindrance>,
+    },
 }
 
 impl ServerOp {
@@ -156,6 +168,7 @@ impl ServerOp {
             | Self::DrainReal { .. }
             | Self::WeighReal { .. }
             | Self::Retire { .. } => Level::SERVERS,
+            Self::Hinder { .. } => Level::HINDRANCES,
         }
     }
 }
@@ -180,6 +193,7 @@ impl State {
                 self.weigh_real(actor, server, *place, *weight)
             }
             ServerOp::Retire { server, seen } => Ok(self.retire(actor, *server, *seen)),
+            ServerOp::Hinder { node, said } => Ok(self.hinder(actor, *node, said)),
         }
     }
 
@@ -307,6 +321,9 @@ impl State {
     fn remove_server(&mut self, actor: &str, name: &Name) -> Result<Outcome, Refusal> {
         let uid = self.known_server(name)?.uid;
         Arc::make_mut(&mut self.servers).remove(&uid);
+        if self.hindrances.contains_key(&uid) {
+            Arc::make_mut(&mut self.hindrances).remove(&uid);
+        }
         self.record(actor, ServerEvent::Removed { server: name.clone() });
         Ok(Outcome::Done)
     }

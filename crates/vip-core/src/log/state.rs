@@ -5,10 +5,11 @@
 
 use super::command::Position;
 use super::event::Events;
+use super::reports::Reports;
 use crate::{
-    Cluster, Command, Conflict, EventKind, Level, Login, Mac, Name, Node, NodeId, NodeState,
-    Obstacle, Op, Outcome, Profile, Refusal, Server, ServerUid, Term, Token, TokenId, Tombstone,
-    Vip, VipAddress, VipUid,
+    Cluster, Command, Conflict, EventKind, Hindrance, Level, Login, Mac, Name, Node, NodeId,
+    NodeState, Obstacle, Op, Outcome, Profile, Refusal, Server, ServerUid, Term, Token, TokenId,
+    Tombstone, Vip, VipAddress, VipUid,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,9 +36,9 @@ pub struct State {
     /// VIPs, by identity.
     pub vips: Arc<BTreeMap<VipUid, Arc<Vip>>>,
     /// Why nodes could not hold VIPs when they last tried.
-    pub obstacles: Arc<BTreeMap<VipUid, BTreeMap<NodeId, Obstacle>>>,
+    pub obstacles: Reports<VipUid, Obstacle>,
     /// Whom nodes hear claim addresses of VIPs beside their holders.
-    pub conflicts: Arc<BTreeMap<VipUid, BTreeMap<NodeId, Conflict>>>,
+    pub conflicts: Reports<VipUid, Conflict>,
     /// What happened.
     pub events: Events,
     /// Log time, ms since 1970; never falls.
@@ -57,6 +58,10 @@ pub struct State {
     pub servers: Arc<BTreeMap<ServerUid, Arc<Server>>>,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) next_server: u64,
+    /// Why virtual servers are not forwarded on nodes as they are wanted. Absent where
+    /// nobody said so.
+    #[serde(default, skip_serializing_if = "nobody")]
+    pub hindrances: Reports<ServerUid, Hindrance>,
     /// What only the tests' next version has: absent where nobody used it.
     #[cfg(feature = "next-version")]
     #[serde(default, skip_serializing_if = "skip")]
@@ -65,6 +70,10 @@ pub struct State {
 
 fn none(servers: &Arc<BTreeMap<ServerUid, Arc<Server>>>) -> bool {
     servers.is_empty()
+}
+
+fn nobody(hindrances: &Reports<ServerUid, Hindrance>) -> bool {
+    hindrances.is_empty()
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -153,8 +162,8 @@ impl State {
     /// That alone, without anybody's tokens and certificates.
     #[must_use]
     pub fn of_leases(&self) -> Self {
-        let (tokens, logins, events, cluster, servers) = Default::default();
-        Self { tokens, logins, events, cluster, servers, ..self.clone() }
+        let (tokens, logins, events, cluster, servers, hindrances) = Default::default();
+        Self { tokens, logins, events, cluster, servers, hindrances, ..self.clone() }
     }
 
     pub(super) fn record(&mut self, actor: &str, what: impl Into<EventKind>) {

@@ -5,12 +5,12 @@ mod fencing;
 
 use super::State;
 use super::command::Position;
+use super::reports::{forget, take_over};
 use crate::{
     Cause, Conflict, Epoch, Grantee, Incarnation, Level, Name, NodeId, Obstacle, Outcome, Refusal,
     Term, VipAddress, VipSpec, VipUid,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -551,31 +551,8 @@ impl State {
 
     /// Of a node that is no member any more.
     pub(super) fn forget_reports_of(&mut self, id: NodeId) {
-        for vip in self.vips.keys() {
-            take_over(&mut self.obstacles, (*vip, id), None);
-            take_over(&mut self.conflicts, (*vip, id), None);
-        }
+        forget(&mut self.obstacles, id);
+        forget(&mut self.conflicts, id);
+        forget(&mut self.hindrances, id);
     }
-}
-
-/// Takes over what a node says of a VIP now, or that it says nothing any more.
-/// Returns whether it is news.
-fn take_over<T: Clone + PartialEq>(
-    known: &mut Arc<BTreeMap<VipUid, BTreeMap<NodeId, T>>>,
-    (vip, node): (VipUid, NodeId),
-    said: Option<&T>,
-) -> bool {
-    if said == known.get(&vip).and_then(|nodes| nodes.get(&node)) {
-        return false;
-    }
-    let known = Arc::make_mut(known);
-    let nodes = known.entry(vip).or_default();
-    match said {
-        Some(said) => nodes.insert(node, said.clone()),
-        None => nodes.remove(&node),
-    };
-    if nodes.is_empty() {
-        known.remove(&vip);
-    }
-    true
 }

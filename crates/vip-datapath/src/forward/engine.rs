@@ -97,6 +97,8 @@ struct Change {
     server: ServerUid,
     next: InForce,
     taken: Taken,
+    /// Connections go by another table than before from then on.
+    moved_at: Option<Mono>,
 }
 
 /// Numbers that were taken for a change; each table's with its slots.
@@ -237,7 +239,8 @@ impl ForwardEngine {
             self.next_id = self.next_id.checked_add(1).unwrap_or(NonZeroU32::MIN);
         }
         let next = InForce { id, forwarding, table, before, reals, remembers, settles };
-        Ok(Change { server, next, taken })
+        let moved_at = (is_moving && before != table).then_some(now);
+        Ok(Change { server, next, taken, moved_at })
     }
 
     fn give_back(&mut self, Taken { reals, tables }: Taken) {
@@ -261,8 +264,8 @@ impl ForwardEngine {
 
     /// Everything but the tables, which are there.
     fn enforce(&mut self, around: &impl Surroundings, change: Change) -> Result<(), Unforwarded> {
-        let Change { server, mut next, taken } = change;
-        if let Err(why) = self.name(around, &next, &taken) {
+        let Change { server, mut next, taken, moved_at } = change;
+        if let Err(why) = self.name(around, &next, &taken, moved_at) {
             // Nothing names them: what was in force is.
             for number in &taken.reals {
                 let _ = self.maps.drop_real(*number);
@@ -289,7 +292,11 @@ impl ForwardEngine {
         around: &impl Surroundings,
         next: &InForce,
         taken: &Taken,
+        moved_at: Option<Mono>,
     ) -> Result<(), Unforwarded> {
+        if let Some(now) = moved_at {
+            self.maps.listen(next.id, now)?;
+        }
         for number in &taken.reals {
             self.maps.count_anew(*number)?;
         }
@@ -302,6 +309,9 @@ impl ForwardEngine {
     /// Ports and replies as they are wanted, and an end to what is over.
     fn finish(&mut self, around: &impl Surroundings, server: ServerUid) -> Result<(), Unforwarded> {
         let Some(next) = self.servers.get_mut(&server) else { return Ok(()) };
+        if next.before == next.table {
+            self.maps.listen_no_more(next.id)?;
+        }
         let (ports, replies) = (next.ports(), next.replies(around));
         for places in &ports {
             self.maps.open(*places, next.id)?;
@@ -348,6 +358,7 @@ impl ForwardEngine {
             self.maps.drop_reply(from)?;
         }
         self.maps.drop_service(old.id)?;
+        self.maps.listen_no_more(old.id)?;
         for number in &numbers {
             self.maps.drop_real(*number)?;
         }
@@ -366,6 +377,19 @@ impl ForwardEngine {
             .get(&server)
             .filter(|server| !server.is_nat() && server.forwarding.places().iter().any(is_here));
         known.map(|server| server.forwarding.vips.clone()).unwrap_or_default()
+    }
+
+    /// When somebody last went by each table before, by virtual server; with what is in
+    /// force of it.
+    ///
+    /// # Errors
+    /// [`Unforwarded::Kernel`].
+    pub fn spoke(&self) -> Result<BTreeMap<ServerUid, (Generation, Mono)>, Unforwarded> {
+        let two = self.servers.iter().filter(|(_, server)| server.before != server.table);
+        let spoke = two.map(|(uid, server)| {
+            Ok((*uid, (server.forwarding.generation, self.maps.spoke(server.id)?)))
+        });
+        spoke.collect()
     }
 
     /// What was forwarded to each real server of a virtual one, by address and port.

@@ -17,7 +17,7 @@ use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, OwnedFd};
-use vip_core::{Counter, Protocol, octets};
+use vip_core::{Counter, Mono, Protocol, octets};
 
 /// Numbers of real servers are below this: `REALS_MOST` of `bpf/maps.h`.
 pub const MOST_REALS: u32 = 16_384;
@@ -57,6 +57,7 @@ pub struct ForwardMaps {
     ranges: Ranges<u32>,
     services: Hash<u32, ServiceValue>,
     tables: OwnedFd,
+    spoke: Hash<u32, u64>,
     reals: Hash<u32, RealValue>,
     replies: Hash<PlaceKey, ReplyValue>,
     reply_ranges: Ranges<ReplyValue>,
@@ -126,6 +127,7 @@ impl ForwardMaps {
             ranges: take!(bpf, "RANGES"),
             services: take!(bpf, "SERVICES"),
             tables: tables.map_err(|source| ForwardError::Tables { count: 0, source })?,
+            spoke: take!(bpf, "SPOKE"),
             reals: take!(bpf, "REALS"),
             replies: take!(bpf, "REPLIES"),
             reply_ranges: take!(bpf, "REPLY_RANGES"),
@@ -191,6 +193,30 @@ impl ForwardMaps {
     pub fn put_service(&mut self, id: NonZeroU32, service: &Service) -> Result<(), ForwardError> {
         let value = layout::service(id, service);
         self.services.insert(id.get(), value, 0).map_err(refused("SERVICES"))
+    }
+
+    /// Listens for whoever goes by a service's table before, as if somebody had at `now`.
+    ///
+    /// # Errors
+    /// [`ForwardError::Element`].
+    pub fn listen(&mut self, id: NonZeroU32, now: Mono) -> Result<(), ForwardError> {
+        self.spoke.insert(id.get(), now.0, 0).map_err(refused("SPOKE"))
+    }
+
+    /// Listens no more.
+    ///
+    /// # Errors
+    /// [`ForwardError::Element`].
+    pub fn listen_no_more(&mut self, id: NonZeroU32) -> Result<(), ForwardError> {
+        absent(self.spoke.remove(&id.get())).map_err(refused("SPOKE"))
+    }
+
+    /// When somebody last went by a service's table before, since that is listened for.
+    ///
+    /// # Errors
+    /// [`ForwardError::Element`].
+    pub fn spoke(&self, id: NonZeroU32) -> Result<Mono, ForwardError> {
+        self.spoke.get(&id.get(), 0).map(Mono).map_err(refused("SPOKE"))
     }
 
     /// Takes a service out. Where places still name it, its packets are dropped.

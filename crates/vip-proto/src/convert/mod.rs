@@ -1,5 +1,6 @@
 //! From the wire to `vip_core` and back, one file for each .proto file.
 
+mod edges;
 mod lease;
 mod logins;
 mod nodes;

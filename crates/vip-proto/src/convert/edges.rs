@@ -1,0 +1,37 @@
+//! `edges.proto`.
+
+use crate::v1;
+use v1::hindered::What;
+use vip_core::{Generation, Hindrance, ServerUid};
+
+impl From<(ServerUid, Option<Hindrance>)> for v1::Hindered {
+    fn from((server, what): (ServerUid, Option<Hindrance>)) -> Self {
+        let what = what.map(|what| match what {
+            Hindrance::Refused(why) => What::Refused(why),
+            Hindrance::Flawed(why) => What::Flawed(why),
+        });
+        Self { server: server.0, what }
+    }
+}
+
+impl From<v1::Hindered> for (ServerUid, Option<Hindrance>) {
+    fn from(v1::Hindered { server, what }: v1::Hindered) -> Self {
+        let what = what.map(|what| match what {
+            What::Refused(why) => Hindrance::Refused(why),
+            What::Flawed(why) => Hindrance::Flawed(why),
+        });
+        (ServerUid(server), what)
+    }
+}
+
+impl From<(ServerUid, Generation)> for v1::Idle {
+    fn from((server, generation): (ServerUid, Generation)) -> Self {
+        Self { server: server.0, generation: generation.0 }
+    }
+}
+
+impl From<v1::Idle> for (ServerUid, Generation) {
+    fn from(v1::Idle { server, generation }: v1::Idle) -> Self {
+        (ServerUid(server), Generation(generation))
+    }
+}
