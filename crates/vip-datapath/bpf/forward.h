@@ -149,9 +149,9 @@ INLINE __u32 choose(const struct service *service, const struct packet *packet,
 	}
 	if (before == real)
 		return real;
-	if (!is_real_of(before, id))
-		return real;
-	if (packet->protocol != UDP || boottime() < service->settles) {
+	// Where that one is gone it may come back: those who have others by then keep them.
+	if (is_real_of(before, id) &&
+	    (packet->protocol != UDP || boottime() < service->settles)) {
 		real = before;
 		if (remembers)
 			speaks(id);

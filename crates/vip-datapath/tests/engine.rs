@@ -191,6 +191,22 @@ fn connections_outlive_a_drain_and_its_end_and_not_the_end_of_their_server() {
     assert_eq!(scene.counters().len(), 1);
 }
 
+/// A holder that took over knows of connections what they say since.
+#[test]
+fn a_server_that_was_gone_takes_no_connection_from_who_took_its_place() {
+    let mut scene = Scene::new();
+    let all = [real(11, 1), real(12, 1), real(13, 1)];
+    scene.put(after(2, &all, &all[1..])).expect("in force");
+    let ports: Vec<u16> = (1..60).filter(|port| by_plan(&plan(&all), *port) == 11).collect();
+    let began = |scene: &mut Scene| -> Vec<u8> {
+        ports.iter().map(|port| scene.goes_to(false, *port)).collect()
+    };
+    let had = began(&mut scene);
+    assert!(had.len() > 10 && !had.contains(&11));
+    scene.put(after(3, &all, &all)).expect("in force");
+    assert_eq!(began(&mut scene), had);
+}
+
 /// What connections of the table before say is heard until it retires, and no other's.
 #[test]
 fn it_is_known_when_somebody_last_went_by_the_table_before() {

@@ -5,6 +5,7 @@
 mod core_loop;
 mod leader;
 mod messages;
+mod tables;
 
 pub(crate) use messages::{Input, Message, Out, Task};
 
@@ -12,6 +13,7 @@ use crate::guard::{FromGuard, ToGuard};
 use crate::mutant::Mutant;
 use crate::raft::{Index, Payload, Raft, RaftMessage, Snapshot};
 use core_loop::{CoreLoop, Proposal};
+use tables::Lane;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,6 +78,7 @@ pub(crate) struct Agent {
     upkeep_at: Mono,
     ending: Option<HandOver>,
     stall: Duration,
+    lane: Lane,
     /// Sessions that asked last, for the mutants that mix them up.
     asked: BTreeMap<VipUid, Grantee>,
     prepared: BTreeMap<VipUid, vip_core::Epoch>,
@@ -158,6 +161,7 @@ impl Agent {
             upkeep_at: Mono::ZERO,
             ending: None,
             stall: Duration::ZERO,
+            lane: Lane::default(),
             asked: BTreeMap::new(),
             prepared: BTreeMap::new(),
             promised_until: now + longest,
@@ -207,6 +211,7 @@ impl Agent {
                 self.applying = false;
                 let state = self.shown_state();
                 self.step(now, LeaseEvent::Applied(state));
+                self.follow_log(now);
             }
             Input::AskTimeout(id) => self.answered(now, id, None),
             Input::Admin(op) => {
@@ -252,6 +257,7 @@ impl Agent {
         if now >= self.replicate_at {
             self.replicate_at = now + self.timing.heartbeat;
             self.heartbeat_due(now);
+            self.ask_how_far(now);
             if self.is(Mutant::RenewAfterLeaseEnd)
                 && let Some(vote) = self.leases.own_leadership()
             {
@@ -267,6 +273,7 @@ impl Agent {
         }
         self.observe(now);
         self.answer_pending(now);
+        self.lane_tick(now);
     }
 
     fn observe(&mut self, now: Mono) {
@@ -400,7 +407,7 @@ impl Agent {
                 state.apply(self.applied as u64, command);
             }
             self.out.push(Out::Committed(self.applied, entry));
-            self.out.push(Out::State(self.state.clone()));
+            self.out.push(Out::State(self.applied, self.state.clone()));
         }
         self.soon_apply();
         let made = self.raft.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
@@ -464,6 +471,12 @@ impl Agent {
             }
             Message::Answer { id, answer } => self.answered(now, id, Some(answer)),
             Message::Abdicate(vote) => self.leases.abdicated_by(now, vote),
+            Message::HowFar => {
+                if self.leases.leads_applied(now) {
+                    self.out.push(Out::Send(from, Message::LogGoesTo(self.applied)));
+                }
+            }
+            Message::LogGoesTo(index) => self.log_goes_to(now, index),
         }
     }
 
@@ -538,10 +551,14 @@ impl Agent {
 
     fn guard(&mut self, now: Mono, message: FromGuard) {
         match message {
-            FromGuard::Welcome(session) => self.step(now, LeaseEvent::GuardUp(session)),
+            FromGuard::Welcome(session) => self.lane_up(now, session),
+            FromGuard::Tables(notice) => self.lane_said(now, notice),
             FromGuard::Alive => self.step(now, LeaseEvent::GuardAlive),
             FromGuard::Notices(notices) => self.step(now, LeaseEvent::Notices(notices)),
-            FromGuard::Gone => self.step(now, LeaseEvent::GuardDown),
+            FromGuard::Gone => {
+                self.lane_down();
+                self.step(now, LeaseEvent::GuardDown);
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use vip_core::{
     Guard, GuardAction, GuardEvent, GuardFailure, GuardNotice, Incarnation, Limits, Mono, Profile,
-    VipOrder,
+    TableNotice, TableOrder, VipOrder,
 };
 
 /// What a guard process takes up.
@@ -20,6 +20,10 @@ pub(crate) enum GuardInput {
     GateOn,
     /// The periodic comparison.
     Reconcile,
+    /// The second lane comes to say what it has.
+    TellTables(Connection),
+    /// It comes to an order.
+    Table(Connection, TableOrder),
 }
 
 /// What an agent sends.
@@ -29,6 +33,7 @@ pub(crate) enum ToGuard {
     Orders(Vec<VipOrder>),
     Ping,
     Confirm,
+    Tables(Vec<TableOrder>),
     /// The connection ended.
     Gone,
 }
@@ -38,6 +43,7 @@ pub(crate) enum ToGuard {
 pub(crate) enum FromGuard {
     Welcome(Incarnation),
     Notices(Vec<GuardNotice>),
+    Tables(TableNotice),
     Alive,
     Gone,
 }
@@ -98,6 +104,8 @@ impl GuardProcess {
                 let orders = orders.into_iter().map(GuardEvent::Order);
                 (orders.flat_map(|order| step(&mut self.guard, order)).collect(), None)
             }
+            // They went the other way.
+            ToGuard::Tables(_) => (vec![], None),
             ToGuard::Ping => (vec![], Some(FromGuard::Alive)),
             ToGuard::Confirm => (step(&mut self.guard, GuardEvent::Confirmed), None),
             ToGuard::Gone => {

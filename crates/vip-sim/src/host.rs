@@ -5,8 +5,9 @@ use crate::clock::{Clock, Real};
 use crate::disk::{Disk, Written};
 use crate::guard::{Connection, GuardInput, GuardProcess};
 use crate::kernel::Kernel;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
+use vip_core::ServerUid;
 
 /// Messages and timers that wait for a frozen process.
 #[derive(Debug)]
@@ -52,6 +53,12 @@ pub(crate) struct Host {
     /// Latest arrival at the guard and at the agent: a socket keeps its order.
     pub(crate) to_guard_at: Real,
     pub(crate) to_agent_at: Real,
+    /// Counts guards that started, each with nothing in force.
+    pub(crate) guards: u64,
+    /// When the second lane is done with what it was told.
+    pub(crate) lane_at: Real,
+    /// The virtual servers that were in force when the guard was used first.
+    pub(crate) owed: BTreeSet<ServerUid>,
 }
 
 impl Host {
@@ -87,6 +94,9 @@ impl Host {
             link: None,
             to_guard_at: Real::default(),
             to_agent_at: Real::default(),
+            guards: 0,
+            lane_at: Real::default(),
+            owed: BTreeSet::new(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The part of a host that acts without any process: the gate, the addresses,
 //! the interfaces. It survives its guard, and ends with the host.
 
+use crate::tables::Tables;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use vip_core::{GateEntry, GuardAction, GuardFailure, Mono, Obstacle, Slot, Why};
@@ -28,6 +29,7 @@ pub(crate) struct Kernel {
     /// ARP for addresses of other interfaces.
     second_gate: bool,
     pub(crate) has_link: bool,
+    pub(crate) tables: Tables,
 }
 
 /// For good.
@@ -43,6 +45,7 @@ impl Kernel {
             ungated: 0,
             second_gate,
             has_link: true,
+            tables: Tables::default(),
         }
     }
 
@@ -122,6 +125,7 @@ impl Kernel {
         }
         let known = self.gate.keys().copied().chain(std::mem::take(&mut self.addresses)).collect();
         self.gate.clear();
+        self.tables = Tables::default();
         self.shared.clear();
         Some(known)
     }

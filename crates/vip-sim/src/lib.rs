@@ -14,7 +14,7 @@
 //!              │
 //!              v
 //!  invariants: one answering node, epochs never fall, committed moves stay,
-//!              progress after the heal
+//!              progress after the heal, tables follow the log, connections stay
 //! ```
 
 mod agent;
@@ -31,6 +31,7 @@ mod mutant;
 mod network;
 mod raft;
 mod scenario;
+mod tables;
 mod world;
 
 pub use clock::Real;

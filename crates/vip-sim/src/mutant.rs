@@ -58,6 +58,18 @@ pub enum Mutant {
     SlewUnnoticed,
     /// A guard starts without shutting what an earlier one left open.
     NoPurge,
+    /// A VIP is opened before its guard has the tables.
+    OpenedBeforeTables,
+    /// Tables follow a log that may be older than what is in force.
+    OldLogFollowed,
+    /// A node decides for itself what keeps tables apart.
+    SeedOfItsOwn,
+    /// Nobody goes by the table before a change.
+    BeforeForgotten,
+    /// What a change moved is not remembered over the next.
+    MovedForgotten,
+    /// What is said to be in force is not.
+    TableSwallowed,
 }
 
 impl Mutant {

@@ -53,6 +53,11 @@ impl Network {
         }
     }
 
+    /// Whether two hosts reach each other.
+    pub(crate) fn is_whole(&self, one: usize, other: usize) -> bool {
+        ![(one, other), (other, one)].iter().any(|link| self.cuts.contains_key(link))
+    }
+
     pub(crate) fn slow(&mut self, links: &[(usize, usize)], by: Duration) {
         self.slow.extend(links.iter().map(|link| (*link, by)));
     }

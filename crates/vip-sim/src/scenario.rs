@@ -91,6 +91,8 @@ pub(crate) enum Fault {
     Kernel(usize, Trouble),
     /// The interface of the VIP loses its link, or gets it back.
     Link(usize, bool),
+    /// Somebody changes a virtual server.
+    Servers(u64),
     /// Something else deletes the VIP's address.
     LoseAddress(usize),
     /// A foreign host claims it.

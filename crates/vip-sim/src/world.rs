@@ -1,8 +1,10 @@
 //! The world: hosts, time, and one event after the other.
 
+mod clients;
 mod due;
 mod faults;
 mod guards;
+mod servers;
 
 use crate::agent::{Agent, AgentStart, Conditions, Input, Message, Out, Task};
 use crate::clock::{Clock, Real};
@@ -10,13 +12,15 @@ use crate::disk::Written;
 use crate::guard::{Connection, GuardInput, ToGuard};
 use crate::host::{Frozen, Host};
 use crate::invariant::{
-    CommittedMoveStays, EpochNeverFalls, OneAnsweringNode, Violation, progress_after_heal,
+    CommittedMoveStays, EpochNeverFalls, OneAnsweringNode, TablesFollowTheLog, Violation,
+    progress_after_heal,
 };
 use crate::kernel::Kernel;
 use crate::mutant::Mutant;
 use crate::network::Network;
 use crate::raft::Raft;
 use crate::scenario::{Fault, Kind, Scenario, Scheme, host as host_of, node};
+use clients::Clients;
 use due::{Due, What};
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -57,6 +61,10 @@ pub struct Stats {
     pub expired: u64,
     /// Faults injected.
     pub faults: u64,
+    /// Tables of virtual servers that were put in force.
+    pub tables: u64,
+    /// Packets of connections that live.
+    pub spoke: u64,
 }
 
 /// The end of a world.
@@ -98,6 +106,8 @@ struct World {
     one: OneAnsweringNode,
     epochs: EpochNeverFalls,
     committed: CommittedMoveStays,
+    tables: TablesFollowTheLog,
+    clients: Clients,
     stats: Stats,
     violation: Option<Violation>,
 }
@@ -109,7 +119,8 @@ pub fn run(seed: u64, options: Options) -> Report {
     let mut world = World::new(seed, scenario, options);
     world.start();
     world.play();
-    let stats = Stats { moves: world.committed.moves() as u64, ..world.stats };
+    let (moves, tables) = (world.committed.moves() as u64, world.tables.put());
+    let stats = Stats { moves, tables, spoke: world.clients.spoke, ..world.stats };
     let slewed = world.is_slewed();
     Report { seed, stats, slewed, kinds: world.scenario.kinds, violation: world.violation }
 }
@@ -223,6 +234,8 @@ impl World {
             one,
             epochs: EpochNeverFalls::default(),
             committed: CommittedMoveStays::default(),
+            tables: TablesFollowTheLog::default(),
+            clients: Clients::default(),
             stats: Stats::default(),
             violation: None,
             scenario,
@@ -242,6 +255,9 @@ impl World {
         }
         for (at, fault) in std::mem::take(&mut self.scenario.faults) {
             self.at(at, 0, What::Fault(fault));
+        }
+        if self.scenario.kinds.contains(&Kind::Servers) {
+            self.clients_come();
         }
         if self.options.double_answer {
             self.at(self.scenario.healed_at, 0, What::Fault(Fault::DoubleAnswer));
@@ -292,7 +308,7 @@ impl World {
         let state = leads.and_then(|at| self.hosts[at].agent.as_ref()).map(|a| a.state().clone());
         let ips = state.iter().flat_map(|s| s.all_vips()).flat_map(|vip| &vip.spec.addresses);
         let answering: Vec<_> = ips.map(|a| (a.ip, self.one.answering(self.now, a.ip))).collect();
-        let result = progress_after_heal(self.now, leads, &answering);
+        let result = progress_after_heal(self.now, leads, &answering, self.lags(leads));
         self.check(result);
     }
 
@@ -353,6 +369,7 @@ impl World {
             What::StartAgent { run } => self.start_agent(host, run),
             What::StartGuard { run } => self.start_guard(host, run),
             What::Reconnect { run } => self.reconnect(host, run),
+            What::Clients => self.clients(),
             What::Fault(fault) => self.fault(fault),
         }
     }
@@ -450,12 +467,15 @@ impl World {
                 let result = self.committed.committed(self.now, at, index, &entry);
                 self.check(result);
             }
-            Out::State(state) => {
+            Out::State(index, state) => {
+                self.tables.applied(index, &state);
+                self.log_moved_on();
                 let result = self.epochs.applied(self.now, at, &state);
                 self.check(result);
                 let result = self.committed.applied(self.now, at, &state);
                 self.check(result);
             }
+            Out::Used => self.hosts[at].owed = self.forwarded(at),
             Out::Snapshot(snapshot) => self.hosts[at].disk.keep(snapshot),
             Out::Elected(term) => {
                 self.stats.elections += 1;
@@ -516,5 +536,7 @@ impl std::ops::AddAssign for Stats {
         self.opened += other.opened;
         self.expired += other.expired;
         self.faults += other.faults;
+        self.tables += other.tables;
+        self.spoke += other.spoke;
     }
 }

@@ -161,6 +161,15 @@ impl Programming {
         })
     }
 
+    /// Whether the guard said that it has nothing, and was told of nothing.
+    #[must_use]
+    pub fn has_nothing(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| {
+            let Session { told, found, in_force, ordered, .. } = session;
+            *told && found.is_empty() && in_force.is_empty() && ordered.is_empty()
+        })
+    }
+
     /// How a virtual server is on this host.
     #[must_use]
     pub fn of(&self, server: ServerUid) -> Programmed {

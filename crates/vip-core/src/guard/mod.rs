@@ -237,13 +237,15 @@ impl Guard {
         probe: Probe,
         known: BTreeSet<Mac>,
     ) -> Vec<GuardAction> {
-        let refuse = |why| vec![GuardAction::Notify(GuardNotice::Refused { vip, epoch, why })];
         if self.floors.get(&vip).is_some_and(|floor| epoch <= *floor) {
-            return refuse(GuardRefusal::Ended(epoch));
+            return self.refuse(vip, epoch, GuardRefusal::Ended(epoch));
         }
         let mut actions = vec![];
         match self.claims.get(&vip) {
-            Some(claim) if claim.epoch > epoch => return refuse(GuardRefusal::Ended(claim.epoch)),
+            Some(claim) if claim.epoch > epoch => {
+                let newer = claim.epoch;
+                return self.refuse(vip, epoch, GuardRefusal::Ended(newer));
+            }
             Some(claim) if claim.epoch == epoch && claim.addresses == addresses => {
                 if claim.phase == Phase::Probing {
                     return vec![];
@@ -264,8 +266,7 @@ impl Guard {
         }
         for address in &addresses {
             if self.claims_ip(address.ip) || self.departed.has_lingering(address.ip) {
-                let mut refused = refuse(GuardRefusal::InUse(address.ip));
-                actions.append(&mut refused);
+                actions.extend(self.refuse(vip, epoch, GuardRefusal::InUse(address.ip)));
                 return actions;
             }
         }
@@ -297,6 +298,16 @@ impl Guard {
         actions
     }
 
+    /// An epoch cannot be here. Whoever hears so takes what the VIP had here before for
+    /// silent as well, so it is told no earlier than that is true.
+    fn refuse(&mut self, vip: VipUid, epoch: Epoch, why: GuardRefusal) -> Vec<GuardAction> {
+        let notice = GuardNotice::Refused { vip, epoch, why };
+        if self.departed.tell_later(vip, &notice) {
+            return vec![];
+        }
+        vec![GuardAction::Notify(notice)]
+    }
+
     /// Addresses join a claim: they are there before they answer, and nothing of
     /// the others changes.
     fn grow(
@@ -310,8 +321,7 @@ impl Guard {
             addresses.iter().filter(|a| !claim.addresses.contains(a)).cloned().collect();
         let in_use = |a: &&Address| self.claims_ip(a.ip) || self.departed.has_lingering(a.ip);
         if let Some(address) = new.iter().find(in_use) {
-            let why = GuardRefusal::InUse(address.ip);
-            return vec![GuardAction::Notify(GuardNotice::Refused { vip, epoch, why })];
+            return self.refuse(vip, epoch, GuardRefusal::InUse(address.ip));
         }
         let answers = claim.phase == Phase::Open && now < self.common.deadline_of(claim);
         let entry = claim.shares.map_or(GateEntry::Until(claim.deadline), GateEntry::With);

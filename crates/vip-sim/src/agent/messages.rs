@@ -23,6 +23,9 @@ pub(crate) enum Message {
     Answer { id: u64, answer: GrantAnswer },
     Report(Box<Report>),
     Abdicate(Vote),
+    /// How far does the log go?
+    HowFar,
+    LogGoesTo(Index),
 }
 
 /// What an agent is told.
@@ -68,7 +71,9 @@ pub(crate) enum Out {
     /// An entry is committed, as far as this node knows.
     Committed(Index, Arc<Entry>),
     /// The state after it.
-    State(Arc<State>),
+    State(Index, Arc<State>),
+    /// The guard is used from now on.
+    Used,
     /// To be found by the next agent.
     Snapshot(Snapshot),
     Elected(Term),

@@ -15,11 +15,13 @@ pub(crate) fn progress_bound(timing: &Timing) -> Duration {
     timing.promise * 10 + timing.wait * 3 + Duration::from_millis(700)
 }
 
-/// At the end: `leads` with a lease, `answering` hosts per address.
+/// At the end: `leads` with a lease, `answering` hosts per address, and a host that does
+/// not forward what its agent wants.
 pub(crate) fn check(
     at: Real,
     leads: Option<usize>,
     answering: &[(IpAddr, Option<usize>)],
+    lags: Option<usize>,
 ) -> Result<(), Violation> {
     let rule = "progress_after_heal";
     if leads.is_none() {
@@ -31,6 +33,12 @@ pub(crate) fn check(
             let what = format!("nobody answers for {ip}");
             Err(Violation { rule, at, what })
         }
-        None => Ok(()),
+        None => match lags {
+            Some(host) => {
+                let what = format!("host {host} does not forward what its agent wants");
+                Err(Violation { rule, at, what })
+            }
+            None => Ok(()),
+        },
     }
 }

@@ -49,6 +49,8 @@ pub enum Kind {
     Kernel,
     /// Somebody else deletes the address, or claims it.
     Foreign,
+    /// Virtual servers and their real servers come, go and change.
+    Servers,
     /// Several faults that together hit one fact that only one process knows.
     Scheme(Scheme),
 }
@@ -76,6 +78,7 @@ impl Kind {
             K::Link,
             K::Kernel,
             K::Foreign,
+            K::Servers,
         ];
         plain.into_iter().chain(Scheme::ALL.iter().copied().map(K::Scheme))
     }
@@ -235,6 +238,10 @@ impl<'a> Plan<'a> {
             | Kind::Link
             | Kind::Kernel
             | Kind::Foreign => self.around_vips(kind, host, at, end),
+            Kind::Servers => {
+                let salt = self.rng.u64(..);
+                self.push(at, Fault::Servers(salt));
+            }
             Kind::Scheme(scheme) => {
                 let salt = self.rng.u64(..);
                 self.push(at, Fault::Scheme(scheme, salt));

@@ -15,6 +15,7 @@ pub(super) enum What {
     StartAgent { run: u64 },
     StartGuard { run: u64 },
     Reconnect { run: u64 },
+    Clients,
     Fault(Fault),
 }
 

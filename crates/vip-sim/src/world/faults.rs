@@ -62,6 +62,7 @@ impl World {
                     self.kernel_event(at, GuardInput::Kernel(event));
                 }
             }
+            Fault::Servers(salt) => self.change_servers(salt),
             Fault::Elect(at, pre) => self.agent(at, Input::Elect { pre }),
             Fault::Stop(at) => self.agent(at, Input::Stop),
             Fault::Voters(voters) => self.everybody(&Input::Voters(voters)),
@@ -162,7 +163,7 @@ impl World {
         }
     }
 
-    fn command(&mut self, op: impl Into<Op>) {
+    pub(super) fn command(&mut self, op: impl Into<Op>) {
         self.everybody(&Input::Admin(op.into()));
     }
 
@@ -255,7 +256,7 @@ impl World {
             }
         }
         // Asked for again and again: there may be no leader for long.
-        let (patience, mut delay) = (progress_bound(&self.timing) / 2, Duration::ZERO);
+        let (patience, mut delay) = (progress_bound(&self.timing) * 3 / 4, Duration::ZERO);
         while delay < patience {
             for at in 0..self.hosts.len() {
                 self.after(delay, 0, What::Fault(Fault::Drain(at, false)));

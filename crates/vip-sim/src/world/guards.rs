@@ -9,10 +9,15 @@ use crate::mutant::Mutant;
 use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
-use vip_core::{Address, GuardAction, GuardEvent, GuardNotice, Mono, Obstacle, Why};
+use vip_core::{
+    Address, GuardAction, GuardEvent, GuardNotice, Mono, Obstacle, ServerUid, TableNotice,
+    TableOrder, Why,
+};
 
 /// As in vip-guard.
 const RECONCILE: Duration = Duration::from_secs(1);
+/// What the second lane takes for one thing, microseconds.
+const LANE: std::ops::Range<u64> = 50..20_000;
 /// An agent without a guard tries to connect again after this long.
 const RECONNECT: Duration = Duration::from_millis(10);
 
@@ -33,6 +38,9 @@ impl World {
             return;
         };
         host.guard = Some(GuardProcess::new());
+        host.owed.clear();
+        host.guards += 1;
+        self.tables.guard_started(at);
         self.trace(at, &"the guard starts");
         for ip in purged {
             self.answering_changed(at, ip);
@@ -51,6 +59,12 @@ impl World {
         let mut connection = guard.connection;
         let mut answer = None;
         let actions = match input {
+            GuardInput::Message(from, ToGuard::Tables(orders)) => {
+                for order in orders {
+                    self.on_lane(at, GuardInput::Table(from, order));
+                }
+                return;
+            }
             GuardInput::Message(from, message) => {
                 connection = Some(from);
                 let (actions, reply) = guard.receive(now, &mut self.rng, from, message);
@@ -68,12 +82,59 @@ impl World {
             }
             GuardInput::Links => return self.follow_links(at),
             GuardInput::Reconcile => return self.reconcile(at),
+            GuardInput::TellTables(asked) if connection == Some(asked) => {
+                let all = host.kernel.tables.in_force();
+                return self.answer(at, asked, FromGuard::Tables(TableNotice::AllInForce(all)));
+            }
+            GuardInput::Table(by, order) if connection == Some(by) => {
+                return self.carry_out_table(at, by, order);
+            }
+            GuardInput::TellTables(_) | GuardInput::Table(..) => return,
         };
         if let (Some(answer), Some(connection)) = (answer, connection) {
+            if let FromGuard::Welcome(_) = answer {
+                self.on_lane(at, GuardInput::TellTables(connection));
+            }
             self.answer(at, connection, answer);
         }
         self.act(at, connection, actions);
         self.tick_guard(at);
+    }
+
+    /// The second lane comes to it, one thing after the other.
+    fn on_lane(&mut self, at: usize, input: GuardInput) {
+        let takes = micros(&mut self.rng, LANE);
+        let host = &mut self.hosts[at];
+        host.lane_at = host.lane_at.max(self.now).plus(takes);
+        let (run, due) = (host.guard_run, host.lane_at);
+        self.at(due, at, What::Guard { run, input });
+    }
+
+    fn carry_out_table(&mut self, at: usize, by: Connection, order: TableOrder) {
+        let server = order.server();
+        let swallowed = self.options.mutant == Some(Mutant::TableSwallowed);
+        let tables = &mut self.hosts[at].kernel.tables;
+        if swallowed && tables.get(server).is_some() {
+            let generation = order.wanted();
+            let notice = TableNotice::InForce { server, generation };
+            return self.answer(at, by, FromGuard::Tables(notice));
+        }
+        if self.options.mutant == Some(Mutant::MovedForgotten) {
+            tables.forget();
+        }
+        let notice = tables.carry_out(order);
+        let result = match tables.get(server) {
+            Some(has) => self.tables.in_force(self.now, at, server, &has.forwarding),
+            None => self.tables.dropped(self.now, at, server),
+        };
+        self.check(result);
+        self.answer(at, by, FromGuard::Tables(notice));
+    }
+
+    /// The virtual servers that a host's agent knows of.
+    pub(super) fn forwarded(&self, at: usize) -> BTreeSet<ServerUid> {
+        let agent = self.hosts[at].agent.as_ref();
+        agent.into_iter().flat_map(|agent| agent.state().forwardings().into_keys()).collect()
     }
 
     fn tick_guard(&mut self, at: usize) {
@@ -267,7 +328,7 @@ impl World {
                     return;
                 }
             }
-            FromGuard::Notices(_) | FromGuard::Alive => {}
+            FromGuard::Notices(_) | FromGuard::Tables(_) | FromGuard::Alive => {}
         }
         self.agent(at, Input::Guard(message));
     }

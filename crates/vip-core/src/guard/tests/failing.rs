@@ -42,6 +42,27 @@ fn a_release_is_told_only_when_the_last_deadline_has_passed_if_the_kernel_refuse
     assert!(guard.is_silent());
 }
 
+/// Whoever hears that an epoch cannot be here takes it, and all before it, for silent.
+#[test]
+fn no_epoch_is_refused_while_one_of_its_vip_may_answer_yet() {
+    for epoch in [3, 4] {
+        let mut guard = open_guard();
+        // A deadline that is not taken ends the epoch, and the kernel does not let go.
+        let instead = failed(&mut guard, &gate_failed()).expect("it is let go of");
+        assert_eq!(guard.failed(&gate_failed(), instead[1..].to_vec()), instead[1..]);
+        assert_eq!(guard.failed(&delete_failed(), instead[2..].to_vec()), [], "nobody is told");
+        assert_eq!(guard.step(START, prepare_all(epoch, &[100, 101])), [], "nor now: {epoch}");
+        assert_eq!(guard.step(START + ms(319), GuardEvent::Tick), []);
+        let told = guard.step(START + ms(320), GuardEvent::Tick);
+        let refuses = |told: &GuardAction| {
+            matches!(told, GuardAction::Notify(GuardNotice::Refused { epoch: of, .. })
+                if *of == Epoch(epoch))
+        };
+        assert!(told.iter().any(refuses), "{told:?}");
+        assert!(guard.is_silent());
+    }
+}
+
 /// That it was released nobody waits to hear any more.
 #[test]
 fn what_the_agent_before_waited_for_is_not_told_to_the_next() {
