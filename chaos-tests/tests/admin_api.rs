@@ -70,7 +70,7 @@ const ADMIN: [&str; 5] = [
     "Nodes/RemoveNode",
     "Overview/Backup",
 ];
-const MEMBERS: [&str; 17] = [
+const MEMBERS: [&str; 18] = [
     "Raft/Append",
     "Raft/Vote",
     "Raft/PreVote",
@@ -81,6 +81,7 @@ const MEMBERS: [&str; 17] = [
     "Cluster/Reissued",
     "Cluster/RotateIssuer",
     "Cluster/LookBack",
+    "Cluster/HowFar",
     "Cluster/FetchIssuer",
     "Lease/Renew",
     "Lease/Grant",

@@ -74,6 +74,13 @@ impl v1::cluster_server::Cluster for Impostor {
         Err(Status::unimplemented("never asked"))
     }
 
+    async fn how_far(
+        &self,
+        _: Request<v1::HowFarRequest>,
+    ) -> Result<Response<v1::HowFarReply>, Status> {
+        Err(Status::unimplemented("never asked"))
+    }
+
     async fn rotate_issuer(
         &self,
         _: Request<v1::RotateIssuerRequest>,

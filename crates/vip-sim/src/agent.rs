@@ -13,10 +13,10 @@ use crate::guard::{FromGuard, ToGuard};
 use crate::mutant::Mutant;
 use crate::raft::{Index, Payload, Raft, RaftMessage, Snapshot};
 use core_loop::{CoreLoop, Proposal};
-use tables::Lane;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tables::Lane;
 use vip_core::{
     Acknowledgement, Actor, Ask, Cover, FIRST_GRANT_WAIT, GrantAnswer, Grantee, HAND_OVER_POLL,
     HandOver, Incarnation, LEADER_LOOKS, LeaseAction, LeaseEvent, Leases, LeasesStart, Mono,

@@ -22,8 +22,16 @@ const LIMIT: &str = "1800";
 const SOCKET_APPEARS: Duration = Duration::from_secs(10);
 /// Of Debian 12, with qemu; later ones have it in a package of its own.
 const VIRTIOFS: [&str; 2] = ["/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd"];
-/// What is tried without a command: the kernel's program and its engine.
-const TESTS: [&str; 5] = ["engine", "forward", "map", "serving", "vip_datapath"];
+/// What is tried without a command: the kernel's program and its engine, and what other
+/// kernels lack.
+const TESTS: [(&str, &str); 6] = [
+    ("engine", ""),
+    ("forward", ""),
+    ("map", ""),
+    ("serving", ""),
+    ("vip_datapath", ""),
+    ("vlans", "--ignored"),
+];
 
 /// A process that ends with the value.
 struct Running(Child);
@@ -92,12 +100,12 @@ fn serve(socket: &Path, folder: &Path, cache: &str) -> Result<Running> {
     Ok(serving)
 }
 
-/// The newest test programs of these names.
+/// The newest test programs of these names, with what they are told.
 fn tests() -> Result<Vec<String>> {
     call("cargo", &["build", "--workspace", "--locked", "--all-targets"])?;
     let deps = root().join("target/debug/deps");
     let mut found = vec![];
-    for name in TESTS {
+    for (name, told) in TESTS {
         let mut newest = None;
         for file in std::fs::read_dir(&deps)? {
             let path = file?.path();
@@ -108,7 +116,8 @@ fn tests() -> Result<Vec<String>> {
                 newest = newest.max(Some((changed, path)));
             }
         }
-        found.extend(newest.map(|(_, path)| path.display().to_string()));
+        let line = |path: PathBuf| format!("{} {told}", quoted(&path.display().to_string()));
+        found.extend(newest.map(|(_, path)| line(path)));
     }
     ensure!(!found.is_empty(), "no tests were built");
     Ok(found)
@@ -128,7 +137,7 @@ pub(crate) fn run(command: &[String]) -> Result<()> {
     let kernel = kernel()?;
     let line = if command.is_empty() {
         let tests = tests()?;
-        tests.iter().map(|test| format!("{} || exit 1\n", quoted(test))).collect()
+        tests.iter().map(|test| format!("{test} || exit 1\n")).collect()
     } else {
         command.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
     };

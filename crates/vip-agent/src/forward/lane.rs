@@ -1,6 +1,7 @@
 //! The second lane to the guard: one end is the reconciler's, the other that of the link
 //! which the lease thread keeps up. Neither holds the other up.
 
+use crate::node::IsNew;
 use tokio::sync::{mpsc, oneshot, watch};
 use vip_core::{TableCounters, TableNotice};
 use vip_guard::ToGuard;
@@ -27,6 +28,8 @@ pub(crate) struct LinkEnd {
     pub(crate) news: mpsc::UnboundedSender<TableNews>,
     pub(crate) orders: mpsc::Receiver<ToGuard>,
     pub(crate) counters: watch::Sender<TableCounters>,
+    /// What is ordered follows a log that is new enough.
+    pub(crate) is_new: IsNew,
 }
 
 /// The reconciler's end.
@@ -36,10 +39,10 @@ pub(super) struct Lane {
     pub(super) counters: watch::Receiver<TableCounters>,
 }
 
-pub(super) fn lane() -> (LinkEnd, Lane) {
+pub(super) fn lane(is_new: IsNew) -> (LinkEnd, Lane) {
     let (to_reconciler, news) = mpsc::unbounded_channel();
     let (orders, to_guard) = mpsc::channel(QUEUED);
     let (counted, counters) = watch::channel(TableCounters::default());
-    let link = LinkEnd { news: to_reconciler, orders: to_guard, counters: counted };
+    let link = LinkEnd { news: to_reconciler, orders: to_guard, counters: counted, is_new };
     (link, Lane { news, orders, counters })
 }

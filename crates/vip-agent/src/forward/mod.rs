@@ -6,6 +6,7 @@ mod service;
 
 pub(crate) use lane::{LinkEnd, TableNews};
 
+use crate::node::IsNew;
 use lane::Lane;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,6 +44,7 @@ pub(crate) struct Forward {
 /// See the module.
 pub(crate) struct Reconciler {
     applied: watch::Receiver<Applied>,
+    is_new: IsNew,
     /// The cluster's names of this node's interfaces.
     interfaces: BTreeMap<String, String>,
     lane: Lane,
@@ -62,18 +64,28 @@ pub(crate) struct Reconciler {
     members: Option<BTreeSet<Mac>>,
 }
 
-/// What reconciles, what knows of it, and the end for the link to the guard.
+/// What has to be run, and be told.
+pub(crate) struct Ends {
+    pub(crate) reconciler: Reconciler,
+    pub(crate) link: LinkEnd,
+    /// Told that the log here is new enough to be followed.
+    pub(crate) caught_up: watch::Sender<bool>,
+}
+
+/// What knows of it, and what keeps it so.
 pub(crate) fn forward(
     applied: watch::Receiver<Applied>,
     interfaces: BTreeMap<String, String>,
-) -> (Reconciler, Forward, LinkEnd) {
-    let (link, lane) = lane::lane();
+) -> (Forward, Ends) {
+    let (caught_up, is_new) = watch::channel(false);
+    let (link, lane) = lane::lane(is_new.clone());
     let (programming, programmed) = watch::channel(Programming::default());
     let (ask, questions) = mpsc::channel(ASKED);
     let counters = lane.counters.clone();
     let forward = Forward { programming: programmed, counters, questions: ask };
     let reconciler = Reconciler {
         applied,
+        is_new,
         interfaces,
         lane,
         programming,
@@ -85,7 +97,7 @@ pub(crate) fn forward(
         has_guard: false,
         members: None,
     };
-    (reconciler, forward, link)
+    (forward, Ends { reconciler, link, caught_up })
 }
 
 impl Forward {
@@ -157,15 +169,20 @@ impl Reconciler {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
             let state = self.applied.borrow_and_update().state.clone();
-            // Before the log is here nothing is known to be over.
-            if state.cluster.is_some() && self.may_differ(&state) {
-                self.reconcile(&state).await;
+            // What is in force may be of a later log than the one here.
+            if *self.is_new.borrow_and_update() {
+                if self.may_differ(&state) {
+                    self.reconcile(&state).await;
+                }
+            } else if state.servers.is_empty() && self.programming.borrow().has_nothing() {
+                self.is_in_step();
             }
             let next = self.programming.borrow().next_try();
             let wait = next.map_or(NEVER, |at| at.since(boottime()));
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = self.applied.changed() => if changed.is_err() { return },
+                Ok(()) = self.is_new.changed() => {}
                 Some(news) = self.lane.news.recv() => self.heard(news),
                 Some(question) = self.questions.recv() => self.ask(question).await,
                 () = sleep(wait) => {}
@@ -206,9 +223,13 @@ impl Reconciler {
                 return;
             }
         }
-        if self.programming.borrow().is_in_step(&wanted)
-            && let Some(waiting) = self.in_step.take()
-        {
+        if self.programming.borrow().is_in_step(&wanted) {
+            self.is_in_step();
+        }
+    }
+
+    fn is_in_step(&mut self) {
+        if let Some(waiting) = self.in_step.take() {
             let _ = waiting.send(());
         }
     }

@@ -1,6 +1,7 @@
 //! The connection to the guard, kept up.
 
 use crate::forward::{LinkEnd, TableNews};
+use crate::node::IsNew;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -40,7 +41,9 @@ impl Orders {
 
 /// What the link tells the lease loop.
 pub(super) enum GuardNews {
-    Up(Incarnation, GateReport, Orders),
+    /// One is there, and not in use yet.
+    Came(GateReport),
+    Up(Incarnation, Orders),
     Down,
     /// It answered a ping.
     Alive,
@@ -110,9 +113,13 @@ impl Session {
         let (progress, progressed) = watch::channel(());
         let _ = tables.news.send(TableNews::Up { forwards: writer.forwards(), in_step });
         let (held, mut to_be_told) = mpsc::channel(NEWS_HELD);
+        let is_new = tables.is_new.clone();
         let tell = async {
-            wait_for_tables(stepped, progressed).await;
-            let mut next = Some(GuardNews::Up(incarnation, gate, orders));
+            if news.send(GuardNews::Came(gate)).await.is_err() {
+                return;
+            }
+            wait_for_tables(stepped, progressed, is_new).await;
+            let mut next = Some(GuardNews::Up(incarnation, orders));
             while let Some(what) = next {
                 if news.send(what).await.is_err() {
                     return;
@@ -120,7 +127,7 @@ impl Session {
                 next = to_be_told.recv().await;
             }
         };
-        let LinkEnd { news: table_news, orders: table_orders, counters } = tables;
+        let LinkEnd { news: table_news, orders: table_orders, counters, is_new: _ } = tables;
         tokio::select! {
             () = write(writer, waiting, table_orders, &held) => {}
             () = read(reader, &held, table_news, &progress, counters) => {}
@@ -158,8 +165,17 @@ async fn write(
     }
 }
 
-/// Until the guard's tables are in step, or its second lane does not get on.
-async fn wait_for_tables(mut stepped: oneshot::Receiver<()>, mut progress: watch::Receiver<()>) {
+/// Until the guard's tables are in step, or its second lane does not get on. It is told
+/// nothing as long as the log here may be old: then nobody grants it anything either.
+async fn wait_for_tables(
+    mut stepped: oneshot::Receiver<()>,
+    mut progress: watch::Receiver<()>,
+    mut is_new: IsNew,
+) {
+    tokio::select! {
+        _ = &mut stepped => return,
+        _ = is_new.wait_for(|is_new| *is_new) => {}
+    }
     loop {
         tokio::select! {
             _ = &mut stepped => return,

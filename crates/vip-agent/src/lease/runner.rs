@@ -217,9 +217,12 @@ impl Loop {
 
     fn guard_event(&mut self, news: GuardNews) -> LeaseEvent {
         match news {
-            GuardNews::Up(incarnation, gate, orders) => {
-                self.orders = Some(orders);
+            GuardNews::Came(gate) => {
                 self.shared.set_guard(GuardStatus::Present(gate));
+                LeaseEvent::Tick
+            }
+            GuardNews::Up(incarnation, orders) => {
+                self.orders = Some(orders);
                 LeaseEvent::GuardUp(incarnation)
             }
             GuardNews::Down => {

@@ -269,6 +269,18 @@ impl Cluster for ClusterService {
         Ok(Response::new(v1::ReissuedReply {}))
     }
 
+    async fn how_far(
+        &self,
+        request: Request<v1::HowFarRequest>,
+    ) -> Result<Response<v1::HowFarReply>, Status> {
+        sender(request.extensions())?;
+        let index = self.member.log.index();
+        if !self.member.leases.leads_applied() {
+            return Err(no_quorum("this node does not lead"));
+        }
+        Ok(Response::new(v1::HowFarReply { index }))
+    }
+
     async fn rotate_issuer(
         &self,
         request: Request<v1::RotateIssuerRequest>,

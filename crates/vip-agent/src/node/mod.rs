@@ -1,6 +1,7 @@
 //! A node that is a member of a cluster: everything that runs for it.
 
 mod authority;
+mod catching_up;
 mod housekeeping;
 mod issuers;
 mod joins;
@@ -13,11 +14,13 @@ pub(crate) mod reissue;
 mod removal;
 mod tls;
 
+pub(crate) use catching_up::IsNew;
 pub(crate) use log::{COMMIT_TIMEOUT, Log};
 pub(crate) use meta::{KnownMember, Meta};
 pub(crate) use peers::Peers;
 
 use authority::Authority;
+use catching_up::catch_up;
 use issuers::IssuerKeys;
 use joins::Joins;
 use reissue::Reissued;
@@ -26,7 +29,7 @@ use tls::{Configs, Tls};
 use crate::config::Config;
 use crate::door::{Door, Reception, door};
 use crate::essential;
-use crate::forward::{Forward, LinkEnd, forward};
+use crate::forward::{Ends, Forward, forward};
 use crate::lease::{LeasePeers, LeaseShared, LeaseThread, LeaseView, Start};
 use arc_swap::ArcSwap;
 use meta::DATA_VERSION;
@@ -170,7 +173,7 @@ impl Member {
         let leases = LeaseView::of(shared.clone());
         let log = Log::of(raft.clone(), leases.clone(), meta.name.clone());
         let joined = meta.addresses.clone();
-        let (reconciler, forward, tables) = forward(log.applied(), config.node.interfaces.clone());
+        let (forward, ends) = forward(log.applied(), config.node.interfaces.clone());
         let member = Arc::new(Self {
             log: log.clone(),
             leases,
@@ -199,8 +202,7 @@ impl Member {
             stop: CancellationToken::new(),
             lease: Mutex::new(None),
         });
-        essential::spawn("forward", reconciler.run(member.stopped()));
-        let streams = member.spawn(config, listener, lease_peers, tables)?;
+        let streams = member.spawn(config, listener, lease_peers, ends)?;
         Ok((member, streams))
     }
 
@@ -209,8 +211,11 @@ impl Member {
         config: &Config,
         listener: std::net::TcpListener,
         lease_peers: LeasePeers,
-        tables: LinkEnd,
+        tables: Ends,
     ) -> Result<Streams, MemberError> {
+        let Ends { reconciler, link, caught_up } = tables;
+        essential::spawn("forward", reconciler.run(self.stopped()));
+        tokio::spawn(catch_up(self.clone(), caught_up));
         let (to_lease, lease_streams) = mpsc::channel(CONNECTIONS_QUEUED);
         let (to_members, members) = mpsc::channel(CONNECTIONS_QUEUED);
         let (to_people, people) = mpsc::channel(CONNECTIONS_QUEUED);
@@ -235,7 +240,7 @@ impl Member {
             raft: self.raft.clone(),
             peers: lease_peers,
             guard_socket: config.guard.socket.clone(),
-            tables,
+            tables: link,
             cluster: self.meta.cluster.clone(),
             listener,
             door,

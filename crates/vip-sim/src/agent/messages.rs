@@ -15,12 +15,27 @@ use vip_core::{
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
     Raft(RaftMessage),
-    Refused { remaining: Duration },
-    HandOver { vote: Vote, to: NodeId },
-    Renew { vote: Vote, sent_at: Mono, known: ReportId },
+    Refused {
+        remaining: Duration,
+    },
+    HandOver {
+        vote: Vote,
+        to: NodeId,
+    },
+    Renew {
+        vote: Vote,
+        sent_at: Mono,
+        known: ReportId,
+    },
     Renewed(Acknowledgement),
-    Ask { id: u64, wanted: Wanted },
-    Answer { id: u64, answer: GrantAnswer },
+    Ask {
+        id: u64,
+        wanted: Wanted,
+    },
+    Answer {
+        id: u64,
+        answer: GrantAnswer,
+    },
     Report(Box<Report>),
     Abdicate(Vote),
     /// How far does the log go?

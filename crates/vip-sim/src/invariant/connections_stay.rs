@@ -54,9 +54,9 @@ impl Connection {
         // One whose tables are behind at that moment has not heard of its server.
         let by_log = !self.known_to_holder_alone && has.generation >= self.began;
         // Whoever heard it by one generation knows it in the next.
-        let heard = self.heard.is_some_and(|(by, generation)| {
-            by == holder && has.generation.0 <= generation.0 + 1
-        });
+        let heard = self
+            .heard
+            .is_some_and(|(by, generation)| by == holder && has.generation.0 <= generation.0 + 1);
         by_log || heard
     }
 
