@@ -147,3 +147,18 @@ fn what_root_does_not_allow_on_the_holder_is_refused_and_leaves_nothing() -> Res
     }
     Ok(())
 }
+
+/// Nobody sees what the kernel's program drops, unless it is told.
+#[test]
+fn what_is_dropped_and_why_is_told_by_doctor() -> Result<()> {
+    let cluster = Cluster::formed(&Options { nodes: 1, ..Options::default() })?;
+    let n1 = cluster.host("n1");
+    n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+    n1.ctl_ok(&["vs", "add", "front", "--vip", "web", "--port", "80", "--real", "10.77.0.11"])?;
+    n1.ctl_ok(&["real", "set-weight", "front", "10.77.0.11", "0"])?;
+    let told = || Some(n1.ctl_json(&["doctor"]).ok()?.to_string());
+    let why = "for a virtual server without a real server that takes any";
+    assert!(told().is_some_and(|told| !told.contains(why)), "nobody asked yet");
+    assert!(Connections::open(&cluster.lab, "client", V4.target(), 1).is_err());
+    wait_for("it is told", 2 * SOON, || told()?.contains(why).then_some(()))
+}

@@ -51,8 +51,8 @@ pub use chain::{chain, plain};
 pub use cover::Cover;
 pub use excerpt::{MAX_EXCERPT, excerpt};
 pub use forward::{
-    Counter, Flow, Forwarding, Plan, PlanError, Programmed, Programming, RealCount, TableCounters,
-    TableNotice, TableOrder, unsaid,
+    Counter, DropReason, Drops, Flow, Forwarding, Plan, PlanError, Programmed, Programming,
+    RealCount, TableCounters, TableNotice, TableOrder, unsaid,
 };
 pub use goal::{Goal, Hopeless, Progress};
 pub use guard::{

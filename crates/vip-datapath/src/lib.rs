@@ -23,8 +23,8 @@ mod syscall;
 mod tcx;
 
 pub use forward::{
-    Dropped, ForwardEngine, ForwardError, ForwardMaps, MOST_REALS, MOST_TABLES, Place, Places,
-    Real, Reply, Service, Surroundings, Unforwarded, Way,
+    ForwardEngine, ForwardError, ForwardMaps, MOST_REALS, MOST_TABLES, Place, Places, Real, Reply,
+    Service, Surroundings, Unforwarded, Way,
 };
 pub use gate::{Device, Gate, GateError, Header};
 pub use probe::forward_engine;

@@ -7,7 +7,9 @@ use crate::ways::Ways;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
 use tracing::{debug, warn};
-use vip_core::{Address, Generation, Mono, RealCount, ServerUid, TableNotice, TableOrder, chain};
+use vip_core::{
+    Address, Drops, Generation, Mono, RealCount, ServerUid, TableNotice, TableOrder, chain,
+};
 use vip_datapath::ForwardEngine;
 
 /// See the module.
@@ -23,6 +25,8 @@ pub(crate) struct Forwarder {
     flawed: BTreeMap<ServerUid, String>,
     /// What it was told of who goes by tables before.
     spoke: BTreeMap<ServerUid, (Generation, Mono)>,
+    /// And of what was dropped.
+    dropped: Drops,
 }
 
 impl Forwarder {
@@ -31,8 +35,8 @@ impl Forwarder {
         ways: Ways,
         served: watch::Sender<BTreeSet<Address>>,
     ) -> Self {
-        let (serving, flawed, spoke) = Default::default();
-        Self { engine, ways, served, serving, flawed, spoke }
+        let (serving, flawed, spoke, dropped) = Default::default();
+        Self { engine, ways, served, serving, flawed, spoke, dropped }
     }
 
     pub(crate) fn carry_out(&mut self, work: Work) -> Vec<TableNotice> {
@@ -41,6 +45,7 @@ impl Forwarder {
                 // Whoever is told hears of flaws again.
                 self.flawed.clear();
                 self.spoke.clear();
+                self.dropped.clear();
                 let in_force = self.engine.as_ref().map(ForwardEngine::in_force);
                 vec![TableNotice::AllInForce(in_force.unwrap_or_default())]
             }
@@ -56,6 +61,7 @@ impl Forwarder {
                 let all = self.engine.as_ref().map(ForwardEngine::in_force);
                 let mut notices = self.follow(all.unwrap_or_default().into_keys());
                 notices.extend(self.listen());
+                notices.extend(self.count_dropped());
                 notices
             }
         }
@@ -135,6 +141,17 @@ impl Forwarder {
         let notices = news.map(notice).collect();
         self.spoke = spoke;
         notices
+    }
+
+    /// What was dropped, if that is more than it was told.
+    fn count_dropped(&mut self) -> Option<TableNotice> {
+        let dropped = self.engine.as_ref()?.dropped();
+        let dropped = dropped.inspect_err(|error| {
+            warn!(error = %chain(error), "what was dropped cannot be read");
+        });
+        let dropped = dropped.ok().filter(|dropped| *dropped != self.dropped)?;
+        self.dropped.clone_from(&dropped);
+        Some(TableNotice::Dropped(dropped))
     }
 
     fn count(&self, server: ServerUid) -> TableNotice {

@@ -28,7 +28,7 @@ pub(crate) const TABLES: u16 = 3;
 /// [`ToGuard::Members`].
 pub(crate) const FORWARD: u16 = 4;
 
-/// From this one on there is [`TableNotice::Spoke`].
+/// From this one on there are [`TableNotice::Spoke`] and [`TableNotice::Dropped`].
 pub(crate) const SPOKE: u16 = 5;
 
 /// First bytes of a connection, both ways.

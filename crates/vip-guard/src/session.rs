@@ -240,7 +240,7 @@ const fn since(notice: &TableNotice) -> u16 {
         TableNotice::Refused { .. } | TableNotice::Flawed { .. } | TableNotice::Counted { .. } => {
             FORWARD
         }
-        TableNotice::Spoke { .. } => SPOKE,
+        TableNotice::Spoke { .. } | TableNotice::Dropped(_) => SPOKE,
     }
 }
 

@@ -1,13 +1,15 @@
 //! The second lane to the guard: one end is the reconciler's, the other that of the link
 //! which the lease thread keeps up. Neither holds the other up.
 
-use crate::node::IsNew;
 use tokio::sync::{mpsc, oneshot, watch};
 use vip_core::{TableCounters, TableNotice};
 use vip_guard::ToGuard;
 
 /// Messages that may wait for the socket; the reconciler waits beyond it.
 const QUEUED: usize = 256;
+
+/// Whether the log here was once as new as the cluster's, since this agent started.
+pub(crate) type IsNew = watch::Receiver<bool>;
 
 /// What the link tells.
 pub(crate) enum TableNews {

@@ -4,9 +4,8 @@
 mod lane;
 mod service;
 
-pub(crate) use lane::{LinkEnd, TableNews};
+pub(crate) use lane::{IsNew, LinkEnd, TableNews};
 
-use crate::node::IsNew;
 use lane::Lane;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use vip_core::{
-    Forwarding, Generation, Mac, Node, NodeId, Programmed, Programming, RealCount, Server,
+    Drops, Forwarding, Generation, Mac, Node, NodeId, Programmed, Programming, RealCount, Server,
     ServerUid, State, TableCounters, TableNotice, TableOrder,
 };
 use vip_guard::{ToGuard, boottime};
@@ -110,6 +109,11 @@ impl Forward {
     /// The tables before that nobody goes by here any more.
     pub(crate) fn idle(&self) -> BTreeMap<ServerUid, Generation> {
         self.programming.borrow().idle(boottime())
+    }
+
+    /// What the guard's program dropped since the guard started.
+    pub(crate) fn dropped(&self) -> Drops {
+        self.programming.borrow().dropped()
     }
 
     /// Tells that something of it may be otherwise.

@@ -1,7 +1,6 @@
 //! The connection to the guard, kept up.
 
-use crate::forward::{LinkEnd, TableNews};
-use crate::node::IsNew;
+use crate::forward::{IsNew, LinkEnd, TableNews};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;

@@ -19,9 +19,6 @@ const ANSWER: Duration = Duration::from_millis(500);
 /// may have to hold what nobody else can.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Whether the log here was once as new as the cluster's, since this agent started.
-pub(crate) type IsNew = watch::Receiver<bool>;
-
 /// Waits until it is, and says so.
 pub(super) async fn catch_up(member: Arc<Member>, is_new: watch::Sender<bool>) {
     let stop = member.stopped();

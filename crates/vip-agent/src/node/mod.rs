@@ -14,7 +14,6 @@ pub(crate) mod reissue;
 mod removal;
 mod tls;
 
-pub(crate) use catching_up::IsNew;
 pub(crate) use log::{COMMIT_TIMEOUT, Log};
 pub(crate) use meta::{KnownMember, Meta};
 pub(crate) use peers::Peers;

@@ -1,6 +1,7 @@
 //! Which real server a connection goes to, decided from what the log says alone, so
 //! that every node comes to the same one.
 
+mod drops;
 mod flow;
 mod forwarding;
 mod maglev;
@@ -11,6 +12,7 @@ mod programming;
 mod replicas;
 mod unsaid;
 
+pub use drops::{DropReason, Drops};
 pub use flow::Flow;
 pub use forwarding::Forwarding;
 pub use orders::{Counter, RealCount, TableCounters, TableNotice, TableOrder};

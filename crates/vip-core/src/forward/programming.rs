@@ -2,7 +2,7 @@
 //! what differs is ordered, whatever was ordered before, and what was refused is tried
 //! again after a while.
 
-use super::{Forwarding, TableNotice, TableOrder};
+use super::{Drops, Forwarding, TableNotice, TableOrder};
 use crate::{Generation, IDLE_AFTER, Mono, ServerUid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -53,6 +53,7 @@ struct Session {
     refused: BTreeMap<ServerUid, Refused>,
     /// When somebody last spoke by the table before.
     spoke: BTreeMap<ServerUid, (Generation, Mono)>,
+    dropped: Drops,
 }
 
 #[derive(Debug)]
@@ -111,6 +112,7 @@ impl Programming {
             TableNotice::Spoke { server, generation, at } => {
                 session.spoke.insert(server, (generation, at));
             }
+            TableNotice::Dropped(dropped) => session.dropped = dropped,
             TableNotice::Counted { .. } => {}
         }
     }
@@ -203,6 +205,12 @@ impl Programming {
         let spoke = self.session.iter().flat_map(|session| &session.spoke);
         let idle = spoke.filter(|(_, (_, at))| now >= *at + IDLE_AFTER);
         idle.map(|(server, (generation, _))| (*server, *generation)).collect()
+    }
+
+    /// What was dropped on this host since its guard started, and why.
+    #[must_use]
+    pub fn dropped(&self) -> Drops {
+        self.session.as_ref().map(|session| session.dropped.clone()).unwrap_or_default()
     }
 
     /// When something is to be tried again.

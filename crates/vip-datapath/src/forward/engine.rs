@@ -22,8 +22,8 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 use vip_core::{
-    Address, Counter, Forward, Forwarding, Generation, Mono, Plan, Ports, RealServer, Scheduler,
-    ServerUid,
+    Address, Counter, DropReason, Drops, Forward, Forwarding, Generation, Mono, Plan, Ports,
+    RealServer, Scheduler, ServerUid,
 };
 
 /// A UDP flow that was silent for so long is none any more. After a change those that are
@@ -390,6 +390,16 @@ impl ForwardEngine {
             Ok((*uid, (server.forwarding.generation, self.maps.spoke(server.id)?)))
         });
         spoke.collect()
+    }
+
+    /// What the program dropped, and why.
+    ///
+    /// # Errors
+    /// [`Unforwarded::Kernel`].
+    pub fn dropped(&self) -> Result<Drops, Unforwarded> {
+        let counted = DropReason::ALL.into_iter().map(|why| Ok((why, self.maps.dropped(why)?)));
+        let all: Drops = counted.collect::<Result<_, ForwardError>>()?;
+        Ok(all.into_iter().filter(|(_, count)| *count > 0).collect())
     }
 
     /// What was forwarded to each real server of a virtual one, by address and port.

@@ -7,7 +7,7 @@
 //! write of a service names what is in force.
 
 use super::layout::{self, CounterValue, PlaceKey, RangeKey, RealValue, ReplyValue, ServiceValue};
-use super::values::{Dropped, Place, Places, Real, Reply, Service};
+use super::values::{Place, Places, Real, Reply, Service};
 use crate::map::{self, SlotMap};
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
@@ -17,7 +17,7 @@ use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, OwnedFd};
-use vip_core::{Counter, Mono, Protocol, octets};
+use vip_core::{Counter, DropReason, Mono, Protocol, octets};
 
 /// Numbers of real servers are below this: `REALS_MOST` of `bpf/maps.h`.
 pub const MOST_REALS: u32 = 16_384;
@@ -392,7 +392,7 @@ impl ForwardMaps {
     ///
     /// # Errors
     /// [`ForwardError::Element`].
-    pub fn dropped(&self, reason: Dropped) -> Result<u64, ForwardError> {
+    pub fn dropped(&self, reason: DropReason) -> Result<u64, ForwardError> {
         let values = self.dropped.get(&(reason as u32), 0).map_err(refused("DROPPED"))?;
         Ok(values.iter().sum())
     }

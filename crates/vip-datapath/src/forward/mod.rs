@@ -9,4 +9,4 @@ mod values;
 
 pub use engine::{ForwardEngine, Surroundings, Unforwarded};
 pub use maps::{ForwardError, ForwardMaps, MOST_REALS, MOST_TABLES};
-pub use values::{Dropped, Place, Places, Real, Reply, Service, Way};
+pub use values::{Place, Places, Real, Reply, Service, Way};

@@ -9,8 +9,10 @@ use etherparse::{
 };
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
-use vip_core::{Counter, Flow, GateEntry, Mono, Plan, Protocol, RealServer, Scheduler, TableSize};
-use vip_datapath::{Dropped, ForwardMaps, Gate, Places, Real, Reply, Service, Trial, Way};
+use vip_core::{
+    Counter, DropReason, Flow, GateEntry, Mono, Plan, Protocol, RealServer, Scheduler, TableSize,
+};
+use vip_datapath::{ForwardMaps, Gate, Places, Real, Reply, Service, Trial, Way};
 
 /// `TC_ACT_UNSPEC`, `TC_ACT_SHOT`, `TC_ACT_REDIRECT`.
 const PASS: u32 = u32::MAX;
@@ -95,7 +97,7 @@ impl Scene {
         self.maps.counter(number).expect("read")
     }
 
-    fn dropped(&self, reason: Dropped) -> u64 {
+    fn dropped(&self, reason: DropReason) -> u64 {
         self.maps.dropped(reason).expect("read")
     }
 
@@ -313,7 +315,7 @@ fn what_is_no_virtual_servers_is_left_alone() {
     // It is shut: nothing is forwarded either.
     scene.gate.set(vip.ip(), GateEntry::Until(Mono::ZERO)).expect("written");
     assert_eq!(scene.goes_in(&packet(Kind::Syn, client, vip, 64)).verdict, DROP);
-    assert_eq!((scene.counter(3).packets, scene.dropped(Dropped::Shut)), (0, 1));
+    assert_eq!((scene.counter(3).packets, scene.dropped(DropReason::Shut)), (0, 1));
 }
 
 #[test]
@@ -326,18 +328,18 @@ fn what_cannot_be_sent_right_is_dropped_and_counted() {
             assert_eq!(scene.dropped(reason), before + 1, "{reason:?}");
         };
         let frame = packet(Kind::Syn, client, vip, 64);
-        is_dropped(&mut scene, Dropped::Hops, &packet(Kind::Syn, client, vip, 1));
+        is_dropped(&mut scene, DropReason::Hops, &packet(Kind::Syn, client, vip, 1));
         // Flooded by a switch that forgot whose address it is.
         let mut flooded = frame.clone();
         flooded[..6].copy_from_slice(&[2, 0, 0, 0, 0, 9]);
-        is_dropped(&mut scene, Dropped::NotForUs, &flooded);
+        is_dropped(&mut scene, DropReason::NotForUs, &flooded);
         let nowhere = Real { way: Way::None, ..hop(real.ip(), None) };
         scene.maps.put_real(3, &nowhere).expect("written");
-        is_dropped(&mut scene, Dropped::NoWay, &frame);
+        is_dropped(&mut scene, DropReason::NoWay, &frame);
         scene.maps.drop_real(3).expect("gone");
-        is_dropped(&mut scene, Dropped::NoReal, &frame);
+        is_dropped(&mut scene, DropReason::NoReal, &frame);
         scene.maps.drop_service(id(1)).expect("gone");
-        is_dropped(&mut scene, Dropped::NoReal, &frame);
+        is_dropped(&mut scene, DropReason::NoReal, &frame);
         scene.maps.close(places(vip.ip(), "80")).expect("gone");
         assert_eq!(scene.goes_in(&frame).verdict, PASS);
     }
@@ -434,7 +436,7 @@ fn a_hop_of_the_other_family_is_no_way() {
     let ([client, vip, _], [_, _, other]) = (FAMILIES[0].map(at), FAMILIES[1].map(at));
     let mut scene = Scene::serving(vip, &hop(other.ip(), None), &service(5, 5));
     assert_eq!(scene.goes_in(&packet(Kind::Syn, client, vip, 64)).verdict, DROP);
-    assert_eq!(scene.dropped(Dropped::NoWay), 1);
+    assert_eq!(scene.dropped(DropReason::NoWay), 1);
 }
 
 fn addresses(frame: &[u8]) -> (IpAddr, IpAddr) {

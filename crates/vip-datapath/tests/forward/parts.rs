@@ -54,7 +54,7 @@ fn the_rest_of_a_datagram_follows_its_first_part_and_is_not_sent_without_it() {
         scene.maps.put_reply(from, &reply).expect("written");
         let rest_there = fragment(client, vip, 3, false, rest);
         assert_eq!(scene.goes_in(&rest_there).verdict, DROP);
-        assert_eq!(scene.dropped(Dropped::NoFirst), 1);
+        assert_eq!(scene.dropped(DropReason::NoFirst), 1);
         assert_eq!(scene.goes_in(&fragment(client, vip, 0, true, first)).verdict, SENT);
         let went = scene.goes_in(&rest_there);
         assert_eq!(went.verdict, SENT);
@@ -149,7 +149,7 @@ fn as_many_extension_headers_as_are_parsed_are_forwarded_and_more_are_dropped() 
         if count <= 4 {
             assert_eq!((went.verdict, said(&went.frame).1), (SENT, real), "{count}");
         } else {
-            assert_eq!((went.verdict, scene.dropped(Dropped::Headers)), (DROP, 1), "{count}");
+            assert_eq!((went.verdict, scene.dropped(DropReason::Headers)), (DROP, 1), "{count}");
             let mut plain = Scene::new(&[vip.ip()]);
             assert_eq!(plain.goes_in(&frame).verdict, PASS, "it serves nobody");
         }

@@ -17,9 +17,7 @@ pub(crate) struct Connection {
     pub(crate) port: u16,
     pub(crate) flow: Flow,
     pub(crate) server: ServerUid,
-    /// Whom it has.
     pub(crate) real: Place,
-    /// By what it began.
     pub(crate) began: Generation,
     /// No table of the log leads there at some time since it began: who was not the holder
     /// then cannot know.

@@ -14,7 +14,9 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
-use vip_core::{MAX_CLOCK_DRIFT, Node, NodeState, State, TableCounters, no_peer, plain};
+use vip_core::{
+    DropReason, Drops, MAX_CLOCK_DRIFT, Node, NodeState, State, TableCounters, no_peer, plain,
+};
 use vip_guard::GateReport;
 use vip_proto::v1;
 use vip_proto::v1::cluster_client::ClusterClient;
@@ -275,6 +277,7 @@ fn guard(member: &Member) -> Vec<Check> {
         GuardStatus::Present(report) => {
             let mut checks = gate(&report);
             checks.push(tables(&member.forward.counters()));
+            checks.push(dropped(&member.forward.dropped()));
             checks
         }
     }
@@ -292,6 +295,23 @@ fn tables(counters: &TableCounters) -> Check {
         return warning("tables", text);
     }
     ok("tables", format!("{done} orders carried out, {waiting} wait"))
+}
+
+/// What the guard's program dropped of virtual servers.
+fn dropped(drops: &Drops) -> Check {
+    const NAME: &str = "dropped packets";
+    let counts = |all: &mut dyn Iterator<Item = (&DropReason, &u64)>| {
+        let texts: Vec<_> = all.map(|(why, count)| format!("{count} {why}")).collect();
+        texts.join(", ")
+    };
+    let troubles = counts(&mut drops.iter().filter(|(why, _)| why.is_trouble()));
+    if !troubles.is_empty() {
+        return warning(NAME, format!("since the guard started: {troubles}"));
+    }
+    match drops.is_empty() {
+        true => ok(NAME, "none"),
+        false => ok(NAME, counts(&mut drops.iter())),
+    }
 }
 
 fn gate(report: &GateReport) -> Vec<Check> {
