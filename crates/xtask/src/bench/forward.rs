@@ -3,10 +3,12 @@
 
 mod lab;
 mod load;
+mod picture;
 mod told;
 
 use super::{load as machine_load, results};
 use crate::packages::{NGINX, Need, WRK, install, unpack};
+use crate::shell::root;
 use anyhow::Result;
 use lab::{Testbed, Way};
 use load::{Figure, Kind};
@@ -15,6 +17,8 @@ use std::collections::BTreeMap;
 
 /// A median of fewer says little: single rounds differ by a tenth.
 pub(super) const ROUNDS: usize = 20;
+/// The picture for the README.
+const PICTURE: &str = "deploy/forward.svg";
 /// nftables is there for the tests already.
 const NEEDED: [Need; 1] = [WRK];
 
@@ -49,5 +53,8 @@ pub(super) fn run(rounds: usize) -> Result<()> {
         })
         .collect();
     std::fs::write(results("forward.json"), serde_json::to_vec_pretty(&figures)?)?;
+    if rounds >= ROUNDS {
+        std::fs::write(root().join(PICTURE), picture::svg(&all))?;
+    }
     super::figures::show("forward", rounds < ROUNDS, &table)
 }

@@ -34,7 +34,7 @@ fn figures(all: &Rounds, way: Way, kind: Kind) -> &[Figure] {
 }
 
 /// Round by round beside another way.
-fn ratio(all: &Rounds, way: Way, limit: Way, kind: Kind) -> [f64; 3] {
+pub(super) fn ratio(all: &Rounds, way: Way, limit: Way, kind: Kind) -> [f64; 3] {
     let pairs = figures(all, way, kind).iter().zip(figures(all, limit, kind));
     quartiles(pairs.map(|(one, other)| one.rate / other.rate).collect())
 }
