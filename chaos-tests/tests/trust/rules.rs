@@ -113,7 +113,7 @@ fn every_rpc_has_a_rule_for_every_kind_of_node() -> Result<()> {
     let keys = paths("Cluster", &["FetchIssuer", "RotateIssuer"]);
     let witness = &(&local | &changes) | &keys;
     let learner = &(&witness | &paths("Raft", &leading)) | &paths("Lease", &["Renew", "Abdicate"]);
-    let open = ["Identify", "Join", "Activate", "RenewCertificate"];
+    let open = ["Identify", "Join", "Activate", "RenewCertificate", "HowFar"];
     let only_joining = &all - &paths("Cluster", &open);
     let expected = [
         ("voter", ours, Some(local)),

@@ -26,8 +26,8 @@ use vip_raft::RaftService;
 
 /// Largest request of a stranger: to join, with a request for a certificate.
 const MAX_JOIN: usize = 64 << 10;
-/// Largest message of edges: a thousand with a sentence each.
-const MAX_EDGES: usize = 512 << 10;
+/// Largest message of edges: some hundred with a sentence each.
+const MAX_EDGES: usize = 128 << 10;
 /// Requests at a time on a member's connection.
 const MEMBER_STREAMS: u32 = 64;
 /// On a person's: some commands, some followed events.
@@ -94,7 +94,8 @@ pub(crate) async fn serve_members(
         .add_service(cluster(member.clone()))
         .add_service(TablesServer::new(member.forward.clone()))
         .add_service(
-            EdgesServer::new(EdgesService(member.clone())).max_decoding_message_size(MAX_EDGES),
+            EdgesServer::new(EdgesService::new(member.clone()))
+                .max_decoding_message_size(MAX_EDGES),
         );
     serve("serve members", router, streams, stop).await;
 }

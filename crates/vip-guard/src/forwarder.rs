@@ -51,8 +51,10 @@ impl Forwarder {
             }
             Work::Orders(orders) => {
                 let servers: Vec<_> = orders.iter().map(TableOrder::server).collect();
-                let mut notices = self.obey(orders);
-                notices.extend(self.follow(servers));
+                let obeyed = self.obey(orders);
+                // What is in force is told with its flaws, or it would look mended.
+                let mut notices = self.follow(servers);
+                notices.extend(obeyed);
                 notices
             }
             Work::Count(server) => vec![self.count(server)],
@@ -131,7 +133,10 @@ impl Forwarder {
         let spoke = self.engine.as_ref().map(ForwardEngine::spoke);
         let spoke = spoke.transpose().unwrap_or_else(|error| {
             warn!(error = %chain(&error), "who goes by tables before cannot be read");
-            None
+            // Somebody may.
+            let now = boottime();
+            let told = self.spoke.iter();
+            Some(told.map(|(server, (generation, _))| (*server, (*generation, now))).collect())
         });
         let spoke = spoke.unwrap_or_default();
         let news = spoke.iter().filter(|(server, said)| self.spoke.get(server) != Some(said));

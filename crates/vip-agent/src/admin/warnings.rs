@@ -4,7 +4,7 @@ use super::sight::named;
 use super::vips::hindered;
 use crate::lease::GuardStatus;
 use crate::node::Member;
-use vip_core::{Mac, NodeState, State};
+use vip_core::{Mac, NodeState, State, unsaid};
 use vip_guard::GateReport;
 use vip_proto::v1;
 
@@ -55,6 +55,13 @@ pub(super) fn warnings(member: &Member) -> Vec<String> {
     for server in state.servers_by_name() {
         for (node, what) in state.hindrances.get(&server.uid).into_iter().flatten() {
             let (node, name) = (named(&state, *node), &server.spec.name);
+            warnings.push(format!("On {node}, virtual server {name} {what}."));
+        }
+    }
+    // What the log does not have of this node yet, or cannot.
+    for (uid, what) in unsaid(&state, member.meta.node, |server| member.forward.how(server.uid)) {
+        if let Some((what, server)) = what.zip(state.server(uid)) {
+            let (node, name) = (&member.meta.name, &server.spec.name);
             warnings.push(format!("On {node}, virtual server {name} {what}."));
         }
     }

@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use vip_core::{
-    Drops, Forwarding, Generation, Mac, Node, NodeId, Programmed, Programming, RealCount, Server,
-    ServerUid, State, TableCounters, TableNotice, TableOrder,
+    Drops, Forwarding, Generation, Mac, Node, NodeId, NodeState, Programmed, Programming,
+    RealCount, Server, ServerUid, State, TableCounters, TableNotice, TableOrder,
 };
 use vip_guard::{ToGuard, boottime};
 use vip_raft::Applied;
@@ -44,6 +44,8 @@ pub(crate) struct Forward {
 pub(crate) struct Reconciler {
     applied: watch::Receiver<Applied>,
     is_new: IsNew,
+    /// This node.
+    me: NodeId,
     /// The cluster's names of this node's interfaces.
     interfaces: BTreeMap<String, String>,
     lane: Lane,
@@ -73,6 +75,7 @@ pub(crate) struct Ends {
 
 /// What knows of it, and what keeps it so.
 pub(crate) fn forward(
+    me: NodeId,
     applied: watch::Receiver<Applied>,
     interfaces: BTreeMap<String, String>,
 ) -> (Forward, Ends) {
@@ -85,6 +88,7 @@ pub(crate) fn forward(
     let reconciler = Reconciler {
         applied,
         is_new,
+        me,
         interfaces,
         lane,
         programming,
@@ -108,6 +112,11 @@ impl Forward {
 
     /// The tables before that nobody goes by here any more.
     pub(crate) fn idle(&self) -> BTreeMap<ServerUid, Generation> {
+        // A lane that does not get on hears nobody.
+        let TableCounters { failed, behind_s, .. } = self.counters();
+        if failed || behind_s > 0 {
+            return BTreeMap::new();
+        }
         self.programming.borrow().idle(boottime())
     }
 
@@ -178,7 +187,7 @@ impl Reconciler {
                 if self.may_differ(&state) {
                     self.reconcile(&state).await;
                 }
-            } else if state.servers.is_empty() && self.programming.borrow().has_nothing() {
+            } else if self.has_nothing_to_forward(&state) {
                 self.is_in_step();
             }
             let next = self.programming.borrow().next_try();
@@ -230,6 +239,15 @@ impl Reconciler {
         if self.programming.borrow().is_in_step(&wanted) {
             self.is_in_step();
         }
+    }
+
+    /// As far as is known of a log that may be old: a member that nobody gave a virtual
+    /// server need not wait for the leader's word. One that joins has no log yet.
+    fn has_nothing_to_forward(&self, state: &State) -> bool {
+        let known = state.nodes.get(&self.me);
+        known.is_some_and(|node| node.state != NodeState::Joining)
+            && state.servers.is_empty()
+            && self.programming.borrow().has_nothing()
     }
 
     fn is_in_step(&mut self) {

@@ -12,7 +12,7 @@ use vip_guard::{FromGuard, GateReport, GuardReader, GuardWriter, LinkError, ToGu
 /// Orders that may wait for the socket. A guard that is further behind is
 /// treated as gone.
 const ORDERS_QUEUED: usize = 256;
-/// What a guard may say before it is in use.
+/// What a guard says that nobody took up yet.
 const NEWS_HELD: usize = 64;
 /// A guard that just came is used once its virtual servers are as they should be: opened
 /// before, a VIP would answer the connections of its real servers by itself, and end them.
@@ -117,13 +117,18 @@ impl Session {
             if news.send(GuardNews::Came(gate)).await.is_err() {
                 return;
             }
-            wait_for_tables(stepped, progressed, is_new).await;
-            let mut next = Some(GuardNews::Up(incarnation, orders));
-            while let Some(what) = next {
+            let said = wait_and_hear(wait_for_tables(stepped, progressed, is_new), &mut to_be_told);
+            let said = said.await.into_iter();
+            let up = GuardNews::Up(incarnation, orders);
+            for what in std::iter::once(up).chain(said) {
                 if news.send(what).await.is_err() {
                     return;
                 }
-                next = to_be_told.recv().await;
+            }
+            while let Some(what) = to_be_told.recv().await {
+                if news.send(what).await.is_err() {
+                    return;
+                }
             }
         };
         let LinkEnd { news: table_news, orders: table_orders, counters, is_new: _ } = tables;
@@ -160,6 +165,26 @@ async fn write(
         } else if matches!(order, ToGuard::Orders(_)) {
             let other = vec![GuardNotice::OtherCover];
             let _ = news.send(GuardNews::Notices(other)).await;
+        }
+    }
+}
+
+/// What the guard said until then, as it is now: it was told of no VIP, so all else is
+/// about none.
+async fn wait_and_hear(
+    until: impl Future<Output = ()>,
+    said: &mut mpsc::Receiver<GuardNews>,
+) -> Option<GuardNews> {
+    let mut interfaces = None;
+    tokio::pin!(until);
+    loop {
+        tokio::select! {
+            () = &mut until => return interfaces,
+            Some(what) = said.recv() => {
+                if matches!(what, GuardNews::Interfaces(_)) {
+                    interfaces = Some(what);
+                }
+            }
         }
     }
 }

@@ -219,7 +219,7 @@ impl Loop {
         match news {
             GuardNews::Came(gate) => {
                 self.shared.set_guard(GuardStatus::Present(gate));
-                LeaseEvent::Tick
+                LeaseEvent::GuardCame
             }
             GuardNews::Up(incarnation, orders) => {
                 self.orders = Some(orders);

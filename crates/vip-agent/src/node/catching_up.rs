@@ -15,23 +15,27 @@ use vip_proto::v1::cluster_client::ClusterClient;
 const AGAIN: Duration = Duration::from_millis(20);
 /// How long a leader may take.
 const ANSWER: Duration = Duration::from_millis(500);
-/// A leader that leads for so long and does not answer is waited for no longer: this node
+/// Whom a leader does not answer waits for so much longer than for an election: this node
 /// may have to hold what nobody else can.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Waits until it is, and says so.
 pub(super) async fn catch_up(member: Arc<Member>, is_new: watch::Sender<bool>) {
     let stop = member.stopped();
+    // A leader that died counts as one for a promise, and the next is elected after it.
+    let patience = member.meta.profile.timing().promise * 2 + PATIENCE;
     let mut changes = member.leases.changes();
-    let mut led_since = None;
+    let mut asked: Option<(NodeId, Instant)> = None;
     loop {
         changes.borrow_and_update();
         if member.leases.leads_applied() {
             break;
         }
-        let leader = member.leases.leader();
-        if let Some(leader) = leader.filter(|leader| *leader != member.meta.node) {
-            let since = *led_since.get_or_insert_with(Instant::now);
+        let leader = member.leases.leader().filter(|leader| *leader != member.meta.node);
+        if asked.map(|(node, _)| node) != leader {
+            asked = leader.map(|leader| (leader, Instant::now()));
+        }
+        if let Some((leader, since)) = asked {
             match how_far(&member, leader).await {
                 Ok(index) => {
                     let mut applied = member.log.applied();
@@ -40,18 +44,14 @@ pub(super) async fn catch_up(member: Arc<Member>, is_new: watch::Sender<bool>) {
                         _ = applied.wait_for(|applied| applied.index >= index) => break,
                     }
                 }
-                // This node has not joined yet.
-                Err(Code::PermissionDenied) => led_since = None,
-                // It was started before an upgrade.
-                Err(Code::Unimplemented) => break,
-                Err(code) if since.elapsed() >= PATIENCE => {
+                // It was started before an upgrade: what it does not know it denies.
+                Err(Code::Unimplemented | Code::PermissionDenied) => break,
+                Err(code) if since.elapsed() >= patience => {
                     tracing::warn!(%leader, %code, "the leader does not say how far the log goes");
                     break;
                 }
                 Err(_) => {}
             }
-        } else {
-            led_since = None;
         }
         tokio::select! {
             () = stop.cancelled() => return,
@@ -63,7 +63,10 @@ pub(super) async fn catch_up(member: Arc<Member>, is_new: watch::Sender<bool>) {
 }
 
 async fn how_far(member: &Member, leader: NodeId) -> Result<u64, Code> {
-    let channel = member.peers.channel(leader).ok_or(Code::Unavailable)?;
+    // The log here may not know it yet.
+    let known = member.peers.all().into_iter().find(|(node, _)| *node == leader);
+    let (_, address) = known.ok_or(Code::Unavailable)?;
+    let channel = member.peers.channel_at(leader, &address);
     let mut request = Request::new(v1::HowFarRequest {});
     request.set_timeout(ANSWER);
     let asked = ClusterClient::new(channel).how_far(request).await;

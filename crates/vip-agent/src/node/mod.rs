@@ -172,7 +172,7 @@ impl Member {
         let leases = LeaseView::of(shared.clone());
         let log = Log::of(raft.clone(), leases.clone(), meta.name.clone());
         let joined = meta.addresses.clone();
-        let (forward, ends) = forward(log.applied(), config.node.interfaces.clone());
+        let (forward, ends) = forward(me, log.applied(), config.node.interfaces.clone());
         let member = Arc::new(Self {
             log: log.clone(),
             leases,

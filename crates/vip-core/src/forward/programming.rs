@@ -412,7 +412,10 @@ mod tests {
         assert_eq!(programming.of(ONE), Programmed::InForce(Generation(1)));
         programming.heard(NOW, flawed(None));
         assert_eq!(programming.flaw(ONE), None);
+        // It is told of before what it is a flaw of.
         programming.heard(NOW, flawed(Some("narrow")));
+        programming.heard(NOW, in_force(ONE, Some(2)));
+        assert_eq!(programming.flaw(ONE), Some("narrow"));
         programming.heard(NOW, in_force(ONE, None));
         assert_eq!(programming.flaw(ONE), None);
     }

@@ -82,8 +82,12 @@ mod tests {
         };
         let said = unsaid(&state, ME, how);
         assert_eq!(said.len(), 2);
-        tell(&mut state, said);
+        tell(&mut state, said.clone());
         assert_eq!(unsaid(&state, ME, how), Hindrances::new());
+        let again = said.into_iter().map(|(uid, what)| (uid, what.map(|what| what.cut())));
+        assert_eq!(state.news_of(ME, again.collect()), Hindrances::new());
+        let of_nothing = [(ServerUid(9), Some(Hindrance::Flawed("no".into())))].into();
+        assert_eq!(state.news_of(ME, of_nothing), Hindrances::new());
         let kept = state.hindrances.values().flat_map(BTreeMap::values).map(ToString::to_string);
         assert!(kept.clone().all(|text| text.len() < 300), "{:?}", kept.collect::<Vec<_>>());
         let mended = unsaid(&state, ME, |_| in_force(None));

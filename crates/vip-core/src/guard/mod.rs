@@ -404,6 +404,8 @@ impl Guard {
         };
         let silent_at = self.common.furthest(&claim) + self.limits.gate_to_wire;
         self.departed.add(vip, &claim.addresses, silent_at, notice.as_ref());
+        // Another address of it, which it had before, may answer yet.
+        let notice = notice.filter(|notice| !self.departed.tell_later(vip, notice));
         let mut actions: Vec<_> = claim.gates(SHUT).collect();
         actions.extend(claim.addresses.into_iter().map(GuardAction::DeleteAddress));
         actions.extend(notice.map(GuardAction::Notify));

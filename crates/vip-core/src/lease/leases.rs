@@ -87,7 +87,9 @@ pub enum LeaseEvent {
     Raft(RaftView),
     /// The log was applied up to here.
     Applied(Arc<State>),
-    /// A guard accepted this agent.
+    /// A guard accepted this agent, and is not in use yet: every gate of this host is shut.
+    GuardCame,
+    /// It is in use.
     GuardUp(Incarnation),
     /// The guard is gone.
     GuardDown,
@@ -267,6 +269,7 @@ impl Leases {
                 self.consider(&mut actions);
                 self.sync(now, &mut actions);
             }
+            LeaseEvent::GuardCame => self.resign(now, &mut actions),
             LeaseEvent::GuardUp(session) => self.guard_up(now, session, &mut actions),
             LeaseEvent::GuardDown => self.guard_down(now, &mut actions),
             LeaseEvent::GuardAlive => self.guard.is_alive(now),

@@ -20,7 +20,8 @@ impl From<v1::Hindered> for (ServerUid, Option<Hindrance>) {
             What::Refused(why) => Hindrance::Refused(why),
             What::Flawed(why) => Hindrance::Flawed(why),
         });
-        (ServerUid(server), what)
+        // However long it came.
+        (ServerUid(server), what.map(|what| what.cut()))
     }
 }
 

@@ -36,6 +36,7 @@ enum Newness {
 
 impl Agent {
     pub(super) fn lane_up(&mut self, now: Mono, session: Incarnation) {
+        self.step(now, LeaseEvent::GuardCame);
         self.lane.programming.up();
         self.lane.waiting = Some((session, now));
         if self.is(Mutant::OpenedBeforeTables) {

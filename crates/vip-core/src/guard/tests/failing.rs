@@ -63,6 +63,24 @@ fn no_epoch_is_refused_while_one_of_its_vip_may_answer_yet() {
     }
 }
 
+/// Another address of the VIP, which it had before, is part of what is said of it.
+#[test]
+fn a_vip_is_not_told_silent_while_an_address_that_it_had_lingers() {
+    let mut guard = open_guard();
+    guard.step(START, prepare_only(4, 101));
+    let gone = guard.failed(&gate_failed(), vec![GuardAction::DeleteAddress(address(100))]);
+    assert_eq!(guard.failed(&delete_failed(), gone), [GuardAction::DeleteAddress(address(100))]);
+    for event in
+        [release(4), GuardEvent::AddressRefused(Obstacle { ip: address(101).ip, why: Why::NoLink })]
+    {
+        let mut guard = guard.clone();
+        let told = guard.step(START, event);
+        assert!(!told.iter().any(|action| matches!(action, GuardAction::Notify(_))), "{told:?}");
+        let told = guard.step(START + ms(320), GuardEvent::Tick);
+        assert!(told.iter().any(|action| matches!(action, GuardAction::Notify(_))), "{told:?}");
+    }
+}
+
 /// That it was released nobody waits to hear any more.
 #[test]
 fn what_the_agent_before_waited_for_is_not_told_to_the_next() {

@@ -160,8 +160,11 @@ impl Leases {
         self.holder.names_all();
         self.consider(actions);
         self.guard_changed(now, [ClaimEvent::GuardUp(session)], actions);
-        // Only now, with every gate of this host shut, is the old leadership
-        // certainly over.
+        self.resign(now, actions);
+    }
+
+    /// Only with every gate of this host shut is the old leadership certainly over.
+    pub(super) fn resign(&mut self, now: Mono, actions: &mut Vec<LeaseAction>) {
         if let Some(vote) = self.guard.resigns.take() {
             self.voter.promise.own_term_abdicated(self.scene.me, vote.term);
             self.leadership_is_over(now, vote);

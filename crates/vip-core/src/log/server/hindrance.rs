@@ -28,7 +28,8 @@ pub enum Hindrance {
 
 impl Hindrance {
     /// As the log keeps it.
-    pub(crate) fn cut(&self) -> Self {
+    #[must_use]
+    pub fn cut(&self) -> Self {
         let short = |why: &str| why[..why.floor_char_boundary(MAX_WHY)].to_owned();
         match self {
             Self::Refused(why) => Self::Refused(short(why)),
@@ -55,6 +56,16 @@ impl State {
     pub fn hindered_on(&self, node: NodeId) -> impl Iterator<Item = (ServerUid, &Hindrance)> {
         let all = self.hindrances.iter();
         all.filter_map(move |(server, nodes)| Some((*server, nodes.get(&node)?)))
+    }
+
+    /// Of what a node says, what the log does not have: nothing else is worth an entry.
+    #[must_use]
+    pub fn news_of(&self, node: NodeId, said: Hindrances) -> Hindrances {
+        let known: BTreeMap<_, _> = self.hindered_on(node).collect();
+        let is_news = |(uid, what): &(ServerUid, Option<Hindrance>)| {
+            self.server(*uid).is_some() && known.get(uid).copied() != what.as_ref()
+        };
+        said.into_iter().filter(is_news).collect()
     }
 
     /// Takes over what a node says of itself. Those with one reason are one event.
