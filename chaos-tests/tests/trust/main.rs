@@ -6,3 +6,4 @@ mod joining;
 mod leading;
 mod logins;
 mod rules;
+mod telling;

@@ -59,7 +59,7 @@ pub(crate) async fn report(member: Arc<Member>) {
         tokio::select! {
             () = stop.cancelled() => return,
             changed = applied.changed() => if changed.is_err() { return },
-            _ = forwarded.changed() => forwarded.mark_changed(),
+            Ok(()) = forwarded.changed() => forwarded.mark_changed(),
             () = sleep_until(look_at) => {}
         }
     }
