@@ -2,12 +2,13 @@
 //! more.
 
 use anyhow::{Context, Result, ensure};
-use chaos_tests::{Cluster, Options, Outcome, Probe, Version, wait_for};
+use chaos_tests::{Cluster, Connections, Options, Outcome, Probe, V4, Version, wait_for};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 use vip_core::Level;
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+const CONNECTIONS: usize = 20;
 const SOON: Duration = Duration::from_secs(10);
 /// Below what a loss of the holder costs, above a planned move on a busy machine.
 const OUTAGE: Duration = Duration::from_millis(150);
@@ -54,6 +55,10 @@ fn mark(cluster: &Cluster) -> Result<Outcome> {
 fn a_version_is_rolled_forward_back_and_forward_and_nobody_waits() -> Result<()> {
     let mut cluster = web()?;
     assert!(all_run(&cluster, &["n1", "n2", "n3"], Version::This)?);
+    let _server = V4.by_dr(&mut cluster.lab, "r1", 11)?;
+    let add = ["vs", "add", "front", "--vip", "web", "--port", "80", "--real", "10.77.0.11"];
+    cluster.host("n1").ctl_ok(&add)?;
+    let mut connections = Connections::open(&cluster.lab, "client", V4.target(), CONNECTIONS)?;
     let probe = Probe::start(&cluster.lab, VIP)?;
     roll(&mut cluster, "n2", Version::Next)?;
     roll(&mut cluster, "n1", Version::Next)?;
@@ -76,6 +81,7 @@ fn a_version_is_rolled_forward_back_and_forward_and_nobody_waits() -> Result<()>
     for name in ["n3", "n2", "n1"] {
         roll(&mut cluster, name, Version::Next)?;
     }
+    assert_eq!(connections.lost(), 0, "through all of it");
     let trace = probe.finish()?;
     let longest = trace.changes().iter().map(chaos_tests::Outage::ms).fold(0.0, f64::max);
     println!("{} changes of the holder, longest silence {longest:.1} ms", trace.changes().len());

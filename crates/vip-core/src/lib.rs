@@ -38,6 +38,7 @@ mod words;
 mod forward;
 mod goal;
 mod guard;
+mod health;
 mod lease;
 mod log;
 mod placement;
@@ -59,6 +60,9 @@ pub use guard::{
     ANNOUNCE_OFFSETS, ANNOUNCE_REPEAT, Announcements, GateEntry, Guard, GuardAction, GuardEvent,
     GuardFailure, GuardNotice, GuardRefusal, HostNetwork, Limits, Phase, Probe, SLOTS, Slot,
     VipOrder, address_life, renewal_interval,
+};
+pub use health::{
+    CheckTiming, Checker, Edge, Opinion, ProbeNumber, TimingOutOfRange, judge, observers,
 };
 pub use ids::{Epoch, Generation, Grantee, Incarnation, NodeId, ServerUid, Term, TokenId, VipUid};
 pub use lease::{

@@ -27,6 +27,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("log", &["report", "spec"]),
     ("placement", &["report", "spec", "log"]),
     ("forward", &["report", "spec", "log"]),
+    ("health", &["report", "spec", "log"]),
     ("guard", &["report"]),
     ("lease", &["report", "spec", "log", "placement", "guard"]),
     ("goal", &["report", "spec", "log", "lease"]),

@@ -1,0 +1,358 @@
+//! One observer's view of one real server: when it is probed, and what the answers say.
+//!
+//! ```text
+//!  all well      a probe each interval
+//!  one failed    a probe each gap, also while the one before has no answer yet
+//!  down, up      after `fall` failures, or `rise` successes, in a row
+//! ```
+//!
+//! So a server that refuses is down after an interval and `fall - 1` gaps, and one that hangs
+//! after two timeouts more: the first, which tells that something is wrong, and the last of
+//! those that overlap.
+
+use crate::Mono;
+use crate::mix::mix_all;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// The least time between the starts of two probes after a failure.
+const LEAST_GAP: Duration = Duration::from_millis(100);
+/// After a failure probes come so many times as often.
+const FASTER: u32 = 4;
+/// An interval is shortened by a part of it, the largest this one: else what was added
+/// together is probed together for good.
+const JITTER: u32 = 10;
+/// A probe each tenth of a second, of each observer, is a load that somebody means.
+const LEAST_INTERVAL: Duration = Duration::from_millis(100);
+/// What is looked at less often than that is not looked at.
+const MOST_INTERVAL: Duration = Duration::from_secs(3600);
+/// Answers in a row: more would take an hour at the usual interval.
+const MOST_IN_A_ROW: u8 = 100;
+
+/// How often is probed, and how many answers count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckTiming {
+    /// From the start of a probe to that of the next.
+    pub interval: Duration,
+    /// A probe without an answer has failed after it.
+    pub timeout: Duration,
+    /// Successes in a row that make a server up.
+    pub rise: u8,
+    /// Failures in a row that make it down.
+    pub fall: u8,
+}
+
+impl Default for CheckTiming {
+    fn default() -> Self {
+        let (interval, timeout) = (Duration::from_secs(2), Duration::from_secs(1));
+        Self { interval, timeout, rise: 1, fall: 3 }
+    }
+}
+
+/// A timing that cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TimingOutOfRange {
+    /// Of probes.
+    #[error("an interval of {0:?}: use {LEAST_INTERVAL:?} to {MOST_INTERVAL:?}")]
+    Interval(Duration),
+    /// Of an answer.
+    #[error(
+        "a timeout of {timeout:?}: use more than nothing, and at most the interval {interval:?}"
+    )]
+    Timeout { timeout: Duration, interval: Duration },
+    /// Of rise or fall.
+    #[error("{0} answers in a row: use 1 to {MOST_IN_A_ROW}")]
+    InARow(u8),
+}
+
+impl CheckTiming {
+    /// Whether it makes sense.
+    ///
+    /// # Errors
+    /// [`TimingOutOfRange`].
+    pub fn check(&self) -> Result<(), TimingOutOfRange> {
+        let Self { interval, timeout, rise, fall } = *self;
+        if !(LEAST_INTERVAL..=MOST_INTERVAL).contains(&interval) {
+            return Err(TimingOutOfRange::Interval(interval));
+        }
+        if timeout.is_zero() || timeout > interval {
+            return Err(TimingOutOfRange::Timeout { timeout, interval });
+        }
+        match [rise, fall].into_iter().find(|count| !(1..=MOST_IN_A_ROW).contains(count)) {
+            Some(count) => Err(TimingOutOfRange::InARow(count)),
+            None => Ok(()),
+        }
+    }
+
+    /// From the start of a probe to that of the next, after a failure.
+    #[must_use]
+    pub fn gap(&self) -> Duration {
+        (self.interval / FASTER).max(LEAST_GAP).min(self.interval)
+    }
+
+    /// From a server's end to the last answer that was needed to call it down, at most: of
+    /// one that refuses, or one that `hangs`.
+    #[must_use]
+    pub fn noticed_after(&self, hangs: bool) -> Duration {
+        let answers = self.interval + self.gap() * (u32::from(self.fall) - 1);
+        answers + if hangs { self.timeout * u32::from(self.fall.min(2)) } else { Duration::ZERO }
+    }
+}
+
+/// Counts the probes of one checker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProbeNumber(u64);
+
+/// A server is not what it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Edge {
+    /// It answers as it should.
+    Up,
+    /// The last failure: the rest of a sentence.
+    Down(String),
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Checker {
+    timing: CheckTiming,
+    /// Keeps the probes of different servers apart.
+    seed: u64,
+    /// What it was called last; `None`: nothing yet.
+    is_up: Option<bool>,
+    /// The last answer that counted, and how many like it in a row.
+    streak: Option<(bool, u8)>,
+    started: u64,
+    /// Answers to earlier ones say nothing any more.
+    counted: u64,
+    last_start: Option<Mono>,
+    next_start: Mono,
+}
+
+impl Checker {
+    /// Of a server that is probed at once.
+    #[must_use]
+    pub const fn new(now: Mono, timing: CheckTiming, seed: u64) -> Self {
+        Self {
+            timing,
+            seed,
+            is_up: None,
+            streak: None,
+            started: 0,
+            counted: 0,
+            last_start: None,
+            next_start: now,
+        }
+    }
+
+    /// When the next probe is to start.
+    #[must_use]
+    pub const fn next_start(&self) -> Mono {
+        self.next_start
+    }
+
+    /// What it was called last.
+    #[must_use]
+    pub const fn is_up(&self) -> Option<bool> {
+        self.is_up
+    }
+
+    /// It is to be probed at once: somebody asks, or saw something.
+    pub fn hasten(&mut self, now: Mono) {
+        self.next_start = self.next_start.min(now);
+    }
+
+    /// The probe to start now, if one is due. What was missed is not made up for.
+    pub fn start(&mut self, now: Mono) -> Option<ProbeNumber> {
+        if now < self.next_start {
+            return None;
+        }
+        self.started += 1;
+        self.last_start = Some(now);
+        self.next_start = now + self.pause();
+        Some(ProbeNumber(self.started))
+    }
+
+    fn is_failing(&self) -> bool {
+        self.is_up != Some(false) && self.streak.is_some_and(|(well, _)| !well)
+    }
+
+    fn pause(&self) -> Duration {
+        if self.is_failing() {
+            return self.timing.gap();
+        }
+        let most = u64::try_from((self.timing.interval / JITTER).as_nanos()).unwrap_or(u64::MAX);
+        let shorter = mix_all(self.seed, [self.started]) % most.max(1);
+        self.timing.interval - Duration::from_nanos(shorter)
+    }
+
+    /// A probe has its answer, or had no more time for it. Why it failed: the rest of a
+    /// sentence.
+    pub fn finished(&mut self, probe: ProbeNumber, answer: Result<(), String>) -> Option<Edge> {
+        if probe.0 <= self.counted {
+            return None;
+        }
+        self.counted = probe.0;
+        let well = answer.is_ok();
+        let was_failing = self.is_failing();
+        let in_a_row = match self.streak {
+            Some((same, count)) if same == well => count.saturating_add(1),
+            _ => 1,
+        };
+        self.streak = Some((well, in_a_row));
+        if self.is_failing() && !was_failing {
+            // Now that something is wrong, the interval is too long.
+            let sooner = self.last_start.map(|start| start + self.timing.gap());
+            self.next_start = sooner.map_or(self.next_start, |at| at.min(self.next_start));
+        }
+        let needed = if well { self.timing.rise } else { self.timing.fall };
+        if self.is_up == Some(well) || in_a_row < needed {
+            return None;
+        }
+        self.is_up = Some(well);
+        Some(answer.map_or_else(Edge::Down, |()| Edge::Up))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    const START: Mono = Mono(1_000_000_000);
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    fn refused() -> Result<(), String> {
+        Err("connection refused".into())
+    }
+
+    /// A server that dies at a time, and from then on refuses, or hangs. When it is called
+    /// down.
+    fn called_down(timing: CheckTiming, seed: u64, dies_after: Duration, hangs: bool) -> Duration {
+        let mut checker = Checker::new(START, timing, seed);
+        let dies = START + dies_after;
+        let mut answers: BTreeMap<(Mono, ProbeNumber), bool> = BTreeMap::new();
+        loop {
+            let next = answers.keys().next().map_or(checker.next_start(), |(at, _)| *at);
+            let now = next.min(checker.next_start());
+            if let Some(((at, probe), well)) = answers.pop_first() {
+                if at <= now {
+                    let answer = if well { Ok(()) } else { refused() };
+                    match checker.finished(probe, answer) {
+                        Some(Edge::Down(_)) => return at.since(dies),
+                        Some(Edge::Up) | None => continue,
+                    }
+                }
+                answers.insert((at, probe), well);
+            }
+            if let Some(probe) = checker.start(now) {
+                let well = now < dies;
+                let takes = if hangs && !well { timing.timeout } else { Duration::ZERO };
+                answers.insert((now + takes, probe), well);
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_is_up_with_the_first_answer_and_down_after_three_failures() {
+        let mut checker = Checker::new(START, CheckTiming::default(), 7);
+        let first = checker.start(START).expect("at once");
+        assert_eq!((checker.start(START), checker.is_up()), (None, None));
+        assert_eq!(checker.finished(first, Ok(())), Some(Edge::Up));
+        let mut edges = vec![];
+        for _ in 0..3 {
+            let at = checker.next_start();
+            let probe = checker.start(at).expect("due");
+            edges.push(checker.finished(probe, refused()));
+        }
+        assert_eq!(edges, [None, None, Some(Edge::Down("connection refused".into()))]);
+        let probe = checker.start(checker.next_start()).expect("due");
+        assert_eq!(checker.finished(probe, refused()), None, "it is known");
+        let probe = checker.start(checker.next_start()).expect("due");
+        assert_eq!(checker.finished(probe, Ok(())), Some(Edge::Up));
+    }
+
+    #[test]
+    fn after_a_failure_probes_come_faster_until_it_is_known() {
+        let timing = CheckTiming::default();
+        let mut checker = Checker::new(START, timing, 7);
+        let probe = checker.start(START).expect("at once");
+        checker.finished(probe, Ok(()));
+        let usual = checker.next_start().since(START);
+        assert!(usual <= ms(2000) && usual > ms(1800), "{usual:?}");
+        let at = checker.next_start();
+        let probe = checker.start(at).expect("due");
+        checker.finished(probe, refused());
+        assert_eq!(checker.next_start(), at + ms(500));
+        // They overlap: nobody waits for the answer of the one before.
+        let (one, two) = (checker.start(at + ms(500)), checker.start(at + ms(1000)));
+        let (one, two) = (one.expect("due"), two.expect("due"));
+        assert_eq!(checker.finished(one, refused()), None);
+        assert!(matches!(checker.finished(two, refused()), Some(Edge::Down(_))));
+        let probe = checker.start(checker.next_start()).expect("due");
+        checker.finished(probe, refused());
+        assert!(checker.next_start() > at + ms(2800), "down, it is probed as before");
+    }
+
+    /// A hang that ends as a success says nothing of what came after it.
+    #[test]
+    fn an_answer_that_was_overtaken_says_nothing() {
+        let mut checker = Checker::new(START, CheckTiming { fall: 2, ..CheckTiming::default() }, 7);
+        let [one, two, three] = [0, 1, 2].map(|_| {
+            checker.hasten(START);
+            checker.start(START).expect("hastened")
+        });
+        assert_eq!(checker.finished(two, refused()), None);
+        assert_eq!(checker.finished(one, Ok(())), None);
+        assert!(matches!(checker.finished(three, refused()), Some(Edge::Down(_))));
+    }
+
+    #[test]
+    fn a_timing_that_makes_no_sense_is_refused() {
+        let good = CheckTiming::default();
+        assert_eq!(good.check(), Ok(()));
+        let interval = |interval| CheckTiming { interval, ..good };
+        for bad in [ms(0), ms(99), Duration::from_secs(3601)] {
+            assert_eq!(interval(bad).check(), Err(TimingOutOfRange::Interval(bad)));
+        }
+        for bad in [ms(0), ms(2001)] {
+            let error = CheckTiming { timeout: bad, ..good }.check().expect_err("refused");
+            assert!(matches!(error, TimingOutOfRange::Timeout { .. }), "{error}");
+        }
+        for bad in [0, 101] {
+            assert_eq!(
+                CheckTiming { rise: bad, ..good }.check(),
+                Err(TimingOutOfRange::InARow(bad))
+            );
+            assert_eq!(
+                CheckTiming { fall: bad, ..good }.check(),
+                Err(TimingOutOfRange::InARow(bad))
+            );
+        }
+        assert_eq!((good.gap(), interval(ms(200)).gap()), (ms(500), ms(100)));
+        assert_eq!((good.noticed_after(false), good.noticed_after(true)), (ms(3000), ms(5000)));
+    }
+
+    proptest! {
+        /// What the README promises, whenever it dies.
+        #[test]
+        fn a_server_that_dies_is_called_down_within_the_bound(
+            interval in 100..10_000_u64,
+            share in 1..=10_u64,
+            fall in 1..10_u8,
+            seed in any::<u64>(),
+            dies_after in 1..60_000_u64,
+            hangs in any::<bool>(),
+        ) {
+            let timeout = ms((interval * share / 10).max(1));
+            let timing = CheckTiming { interval: ms(interval), timeout, rise: 1, fall };
+            prop_assert_eq!(timing.check(), Ok(()));
+            let after = called_down(timing, seed, ms(dies_after), hangs);
+            prop_assert!(after <= timing.noticed_after(hangs), "{after:?}");
+        }
+    }
+}
