@@ -1,5 +1,6 @@
 //! Hosts that real servers run on: beside the nodes, and behind them.
 
+use crate::cluster::Cluster;
 use crate::net::Lab;
 use crate::traffic::RealServer;
 use anyhow::Result;
@@ -82,6 +83,22 @@ impl Net {
         lab.exec(name, "sysctl", &[&["-qw"], &quiet[..]].concat())?.ok()?;
         self.add(lab, name, (&format!("{}/{}", self.vip(), self.alone), "lo"))?;
         RealServer::start(lab, name, self.target())
+    }
+
+    /// VIP `web` and the virtual server `front` of it, with two real servers beside the
+    /// nodes.
+    ///
+    /// # Errors
+    /// A step failed.
+    pub fn front(&self, cluster: &mut Cluster) -> Result<Vec<RealServer>> {
+        let lab = &mut cluster.lab;
+        let servers = vec![self.by_dr(lab, "r1", 11)?, self.by_dr(lab, "r2", 12)?];
+        let n1 = cluster.host("n1");
+        let (vip, reals) = (format!("{}/{}", self.vip(), self.length), [self.at(11), self.at(12)]);
+        n1.ctl_ok(&["vip", "add", "web", "--address", &vip])?;
+        let add = ["vs", "add", "front", "--vip", "web", "--port", "80"];
+        n1.ctl_ok(&[&add[..], &["--real", &reals[0], "--real", &reals[1]]].concat())?;
+        Ok(servers)
     }
 
     /// A second network, behind three nodes.

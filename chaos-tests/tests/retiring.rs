@@ -14,14 +14,8 @@ const LATE: Duration = Duration::from_secs(30);
 #[ignore = "takes four minutes: cargo test -p chaos-tests --test retiring -- --ignored"]
 fn a_table_before_goes_once_nobody_goes_by_it() -> Result<()> {
     let mut cluster = Cluster::formed(&Options::default())?;
-    let mut servers = vec![];
-    for (name, last) in [("r1", 11), ("r2", 12)] {
-        servers.push(V4.by_dr(&mut cluster.lab, name, last)?);
-    }
+    let _servers = V4.front(&mut cluster)?;
     let n1 = cluster.host("n1");
-    n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
-    let reals = ["--real", "10.77.0.11", "--real", "10.77.0.12"];
-    n1.ctl_ok(&[&["vs", "add", "front", "--vip", "web", "--port", "80"], &reals[..]].concat())?;
     let connections = RefCell::new(Connections::open(&cluster.lab, "client", V4.target(), 20)?);
     let begun = Instant::now();
     n1.ctl_ok(&["real", "drain", "front", "10.77.0.11"])?;

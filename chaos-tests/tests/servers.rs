@@ -155,15 +155,8 @@ fn connections_by_nat_live_on_by_ipv6() -> Result<()> {
 #[test]
 fn connections_live_through_the_end_of_agent_and_guard() -> Result<()> {
     let mut cluster = Cluster::formed(&Options::default())?;
-    let mut servers = vec![];
-    for (name, last) in [("r1", 11), ("r2", 12)] {
-        servers.push(V4.by_dr(&mut cluster.lab, name, last)?);
-    }
-    let n1 = cluster.host("n1");
-    n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
-    let reals = ["--real", "10.77.0.11", "--real", "10.77.0.12"];
-    n1.ctl_ok(&[&["vs", "add", "front", "--vip", "web", "--port", "80"], &reals[..]].concat())?;
-    let to = V4.target();
+    let _servers = V4.front(&mut cluster)?;
+    let (n1, to) = (cluster.host("n1"), V4.target());
     let mut connections = Connections::open(&cluster.lab, "client", to, CONNECTIONS)?;
     for processes in [
         &[Process::Agent][..],

@@ -2,6 +2,7 @@
 //! commands and of guards.
 
 use serde::{Deserialize, Serialize};
+use std::array;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An address on an interface of this host.
@@ -95,6 +96,12 @@ pub fn octets(ip: IpAddr) -> [u8; 16] {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
     }
+}
+
+/// The same in two numbers, little-endian: what is mixed word by word.
+pub(crate) fn halves(ip: IpAddr) -> [u64; 2] {
+    let octets = octets(ip);
+    [0, 8].map(|from| u64::from_le_bytes(array::from_fn(|byte| octets[from + byte])))
 }
 
 /// Whether it is where a cloud's machines ask who they are.

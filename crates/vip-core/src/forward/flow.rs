@@ -1,9 +1,9 @@
 //! Which slot of a table a client's packets have. The program in the kernel works it
 //! out for each packet; this is the same, for whoever wants to know beforehand.
 
+use crate::address::halves;
 use crate::mix::mix_all;
-use crate::{Scheduler, TableSize, octets};
-use std::array;
+use crate::{Scheduler, TableSize};
 use std::net::IpAddr;
 
 /// One side of a connection: the client's.
@@ -23,9 +23,7 @@ impl Flow {
     /// out, times the slots, is the slot in its own upper half: no division.
     #[must_use]
     pub fn slot(self, seed: u64, scheduler: Scheduler, size: TableSize) -> u16 {
-        let octets = octets(self.ip);
-        let [upper, lower] =
-            [0, 8].map(|from| u64::from_le_bytes(array::from_fn(|byte| octets[from + byte])));
+        let [upper, lower] = halves(self.ip);
         let port = if scheduler == Scheduler::Sh { 0 } else { self.port };
         let mixed = mix_all(seed, [upper, lower, port.into()]);
         let slot = ((mixed >> 32) * u64::from(size.slots())) >> 32;

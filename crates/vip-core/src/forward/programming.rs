@@ -421,6 +421,21 @@ mod tests {
     }
 
     #[test]
+    fn a_guard_has_nothing_once_it_said_so_and_until_it_is_ordered_something() {
+        let mut programming = Programming::default();
+        assert!(!programming.has_nothing(), "none is there");
+        programming.up();
+        assert!(!programming.has_nothing(), "it did not say yet");
+        assert!(!up(&[(ONE, 1)]).has_nothing());
+        let mut programming = up(&[]);
+        assert!(programming.has_nothing());
+        orders(&mut programming, NOW, &[(ONE, 1)]);
+        assert!(!programming.has_nothing());
+        programming.heard(NOW, in_force(ONE, Some(1)));
+        assert!(!programming.has_nothing());
+    }
+
+    #[test]
     fn a_table_before_is_idle_once_nobody_spoke_by_it_for_long() {
         let mut programming = up(&[]);
         let spoke = |at| TableNotice::Spoke { server: ONE, generation: Generation(2), at };

@@ -2,7 +2,6 @@
 
 use super::Programmed;
 use crate::{Hindrance, Hindrances, MAX_HINDERED, NodeId, Server, State};
-use std::collections::BTreeMap;
 
 /// What hinders virtual servers on node `me`, where the log has it otherwise. `how` a
 /// virtual server is there, and which flaw it has.
@@ -11,8 +10,7 @@ pub fn unsaid(
     me: NodeId,
     how: impl Fn(&Server) -> (Programmed, Option<String>),
 ) -> Hindrances {
-    let said: BTreeMap<_, _> = state.hindered_on(me).collect();
-    let mut room = MAX_HINDERED.saturating_sub(said.len());
+    let mut room = MAX_HINDERED.saturating_sub(state.hindered_on(me).count());
     let mut unsaid = Hindrances::new();
     for server in state.all_servers() {
         let (uid, wanted) = (server.uid, server.generation);
@@ -26,14 +24,15 @@ pub fn unsaid(
             }
             _ => continue,
         };
-        let known = said.get(&uid);
+        let now = now.map(|now| now.cut());
+        let known = state.hindrance_said(uid, me);
         if known.is_none() && now.is_some() {
             if room == 0 {
                 continue;
             }
             room -= 1;
         }
-        if known.copied() != now.as_ref().map(Hindrance::cut).as_ref() {
+        if known != now.as_ref() {
             unsaid.insert(uid, now);
         }
     }
@@ -45,6 +44,7 @@ mod tests {
     use super::*;
     use crate::testing::{apply, server, state_of, vip, voter};
     use crate::{Generation, ServerOp, ServerSpec, ServerUid, VipOp};
+    use std::collections::BTreeMap;
 
     const ME: NodeId = NodeId(1);
 
@@ -84,8 +84,7 @@ mod tests {
         assert_eq!(said.len(), 2);
         tell(&mut state, said.clone());
         assert_eq!(unsaid(&state, ME, how), Hindrances::new());
-        let again = said.into_iter().map(|(uid, what)| (uid, what.map(|what| what.cut())));
-        assert_eq!(state.news_of(ME, again.collect()), Hindrances::new());
+        assert_eq!(state.news_of(ME, said), Hindrances::new());
         let of_nothing = [(ServerUid(9), Some(Hindrance::Flawed("no".into())))].into();
         assert_eq!(state.news_of(ME, of_nothing), Hindrances::new());
         let kept = state.hindrances.values().flat_map(BTreeMap::values).map(ToString::to_string);

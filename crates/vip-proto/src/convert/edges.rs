@@ -36,3 +36,18 @@ impl From<v1::Idle> for (ServerUid, Generation) {
         (ServerUid(server), Generation(generation))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A member may say anything.
+    #[test]
+    fn what_is_said_is_cut_before_anybody_keeps_it() {
+        let why = "w".repeat(1 << 20);
+        for what in [What::Refused(why.clone()), What::Flawed(why)] {
+            let (_, what) = v1::Hindered { server: 1, what: Some(what) }.into();
+            assert!(what.is_some_and(|what| what.to_string().len() < 300));
+        }
+    }
+}

@@ -253,6 +253,14 @@ fn a_leader_that_was_restarted_campaigns_after_all_others() {
     };
     let mut leases = Leases::new(START, start);
     leads(&mut leases, START, None);
+    // It need not be in use for that, and is told once.
+    let mut early = leases.clone();
+    for (event, abdicates) in
+        [(LeaseEvent::GuardCame, true), (LeaseEvent::GuardUp(Incarnation(1)), false)]
+    {
+        let actions = early.step(START, event);
+        assert_eq!(actions.contains(&LeaseAction::Abdicate(OWN)), abdicates, "{actions:?}");
+    }
     let actions = leases.step(START, LeaseEvent::GuardUp(Incarnation(1)));
     assert!(actions.contains(&LeaseAction::Abdicate(OWN)), "{actions:?}");
     assert_eq!(leases.campaign_due(), Some(START + LAN.stagger * 2));

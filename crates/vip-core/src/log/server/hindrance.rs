@@ -58,12 +58,16 @@ impl State {
         all.filter_map(move |(server, nodes)| Some((*server, nodes.get(&node)?)))
     }
 
+    /// The same of one virtual server.
+    pub(crate) fn hindrance_said(&self, server: ServerUid, node: NodeId) -> Option<&Hindrance> {
+        self.hindrances.get(&server)?.get(&node)
+    }
+
     /// Of what a node says, what the log does not have: nothing else is worth an entry.
     #[must_use]
     pub fn news_of(&self, node: NodeId, said: Hindrances) -> Hindrances {
-        let known: BTreeMap<_, _> = self.hindered_on(node).collect();
         let is_news = |(uid, what): &(ServerUid, Option<Hindrance>)| {
-            self.server(*uid).is_some() && known.get(uid).copied() != what.as_ref()
+            self.server(*uid).is_some() && self.hindrance_said(*uid, node) != what.as_ref()
         };
         said.into_iter().filter(is_news).collect()
     }
@@ -79,8 +83,7 @@ impl State {
             let Some(server) = self.server(*uid) else { continue };
             let name = server.spec.name.clone();
             let what = what.as_ref().map(Hindrance::cut);
-            let is_known = self.hindrances.get(uid).is_some_and(|nodes| nodes.contains_key(&node));
-            if what.is_some() && !is_known {
+            if what.is_some() && self.hindrance_said(*uid, node).is_none() {
                 if room == 0 {
                     continue;
                 }
