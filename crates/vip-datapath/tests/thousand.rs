@@ -21,11 +21,15 @@ const MOST: [u64; 2] = [50_000_000, 90_000_000];
 const COUNTERS: u64 = 16_384 * 32;
 
 /// Everybody is a neighbour.
-struct Host;
+struct Host {
+    ifindex: u32,
+}
+
+const HOST: Host = Host { ifindex: 1 };
 
 impl Surroundings for Host {
     fn way_to(&self, ip: IpAddr) -> Way {
-        Way::Hop { ifindex: 1, hop: ip }
+        Way::Hop { ifindex: self.ifindex, hop: ip }
     }
 
     fn home_of(&self, _: &Address) -> Option<u32> {
@@ -71,7 +75,7 @@ fn servers(count: u16, generation: u64, weights: &[u16]) -> Vec<(ServerUid, Forw
 /// Puts them in force; returns how long it took.
 fn put(engine: &mut ForwardEngine, servers: Vec<(ServerUid, Forwarding)>) -> Duration {
     let begun = Instant::now();
-    let results = engine.put(NOW, &Host, servers);
+    let results = engine.put(NOW, &HOST, servers);
     assert!(results.iter().all(|(_, done)| done.is_ok()), "{results:?}");
     begun.elapsed()
 }
@@ -111,6 +115,15 @@ fn a_thousand_are_one_step_and_cost_what_is_promised() {
     // So long as a table costs the same, ten times as many cost ten times as much: nothing
     // waits for each of them.
     assert!(thousand < hundred * 20 + Duration::from_millis(100), "{hundred:?}, {thousand:?}");
+
+    // A host's network is looked at again whenever a link goes, beside a takeover.
+    let mut look = |host: Host| {
+        let begun = Instant::now();
+        engine.look(&host).expect("looked");
+        begun.elapsed()
+    };
+    let [again, moved] = [HOST, Host { ifindex: 2 }].map(&mut look);
+    assert!(again < moved / 2, "as before in {again:?}, all ways others in {moved:?}");
 
     let changed = put(&mut engine, servers(1000, 2, &[5, 1]));
     let two_tables = memory();

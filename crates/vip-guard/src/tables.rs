@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tracing::error;
 use vip_core::{Mono, ServerUid, TableCounters, TableNotice, TableOrder};
@@ -99,7 +99,7 @@ impl TableLane {
         let of_thread = shared.clone();
         let run = move || {
             let work = AssertUnwindSafe(|| match open() {
-                Some(carry_out) => Desk::new(&of_thread, left).work(carry_out),
+                Some(carry_out) => Desk::new(&of_thread, left, LOOK_INTERVAL).work(carry_out),
                 None => of_thread.failed.store(true, Relaxed),
             });
             if catch_unwind(work).is_err() {
@@ -181,14 +181,18 @@ struct Desk<'a> {
     counts: BTreeSet<ServerUid>,
     /// That was the last thing.
     looked: bool,
+    /// The host's network is looked at then, whatever else there is, and so long after.
+    look_at: Instant,
+    look_interval: Duration,
 }
 
 impl<'a> Desk<'a> {
-    fn new(shared: &'a Shared, letters: Receiver<Letter>) -> Self {
+    fn new(shared: &'a Shared, letters: Receiver<Letter>, look_interval: Duration) -> Self {
         // What the host's network is like nobody has said yet.
         shared.unseen.store(true, Relaxed);
         let (orders, counts) = (BTreeMap::new(), BTreeSet::new());
-        Self { shared, letters, session: 0, orders, counts, looked: false }
+        let look_at = Instant::now() + look_interval;
+        Self { shared, letters, session: 0, orders, counts, looked: false, look_at, look_interval }
     }
 
     fn work(mut self, mut carry_out: impl FnMut(Work) -> Vec<TableNotice>) {
@@ -219,8 +223,10 @@ impl<'a> Desk<'a> {
             }
             // Neither keeps the other waiting, however often there is more of it.
             let turn = !self.looked || self.orders.is_empty();
-            if turn && self.shared.unseen.swap(false, Relaxed) {
+            let is_due = Instant::now() >= self.look_at;
+            if turn && (self.shared.unseen.swap(false, Relaxed) || is_due) {
                 self.looked = true;
+                self.look_at = Instant::now() + self.look_interval;
                 return Some(Work::Look);
             }
             if !self.orders.is_empty() {
@@ -234,9 +240,9 @@ impl<'a> Desk<'a> {
                 return Some(Work::Count(server));
             }
             self.shared.goes_on();
-            match self.letters.recv_timeout(LOOK_INTERVAL) {
+            match self.letters.recv_timeout(self.look_at.duration_since(Instant::now())) {
                 Ok(letter) => self.read(letter),
-                Err(RecvTimeoutError::Timeout) => return Some(Work::Look),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
         }
@@ -307,7 +313,6 @@ pub(crate) fn nothing_there(work: Work) -> Vec<TableNotice> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, Instant};
     use vip_core::Generation;
 
     const LIMIT: Duration = Duration::from_secs(20);
@@ -374,6 +379,23 @@ mod tests {
         until("all is done", || lane.counters().done == 3);
         let counters = lane.counters();
         assert_eq!((counters.waiting, counters.overtaken, counters.behind_s), (0, 18, 0));
+    }
+
+    /// Somebody looks at counters all the time, which is a letter each.
+    #[test]
+    fn the_hosts_network_is_looked_at_whatever_is_asked() {
+        let shared = Shared::default();
+        let (letters, left) = sync_channel(LETTERS);
+        let mut desk = Desk::new(&shared, left, Duration::from_millis(50));
+        assert_eq!(desk.next(), Some(Work::Look));
+        let begun = Instant::now();
+        loop {
+            letters.send(Letter::Count(0, ServerUid(1))).expect("room for it");
+            match desk.next() {
+                Some(Work::Count(_)) => assert!(begun.elapsed() < LIMIT, "never looked at"),
+                other => break assert_eq!(other, Some(Work::Look)),
+            }
+        }
     }
 
     /// An agent that orders faster than is carried out, or more than there can be.

@@ -66,6 +66,9 @@ pub struct ForwardMaps {
     dropped: PerCpuArray<MapData, u64>,
     places: BTreeMap<Places, NonZeroU32>,
     replying: BTreeMap<Places, Reply>,
+    /// Real servers and replies as the kernel has them, where that is certain: one that
+    /// is put again as it is costs no call. A host's network is looked at often.
+    written: (BTreeMap<u32, Real>, BTreeMap<Places, Reply>),
     used: Used,
     /// As it was written last.
     set: u64,
@@ -136,6 +139,7 @@ impl ForwardMaps {
             dropped: take!(bpf, "DROPPED"),
             places: BTreeMap::new(),
             replying: BTreeMap::new(),
+            written: Default::default(),
             used: Used::default(),
             set: 0,
         })
@@ -162,7 +166,14 @@ impl ForwardMaps {
     /// # Errors
     /// [`ForwardError::Element`]; the one before stands.
     pub fn put_real(&mut self, number: u32, real: &Real) -> Result<(), ForwardError> {
-        self.reals.insert(number, layout::real(real), 0).map_err(refused("REALS"))
+        let (written, _) = &mut self.written;
+        if written.get(&number) == Some(real) {
+            return Ok(());
+        }
+        written.remove(&number);
+        self.reals.insert(number, layout::real(real), 0).map_err(refused("REALS"))?;
+        written.insert(number, *real);
+        Ok(())
     }
 
     /// Takes a real server out: connections that are remembered as its own go by the
@@ -171,6 +182,7 @@ impl ForwardMaps {
     /// # Errors
     /// [`ForwardError::Element`]; it stands.
     pub fn drop_real(&mut self, number: u32) -> Result<(), ForwardError> {
+        self.written.0.remove(&number);
         absent(self.reals.remove(&number)).map_err(refused("REALS"))
     }
 
@@ -301,6 +313,10 @@ impl ForwardMaps {
     /// # Errors
     /// [`ForwardError::Element`]; some of the ports may be.
     pub fn put_reply(&mut self, from: Places, reply: &Reply) -> Result<(), ForwardError> {
+        if self.written.1.get(&from) == Some(reply) {
+            return Ok(());
+        }
+        self.written.1.remove(&from);
         let value = layout::reply(reply);
         let old = self.replying.insert(from, *reply);
         self.used.replies(from, Some(reply), old.as_ref());
@@ -317,7 +333,9 @@ impl ForwardMaps {
                 }
             }
         }
-        self.set()
+        self.set()?;
+        self.written.1.insert(from, *reply);
+        Ok(())
     }
 
     /// From now on what comes from these ports is nobody's but their host's, but for what
@@ -327,6 +345,7 @@ impl ForwardMaps {
     /// [`ForwardError::Element`]; some of the ports may be the VIP's still.
     pub fn drop_reply(&mut self, from: Places) -> Result<(), ForwardError> {
         let old = self.replying.remove(&from);
+        self.written.1.remove(&from);
         self.used.replies(from, None, old.as_ref());
         match from.ports.single() {
             Some(port) => {
