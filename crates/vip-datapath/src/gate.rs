@@ -2,13 +2,15 @@
 //! first everywhere.
 
 use crate::forward::{ForwardError, ForwardMaps};
+use crate::inherit::Inherited;
 use crate::layout::{self, Entry, Key, MacKey};
 use crate::netfilter::IpGate;
-use crate::syscall::in_spite_of_signals;
+use crate::object::{LeftObject, Object};
 use crate::tcx::{self, Hook, Trial};
 use aya::maps::{Array, HashMap as BpfMap, IterableMap, MapData, MapError};
-use aya::programs::{ProgramError, SchedClassifier};
-use aya::{Ebpf, EbpfError, EbpfLoader, Pod, VerifierLogLevel};
+use aya::programs::ProgramError;
+use aya::{EbpfError, Pod};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -16,7 +18,6 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 use vip_core::{GateEntry, Mac, Mono, Slot, octets};
 
-const OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/vipd.o");
 /// What the names of all gate programs begin with, as the kernel shows them.
 const NAME_PREFIX: &str = "vipd_";
 /// A chain that changes under our hands is read again this often.
@@ -41,6 +42,9 @@ pub enum GateError {
         #[source]
         source: Box<ProgramError>,
     },
+    /// There is no room for another one.
+    #[error("no descriptor for a part of the lease gate")]
+    Descriptor(#[source] io::Error),
     /// An interface did not take it.
     #[error("interface {ifindex} did not take the lease gate; tcx needs Linux 6.6 or later")]
     Attach {
@@ -125,7 +129,9 @@ pub struct Device {
 
 /// The loaded gate. Its programs stay in the kernel when it is dropped.
 pub struct Gate {
-    bpf: Ebpf,
+    object: Object,
+    /// Until somebody forwards by them.
+    forward: Option<ForwardMaps>,
     entries: BpfMap<MapData, Key, Entry>,
     shared: Array<MapData, u64>,
     members: BpfMap<MapData, MacKey, u32>,
@@ -136,6 +142,14 @@ pub struct Gate {
     ids: BTreeSet<u32>,
     /// On IP, wherever it comes from.
     ip: Option<IpGate>,
+}
+
+/// A [`Gate`] for the next run of the process.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LeftGate {
+    object: LeftObject,
+    served: BTreeMap<IpAddr, Mono>,
+    ip: Vec<Inherited>,
 }
 
 /// The two equal programs for a hook of a device.
@@ -175,33 +189,52 @@ impl Gate {
     /// # Errors
     /// [`GateError`]; nothing is left in the kernel.
     pub fn load() -> Result<Self, GateError> {
-        // Neither the kernel's type information nor the verifier's log is
-        // needed, and each costs megabytes.
-        let mut bpf = EbpfLoader::new()
-            .btf(None)
-            .verifier_log_level(VerifierLogLevel::DISABLE)
-            .load(OBJECT)
-            .map_err(GateError::Load)?;
-        let map = bpf.take_map("ENTRIES").ok_or(GateError::Missing("map"))?;
-        let entries = BpfMap::try_from(map).map_err(|_| GateError::Missing("map of its type"))?;
-        let map = bpf.take_map("SHARED").ok_or(GateError::Missing("array"))?;
-        let shared = Array::try_from(map).map_err(|_| GateError::Missing("array of its type"))?;
-        let map = bpf.take_map("MEMBERS").ok_or(GateError::Missing("map of members"))?;
-        let members = BpfMap::try_from(map).map_err(|_| GateError::Missing("map of its type"))?;
-        let map = bpf.take_map("BEHIND").ok_or(GateError::Missing("map of interfaces"))?;
-        let behind = BpfMap::try_from(map).map_err(|_| GateError::Missing("map of its type"))?;
-        let mut ids = BTreeSet::new();
+        let mut names = vec![];
         for header in [Header::Ethernet, Header::None] {
             for hook in [Hook::In, Hook::Out] {
-                for name in twins(Device { ifindex: 0, header }, hook)? {
-                    let program = Self::program_mut(&mut bpf, name)?;
-                    in_spite_of_signals(|| program.load()).map_err(|e| refused(name, e))?;
-                    ids.insert(Self::id(program, name)?);
-                }
+                names.extend(twins(Device { ifindex: 0, header }, hook)?);
             }
         }
-        let served = BTreeMap::new();
-        Ok(Self { bpf, entries, shared, members, behind, served, ids, ip: None })
+        Self::of(Object::load(names)?, BTreeMap::new(), None)
+    }
+
+    fn of(
+        object: Object,
+        served: BTreeMap<IpAddr, Mono>,
+        ip: Option<IpGate>,
+    ) -> Result<Self, GateError> {
+        Ok(Self {
+            forward: Some(ForwardMaps::of(&object)?),
+            entries: object.map("ENTRIES")?,
+            shared: object.map("SHARED")?,
+            members: object.map("MEMBERS")?,
+            behind: object.map("BEHIND")?,
+            served,
+            ids: object.program_ids(),
+            ip,
+            object,
+        })
+    }
+
+    /// For the next run of this process: its programs stay where they are, and what they
+    /// go by.
+    ///
+    /// # Errors
+    /// There is no room for descriptors.
+    pub fn leave(&self) -> io::Result<LeftGate> {
+        let ip = self.ip.as_ref().map(IpGate::leave).transpose()?;
+        let (object, served) = (self.object.leave()?, self.served.clone());
+        Ok(LeftGate { object, served, ip: ip.unwrap_or_default() })
+    }
+
+    /// As an earlier run of this process left it.
+    ///
+    /// # Errors
+    /// [`GateError`]; it is out of reach then, and shuts on time.
+    pub fn inherit(left: LeftGate) -> Result<Self, GateError> {
+        let object = Object::inherit(left.object).map_err(GateError::Descriptor)?;
+        let ip = IpGate::inherit(left.ip).map_err(GateError::Descriptor)?;
+        Self::of(object, left.served, ip)
     }
 
     /// Holds IP packets on all interfaces as well, those to come included. Not
@@ -216,20 +249,12 @@ impl Gate {
         Ok(())
     }
 
-    fn program_mut<'a>(
-        bpf: &'a mut Ebpf,
-        name: &'static str,
-    ) -> Result<&'a mut SchedClassifier, GateError> {
-        let program = bpf.program_mut(name).ok_or(GateError::Missing(name))?;
-        program.try_into().map_err(|_| GateError::Missing(name))
-    }
-
     /// What its programs forward by, for whoever keeps that. It can be had once.
     ///
     /// # Errors
-    /// [`ForwardError::Missing`].
+    /// [`ForwardError::Taken`].
     pub fn take_forward_maps(&mut self) -> Result<ForwardMaps, ForwardError> {
-        ForwardMaps::of(&mut self.bpf)
+        self.forward.take().ok_or(ForwardError::Taken)
     }
 
     /// Kernel ids of its programs, to be told to a later run, which may not
@@ -368,9 +393,7 @@ impl Gate {
     /// # Errors
     /// [`GateError::Trial`].
     pub fn tries(&mut self, name: &'static str, frame: &[u8]) -> Result<Trial, GateError> {
-        let program = Self::program_mut(&mut self.bpf, name)?;
-        let fd = program.fd().map_err(|e| refused(name, e))?.as_fd();
-        tcx::test_run(fd, frame).map_err(GateError::Trial)
+        tcx::test_run(self.object.program_fd(name)?, frame).map_err(GateError::Trial)
     }
 
     /// The entry of an address, if the gate knows it.
@@ -406,7 +429,7 @@ impl Gate {
         let names = twins(device, hook)?;
         let mut ids = [0; 2];
         for (id, name) in ids.iter_mut().zip(names) {
-            *id = Self::id(Self::program_mut(&mut self.bpf, name)?, name)?;
+            *id = self.object.program_id(name)?;
         }
         let mut changed = false;
         for _ in 0..MAX_RACES {
@@ -416,8 +439,7 @@ impl Gate {
                 changed = true;
                 // The one that is there stays until the other is before it.
                 let absent = usize::from(chain.programs.contains(&ids[0]));
-                let program = Self::program_mut(&mut self.bpf, names[absent])?;
-                let fd = program.fd().map_err(|e| refused(names[absent], e))?.as_fd();
+                let fd = self.object.program_fd(names[absent])?;
                 tcx::attach_first(fd, ifindex, hook).map_err(attach)?;
                 continue;
             }
@@ -434,10 +456,6 @@ impl Gate {
         Ok(changed)
     }
 
-    fn id(program: &SchedClassifier, name: &'static str) -> Result<u32, GateError> {
-        Ok(program.info().map_err(|e| refused(name, e))?.id())
-    }
-
     /// Takes the gate off a device, when the guard ends in order and no
     /// address is left behind.
     ///
@@ -446,8 +464,7 @@ impl Gate {
     pub fn detach(&mut self, device: Device) -> Result<(), GateError> {
         for hook in [Hook::In, Hook::Out] {
             for name in twins(device, hook)? {
-                let program = Self::program_mut(&mut self.bpf, name)?;
-                let fd = program.fd().map_err(|e| refused(name, e))?.as_fd();
+                let fd = self.object.program_fd(name)?;
                 match tcx::detach(fd, device.ifindex, hook) {
                     Err(e) if e.raw_os_error() != Some(libc::ENOENT) => {
                         return Err(GateError::Attach { ifindex: device.ifindex, source: e });
@@ -474,8 +491,4 @@ fn are<K: Pod + Ord>(
         map.remove(key).map_err(source)?;
     }
     Ok(())
-}
-
-fn refused(name: &'static str, source: ProgramError) -> GateError {
-    GateError::Program { name, source: Box::new(source) }
 }

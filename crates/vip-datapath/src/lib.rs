@@ -15,17 +15,21 @@
 mod btf;
 mod forward;
 mod gate;
+mod inherit;
 mod layout;
 mod map;
 mod netfilter;
+mod object;
 mod probe;
 mod syscall;
 mod tcx;
 
 pub use forward::{
-    ForwardEngine, ForwardError, ForwardMaps, MOST_REALS, MOST_TABLES, Place, Places, Real, Reply,
-    Service, Surroundings, Unforwarded, Way,
+    ForwardEngine, ForwardError, ForwardMaps, LeftEngine, MOST_REALS, MOST_TABLES, Place, Places,
+    Real, Reply, Service, Surroundings, Unforwarded, Way,
 };
-pub use gate::{Device, Gate, GateError, Header};
+pub use gate::{Device, Gate, GateError, Header, LeftGate};
+pub use inherit::Inherited;
+pub use object::meaning;
 pub use probe::forward_engine;
 pub use tcx::Trial;

@@ -15,6 +15,7 @@
 //! well.
 
 use crate::btf::kernel_function;
+use crate::inherit::Inherited;
 use crate::layout::{DEADLINE_AT, SERVED_AT, SLOT_AT};
 use crate::syscall::{bpf_fd, in_spite_of_signals, raw};
 use std::io;
@@ -201,7 +202,7 @@ struct LinkAttr {
 
 /// The gate in force, for as long as it lives.
 pub(crate) struct IpGate {
-    _links: Vec<OwnedFd>,
+    links: Vec<OwnedFd>,
 }
 
 impl IpGate {
@@ -219,7 +220,24 @@ impl IpGate {
                 links.push(link(program.as_fd(), family.number, hook)?);
             }
         }
-        Ok(Self { _links: links })
+        Ok(Self { links })
+    }
+
+    /// For the next run of this process.
+    ///
+    /// # Errors
+    /// There is no room for descriptors.
+    pub(crate) fn leave(&self) -> io::Result<Vec<Inherited>> {
+        self.links.iter().map(Inherited::of).collect()
+    }
+
+    /// As an earlier run left it, if it did.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub(crate) fn inherit(left: Vec<Inherited>) -> io::Result<Option<Self>> {
+        let links: Vec<_> = left.into_iter().map(Inherited::take).collect::<io::Result<_>>()?;
+        Ok((!links.is_empty()).then_some(Self { links }))
     }
 }
 

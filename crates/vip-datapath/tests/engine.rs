@@ -52,6 +52,8 @@ struct Scene {
     gate: Gate,
     engine: ForwardEngine,
     host: Host,
+    /// Every change is another run's of the process.
+    hands_over: bool,
 }
 
 const FRONT: ServerUid = ServerUid(1);
@@ -102,10 +104,31 @@ impl Scene {
         let mut gate = Gate::load().expect("loaded");
         gate.set(at(VIP).ip(), GateEntry::Until(Mono(u64::MAX))).expect("open");
         let engine = forward_engine(&mut gate).expect("its maps");
-        Self { gate, engine, host: Host::default() }
+        Self { gate, engine, host: Host::default(), hands_over: false }
+    }
+
+    fn that_hands_over() -> Self {
+        Self { hands_over: true, ..Self::new() }
+    }
+
+    /// As if the process had gone on with another program.
+    fn hand_over(self) -> Self {
+        let left = (self.gate.leave().expect("left"), self.engine.leave());
+        let written = postcard::to_stdvec(&left).expect("written");
+        // Reading takes possession of the descriptors.
+        std::mem::forget(left);
+        let (gate, engine) = postcard::from_bytes(&written).expect("read");
+        let mut gate = Gate::inherit(gate).expect("inherited");
+        let maps = gate.take_forward_maps().expect("its maps");
+        let engine = ForwardEngine::inherit(maps, engine);
+        Self { gate, engine, host: self.host, hands_over: self.hands_over }
     }
 
     fn put(&mut self, forwarding: Forwarding) -> Result<(), Unforwarded> {
+        if self.hands_over {
+            let next = std::mem::replace(self, Self::new()).hand_over();
+            *self = next;
+        }
         let mut results = self.engine.put(NOW, &self.host, vec![(FRONT, forwarding)]);
         assert_eq!(results.len(), 1);
         results.remove(0).1
@@ -165,7 +188,15 @@ fn what_is_ordered_is_in_force_and_goes_where_the_plan_says() {
 
 #[test]
 fn connections_outlive_a_drain_and_its_end_and_not_the_end_of_their_server() {
-    let mut scene = Scene::new();
+    drain_and_its_end(Scene::new());
+}
+
+#[test]
+fn they_outlive_it_where_each_change_is_another_runs_of_the_process() {
+    drain_and_its_end(Scene::that_hands_over());
+}
+
+fn drain_and_its_end(mut scene: Scene) {
     let [both, drained] = [[real(11, 1), real(12, 1)], [real(11, 0), real(12, 1)]];
     scene.put(forwarding(1, &both)).expect("in force");
     let ports: Vec<u16> = (1..60).filter(|port| by_plan(&plan(&both), *port) == 11).collect();
@@ -292,12 +323,20 @@ fn ports_and_methods_change_without_a_trace_of_what_was() {
 /// Ranges are prefixes in the kernel, and two may have one in common.
 #[test]
 fn a_range_can_shrink_and_grow_and_be_taken_over_in_part() {
+    range_shrinks_and_grows(Scene::new());
+}
+
+#[test]
+fn it_can_where_each_change_is_another_runs_of_the_process() {
+    range_shrinks_and_grows(Scene::that_hands_over());
+}
+
+fn range_shrinks_and_grows(mut scene: Scene) {
     let of = |generation, ports: &str| Forwarding {
         ports: ports.parse().expect("ports"),
         forward: Forward::Nat,
         ..forwarding(generation, &[RealServer { port: 0, ..real(11, 1) }])
     };
-    let mut scene = Scene::new();
     let goes = |scene: &mut Scene, port: u16| {
         let to = packet(true, client(1), SocketAddr::new(at(VIP).ip(), port));
         let from = packet(false, SocketAddr::new([10, 0, 0, 11].into(), port), client(1));

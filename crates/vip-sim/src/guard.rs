@@ -58,12 +58,24 @@ pub(crate) struct GuardProcess {
     pub(crate) connection: Option<Connection>,
 }
 
+fn limits() -> Limits {
+    let longest = Profile::Wan.timing();
+    let (longest_grant, gate_to_wire) = (longest.grant, longest.gate_to_wire);
+    Limits { longest_grant, gate_to_wire, gated: true }
+}
+
 impl GuardProcess {
     pub(crate) fn new() -> Self {
-        let longest = Profile::Wan.timing();
-        let (longest_grant, gate_to_wire) = (longest.grant, longest.gate_to_wire);
-        let guard = Guard::new(Limits { longest_grant, gate_to_wire, gated: true });
-        Self { guard, connection: None }
+        Self { guard: Guard::new(limits()), connection: None }
+    }
+
+    /// Its program is replaced while it runs: what the next one goes on with is what this
+    /// one wrote down.
+    pub(crate) fn hand_over(&mut self) {
+        let written = postcard::to_stdvec(&self.guard).expect("a guard can be written");
+        let next: Guard = postcard::from_bytes(&written).expect("as it was written");
+        debug_assert_eq!(format!("{next:?}"), format!("{:?}", self.guard));
+        self.guard = next.inherited(limits());
     }
 
     pub(crate) fn next_tick(&self) -> Option<Mono> {

@@ -1,6 +1,7 @@
 //! When a claimed VIP is announced.
 
 use crate::Mono;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Announcements after a claim. The first ones get lost while switches learn
@@ -41,7 +42,7 @@ pub(super) fn announce_repeat(vips: usize) -> Duration {
 }
 
 /// The schedule of one VIP's announcements.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Announcements {
     started: Mono,
     done: usize,

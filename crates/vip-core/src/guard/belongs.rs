@@ -6,12 +6,13 @@
 
 use crate::{Address, Why, is_host, subnet};
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// What a host's network says about where addresses belong. Nothing of ours is
 /// in it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostNetwork {
     /// Interfaces that can have addresses: index and name.
     pub links: BTreeSet<(u32, String)>,

@@ -2,13 +2,14 @@
 
 use super::{Announcements, GateEntry, GuardAction, GuardNotice, Hearing, ProbeStep, Probes, Slot};
 use crate::{Address, Epoch, Mac, Mono, VipUid};
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 /// An address that nothing passes for.
 pub(super) const SHUT: GateEntry = GateEntry::Until(Mono::ZERO);
 
 /// How far a claim has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// Others are asked for the addresses; nothing is done yet.
     Probing,
@@ -21,7 +22,7 @@ pub enum Phase {
     Expired,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Claim {
     pub(super) epoch: Epoch,
     pub(super) addresses: Vec<Address>,

@@ -11,6 +11,7 @@
 
 use super::{Claim, GateEntry, Guard, GuardAction, GuardNotice, Phase, Slot};
 use crate::{Cover, Grantee, Incarnation, Mono};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -18,7 +19,7 @@ use std::net::IpAddr;
 /// deadline of its own. As many as a kernel may refuse, once each.
 pub const SLOTS: u32 = 16;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Common {
     /// The one in use.
     slot: Slot,

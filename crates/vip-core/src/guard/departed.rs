@@ -6,10 +6,11 @@
 
 use super::GuardNotice;
 use crate::{Address, Mono, VipUid};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Leaving {
     vip: VipUid,
     /// The last deadline that the gate may hold, and the time to the wire.
@@ -23,13 +24,13 @@ struct Leaving {
     notices: Vec<GuardNotice>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Enforcement {
     ByGate,
     ByDeletion,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Departed(BTreeMap<IpAddr, Leaving>);
 
 impl Departed {

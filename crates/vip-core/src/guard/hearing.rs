@@ -1,6 +1,7 @@
 //! Which foreign claims an agent hears of: anybody on the network can make many.
 
 use crate::{Mac, Mono};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,7 +12,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 const STRANGERS: usize = 8;
 
 /// What one claim of ours heard.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Hearing {
     /// Members, and who may be one: each is heard, whatever strangers do.
     known: BTreeSet<Mac>,

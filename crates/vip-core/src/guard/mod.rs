@@ -33,6 +33,7 @@ pub use orders::{
     GateEntry, GuardAction, GuardEvent, GuardFailure, GuardNotice, GuardRefusal, Limits, Probe,
     Slot, VipOrder,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{Address, Epoch, Incarnation, Mac, Mono, Obstacle, VipUid};
 use claim::{Claim, SHUT};
@@ -57,7 +58,7 @@ fn gates_first(actions: impl Iterator<Item = GuardAction>) -> Vec<GuardAction> {
 }
 
 /// The guard of one host.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Guard {
     limits: Limits,
     session: Option<Incarnation>,
@@ -88,6 +89,13 @@ impl Guard {
             refresh_at: Mono::ZERO,
             tick_at: None,
         }
+    }
+
+    /// As an earlier run of the same process had it, with this one's limits: nothing was
+    /// let go of between, and the clock is the same.
+    #[must_use]
+    pub fn inherited(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// Returns what to do, in order. Never blocks, never fails.

@@ -1,6 +1,7 @@
 //! The probes before a claim: is anybody there already?
 
 use crate::Mono;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// RFC 5227 §2.1.1 has three as well, and takes up to seven seconds over them.
@@ -30,7 +31,7 @@ pub(super) enum ProbeStep {
     Over,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Probes {
     /// Not three, but again and again.
     every: Option<Duration>,

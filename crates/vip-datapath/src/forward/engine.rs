@@ -12,10 +12,11 @@
 //! A number is given out again once nothing in the kernel names it: a real server's when
 //! it is in neither table, a table's one batch after it was last named.
 
-use super::maps::{ForwardError, ForwardMaps, MOST_REALS, MOST_TABLES};
+use super::maps::{ForwardError, ForwardMaps, LeftMaps, MOST_REALS, MOST_TABLES};
 use super::numbers::Numbers;
 use super::values::{Places, Real, Reply, Service, Way};
 use crate::map::NOBODY;
+use serde::{Deserialize, Serialize};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -46,6 +47,7 @@ pub trait Surroundings {
 }
 
 /// A virtual server, as it is in the kernel.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct InForce {
     id: NonZeroU32,
     forwarding: Forwarding,
@@ -92,6 +94,18 @@ pub struct ForwardEngine {
     over: Vec<u32>,
 }
 
+/// A [`ForwardEngine`] for the next run of this process; the gate has the maps.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LeftEngine {
+    maps: LeftMaps,
+    rewrites_ipv6: bool,
+    servers: BTreeMap<ServerUid, InForce>,
+    next_id: NonZeroU32,
+    tables: Numbers,
+    reals: Numbers,
+    over: Vec<u32>,
+}
+
 /// What a batch writes for one server.
 struct Change {
     server: ServerUid,
@@ -124,6 +138,28 @@ impl ForwardEngine {
             reals: Numbers::below(MOST_REALS),
             over: vec![],
         }
+    }
+
+    /// For the next run of this process. Whatever is done after that is not known there.
+    #[must_use]
+    pub fn leave(&self) -> LeftEngine {
+        LeftEngine {
+            maps: self.maps.leave(),
+            rewrites_ipv6: self.rewrites_ipv6,
+            servers: self.servers.clone(),
+            next_id: self.next_id,
+            tables: self.tables.clone(),
+            reals: self.reals.clone(),
+            over: self.over.clone(),
+        }
+    }
+
+    /// As an earlier run left it, with the maps of the gate that it left.
+    #[must_use]
+    pub fn inherit(mut maps: ForwardMaps, left: LeftEngine) -> Self {
+        let LeftEngine { maps: known, rewrites_ipv6, servers, next_id, tables, reals, over } = left;
+        maps.inherit(known);
+        Self { maps, rewrites_ipv6, servers, next_id, tables, reals, over }
     }
 
     /// What is in force.

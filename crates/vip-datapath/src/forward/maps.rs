@@ -8,10 +8,12 @@
 
 use super::layout::{self, CounterValue, PlaceKey, RangeKey, RealValue, ReplyValue, ServiceValue};
 use super::values::{Place, Places, Real, Reply, Service};
+use crate::gate::GateError;
 use crate::map::{self, SlotMap};
-use aya::Ebpf;
+use crate::object::Object;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap as BpfMap, MapData, MapError, PerCpuArray};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
@@ -27,9 +29,9 @@ pub const MOST_TABLES: u32 = 16_384;
 /// Why a map is not as it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
-    /// The object lacks it: a build error.
-    #[error("the forwarder's object has no map {0}")]
-    Missing(&'static str),
+    /// Somebody has them: they have one writer.
+    #[error("the forwarder's maps were taken already")]
+    Taken,
     /// An element was refused.
     #[error("the kernel refused an element of the forwarder's map {map}")]
     Element {
@@ -74,8 +76,17 @@ pub struct ForwardMaps {
     set: u64,
 }
 
+/// What is known of [`ForwardMaps`] beside what they hold.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct LeftMaps {
+    places: BTreeMap<Places, NonZeroU32>,
+    replying: BTreeMap<Places, Reply>,
+    used: Used,
+    set: u64,
+}
+
 /// How much there is of what not every packet is looked up for.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Used {
     ranges: usize,
     reply_ranges: usize,
@@ -97,13 +108,6 @@ impl Used {
     }
 }
 
-macro_rules! take {
-    ($bpf:expr, $name:literal) => {{
-        let map = $bpf.take_map($name).ok_or(ForwardError::Missing($name))?;
-        map.try_into().map_err(|_| ForwardError::Missing($name))?
-    }};
-}
-
 fn refused(map: &'static str) -> impl Fn(MapError) -> ForwardError {
     move |source| ForwardError::Element { map, source: Box::new(source) }
 }
@@ -118,31 +122,39 @@ fn absent(result: Result<(), MapError>) -> Result<(), MapError> {
 }
 
 impl ForwardMaps {
-    pub(crate) fn of(bpf: &mut Ebpf) -> Result<Self, ForwardError> {
-        let tables = match bpf.take_map("TABLES") {
-            Some(aya::maps::Map::ArrayOfMaps(tables)) => tables,
-            _ => return Err(ForwardError::Missing("TABLES")),
-        };
-        let tables = tables.fd().as_fd().try_clone_to_owned();
+    pub(crate) fn of(object: &Object) -> Result<Self, GateError> {
+        let tables = object.map_fd("TABLES")?.try_clone_to_owned();
         Ok(Self {
-            settings: take!(bpf, "SETTINGS"),
-            ports: take!(bpf, "PORTS"),
-            ranges: take!(bpf, "RANGES"),
-            services: take!(bpf, "SERVICES"),
-            tables: tables.map_err(|source| ForwardError::Tables { count: 0, source })?,
-            spoke: take!(bpf, "SPOKE"),
-            reals: take!(bpf, "REALS"),
-            replies: take!(bpf, "REPLIES"),
-            reply_ranges: take!(bpf, "REPLY_RANGES"),
-            own: take!(bpf, "OWN"),
-            counters: take!(bpf, "COUNTERS"),
-            dropped: take!(bpf, "DROPPED"),
+            settings: object.map("SETTINGS")?,
+            ports: object.map("PORTS")?,
+            ranges: object.map("RANGES")?,
+            services: object.map("SERVICES")?,
+            tables: tables.map_err(GateError::Descriptor)?,
+            spoke: object.map("SPOKE")?,
+            reals: object.map("REALS")?,
+            replies: object.map("REPLIES")?,
+            reply_ranges: object.map("REPLY_RANGES")?,
+            own: object.map("OWN")?,
+            counters: object.map("COUNTERS")?,
+            dropped: object.map("DROPPED")?,
             places: BTreeMap::new(),
             replying: BTreeMap::new(),
             written: Default::default(),
             used: Used::default(),
             set: 0,
         })
+    }
+
+    /// What is known of them beside what they hold, for the next run of this process.
+    pub(crate) fn leave(&self) -> LeftMaps {
+        let Self { places, replying, used, set, .. } = self;
+        LeftMaps { places: places.clone(), replying: replying.clone(), used: *used, set: *set }
+    }
+
+    /// With what an earlier run knew of the same ones.
+    pub(crate) fn inherit(&mut self, left: LeftMaps) {
+        let LeftMaps { places, replying, used, set } = left;
+        (self.places, self.replying, self.used, self.set) = (places, replying, used, set);
     }
 
     /// Builds tables and gives them their numbers, all in one step. One without slots

@@ -7,6 +7,6 @@ mod maps;
 mod numbers;
 mod values;
 
-pub use engine::{ForwardEngine, Surroundings, Unforwarded};
+pub use engine::{ForwardEngine, LeftEngine, Surroundings, Unforwarded};
 pub use maps::{ForwardError, ForwardMaps, MOST_REALS, MOST_TABLES};
 pub use values::{Place, Places, Real, Reply, Service, Way};

@@ -1,9 +1,11 @@
 //! Numbers that are given out and come back, the one that has been back for longest
 //! first: whoever still remembers one is the less likely to meet another's.
 
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// See the module.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Numbers {
     /// None from here on was given out yet.
     next: u32,

@@ -1,5 +1,6 @@
 //! What is written into the forwarder's maps, and read from them.
 
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use vip_core::{Mono, Ports, Protocol, TableSize};
@@ -13,7 +14,7 @@ pub struct Place {
 }
 
 /// An address's ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Places {
     pub ip: IpAddr,
     pub protocol: Protocol,
@@ -64,7 +65,7 @@ pub struct Real {
 }
 
 /// Of which VIP a real server's packets are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {
     pub vip: IpAddr,
     /// `None`: as the real server has it.

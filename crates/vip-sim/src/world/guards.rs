@@ -181,7 +181,8 @@ impl World {
     fn reconcile(&mut self, at: usize) {
         let run = self.hosts[at].guard_run;
         let there = self.hosts[at].kernel.addresses();
-        let Some(guard) = &self.hosts[at].guard else { return };
+        let Some(guard) = &mut self.hosts[at].guard else { return };
+        guard.hand_over();
         let (events, unwanted) = guard.compare(&there);
         for event in events {
             self.step_guard(at, event);
