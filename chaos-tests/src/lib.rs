@@ -45,4 +45,4 @@ pub use probe::{Claim, Outage, Probe, Reply, Trace};
 pub use random::{Plan, Summary, run as run_at_random};
 pub use reals::{Net, V4, V6};
 pub use strangers::{Counts, Strangers};
-pub use traffic::{Connections, Flows, RealServer, Stream, Streams};
+pub use traffic::{Connections, Flows, Patter, RealServer, Stream, Streams};

@@ -7,10 +7,10 @@ use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -347,5 +347,67 @@ impl Flows {
             ask_by_datagram(socket, QUESTION).is_ok_and(|now| now == *name)
         };
         self.0.iter().filter(|one| !lives(one)).count()
+    }
+}
+
+/// Between two datagrams of a [`Patter`].
+const PATTER: Duration = Duration::from_micros(200);
+/// An answer that did not come by then was lost.
+const STRAGGLERS: Duration = Duration::from_secs(1);
+
+/// A client that sends datagrams without a pause, and counts the answers.
+#[derive(Debug)]
+pub struct Patter {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<(u64, u64)>>,
+}
+
+impl Patter {
+    /// Begins, from a host.
+    ///
+    /// # Errors
+    /// There is no socket.
+    pub fn start(lab: &Lab, host: &str, to: SocketAddr) -> Result<Self> {
+        let socket = inside(lab, host, move || {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            socket.connect(to)?;
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        })?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let mut name = [0; WORD];
+            let (mut sent, mut answered) = (0, 0);
+            let begun = Instant::now();
+            while !stopped.load(Ordering::Relaxed) {
+                // As many as are due: a busy machine sends them a little later.
+                while u128::from(sent) * PATTER.as_micros() <= begun.elapsed().as_micros() {
+                    socket.send(QUESTION)?;
+                    sent += 1;
+                }
+                while socket.recv(&mut name).is_ok() {
+                    answered += 1;
+                }
+                std::thread::sleep(PATTER);
+            }
+            let _ = within(STRAGGLERS, || {
+                while socket.recv(&mut name).is_ok() {
+                    answered += 1;
+                }
+                (answered == sent).then_some(())
+            });
+            Ok((sent, answered))
+        });
+        Ok(Self { stop, thread })
+    }
+
+    /// Ends. Returns how many were sent, and how many of them answered.
+    ///
+    /// # Errors
+    /// One could not be sent.
+    pub fn finish(self) -> Result<(u64, u64)> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| anyhow::anyhow!("it panicked"))?
     }
 }

@@ -1,12 +1,14 @@
 //! The guard process.
 
 use crate::Options;
-use crate::supervised::{asked_to_stop, ready};
+use crate::supervised::{asked_to_hand_over, asked_to_stop, ready};
 use anyhow::Context;
 use ipnet::IpNet;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 use vip_agent::{Config, ConfigError};
-use vip_guard::GuardConfig;
+use vip_guard::{Begin, GuardConfig, Succession};
 
 fn guard_config(config: Config) -> Result<GuardConfig, ConfigError> {
     Ok(GuardConfig {
@@ -29,25 +31,43 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-pub(crate) fn run(_: &Options, config: Config) -> anyhow::Result<()> {
-    serve(guard_config(config)?)
+pub(crate) fn run(options: &Options, config: Config) -> anyhow::Result<()> {
+    serve(options, guard_config(config)?, Begin::Anew)
 }
 
-pub(crate) fn stand_by(_: &Options, config: Config) -> anyhow::Result<()> {
+pub(crate) fn stand_by(options: &Options, config: Config) -> anyhow::Result<()> {
     let config = guard_config(config)?;
     vip_guard::wait_in_line(&config.socket)?;
-    serve(config)
+    serve(options, config, Begin::Anew)
 }
 
-fn serve(config: GuardConfig) -> anyhow::Result<()> {
+pub(crate) fn resume(options: &Options, config: Config, left: RawFd) -> anyhow::Result<()> {
+    serve(options, guard_config(config)?, Begin::After(left))
+}
+
+/// What a program has to say that is to go on from another's: with this configuration.
+pub(crate) fn accepts(config: Config) -> anyhow::Result<()> {
+    guard_config(config)?;
+    Ok(vip_guard::say_what_is_accepted(std::io::stdout())?)
+}
+
+fn serve(options: &Options, config: GuardConfig, begin: Begin) -> anyhow::Result<()> {
+    // As it was named, which may lead to another one by then; or before that takes its place.
+    let named = std::env::args_os().next().map(PathBuf::from).filter(|path| path.is_absolute());
+    let program = named.map_or_else(std::env::current_exe, Ok);
+    let program = program.context("the program's own file is not to be found")?;
     runtime()?.block_on(async {
         // Of all processes of a service the agent alone is meant by it.
         drop(signal(SignalKind::user_defined1())?);
-        vip_guard::run(config, asked_to_stop()?, ready).await.context("the guard stopped")
+        let arguments = std::iter::once("guard".to_owned()).chain(options.arguments());
+        let arguments = arguments.map(Into::into).collect();
+        let succession = Succession { asked: asked_to_hand_over()?, program, arguments };
+        let stop = asked_to_stop()?;
+        vip_guard::run(config, begin, succession, stop, ready).await.context("the guard stopped")
     })
 }
 
-pub(crate) fn purge(_: &Options, _: Config) -> anyhow::Result<()> {
+pub(crate) fn purge() -> anyhow::Result<()> {
     runtime()?.block_on(async {
         for ip in vip_guard::purge().await? {
             println!("removed {ip}");

@@ -6,6 +6,7 @@ mod parent;
 mod supervised;
 
 use clap::{Args, Parser, Subcommand};
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -34,6 +35,12 @@ enum Command {
         /// If another guard has the socket, wait for its end.
         #[arg(long, hide = true)]
         standby: bool,
+        /// Go on from what the program before left behind this descriptor.
+        #[arg(long, hide = true, value_name = "DESCRIPTOR")]
+        resume: Option<RawFd>,
+        /// Say what is gone on from, and nothing else.
+        #[arg(long, hide = true)]
+        accepts: bool,
     },
     /// Remove the addresses that an earlier run left, and nothing else.
     Purge(Options),
@@ -69,7 +76,9 @@ impl Options {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    parent::end_with_parent();
+    if !matches!(cli.command, Command::Guard { accepts: true, .. }) {
+        parent::end_with_parent();
+    }
     let filter = EnvFilter::try_from_env("VIPD_LOG")
         .unwrap_or_else(|_| EnvFilter::new("info,openraft=error,h2=warn,tonic=warn,sled=warn"));
     tracing_subscriber::fmt()
@@ -77,13 +86,10 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
-    let (options, run): (_, fn(&Options, Config) -> anyhow::Result<()>) = match &cli.command {
-        Command::Run(options) => (options, parent::run),
-        Command::Guard { options, standby: false } => (options, guard::run),
-        Command::Guard { options, standby: true } => (options, guard::stand_by),
-        Command::Purge(options) => (options, guard::purge),
-        Command::Agent(options) => (options, agent::run),
-    };
+    let (Command::Run(options)
+    | Command::Guard { options, .. }
+    | Command::Purge(options)
+    | Command::Agent(options)) = &cli.command;
     let config = match options.load() {
         Ok(config) => config,
         Err(e) => {
@@ -91,7 +97,16 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    match run(options, config) {
+    let done = match &cli.command {
+        Command::Run(options) => parent::run(options, config),
+        Command::Guard { accepts: true, .. } => guard::accepts(config),
+        Command::Guard { options, resume: Some(left), .. } => guard::resume(options, config, *left),
+        Command::Guard { options, standby: true, .. } => guard::stand_by(options, config),
+        Command::Guard { options, .. } => guard::run(options, config),
+        Command::Purge(_) => guard::purge(),
+        Command::Agent(options) => agent::run(options, config),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if e.is::<ConfigError>() => {
             eprintln!("vipd: {e:#}");

@@ -107,7 +107,7 @@ impl GateError {
 }
 
 /// What an interface's packets begin with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Header {
     /// An Ethernet header.
     Ethernet,
@@ -119,7 +119,7 @@ pub enum Header {
 }
 
 /// An interface that packets of a VIP can pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Device {
     /// Its index.
     pub ifindex: u32,

@@ -2,8 +2,8 @@
 
 use crate::clock::boottime;
 use crate::protocol::{
-    EXTEND_ALL, FORWARD, FromGuard, GateReport, Hello, TABLES, ToGuard, VERSIONS, Versions,
-    read_frame, write_frame,
+    EXTEND_ALL, FORWARD, Frames, FromGuard, GateReport, Hello, TABLES, ToGuard, VERSIONS, Versions,
+    write_frame,
 };
 use std::io;
 use std::path::{Path, PathBuf};
@@ -59,7 +59,7 @@ pub struct GuardWriter {
 
 /// Receives notices.
 #[derive(Debug)]
-pub struct GuardReader(OwnedReadHalf);
+pub struct GuardReader(Frames<OwnedReadHalf>);
 
 impl GuardWriter {
     /// Sends one message.
@@ -95,12 +95,12 @@ impl GuardWriter {
 }
 
 impl GuardReader {
-    /// Waits for the next message. Not cancel-safe.
+    /// Waits for the next message. Whoever stops waiting has missed nothing.
     ///
     /// # Errors
     /// The guard is gone.
     pub async fn receive(&mut self) -> io::Result<FromGuard> {
-        read_frame(&mut self.0).await
+        self.0.next().await
     }
 }
 
@@ -124,7 +124,7 @@ pub async fn connect(
     };
     let hello = Hello { cluster: cluster.to_owned() };
     write_frame(&mut write, &hello).await.map_err(io)?;
-    let mut reader = GuardReader(read);
+    let mut reader = GuardReader(Frames::of(read));
     match reader.receive().await.map_err(io)? {
         FromGuard::Welcome { now, .. } if now < before || now > boottime() => {
             Err(LinkError::OtherClock(path.to_owned()))
@@ -181,7 +181,7 @@ mod tests {
                 Versions { lowest: 1, highest }.write(&mut stream).await.expect("written");
                 Versions::read(&mut stream).await.expect("its greeting");
                 // What a socket is closed on unread breaks the other's pipe.
-                let _: Hello = read_frame(&mut stream).await.expect("its cluster");
+                let _: Hello = Frames::of(&mut stream).next().await.expect("its cluster");
                 let gate = GateReport::Missing(String::new());
                 let (incarnation, now) = (Incarnation(1), boottime());
                 let welcome = FromGuard::Welcome { incarnation, gate, now };

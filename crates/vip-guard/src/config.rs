@@ -49,6 +49,9 @@ pub enum GuardError {
         #[source]
         source: io::Error,
     },
+    /// The program before this one left something else.
+    #[error("what the program before had cannot be gone on with")]
+    Resume(#[source] io::Error),
     /// Netlink or a packet socket refused.
     #[error("{what} needs CAP_NET_ADMIN and CAP_NET_RAW")]
     Rights {

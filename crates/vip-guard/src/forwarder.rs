@@ -4,13 +4,14 @@
 use crate::clock::boottime;
 use crate::tables::Work;
 use crate::ways::Ways;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 use vip_core::{
     Address, Drops, Generation, Mono, RealCount, ServerUid, TableNotice, TableOrder, chain,
 };
-use vip_datapath::ForwardEngine;
+use vip_datapath::{ForwardEngine, LeftEngine};
 
 /// See the module.
 pub(crate) struct Forwarder {
@@ -21,12 +22,26 @@ pub(crate) struct Forwarder {
     served: watch::Sender<BTreeSet<Address>>,
     /// By virtual server.
     serving: BTreeMap<ServerUid, Vec<Address>>,
-    /// What the agent was told of what does not work.
+    told: Told,
+}
+
+/// What the agent knows.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Told {
+    /// Of what does not work.
     flawed: BTreeMap<ServerUid, String>,
-    /// What it was told of who goes by tables before.
+    /// Of who goes by tables before.
     spoke: BTreeMap<ServerUid, (Generation, Mono)>,
     /// And of what was dropped.
     dropped: Drops,
+}
+
+/// A [`Forwarder`] for the next run of this process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct LeftForwarder {
+    /// `None`: there is no gate.
+    pub(crate) engine: Option<LeftEngine>,
+    pub(crate) told: Told,
 }
 
 impl Forwarder {
@@ -34,18 +49,16 @@ impl Forwarder {
         engine: Option<ForwardEngine>,
         ways: Ways,
         served: watch::Sender<BTreeSet<Address>>,
+        told: Told,
     ) -> Self {
-        let (serving, flawed, spoke, dropped) = Default::default();
-        Self { engine, ways, served, serving, flawed, spoke, dropped }
+        Self { engine, ways, served, serving: BTreeMap::new(), told }
     }
 
     pub(crate) fn carry_out(&mut self, work: Work) -> Vec<TableNotice> {
         match work {
             Work::Tell => {
                 // Whoever is told hears of flaws again.
-                self.flawed.clear();
-                self.spoke.clear();
-                self.dropped.clear();
+                self.told = Told::default();
                 let in_force = self.engine.as_ref().map(ForwardEngine::in_force);
                 vec![TableNotice::AllInForce(in_force.unwrap_or_default())]
             }
@@ -65,6 +78,11 @@ impl Forwarder {
                 notices.extend(self.listen());
                 notices.extend(self.count_dropped());
                 notices
+            }
+            Work::Leave(leaving) => {
+                let engine = self.engine.as_ref().map(ForwardEngine::leave);
+                leaving.leave(LeftForwarder { engine, told: self.told.clone() });
+                vec![]
             }
         }
     }
@@ -100,7 +118,7 @@ impl Forwarder {
         let mut notices = vec![];
         for server in servers {
             let Some(forwarding) = engine.forwarding(server) else {
-                self.flawed.remove(&server);
+                self.told.flawed.remove(&server);
                 self.serving.remove(&server);
                 continue;
             };
@@ -111,10 +129,10 @@ impl Forwarder {
                 self.serving.insert(server, taken);
             }
             let why = self.ways.flaw(forwarding);
-            if self.flawed.get(&server) != why.as_ref() {
+            if self.told.flawed.get(&server) != why.as_ref() {
                 match why.clone() {
-                    Some(why) => self.flawed.insert(server, why),
-                    None => self.flawed.remove(&server),
+                    Some(why) => self.told.flawed.insert(server, why),
+                    None => self.told.flawed.remove(&server),
                 };
                 notices.push(TableNotice::Flawed { server, why });
             }
@@ -135,16 +153,16 @@ impl Forwarder {
             warn!(error = %chain(&error), "who goes by tables before cannot be read");
             // Somebody may.
             let now = boottime();
-            let told = self.spoke.iter();
+            let told = self.told.spoke.iter();
             Some(told.map(|(server, (generation, _))| (*server, (*generation, now))).collect())
         });
         let spoke = spoke.unwrap_or_default();
-        let news = spoke.iter().filter(|(server, said)| self.spoke.get(server) != Some(said));
+        let news = spoke.iter().filter(|(server, said)| self.told.spoke.get(server) != Some(said));
         let notice = |(server, (generation, at)): (&ServerUid, &(Generation, Mono))| {
             TableNotice::Spoke { server: *server, generation: *generation, at: *at }
         };
         let notices = news.map(notice).collect();
-        self.spoke = spoke;
+        self.told.spoke = spoke;
         notices
     }
 
@@ -154,8 +172,8 @@ impl Forwarder {
         let dropped = dropped.inspect_err(|error| {
             warn!(error = %chain(error), "what was dropped cannot be read");
         });
-        let dropped = dropped.ok().filter(|dropped| *dropped != self.dropped)?;
-        self.dropped.clone_from(&dropped);
+        let dropped = dropped.ok().filter(|dropped| *dropped != self.told.dropped)?;
+        self.told.dropped.clone_from(&dropped);
         Some(TableNotice::Dropped(dropped))
     }
 
@@ -233,7 +251,7 @@ mod tests {
         let engine = forward_engine(&mut gate).expect("its maps");
         let ways = Ways::open(Arc::default(), vec![]).expect("netlink");
         let (served, _) = watch::channel(BTreeSet::new());
-        let mut forwarder = Forwarder::new(Some(engine), ways, served);
+        let mut forwarder = Forwarder::new(Some(engine), ways, served, Told::default());
         let [one, other]: [IpAddr; 2] = [[10, 0, 0, 11].into(), [10, 0, 0, 12].into()];
         let in_force = |server| {
             let generation = Some(Generation(1));

@@ -3,10 +3,12 @@
 
 mod addresses;
 mod carry_out;
+mod leave;
 mod obstacles;
 mod reconcile;
 mod serving;
 
+pub(crate) use leave::LeftHost;
 use reconcile::attach;
 pub(crate) use reconcile::{LinkChange, RECONCILE_INTERVAL};
 pub(crate) use serving::LIFE as SERVING_LIFE;
@@ -32,7 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tracing::{debug, info, warn};
 use vip_core::{Address, GateEntry, Mac, Mono, Obstacle, VipUid, Why, chain};
-use vip_datapath::{Device, ForwardEngine, Gate, forward_engine};
+use vip_datapath::{Device, ForwardEngine, Gate, LeftEngine, forward_engine};
 
 /// The kernel's side of a host, and what the guard put there.
 pub(crate) struct Host {
@@ -120,6 +122,26 @@ fn load_gate(optional: bool) -> Result<Option<Gate>, GuardError> {
     }
 }
 
+/// What keeps interfaces to come silent, and how well it is all enforced with that.
+fn settings_and_report(
+    namespace: &Namespace,
+    is_gated: bool,
+    no_ip_gate: Option<&String>,
+) -> (Settings, GateReport) {
+    let mut settings = Settings::open(&namespace.settings());
+    let kept = settings.keep().err().map(|e| e.to_string());
+    let weak = kept.or_else(|| no_ip_gate.cloned());
+    if let Some(text) = &weak {
+        warn!(text, "an interface that takes no gate could answer for every VIP");
+    }
+    let report = if is_gated {
+        GateReport::Enforced { weakness: weak.unwrap_or_default() }
+    } else {
+        GateReport::Missing("the lease gate is not loaded".into())
+    };
+    (settings, report)
+}
+
 impl Host {
     pub(crate) async fn open(
         config: &GuardConfig,
@@ -137,16 +159,8 @@ impl Host {
             gate.follows(boottime).map_err(GuardError::Gate)?;
             no_ip_gate = hold_ip(gate).await?;
         }
-        let mut settings = Settings::open(&namespace.settings());
-        let kept = settings.keep().err().map(|e| e.to_string());
-        let weak = kept.or_else(|| no_ip_gate.clone());
-        let report = match &gate {
-            Some(_) => GateReport::Enforced { weakness: weak.clone().unwrap_or_default() },
-            None => GateReport::Missing("the lease gate is not loaded".into()),
-        };
-        if let Some(text) = &weak {
-            warn!(text, "an interface that takes no gate could answer for every VIP");
-        }
+        let (settings, report) =
+            settings_and_report(namespace, gate.is_some(), no_ip_gate.as_ref());
         let record = config.socket.with_extension("programs");
         let mut stale = recorded_programs(&record);
         stale.extend(Gate::all_program_ids().unwrap_or_default());
@@ -226,12 +240,18 @@ impl Host {
         Ok(())
     }
 
-    /// What forwards, if there is a gate, and the host's sights for it.
+    /// What forwards, if there is a gate, and the host's sights for it. It goes on from
+    /// what an earlier run left.
     pub(crate) fn forwards(
         &mut self,
+        left: Option<LeftEngine>,
     ) -> Result<(Option<ForwardEngine>, Arc<ArcSwap<Scenery>>), GuardError> {
         self.leave_view();
-        let engine = self.gate.as_mut().map(forward_engine).transpose();
+        let forwards = |gate: &mut Gate| match left {
+            Some(left) => Ok(ForwardEngine::inherit(gate.take_forward_maps()?, left)),
+            None => forward_engine(gate),
+        };
+        let engine = self.gate.as_mut().map(forwards).transpose();
         let engine = engine.map_err(|e| GuardError::Forwarder(chain(&e)))?;
         Ok((engine, self.scenery.clone()))
     }

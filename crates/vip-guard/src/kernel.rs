@@ -12,6 +12,7 @@ use netlink_packet_route::link::{
     InfoBond, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 use rtnetlink::{AddressMessageBuilder, Handle, MulticastGroup, new_multicast_connection};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,7 +51,7 @@ pub(crate) enum KernelEvent {
 }
 
 /// An interface that has addresses of its own.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Link {
     pub(crate) device: Device,
     pub(crate) name: String,

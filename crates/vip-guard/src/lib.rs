@@ -19,6 +19,8 @@ mod forwarder;
 #[cfg(feature = "server")]
 mod frames;
 #[cfg(feature = "server")]
+mod hand_over;
+#[cfg(feature = "server")]
 mod host;
 #[cfg(feature = "server")]
 mod kernel;
@@ -50,8 +52,10 @@ pub use clock::{boottime, clock_steering};
 #[cfg(feature = "server")]
 pub use config::{GuardConfig, GuardError};
 #[cfg(feature = "server")]
+pub use hand_over::{Succession, say_what_is_accepted};
+#[cfg(feature = "server")]
 pub use lock::wait_in_line;
 pub use protocol::{FromGuard, GateReport, Hello, ToGuard, Versions};
 pub use realtime::realtime;
 #[cfg(feature = "server")]
-pub use run::{purge, run};
+pub use run::{Begin, purge, run};

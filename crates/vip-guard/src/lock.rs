@@ -7,9 +7,12 @@
 
 use crate::config::GuardError;
 use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use vip_datapath::Inherited;
 
 /// Where the namespaces' locks are, and what a later guard has to know of one.
 const PLACE: &str = "/run/vipd-guard";
@@ -48,9 +51,33 @@ fn lock_file(socket: &Path) -> Result<(PathBuf, File), GuardError> {
     Ok((path, handle))
 }
 
+/// A lock for the next run of this process, which has it all the while.
+///
+/// # Errors
+/// There is no room for a descriptor.
+pub(crate) fn leave(lock: &Flock<File>) -> io::Result<Inherited> {
+    Inherited::of(&**lock)
+}
+
+/// As an earlier run left it.
+///
+/// # Errors
+/// Somebody else has it.
+pub(crate) fn inherit(left: Inherited) -> io::Result<Flock<File>> {
+    let file = File::from(left.take()?);
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error.into())
+}
+
+/// A [`Namespace`] for the next run of this process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct LeftNamespace {
+    lock: Inherited,
+    records: PathBuf,
+}
+
 /// The present network namespace, for one guard alone.
 pub(crate) struct Namespace {
-    _lock: Flock<File>,
+    lock: Flock<File>,
     records: PathBuf,
 }
 
@@ -76,7 +103,23 @@ impl Namespace {
         let handle = options.open(&path).map_err(file(&path))?;
         let lock = Flock::lock(handle, FlockArg::LockExclusiveNonblock)
             .map_err(|(_, _)| GuardError::NamespaceTaken)?;
-        Ok(Self { _lock: lock, records: path })
+        Ok(Self { lock, records: path })
+    }
+
+    /// For the next run of this process.
+    ///
+    /// # Errors
+    /// There is no room for a descriptor.
+    pub(crate) fn leave(&self) -> io::Result<LeftNamespace> {
+        Ok(LeftNamespace { lock: leave(&self.lock)?, records: self.records.clone() })
+    }
+
+    /// As an earlier run left it.
+    ///
+    /// # Errors
+    /// Somebody else has it.
+    pub(crate) fn inherit(left: LeftNamespace) -> io::Result<Self> {
+        Ok(Self { lock: inherit(left.lock)?, records: left.records })
     }
 
     /// The file for what was set here and is to be put back.

@@ -7,12 +7,13 @@ use futures_util::TryStreamExt;
 use ipnet::IpNet;
 use netlink_packet_route::route::{RouteMessage, RouteScope};
 use rtnetlink::RouteMessageBuilder;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use vip_core::{HostNetwork, MAX_MACS, Mac};
 
 /// What a host has beside ours.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct HostView {
     pub(crate) network: HostNetwork,
     /// Whom it routes through, by any table.

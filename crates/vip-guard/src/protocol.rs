@@ -53,6 +53,11 @@ impl std::fmt::Display for Versions {
 }
 
 impl Versions {
+    /// Whether this one is among them.
+    pub(crate) fn has(self, version: u16) -> bool {
+        (self.lowest..=self.highest).contains(&version)
+    }
+
     /// The one to speak with whoever understands `other`.
     #[must_use]
     pub fn common(self, other: Self) -> Option<u16> {
@@ -163,17 +168,56 @@ pub(crate) async fn write_frame<T: Serialize>(
     to.write_all(&frame).await
 }
 
-/// Reads a frame. Not cancel-safe: for a task of its own.
-pub(crate) async fn read_frame<T: DeserializeOwned>(
-    from: &mut (impl AsyncRead + Unpin),
-) -> io::Result<T> {
-    let len = from.read_u32_le().await?;
-    if len > MAX_FRAME {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "frame too long"));
+/// Bytes that there is room for at each read.
+const AT_ONCE: usize = 16 << 10;
+
+/// Reads frames.
+#[derive(Debug)]
+pub(crate) struct Frames<R> {
+    from: R,
+    /// What came of the next one, and behind it.
+    unread: Vec<u8>,
+}
+
+impl<R: AsyncRead + Unpin> Frames<R> {
+    pub(crate) fn of(from: R) -> Self {
+        Self::behind(from, vec![])
     }
-    let mut body = vec![0; len as usize];
-    from.read_exact(&mut body).await?;
-    postcard::from_bytes(&body).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+
+    /// Those that begin with what was read already.
+    pub(crate) fn behind(from: R, unread: Vec<u8>) -> Self {
+        Self { from, unread }
+    }
+
+    pub(crate) fn from(&self) -> &R {
+        &self.from
+    }
+
+    /// What was read and is of no whole frame yet.
+    pub(crate) fn unread(&self) -> &[u8] {
+        &self.unread
+    }
+
+    /// Waits for the next one. Whoever stops waiting has missed nothing.
+    pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> io::Result<T> {
+        loop {
+            if let Some((len, rest)) = self.unread.split_first_chunk() {
+                let len = u32::from_le_bytes(*len);
+                if len > MAX_FRAME {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "frame too long"));
+                }
+                if let Some(body) = rest.get(..len as usize) {
+                    let read = postcard::from_bytes(body);
+                    self.unread.drain(..size_of::<u32>() + len as usize);
+                    return read.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e));
+                }
+            }
+            self.unread.reserve(AT_ONCE);
+            if self.from.read_buf(&mut self.unread).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -187,8 +231,36 @@ mod tests {
         let sent = ToGuard::Orders(vec![order]);
         let mut wire = vec![];
         write_frame(&mut wire, &sent).await.expect("written");
-        let read: ToGuard = read_frame(&mut wire.as_slice()).await.expect("read");
-        assert_eq!(read, sent);
+        let mut frames = Frames::of(wire.as_slice());
+        let read: ToGuard = frames.next().await.expect("read");
+        assert_eq!((read, frames.unread()), (sent, &[][..]));
+    }
+
+    /// Of a frame that comes in two parts the first is kept, and so is what comes with the
+    /// second: by another program, if need be.
+    #[tokio::test]
+    async fn a_frame_that_is_not_whole_can_be_read_on_by_somebody_else() {
+        let (mut writer, reader) = tokio::io::duplex(1024);
+        let mut wire = vec![];
+        write_frame(&mut wire, &ToGuard::Ping).await.expect("written");
+        let mut frames = Frames::of(reader);
+        for cut in 0..wire.len() {
+            writer.write_all(&wire[..cut]).await.expect("written");
+            {
+                let mut next = std::pin::pin!(frames.next::<ToGuard>());
+                let waits = std::future::poll_fn(|cx| {
+                    std::task::Poll::Ready(next.as_mut().poll(cx).is_pending())
+                });
+                assert!(waits.await, "{cut}");
+            }
+            let unread = frames.unread().to_vec();
+            assert_eq!(unread, wire[..cut]);
+            frames = Frames::behind(frames.from, unread);
+            writer.write_all(&[&wire[cut..], &wire].concat()).await.expect("written");
+            for _ in 0..2 {
+                assert_eq!(frames.next::<ToGuard>().await.expect("read"), ToGuard::Ping);
+            }
+        }
     }
 
     #[tokio::test]
@@ -211,7 +283,7 @@ mod tests {
     #[tokio::test]
     async fn garbage_and_huge_lengths_are_errors() {
         for bytes in [&[0xff; 8][..], &[3, 0, 0, 0, 99, 99, 99], &[1, 0]] {
-            assert!(read_frame::<ToGuard>(&mut &*bytes).await.is_err());
+            assert!(Frames::of(bytes).next::<ToGuard>().await.is_err());
         }
     }
 
@@ -226,13 +298,13 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().build().expect("made");
             runtime.block_on(async {
                 let mut again = vec![];
-                if let Ok(read) = read_frame::<ToGuard>(&mut wire.as_slice()).await {
+                if let Ok(read) = Frames::of(wire.as_slice()).next::<ToGuard>().await {
                     write_frame(&mut again, &read).await.expect("written");
-                    let twice = read_frame::<ToGuard>(&mut again.as_slice()).await;
+                    let twice = Frames::of(again.as_slice()).next::<ToGuard>().await;
                     assert_eq!(twice.expect("read"), read);
                 }
-                let _ = read_frame::<Hello>(&mut wire.as_slice()).await;
-                let _ = read_frame::<FromGuard>(&mut wire.as_slice()).await;
+                let _ = Frames::of(wire.as_slice()).next::<Hello>().await;
+                let _ = Frames::of(wire.as_slice()).next::<FromGuard>().await;
             });
         }
     }

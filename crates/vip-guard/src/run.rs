@@ -11,30 +11,38 @@
 
 use crate::clock::boottime;
 use crate::config::{GuardConfig, GuardError};
-use crate::forwarder::Forwarder;
+use crate::forwarder::{Forwarder, LeftForwarder, Told};
+use crate::hand_over::{Approach, Estate, HandOverError, Succession, WRITTEN_TIMEOUT};
 use crate::host::{Host, LinkChange, RECONCILE_INTERVAL, SERVING_LIFE};
 use crate::kernel::{Kernel, KernelEvent};
 use crate::lock::{self, Namespace};
 use crate::packets::Listener;
 use crate::protocol::{FromGuard, GateReport, ToGuard};
-use crate::realtime::realtime;
+use crate::realtime::{ordinary, realtime};
 use crate::records::recorded_addresses;
-use crate::session::{Arrival, Session, listen};
+use crate::session::{Arrival, Door, Session, Unread};
 use crate::settings::Settings;
-use crate::tables::TableLane;
-use crate::ways::Ways;
+use crate::tables::{Resume, TableLane};
+use crate::ways::{Scenery, Ways};
+use arc_swap::ArcSwap;
 use futures_util::StreamExt;
+use nix::fcntl::Flock;
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::net::IpAddr;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tracing::{error, info, warn};
 use vip_core::{
     Address, Guard, GuardAction, GuardEvent, GuardNotice, Limits, Obstacle, Profile, TableCounters,
-    VipOrder, Why,
+    VipOrder, Why, chain,
 };
+use vip_datapath::ForwardEngine;
 
 /// The host's addresses and routes, in case the kernel's word was lost. A router
 /// has many.
@@ -66,51 +74,125 @@ pub async fn purge() -> Result<Vec<IpAddr>, GuardError> {
     Ok(purged)
 }
 
+/// What a guard begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// Nothing: what an earlier run left is undone.
+    Anew,
+    /// What the program before it in this process had, which is written behind this
+    /// descriptor.
+    After(RawFd),
+}
+
 /// Runs the guard until `stop` resolves; then it lets go of everything. `ready`
-/// is called when its socket answers.
+/// is called when its socket answers. In a current-thread runtime, and with both kinds of
+/// call heard from before this is called on.
 ///
 /// # Errors
-/// [`GuardError`]; nothing is held then.
+/// [`GuardError`]; nothing is held then, or what was held shuts on time.
 pub async fn run(
     config: GuardConfig,
+    begin: Begin,
+    mut succession: Succession,
     stop: impl Future<Output = ()>,
     ready: impl FnOnce(),
 ) -> Result<(), GuardError> {
-    let _lock = lock::socket(&config.socket)?;
-    let namespace = Namespace::take()?;
-    // Before this thread has a priority that its threads would inherit.
-    let (tell_served, served) = watch::channel(BTreeSet::new());
-    let (hand_over, handed) = std::sync::mpsc::sync_channel(1);
+    let (mut guard_loop, mut house) = match begin {
+        Begin::Anew => anew(&config).await?,
+        Begin::After(number) => after(&config, number)?,
+    };
+    ready();
+    let result = guard_loop.serve(&mut house, &mut succession, stop).await;
+    let _ = std::fs::remove_file(&house.socket);
+    result
+}
+
+/// What stays while the loop runs.
+struct House {
+    socket: PathBuf,
+    socket_lock: Flock<File>,
+    namespace: Namespace,
+    door: Door,
+}
+
+type Handed = (Option<ForwardEngine>, Arc<ArcSwap<Scenery>>);
+
+/// The second lane, which waits for what it forwards by. To be called before this thread
+/// has a priority that its threads would inherit.
+fn start_tables(
+    config: &GuardConfig,
+    (told, served): (Told, watch::Sender<BTreeSet<Address>>),
+) -> Result<(TableLane, SyncSender<Handed>), GuardError> {
+    let (hand_over, handed) = sync_channel(1);
     let allow = config.allow_real.clone();
     let tables = TableLane::start(move || {
         let (engine, scenery) = handed.recv().ok()?;
         let ways = Ways::open(scenery, allow);
         let ways = ways.inspect_err(|error| error!(%error, "no virtual server is forwarded"));
-        let mut forwarder = Forwarder::new(engine, ways.ok()?, tell_served);
+        let mut forwarder = Forwarder::new(engine, ways.ok()?, served, told);
         Some(move |work| forwarder.carry_out(work))
     });
     let thread = |source| GuardError::Rights { what: "starting a thread for tables", source };
-    let tables = tables.map_err(thread)?;
-    let realtime = realtime();
-    let mut host = Host::open(&config, &namespace).await?;
-    host.purge().await?;
-    // Its room is empty, so this waits for nothing.
-    let _ = hand_over.send(host.forwards()?);
-    let socket = |source| GuardError::File { path: config.socket.clone(), source };
-    let arrivals = listen(&config.socket).map_err(socket)?;
-    info!(socket = %config.socket.display(), gate = ?host.report, realtime, "guard ready");
-    ready();
+    Ok((tables.map_err(thread)?, hand_over))
+}
 
-    let limits = Limits {
+fn limits(report: &GateReport) -> Limits {
+    Limits {
         // Replicated timings reach the guard only as deadlines; the longest of
         // any profile bounds what a confused agent can ask for.
         longest_grant: Profile::Wan.timing().grant,
         gate_to_wire: Profile::Wan.timing().gate_to_wire,
-        gated: matches!(host.report, GateReport::Enforced { .. }),
-    };
-    let result = Loop::new(Guard::new(limits), host, tables, served).serve(arrivals, stop).await;
-    let _ = std::fs::remove_file(&config.socket);
-    result
+        gated: matches!(report, GateReport::Enforced { .. }),
+    }
+}
+
+async fn anew(config: &GuardConfig) -> Result<(Loop, House), GuardError> {
+    let socket_lock = lock::socket(&config.socket)?;
+    let namespace = Namespace::take()?;
+    let (tell_served, served) = watch::channel(BTreeSet::new());
+    let (tables, hand_over) = start_tables(config, (Told::default(), tell_served))?;
+    let realtime = realtime();
+    let mut host = Host::open(config, &namespace).await?;
+    host.purge().await?;
+    // Its room is empty, so this waits for nothing.
+    let _ = hand_over.send(host.forwards(None)?);
+    let socket = config.socket.clone();
+    let file = |source| GuardError::File { path: socket.clone(), source };
+    let door = Door::open(&socket).map_err(file)?;
+    info!(socket = %socket.display(), gate = ?host.report, realtime, "guard ready");
+    let guard = Guard::new(limits(&host.report));
+    let house = House { socket, socket_lock, namespace, door };
+    Ok((Loop::new(guard, host, tables, served), house))
+}
+
+/// As soon as can be: deadlines run meanwhile.
+fn after(config: &GuardConfig, number: RawFd) -> Result<(Loop, House), GuardError> {
+    let begun = Instant::now();
+    let estate = Estate::read(number).map_err(GuardError::Resume)?;
+    if estate.socket != config.socket {
+        let (old, new) = (estate.socket.display(), config.socket.display());
+        warn!(%old, %new, "another socket is used from the next restart on");
+    }
+    ordinary();
+    let (tell_served, served) = watch::channel(estate.host.served().clone());
+    let told = estate.forwarder.told;
+    let (tables, hand_over) = start_tables(config, (told, tell_served))?;
+    let realtime = realtime();
+    let namespace = Namespace::inherit(estate.namespace).map_err(GuardError::Resume)?;
+    let mut host = Host::inherit(estate.host, config, &namespace)?;
+    let _ = hand_over.send(host.forwards(estate.forwarder.engine)?);
+    let guard = estate.guard.inherited(limits(&host.report));
+    let door = Door::inherit(estate.door).map_err(GuardError::Resume)?;
+    let socket_lock = lock::inherit(estate.socket_lock).map_err(GuardError::Resume)?;
+    let mut guard_loop = Loop::new(guard, host, tables, served);
+    let session = estate.session.map(|left| Session::inherit(left, &guard_loop.tables));
+    guard_loop.session = session.transpose().map_err(GuardError::Resume)?.flatten();
+    // Whatever the kernel said meanwhile nobody heard.
+    guard_loop.look_at = Some(begun);
+    let held = guard_loop.guard.wanted_addresses().len();
+    info!(held, realtime, took = ?begun.elapsed(), "guard goes on from the program before");
+    let house = House { socket: estate.socket, socket_lock, namespace, door };
+    Ok((guard_loop, house))
 }
 
 /// What the guard's process has: the decisions, the host that they are carried out
@@ -155,6 +237,10 @@ enum Next {
     Reconcile,
     /// Claims that wait for their turn.
     Backlog,
+    /// Another program is to go on with this process.
+    Succeed,
+    /// It may, or not.
+    Leave(Result<(LeftForwarder, Resume), HandOverError>),
 }
 
 impl Loop {
@@ -181,15 +267,16 @@ impl Loop {
 
     /// Until `stop` resolves; then it lets go of everything.
     async fn serve(
-        mut self,
-        mut arrivals: mpsc::Receiver<Arrival>,
+        &mut self,
+        house: &mut House,
+        succession: &mut Succession,
         stop: impl Future<Output = ()>,
     ) -> Result<(), GuardError> {
         let rights = |what| move |source| GuardError::Rights { what, source };
         let claims = Listener::open().map_err(rights("listening for ARP"));
         let result = match claims {
             Ok(claims) => {
-                self.turn(&mut arrivals, &claims, stop).await;
+                self.turn(house, &claims, succession, stop).await;
                 Ok(())
             }
             Err(error) => Err(error),
@@ -201,10 +288,12 @@ impl Loop {
 
     async fn turn(
         &mut self,
-        arrivals: &mut mpsc::Receiver<Arrival>,
+        house: &mut House,
         claims: &Listener,
+        succession: &mut Succession,
         stop: impl Future<Output = ()>,
     ) {
+        let mut approach = Approach::default();
         let mut reconcile = interval(RECONCILE_INTERVAL);
         reconcile.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tokio::pin!(stop);
@@ -225,7 +314,9 @@ impl Loop {
                 () = sleep(wait.unwrap_or_default()), if wait.is_some() => {
                     Next::Event(GuardEvent::Tick)
                 }
-                Some(arrival) = arrivals.recv() => Next::Arrived(arrival),
+                Some(arrival) = house.door.arrivals.recv() => Next::Arrived(arrival),
+                Some(()) = succession.asked.recv() => Next::Succeed,
+                left = approach.end() => Next::Leave(left),
                 Some(event) = self.host.events.next() => Next::Kernel(event),
                 () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() => {
                     Next::Look
@@ -254,8 +345,80 @@ impl Loop {
                 Next::Serve => self.follow_served().await,
                 Next::Reconcile => self.reconcile().await,
                 Next::Backlog => self.work_on_backlog().await,
+                Next::Succeed => approach.begin(succession, &self.tables),
+                Next::Leave(left) => {
+                    let result = match left {
+                        Ok(left) => self.hand_over(house, succession, left).await,
+                        Err(error) => Err(error),
+                    };
+                    let again = |error| match error {
+                        HandOverError::Busy => approach.begin_again(&self.tables),
+                        other => Err(other),
+                    };
+                    if let Err(error) = result.or_else(again) {
+                        error!(error = %chain(&error), "the guard stays the program that it is");
+                    }
+                }
             }
         }
+    }
+
+    /// Returns if another program does not go on from here; this one does then.
+    async fn hand_over(
+        &mut self,
+        house: &House,
+        succession: &Succession,
+        (forwarder, resume): (LeftForwarder, Resume),
+    ) -> Result<(), HandOverError> {
+        let mut unread = None;
+        if let Some(session) = &mut self.session {
+            let (messages, rest) = session.pause().await;
+            for message in messages {
+                self.said(message).await;
+            }
+            unread = Some(rest.ok_or(HandOverError::Agent)?);
+        }
+        let error = match self.estate(house, forwarder, unread.as_ref()).await {
+            Ok(estate) => estate.pass_on(succession),
+            Err(error) => error,
+        };
+        if let (Some(session), Some(unread)) = (&mut self.session, unread) {
+            session.read_on(unread, &self.tables);
+        }
+        drop(resume);
+        Err(error)
+    }
+
+    /// All that there is, as it is.
+    async fn estate(
+        &mut self,
+        house: &House,
+        forwarder: LeftForwarder,
+        unread: Option<&Unread>,
+    ) -> Result<Estate, HandOverError> {
+        let counters = self.tables.counters();
+        if counters.waiting > 0 {
+            return Err(HandOverError::Busy);
+        }
+        if let Some(session) = &mut self.session {
+            let written = timeout(WRITTEN_TIMEOUT, session.written()).await;
+            written.ok().filter(|written| *written).ok_or(HandOverError::Agent)?;
+        }
+        let session = match (&self.session, unread) {
+            (Some(session), Some(unread)) => Some(session.leave(unread)),
+            _ => None,
+        };
+        let leave = HandOverError::Leave;
+        Ok(Estate {
+            socket: house.socket.clone(),
+            socket_lock: lock::leave(&house.socket_lock).map_err(leave)?,
+            namespace: house.namespace.leave().map_err(leave)?,
+            door: house.door.leave().map_err(leave)?,
+            guard: self.guard.clone(),
+            host: self.host.leave().map_err(leave)?,
+            session: session.transpose().map_err(leave)?,
+            forwarder,
+        })
     }
 
     fn has_backlog(&self) -> bool {

@@ -3,22 +3,26 @@
 
 use crate::clock::boottime;
 use crate::protocol::{
-    FORWARD, FromGuard, GateReport, Hello, SPOKE, TABLES, ToGuard, VERSIONS, Versions, read_frame,
+    FORWARD, Frames, FromGuard, GateReport, Hello, SPOKE, TABLES, ToGuard, VERSIONS, Versions,
     write_frame,
 };
 use crate::tables::TableLane;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 use vip_core::{Incarnation, TableNotice, VipOrder};
+use vip_datapath::Inherited;
 
 /// Orders that may wait while one is carried out.
 const ORDERS_QUEUED: usize = 256;
@@ -45,22 +49,56 @@ pub(crate) struct Arrival {
     pub(crate) cluster: String,
     /// Of the protocol, as both understand it.
     version: u16,
-    reader: OwnedReadHalf,
+    reader: Frames<OwnedReadHalf>,
     writer: OwnedWriteHalf,
 }
 
-/// Takes connections for as long as the receiver lives.
-pub(crate) fn listen(socket: &Path) -> std::io::Result<mpsc::Receiver<Arrival>> {
-    // The lock is ours, so a socket that is there belongs to nobody.
-    match std::fs::remove_file(socket) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-        _ => {}
+/// The agents' door.
+pub(crate) struct Door {
+    /// Those who knock, for as long as this lives.
+    pub(crate) arrivals: mpsc::Receiver<Arrival>,
+    socket: OwnedFd,
+}
+
+impl Door {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// The socket cannot be made.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        // The lock is ours, so a socket that is there belongs to nobody.
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let listener = std::os::unix::net::UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+        Self::at(listener.into())
     }
-    let listener = UnixListener::bind(socket)?;
-    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o660))?;
-    let (send, arrivals) = mpsc::channel(1);
-    tokio::spawn(accept(listener, send));
-    Ok(arrivals)
+
+    /// Those who knocked and were not looked at yet wait for the next run.
+    ///
+    /// # Errors
+    /// There is no room for a descriptor.
+    pub(crate) fn leave(&self) -> io::Result<Inherited> {
+        Inherited::of(&self.socket)
+    }
+
+    /// As an earlier run left it.
+    ///
+    /// # Errors
+    /// It is no socket.
+    pub(crate) fn inherit(left: Inherited) -> io::Result<Self> {
+        Self::at(left.take()?)
+    }
+
+    fn at(socket: OwnedFd) -> io::Result<Self> {
+        let listener = std::os::unix::net::UnixListener::from(socket.try_clone()?);
+        listener.set_nonblocking(true)?;
+        let (send, arrivals) = mpsc::channel(1);
+        tokio::spawn(accept(UnixListener::from_std(listener)?, send));
+        Ok(Self { arrivals, socket })
+    }
 }
 
 async fn accept(listener: UnixListener, arrivals: mpsc::Sender<Arrival>) {
@@ -91,11 +129,13 @@ async fn greet(stream: UnixStream) -> Option<Arrival> {
         VERSIONS.write(&mut writer).await?;
         let Some(version) = VERSIONS.common(theirs) else {
             warn!("the agent speaks {theirs} of the guard's protocol, and this guard {VERSIONS}");
-            return Err(std::io::Error::from(std::io::ErrorKind::Unsupported));
+            return Err(io::Error::from(io::ErrorKind::Unsupported));
         };
-        Ok((version, read_frame(&mut reader).await?))
+        let mut frames = Frames::of(reader);
+        Ok((version, frames.next().await?, frames))
     };
-    let (version, Hello { cluster }) = timeout(GREETING_TIMEOUT, greeting).await.ok()?.ok()?;
+    let (version, Hello { cluster }, reader) =
+        timeout(GREETING_TIMEOUT, greeting).await.ok()?.ok()?;
     if cluster.len() > CLUSTER_LEN {
         warn!("refused a greeting that names no cluster of vipd");
         return None;
@@ -120,16 +160,7 @@ impl Arrival {
     ) -> Option<(Incarnation, Session)> {
         let Self { process, cluster: _, version, reader, writer } = self;
         let incarnation = Incarnation(random()?);
-        let (messages, outgoing) = mpsc::channel(MESSAGES_QUEUED);
-        let (incoming, orders) = mpsc::channel(ORDERS_QUEUED);
-        let (notices, of_tables) = mpsc::channel(TABLE_NOTICES_QUEUED);
-        let tasks = [
-            tokio::spawn(write((writer, version), outgoing, of_tables)),
-            tokio::spawn(read(reader, incoming, tables.clone())),
-        ];
-        let messages = Some(messages);
-        let backlog = VecDeque::new();
-        let mut session = Session { process, version, messages, orders, backlog, tasks };
+        let (mut session, notices) = Session::with((process, version), (reader, writer), tables);
         session.tell(FromGuard::Welcome { incarnation, gate, now: boottime() });
         if version >= TABLES {
             tables.serve(notices);
@@ -144,21 +175,142 @@ pub(crate) struct Session {
     process: Option<i32>,
     version: u16,
     /// `None` once it is too far behind.
-    messages: Option<mpsc::Sender<FromGuard>>,
+    messages: Option<mpsc::Sender<Outgoing>>,
     orders: mpsc::Receiver<ToGuard>,
     /// Claims to be made and released, in this order, when nothing else is to
     /// be done.
     pub(crate) backlog: VecDeque<VipOrder>,
-    tasks: [JoinHandle<()>; 2],
+    reader: Reader,
+    writer: JoinHandle<()>,
+}
+
+/// The task that reads.
+struct Reader {
+    /// `None`: the connection ended.
+    task: JoinHandle<Option<Unread>>,
+    /// It ends between two messages.
+    end: Option<oneshot::Sender<()>>,
+}
+
+/// What is to be read, and where it goes.
+pub(crate) struct Unread {
+    frames: Frames<OwnedReadHalf>,
+    messages: mpsc::Sender<ToGuard>,
+}
+
+impl Reader {
+    fn start(unread: Unread, tables: Arc<TableLane>) -> Self {
+        let (end, ends) = oneshot::channel();
+        Self { task: tokio::spawn(read(unread, tables, ends)), end: Some(end) }
+    }
+}
+
+/// What is written to the agent.
+enum Outgoing {
+    Message(FromGuard),
+    /// All before it is with the kernel.
+    Written(oneshot::Sender<()>),
+}
+
+/// A [`Session`] for the next run of this process: the agent does not notice.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct LeftSession {
+    socket: Inherited,
+    process: Option<i32>,
+    version: u16,
+    unread: Vec<u8>,
+    backlog: VecDeque<VipOrder>,
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.reader.task.abort();
+        self.writer.abort();
     }
 }
 
 impl Session {
+    /// And where its second lane says what happened.
+    fn with(
+        (process, version): (Option<i32>, u16),
+        (frames, writer): (Frames<OwnedReadHalf>, OwnedWriteHalf),
+        tables: &Arc<TableLane>,
+    ) -> (Self, mpsc::Sender<TableNotice>) {
+        let (messages, outgoing) = mpsc::channel(MESSAGES_QUEUED);
+        let (incoming, orders) = mpsc::channel(ORDERS_QUEUED);
+        let (notices, of_tables) = mpsc::channel(TABLE_NOTICES_QUEUED);
+        let writer = tokio::spawn(write((writer, version), outgoing, of_tables));
+        let reader = Reader::start(Unread { frames, messages: incoming }, tables.clone());
+        let (messages, backlog) = (Some(messages), VecDeque::new());
+        (Self { process, version, messages, orders, backlog, reader, writer }, notices)
+    }
+
+    /// Reads no more until [`Self::read_on`]. Returns the messages that were read
+    /// before, in order, and what is to be read; `None`: the agent is gone.
+    pub(crate) async fn pause(&mut self) -> (Vec<ToGuard>, Option<Unread>) {
+        drop(self.reader.end.take());
+        let mut messages = vec![];
+        let unread = loop {
+            // It may wait for room that only this makes.
+            tokio::select! {
+                biased;
+                Some(message) = self.orders.recv() => messages.push(message),
+                unread = &mut self.reader.task => break unread.ok().flatten(),
+            }
+        };
+        while let Ok(message) = self.orders.try_recv() {
+            messages.push(message);
+        }
+        (messages, unread)
+    }
+
+    pub(crate) fn read_on(&mut self, unread: Unread, tables: &Arc<TableLane>) {
+        self.reader = Reader::start(unread, tables.clone());
+    }
+
+    /// Waits until all that the agent was told is with the kernel. Whether it is.
+    pub(crate) async fn written(&mut self) -> bool {
+        let (done, written) = oneshot::channel();
+        let Some(messages) = &self.messages else { return false };
+        messages.try_send(Outgoing::Written(done)).is_ok() && written.await.is_ok()
+    }
+
+    /// For the next run of this process, after a pause and all that is written.
+    ///
+    /// # Errors
+    /// There is no room for a descriptor.
+    pub(crate) fn leave(&self, Unread { frames, .. }: &Unread) -> io::Result<LeftSession> {
+        let stream: &UnixStream = frames.from().as_ref();
+        Ok(LeftSession {
+            socket: Inherited::of(stream)?,
+            process: self.process,
+            version: self.version,
+            unread: frames.unread().to_vec(),
+            backlog: self.backlog.clone(),
+        })
+    }
+
+    /// As an earlier run left it. `None`: this one does not speak as that did.
+    ///
+    /// # Errors
+    /// It is no socket.
+    pub(crate) fn inherit(left: LeftSession, tables: &Arc<TableLane>) -> io::Result<Option<Self>> {
+        let LeftSession { socket, process, version, unread, backlog } = left;
+        if !VERSIONS.has(version) {
+            return Ok(None);
+        }
+        let stream = std::os::unix::net::UnixStream::from(socket.take()?);
+        stream.set_nonblocking(true)?;
+        let (reader, writer) = UnixStream::from_std(stream)?.into_split();
+        let frames = Frames::behind(reader, unread);
+        let (mut session, notices) = Self::with((process, version), (frames, writer), tables);
+        session.backlog = backlog;
+        if version >= TABLES {
+            tables.serve_on(notices);
+        }
+        Ok(Some(session))
+    }
+
     /// Whether the same process arrived again.
     pub(crate) fn is_with(&self, arrival: &Arrival) -> bool {
         self.process.is_some_and(|pid| pid > 0) && self.process == arrival.process
@@ -179,7 +331,9 @@ impl Session {
     pub(crate) fn tell(&mut self, message: FromGuard) {
         debug!(?message, "to the agent");
         let Some(messages) = &self.messages else { return };
-        if let Err(mpsc::error::TrySendError::Full(_)) = messages.try_send(message) {
+        if let Err(mpsc::error::TrySendError::Full(_)) =
+            messages.try_send(Outgoing::Message(message))
+        {
             warn!("the agent does not read what it is told; giving it up");
             self.messages = None;
         }
@@ -214,8 +368,18 @@ fn random() -> Option<u64> {
     Some(u64::from_le_bytes(bytes))
 }
 
-async fn read(mut reader: OwnedReadHalf, send: mpsc::Sender<ToGuard>, tables: Arc<TableLane>) {
-    while let Ok(message) = read_frame(&mut reader).await {
+/// Until `ends` does, or the connection: then there is nothing more to be read.
+async fn read(
+    mut unread: Unread,
+    tables: Arc<TableLane>,
+    mut ends: oneshot::Receiver<()>,
+) -> Option<Unread> {
+    loop {
+        let message = tokio::select! {
+            biased;
+            _ = &mut ends => return Some(unread),
+            message = unread.frames.next() => message.ok()?,
+        };
         let goes_on = match message {
             ToGuard::Tables(orders) => {
                 tables.order(orders);
@@ -225,10 +389,10 @@ async fn read(mut reader: OwnedReadHalf, send: mpsc::Sender<ToGuard>, tables: Ar
                 tables.count(server);
                 true
             }
-            of_leases => send.send(of_leases).await.is_ok(),
+            of_leases => unread.messages.send(of_leases).await.is_ok(),
         };
         if !goes_on {
-            break;
+            return None;
         }
     }
 }
@@ -246,28 +410,38 @@ const fn since(notice: &TableNotice) -> u16 {
 
 async fn write(
     (mut writer, version): (OwnedWriteHalf, u16),
-    mut messages: mpsc::Receiver<FromGuard>,
+    mut messages: mpsc::Receiver<Outgoing>,
     mut tables: mpsc::Receiver<TableNotice>,
 ) {
     loop {
         let message = tokio::select! {
             biased;
             message = messages.recv() => match message {
-                Some(message) => message,
-                None => break,
-            },
-            Some(notice) = tables.recv() => {
-                // It did not order what that is about, or orders it again.
-                if version < since(&notice) {
+                Some(Outgoing::Message(message)) => Some(message),
+                Some(Outgoing::Written(done)) => {
+                    while let Ok(notice) = tables.try_recv() {
+                        let Some(message) = of_tables(notice, version) else { continue };
+                        if write_frame(&mut writer, &message).await.is_err() {
+                            return;
+                        }
+                    }
+                    let _ = done.send(());
                     continue;
                 }
-                FromGuard::Tables(notice)
-            }
+                None => break,
+            },
+            Some(notice) = tables.recv() => of_tables(notice, version),
         };
+        let Some(message) = message else { continue };
         if write_frame(&mut writer, &message).await.is_err() {
             break;
         }
     }
+}
+
+/// What an agent is told; of what it did not order, or orders again, nothing.
+fn of_tables(notice: TableNotice, version: u16) -> Option<FromGuard> {
+    (version >= since(&notice)).then_some(FromGuard::Tables(notice))
 }
 
 #[cfg(test)]
@@ -282,7 +456,7 @@ mod tests {
         const LIMIT: Duration = Duration::from_secs(20);
         let dir = tempfile::tempdir().expect("a directory");
         let socket = dir.path().join("guard.sock");
-        let mut arrivals = listen(&socket).expect("listens");
+        let mut arrivals = Door::open(&socket).expect("listens").arrivals;
         let (let_go, wait) = std::sync::mpsc::channel::<()>();
         let lane = TableLane::start(move || {
             Some(move |work| {

@@ -3,6 +3,7 @@
 //! leaves something there.
 
 use crate::clock::boottime;
+use crate::forwarder::LeftForwarder;
 use arc_swap::ArcSwapOption;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -12,7 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 use vip_core::{Mono, ServerUid, TableCounters, TableNotice, TableOrder};
 
@@ -28,7 +29,7 @@ const AT_ONCE: usize = 128;
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What there is to do.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Work {
     /// An agent came: it is told all that is in force.
     Tell,
@@ -38,6 +39,29 @@ pub(crate) enum Work {
     Count(ServerUid),
     /// The host's network may be another one.
     Look,
+    /// The next run of this process goes on from here, or nobody does and this one goes
+    /// on: until that is known nothing is done.
+    Leave(Leaving),
+}
+
+/// Who waits for what the lane leaves.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    left: oneshot::Sender<(LeftForwarder, Resume)>,
+}
+
+/// Dropping it lets the lane go on.
+#[derive(Debug)]
+pub(crate) struct Resume(#[expect(dead_code, reason = "its end is the word")] SyncSender<()>);
+
+impl Leaving {
+    /// Leaves it, and waits for the word.
+    pub(crate) fn leave(self, left: LeftForwarder) {
+        let (resume, resumed) = sync_channel(0);
+        if self.left.send((left, Resume(resume))).is_ok() {
+            let _ = resumed.recv();
+        }
+    }
 }
 
 /// What the two lanes share. Nothing in it is waited for: a thread that is not in a
@@ -65,6 +89,7 @@ struct Shared {
 enum Letter {
     Orders(u64, Vec<TableOrder>),
     Count(u64, ServerUid),
+    Leave(Leaving),
     /// There is something to wake up for.
     Nothing,
 }
@@ -117,6 +142,21 @@ impl TableLane {
         self.shared.session.fetch_add(1, Relaxed);
         self.shared.agent.store(Some(Arc::new(agent)));
         self.tell_all();
+    }
+
+    /// The same, for an agent that was served before: it is told what happens from now on.
+    pub(crate) fn serve_on(&self, agent: mpsc::Sender<TableNotice>) {
+        self.shared.session.fetch_add(1, Relaxed);
+        self.shared.agent.store(Some(Arc::new(agent)));
+    }
+
+    /// What the next run of this process goes on from, once all orders are carried out;
+    /// `None`: there is no room to ask, or nobody to answer. The lane stands still while
+    /// that is had.
+    pub(crate) async fn leave(&self) -> Option<(LeftForwarder, Resume)> {
+        let (left, leaves) = oneshot::channel();
+        self.letters.try_send(Letter::Leave(Leaving { left })).ok()?;
+        leaves.await.ok()
     }
 
     /// Leaves orders to be carried out; never waits. If there is no room for them the
@@ -179,6 +219,7 @@ struct Desk<'a> {
     session: u64,
     orders: BTreeMap<ServerUid, TableOrder>,
     counts: BTreeSet<ServerUid>,
+    leaving: Option<Leaving>,
     /// That was the last thing.
     looked: bool,
     /// The host's network is looked at then, whatever else there is, and so long after.
@@ -192,7 +233,8 @@ impl<'a> Desk<'a> {
         shared.unseen.store(true, Relaxed);
         let (orders, counts) = (BTreeMap::new(), BTreeSet::new());
         let look_at = Instant::now() + look_interval;
-        Self { shared, letters, session: 0, orders, counts, looked: false, look_at, look_interval }
+        let (session, leaving, looked) = (0, None, false);
+        Self { shared, letters, session, orders, counts, leaving, looked, look_at, look_interval }
     }
 
     fn work(mut self, mut carry_out: impl FnMut(Work) -> Vec<TableNotice>) {
@@ -239,6 +281,9 @@ impl<'a> Desk<'a> {
             if let Some(server) = self.counts.pop_first() {
                 return Some(Work::Count(server));
             }
+            if let Some(leaving) = self.leaving.take() {
+                return Some(Work::Leave(leaving));
+            }
             self.shared.goes_on();
             match self.letters.recv_timeout(self.look_at.duration_since(Instant::now())) {
                 Ok(letter) => self.read(letter),
@@ -268,6 +313,7 @@ impl<'a> Desk<'a> {
                     self.counts.insert(server);
                 }
             }
+            Letter::Leave(leaving) => self.leaving = Some(leaving),
             Letter::Nothing => {}
         }
     }

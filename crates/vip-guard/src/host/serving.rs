@@ -8,6 +8,7 @@ use crate::clock::boottime;
 use crate::kernel::LOOPBACK;
 use futures_util::future::join_all;
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -32,6 +33,37 @@ pub(super) struct Serving {
     /// Interfaces that lead to containers, as the gate knows them.
     behind: BTreeSet<u32>,
     renewed: Option<Instant>,
+}
+
+/// A [`Serving`] for the next run of this process, which renews it first of all.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct LeftServing {
+    wanted: BTreeSet<Address>,
+    abandoned: bool,
+    there: BTreeMap<IpAddr, bool>,
+    behind: BTreeSet<u32>,
+}
+
+impl Serving {
+    pub(super) fn leave(&self) -> LeftServing {
+        LeftServing {
+            wanted: self.wanted.clone(),
+            abandoned: self.abandoned,
+            there: self.there.clone(),
+            behind: self.behind.clone(),
+        }
+    }
+}
+
+impl LeftServing {
+    pub(super) fn inherit(self) -> Serving {
+        let Self { wanted, abandoned, there, behind } = self;
+        Serving { wanted, abandoned, there, behind, renewed: None }
+    }
+
+    pub(super) fn wanted(&self) -> &BTreeSet<Address> {
+        &self.wanted
+    }
 }
 
 /// Whether something can be taken.

@@ -1,0 +1,134 @@
+//! What a host has of ours, for the next run of this process.
+
+use super::serving::LeftServing;
+use super::{Host, settings_and_report};
+use crate::config::{GuardConfig, GuardError};
+use crate::kernel::{Kernel, Link};
+use crate::ledger::Ledger;
+use crate::lock::Namespace;
+use crate::network::HostView;
+use crate::packets::Sender;
+use crate::records::recorded_programs;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use vip_core::{Address, Mac, Obstacle, VipUid, Why};
+use vip_datapath::{Gate, LeftGate};
+
+/// A [`Host`] that a next run takes over as it is. What of it the kernel may have changed
+/// meanwhile is looked at again there, beside everything else: on a router that takes a
+/// while.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct LeftHost {
+    gate: Option<LeftGate>,
+    known: BTreeSet<IpAddr>,
+    links: Vec<Link>,
+    ungated: BTreeMap<u32, String>,
+    no_ip_gate: Option<String>,
+    marks: Option<bool>,
+    macs: BTreeSet<Mac>,
+    told_macs: BTreeSet<Mac>,
+    view: HostView,
+    placed: BTreeMap<IpAddr, (Address, u32)>,
+    homes: BTreeMap<IpAddr, u32>,
+    considered: BTreeMap<VipUid, Vec<Address>>,
+    hindered: BTreeMap<VipUid, Obstacle>,
+    serving: LeftServing,
+    vip_links: BTreeSet<u32>,
+    refused: BTreeMap<IpAddr, (Address, Why)>,
+    routes: BTreeSet<(u32, IpNet)>,
+}
+
+impl LeftHost {
+    /// What real servers on it take.
+    pub(crate) fn served(&self) -> &BTreeSet<Address> {
+        self.serving.wanted()
+    }
+}
+
+impl Host {
+    /// For the next run of this process.
+    ///
+    /// # Errors
+    /// There is no room for descriptors.
+    pub(crate) fn leave(&self) -> io::Result<LeftHost> {
+        Ok(LeftHost {
+            gate: self.gate.as_ref().map(Gate::leave).transpose()?,
+            known: self.known.clone(),
+            links: self.links.clone(),
+            ungated: self.ungated.clone(),
+            no_ip_gate: self.no_ip_gate.clone(),
+            marks: self.ledger.marks,
+            macs: self.macs.clone(),
+            told_macs: self.told_macs.clone(),
+            view: self.view.clone(),
+            placed: self.placed.clone(),
+            homes: self.homes.clone(),
+            considered: self.considered.clone(),
+            hindered: self.hindered.clone(),
+            serving: self.serving.leave(),
+            vip_links: self.vip_links.clone(),
+            refused: self.refused.clone(),
+            routes: self.routes.clone(),
+        })
+    }
+
+    /// As an earlier run left it.
+    ///
+    /// # Errors
+    /// [`GuardError`]; what it held shuts on time.
+    pub(crate) fn inherit(
+        left: LeftHost,
+        config: &GuardConfig,
+        namespace: &Namespace,
+    ) -> Result<Self, GuardError> {
+        // From now on changes are heard of.
+        let (kernel, events, _task) = Kernel::open()?;
+        let mut ledger = Ledger::open(namespace.addresses());
+        ledger.marks = left.marks;
+        kernel.unmarked().are(ledger.placed.clone());
+        let rights = |what| move |source| GuardError::Rights { what, source };
+        let sender = Sender::open().map_err(rights("sending announcements"))?;
+        let gate = left.gate.map(Gate::inherit).transpose().map_err(GuardError::Gate)?;
+        let (settings, report) =
+            settings_and_report(namespace, gate.is_some(), left.no_ip_gate.as_ref());
+        let record = config.socket.with_extension("programs");
+        let mut stale = recorded_programs(&record);
+        if let Some(gate) = &gate {
+            stale.retain(|id| !gate.program_ids().contains(id));
+        }
+        Ok(Self {
+            kernel,
+            events,
+            sender,
+            gate,
+            known: left.known,
+            report,
+            allow: config.allow.clone(),
+            stale,
+            record,
+            links: left.links,
+            ungated: left.ungated,
+            settings,
+            no_ip_gate: left.no_ip_gate,
+            ledger,
+            macs: left.macs,
+            told_macs: left.told_macs,
+            view: left.view,
+            scenery: Arc::default(),
+            view_is_old: true,
+            placed: left.placed,
+            homes: left.homes,
+            considered: left.considered,
+            hindered: left.hindered,
+            serving: left.serving.inherit(),
+            vip_links: left.vip_links,
+            refused: left.refused,
+            routes: left.routes,
+            routes_are_old: true,
+        })
+    }
+}
