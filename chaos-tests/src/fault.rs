@@ -14,6 +14,8 @@ use std::time::Duration;
 pub enum Fault {
     /// SIGKILL; what has a parent is started again by it.
     Kill(String, Vec<Process>),
+    /// The guard's program is replaced in its process, and by the same one.
+    Replace(String),
     /// No power and no link.
     PowerOff(String),
     /// The agent is killed and comes back at once, with the way to one peer cut:
@@ -54,6 +56,7 @@ impl Fault {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Kill(..) => "kill",
+            Self::Replace(_) => "replaced guard",
             Self::PowerOff(_) => "power off",
             Self::RestartAndCut(..) => "restart inside a promise",
             Self::Stop(..) => "stop",
@@ -96,7 +99,8 @@ impl fmt::Display for Fault {
             Self::RestartAndCut(a, b) | Self::CutPair(a, b) => {
                 write!(f, "{} {a} {b}", self.kind())
             }
-            Self::PowerOff(host)
+            Self::Replace(host)
+            | Self::PowerOff(host)
             | Self::Freeze(host)
             | Self::Isolate(host)
             | Self::Unplug(host)
@@ -139,6 +143,7 @@ impl Faults {
         }
         match &fault {
             Fault::Kill(host, what) => signal(cluster, host, what, Signal::SIGKILL),
+            Fault::Replace(host) => signal(cluster, host, &[Process::Guard], Signal::SIGHUP),
             Fault::PowerOff(host) => {
                 cluster.lab.cable(host, false)?;
                 cluster.host_mut(host).kill_all();

@@ -479,7 +479,7 @@ fn choose(rng: &mut fastrand::Rng) -> Fault {
         1 => vec![both[1]],
         _ => both.to_vec(),
     };
-    match rng.u8(..17) {
+    match rng.u8(..18) {
         0 => Fault::Kill(host, some),
         1 => Fault::PowerOff(host),
         2 => Fault::RestartAndCut(host, other),
@@ -504,6 +504,7 @@ fn choose(rng: &mut fastrand::Rng) -> Fault {
             let spans = [5, 50, 300, 1500].map(Duration::from_millis);
             Fault::SlowDisk(host, spans[rng.usize(0..spans.len())])
         }
+        16 => Fault::Replace(host),
         _ => Fault::Busy(rng.u8(1..=8)),
     }
 }

@@ -359,3 +359,75 @@ fn a_thread_for_tables_that_stands_still_delays_no_lease() -> Result<()> {
     assert_eq!(trace.outages(Duration::from_millis(150)), []);
     Ok(())
 }
+
+/// The next message from a guard: Welcome is the first of its kinds, Alive the second.
+fn next_frame(stream: &mut UnixStream) -> Result<Vec<u8>> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let mut body = vec![0; u32::from_le_bytes(length).try_into()?];
+    stream.read_exact(&mut body)?;
+    Ok(body)
+}
+
+/// Has a guard's program replaced by itself, and waits until it is.
+fn replace(guard: &Alone) -> Result<()> {
+    let went_on = || guard.log().matches("goes on from the program before").count();
+    let before = went_on();
+    kill(Pid::from_raw(i32::try_from(guard.child.id())?), Signal::SIGHUP)?;
+    wait_for("the next program", SOON, || (went_on() > before).then_some(()))
+        .with_context(|| guard.log())
+}
+
+/// Wherever in a message it is when its guard's program is replaced.
+#[test]
+fn an_agent_does_not_notice_that_its_guards_program_is_replaced() -> Result<()> {
+    let lab = Lab::new(1)?;
+    let guard = Alone::start(&lab, "followed", &[])?;
+    let mut agent = guard.connect()?;
+    assert_eq!(next_frame(&mut agent)?.first(), Some(&0), "it is welcome");
+    assert_eq!(next_frame(&mut agent)?.first(), Some(&4), "and told of interfaces");
+    for cut in 0..=PING.len() {
+        agent.write_all(&PING[..cut])?;
+        replace(&guard)?;
+        agent.write_all(&PING[cut..])?;
+        assert_eq!(next_frame(&mut agent)?, [1], "cut after {cut} bytes: {}", guard.log());
+    }
+    // Many at once, and many replacements: each is answered once.
+    let pid = Pid::from_raw(i32::try_from(guard.child.id())?);
+    for round in 0..200 {
+        if round % 10 == 0 {
+            kill(pid, Signal::SIGHUP)?;
+        }
+        agent.write_all(&PING.repeat(100))?;
+        for number in 0..100 {
+            let frame = next_frame(&mut agent);
+            let frame = frame.with_context(|| format!("{round}.{number}: {}", guard.log()))?;
+            assert_eq!(frame, [1]);
+        }
+    }
+    // It knows the process that it serves: that may begin anew.
+    let mut again = guard.connect()?;
+    assert_eq!(next_frame(&mut again)?.first(), Some(&0), "it is welcome");
+    assert!(guard.log().contains("the agent begins anew"), "{}", guard.log());
+    Ok(())
+}
+
+/// At any moment of a replacement.
+#[test]
+fn a_guard_whose_program_is_being_replaced_can_be_stopped() -> Result<()> {
+    let lab = Lab::new(1)?;
+    for delay_us in [0, 500, 2000, 5000, 10_000, 15_000, 20_000, 25_000, 30_000, 40_000] {
+        let mut guard = Alone::start(&lab, "stopped", &[])?;
+        drop(guard.connect()?);
+        let pid = Pid::from_raw(i32::try_from(guard.child.id())?);
+        kill(pid, Signal::SIGHUP)?;
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < Duration::from_micros(delay_us) {
+            std::hint::spin_loop();
+        }
+        kill(pid, Signal::SIGHUP)?;
+        kill(pid, Signal::SIGTERM)?;
+        assert_eq!(guard.end()?, Some(0), "after {delay_us} us: {}", guard.log());
+    }
+    Ok(())
+}

@@ -1,7 +1,9 @@
 //! A guard's program is replaced while it holds VIPs and forwards.
 
 use anyhow::{Context, Result};
-use chaos_tests::{Cluster, Connections, Options, Patter, Probe, Process, RealServer, V4, wait_for};
+use chaos_tests::{
+    Cluster, Connections, Options, Patter, Probe, Process, RealServer, V4, wait_for,
+};
 use nix::sys::signal::Signal;
 use std::net::Ipv4Addr;
 use std::time::Duration;

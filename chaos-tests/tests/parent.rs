@@ -2,7 +2,7 @@
 //! is replaced, is missing, or is stopped in between.
 
 use anyhow::{Context, Result, ensure};
-use chaos_tests::{Lab, binaries, run, wait_for};
+use chaos_tests::{Lab, Version, binaries, run, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::os::unix::fs::PermissionsExt;
@@ -69,6 +69,12 @@ impl Copied {
         pids.filter(runs).collect()
     }
 
+    fn ctl(&self, arguments: &[&str]) -> Result<String> {
+        let vipctl = binaries()?.join("vipctl").display().to_string();
+        let socket = self.dir.join("admin.sock").display().to_string();
+        run(&vipctl, &[&["--socket", &socket], arguments].concat())?.ok()
+    }
+
     fn kill_agent(&self) -> Result<()> {
         let agent = *self.find("agent").first().context("an agent")?;
         kill(Pid::from_raw(agent), Signal::SIGKILL)?;
@@ -94,6 +100,47 @@ fn a_crash_after_an_upgrade_starts_the_new_program() -> Result<()> {
     std::fs::rename(&new, &program)?;
     vipd.kill_agent()?;
     wait_for("the next agent", SOON, || vipd.answers().then_some(())).with_context(|| vipd.log())
+}
+
+/// What is no program, or one that would not go on, changes nothing; what would, goes on
+/// with what the old one had.
+#[test]
+fn an_upgrade_goes_on_with_the_vips_that_the_guard_has_or_is_refused() -> Result<()> {
+    let lab = Lab::new(1)?;
+    let vipd = Copied::start(&lab)?;
+    vipd.ctl(&["init"])?;
+    vipd.ctl(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+    let has_vip = || {
+        let shown = lab.ip("n1", &["address", "show", "dev", "eth0"]);
+        shown.is_ok_and(|text| text.contains("10.77.0.100/32"))
+    };
+    wait_for("the VIP", SOON, || has_vip().then_some(()))?;
+    let epoch = vipd.ctl(&["-o", "json", "vip", "show", "web"])?;
+    let guard = *vipd.find("guard").first().context("a guard")?;
+    let replaced_by = |bytes: &[u8], says: &str| -> Result<()> {
+        let (program, new) = (vipd.dir.join("vipd"), vipd.dir.join("new"));
+        std::fs::write(&new, bytes)?;
+        std::fs::set_permissions(&new, PermissionsExt::from_mode(0o755))?;
+        std::fs::rename(&new, &program)?;
+        let said = || vipd.log().matches(says).count();
+        let before = said();
+        kill(Pid::from_raw(guard), Signal::SIGHUP)?;
+        wait_for(says, SOON, || (said() > before).then_some(())).with_context(|| vipd.log())?;
+        assert_eq!((vipd.find("guard"), has_vip()), (vec![guard], true), "{}", vipd.log());
+        Ok(())
+    };
+    let (this, next) = (std::fs::read(Version::This.vipd()?)?, Version::Next.vipd()?);
+    replaced_by(b"", "does not start")?;
+    replaced_by(&this[..4096], "the guard stays the program that it is")?;
+    replaced_by(b"#!/bin/sh\necho 0 0 0 0\n", "restart vipd-guard")?;
+    replaced_by(b"#!/bin/sh\necho no such key >&2\nexit 2\n", "no such key")?;
+    for program in [std::fs::read(next)?, this] {
+        replaced_by(&program, "guard goes on from the program before")?;
+        let runs = std::fs::read(format!("/proc/{guard}/exe"))?;
+        assert!(runs == program, "it is another program's file");
+    }
+    assert_eq!(vipd.ctl(&["-o", "json", "vip", "show", "web"])?, epoch, "{}", vipd.log());
+    Ok(())
 }
 
 /// The program is missing for a while, and then for longer than somebody waits.

@@ -46,9 +46,11 @@ fn the_units_are_valid_and_hardened() -> Result<()> {
 #[test]
 fn the_units_leave_what_guard_and_agent_need() -> Result<()> {
     let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd");
-    for (unit, line) in
-        [("vipd-guard.service", "ProtectKernelTunables=no"), ("vipd.service", "ProtectClock=no")]
-    {
+    for (unit, line) in [
+        ("vipd-guard.service", "ProtectKernelTunables=no"),
+        ("vipd-guard.service", "ExecReload=/bin/kill -HUP $MAINPID"),
+        ("vipd.service", "ProtectClock=no"),
+    ] {
         let text = std::fs::read_to_string(units.join(unit))?;
         assert!(text.lines().any(|l| l.trim() == line), "{unit} lacks {line}");
     }

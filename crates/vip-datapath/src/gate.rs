@@ -5,11 +5,10 @@ use crate::forward::{ForwardError, ForwardMaps};
 use crate::inherit::Inherited;
 use crate::layout::{self, Entry, Key, MacKey};
 use crate::netfilter::IpGate;
-use crate::object::{LeftObject, Object};
+use crate::object::{LeftObject, Object, ObjectError};
 use crate::tcx::{self, Hook, Trial};
+use aya::Pod;
 use aya::maps::{Array, HashMap as BpfMap, IterableMap, MapData, MapError};
-use aya::programs::ProgramError;
-use aya::{EbpfError, Pod};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -26,25 +25,9 @@ const MAX_RACES: usize = 8;
 /// Why the gate is not in force.
 #[derive(Debug, thiserror::Error)]
 pub enum GateError {
-    /// The kernel did not take the object.
-    #[error("the kernel did not load the lease gate (it needs CAP_BPF and CAP_NET_ADMIN)")]
-    Load(#[source] EbpfError),
-    /// The object lacks a part: a build error.
-    #[error("the lease gate's object has no {0}")]
-    Missing(&'static str),
-    /// A program was refused.
-    #[error(
-        "the kernel refused the lease gate's program {name} (it needs CAP_BPF and CAP_NET_ADMIN)"
-    )]
-    Program {
-        name: &'static str,
-        /// Why.
-        #[source]
-        source: Box<ProgramError>,
-    },
-    /// There is no room for another one.
-    #[error("no descriptor for a part of the lease gate")]
-    Descriptor(#[source] io::Error),
+    /// It is not in the kernel.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
     /// An interface did not take it.
     #[error("interface {ifindex} did not take the lease gate; tcx needs Linux 6.6 or later")]
     Attach {
@@ -232,8 +215,8 @@ impl Gate {
     /// # Errors
     /// [`GateError`]; it is out of reach then, and shuts on time.
     pub fn inherit(left: LeftGate) -> Result<Self, GateError> {
-        let object = Object::inherit(left.object).map_err(GateError::Descriptor)?;
-        let ip = IpGate::inherit(left.ip).map_err(GateError::Descriptor)?;
+        let object = Object::inherit(left.object).map_err(ObjectError::Descriptor)?;
+        let ip = IpGate::inherit(left.ip).map_err(GateError::Ip)?;
         Self::of(object, left.served, ip)
     }
 

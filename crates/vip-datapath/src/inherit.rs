@@ -100,7 +100,7 @@ mod tests {
         again.read_to_string(&mut text).expect("read");
         assert_eq!(text, "still here");
         drop(again);
-        for none in [number, -1, RawFd::MAX] {
+        for none in [-1, RawFd::MAX] {
             assert!(Inherited::numbered(none).is_err(), "{none}");
         }
     }

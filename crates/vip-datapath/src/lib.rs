@@ -30,6 +30,6 @@ pub use forward::{
 };
 pub use gate::{Device, Gate, GateError, Header, LeftGate};
 pub use inherit::Inherited;
-pub use object::meaning;
+pub use object::{ObjectError, object_name};
 pub use probe::forward_engine;
 pub use tcx::Trial;

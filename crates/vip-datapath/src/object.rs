@@ -1,19 +1,40 @@
 //! The object in the kernel: its maps and programs, by name.
 
-use crate::gate::GateError;
 use crate::inherit::Inherited;
 use crate::syscall::in_spite_of_signals;
 use aya::maps::{Map, MapData};
-use aya::programs::SchedClassifier;
-use aya::{EbpfLoader, VerifierLogLevel};
+use aya::programs::{ProgramError, SchedClassifier};
+use aya::{EbpfError, EbpfLoader, VerifierLogLevel};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/vipd.o");
-/// What the programs of an object and their maps mean to each other and to this process.
-const MEANING: &[u8] = include_bytes!("../bpf/maps.h");
+
+/// Why the gate's object is not in the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectError {
+    /// The kernel did not take it.
+    #[error("the kernel did not load the lease gate (it needs CAP_BPF and CAP_NET_ADMIN)")]
+    Load(#[source] EbpfError),
+    /// It lacks a part: a build error.
+    #[error("the lease gate's object has no {0}")]
+    Missing(&'static str),
+    /// A program was refused.
+    #[error(
+        "the kernel refused the lease gate's program {name} (it needs CAP_BPF and CAP_NET_ADMIN)"
+    )]
+    Program {
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// There is no room for another one.
+    #[error("no descriptor for a part of the lease gate")]
+    Descriptor(#[source] io::Error),
+}
 
 /// See the module. Programs stay in the kernel where they are attached, and maps while
 /// there is a program that uses them.
@@ -34,11 +55,12 @@ pub(crate) struct LeftObject {
     programs: BTreeMap<String, (Inherited, u32)>,
 }
 
-/// Names what the maps hold: two runs with the same name read and write the same.
+/// Names what is loaded: one run goes on with what another of the same name has in the
+/// kernel.
 #[must_use]
-pub fn meaning() -> u64 {
+pub fn object_name() -> u64 {
     // FNV-1a.
-    MEANING.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+    OBJECT.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
@@ -60,63 +82,63 @@ impl Object {
     /// Loads it, with these programs.
     ///
     /// # Errors
-    /// [`GateError`]; nothing is left in the kernel.
+    /// [`ObjectError`]; nothing is left in the kernel.
     pub(crate) fn load(
         programs: impl IntoIterator<Item = &'static str>,
-    ) -> Result<Self, GateError> {
+    ) -> Result<Self, ObjectError> {
         // Neither the kernel's type information nor the verifier's log is
         // needed, and each costs megabytes.
         let mut bpf = EbpfLoader::new()
             .btf(None)
             .verifier_log_level(VerifierLogLevel::DISABLE)
             .load(OBJECT)
-            .map_err(GateError::Load)?;
+            .map_err(ObjectError::Load)?;
         let mut object = Self { maps: BTreeMap::new(), programs: BTreeMap::new() };
         for (name, map) in bpf.maps() {
             if let Some(data) = data(map) {
-                let fd = data.fd().as_fd().try_clone_to_owned().map_err(GateError::Descriptor)?;
+                let fd = data.fd().as_fd().try_clone_to_owned().map_err(ObjectError::Descriptor)?;
                 object.maps.insert(name.to_owned(), fd);
             }
         }
         for name in programs {
-            let refused = |e| GateError::Program { name, source: Box::new(e) };
-            let program = bpf.program_mut(name).ok_or(GateError::Missing(name))?;
+            let refused = |e| ObjectError::Program { name, source: Box::new(e) };
+            let program = bpf.program_mut(name).ok_or(ObjectError::Missing(name))?;
             let program: &mut SchedClassifier =
-                program.try_into().map_err(|_| GateError::Missing(name))?;
+                program.try_into().map_err(|_| ObjectError::Missing(name))?;
             in_spite_of_signals(|| program.load()).map_err(refused)?;
             let id = program.info().map_err(refused)?.id();
             let fd = program.fd().map_err(refused)?.as_fd().try_clone_to_owned();
-            let fd = fd.map_err(GateError::Descriptor)?;
+            let fd = fd.map_err(ObjectError::Descriptor)?;
             object.programs.insert(name.to_owned(), Program { fd, id });
         }
         Ok(object)
     }
 
     /// A map, as what it is said to be.
-    pub(crate) fn map<T: TryFrom<Map>>(&self, name: &'static str) -> Result<T, GateError> {
-        let missing = || GateError::Missing(name);
+    pub(crate) fn map<T: TryFrom<Map>>(&self, name: &'static str) -> Result<T, ObjectError> {
+        let missing = || ObjectError::Missing(name);
         let fd = self.maps.get(name).ok_or_else(missing)?.as_fd();
-        let fd = fd.try_clone_to_owned().map_err(GateError::Descriptor)?;
+        let fd = fd.try_clone_to_owned().map_err(ObjectError::Descriptor)?;
         let data = MapData::from_fd(fd).map_err(|_| missing())?;
         let map = Map::from_map_data(data).map_err(|_| missing())?;
         map.try_into().map_err(|_| missing())
     }
 
     /// The same, of maps that nothing is to be looked up in.
-    pub(crate) fn map_fd(&self, name: &'static str) -> Result<BorrowedFd<'_>, GateError> {
-        Ok(self.maps.get(name).ok_or(GateError::Missing(name))?.as_fd())
+    pub(crate) fn map_fd(&self, name: &'static str) -> Result<BorrowedFd<'_>, ObjectError> {
+        Ok(self.maps.get(name).ok_or(ObjectError::Missing(name))?.as_fd())
     }
 
-    fn program(&self, name: &'static str) -> Result<&Program, GateError> {
-        self.programs.get(name).ok_or(GateError::Missing(name))
+    fn program(&self, name: &'static str) -> Result<&Program, ObjectError> {
+        self.programs.get(name).ok_or(ObjectError::Missing(name))
     }
 
-    pub(crate) fn program_fd(&self, name: &'static str) -> Result<BorrowedFd<'_>, GateError> {
+    pub(crate) fn program_fd(&self, name: &'static str) -> Result<BorrowedFd<'_>, ObjectError> {
         Ok(self.program(name)?.fd.as_fd())
     }
 
     /// As the kernel numbers it.
-    pub(crate) fn program_id(&self, name: &'static str) -> Result<u32, GateError> {
+    pub(crate) fn program_id(&self, name: &'static str) -> Result<u32, ObjectError> {
         Ok(self.program(name)?.id)
     }
 

@@ -28,7 +28,7 @@ fn frame() -> Vec<u8> {
 /// What forwards by a gate's program, with all that this kernel can do of it. A gate has one.
 ///
 /// # Errors
-/// [`ForwardError::Missing`].
+/// [`ForwardError::Taken`].
 pub fn forward_engine(gate: &mut Gate) -> Result<ForwardEngine, ForwardError> {
     let mut maps = gate.take_forward_maps()?;
     let rewrites_ipv6 = rewrites_ipv6(gate, &mut maps);

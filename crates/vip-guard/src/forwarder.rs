@@ -3,15 +3,13 @@
 
 use crate::clock::boottime;
 use crate::tables::Work;
+use crate::told::{LeftForwarder, Told};
 use crate::ways::Ways;
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
 use tracing::{debug, warn};
-use vip_core::{
-    Address, Drops, Generation, Mono, RealCount, ServerUid, TableNotice, TableOrder, chain,
-};
-use vip_datapath::{ForwardEngine, LeftEngine};
+use vip_core::{Address, Generation, Mono, RealCount, ServerUid, TableNotice, TableOrder, chain};
+use vip_datapath::ForwardEngine;
 
 /// See the module.
 pub(crate) struct Forwarder {
@@ -23,25 +21,6 @@ pub(crate) struct Forwarder {
     /// By virtual server.
     serving: BTreeMap<ServerUid, Vec<Address>>,
     told: Told,
-}
-
-/// What the agent knows.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Told {
-    /// Of what does not work.
-    flawed: BTreeMap<ServerUid, String>,
-    /// Of who goes by tables before.
-    spoke: BTreeMap<ServerUid, (Generation, Mono)>,
-    /// And of what was dropped.
-    dropped: Drops,
-}
-
-/// A [`Forwarder`] for the next run of this process.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct LeftForwarder {
-    /// `None`: there is no gate.
-    pub(crate) engine: Option<LeftEngine>,
-    pub(crate) told: Told,
 }
 
 impl Forwarder {

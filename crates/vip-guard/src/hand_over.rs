@@ -11,12 +11,12 @@
 //! Meanwhile the kernel goes by the deadlines that it has, and forwards by the tables that
 //! it has. Whatever fails before the last step leaves everything as it was.
 
-use crate::forwarder::LeftForwarder;
 use crate::host::LeftHost;
 use crate::lock::LeftNamespace;
 use crate::protocol::VERSIONS;
 use crate::session::LeftSession;
 use crate::tables::{Resume, TableLane};
+use crate::told::LeftForwarder;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,7 @@ use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use vip_core::Guard;
-use vip_datapath::{Inherited, meaning};
+use vip_datapath::{Inherited, object_name};
 
 /// Of [`Estate`], as postcard writes it. Whoever changes anything that is in it counts on.
 const FORMAT: u16 = 1;
@@ -59,7 +59,7 @@ const TRIALS: u32 = 100;
 pub struct Succession {
     /// Somebody wants it.
     pub asked: mpsc::Receiver<()>,
-    /// The program.
+    /// Where the next one is, by then.
     pub program: PathBuf,
     /// What this one was started with, this file's own flags not among it.
     pub arguments: Vec<OsString>,
@@ -88,7 +88,7 @@ pub(crate) enum HandOverError {
 
 /// What a program says of what it goes on from.
 fn accepts() -> String {
-    format!("{FORMAT} {:016x} {} {}", meaning(), VERSIONS.lowest, VERSIONS.highest)
+    format!("{FORMAT} {:016x} {} {}", object_name(), VERSIONS.lowest, VERSIONS.highest)
 }
 
 /// Says what [`crate::run`] goes on from, for the program before.
@@ -167,12 +167,12 @@ fn hold_signals(how: SigmaskHow) -> io::Result<SigSet> {
 }
 
 /// What the second lane leaves, and its word to go on.
-type OfTables = (LeftForwarder, Resume);
+pub(crate) type Left = Result<Box<(LeftForwarder, Resume)>, HandOverError>;
 
 /// The way there, as far as nothing else has to wait for it.
 #[derive(Default)]
 pub(crate) struct Approach {
-    going: Option<Pin<Box<dyn Future<Output = Result<OfTables, HandOverError>>>>>,
+    going: Option<Pin<Box<dyn Future<Output = Left>>>>,
     trials: u32,
 }
 
@@ -203,7 +203,7 @@ impl Approach {
     }
 
     /// Waits for its end; for ever, if it is not on its way.
-    pub(crate) async fn end(&mut self) -> Result<OfTables, HandOverError> {
+    pub(crate) async fn end(&mut self) -> Left {
         let Some(going) = &mut self.going else { return std::future::pending().await };
         let end = going.await;
         self.going = None;
@@ -211,9 +211,9 @@ impl Approach {
     }
 }
 
-async fn stand_still(tables: &TableLane) -> Result<OfTables, HandOverError> {
+async fn stand_still(tables: &TableLane) -> Left {
     let left = timeout(TABLES_TIMEOUT, tables.leave()).await;
-    left.ok().flatten().ok_or(HandOverError::Busy)
+    left.ok().flatten().map(Box::new).ok_or(HandOverError::Busy)
 }
 
 /// Whether the program starts with these arguments, and goes on from what this one has.
@@ -247,7 +247,14 @@ async fn ask(program: PathBuf, arguments: Vec<OsString>) -> Result<(), HandOverE
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ways::Ways;
     use std::os::unix::fs::PermissionsExt;
+    use vip_core::{
+        Address, Epoch, Forward, Forwarding, Generation, GuardEvent, GuardFailure, Incarnation,
+        Limits, Mac, Mono, Plan, Probe, Protocol, RealServer, Scheduler, ServerUid, TableSize,
+        VipOrder, VipUid,
+    };
+    use vip_datapath::{ForwardEngine, Gate};
 
     fn script(dir: &tempfile::TempDir, text: &str) -> PathBuf {
         let path = dir.path().join("vipd");
@@ -278,5 +285,72 @@ mod tests {
         std::fs::write(dir.path().join("vipd"), b"\x7fELF").expect("written");
         let half = ask(dir.path().join("vipd"), arguments()).await.expect_err("half");
         assert!(matches!(half, HandOverError::NoProgram { .. }), "{half}");
+    }
+
+    /// A guard that answers, prepares, and has let go of something that lingers.
+    fn sample_guard() -> Guard {
+        let now = Mono(1_000_000_000);
+        let limit = Duration::from_secs(1);
+        let limits = Limits { longest_grant: limit, gate_to_wire: limit, gated: true };
+        let mut guard = Guard::new(limits);
+        let incarnation = Incarnation(7);
+        let came = GuardEvent::AgentCame { incarnation, cluster: "lab".into() };
+        guard.step(now, came);
+        let address =
+            |last| Address { ip: [10, 0, 0, last].into(), prefix: 24, interface: "eth0".into() };
+        for (vip, probe) in [(1, Probe::No), (2, Probe::Always), (3, Probe::No)] {
+            let addresses = vec![address(vip)];
+            let (vip, epoch, known) = (VipUid(vip.into()), Epoch(4), [Mac([2; 6])].into());
+            let order = VipOrder::Prepare { vip, epoch, addresses, probe, known };
+            guard.step(now, GuardEvent::Order(order));
+        }
+        let deadlines =
+            vec![(VipUid(1), Epoch(4), now + limit), (VipUid(3), Epoch(4), now + limit)];
+        guard.step(now, GuardEvent::Order(VipOrder::Extend { incarnation, deadlines }));
+        guard.step(now, GuardEvent::ForeignClaim { ip: address(1).ip, mac: Mac([2; 6]) });
+        let release = VipOrder::Release { vip: VipUid(3), epoch: Epoch(4) };
+        let actions = guard.step(now, GuardEvent::Order(release));
+        let _ =
+            guard.failed(&GuardFailure::Gate { ip: address(3).ip, text: "a word".into() }, actions);
+        guard
+    }
+
+    /// Two real servers by NAT, and a table before. Needs root.
+    fn sample_forwarder() -> LeftForwarder {
+        let mut gate = Gate::load().expect("loaded");
+        let mut engine = ForwardEngine::new(gate.take_forward_maps().expect("its maps"), true);
+        let ways = Ways::open(Arc::default(), vec!["10.0.0.0/8".parse().expect("a prefix")]);
+        let plan = |weight| {
+            let real = |last| RealServer { ip: [10, 0, 0, last].into(), port: 80, weight };
+            Plan::new(9, TableSize::Tiny, vec![real(11), real(12)]).expect("a plan")
+        };
+        let vip = Address { ip: [10, 0, 0, 100].into(), prefix: 24, interface: String::new() };
+        let forwarding = Forwarding {
+            generation: Generation(5),
+            vips: vec![vip],
+            protocol: Protocol::Tcp,
+            ports: 80.into(),
+            scheduler: Scheduler::Mh,
+            forward: Forward::Nat,
+            plan: plan(1),
+            before: Some(plan(2)),
+        };
+        let ways = ways.expect("netlink");
+        let put = engine.put(Mono(6), &ways, vec![(ServerUid(1), forwarding)]);
+        assert!(put.iter().all(|(_, done)| done.is_ok()), "{put:?}");
+        LeftForwarder::sample(engine.leave())
+    }
+
+    /// Of whoever changes what is written down this asks for another [`FORMAT`]: a program of
+    /// before would read it as something else.
+    #[test]
+    fn what_is_written_down_is_of_this_format() {
+        let estate = (sample_guard(), LeftHost::sample(), sample_forwarder());
+        let mut written = postcard::to_stdvec(&estate).expect("written");
+        written.extend(format!("{estate:?}").bytes());
+        let name = written.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        assert_eq!((FORMAT, name), (1, 10_444_747_711_707_820_219), "it is written in another way");
     }
 }

@@ -45,6 +45,8 @@ mod settings;
 #[cfg(feature = "server")]
 mod tables;
 #[cfg(feature = "server")]
+mod told;
+#[cfg(feature = "server")]
 mod ways;
 
 pub use client::{GuardReader, GuardWriter, LinkError, connect};

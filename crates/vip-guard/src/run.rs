@@ -11,8 +11,8 @@
 
 use crate::clock::boottime;
 use crate::config::{GuardConfig, GuardError};
-use crate::forwarder::{Forwarder, LeftForwarder, Told};
-use crate::hand_over::{Approach, Estate, HandOverError, Succession, WRITTEN_TIMEOUT};
+use crate::forwarder::Forwarder;
+use crate::hand_over::{Approach, Estate, HandOverError, Left, Succession, WRITTEN_TIMEOUT};
 use crate::host::{Host, LinkChange, RECONCILE_INTERVAL, SERVING_LIFE};
 use crate::kernel::{Kernel, KernelEvent};
 use crate::lock::{self, Namespace};
@@ -23,6 +23,7 @@ use crate::records::recorded_addresses;
 use crate::session::{Arrival, Door, Session, Unread};
 use crate::settings::Settings;
 use crate::tables::{Resume, TableLane};
+use crate::told::{LeftForwarder, Told};
 use crate::ways::{Scenery, Ways};
 use arc_swap::ArcSwap;
 use futures_util::StreamExt;
@@ -240,7 +241,7 @@ enum Next {
     /// Another program is to go on with this process.
     Succeed,
     /// It may, or not.
-    Leave(Result<(LeftForwarder, Resume), HandOverError>),
+    Leave(Left),
 }
 
 impl Loop {
@@ -348,7 +349,7 @@ impl Loop {
                 Next::Succeed => approach.begin(succession, &self.tables),
                 Next::Leave(left) => {
                     let result = match left {
-                        Ok(left) => self.hand_over(house, succession, left).await,
+                        Ok(left) => self.hand_over(house, succession, *left).await,
                         Err(error) => Err(error),
                     };
                     let again = |error| match error {

@@ -3,7 +3,7 @@
 //! leaves something there.
 
 use crate::clock::boottime;
-use crate::forwarder::LeftForwarder;
+use crate::told::LeftForwarder;
 use arc_swap::ArcSwapOption;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -352,13 +352,14 @@ pub(crate) fn nothing_there(work: Work) -> Vec<TableNotice> {
             orders.iter().map(gone).collect()
         }
         Work::Count(server) => vec![TableNotice::Counted { server, reals: vec![] }],
-        Work::Look => vec![],
+        Work::Look | Work::Leave(_) => vec![],
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::told::Told;
     use vip_core::Generation;
 
     const LIMIT: Duration = Duration::from_secs(20);
@@ -427,19 +428,52 @@ mod tests {
         assert_eq!((counters.waiting, counters.overtaken, counters.behind_s), (0, 18, 0));
     }
 
+    /// What was ordered before is in it, and what is ordered after waits.
+    #[tokio::test]
+    async fn what_is_left_is_left_between_two_orders() {
+        let done = Arc::new(AtomicU64::new(0));
+        let of_lane = done.clone();
+        let left = || LeftForwarder { engine: None, told: Told::default() };
+        let lane = TableLane::start(move || {
+            Some(move |work| match work {
+                Work::Leave(leaving) => {
+                    leaving.leave(left());
+                    vec![]
+                }
+                Work::Orders(orders) => {
+                    of_lane.fetch_add(orders.len() as u64, Relaxed);
+                    vec![]
+                }
+                _ => vec![],
+            })
+        });
+        let lane = lane.expect("started");
+        lane.order((0..1000).map(drop_of).collect());
+        let (_, resume) = lane.leave().await.expect("left");
+        assert_eq!(done.load(Relaxed), 1000);
+        lane.order(vec![drop_of(1)]);
+        assert_eq!((lane.counters().waiting, done.load(Relaxed)), (1, 1000));
+        drop(resume);
+        until("it goes on", || done.load(Relaxed) == 1001);
+        // Nobody waits for it any more: it does not wait for them.
+        drop(lane.leave().await.expect("left"));
+        lane.order(vec![drop_of(1)]);
+        until("it goes on", || done.load(Relaxed) == 1002);
+    }
+
     /// Somebody looks at counters all the time, which is a letter each.
     #[test]
     fn the_hosts_network_is_looked_at_whatever_is_asked() {
         let shared = Shared::default();
         let (letters, left) = sync_channel(LETTERS);
         let mut desk = Desk::new(&shared, left, Duration::from_millis(50));
-        assert_eq!(desk.next(), Some(Work::Look));
+        assert!(matches!(desk.next(), Some(Work::Look)));
         let begun = Instant::now();
         loop {
             letters.send(Letter::Count(0, ServerUid(1))).expect("room for it");
             match desk.next() {
                 Some(Work::Count(_)) => assert!(begun.elapsed() < LIMIT, "never looked at"),
-                other => break assert_eq!(other, Some(Work::Look)),
+                other => break assert!(matches!(other, Some(Work::Look)), "{other:?}"),
             }
         }
     }

@@ -8,9 +8,8 @@
 
 use super::layout::{self, CounterValue, PlaceKey, RangeKey, RealValue, ReplyValue, ServiceValue};
 use super::values::{Place, Places, Real, Reply, Service};
-use crate::gate::GateError;
 use crate::map::{self, SlotMap};
-use crate::object::Object;
+use crate::object::{Object, ObjectError};
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap as BpfMap, MapData, MapError, PerCpuArray};
 use serde::{Deserialize, Serialize};
@@ -122,14 +121,14 @@ fn absent(result: Result<(), MapError>) -> Result<(), MapError> {
 }
 
 impl ForwardMaps {
-    pub(crate) fn of(object: &Object) -> Result<Self, GateError> {
+    pub(crate) fn of(object: &Object) -> Result<Self, ObjectError> {
         let tables = object.map_fd("TABLES")?.try_clone_to_owned();
         Ok(Self {
             settings: object.map("SETTINGS")?,
             ports: object.map("PORTS")?,
             ranges: object.map("RANGES")?,
             services: object.map("SERVICES")?,
-            tables: tables.map_err(GateError::Descriptor)?,
+            tables: tables.map_err(ObjectError::Descriptor)?,
             spoke: object.map("SPOKE")?,
             reals: object.map("REALS")?,
             replies: object.map("REPLIES")?,

@@ -132,3 +132,51 @@ impl Host {
         })
     }
 }
+
+#[cfg(test)]
+impl LeftHost {
+    /// One with something of everything that is no descriptor.
+    pub(crate) fn sample() -> Self {
+        use vip_core::HostNetwork;
+        use vip_datapath::{Device, Header};
+        let ip: IpAddr = [10, 0, 0, 100].into();
+        let address = Address { ip, prefix: 24, interface: "eth0".into() };
+        let (mac, vip, why) = (Mac([2, 0, 0, 0, 0, 1]), VipUid(1), Why::NoLink);
+        let net: IpNet = "10.0.0.0/24".parse().expect("a prefix");
+        let link = Link {
+            device: Device { ifindex: 2, header: Header::Ethernet },
+            name: "eth0".into(),
+            mac: Some(mac),
+            running: true,
+            ways: [2].into(),
+            mtu: 1500,
+            behind: false,
+        };
+        let network = HostNetwork {
+            links: [(2, "eth0".into())].into(),
+            addresses: [(2, [10, 0, 0, 1].into(), 24)].into(),
+            connected: [(2, net)].into(),
+            without_ipv6: [2].into(),
+        };
+        let gateways = [[10, 0, 0, 254].into()].into();
+        Self {
+            gate: None,
+            known: [ip].into(),
+            links: vec![link],
+            ungated: [(3, "a word".into())].into(),
+            no_ip_gate: Some("a word".into()),
+            marks: Some(true),
+            macs: [mac].into(),
+            told_macs: [mac].into(),
+            view: HostView { network, gateways, mtus: [(2, 1500)].into() },
+            placed: [(ip, (address.clone(), 2))].into(),
+            homes: [(ip, 2)].into(),
+            considered: [(vip, vec![address.clone()])].into(),
+            hindered: [(vip, Obstacle { ip, why: why.clone() })].into(),
+            serving: LeftServing::sample(&address),
+            vip_links: [2].into(),
+            refused: [(ip, (address, why))].into(),
+            routes: [(2, net)].into(),
+        }
+    }
+}

@@ -61,6 +61,16 @@ impl LeftServing {
         Serving { wanted, abandoned, there, behind, renewed: None }
     }
 
+    #[cfg(test)]
+    pub(super) fn sample(address: &Address) -> Self {
+        Self {
+            wanted: [address.clone()].into(),
+            abandoned: true,
+            there: [(address.ip, true)].into(),
+            behind: [4].into(),
+        }
+    }
+
     pub(super) fn wanted(&self) -> &BTreeSet<Address> {
         &self.wanted
     }
