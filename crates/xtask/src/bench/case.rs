@@ -29,6 +29,8 @@ pub(crate) enum Case {
     Mute,
     /// The holder was isolated and comes back.
     Heal,
+    /// The guard's program is replaced in its process.
+    Replaced,
 }
 
 impl Case {
@@ -46,13 +48,15 @@ impl Case {
             Self::Deaf => "holder hears nobody",
             Self::Mute => "nobody hears the holder",
             Self::Heal => "heal of an isolated node",
+            Self::Replaced => "guard's program replaced",
         }
     }
 
     /// Whether it means anything without a leader.
     fn concerns(self, kind: Kind) -> bool {
         let leader = [Self::PowerOffElsewhere, Self::LeaderLost, Self::LeaderAndHolder];
-        kind.profile().is_some() || !leader.contains(&self)
+        // What has no guard has nothing to be compared with.
+        self != Self::Replaced && (kind.profile().is_some() || !leader.contains(&self))
     }
 }
 

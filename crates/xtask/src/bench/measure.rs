@@ -59,6 +59,7 @@ pub(super) fn observe(mut system: Box<dyn System>, case: Case) -> Result<Value> 
         Case::Heal => std::thread::sleep(AFTER_HEAL),
         // What a killed process left on its host tells nothing of the one to come.
         Case::Restart => std::thread::sleep(RESTARTED),
+        Case::Replaced => std::thread::sleep(WATCH),
         _ => {
             let _ = within(TAKEOVER, || elsewhere(system.as_ref()));
         }
@@ -71,7 +72,7 @@ pub(super) fn observe(mut system: Box<dyn System>, case: Case) -> Result<Value> 
     };
     let (takeover, outage) = match case {
         Case::Restart => (first(&|_| true), None),
-        Case::Heal | Case::LeaderLost => (None, Some(longest(&trace, at_ns))),
+        Case::Heal | Case::LeaderLost | Case::Replaced => (None, Some(longest(&trace, at_ns))),
         _ => {
             let change = trace.changes().into_iter().find(|c| c.to_ns > at_ns);
             // Reclaimed by the same host: the longest silence is all there is.

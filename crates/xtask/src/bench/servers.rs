@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 /// The README shows what so many cost.
 pub(super) const SERVERS: u16 = 1000;
 pub(super) const RUNS: usize = 5;
-const CASES: [Case; 4] = [Case::PowerOff, Case::Isolation, Case::Planned, Case::Killed];
+const CASES: [Case; 5] =
+    [Case::PowerOff, Case::Isolation, Case::Planned, Case::Killed, Case::Replaced];
 const PROFILES: [Kind; 2] = [Kind::VipdLan, Kind::VipdFast];
 
 pub(super) fn run(servers: u16, runs: usize) -> Result<()> {

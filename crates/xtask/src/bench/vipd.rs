@@ -124,6 +124,7 @@ impl System for Nodes {
                 self.cluster.host("n1").signal(&both, Signal::SIGSTOP)
             }
             Case::Killed => self.cluster.host("n1").signal(&[Process::Agent], Signal::SIGKILL),
+            Case::Replaced => self.cluster.host("n1").signal(&[Process::Guard], Signal::SIGHUP),
             Case::LeaderLost => self.power_off("n1"),
             Case::LeaderAndHolder => {
                 self.power_off("n1")?;
