@@ -11,6 +11,8 @@ use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
@@ -392,19 +394,34 @@ fn an_agent_does_not_notice_that_its_guards_program_is_replaced() -> Result<()> 
         agent.write_all(&PING[cut..])?;
         assert_eq!(next_frame(&mut agent)?, [1], "cut after {cut} bytes: {}", guard.log());
     }
-    // Many at once, and many replacements: each is answered once.
-    let pid = Pid::from_raw(i32::try_from(guard.child.id())?);
-    for round in 0..200 {
-        if round % 10 == 0 {
-            kill(pid, Signal::SIGHUP)?;
-        }
-        agent.write_all(&PING.repeat(100))?;
-        for number in 0..100 {
-            let frame = next_frame(&mut agent);
-            let frame = frame.with_context(|| format!("{round}.{number}: {}", guard.log()))?;
-            assert_eq!(frame, [1]);
-        }
+    // Many at once, and many replacements: each is answered, and once.
+    let stop = Arc::new(AtomicBool::new(false));
+    let pinger = {
+        let (stop, mut agent) = (stop.clone(), agent.try_clone()?);
+        std::thread::spawn(move || -> Result<u64> {
+            let mut answered = 0;
+            while !stop.load(Ordering::Relaxed) {
+                agent.write_all(&PING.repeat(100))?;
+                for _ in 0..100 {
+                    ensure!(next_frame(&mut agent)? == [1], "after {answered} answers");
+                    answered += 1;
+                }
+            }
+            // Of the last one it is the last word.
+            agent.set_read_timeout(Some(Duration::from_millis(100)))?;
+            let more = next_frame(&mut agent);
+            ensure!(more.is_err(), "one answer too many: {more:?}");
+            agent.set_read_timeout(Some(SOON))?;
+            Ok(answered)
+        })
+    };
+    for _ in 0..20 {
+        replace(&guard)?;
     }
+    stop.store(true, Ordering::Relaxed);
+    let answered = pinger.join().ok().context("it panicked")?.with_context(|| guard.log())?;
+    println!("{answered} pings beside 20 replacements");
+    assert!(answered > 1000, "{answered}");
     // It knows the process that it serves: that may begin anew.
     let mut again = guard.connect()?;
     assert_eq!(next_frame(&mut again)?.first(), Some(&0), "it is welcome");

@@ -5,6 +5,7 @@ use chaos_tests::{
     Cluster, Connections, Options, Patter, Probe, Process, RealServer, V4, wait_for,
 };
 use nix::sys::signal::Signal;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -12,6 +13,9 @@ const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 const SOON: Duration = Duration::from_secs(10);
 /// Longer than any two answers to 1000 questions a second are apart where nothing is lost.
 const GAP: Duration = Duration::from_millis(20);
+
+/// Of each guard.
+const REPLACEMENTS: usize = 12;
 
 /// How often a host's guard went on from the program before.
 fn went_on(cluster: &Cluster, host: &str) -> usize {
@@ -27,6 +31,25 @@ fn replace(cluster: &Cluster, host: &str) -> Result<i32> {
     let after = cluster.host(host).find(Process::Guard);
     assert_eq!(after, guard, "another process");
     after.context("a guard")
+}
+
+/// What a process has open: how many descriptors.
+fn open_by(pid: i32) -> Result<usize> {
+    Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+}
+
+/// How its threads are scheduled, as proc(5) numbers it: policy and nice, by name.
+fn scheduled(pid: i32) -> Result<BTreeMap<String, (String, String)>> {
+    let mut threads = BTreeMap::new();
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = std::fs::read_to_string(task?.path().join("stat"))?;
+        let (before, after) = stat.rsplit_once(')').context("a name")?;
+        let name = before.split_once('(').context("a name")?.1.to_owned();
+        let fields: Vec<_> = after.split_whitespace().collect();
+        let field = |number: usize| fields[number - 3].to_owned();
+        threads.insert(name, (field(41), field(19)));
+    }
+    Ok(threads)
 }
 
 /// The holder of the VIP, its epoch, and how many events there are.
@@ -65,11 +88,22 @@ fn a_guard_is_replaced_without_a_lost_packet() -> Result<()> {
         .map(|_| Patter::start(&cluster.lab, "client", V4.target()))
         .collect::<Result<_>>()?;
     let probe = Probe::start(&cluster.lab, VIP)?;
-    for _ in 0..5 {
-        for host in ["n1", "n2", "n3"] {
-            replace(&cluster, host)?;
-        }
+    let at_first = cluster.host("n1").find(Process::Guard).context("a guard")?;
+    let threads = scheduled(at_first)?;
+    let hosts = ["n1", "n2", "n3"];
+    let mut guards = vec![];
+    for host in hosts {
+        guards.push(replace(&cluster, host)?);
     }
+    let count = || guards.iter().map(|pid| open_by(*pid)).collect::<Result<Vec<_>>>();
+    let open = count()?;
+    for host in hosts.repeat(REPLACEMENTS) {
+        replace(&cluster, host)?;
+    }
+    assert_eq!(scheduled(at_first)?, threads, "as before");
+    // The first ones may not have opened all by then; one more each time would be more.
+    let more = count()?.iter().zip(&open).all(|(now, first)| *now < first + REPLACEMENTS);
+    assert!(more, "descriptors: {open:?} and {:?}", count()?);
     let outages = probe.finish()?.outages(GAP);
     assert!(outages.is_empty(), "{outages:?}");
     for patter in patter {

@@ -132,7 +132,13 @@ fn an_upgrade_goes_on_with_the_vips_that_the_guard_has_or_is_refused() -> Result
     let (this, next) = (std::fs::read(Version::This.vipd()?)?, Version::Next.vipd()?);
     replaced_by(b"", "does not start")?;
     replaced_by(&this[..4096], "the guard stays the program that it is")?;
-    replaced_by(b"#!/bin/sh\necho 0 0 0 0\n", "restart vipd-guard")?;
+    replaced_by(b"#!/bin/sh\necho 0 0 0 0\n", "is not the same")?;
+    // It could go on, and cannot be started when it should: everything is as it was.
+    let real = Version::This.vipd()?;
+    let vanishes = format!("#!/bin/sh\n{} \"$@\"\nrm \"$0\"\n", real.display());
+    for _ in 0..3 {
+        replaced_by(vanishes.as_bytes(), "what is here cannot be left to it")?;
+    }
     replaced_by(b"#!/bin/sh\necho no such key >&2\nexit 2\n", "no such key")?;
     for program in [std::fs::read(next)?, this] {
         replaced_by(&program, "guard goes on from the program before")?;

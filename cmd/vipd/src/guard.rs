@@ -45,10 +45,9 @@ pub(crate) fn resume(options: &Options, config: Config, left: RawFd) -> anyhow::
     serve(options, guard_config(config)?, Begin::After(left))
 }
 
-/// What a program has to say that is to go on from another's: with this configuration.
-pub(crate) fn accepts(config: Config) -> anyhow::Result<()> {
-    guard_config(config)?;
-    Ok(vip_guard::say_what_is_accepted(std::io::stdout())?)
+/// Whether this program, with this configuration, could go on from what another has.
+pub(crate) fn accepts(config: Config, left: RawFd) -> anyhow::Result<()> {
+    Ok(vip_guard::accept(&guard_config(config)?, left, std::io::stdout())?)
 }
 
 fn serve(options: &Options, config: GuardConfig, begin: Begin) -> anyhow::Result<()> {

@@ -38,9 +38,9 @@ enum Command {
         /// Go on from what the program before left behind this descriptor.
         #[arg(long, hide = true, value_name = "DESCRIPTOR")]
         resume: Option<RawFd>,
-        /// Say what is gone on from, and nothing else.
-        #[arg(long, hide = true)]
-        accepts: bool,
+        /// Say whether it could be gone on from that, and nothing else.
+        #[arg(long, hide = true, value_name = "DESCRIPTOR")]
+        accepts: Option<RawFd>,
     },
     /// Remove the addresses that an earlier run left, and nothing else.
     Purge(Options),
@@ -76,7 +76,12 @@ impl Options {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if !matches!(cli.command, Command::Guard { accepts: true, .. }) {
+    // A child of a guard ends by itself; and another program of a guard's process, which is
+    // its parent's child as before, in order.
+    if !matches!(
+        cli.command,
+        Command::Guard { accepts: Some(_), .. } | Command::Guard { resume: Some(_), .. }
+    ) {
         parent::end_with_parent();
     }
     let filter = EnvFilter::try_from_env("VIPD_LOG")
@@ -99,7 +104,7 @@ fn main() -> ExitCode {
     };
     let done = match &cli.command {
         Command::Run(options) => parent::run(options, config),
-        Command::Guard { accepts: true, .. } => guard::accepts(config),
+        Command::Guard { accepts: Some(left), .. } => guard::accepts(config, *left),
         Command::Guard { options, resume: Some(left), .. } => guard::resume(options, config, *left),
         Command::Guard { options, standby: true, .. } => guard::stand_by(options, config),
         Command::Guard { options, .. } => guard::run(options, config),

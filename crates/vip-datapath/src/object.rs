@@ -55,12 +55,15 @@ pub(crate) struct LeftObject {
     programs: BTreeMap<String, (Inherited, u32)>,
 }
 
+/// Where the second gate is written, which is in no object.
+const IP_GATE: &[u8] = include_bytes!("netfilter.rs");
+
 /// Names what is loaded: one run goes on with what another of the same name has in the
 /// kernel.
 #[must_use]
 pub fn object_name() -> u64 {
     // FNV-1a.
-    OBJECT.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+    OBJECT.iter().chain(IP_GATE).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }

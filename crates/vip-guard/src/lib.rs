@@ -54,7 +54,7 @@ pub use clock::{boottime, clock_steering};
 #[cfg(feature = "server")]
 pub use config::{GuardConfig, GuardError};
 #[cfg(feature = "server")]
-pub use hand_over::{Succession, say_what_is_accepted};
+pub use hand_over::{Succession, accept};
 #[cfg(feature = "server")]
 pub use lock::wait_in_line;
 pub use protocol::{FromGuard, GateReport, Hello, ToGuard, Versions};

@@ -189,10 +189,6 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         Self { from, unread }
     }
 
-    pub(crate) fn from(&self) -> &R {
-        &self.from
-    }
-
     /// What was read and is of no whole frame yet.
     pub(crate) fn unread(&self) -> &[u8] {
         &self.unread

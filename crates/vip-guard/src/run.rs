@@ -9,21 +9,23 @@
 //!  SIGTERM ────────┘
 //! ```
 
+mod succeed;
+
 use crate::clock::boottime;
 use crate::config::{GuardConfig, GuardError};
 use crate::forwarder::Forwarder;
-use crate::hand_over::{Approach, Estate, HandOverError, Left, Succession, WRITTEN_TIMEOUT};
+use crate::hand_over::{Approach, Estate, HeldSignals, Left, Succession};
 use crate::host::{Host, LinkChange, RECONCILE_INTERVAL, SERVING_LIFE};
 use crate::kernel::{Kernel, KernelEvent};
 use crate::lock::{self, Namespace};
 use crate::packets::Listener;
 use crate::protocol::{FromGuard, GateReport, ToGuard};
-use crate::realtime::{ordinary, realtime};
+use crate::realtime::realtime;
 use crate::records::recorded_addresses;
-use crate::session::{Arrival, Door, Session, Unread};
+use crate::session::{Arrival, Door, Session};
 use crate::settings::Settings;
-use crate::tables::{Resume, TableLane};
-use crate::told::{LeftForwarder, Told};
+use crate::tables::TableLane;
+use crate::told::Told;
 use crate::ways::{Scenery, Ways};
 use arc_swap::ArcSwap;
 use futures_util::StreamExt;
@@ -37,11 +39,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{error, info, warn};
 use vip_core::{
-    Address, Guard, GuardAction, GuardEvent, GuardNotice, Limits, Obstacle, Profile, TableCounters,
-    VipOrder, Why, chain,
+    Address, Guard, GuardAction, GuardEvent, GuardNotice, Limits, Mono, Obstacle, Profile,
+    TableCounters, VipOrder, Why,
 };
 use vip_datapath::ForwardEngine;
 
@@ -50,6 +52,8 @@ use vip_datapath::ForwardEngine;
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// A host's addresses and routes change several at a time.
 const LOOK_AFTER: Duration = Duration::from_millis(10);
+/// Another program of this process sees to what waits for it first.
+const RESUMED_LOOK: Duration = Duration::from_millis(50);
 
 /// Removes the addresses that an earlier run left, puts back what it set, and
 /// nothing else.
@@ -118,14 +122,15 @@ struct House {
 
 type Handed = (Option<ForwardEngine>, Arc<ArcSwap<Scenery>>);
 
-/// The second lane, which waits for what it forwards by. To be called before this thread
-/// has a priority that its threads would inherit.
+/// The second lane, which waits for what it forwards by.
 fn start_tables(
     config: &GuardConfig,
     (told, served): (Told, watch::Sender<BTreeSet<Address>>),
 ) -> Result<(TableLane, SyncSender<Handed>), GuardError> {
     let (hand_over, handed) = sync_channel(1);
     let allow = config.allow_real.clone();
+    // They are this thread's, which holds them when it has to.
+    let _held = HeldSignals::hold().map_err(GuardError::Resume)?;
     let tables = TableLane::start(move || {
         let (engine, scenery) = handed.recv().ok()?;
         let ways = Ways::open(scenery, allow);
@@ -169,27 +174,26 @@ async fn anew(config: &GuardConfig) -> Result<(Loop, House), GuardError> {
 /// As soon as can be: deadlines run meanwhile.
 fn after(config: &GuardConfig, number: RawFd) -> Result<(Loop, House), GuardError> {
     let begun = Instant::now();
+    HeldSignals::let_come().map_err(GuardError::Resume)?;
     let estate = Estate::read(number).map_err(GuardError::Resume)?;
-    if estate.socket != config.socket {
-        let (old, new) = (estate.socket.display(), config.socket.display());
-        warn!(%old, %new, "another socket is used from the next restart on");
-    }
-    ordinary();
     let (tell_served, served) = watch::channel(estate.host.served().clone());
     let told = estate.forwarder.told;
     let (tables, hand_over) = start_tables(config, (told, tell_served))?;
     let realtime = realtime();
     let namespace = Namespace::inherit(estate.namespace).map_err(GuardError::Resume)?;
-    let mut host = Host::inherit(estate.host, config, &namespace)?;
-    let _ = hand_over.send(host.forwards(estate.forwarder.engine)?);
+    let mut host = Host::inherit(estate.host, (config, &estate.socket), &namespace)?;
+    let forwards = host.forwards(estate.forwarder.engine)?;
     let guard = estate.guard.inherited(limits(&host.report));
     let door = Door::inherit(estate.door).map_err(GuardError::Resume)?;
     let socket_lock = lock::inherit(estate.socket_lock).map_err(GuardError::Resume)?;
     let mut guard_loop = Loop::new(guard, host, tables, served);
     let session = estate.session.map(|left| Session::inherit(left, &guard_loop.tables));
-    guard_loop.session = session.transpose().map_err(GuardError::Resume)?.flatten();
+    guard_loop.session = session.transpose().map_err(GuardError::Resume)?;
+    guard_loop.agent_seen_at = estate.agent_seen_at;
+    // It tells the agent of what it sees.
+    let _ = hand_over.send(forwards);
     // Whatever the kernel said meanwhile nobody heard.
-    guard_loop.look_at = Some(begun);
+    guard_loop.look_at = Some(begun + RESUMED_LOOK);
     let held = guard_loop.guard.wanted_addresses().len();
     info!(held, realtime, took = ?begun.elapsed(), "guard goes on from the program before");
     let house = House { socket: estate.socket, socket_lock, namespace, door };
@@ -206,7 +210,7 @@ struct Loop {
     /// What real servers on this host are to take, as that lane works it out.
     served: watch::Receiver<BTreeSet<Address>>,
     /// When there was an agent.
-    agent_seen_at: Instant,
+    agent_seen_at: Mono,
     /// What the agent knows of that lane.
     counted: Option<TableCounters>,
     /// When the host's addresses and routes are to be looked at, because they
@@ -215,7 +219,7 @@ struct Loop {
     /// When they were, in case that a change was not heard of.
     looked_at: Instant,
     /// When the kernel was asked which of our addresses are there.
-    compared_at: Instant,
+    compared_at: Option<Instant>,
 }
 
 /// What comes next.
@@ -258,11 +262,11 @@ impl Loop {
             session: None,
             tables: Arc::new(tables),
             served,
-            agent_seen_at: now,
+            agent_seen_at: boottime(),
             counted: None,
             look_at: None,
             looked_at: now,
-            compared_at: now,
+            compared_at: None,
         }
     }
 
@@ -294,7 +298,7 @@ impl Loop {
         succession: &mut Succession,
         stop: impl Future<Output = ()>,
     ) {
-        let mut approach = Approach::default();
+        let mut approach = Approach::new();
         let mut reconcile = interval(RECONCILE_INTERVAL);
         reconcile.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tokio::pin!(stop);
@@ -317,7 +321,7 @@ impl Loop {
                 }
                 Some(arrival) = house.door.arrivals.recv() => Next::Arrived(arrival),
                 Some(()) = succession.asked.recv() => Next::Succeed,
-                left = approach.end() => Next::Leave(left),
+                left = approach.next() => Next::Leave(left),
                 Some(event) = self.host.events.next() => Next::Kernel(event),
                 () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() => {
                     Next::Look
@@ -346,80 +350,15 @@ impl Loop {
                 Next::Serve => self.follow_served().await,
                 Next::Reconcile => self.reconcile().await,
                 Next::Backlog => self.work_on_backlog().await,
-                Next::Succeed => approach.begin(succession, &self.tables),
+                Next::Succeed => approach.begin(&self.tables),
                 Next::Leave(left) => {
-                    let result = match left {
-                        Ok(left) => self.hand_over(house, succession, *left).await,
-                        Err(error) => Err(error),
-                    };
-                    let again = |error| match error {
-                        HandOverError::Busy => approach.begin_again(&self.tables),
-                        other => Err(other),
-                    };
-                    if let Err(error) = result.or_else(again) {
-                        error!(error = %chain(&error), "the guard stays the program that it is");
+                    let step = self.approached(left, (house, succession), &mut approach, &mut stop);
+                    if step.await.is_break() {
+                        return;
                     }
                 }
             }
         }
-    }
-
-    /// Returns if another program does not go on from here; this one does then.
-    async fn hand_over(
-        &mut self,
-        house: &House,
-        succession: &Succession,
-        (forwarder, resume): (LeftForwarder, Resume),
-    ) -> Result<(), HandOverError> {
-        let mut unread = None;
-        if let Some(session) = &mut self.session {
-            let (messages, rest) = session.pause().await;
-            for message in messages {
-                self.said(message).await;
-            }
-            unread = Some(rest.ok_or(HandOverError::Agent)?);
-        }
-        let error = match self.estate(house, forwarder, unread.as_ref()).await {
-            Ok(estate) => estate.pass_on(succession),
-            Err(error) => error,
-        };
-        if let (Some(session), Some(unread)) = (&mut self.session, unread) {
-            session.read_on(unread, &self.tables);
-        }
-        drop(resume);
-        Err(error)
-    }
-
-    /// All that there is, as it is.
-    async fn estate(
-        &mut self,
-        house: &House,
-        forwarder: LeftForwarder,
-        unread: Option<&Unread>,
-    ) -> Result<Estate, HandOverError> {
-        let counters = self.tables.counters();
-        if counters.waiting > 0 {
-            return Err(HandOverError::Busy);
-        }
-        if let Some(session) = &mut self.session {
-            let written = timeout(WRITTEN_TIMEOUT, session.written()).await;
-            written.ok().filter(|written| *written).ok_or(HandOverError::Agent)?;
-        }
-        let session = match (&self.session, unread) {
-            (Some(session), Some(unread)) => Some(session.leave(unread)),
-            _ => None,
-        };
-        let leave = HandOverError::Leave;
-        Ok(Estate {
-            socket: house.socket.clone(),
-            socket_lock: lock::leave(&house.socket_lock).map_err(leave)?,
-            namespace: house.namespace.leave().map_err(leave)?,
-            door: house.door.leave().map_err(leave)?,
-            guard: self.guard.clone(),
-            host: self.host.leave().map_err(leave)?,
-            session: session.transpose().map_err(leave)?,
-            forwarder,
-        })
     }
 
     fn has_backlog(&self) -> bool {
@@ -475,17 +414,17 @@ impl Loop {
         }
         self.host.keep_settings();
         if self.session.is_some() {
-            self.agent_seen_at = Instant::now();
-        } else if self.agent_seen_at.elapsed() >= SERVING_LIFE {
+            self.agent_seen_at = boottime();
+        } else if boottime().since(self.agent_seen_at) >= SERVING_LIFE {
             // Of a node that left nobody says that it did.
             self.host.abandon_serving();
         }
         self.host.reconcile_serving().await;
         // Ticks are no more exact than that.
-        let elapsed = self.compared_at.elapsed() + RECONCILE_INTERVAL / 2;
-        let due = elapsed >= self.host.compare_interval();
+        let elapsed = self.compared_at.map(|at| at.elapsed() + RECONCILE_INTERVAL / 2);
+        let due = elapsed.is_none_or(|elapsed| elapsed >= self.host.compare_interval());
         if due || self.guard.has_expired() || !self.guard.departed().is_empty() {
-            self.compared_at = Instant::now();
+            self.compared_at = Some(Instant::now());
             for event in self.host.reconcile_addresses(&self.guard).await {
                 self.act(event).await;
             }

@@ -10,7 +10,7 @@ use crate::tables::TableLane;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -160,7 +160,8 @@ impl Arrival {
     ) -> Option<(Incarnation, Session)> {
         let Self { process, cluster: _, version, reader, writer } = self;
         let incarnation = Incarnation(random()?);
-        let (mut session, notices) = Session::with((process, version), (reader, writer), tables);
+        let halves = (reader, writer);
+        let (mut session, notices) = Session::with((process, version), halves, tables).ok()?;
         session.tell(FromGuard::Welcome { incarnation, gate, now: boottime() });
         if version >= TABLES {
             tables.serve(notices);
@@ -182,6 +183,7 @@ pub(crate) struct Session {
     pub(crate) backlog: VecDeque<VipOrder>,
     reader: Reader,
     writer: JoinHandle<()>,
+    socket: OwnedFd,
 }
 
 /// The task that reads.
@@ -222,6 +224,13 @@ pub(crate) struct LeftSession {
     backlog: VecDeque<VipOrder>,
 }
 
+impl LeftSession {
+    /// Whether this program speaks as that of before did.
+    pub(crate) fn is_understood(&self) -> bool {
+        VERSIONS.has(self.version)
+    }
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
         self.reader.task.abort();
@@ -231,18 +240,23 @@ impl Drop for Session {
 
 impl Session {
     /// And where its second lane says what happened.
+    ///
+    /// # Errors
+    /// There is no room for a descriptor.
     fn with(
         (process, version): (Option<i32>, u16),
         (frames, writer): (Frames<OwnedReadHalf>, OwnedWriteHalf),
         tables: &Arc<TableLane>,
-    ) -> (Self, mpsc::Sender<TableNotice>) {
+    ) -> io::Result<(Self, mpsc::Sender<TableNotice>)> {
+        let stream: &UnixStream = writer.as_ref();
+        let socket = stream.as_fd().try_clone_to_owned()?;
         let (messages, outgoing) = mpsc::channel(MESSAGES_QUEUED);
         let (incoming, orders) = mpsc::channel(ORDERS_QUEUED);
         let (notices, of_tables) = mpsc::channel(TABLE_NOTICES_QUEUED);
         let writer = tokio::spawn(write((writer, version), outgoing, of_tables));
         let reader = Reader::start(Unread { frames, messages: incoming }, tables.clone());
         let (messages, backlog) = (Some(messages), VecDeque::new());
-        (Self { process, version, messages, orders, backlog, reader, writer }, notices)
+        Ok((Self { process, version, messages, orders, backlog, reader, writer, socket }, notices))
     }
 
     /// Reads no more until [`Self::read_on`]. Returns the messages that were read
@@ -275,40 +289,37 @@ impl Session {
         messages.try_send(Outgoing::Written(done)).is_ok() && written.await.is_ok()
     }
 
-    /// For the next run of this process, after a pause and all that is written.
+    /// For the next run of this process, after a pause and all that is written; or, without
+    /// what is unread, to try whether it could be.
     ///
     /// # Errors
     /// There is no room for a descriptor.
-    pub(crate) fn leave(&self, Unread { frames, .. }: &Unread) -> io::Result<LeftSession> {
-        let stream: &UnixStream = frames.from().as_ref();
+    pub(crate) fn leave(&self, unread: Option<&Unread>) -> io::Result<LeftSession> {
         Ok(LeftSession {
-            socket: Inherited::of(stream)?,
+            socket: Inherited::of(&self.socket)?,
             process: self.process,
             version: self.version,
-            unread: frames.unread().to_vec(),
+            unread: unread.map(|unread| unread.frames.unread().to_vec()).unwrap_or_default(),
             backlog: self.backlog.clone(),
         })
     }
 
-    /// As an earlier run left it. `None`: this one does not speak as that did.
+    /// As an earlier run left it.
     ///
     /// # Errors
     /// It is no socket.
-    pub(crate) fn inherit(left: LeftSession, tables: &Arc<TableLane>) -> io::Result<Option<Self>> {
+    pub(crate) fn inherit(left: LeftSession, tables: &Arc<TableLane>) -> io::Result<Self> {
         let LeftSession { socket, process, version, unread, backlog } = left;
-        if !VERSIONS.has(version) {
-            return Ok(None);
-        }
         let stream = std::os::unix::net::UnixStream::from(socket.take()?);
         stream.set_nonblocking(true)?;
         let (reader, writer) = UnixStream::from_std(stream)?.into_split();
         let frames = Frames::behind(reader, unread);
-        let (mut session, notices) = Self::with((process, version), (frames, writer), tables);
+        let (mut session, notices) = Self::with((process, version), (frames, writer), tables)?;
         session.backlog = backlog;
         if version >= TABLES {
             tables.serve_on(notices);
         }
-        Ok(Some(session))
+        Ok(session)
     }
 
     /// Whether the same process arrived again.

@@ -75,6 +75,8 @@ struct Shared {
     untold: AtomicBool,
     /// The host's network may be another one.
     unseen: AtomicBool,
+    /// Something was left for the lane since it left what it has.
+    stirred: AtomicBool,
     done: AtomicU64,
     overtaken: AtomicU64,
     /// Orders that were left and not taken up.
@@ -159,9 +161,16 @@ impl TableLane {
         leaves.await.ok()
     }
 
+    /// Whether somebody left something for the lane that it did not come to before it left
+    /// what it has.
+    pub(crate) fn is_stirred(&self) -> bool {
+        self.shared.stirred.load(Relaxed)
+    }
+
     /// Leaves orders to be carried out; never waits. If there is no room for them the
     /// agent is told all that is in force once there is, and orders what is missing.
     pub(crate) fn order(&self, orders: Vec<TableOrder>) {
+        self.shared.stirred.store(true, Relaxed);
         let count = orders.len() as u64;
         self.shared.waiting.fetch_add(count, Relaxed);
         self.shared.has_something();
@@ -175,6 +184,7 @@ impl TableLane {
     /// Asks for what was forwarded. Not answered while there is no room for more: whoever
     /// asked asks again.
     pub(crate) fn count(&self, server: ServerUid) {
+        self.shared.stirred.store(true, Relaxed);
         let session = self.shared.session.load(Relaxed);
         let _ = self.letters.try_send(Letter::Count(session, server));
     }
@@ -186,6 +196,7 @@ impl TableLane {
     }
 
     fn tell_all(&self) {
+        self.shared.stirred.store(true, Relaxed);
         self.shared.untold.store(true, Relaxed);
         self.shared.has_something();
         self.wake();
@@ -282,6 +293,13 @@ impl<'a> Desk<'a> {
                 return Some(Work::Count(server));
             }
             if let Some(leaving) = self.leaving.take() {
+                // What comes from here on is not in it; what came just before is first.
+                self.shared.stirred.store(false, Relaxed);
+                if let Ok(letter) = self.letters.try_recv() {
+                    self.leaving = Some(leaving);
+                    self.read(letter);
+                    continue;
+                }
                 return Some(Work::Leave(leaving));
             }
             self.shared.goes_on();
@@ -451,12 +469,24 @@ mod tests {
         lane.order((0..1000).map(drop_of).collect());
         let (_, resume) = lane.leave().await.expect("left");
         assert_eq!(done.load(Relaxed), 1000);
+        assert!(!lane.is_stirred());
         lane.order(vec![drop_of(1)]);
         assert_eq!((lane.counters().waiting, done.load(Relaxed)), (1, 1000));
+        assert!(lane.is_stirred());
         drop(resume);
         until("it goes on", || done.load(Relaxed) == 1001);
         // Nobody waits for it any more: it does not wait for them.
         drop(lane.leave().await.expect("left"));
+        // What nobody carried out, and what is not counted, stirs it as well.
+        let (agent, _notices) = mpsc::channel(4);
+        for stir in [&|| lane.count(ServerUid(1)), &|| lane.serve(agent.clone())] as [&dyn Fn(); 2]
+        {
+            let (_, resume) = lane.leave().await.expect("left");
+            assert!(!lane.is_stirred());
+            stir();
+            assert!(lane.is_stirred());
+            drop(resume);
+        }
         lane.order(vec![drop_of(1)]);
         until("it goes on", || done.load(Relaxed) == 1002);
     }

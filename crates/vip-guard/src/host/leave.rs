@@ -8,15 +8,16 @@ use crate::ledger::Ledger;
 use crate::lock::Namespace;
 use crate::network::HostView;
 use crate::packets::Sender;
-use crate::records::recorded_programs;
+use crate::records::{Placed, recorded_programs};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
-use vip_core::{Address, Mac, Obstacle, VipUid, Why};
-use vip_datapath::{Gate, LeftGate};
+use vip_core::{Address, Mac, Obstacle, VipUid, Why, chain};
+use vip_datapath::{ForwardEngine, Gate, LeftEngine, LeftGate};
 
 /// A [`Host`] that a next run takes over as it is. What of it the kernel may have changed
 /// meanwhile is looked at again there, beside everything else: on a router that takes a
@@ -29,6 +30,7 @@ pub(crate) struct LeftHost {
     ungated: BTreeMap<u32, String>,
     no_ip_gate: Option<String>,
     marks: Option<bool>,
+    recorded: BTreeSet<Placed>,
     macs: BTreeSet<Mac>,
     told_macs: BTreeSet<Mac>,
     view: HostView,
@@ -43,6 +45,26 @@ pub(crate) struct LeftHost {
 }
 
 impl LeftHost {
+    /// Whether this program can go on with it.
+    ///
+    /// # Errors
+    /// [`GuardError`].
+    pub(crate) fn try_on(
+        self,
+        config: &GuardConfig,
+        engine: Option<LeftEngine>,
+    ) -> Result<(), GuardError> {
+        let Some(gate) = self.gate else {
+            let why = "it has no lease gate, and this configuration wants one";
+            let missing = || GuardError::Resume(io::Error::other(why));
+            return config.gate_optional.then_some(()).ok_or_else(missing);
+        };
+        let mut gate = Gate::inherit(gate).map_err(GuardError::Gate)?;
+        let maps = gate.take_forward_maps().map_err(|e| GuardError::Forwarder(chain(&e)))?;
+        drop(engine.map(|engine| ForwardEngine::inherit(maps, engine)));
+        Ok(())
+    }
+
     /// What real servers on it take.
     pub(crate) fn served(&self) -> &BTreeSet<Address> {
         self.serving.wanted()
@@ -62,6 +84,7 @@ impl Host {
             ungated: self.ungated.clone(),
             no_ip_gate: self.no_ip_gate.clone(),
             marks: self.ledger.marks,
+            recorded: self.ledger.placed.clone(),
             macs: self.macs.clone(),
             told_macs: self.told_macs.clone(),
             view: self.view.clone(),
@@ -82,20 +105,20 @@ impl Host {
     /// [`GuardError`]; what it held shuts on time.
     pub(crate) fn inherit(
         left: LeftHost,
-        config: &GuardConfig,
+        (config, socket): (&GuardConfig, &Path),
         namespace: &Namespace,
     ) -> Result<Self, GuardError> {
         // From now on changes are heard of.
         let (kernel, events, _task) = Kernel::open()?;
         let mut ledger = Ledger::open(namespace.addresses());
-        ledger.marks = left.marks;
+        (ledger.marks, ledger.placed) = (left.marks, left.recorded);
         kernel.unmarked().are(ledger.placed.clone());
         let rights = |what| move |source| GuardError::Rights { what, source };
         let sender = Sender::open().map_err(rights("sending announcements"))?;
         let gate = left.gate.map(Gate::inherit).transpose().map_err(GuardError::Gate)?;
         let (settings, report) =
             settings_and_report(namespace, gate.is_some(), left.no_ip_gate.as_ref());
-        let record = config.socket.with_extension("programs");
+        let record = socket.with_extension("programs");
         let mut stale = recorded_programs(&record);
         if let Some(gate) = &gate {
             stale.retain(|id| !gate.program_ids().contains(id));
@@ -166,6 +189,7 @@ impl LeftHost {
             ungated: [(3, "a word".into())].into(),
             no_ip_gate: Some("a word".into()),
             marks: Some(true),
+            recorded: [(2, ip)].into(),
             macs: [mac].into(),
             told_macs: [mac].into(),
             view: HostView { network, gateways, mtus: [(2, 1500)].into() },

@@ -2,12 +2,14 @@
 
 use super::case::{Case, System};
 use anyhow::Result;
-use chaos_tests::{Cluster, Fault, Faults, Lab, Options, Process};
+use chaos_tests::{Cluster, Fault, Faults, Lab, Options, Process, wait_for};
 use nix::sys::signal::Signal;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// So many commands are on their way at once.
 const ADDED_AT_A_TIME: u16 = 8;
+/// A guard's program is another one by then.
+const REPLACED: Duration = Duration::from_secs(10);
 /// Changes that are timed.
 const CHANGES: u8 = 10;
 
@@ -124,7 +126,12 @@ impl System for Nodes {
                 self.cluster.host("n1").signal(&both, Signal::SIGSTOP)
             }
             Case::Killed => self.cluster.host("n1").signal(&[Process::Agent], Signal::SIGKILL),
-            Case::Replaced => self.cluster.host("n1").signal(&[Process::Guard], Signal::SIGHUP),
+            Case::Replaced => {
+                let n1 = self.cluster.host("n1");
+                n1.signal(&[Process::Guard], Signal::SIGHUP)?;
+                let went_on = || n1.log().contains("goes on from the program before");
+                wait_for("the next program", REPLACED, || went_on().then_some(()))
+            }
             Case::LeaderLost => self.power_off("n1"),
             Case::LeaderAndHolder => {
                 self.power_off("n1")?;
