@@ -115,9 +115,11 @@ impl Leases {
     #[must_use]
     pub fn leader_work(&mut self, now: Mono) -> LeaderWork {
         let seen = self.seen(now);
-        if seen.is_some() && seen == self.idle_as {
+        if let Some(Seen { term, .. }) = seen
+            && seen == self.idle_as
+        {
             debug_assert!(self.find_work(now).is_nothing(), "work that nobody announced");
-            return LeaderWork::default();
+            return LeaderWork { term, ..LeaderWork::default() };
         }
         let work = self.find_work(now);
         self.idle_as = seen.filter(|_| work.is_nothing());

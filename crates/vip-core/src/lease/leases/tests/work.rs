@@ -172,6 +172,19 @@ fn a_leader_looks_again_where_time_alone_makes_work() {
     assert_eq!(looked(soon, &state), None);
 }
 
+/// What is due by the log alone is proposed beside it: as this leader's, or it is refused.
+#[test]
+fn a_leader_without_work_of_its_own_says_in_which_term_that_is() {
+    let mut state = state_of([voter(1), voter(2)]);
+    state.enter(Term(1));
+    let mut leases = leading();
+    leases.step(START, LeaseEvent::Applied(Arc::new(state)));
+    for look in ["the first", "and one that finds that nothing changed"] {
+        let work = leases.leader_work(START);
+        assert_eq!((work.term, work.ops()), (Term(1), vec![]), "{look}");
+    }
+}
+
 /// What it would do is none of its business yet.
 #[test]
 fn a_leader_whose_own_entry_is_not_applied_does_not_conclude_that_there_is_no_work() {
