@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tonic::{Code, Request};
 use vip_proto::v1::edges_client::EdgesClient;
 use vip_proto::v1::hindered::What;
+use vip_proto::v1::sighting::Sees;
 use vip_proto::{ALPN_GRPC, v1};
 
 const FOR: Duration = Duration::from_secs(3);
@@ -21,8 +22,11 @@ impl Attacker {
         while begun.elapsed() < FOR {
             // What is escaped in the log takes six times as much there.
             let why = format!("{}{}", taken + refused, "\u{1}".repeat(50_000));
-            let hindered = vec![v1::Hindered { server: 1, what: Some(What::Refused(why)) }];
-            let mut request = Request::new(v1::TellEdgesRequest { hindered, idle: vec![] });
+            let hindered = vec![v1::Hindered { server: 1, what: Some(What::Refused(why.clone())) }];
+            let sees = Some(Sees::Down(why));
+            let seen = vec![v1::Sighting { server: 1, ip: vec![10, 77, 0, 11], port: 80, sees }];
+            let report = v1::TellEdgesRequest { hindered, seen, ..Default::default() };
+            let mut request = Request::new(report);
             request.set_timeout(Duration::from_secs(5));
             match edges.tell_edges(request).await {
                 Ok(_) => taken += 1,
@@ -43,6 +47,7 @@ fn what_a_member_says_of_itself_costs_little_however_often_it_says_it() -> Resul
     let mut cluster = four("learner")?;
     let n1 = cluster.host("n1");
     n1.ctl_ok(&["vs", "add", "front", "--vip", "web", "--port", "80", "--real", "10.77.0.11"])?;
+    n1.ctl_ok(&["vs", "set", "front", "--check", "tcp", "--observe", "n4"])?;
     let status = n1.ctl_json(&["status"])?;
     let leader = status["leader"].as_str().and_then(|name| name.strip_prefix('n'));
     let leader = leader.context("a leader")?.parse()?;
@@ -65,5 +70,7 @@ fn what_a_member_says_of_itself_costs_little_however_often_it_says_it() -> Resul
     let said = n1.ctl_ok(&["status"])?;
     ensure!(said.contains("On n4, virtual server front is not forwarded"), "{said}");
     ensure!(said.len() < 4000, "{} bytes", said.len());
+    let shown = n1.ctl_ok(&["vs", "show", "front"])?;
+    ensure!(shown.contains("down") && shown.len() < 4000, "{} bytes", shown.len());
     Ok(())
 }

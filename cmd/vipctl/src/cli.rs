@@ -379,6 +379,7 @@ pub(crate) enum VipCommand {
 }
 
 #[derive(Args)]
+#[command(group = clap::ArgGroup::new("what").multiple(true))]
 pub(crate) struct VsAdd {
     /// Its name.
     pub(crate) name: String,
@@ -416,6 +417,36 @@ pub(crate) struct VsAdd {
     /// Instead: every active member is one, at this port.
     #[arg(long, value_name = "PORT", conflicts_with = "reals")]
     pub(crate) real_nodes: Option<u32>,
+    #[command(flatten)]
+    pub(crate) check: CheckFlags,
+}
+
+/// How the real servers of a virtual one are checked.
+#[derive(Args)]
+pub(crate) struct CheckFlags {
+    /// tcp: a connection is opened; none: real servers are up while their administrator
+    /// says so.
+    #[arg(long, value_name = "KIND", group = "what")]
+    pub(crate) check: Option<String>,
+    /// From the start of a probe to that of the next; 2s. After a failure four times as
+    /// often.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, group = "what")]
+    pub(crate) check_interval: Option<Duration>,
+    /// A probe without an answer has failed after it; 1s.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, group = "what")]
+    pub(crate) check_timeout: Option<Duration>,
+    /// Successes in a row that make a real server up; 1.
+    #[arg(long, value_name = "COUNT", group = "what")]
+    pub(crate) check_rise: Option<u32>,
+    /// Failures in a row that make one down; 3.
+    #[arg(long, value_name = "COUNT", group = "what")]
+    pub(crate) check_fall: Option<u32>,
+    /// Another port than that of connections; 0: that one.
+    #[arg(long, value_name = "PORT", group = "what")]
+    pub(crate) check_port: Option<u32>,
+    /// The nodes that can reach the real servers; all: each that is active.
+    #[arg(long, value_name = "NODE,...", value_delimiter = ',', group = "what")]
+    pub(crate) observe: Vec<String>,
 }
 
 #[derive(Args)]
@@ -450,6 +481,8 @@ pub(crate) struct VsSet {
     /// Instead: every active member is one, at this port.
     #[arg(long, value_name = "PORT", conflicts_with = "reals", group = "what")]
     pub(crate) real_nodes: Option<u32>,
+    #[command(flatten)]
+    pub(crate) check: CheckFlags,
 }
 
 #[derive(Subcommand)]

@@ -1,12 +1,12 @@
 //! `vipctl vs`, `vipctl real`.
 
 use crate::Failure;
-use crate::cli::{RealCommand, RealPlace, VsCommand};
+use crate::cli::{CheckFlags, RealCommand, RealPlace, VsCommand};
 use crate::ctl::Ctl;
 use crate::output::{ago, few, print, table, word};
 use crate::setup::setup;
 use serde_json::json;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use vip_core::Scheduler;
 use vip_proto::v1;
 use vip_proto::v1::servers_client::ServersClient;
@@ -31,6 +31,7 @@ impl Ctl {
                     table_size: add.table_size,
                     reals: add.reals,
                     real_nodes: add.real_nodes,
+                    check: check(add.check),
                 };
                 let request = self.request(v1::AddServerRequest { spec: Some(spec) });
                 let added = self.servers().add_server(request).await?.into_inner().server;
@@ -52,6 +53,7 @@ impl Ctl {
                     table_size: set.table_size,
                     reals: set.reals,
                     real_nodes: set.real_nodes,
+                    check: check(set.check),
                 });
                 self.servers().set_server(request).await?.into_inner().server
             }
@@ -112,6 +114,21 @@ impl Ctl {
     }
 }
 
+/// What is said of checks, if something is.
+fn check(flags: CheckFlags) -> Option<v1::HealthCheck> {
+    let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    let check = v1::HealthCheck {
+        kind: flags.check,
+        interval_ms: flags.check_interval.map(ms),
+        timeout_ms: flags.check_timeout.map(ms),
+        rise: flags.check_rise,
+        fall: flags.check_fall,
+        port: flags.check_port,
+        observe: flags.observe,
+    };
+    (check != v1::HealthCheck::default()).then_some(check)
+}
+
 fn is_forwarded(server: &v1::Server) -> String {
     let (name, vip) = (&server.name, &server.vip);
     let holder = server.holder.as_deref().unwrap_or("nobody");
@@ -120,11 +137,25 @@ fn is_forwarded(server: &v1::Server) -> String {
         let count = |real: &&v1::Real| real.state == i32::from(wanted);
         server.reals.iter().filter(count).count()
     };
-    let (up, drained) = (is(v1::RealState::Up), is(v1::RealState::Drained));
-    let drained = if drained > 0 { format!(", {drained} drained") } else { String::new() };
-    format!(
-        "{holder}, which holds {vip}, forwards {name} by {method} to {up} real servers{drained}"
-    )
+    let mut text = format!(
+        "{holder}, which holds {vip}, forwards {name} by {method} to {} real servers",
+        is(v1::RealState::Up)
+    );
+    let others = [
+        (v1::RealState::Drained, "drained"),
+        (v1::RealState::Down, "down"),
+        (v1::RealState::Unchecked, "not checked yet"),
+    ];
+    for (state, what) in others {
+        let count = is(state);
+        if count > 0 {
+            text += &format!(", {count} {what}");
+        }
+    }
+    for real in server.reals.iter().filter(|real| real.state == i32::from(v1::RealState::Down)) {
+        text += &format!("\n{} is down: {}", real.address, real.reason);
+    }
+    text
 }
 
 fn place(server: &v1::Server) -> String {
@@ -149,7 +180,34 @@ fn table_of(servers: &[v1::Server]) -> String {
     table(&header, servers.iter().map(row))
 }
 
+/// How real servers are checked, and where observers do not agree with what became of it.
+fn checks(server: &v1::Server) -> String {
+    let Some(check) = &server.check else { return String::new() };
+    let kind = check.kind.as_deref().unwrap_or_default();
+    let span = |ms: Option<u64>| humantime::format_duration(Duration::from_millis(ms.unwrap_or(0)));
+    let mut text = format!(
+        "\nChecked by {kind} every {}, {} for an answer; up after {}, down after {} in a row.",
+        span(check.interval_ms),
+        span(check.timeout_ms),
+        check.rise.unwrap_or(0),
+        check.fall.unwrap_or(0)
+    );
+    for real in &server.reals {
+        let sees = |seen: &v1::Seen| {
+            let why = seen.why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+            format!("{} {}{why}", seen.node, word::<v1::RealState>(seen.state))
+        };
+        let first = real.seen.first().map(|seen| seen.state);
+        if real.seen.iter().any(|seen| Some(seen.state) != first) {
+            let all: Vec<_> = real.seen.iter().map(sees).collect();
+            text += &format!("\nObservers of {}: {}.", real.address, all.join(", "));
+        }
+    }
+    text
+}
+
 fn in_full(server: &v1::Server) -> String {
+    let now = SystemTime::now();
     let number = |count: Option<u64>| count.map_or_else(|| "-".to_owned(), |n| n.to_string());
     let row = |real: &v1::Real| {
         vec![
@@ -161,11 +219,22 @@ fn in_full(server: &v1::Server) -> String {
             number(real.packets),
             number(real.bytes),
             number(real.replies),
+            real.since_ms.map_or_else(|| "-".to_owned(), |since| ago(since, now)),
             real.reason.clone(),
         ]
     };
-    let header =
-        ["REAL", "NODE", "WEIGHT", "STATE", "CONNECTIONS", "PACKETS", "BYTES", "REPLIES", "WHY"];
+    let header = [
+        "REAL",
+        "NODE",
+        "WEIGHT",
+        "STATE",
+        "CONNECTIONS",
+        "PACKETS",
+        "BYTES",
+        "REPLIES",
+        "SINCE",
+        "WHY",
+    ];
     let reals = table(&header, server.reals.iter().map(row));
     let on_node = |node: &v1::OnNode| {
         let is_holder = server.holder.as_ref() == Some(&node.node);
@@ -185,5 +254,5 @@ fn in_full(server: &v1::Server) -> String {
              table before."
         );
     }
-    text + &format!("\n\n{reals}\n\n{nodes}")
+    text + &checks(server) + &format!("\n\n{reals}\n\n{nodes}")
 }

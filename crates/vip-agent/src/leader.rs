@@ -4,10 +4,12 @@
 use crate::hand_over::try_to_hand_over_leadership;
 use crate::node::Member;
 use futures_util::future::join_all;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
-use vip_core::{LEADER_LOOKS, Op};
+use vip_core::{Absences, LEADER_LOOKS, NodeId, Op, Server, ServerOp, ServerUid, State};
+use vip_guard::boottime;
 use vip_raft::WriteError;
 
 /// After a failed proposal.
@@ -17,6 +19,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) async fn lead(member: Arc<Member>) {
     let stop = member.stopped();
     let mut changes = member.leases.changes();
+    let mut silent = Silent::default();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -25,16 +28,43 @@ pub(crate) async fn lead(member: Arc<Member>) {
         }
         changes.borrow_and_update();
         if !member.leases.leads_applied() {
+            silent = Silent::default();
             continue;
         }
-        if let Err(error) = work(&member).await {
+        if let Err(error) = work(&member, &mut silent).await {
             tracing::debug!(%error, "the leader's proposal was not committed");
             sleep(PAUSE).await;
         }
     }
 }
 
-async fn work(member: &Member) -> Result<(), WriteError> {
+type Servers = Arc<BTreeMap<ServerUid, Arc<Server>>>;
+
+/// Nodes that the leader does not hear, and what it has taken back for them.
+#[derive(Default)]
+struct Silent {
+    absences: Absences,
+    /// There was nothing more to take back.
+    done: Option<(BTreeSet<NodeId>, Servers)>,
+}
+
+impl Silent {
+    fn blinded(&mut self, member: &Member, state: &State) -> Vec<ServerOp> {
+        let all = state.nodes.keys().copied().filter(|node| *node != member.meta.node);
+        let silent = self.absences.of(boottime(), all, &member.leases.alive());
+        let is_done = |(nodes, servers): &(BTreeSet<NodeId>, Servers)| {
+            *nodes == silent && Arc::ptr_eq(servers, &state.servers)
+        };
+        if silent.is_empty() || self.done.as_ref().is_some_and(is_done) {
+            return vec![];
+        }
+        let blinded = state.blinded(&silent);
+        self.done = blinded.is_empty().then(|| (silent, state.servers.clone()));
+        blinded
+    }
+}
+
+async fn work(member: &Member, silent: &mut Silent) -> Result<(), WriteError> {
     let work = member.shared.leader_work();
     for step in &work.moves {
         let state = member.log.state();
@@ -43,8 +73,10 @@ async fn work(member: &Member) -> Result<(), WriteError> {
         tracing::info!(vip, to, cause = %step.cause, "assigning");
     }
     let term = work.term;
-    let retirements = member.log.state().retirements(member.log.time_ms());
-    let ops = work.ops().into_iter().chain(retirements.into_iter().map(Op::from));
+    let state = member.log.state();
+    let mut of_servers = state.retirements(member.log.time_ms());
+    of_servers.extend(silent.blinded(member, &state));
+    let ops = work.ops().into_iter().chain(of_servers.into_iter().map(Op::from));
     join_all(ops.map(|op| member.log.propose(term, op)))
         .await
         .into_iter()

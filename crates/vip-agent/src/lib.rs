@@ -21,6 +21,7 @@ mod leader;
 mod lease;
 mod membership;
 mod node;
+mod probing;
 mod rate;
 mod refusals;
 mod reporter;

@@ -4,12 +4,17 @@
 
 use crate::errors::{from_refusal, from_write, invalid, no_quorum};
 use crate::node::Member;
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 use tonic::{Request, Response, Status};
-use vip_core::{Hindrance, MAX_HINDERED, NodeId, Op, Server, ServerOp, ServerUid, unsaid};
+use vip_core::{
+    Hindrance, MAX_HINDERED, MAX_REALS_IN_ALL, NodeId, Op, Server, ServerOp, ServerUid, Sighting,
+    unsaid,
+};
 use vip_pki::speaker;
 use vip_proto::v1;
 use vip_proto::v1::edges_client::EdgesClient;
@@ -20,8 +25,17 @@ const PACE: Duration = Duration::from_millis(100);
 const AGAIN: Duration = Duration::from_secs(2);
 /// How long the leader may take.
 const ANSWER: Duration = Duration::from_secs(5);
-/// Items of one sort in a report: what is kept of a node may all go and others come.
+/// Real servers in a report, of which each may have a sentence: ten thousand that end at
+/// once are a handful of entries.
+const MOST_SEEN: usize = 2000;
+/// Items of any other sort in a report: what is kept of a node may all go and others come.
 const MOST: usize = 2 * MAX_HINDERED;
+
+/// What a node may say at once of whether real servers answer: of all there can be. Who says
+/// more often something else has so many in a second, some 100 kB of the log at most.
+const SEEN_AT_ONCE: NonZeroU32 = NonZeroU32::new(14_000).expect("not zero");
+const _: () = assert!(SEEN_AT_ONCE.get() as usize >= MAX_REALS_IN_ALL);
+const SEEN_PER_SECOND: NonZeroU32 = NonZeroU32::new(400).expect("not zero");
 
 /// What was looked at, by which it is told whether anything can be new.
 type Seen = (Arc<BTreeMap<ServerUid, Arc<Server>>>, Arc<BTreeMap<ServerUid, OnNodes>>);
@@ -32,6 +46,7 @@ pub(crate) async fn report(member: Arc<Member>) {
     let stop = member.stopped();
     let mut applied = member.log.applied();
     let mut forwarded = member.forward.changes();
+    let mut sighted = member.sights.changes();
     let mut seen: Option<Seen> = None;
     let mut look_at = Instant::now();
     loop {
@@ -41,8 +56,10 @@ pub(crate) async fn report(member: Arc<Member>) {
         });
         let is_due = Instant::now() >= look_at;
         // Most entries of the log are about none of it.
-        if !is_same || is_due || forwarded.has_changed().unwrap_or_default() {
+        let is_told = forwarded.has_changed().unwrap_or_default();
+        if !is_same || is_due || is_told || sighted.has_changed().unwrap_or_default() {
             forwarded.borrow_and_update();
+            sighted.borrow_and_update();
             seen = Some((state.servers.clone(), state.hindrances.clone()));
             look_at = Instant::now() + AGAIN;
             let report = what_is_unsaid(&member);
@@ -60,6 +77,7 @@ pub(crate) async fn report(member: Arc<Member>) {
             () = stop.cancelled() => return,
             changed = applied.changed() => if changed.is_err() { return },
             Ok(()) = forwarded.changed() => forwarded.mark_changed(),
+            Ok(()) = sighted.changed() => sighted.mark_changed(),
             () = sleep_until(look_at) => {}
         }
     }
@@ -75,13 +93,19 @@ fn what_is_unsaid(member: &Member) -> v1::TellEdgesRequest {
         _ => None,
     });
     let hindered = hindered.into_iter().take(MOST).map(Into::into);
-    v1::TellEdgesRequest { hindered: hindered.collect(), idle: idle.collect() }
+    let seen = state.unsaid_sightings(me, &member.sights.all());
+    let seen = seen.into_iter().take(MOST_SEEN).map(Into::into);
+    v1::TellEdgesRequest {
+        hindered: hindered.collect(),
+        idle: idle.collect(),
+        seen: seen.collect(),
+    }
 }
 
 async fn tell(member: &Arc<Member>, report: v1::TellEdgesRequest) -> Result<(), Status> {
     let leader = member.leases.leader().ok_or_else(|| no_quorum("no leader is known"))?;
     if leader == member.meta.node {
-        return take(member, leader, report).await;
+        return take(member, leader, report, |_| true).await;
     }
     let channel = member.peers.channel(leader);
     let channel = channel.ok_or_else(|| no_quorum("the leader has no address here"))?;
@@ -94,11 +118,20 @@ async fn tell(member: &Arc<Member>, report: v1::TellEdgesRequest) -> Result<(), 
 ///
 /// # Errors
 /// This node does not lead, or cannot at the moment; or it is too much.
-async fn take(member: &Member, node: NodeId, report: v1::TellEdgesRequest) -> Result<(), Status> {
-    let v1::TellEdgesRequest { hindered, idle } = report;
-    if hindered.len() > MOST || idle.len() > MOST {
-        return Err(invalid(format!("more than {MOST} items in one report")));
+async fn take(
+    member: &Member,
+    node: NodeId,
+    report: v1::TellEdgesRequest,
+    may_say: impl Fn(NonZeroU32) -> bool,
+) -> Result<(), Status> {
+    let v1::TellEdgesRequest { hindered, idle, seen } = report;
+    if hindered.len() > MOST || idle.len() > MOST || seen.len() > MOST_SEEN {
+        return Err(invalid(format!(
+            "more than {MOST_SEEN} real servers, or {MOST} other items, in one report"
+        )));
     }
+    let seen =
+        seen.into_iter().map(Sighting::try_from).collect::<Result<_, _>>().map_err(invalid)?;
     let term = member.log.own_term()?;
     let state = member.log.state();
     let idle = idle.into_iter().map(Into::into).collect();
@@ -107,6 +140,16 @@ async fn take(member: &Member, node: NodeId, report: v1::TellEdgesRequest) -> Re
     let said = state.news_of(node, hindered.into_iter().map(Into::into).collect());
     if !said.is_empty() {
         ops.push(ServerOp::Hinder { node, said }.into());
+    }
+    let seen = state.new_sightings(node, seen);
+    // What there is no room for is said again.
+    let mut seen = seen;
+    while let Some(count) = u32::try_from(seen.len()).ok().and_then(NonZeroU32::new) {
+        if may_say(count) {
+            ops.push(ServerOp::Observe { node, seen }.into());
+            break;
+        }
+        seen.truncate(seen.len() / 2);
     }
     for op in ops {
         let outcome = member.log.propose(term, op).await.map_err(|e| from_write(&e))?;
@@ -121,11 +164,13 @@ pub(crate) struct EdgesService {
     member: Arc<Member>,
     /// From when on a node is heard again.
     heard: Mutex<BTreeMap<NodeId, Instant>>,
+    sightings: DefaultKeyedRateLimiter<NodeId>,
 }
 
 impl EdgesService {
     pub(crate) fn new(member: Arc<Member>) -> Self {
-        Self { member, heard: Mutex::default() }
+        let quota = Quota::per_second(SEEN_PER_SECOND).allow_burst(SEEN_AT_ONCE);
+        Self { member, heard: Mutex::default(), sightings: RateLimiter::keyed(quota) }
     }
 
     /// Whether it is heard now. For as long as that may take it is not again.
@@ -157,7 +202,8 @@ impl v1::edges_server::Edges for EdgesService {
         if !self.hears(node) {
             return Err(Status::resource_exhausted("this node is being heard; a moment later"));
         }
-        let taken = take(&self.member, node, request.into_inner()).await;
+        let may_say = |count| matches!(self.sightings.check_key_n(&node, count), Ok(Ok(())));
+        let taken = take(&self.member, node, request.into_inner(), may_say).await;
         self.has_heard(node);
         taken.map(|()| Response::new(v1::TellEdgesReply {}))
     }

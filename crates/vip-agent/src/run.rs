@@ -11,6 +11,7 @@ use crate::leader::lead;
 use crate::lease::recordings;
 use crate::membership::{Launch, ListenError, Seat, adopt, keep_up};
 use crate::node::{MemberError, Meta};
+use crate::probing::look_after_real_servers;
 use crate::reporter::report;
 use crate::servers::{serve_members, serve_people, serve_strangers};
 use nix::fcntl::{Flock, FlockArg};
@@ -180,6 +181,9 @@ fn launch(desk: Arc<Desk>) -> Launch {
         essential::spawn("serve strangers", serve_strangers(member.clone(), streams.strangers));
         essential::spawn("lead", lead(member.clone()));
         essential::spawn("report", report(member.clone()));
+        let (me, applied) = (member.meta.node, member.log.applied());
+        let probing = look_after_real_servers(me, applied, member.sights.clone(), member.stopped());
+        essential::spawn("probe", probing);
         essential::spawn("keep_up", keep_up(member.clone()));
     })
 }

@@ -26,8 +26,8 @@ use vip_raft::RaftService;
 
 /// Largest request of a stranger: to join, with a request for a certificate.
 const MAX_JOIN: usize = 64 << 10;
-/// Largest message of edges: some hundred with a sentence each.
-const MAX_EDGES: usize = 128 << 10;
+/// Largest message of edges: some thousand with a sentence each.
+const MAX_EDGES: usize = 768 << 10;
 /// Requests at a time on a member's connection.
 const MEMBER_STREAMS: u32 = 64;
 /// On a person's: some commands, some followed events.

@@ -22,12 +22,14 @@ impl Level {
     pub const SERVERS: Self = Self(2);
     /// What hinders virtual servers on nodes.
     pub const HINDRANCES: Self = Self(3);
+    /// Checks of real servers.
+    pub const CHECKS: Self = Self(4);
     /// That of this version.
     #[cfg(not(feature = "next-version"))]
-    pub const HERE: Self = Self::HINDRANCES;
+    pub const HERE: Self = Self::CHECKS;
     /// That of a version with one operation more.
     #[cfg(feature = "next-version")]
-    pub const HERE: Self = Self(4);
+    pub const HERE: Self = Self(5);
 }
 
 impl fmt::Display for Level {
@@ -86,8 +88,8 @@ mod tests {
     #[test]
     fn a_version_with_an_operation_more_has_a_higher_level() {
         let next = cfg!(feature = "next-version");
-        assert!(Level::HINDRANCES > Level::SERVERS && Level::SERVERS > Level::FIRST);
-        assert_eq!(Level::HERE.0 - Level::HINDRANCES.0, u32::from(next));
+        assert!(Level::CHECKS > Level::HINDRANCES && Level::HINDRANCES > Level::SERVERS);
+        assert_eq!(Level::HERE.0 - Level::CHECKS.0, u32::from(next));
         assert_eq!(Runs::here().version.ends_with("+next"), next);
     }
 }

@@ -53,6 +53,7 @@ pub(crate) fn server(reals: &[&str]) -> ServerSpec {
         table_size: None,
         reals: reals.iter().map(|real| real.parse().expect("a real server")).collect(),
         real_nodes: None,
+        check: None,
     }
 }
 

@@ -54,6 +54,7 @@ impl std::fmt::Display for Versions {
 
 impl Versions {
     /// Whether this one is among them.
+    #[cfg(feature = "server")]
     pub(crate) fn has(self, version: u16) -> bool {
         (self.lowest..=self.highest).contains(&version)
     }
@@ -190,6 +191,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
     }
 
     /// What was read and is of no whole frame yet.
+    #[cfg(feature = "server")]
     pub(crate) fn unread(&self) -> &[u8] {
         &self.unread
     }

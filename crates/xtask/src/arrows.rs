@@ -12,8 +12,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("vip-pki", &["vip-core"]),
     ("vip-datapath", &["vip-core"]),
     ("vip-guard", &["vip-core", "vip-datapath"]),
+    ("vip-probe", &["vip-core"]),
     ("vip-raft", &["vip-core", "vip-proto", "vip-pki"]),
-    ("vip-agent", &["vip-core", "vip-proto", "vip-raft", "vip-pki", "vip-guard"]),
+    ("vip-agent", &["vip-core", "vip-proto", "vip-raft", "vip-pki", "vip-guard", "vip-probe"]),
     ("vipd", &["vip-agent", "vip-guard"]),
     // vip-pki: remote contexts are TLS client certificates.
     ("vipctl", &["vip-core", "vip-proto", "vip-pki"]),

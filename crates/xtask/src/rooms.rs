@@ -24,10 +24,10 @@ const DEEPEST: u32 = 16;
 const FLOORS: &[(&str, &[&str])] = &[
     ("report", &[]),
     ("spec", &[]),
-    ("log", &["report", "spec"]),
+    ("health", &["spec"]),
+    ("log", &["report", "spec", "health"]),
     ("placement", &["report", "spec", "log"]),
     ("forward", &["report", "spec", "log"]),
-    ("health", &["report", "spec", "log"]),
     ("guard", &["report"]),
     ("lease", &["report", "spec", "log", "placement", "guard"]),
     ("goal", &["report", "spec", "log", "lease"]),

@@ -159,6 +159,12 @@ fn of_server(state: &State, what: &ServerEvent) -> v1::Event {
             let text = format!("gives {} the weight {}", real.ip, real.weight);
             (server, "real-weighed", text)
         }
+        ServerEvent::RealUp { server, real } => {
+            (server, "real-up", format!("has {real} up: its observers see that it answers"))
+        }
+        ServerEvent::RealDown { server, real, why } => {
+            (server, "real-down", format!("has {real} down: {why}"))
+        }
         ServerEvent::Retired { server } => (
             server,
             "table-retired",

@@ -4,7 +4,7 @@ use super::sight::named;
 use super::vips::hindered;
 use crate::lease::GuardStatus;
 use crate::node::Member;
-use vip_core::{Mac, NodeState, State, unsaid};
+use vip_core::{Mac, NodeState, Real, Server, State, unsaid};
 use vip_guard::GateReport;
 use vip_proto::v1;
 
@@ -13,6 +13,62 @@ fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     let first = letters.next().map(|first| first.to_uppercase().to_string());
     format!("{}{}.", first.unwrap_or_default(), letters.as_str())
+}
+
+/// Most real servers that are named in one sentence.
+const NAMED: usize = 3;
+
+/// What is wrong with the real servers of a virtual one, if something is.
+fn unwell(server: &Server) -> Option<String> {
+    let is_down = |real: &&Real| real.health.is_up == Some(false);
+    let down: Vec<_> = server.reals.iter().filter(is_down).collect();
+    let (name, all) = (&server.spec.name, server.reals.len());
+    if server.spec.check.is_none() || down.is_empty() {
+        return None;
+    }
+    let one = |real: &&Real| {
+        let why = real.health.why().unwrap_or("it does not answer");
+        format!("{} ({why})", real.spec.ip)
+    };
+    let named: Vec<_> = down.iter().take(NAMED).map(one).collect();
+    let more = if down.len() > NAMED { ", and others" } else { "" };
+    let served = server.reals.iter().filter(|real| server.serves(real)).count();
+    let then = if served == 0 { ": none is left, and what comes for it is dropped" } else { "" };
+    Some(format!(
+        "Virtual server {name} has {} of {all} real servers down: {}{more}{then}.",
+        down.len(),
+        named.join(", ")
+    ))
+}
+
+/// What is wrong with virtual servers, on any node.
+fn of_servers(member: &Member, state: &State) -> Vec<String> {
+    let mut warnings = vec![];
+    for server in state.servers_by_name() {
+        warnings.extend(unwell(server));
+        let unseen = |real: &&Real| state.observers_of(server, real).is_empty();
+        if server.spec.check.is_some() && server.reals.iter().any(|real| unseen(&real)) {
+            let name = &server.spec.name;
+            warnings.push(format!(
+                "Nobody observes the real servers of virtual server {name}: who is up stays so. \
+                 Name active nodes with `vipctl vs set {name} --observe`, or `--observe all`."
+            ));
+        }
+    }
+    for server in state.servers_by_name() {
+        for (node, what) in state.hindrances.get(&server.uid).into_iter().flatten() {
+            let (node, name) = (named(state, *node), &server.spec.name);
+            warnings.push(format!("On {node}, virtual server {name} {what}."));
+        }
+    }
+    // What the log does not have of this node yet, or cannot.
+    for (uid, what) in unsaid(state, member.meta.node, |server| member.forward.how(server.uid)) {
+        if let Some((what, server)) = what.zip(state.server(uid)) {
+            let (node, name) = (&member.meta.name, &server.spec.name);
+            warnings.push(format!("On {node}, virtual server {name} {what}."));
+        }
+    }
+    warnings
 }
 
 pub(super) fn warnings(member: &Member) -> Vec<String> {
@@ -52,19 +108,7 @@ pub(super) fn warnings(member: &Member) -> Vec<String> {
             warnings.push(format!("VIP {vip}: {by} claims {ip} as well, as {at} hears."));
         }
     }
-    for server in state.servers_by_name() {
-        for (node, what) in state.hindrances.get(&server.uid).into_iter().flatten() {
-            let (node, name) = (named(&state, *node), &server.spec.name);
-            warnings.push(format!("On {node}, virtual server {name} {what}."));
-        }
-    }
-    // What the log does not have of this node yet, or cannot.
-    for (uid, what) in unsaid(&state, member.meta.node, |server| member.forward.how(server.uid)) {
-        if let Some((what, server)) = what.zip(state.server(uid)) {
-            let (node, name) = (&member.meta.name, &server.spec.name);
-            warnings.push(format!("On {node}, virtual server {name} {what}."));
-        }
-    }
+    warnings.extend(of_servers(member, &state));
     for node in state.nodes.values().filter(|node| node.state == NodeState::Joining) {
         let lacks = member.joins.lacks(node.id);
         warnings.extend(lacks.map(|lacks| format!("{} stays joining: {lacks}.", node.name)));

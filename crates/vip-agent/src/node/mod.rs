@@ -30,6 +30,7 @@ use crate::door::{Door, Reception, door};
 use crate::essential;
 use crate::forward::{Ends, Forward, forward};
 use crate::lease::{LeasePeers, LeaseShared, LeaseThread, LeaseView, Start};
+use crate::probing::Sights;
 use arc_swap::ArcSwap;
 use meta::DATA_VERSION;
 use std::io;
@@ -109,6 +110,8 @@ pub(crate) struct Member {
     pub(crate) authority: Authority,
     /// The virtual servers on this host.
     pub(crate) forward: Forward,
+    /// What this node sees of real servers.
+    pub(crate) sights: Arc<Sights>,
     /// Who are members, and who leads: for those who change that.
     pub(crate) raft: RaftNode,
     /// The lease decisions: for those who take part in them.
@@ -191,6 +194,7 @@ impl Member {
             },
             meta,
             forward,
+            sights: Arc::default(),
             raft,
             shared,
             membership: tokio::sync::Mutex::new(()),

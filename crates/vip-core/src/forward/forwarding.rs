@@ -8,6 +8,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +42,8 @@ impl Forwarding {
         let before = server.plan_before().ok()?;
         Some(Self {
             generation: server.generation,
-            vips: addresses(vip, plan.reals().first()?, interfaces),
+            // Where none of them is up, packets are the service's all the same, and dropped.
+            vips: addresses(vip, server.reals.first()?.spec.ip, interfaces),
             protocol: server.spec.protocol,
             ports: server.spec.ports,
             scheduler: server.spec.scheduler,
@@ -54,7 +56,7 @@ impl Forwarding {
     /// The real servers that packets are sent to: those of the plan. Whom only the table
     /// before names is none any more, and what it had goes to others.
     #[must_use]
-    pub fn places(&self) -> BTreeSet<(std::net::IpAddr, u16)> {
+    pub fn places(&self) -> BTreeSet<(IpAddr, u16)> {
         self.plan.reals().iter().map(RealServer::place).collect()
     }
 }
@@ -78,9 +80,9 @@ impl Server {
     }
 }
 
-fn addresses(vip: &Vip, real: &RealServer, interfaces: &BTreeMap<String, String>) -> Vec<Address> {
+fn addresses(vip: &Vip, real: IpAddr, interfaces: &BTreeMap<String, String>) -> Vec<Address> {
     let all = vip.spec.on_host(interfaces).into_iter();
-    all.filter(|address| address.ip.is_ipv4() == real.ip.is_ipv4()).collect()
+    all.filter(|address| address.ip.is_ipv4() == real.is_ipv4()).collect()
 }
 
 impl State {

@@ -3,10 +3,12 @@
 
 use crate::testing::{apply, server, state_of, vip, voter};
 use crate::{
-    Actor, Command, NodeId, NodeOp, Op, Plan, RealPlace, RealServer, RealSpec, ServerOp,
-    ServerSpec, State, TableSize, VipOp,
+    Actor, CheckKind, CheckSpec, Command, Name, NodeId, NodeOp, Observed, Op, Opinion, Plan,
+    RealPlace, RealServer, RealSpec, ServerOp, ServerSpec, ServerUid, State, TableSize, VipOp,
+    judge,
 };
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// What somebody may do to the real servers of one virtual server.
@@ -18,6 +20,10 @@ enum Change {
     Weigh(u8, u16),
     DrainNode(u64, bool),
     Retire,
+    /// Another check, by these observers, or none.
+    Check(Option<u16>, Vec<u64>),
+    /// What a node sees of a real server, of either virtual server.
+    See(u64, bool, u8, Option<Opinion>),
 }
 
 fn ip(last: u8) -> IpAddr {
@@ -33,13 +39,43 @@ fn change() -> impl Strategy<Value = Change> {
         (last(), 0..9u16).prop_map(|(last, weight)| Change::Weigh(last, weight)),
         (1..4u64, any::<bool>()).prop_map(|(node, drained)| Change::DrainNode(node, drained)),
         Just(Change::Retire),
+        (proptest::option::of(80..82u16), proptest::sample::subsequence(vec![1, 2, 3], 0..3))
+            .prop_map(|(port, nodes)| Change::Check(port, nodes)),
+        (1..4u64, any::<bool>(), last(), seen())
+            .prop_map(|(node, front, last, seen)| Change::See(node, front, last, seen)),
+        (1..4u64, any::<bool>(), last(), seen())
+            .prop_map(|(node, front, last, seen)| Change::See(node, front, last, seen)),
     ]
 }
 
+fn seen() -> impl Strategy<Value = Option<Opinion>> {
+    let down = Opinion::Down("connection refused".into());
+    proptest::option::of(proptest::sample::select(vec![Opinion::Up, Opinion::Blind, down]))
+}
+
+fn name(text: &str) -> Name {
+    text.parse().expect("a name")
+}
+
 fn op(state: &State, change: &Change) -> Op {
-    let server = || "front".parse().expect("a name");
+    let server = || name("front");
     let place = |last| RealPlace { ip: ip(last), port: None };
     match *change {
+        Change::Check(port, ref nodes) => {
+            let front = state.server_named("front").expect("there");
+            let observers = nodes.iter().map(|node| name(&format!("n{node}"))).collect();
+            let check = CheckSpec { port, observers, ..CheckSpec::from(CheckKind::Tcp) };
+            let check = port.map(|_| check);
+            let reals = front.reals.iter().map(|real| real.spec).collect();
+            let spec = ServerSpec { check, reals, ..front.spec.clone() };
+            ServerOp::Set { spec, seen: front.revision }.into()
+        }
+        Change::See(node, front, last, ref seen) => {
+            // Members are at 1 to 3.
+            let (server, last, port) = if front { (1, last, 80) } else { (2, last % 4, 6443) };
+            let one = Observed { server: ServerUid(server), ip: ip(last), port };
+            ServerOp::Observe { node: NodeId(node), seen: vec![(one, seen.clone())] }.into()
+        }
         Change::Add(last, weight) => {
             let real = RealSpec { ip: ip(last), port: None, weight };
             ServerOp::AddReal { server: server(), real }.into()
@@ -72,6 +108,7 @@ fn start() -> State {
         ports: 6443.into(),
         reals: vec![],
         real_nodes: Some(6443),
+        check: Some(CheckKind::Tcp.into()),
         ..spec
     };
     apply(&mut state, ServerOp::Add { spec: nodes });
@@ -120,6 +157,36 @@ proptest! {
         }
         prop_assert_eq!(tables(&one), tables(&other));
         prop_assert_eq!(one.forwardings(), other.forwardings());
+    }
+
+    /// Whoever observes, and whatever was said: those who do not observe have no opinion, the
+    /// verdict is what most of the others say, and who is served is who is up.
+    #[test]
+    fn a_verdict_is_what_most_of_the_present_observers_say(
+        changes in proptest::collection::vec(change(), 1..40),
+    ) {
+        let mut state = start();
+        let mut ordered = BTreeMap::new();
+        for (index, change) in changes.iter().enumerate() {
+            offer(&mut state, 100 + index as u64, change);
+            for server in state.all_servers() {
+                // Hosts know them by that: nothing else is ordered under one name.
+                let tables = (server.dealt(&server.reals), server.before.clone().map(|b| b.reals));
+                let known = ordered.entry((server.uid, server.generation)).or_insert(tables.clone());
+                prop_assert_eq!(&*known, &tables, "after {:?}", change);
+                let served = server.plan().expect("a plan");
+                for real in &server.reals {
+                    let (health, observers) = (&real.health, state.observers_of(server, real));
+                    let strangers = health.seen.keys().filter(|node| !observers.contains(node));
+                    prop_assert_eq!(strangers.count(), 0, "{:?} after {:?}", health, change);
+                    let is_up = judge(health.is_up, health.seen.values());
+                    prop_assert_eq!(is_up, health.is_up, "{:?} after {:?}", health, change);
+                    let has = served.reals().iter().any(|one| one.ip == real.spec.ip);
+                    let may = server.spec.check.is_none() || is_up == Some(true);
+                    prop_assert_eq!(has, may, "{:?} after {:?}", real, change);
+                }
+            }
+        }
     }
 
     /// Whatever is changed until the table before retires: it is the one that they began

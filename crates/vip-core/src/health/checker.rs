@@ -10,107 +10,17 @@
 //! after two timeouts more: the first, which tells that something is wrong, and the last of
 //! those that overlap.
 
-use crate::Mono;
+use super::verdict::Opinion;
 use crate::mix::mix_all;
-use serde::{Deserialize, Serialize};
+use crate::{CheckTiming, Mono};
 use std::time::Duration;
 
-/// The least time between the starts of two probes after a failure.
-const LEAST_GAP: Duration = Duration::from_millis(100);
-/// After a failure probes come so many times as often.
-const FASTER: u32 = 4;
 /// An interval is shortened by a part of it, the largest this one: else what was added
 /// together is probed together for good.
 const JITTER: u32 = 10;
-/// A probe each tenth of a second, of each observer, is a load that somebody means.
-const LEAST_INTERVAL: Duration = Duration::from_millis(100);
-/// What is looked at less often than that is not looked at.
-const MOST_INTERVAL: Duration = Duration::from_secs(3600);
-/// Answers in a row: more would take an hour at the usual interval.
-const MOST_IN_A_ROW: u8 = 100;
-
-/// How often is probed, and how many answers count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CheckTiming {
-    /// From the start of a probe to that of the next.
-    pub interval: Duration,
-    /// A probe without an answer has failed after it.
-    pub timeout: Duration,
-    /// Successes in a row that make a server up.
-    pub rise: u8,
-    /// Failures in a row that make it down.
-    pub fall: u8,
-}
-
-impl Default for CheckTiming {
-    fn default() -> Self {
-        let (interval, timeout) = (Duration::from_secs(2), Duration::from_secs(1));
-        Self { interval, timeout, rise: 1, fall: 3 }
-    }
-}
-
-/// A timing that cannot be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TimingOutOfRange {
-    /// Of probes.
-    #[error("an interval of {0:?}: use {LEAST_INTERVAL:?} to {MOST_INTERVAL:?}")]
-    Interval(Duration),
-    /// Of an answer.
-    #[error(
-        "a timeout of {timeout:?}: use more than nothing, and at most the interval {interval:?}"
-    )]
-    Timeout { timeout: Duration, interval: Duration },
-    /// Of rise or fall.
-    #[error("{0} answers in a row: use 1 to {MOST_IN_A_ROW}")]
-    InARow(u8),
-}
-
-impl CheckTiming {
-    /// Whether it makes sense.
-    ///
-    /// # Errors
-    /// [`TimingOutOfRange`].
-    pub fn check(&self) -> Result<(), TimingOutOfRange> {
-        let Self { interval, timeout, rise, fall } = *self;
-        if !(LEAST_INTERVAL..=MOST_INTERVAL).contains(&interval) {
-            return Err(TimingOutOfRange::Interval(interval));
-        }
-        if timeout.is_zero() || timeout > interval {
-            return Err(TimingOutOfRange::Timeout { timeout, interval });
-        }
-        match [rise, fall].into_iter().find(|count| !(1..=MOST_IN_A_ROW).contains(count)) {
-            Some(count) => Err(TimingOutOfRange::InARow(count)),
-            None => Ok(()),
-        }
-    }
-
-    /// From the start of a probe to that of the next, after a failure.
-    #[must_use]
-    pub fn gap(&self) -> Duration {
-        (self.interval / FASTER).max(LEAST_GAP).min(self.interval)
-    }
-
-    /// From a server's end to the last answer that was needed to call it down, at most: of
-    /// one that refuses, or one that `hangs`.
-    #[must_use]
-    pub fn noticed_after(&self, hangs: bool) -> Duration {
-        let answers = self.interval + self.gap() * (u32::from(self.fall) - 1);
-        answers + if hangs { self.timeout * u32::from(self.fall.min(2)) } else { Duration::ZERO }
-    }
-}
-
 /// Counts the probes of one checker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProbeNumber(u64);
-
-/// A server is not what it was.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Edge {
-    /// It answers as it should.
-    Up,
-    /// The last failure: the rest of a sentence.
-    Down(String),
-}
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -188,7 +98,7 @@ impl Checker {
 
     /// A probe has its answer, or had no more time for it. Why it failed: the rest of a
     /// sentence.
-    pub fn finished(&mut self, probe: ProbeNumber, answer: Result<(), String>) -> Option<Edge> {
+    pub fn finished(&mut self, probe: ProbeNumber, answer: Result<(), String>) -> Option<Opinion> {
         if probe.0 <= self.counted {
             return None;
         }
@@ -210,7 +120,7 @@ impl Checker {
             return None;
         }
         self.is_up = Some(well);
-        Some(answer.map_or_else(Edge::Down, |()| Edge::Up))
+        Some(answer.map_or_else(Opinion::Down, |()| Opinion::Up))
     }
 }
 
@@ -243,8 +153,8 @@ mod tests {
                 if at <= now {
                     let answer = if well { Ok(()) } else { refused() };
                     match checker.finished(probe, answer) {
-                        Some(Edge::Down(_)) => return at.since(dies),
-                        Some(Edge::Up) | None => continue,
+                        Some(Opinion::Down(_)) => return at.since(dies),
+                        Some(Opinion::Up | Opinion::Blind) | None => continue,
                     }
                 }
                 answers.insert((at, probe), well);
@@ -262,18 +172,18 @@ mod tests {
         let mut checker = Checker::new(START, CheckTiming::default(), 7);
         let first = checker.start(START).expect("at once");
         assert_eq!((checker.start(START), checker.is_up()), (None, None));
-        assert_eq!(checker.finished(first, Ok(())), Some(Edge::Up));
+        assert_eq!(checker.finished(first, Ok(())), Some(Opinion::Up));
         let mut edges = vec![];
         for _ in 0..3 {
             let at = checker.next_start();
             let probe = checker.start(at).expect("due");
             edges.push(checker.finished(probe, refused()));
         }
-        assert_eq!(edges, [None, None, Some(Edge::Down("connection refused".into()))]);
+        assert_eq!(edges, [None, None, Some(Opinion::Down("connection refused".into()))]);
         let probe = checker.start(checker.next_start()).expect("due");
         assert_eq!(checker.finished(probe, refused()), None, "it is known");
         let probe = checker.start(checker.next_start()).expect("due");
-        assert_eq!(checker.finished(probe, Ok(())), Some(Edge::Up));
+        assert_eq!(checker.finished(probe, Ok(())), Some(Opinion::Up));
     }
 
     #[test]
@@ -292,7 +202,7 @@ mod tests {
         let (one, two) = (checker.start(at + ms(500)), checker.start(at + ms(1000)));
         let (one, two) = (one.expect("due"), two.expect("due"));
         assert_eq!(checker.finished(one, refused()), None);
-        assert!(matches!(checker.finished(two, refused()), Some(Edge::Down(_))));
+        assert!(matches!(checker.finished(two, refused()), Some(Opinion::Down(_))));
         let probe = checker.start(checker.next_start()).expect("due");
         checker.finished(probe, refused());
         assert!(checker.next_start() > at + ms(2800), "down, it is probed as before");
@@ -308,33 +218,7 @@ mod tests {
         });
         assert_eq!(checker.finished(two, refused()), None);
         assert_eq!(checker.finished(one, Ok(())), None);
-        assert!(matches!(checker.finished(three, refused()), Some(Edge::Down(_))));
-    }
-
-    #[test]
-    fn a_timing_that_makes_no_sense_is_refused() {
-        let good = CheckTiming::default();
-        assert_eq!(good.check(), Ok(()));
-        let interval = |interval| CheckTiming { interval, ..good };
-        for bad in [ms(0), ms(99), Duration::from_secs(3601)] {
-            assert_eq!(interval(bad).check(), Err(TimingOutOfRange::Interval(bad)));
-        }
-        for bad in [ms(0), ms(2001)] {
-            let error = CheckTiming { timeout: bad, ..good }.check().expect_err("refused");
-            assert!(matches!(error, TimingOutOfRange::Timeout { .. }), "{error}");
-        }
-        for bad in [0, 101] {
-            assert_eq!(
-                CheckTiming { rise: bad, ..good }.check(),
-                Err(TimingOutOfRange::InARow(bad))
-            );
-            assert_eq!(
-                CheckTiming { fall: bad, ..good }.check(),
-                Err(TimingOutOfRange::InARow(bad))
-            );
-        }
-        assert_eq!((good.gap(), interval(ms(200)).gap()), (ms(500), ms(100)));
-        assert_eq!((good.noticed_after(false), good.noticed_after(true)), (ms(3000), ms(5000)));
+        assert!(matches!(checker.finished(three, refused()), Some(Opinion::Down(_))));
     }
 
     proptest! {

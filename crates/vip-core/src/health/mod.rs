@@ -1,10 +1,14 @@
 //! Who is up: what one observer makes of its probes, who observes whom, and what comes of
 //! several observers' opinions.
 
+mod absences;
 mod checker;
 mod observers;
+mod rounds;
 mod verdict;
 
-pub use checker::{CheckTiming, Checker, Edge, ProbeNumber, TimingOutOfRange};
-pub use observers::observers;
+pub use absences::{Absences, BLIND_AFTER};
+pub use checker::{Checker, ProbeNumber};
+pub use observers::{Observed, observers};
+pub use rounds::{Rounds, Start, Target, Ticket};
 pub use verdict::{Opinion, judge};

@@ -3,7 +3,17 @@
 use crate::address::halves;
 use crate::mix::mix_all;
 use crate::{NodeId, ServerUid};
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
+
+/// A real server of a virtual one, as nodes name it to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Observed {
+    pub server: ServerUid,
+    pub ip: IpAddr,
+    /// 0: the one that the client named.
+    pub port: u16,
+}
 
 /// The `count` of `nodes` that probe a real server of a virtual one, by rendezvous hashing
 /// (Thaler, Ravishankar 1998): each node has a score for it, and the highest do. So each

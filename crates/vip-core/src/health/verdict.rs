@@ -3,12 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 /// What an observer says of a real server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Opinion {
     /// It answers as it should.
     Up,
-    /// It does not.
-    Down,
+    /// It does not, and how it failed last: the rest of a sentence.
+    Down(String),
     /// It finished no round for long, and says so: it is none at the moment.
     Blind,
 }
@@ -16,12 +17,15 @@ pub enum Opinion {
 /// Whether a server is up: what most of those say that see anything. A tie, or nobody who
 /// sees, leaves it as it `was`: then nobody knows better.
 #[must_use]
-pub fn judge(was: Option<bool>, opinions: impl IntoIterator<Item = Opinion>) -> Option<bool> {
+pub fn judge<'a>(
+    was: Option<bool>,
+    opinions: impl IntoIterator<Item = &'a Opinion>,
+) -> Option<bool> {
     let (mut up, mut down) = (0_usize, 0_usize);
     for opinion in opinions {
         match opinion {
             Opinion::Up => up += 1,
-            Opinion::Down => down += 1,
+            Opinion::Down(_) => down += 1,
             Opinion::Blind => {}
         }
     }
@@ -34,18 +38,20 @@ pub fn judge(was: Option<bool>, opinions: impl IntoIterator<Item = Opinion>) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::Opinion::{Blind, Down, Up};
+    use super::Opinion::{Blind, Up};
     use super::*;
 
     #[test]
     fn most_of_those_that_see_decide() {
+        let down = || Opinion::Down("connection refused".into());
         for was in [None, Some(true), Some(false)] {
-            assert_eq!(judge(was, [Up, Up, Down]), Some(true));
-            assert_eq!(judge(was, [Up, Down, Down]), Some(false));
-            assert_eq!(judge(was, [Up, Blind, Blind]), Some(true));
-            assert_eq!(judge(was, [Up, Down, Blind]), was, "a tie");
-            assert_eq!(judge(was, [Blind, Blind]), was, "nobody sees");
-            assert_eq!(judge(was, []), was);
+            let judged = |opinions: &[Opinion]| judge(was, opinions);
+            assert_eq!(judged(&[Up, Up, down()]), Some(true));
+            assert_eq!(judged(&[Up, down(), down()]), Some(false));
+            assert_eq!(judged(&[Up, Blind, Blind]), Some(true));
+            assert_eq!(judged(&[Up, down(), Blind]), was, "a tie");
+            assert_eq!(judged(&[Blind, Blind]), was, "nobody sees");
+            assert_eq!(judged(&[]), was);
         }
     }
 }

@@ -97,6 +97,10 @@ pub struct Events {
     /// Absent where nobody used it.
     #[serde(default, skip_serializing_if = "is_empty")]
     server: Kept,
+    /// Of real servers that come and go by themselves: they may many times, and nothing
+    /// else is forgotten for that.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    health: Kept,
     /// How many there were.
     pub(super) count: u64,
 }
@@ -110,6 +114,9 @@ impl Events {
             EventKind::Token(_) => (&mut self.token, OF_OTHERS),
             EventKind::Login(_) => (&mut self.login, OF_OTHERS),
             EventKind::Vip(_) => (&mut self.vip, OF_VIPS),
+            EventKind::Server(ServerEvent::RealUp { .. } | ServerEvent::RealDown { .. }) => {
+                (&mut self.health, OF_SERVERS)
+            }
             EventKind::Server(_) => (&mut self.server, OF_SERVERS),
         };
         let event = Event { seq: self.count, time_ms, actor: actor.to_owned(), what };
@@ -123,7 +130,15 @@ impl Events {
     /// Those after the one with this number, oldest first.
     #[must_use]
     pub fn after(&self, seq: u64) -> Vec<Arc<Event>> {
-        let all = [&self.cluster, &self.node, &self.token, &self.login, &self.vip, &self.server];
+        let all = [
+            &self.cluster,
+            &self.node,
+            &self.token,
+            &self.login,
+            &self.vip,
+            &self.server,
+            &self.health,
+        ];
         let after = all.into_iter().flat_map(|kept| {
             let from = kept.partition_point(|event| event.seq <= seq);
             kept.range(from..).cloned()

@@ -70,6 +70,10 @@ impl State {
         for vip in state.all_vips() {
             vip.spec.check()?;
         }
+        let timings = state.all_servers().filter_map(|server| server.spec.check.as_ref());
+        for check in timings {
+            check.timing.check().map_err(|e| no(&e.to_string()))?;
+        }
         state.time_ms = state.time_ms.max(founding.time_ms);
         let mut old =
             self.cluster.as_deref().ok_or_else(|| no("there is no cluster in it"))?.clone();

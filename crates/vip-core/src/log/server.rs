@@ -2,11 +2,13 @@
 //! and the two tables that connections may go by.
 
 mod fit;
+mod health;
 mod hindrance;
 mod reals;
 mod refusal;
 mod tables;
 
+pub use health::{FIRST_ANSWERS, Health, Sighting};
 pub use hindrance::{Hindrance, Hindrances, MAX_HINDERED};
 pub use refusal::ServerRefusal;
 pub use tables::{Before, IDLE_AFTER, RETIRE_AFTER_MS};
@@ -29,16 +31,24 @@ pub const MAX_SERVERS: usize = 4000;
 pub const MAX_REALS_IN_ALL: usize = 14_000;
 
 /// A real server of one that there is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Real {
     /// As it was named.
     pub spec: RealSpec,
     /// It gets no new connections, and keeps those that it has.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drained: bool,
+    #[serde(default, skip_serializing_if = "Health::is_unchecked")]
+    pub health: Health,
 }
 
 impl Real {
+    /// One that nothing is known of.
+    #[must_use]
+    pub fn new(spec: RealSpec, drained: bool) -> Self {
+        Self { spec, drained, health: Health::default() }
+    }
+
     /// Its share of new connections.
     #[must_use]
     pub const fn weight(&self) -> u16 {
@@ -70,6 +80,9 @@ pub struct Server {
     pub before: Option<Before>,
     /// Counts the changes of its spec.
     pub revision: u32,
+    /// Log time, ms since 1970, of one that was added with a check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub added_ms: Option<u64>,
 }
 
 /// A change of virtual servers.
@@ -109,6 +122,8 @@ pub enum ServerOp {
     },
     /// What a node says of how virtual servers are there.
     Hinder { node: NodeId, said: Hindrances },
+    /// What a node says of whether real servers answer.
+    Observe { node: NodeId, seen: Vec<Sighting> },
 }
 
 /// A real server of a virtual one, as a person names it.
@@ -143,6 +158,15 @@ pub enum ServerEvent {
     },
     /// A real server has another share.
     RealWeighed { server: Name, real: RealSpec },
+    /// Observers see that it answers.
+    RealUp { server: Name, real: RealSpec },
+    /// They see that it does not.
+    RealDown {
+        server: Name,
+        real: RealSpec,
+        /// The rest of a sentence.
+        why: String,
+    },
     /// Connections go by one table again.
     Retired { server: Name },
     /// Something hinders it on a node, or nothing does any more.
@@ -160,6 +184,8 @@ impl ServerOp {
     #[must_use]
     pub const fn since(&self) -> Level {
         match self {
+            Self::Add { spec } | Self::Set { spec, .. } if spec.check.is_some() => Level::CHECKS,
+            Self::Observe { .. } => Level::CHECKS,
             Self::Add { .. }
             | Self::Set { .. }
             | Self::Remove { .. }
@@ -194,6 +220,7 @@ impl State {
             }
             ServerOp::Retire { server, seen } => Ok(self.retire(actor, *server, *seen)),
             ServerOp::Hinder { node, said } => Ok(self.hinder(actor, *node, said)),
+            ServerOp::Observe { node, seen } => Ok(self.observe(actor, *node, seen)),
         }
     }
 
@@ -250,6 +277,7 @@ impl State {
         }
         let vip = self.vip_of(spec)?;
         let uid = ServerUid(self.next_server + 1);
+        self.check_observers(spec, &[])?;
         let reals = self.reals_of(vip, spec, &[]);
         if reals.is_empty() {
             return Err(ServerRefusal::NoMembers { vip: spec.vip.clone() }.into());
@@ -265,6 +293,7 @@ impl State {
             generation: Generation(1),
             before: None,
             revision: 0,
+            added_ms: spec.check.as_ref().map(|_| self.time_ms),
         };
         self.check_fits(&server)?;
         self.next_server = uid.0;
@@ -289,7 +318,10 @@ impl State {
             return Err(ServerRefusal::TableSize { name, size }.into());
         }
         let vip = self.vip_of(spec)?;
-        let reals = self.reals_of(vip, spec, &old.reals);
+        let known = old.spec.check.as_ref().map(|check| &check.observers[..]);
+        self.check_observers(spec, known.unwrap_or_default())?;
+        let mut reals = self.reals_of(vip, spec, &old.reals);
+        old.checked_otherwise(spec, &mut reals, self.time_ms);
         if reals.is_empty() {
             return Err(ServerRefusal::NoMembers { vip: spec.vip.clone() }.into());
         }
@@ -313,8 +345,10 @@ impl State {
         }
         self.check_fits(&server)?;
         server.revision += 1;
+        let uid = server.uid;
         self.put_server(server);
         self.record(actor, ServerEvent::Set { server: spec.name.clone() });
+        self.judge_anew(uid);
         Ok(Outcome::Done)
     }
 

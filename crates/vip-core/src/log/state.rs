@@ -8,8 +8,8 @@ use super::event::Events;
 use super::reports::Reports;
 use crate::{
     Cluster, Command, Conflict, EventKind, Hindrance, Level, Login, Mac, Name, Node, NodeId,
-    NodeState, Obstacle, Op, Outcome, Profile, Refusal, Server, ServerUid, Term, Token, TokenId,
-    Tombstone, Vip, VipAddress, VipUid,
+    NodeOp, NodeState, Obstacle, Op, Outcome, Profile, Refusal, Server, ServerUid, Term, Token,
+    TokenId, Tombstone, Vip, VipAddress, VipUid,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -117,7 +117,10 @@ impl State {
             Op::Vip(op) => self.apply_to_vip(at, actor, op),
             Op::Server(op) => self.apply_to_server(at, actor, op),
         };
-        if matches!(command.op, Op::Node(_)) && outcome.is_ok() && !self.servers.is_empty() {
+        let moves_nobody =
+            |op: &NodeOp| matches!(op, NodeOp::Interfaces { .. } | NodeOp::Runs { .. });
+        let moved = matches!(&command.op, Op::Node(op) if !moves_nobody(op));
+        if moved && outcome.is_ok() && !self.servers.is_empty() {
             self.servers_follow_nodes();
         }
         outcome.unwrap_or_else(Outcome::Refused)

@@ -1,13 +1,17 @@
 //! What is wanted, as a person says it, checked as far as it can be alone.
 
+mod check;
 mod ports;
 mod real;
 mod server;
 mod table;
+mod timing;
 mod vip;
 
+pub use check::{CheckKind, CheckKindError, CheckSpec};
 pub use ports::{Ports, PortsError};
 pub use real::{RealServer, RealSpec, RealSpecError};
 pub use server::{Engine, Forward, MAX_REALS, Protocol, Scheduler, ServerSpec, ServerSpecError};
 pub use table::{TableSize, TableSizeError};
+pub use timing::{CheckTiming, TimingOutOfRange};
 pub use vip::{AddressError, Placement, VipAddress, VipSpec, VipSpecError};

@@ -1,9 +1,11 @@
 //! What is wanted of a virtual server: which of a VIP's ports, and the real servers
 //! that its connections go to.
 
+use super::check::CheckSpec;
 use super::ports::Ports;
 use super::real::{MAX_WEIGHT, RealSpec, WEIGHTS};
 use super::table::TableSize;
+use super::timing::TimingOutOfRange;
 use crate::Name;
 use crate::words::words;
 use serde::{Deserialize, Serialize};
@@ -135,6 +137,9 @@ pub struct ServerSpec {
     /// Instead of `reals`: each active member, at this port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub real_nodes: Option<u16>,
+    /// `None`: real servers are up while their administrator says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<CheckSpec>,
 }
 
 /// Why the spec of a virtual server cannot be.
@@ -200,6 +205,18 @@ pub enum ServerSpecError {
         /// Those of the virtual server.
         ports: Ports,
     },
+    /// A check that cannot be so often.
+    #[error(transparent)]
+    Timing(#[from] TimingOutOfRange),
+    /// There is no one port to probe.
+    #[error("virtual server {0} has several ports: say which one is probed, with --check-port")]
+    CheckPort(Name),
+    /// Who serves by UDP need not listen by TCP.
+    #[error(
+        "virtual server {0} is of UDP, and a check by tcp says nothing of that: name a port where \
+         its real servers listen by TCP, with --check-port"
+    )]
+    CheckOfUdp(Name),
     /// The engine lacks it.
     #[error("{what} needs the engine {needed}; {engine} does not have it")]
     Engine {
@@ -260,6 +277,15 @@ impl ServerSpec {
                 return Err(ServerSpecError::NodesPort { port, ports: self.ports });
             }
             _ => {}
+        }
+        if let Some(check) = &self.check {
+            check.timing.check()?;
+            if check.port.or(self.ports.single()).is_none() {
+                return Err(ServerSpecError::CheckPort(name()));
+            }
+            if self.protocol == Protocol::Udp && check.port.is_none() {
+                return Err(ServerSpecError::CheckOfUdp(name()));
+            }
         }
         if self.reals.len() > MAX_REALS {
             let count = self.reals.len();

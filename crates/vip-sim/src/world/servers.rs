@@ -40,6 +40,7 @@ fn spec(rng: &mut fastrand::Rng, number: u8) -> ServerSpec {
         table_size: Some(TableSize::Tiny),
         reals,
         real_nodes: members.then_some(port),
+        check: None,
     }
 }
 

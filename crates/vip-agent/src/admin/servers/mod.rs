@@ -6,9 +6,12 @@ mod view;
 use crate::admin::call::{AdminService, Call, ask_leader, on_leader, to_its_end};
 use crate::errors::{from_refusal, invalid};
 use programmed::{everywhere, wait_until_gone, wait_until_programmed};
+use std::time::Duration;
 use tonic::{Code, Request, Response, Status};
 use view::view;
-use vip_core::{Name, Outcome, Server, ServerOp, ServerRefusal, ServerSpec, State, excerpt};
+use vip_core::{
+    FIRST_ANSWERS, Name, Outcome, Server, ServerOp, ServerRefusal, ServerSpec, State, excerpt,
+};
 use vip_proto::v1;
 use vip_proto::v1::servers_client::ServersClient;
 
@@ -136,10 +139,27 @@ fn find<'a>(state: &'a State, name: &str) -> Result<&'a Server, Status> {
     state.server_named(name).ok_or_else(unknown)
 }
 
+/// Waits until it is known of every real server whether it is up, or a while is over:
+/// whoever adds a check that nobody passes is to hear of it.
+async fn wait_until_checked(call: &Call, name: &Name, limit: Duration) {
+    // What follows has time left.
+    let until = tokio::time::Instant::now() + limit.min(call.time_left() / 2);
+    let mut news = call.member.news();
+    let is_known = || {
+        let state = call.member.log.state();
+        let server = state.server_named(name.as_str());
+        server.is_none_or(|server| server.reals.iter().all(|real| real.health.is_up.is_some()))
+    };
+    while !is_known() && tokio::time::timeout_at(until, news.next()).await.is_ok() {}
+}
+
 /// Adds one; nothing is left of it where its VIP's holder refuses it.
 async fn add(call: &Call, spec: ServerSpec) -> Result<v1::Server, Status> {
-    let name = spec.name.clone();
+    let (name, check) = (spec.name.clone(), spec.check.clone());
     let outcome = call.propose(ServerOp::Add { spec }).await?;
+    if let Some(check) = check {
+        wait_until_checked(call, &name, check.timing.first_answers() + FIRST_ANSWERS).await;
+    }
     match wait_until_programmed(call, &name).await {
         Err(status) if status.code() == Code::FailedPrecondition && outcome == Outcome::Done => {
             call.propose(ServerOp::Remove { name }).await?;

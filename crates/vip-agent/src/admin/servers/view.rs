@@ -1,9 +1,11 @@
 //! What a virtual server looks like from outside.
 
-use crate::admin::sight::name;
+use crate::admin::sight::{name, named};
 use crate::node::Member;
 use std::net::SocketAddr;
-use vip_core::{Counter, Engine, Forward, Real, RealCount, Server, ServerSpec, State};
+use vip_core::{
+    Counter, Engine, Forward, NodeId, Opinion, Real, RealCount, Server, ServerSpec, State,
+};
 use vip_proto::v1;
 
 /// As the log has it.
@@ -19,6 +21,7 @@ pub(super) fn view(member: &Member, state: &State, server: &Server) -> v1::Serve
         table_size: _,
         reals: _,
         real_nodes,
+        check,
     } = &server.spec;
     let vip = state.vip(server.vip);
     let engine = server.spec.engine().unwrap_or(Engine::Ebpf);
@@ -43,33 +46,58 @@ pub(super) fn view(member: &Member, state: &State, server: &Server) -> v1::Serve
         holder: name(state, vip.and_then(|vip| vip.holder)),
         fresh: member.leases.leads_applied(),
         on_nodes: vec![],
+        check: check.as_ref().map(Into::into),
     }
 }
 
 fn real_view(state: &State, server: &Server, real: &Real) -> v1::Real {
+    let seen = |(node, opinion): (&NodeId, &Opinion)| {
+        let (is, why) = match opinion {
+            Opinion::Up => (v1::RealState::Up, None),
+            Opinion::Down(why) => (v1::RealState::Down, Some(why.clone())),
+            Opinion::Blind => (v1::RealState::Unchecked, None),
+        };
+        v1::Seen { node: named(state, *node), state: is.into(), why }
+    };
     let port = server.spec.port_of(&real.spec);
     let address = match port {
         Some(port) => SocketAddr::new(real.spec.ip, port).to_string(),
         None => real.spec.ip.to_string(),
     };
-    let (is, reason) = if real.drained {
-        (v1::RealState::Drained, "drained by hand: no new connections")
-    } else if real.spec.weight == 0 {
-        (v1::RealState::Up, "its weight is 0: no new connections")
-    } else {
-        (v1::RealState::Up, "nothing checks it: its administrator says so")
-    };
+    let (is, reason) = state_of(server, real);
+    let health = Some(&real.health).filter(|_| server.spec.check.is_some());
     v1::Real {
         address,
         weight: real.spec.weight.into(),
         state: is.into(),
-        reason: reason.to_owned(),
+        reason,
         node: state.node_at(real.spec.ip).map(|node| node.name.to_string()),
         packets: None,
         bytes: None,
         connections: None,
         replies: None,
+        since_ms: health.filter(|health| health.is_up.is_some()).map(|health| health.since_ms),
+        seen: health.into_iter().flat_map(|health| &health.seen).map(seen).collect(),
     }
+}
+
+fn state_of(server: &Server, real: &Real) -> (v1::RealState, String) {
+    let checked = server.spec.check.as_ref().map(|_| real.health.is_up);
+    let (is, reason) = match checked {
+        Some(None) => (v1::RealState::Unchecked, "no observer has seen yet whether it answers"),
+        Some(Some(false)) => {
+            (v1::RealState::Down, real.health.why().unwrap_or("it does not answer"))
+        }
+        Some(Some(true)) | None if real.drained => {
+            (v1::RealState::Drained, "drained by hand: no new connections")
+        }
+        Some(Some(true)) | None if real.spec.weight == 0 => {
+            (v1::RealState::Up, "its weight is 0: no new connections")
+        }
+        Some(Some(true)) => (v1::RealState::Up, "its observers see that it answers"),
+        None => (v1::RealState::Up, "nothing checks it: its administrator says so"),
+    };
+    (is, reason.to_owned())
 }
 
 /// It was sent so many connections, and said nothing to them by this host.

@@ -31,6 +31,16 @@ fn on_subnet(vip: &VipSpec, ip: IpAddr) -> bool {
     addresses_for(vip, ip).any(|address| subnet(address.ip, address.prefix).contains(&ip))
 }
 
+/// Members as real servers, with what is known of those that were.
+pub(super) fn with_what_is_known(mut members: Vec<Real>, there: &[Real]) -> Vec<Real> {
+    for real in &mut members {
+        // A member has one port.
+        let known = there.iter().find(|known| known.spec.ip == real.spec.ip);
+        real.health = known.map(|known| known.health.clone()).unwrap_or_default();
+    }
+    members
+}
+
 impl State {
     pub(super) fn vip_of(&self, spec: &ServerSpec) -> Result<&Vip, Refusal> {
         let vip = self.vip_named(spec.vip.as_str()).filter(|vip| vip.guest.is_none());
@@ -40,13 +50,16 @@ impl State {
     /// The real servers that a spec names; what is known of those that are there stays.
     pub(super) fn reals_of(&self, vip: &Vip, spec: &ServerSpec, there: &[Real]) -> Vec<Real> {
         if let Some(port) = spec.real_nodes {
-            return self.members_behind(vip, port);
+            return with_what_is_known(self.members_behind(vip, port), there);
         }
         let place = |real: &RealSpec| (real.ip, spec.port_of(real));
-        let drained = |real: &RealSpec| {
-            there.iter().any(|known| known.drained && place(&known.spec) == place(real))
+        let real = |spec: &RealSpec| {
+            let mut known = there.iter().filter(|known| place(&known.spec) == place(spec));
+            let health = known.clone().next().map(|known| known.health.clone());
+            let drained = known.any(|known| known.drained);
+            Real { health: health.unwrap_or_default(), ..Real::new(*spec, drained) }
         };
-        let reals = spec.reals.iter().map(|real| Real { spec: *real, drained: drained(real) });
+        let reals = spec.reals.iter().map(real);
         let mut reals: Vec<_> = reals.collect();
         reals.sort_by_key(|real| place(&real.spec));
         reals
@@ -67,7 +80,7 @@ impl State {
                 NodeState::Joining => return None,
             };
             let spec = RealSpec { ip, port: Some(port), weight: 1 };
-            (node.role.holds() && is_first(ip)).then_some(Real { spec, drained })
+            (node.role.holds() && is_first(ip)).then(|| Real::new(spec, drained))
         };
         let place = |node: &Node| node.advertise.parse::<SocketAddr>().ok();
         let nodes = self.nodes.values();

@@ -1,5 +1,6 @@
 //! One real server more, one less, drained, weighed; and members as real servers.
 
+use super::fit::with_what_is_known;
 use super::{Real, RealPlace, Server, ServerEvent, ServerRefusal};
 use crate::log::State;
 use crate::{MAX_REALS, Name, Outcome, RealSpec, Refusal, ServerSpec, ServerSpecError, VipUid};
@@ -77,7 +78,7 @@ impl State {
         let spec = ServerSpec { reals, ..server.spec.clone() };
         spec.check().map_err(ServerRefusal::from)?;
         let mut reals = server.reals.clone();
-        reals.push(Real { spec: real, drained: false });
+        reals.push(Real::new(real, false));
         reals.sort_by_key(|real| (real.spec.ip, server.spec.port_of(&real.spec)));
         let event = ServerEvent::RealAdded { server: name.clone(), real };
         self.change(actor, server, reals, event)
@@ -154,12 +155,17 @@ impl State {
     pub(in crate::log) fn servers_follow_nodes(&mut self) {
         let following = self.all_servers().filter_map(|server| {
             let (port, vip) = (server.spec.real_nodes?, self.vip(server.vip)?);
-            let reals = self.members_behind(vip, port);
+            let reals = with_what_is_known(self.members_behind(vip, port), &server.reals);
             (reals != server.reals).then(|| (server.clone(), reals))
         });
         for (mut server, reals) in following.collect::<Vec<_>>() {
             server.deal_anew(server.dealt(&server.reals), reals, self.time_ms);
             self.put_server(server);
+        }
+        // Others may observe them now.
+        let checked = self.all_servers().filter(|server| server.spec.check.is_some());
+        for uid in checked.map(|server| server.uid).collect::<Vec<_>>() {
+            self.judge_anew(uid);
         }
     }
 }

@@ -34,7 +34,8 @@ impl Server {
         // A port that is the client's says nothing of its own: with another one for the
         // virtual server connections stay where they are.
         let own = |port: &u16| self.spec.ports.single() != Some(*port);
-        let dealt = reals.iter().map(|real| RealServer {
+        let served = reals.iter().filter(|real| self.serves(real));
+        let dealt = served.map(|real| RealServer {
             ip: real.spec.ip,
             port: real.spec.port.filter(own).unwrap_or(0),
             weight: real.weight(),

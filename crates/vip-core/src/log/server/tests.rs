@@ -430,7 +430,7 @@ fn there_is_room_for_so_many_and_no_more() {
         .map(|n| {
             let [high, low] = n.to_be_bytes();
             let spec = RealSpec { ip: [10, 9, high, low].into(), port: None, weight: 1 };
-            Real { spec, drained: false }
+            Real::new(spec, false)
         })
         .collect();
     let there = (1..=14_u16).map(|n| {

@@ -1,0 +1,253 @@
+//! Real servers that are checked: who answers is served, and nobody else.
+
+use anyhow::{Context, Result};
+use chaos_tests::{Cluster, Connections, Lab, Options, RealServer, V4, wait_for};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+use vip_core::CheckTiming;
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// A real server by direct routing: it answers as the VIP, and as itself to who probes it.
+struct Direct(#[expect(dead_code, reason = "they end with it")] [RealServer; 2]);
+
+impl Direct {
+    fn start(cluster: &Cluster, (name, last): (&str, u8)) -> Result<Self> {
+        let own = SocketAddr::new(V4.at(last).parse()?, V4.target().port());
+        let server = |at| RealServer::start(&cluster.lab, name, at);
+        Ok(Self([server(V4.target())?, server(own)?]))
+    }
+}
+
+const R2: (&str, u8) = ("r2", 12);
+
+/// The VIP, and two real servers by direct routing.
+fn front(cluster: &mut Cluster) -> Result<[Direct; 2]> {
+    for (name, last) in [("r1", 11), R2] {
+        drop(V4.by_dr(&mut cluster.lab, name, last)?);
+    }
+    cluster.host("n1").ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+    Ok([Direct::start(cluster, ("r1", 11))?, Direct::start(cluster, R2)?])
+}
+
+const ADD: [&str; 13] = [
+    "vs",
+    "add",
+    "front",
+    "--vip",
+    "web",
+    "--port",
+    "80",
+    "--real",
+    "10.77.0.11",
+    "--real",
+    "10.77.0.12",
+    "--check",
+    "tcp",
+];
+
+/// The states of the real servers, as a node tells them.
+fn states(cluster: &Cluster, from: &str) -> Result<BTreeMap<String, String>> {
+    let shown = cluster.host(from).ctl_json(&["vs", "show", "front"])?;
+    let reals = shown["reals"].as_array().context("real servers")?;
+    let state = |real: &Value| {
+        Some((real["address"].as_str()?.to_owned(), real["state"].as_str()?.to_owned()))
+    };
+    Ok(reals.iter().filter_map(state).collect())
+}
+
+fn wait_until(cluster: &Cluster, wanted: [&str; 2]) -> Result<()> {
+    let places = ["10.77.0.11:80", "10.77.0.12:80"].map(ToOwned::to_owned);
+    let wanted: BTreeMap<_, _> = places.into_iter().zip(wanted.map(ToOwned::to_owned)).collect();
+    for from in ["n1", "n2", "n3"] {
+        wait_for("it is seen by all", SOON, || {
+            (states(cluster, from).ok()? == wanted).then_some(())
+        })
+        .with_context(|| format!("{from}: {:?}", states(cluster, from)))?;
+    }
+    Ok(())
+}
+
+fn events(cluster: &Cluster, kind: &str) -> Result<Vec<String>> {
+    let all = cluster.host("n1").ctl_ok(&["events", "-o", "json"])?;
+    let lines = all.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>()?;
+    let of_kind = lines.iter().filter(|event| event["kind"] == kind);
+    Ok(of_kind.filter_map(|event| Some(event["text"].as_str()?.to_owned())).collect())
+}
+
+/// Down while it is gone, and back with its first answer; told once each time.
+#[test]
+fn a_server_that_does_not_answer_is_sent_nothing_until_it_does() -> Result<()> {
+    let mut cluster = Cluster::formed(&Options::default())?;
+    let [_r1, r2] = front(&mut cluster)?;
+    let fast = ["--check-interval", "400ms", "--check-timeout", "200ms"];
+    let added = cluster.host("n1").ctl_ok(&[&ADD[..], &fast].concat())?;
+    assert!(added.contains("to 2 real servers"), "{added}");
+    wait_until(&cluster, ["up", "up"])?;
+    let mut connections = Connections::open(&cluster.lab, "client", V4.target(), 40)?;
+    assert_eq!(connections.of_each().len(), 2, "{:?}", connections.of_each());
+
+    let begun = Instant::now();
+    drop(r2);
+    // Each is refused by r2 for as long as it is sent there.
+    wait_for("clients get through", SOON, || {
+        Connections::open(&cluster.lab, "client", V4.target(), 40).ok().map(drop)
+    })?;
+    println!("clients get through after {:?}", begun.elapsed());
+    wait_until(&cluster, ["up", "down"])?;
+    let shown = cluster.host("n2").ctl_ok(&["vs", "show", "front"])?;
+    assert!(shown.contains("connection refused"), "{shown}");
+    connections.end_those_of("r2");
+    assert_eq!(connections.lost(), 0, "of the other one");
+
+    // Neither a takeover nor a start of everything changes who is up.
+    cluster.host("n1").ctl_ok(&["vip", "move", "web", "--to", "n3"])?;
+    assert_eq!(connections.lost(), 0);
+    cluster.hosts.iter_mut().for_each(chaos_tests::Host::kill_all);
+    cluster.hosts.iter_mut().try_for_each(chaos_tests::Host::start)?;
+    wait_until(&cluster, ["up", "down"])?;
+    let downs = events(&cluster, "real-down")?;
+    assert_eq!(downs, ["virtual server front has 10.77.0.12 down: connection refused"]);
+
+    let _r2 = Direct::start(&cluster, R2)?;
+    wait_until(&cluster, ["up", "up"])?;
+    assert_eq!(events(&cluster, "real-up")?.len(), 3, "each at first, and one again");
+    let both = || {
+        let all = Connections::open(&cluster.lab, "client", V4.target(), 40).ok()?;
+        (all.of_each().len() == 2).then_some(())
+    };
+    wait_for("both are sent something", SOON, both)
+}
+
+/// A check that one cannot pass is said at once; what is there forwards all the same.
+#[test]
+fn whoever_adds_a_server_that_does_not_answer_hears_of_it() -> Result<()> {
+    let mut cluster = Cluster::formed(&Options::default())?;
+    let [_r1, r2] = front(&mut cluster)?;
+    drop(r2);
+    let added = cluster.host("n1").ctl_ok(&ADD)?;
+    assert!(added.contains("to 1 real servers, 1 down"), "{added}");
+    assert!(added.contains("10.77.0.12:80 is down: connection refused"), "{added}");
+    let connections = Connections::open(&cluster.lab, "client", V4.target(), 20)?;
+    assert_eq!(connections.of_each().into_keys().collect::<Vec<_>>(), ["r1"]);
+    // Without a check its administrator has the word.
+    cluster.host("n1").ctl_ok(&["vs", "set", "front", "--check", "none"])?;
+    wait_until(&cluster, ["up", "up"])
+}
+
+/// Between two connections of a client that notices when one fails.
+const PACE: Duration = Duration::from_millis(5);
+/// A connection that takes longer has failed.
+const CONNECT: Duration = Duration::from_millis(200);
+/// A busy machine takes longer than the bound says.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// How long after now the last connection began that does not come about, with nothing but
+/// good ones for a second after it.
+fn fails_for(lab: &Lab) -> Result<Duration> {
+    let client = || -> Result<Duration> {
+        lab.enter("client")?;
+        let (begun, mut last) = (Instant::now(), Duration::ZERO);
+        while begun.elapsed() < last + Duration::from_secs(1) || last.is_zero() {
+            anyhow::ensure!(begun.elapsed() < 2 * SOON, "it does not end, or begin");
+            let at = begun.elapsed();
+            if TcpStream::connect_timeout(&V4.target(), CONNECT).is_err() {
+                last = at;
+            }
+            std::thread::sleep(PACE);
+        }
+        Ok(last)
+    };
+    std::thread::scope(|scope| scope.spawn(client).join()).ok().context("it panicked")?
+}
+
+/// From a server's end to the last packet sent to it, with the usual timing: one that refuses
+/// and one that hangs.
+#[test]
+fn a_server_that_ends_is_sent_nothing_after_what_the_timing_says() -> Result<()> {
+    let mut cluster = Cluster::formed(&Options::default())?;
+    let [_r1, r2] = front(&mut cluster)?;
+    cluster.host("n1").ctl_ok(&ADD)?;
+    wait_until(&cluster, ["up", "up"])?;
+    let timing = CheckTiming::default();
+
+    drop(r2);
+    let refusing = fails_for(&cluster.lab)?;
+    wait_until(&cluster, ["up", "down"])?;
+    let _r2 = Direct::start(&cluster, R2)?;
+    wait_until(&cluster, ["up", "up"])?;
+    let hang = "add table ip hang; \
+                add chain ip hang in { type filter hook input priority 0; }; \
+                add rule ip hang in tcp dport 80 drop";
+    cluster.lab.exec("r2", "nft", &[hang])?.ok()?;
+    let hanging = fails_for(&cluster.lab)?;
+    println!("refusing: {refusing:?}, hanging: {hanging:?}");
+    wait_until(&cluster, ["up", "down"])?;
+    let shown = cluster.host("n3").ctl_ok(&["vs", "show", "front"])?;
+    assert!(shown.contains("no answer within 1 s"), "{shown}");
+    let warned = cluster.host("n2").ctl_ok(&["status"])?;
+    assert!(warned.contains("front has 1 of 2 real servers down"), "{warned}");
+    for (took, hangs) in [(refusing, false), (hanging, true)] {
+        let bound = timing.noticed_after(hangs) + BUSY;
+        assert!(took <= bound, "hangs: {hangs}, {took:?} of {bound:?}");
+        assert!(took >= timing.gap(), "hangs: {hangs}, {took:?}: one failure is not enough");
+    }
+    Ok(())
+}
+
+/// One that sees nothing has no opinion, and two that do decide; and whoever is cut off is
+/// no observer after a while, so that one alone can.
+#[test]
+fn who_cannot_be_asked_does_not_keep_a_dead_server_up() -> Result<()> {
+    let mut cluster = Cluster::formed(&Options::default())?;
+    let [_r1, r2] = front(&mut cluster)?;
+    cluster.host("n1").ctl_ok(&[&ADD[..], &["--observe", "n2,n3"]].concat())?;
+    wait_until(&cluster, ["up", "up"])?;
+    let seen = || -> Result<Vec<String>> {
+        let shown = cluster.host("n1").ctl_json(&["vs", "show", "front"])?;
+        let seen = shown["reals"][1]["seen"].as_array().context("observers")?.clone();
+        Ok(seen.iter().map(|one| format!("{} {}", one["node"], one["state"])).collect())
+    };
+    wait_for("both say so", SOON, || (seen().ok()?.len() == 2).then_some(()))?;
+    cluster.lab.isolate("n3")?;
+    drop(r2);
+    // The last that n3 said is that it is up: a tie, until nobody has heard of it for long.
+    let is_down = || {
+        let shown = states(&cluster, "n1").ok()?;
+        (shown.get("10.77.0.12:80")? == "down").then_some(())
+    };
+    wait_for("the other one decides", 2 * SOON, is_down)
+        .with_context(|| format!("{:?}", seen()))?;
+    cluster.lab.heal("n3")?;
+    wait_until(&cluster, ["up", "down"])?;
+    assert_eq!(events(&cluster, "real-down")?.len(), 1);
+    Ok(())
+}
+
+/// As on a control plane: members are real servers, and observe each other and themselves.
+#[test]
+fn members_that_are_real_servers_are_checked_as_others_are() -> Result<()> {
+    let cluster = Cluster::formed(&Options::default())?;
+    cluster.host("n1").ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+    let add = ["vs", "add", "api", "--vip", "web", "--port", "80", "--real-nodes", "80"];
+    let timing = ["--check", "tcp", "--check-interval", "400ms", "--check-timeout", "200ms"];
+    let lab = &cluster.lab;
+    let mut servers = ["n1", "n2", "n3"]
+        .map(|name| RealServer::start(lab, name, V4.any()))
+        .into_iter()
+        .collect::<Result<Vec<_>>>()?;
+    cluster.host("n1").ctl_ok(&[&add[..], &timing].concat())?;
+    let served = || {
+        let all = Connections::open(&cluster.lab, "client", V4.target(), 60).ok()?;
+        Some(all.of_each().into_keys().collect::<Vec<_>>())
+    };
+    let are = |wanted: &'static [&str]| move |found: Vec<String>| (found == wanted).then_some(());
+    wait_for("all three", SOON, || served().and_then(are(&["n1", "n2", "n3"])))?;
+    // The API server of the node that holds the VIP: the VIP stays, and others answer.
+    drop(servers.remove(0));
+    wait_for("the other two", SOON, || served().and_then(are(&["n2", "n3"])))?;
+    servers.push(RealServer::start(&cluster.lab, "n1", V4.any())?);
+    wait_for("all three", SOON, || served().and_then(are(&["n1", "n2", "n3"])))
+}

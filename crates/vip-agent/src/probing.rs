@@ -1,0 +1,143 @@
+//! Probes of real servers from this node: compares whom the log has it observe with whom
+//! it probes, and keeps what it sees for the log's [`crate::reporter`].
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use vip_core::{
+    Mono, Node, NodeId, Observed, Opinion, Real, Rounds, Server, ServerUid, State, Target, Ticket,
+    Vip, VipUid,
+};
+use vip_guard::boottime;
+use vip_probe::{Failure, probe};
+use vip_raft::Applied;
+
+/// Probes at once, of which each has a descriptor: far from all that there may be. Those that
+/// hang end by their timeout, and the next ones begin.
+const AT_ONCE: usize = 4096;
+/// Answers that wait to be looked at.
+const ANSWERS: usize = 1024;
+/// Without a probe to start.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// By real server, with how it was looked at.
+type Sees = BTreeMap<Observed, (Target, Opinion)>;
+
+/// What this node sees of real servers.
+#[derive(Default)]
+pub(crate) struct Sights {
+    sees: Mutex<Sees>,
+    changed: watch::Sender<()>,
+}
+
+impl Sights {
+    /// All of it.
+    pub(crate) fn all(&self) -> Sees {
+        self.sees.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    fn are(&self, sees: &Sees) {
+        self.sees.lock().unwrap_or_else(PoisonError::into_inner).clone_from(sees);
+        self.changed.send_replace(());
+    }
+}
+
+/// Whom a node is to probe, and how.
+fn wanted(state: &State, node: NodeId) -> BTreeMap<Observed, Target> {
+    let target = |(server, real): (&Server, &Real)| {
+        Some((server.observed(&real.spec), server.target(&real.spec)?))
+    };
+    state.observed_by(node).into_iter().filter_map(target).collect()
+}
+
+/// What it follows from whom a node is to probe: members, where VIPs put them, and what is
+/// wanted of virtual servers.
+struct Seen {
+    nodes: Arc<BTreeMap<NodeId, Node>>,
+    /// Where members are real servers.
+    vips: Option<Arc<BTreeMap<VipUid, Arc<Vip>>>>,
+    revisions: Vec<(ServerUid, u32)>,
+}
+
+impl Seen {
+    fn is_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.nodes, &other.nodes)
+            && self.vips.as_ref().map(Arc::as_ptr) == other.vips.as_ref().map(Arc::as_ptr)
+            && self.revisions == other.revisions
+    }
+}
+
+type Answer = (Ticket, Result<(), Failure>);
+
+/// Whether this node sees something else by an answer. What this host lacks says nothing of
+/// a real server.
+fn take(rounds: &mut Rounds, ticket: Ticket, result: Result<(), Failure>) -> bool {
+    match result {
+        Ok(()) => rounds.finished(ticket, Ok(())),
+        Err(Failure::There(why)) => rounds.finished(ticket, Err(why)),
+        Err(Failure::Here(error)) => {
+            tracing::debug!(%error, "a real server could not be probed");
+            false
+        }
+    }
+}
+
+/// Runs for as long as the member does.
+pub(crate) async fn look_after_real_servers(
+    me: NodeId,
+    mut applied: watch::Receiver<Applied>,
+    sights: Arc<Sights>,
+    stop: CancellationToken,
+) {
+    let mut rounds = Rounds::new(me.0);
+    let (answer, mut answers) = mpsc::channel::<Answer>(ANSWERS);
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    let mut seen = None;
+    loop {
+        let state = applied.borrow_and_update().state.clone();
+        // Most entries of the log are about none of it, verdicts among them.
+        let checked = || state.all_servers().filter(|server| server.spec.check.is_some());
+        let follows = checked().any(|server| server.spec.real_nodes.is_some());
+        let now = Seen {
+            nodes: state.nodes.clone(),
+            vips: follows.then(|| state.vips.clone()),
+            revisions: checked().map(|server| (server.uid, server.revision)).collect(),
+        };
+        if !seen.as_ref().is_some_and(|seen: &Seen| seen.is_as(&now)) {
+            rounds.follow(boottime(), &wanted(&state, me));
+            sights.are(rounds.sees());
+            seen = Some(now);
+        }
+        for start in rounds.start(boottime()) {
+            let (answer, places) = (answer.clone(), places.clone());
+            tokio::spawn(async move {
+                // Its time begins when it does.
+                let Ok(_place) = places.acquire().await else { return };
+                let result = probe(start.target).await;
+                let _ = answer.send((start.ticket, result)).await;
+            });
+        }
+        let wait = |at: Mono| at.since(boottime());
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = applied.changed() => if changed.is_err() { return },
+            Some((ticket, result)) = answers.recv() => {
+                let mut is_news = take(&mut rounds, ticket, result);
+                while let Ok((ticket, result)) = answers.try_recv() {
+                    is_news |= take(&mut rounds, ticket, result);
+                }
+                if is_news {
+                    sights.are(rounds.sees());
+                }
+            }
+            () = sleep(rounds.next_start().map_or(IDLE, wait)) => {}
+        }
+    }
+}
