@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use vip_core::{
@@ -15,8 +15,8 @@ use vip_guard::boottime;
 use vip_probe::{Failure, probe};
 use vip_raft::Applied;
 
-/// Probes at once, of which each has a descriptor: far from all that there may be. Those that
-/// hang end by their timeout, and the next ones begin.
+/// Probes at once, of which each has a descriptor: far from all that there may be. Where that
+/// many hang, others begin as those end.
 const AT_ONCE: usize = 4096;
 /// Answers that wait to be looked at.
 const ANSWERS: usize = 1024;
@@ -98,7 +98,7 @@ pub(crate) async fn look_after_real_servers(
 ) {
     let mut rounds = Rounds::new(me.0);
     let (answer, mut answers) = mpsc::channel::<Answer>(ANSWERS);
-    let places = Arc::new(Semaphore::new(AT_ONCE));
+    let mut running = 0;
     let mut seen = None;
     loop {
         let state = applied.borrow_and_update().state.clone();
@@ -115,29 +115,31 @@ pub(crate) async fn look_after_real_servers(
             sights.are(rounds.sees());
             seen = Some(now);
         }
-        for start in rounds.start(boottime()) {
-            let (answer, places) = (answer.clone(), places.clone());
+        for start in rounds.start(boottime(), AT_ONCE - running) {
+            running += 1;
+            let answer = answer.clone();
             tokio::spawn(async move {
-                // Its time begins when it does.
-                let Ok(_place) = places.acquire().await else { return };
                 let result = probe(start.target).await;
                 let _ = answer.send((start.ticket, result)).await;
             });
         }
         let wait = |at: Mono| at.since(boottime());
+        let next = rounds.next_start().filter(|_| running < AT_ONCE);
         tokio::select! {
             () = stop.cancelled() => return,
             changed = applied.changed() => if changed.is_err() { return },
             Some((ticket, result)) = answers.recv() => {
+                running -= 1;
                 let mut is_news = take(&mut rounds, ticket, result);
                 while let Ok((ticket, result)) = answers.try_recv() {
+                    running -= 1;
                     is_news |= take(&mut rounds, ticket, result);
                 }
                 if is_news {
                     sights.are(rounds.sees());
                 }
             }
-            () = sleep(rounds.next_start().map_or(IDLE, wait)) => {}
+            () = sleep(next.map_or(IDLE, wait)) => {}
         }
     }
 }

@@ -89,10 +89,10 @@ impl Rounds {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// The probes to start now.
-    pub fn start(&mut self, now: Mono) -> Vec<Start> {
+    /// The probes to start now, and no more than there is room for: the others stay due.
+    pub fn start(&mut self, now: Mono, room: usize) -> Vec<Start> {
         let mut starts = vec![];
-        while self.due.first().is_some_and(|(at, _)| *at <= now) {
+        while starts.len() < room && self.due.first().is_some_and(|(at, _)| *at <= now) {
             let Some((_, observed)) = self.due.pop_first() else { break };
             let Some(probed) = self.probed.get_mut(&observed) else { continue };
             if let Some(number) = probed.checker.start(now) {
@@ -139,6 +139,8 @@ mod tests {
 
     const START: Mono = Mono(1_000_000_000);
 
+    const ROOM: usize = 100;
+
     fn observed(last: u8) -> Observed {
         Observed { server: ServerUid(1), ip: [10, 0, 0, last].into(), port: 80 }
     }
@@ -156,15 +158,15 @@ mod tests {
     #[test]
     fn new_ones_are_probed_at_once_and_each_in_its_own_time_after() {
         let mut rounds = Rounds::new(7);
-        assert_eq!((rounds.next_start(), rounds.start(START).len()), (None, 0));
+        assert_eq!((rounds.next_start(), rounds.start(START, ROOM).len()), (None, 0));
         let wanted = [1, 2, 3].map(|last| (observed(last), target(last, 3))).into();
         rounds.follow(START, &wanted);
-        let first = rounds.start(START);
+        let first = rounds.start(START, ROOM);
         assert_eq!(
             first.iter().map(|start| start.target).collect::<Vec<_>>(),
             [1, 2, 3].map(|n| target(n, 3))
         );
-        assert_eq!(rounds.start(START).len(), 0);
+        assert_eq!(rounds.start(START, ROOM).len(), 0);
         for start in &first {
             assert!(rounds.finished(start.ticket, Ok(())));
         }
@@ -175,7 +177,7 @@ mod tests {
         // One fails, and is looked at sooner than the others.
         let mut hastened = Rounds::new(7);
         hastened.follow(START, &[(observed(1), target(1, 3))].into());
-        let failing = hastened.start(START)[0].ticket;
+        let failing = hastened.start(START, ROOM)[0].ticket;
         assert!(!hastened.finished(failing, refused()));
         assert_eq!(hastened.next_start(), Some(START + Duration::from_millis(500)));
         rounds.follow(START, &wanted);
@@ -183,20 +185,32 @@ mod tests {
     }
 
     #[test]
+    fn what_there_is_no_room_for_stays_due_and_each_has_its_turn() {
+        let mut rounds = Rounds::new(7);
+        rounds.follow(START, &[1, 2, 3].map(|last| (observed(last), target(last, 3))).into());
+        let mut started = vec![];
+        for room in [0, 2, 0, 2] {
+            started.extend(rounds.start(START, room).into_iter().map(|start| start.target));
+        }
+        assert_eq!(started, [1, 2, 3].map(|last| target(last, 3)));
+        assert!(rounds.next_start() > Some(START));
+    }
+
+    #[test]
     fn an_answer_of_another_run_says_nothing() {
         let mut rounds = Rounds::new(7);
         let with = |fall| [(observed(1), target(1, fall))].into();
         rounds.follow(START, &with(1));
-        let old = rounds.start(START)[0].ticket;
+        let old = rounds.start(START, ROOM)[0].ticket;
         rounds.follow(START, &with(2));
         assert!(!rounds.finished(old, refused()));
-        let new = rounds.start(START)[0].ticket;
+        let new = rounds.start(START, ROOM)[0].ticket;
         assert!(!rounds.finished(new, refused()), "it needs two by now");
         rounds.follow(START, &[].into());
         assert_eq!((rounds.next_start(), rounds.sees().len()), (None, 0));
         assert!(!rounds.finished(new, refused()));
         rounds.follow(START, &with(1));
-        let again = rounds.start(START)[0].ticket;
+        let again = rounds.start(START, ROOM)[0].ticket;
         assert!(rounds.finished(again, refused()));
         let down = Opinion::Down("connection refused".into());
         assert_eq!(rounds.sees(), &[(observed(1), (target(1, 1), down))].into());
