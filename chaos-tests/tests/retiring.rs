@@ -38,3 +38,26 @@ fn a_table_before_goes_once_nobody_goes_by_it() -> Result<()> {
     assert_eq!(connections.borrow_mut().lost(), 0);
     Ok(())
 }
+
+/// However much is said by it: what speaks stays where it is, by what is remembered.
+#[test]
+#[ignore = "takes six minutes: cargo test -p chaos-tests --test retiring -- --ignored"]
+fn a_table_before_goes_at_its_limit_while_somebody_goes_by_it() -> Result<()> {
+    let mut cluster = Cluster::formed(&Options::default())?;
+    let _servers = V4.front(&mut cluster)?;
+    let n1 = cluster.host("n1");
+    let mut connections = Connections::open(&cluster.lab, "client", V4.target(), 20)?;
+    let begun = Instant::now();
+    n1.ctl_ok(&["real", "drain", "front", "10.77.0.11"])?;
+    let limit = Duration::from_millis(RETIRE_AFTER_MS);
+    wait_for("it retires", limit + LATE, || {
+        assert_eq!(connections.lost(), 0);
+        let shown = n1.ctl_json(&["vs", "show", "front"]).ok()?;
+        shown["settling_since_ms"].is_null().then_some(())
+    })?;
+    let all = begun.elapsed();
+    println!("it retired {all:?} after the change");
+    assert!(all + LATE / 30 >= limit, "{all:?}: somebody spoke all the while");
+    assert_eq!(connections.lost(), 0);
+    Ok(())
+}
