@@ -141,9 +141,8 @@ async fn take(
     if !said.is_empty() {
         ops.push(ServerOp::Hinder { node, said }.into());
     }
-    let seen = state.new_sightings(node, seen);
+    let mut seen = state.new_sightings(node, seen);
     // What there is no room for is said again.
-    let mut seen = seen;
     while let Some(count) = u32::try_from(seen.len()).ok().and_then(NonZeroU32::new) {
         if may_say(count) {
             ops.push(ServerOp::Observe { node, seen }.into());

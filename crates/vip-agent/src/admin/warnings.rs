@@ -26,10 +26,7 @@ fn unwell(server: &Server) -> Option<String> {
     if server.spec.check.is_none() || down.is_empty() {
         return None;
     }
-    let one = |real: &&Real| {
-        let why = real.health.why().unwrap_or("it does not answer");
-        format!("{} ({why})", real.spec.ip)
-    };
+    let one = |real: &&Real| format!("{} ({})", real.spec.ip, real.health.why());
     let named: Vec<_> = down.iter().take(NAMED).map(one).collect();
     let more = if down.len() > NAMED { ", and others" } else { "" };
     let served = server.reals.iter().filter(|real| server.serves(real)).count();

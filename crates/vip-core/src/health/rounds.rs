@@ -62,12 +62,8 @@ impl Rounds {
         let is_over = |observed: &Observed, probed: &Probed| {
             wanted.get(observed).is_none_or(|target| *target != probed.target)
         };
-        let over: Vec<_> =
-            self.probed.iter().filter(|(one, probed)| is_over(one, probed)).collect();
-        for observed in over.into_iter().map(|(observed, _)| *observed).collect::<Vec<_>>() {
-            if let Some(probed) = self.probed.remove(&observed) {
-                self.due.remove(&(probed.checker.next_start(), observed));
-            }
+        for (observed, probed) in self.probed.extract_if(.., |one, probed| is_over(one, probed)) {
+            self.due.remove(&(probed.checker.next_start(), observed));
             self.sees.remove(&observed);
         }
         for (observed, target) in wanted {

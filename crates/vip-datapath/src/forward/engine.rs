@@ -12,7 +12,7 @@
 //! A number is given out again once nothing in the kernel names it: a real server's when
 //! it is in neither table, a table's one batch after it was last named.
 
-use super::maps::{ForwardError, ForwardMaps, LeftMaps, MOST_REALS, MOST_TABLES};
+use super::maps::{ForwardError, ForwardMaps, Known, MOST_REALS, MOST_TABLES};
 use super::numbers::Numbers;
 use super::values::{Places, Real, Reply, Service, Way};
 use crate::map::NOBODY;
@@ -84,6 +84,12 @@ pub enum Unforwarded {
 /// All virtual servers of this host.
 pub struct ForwardEngine {
     maps: ForwardMaps,
+    books: Books,
+}
+
+/// What there is, and by which numbers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Books {
     /// Whether the kernel rewrites IPv6 addresses.
     rewrites_ipv6: bool,
     servers: BTreeMap<ServerUid, InForce>,
@@ -97,13 +103,8 @@ pub struct ForwardEngine {
 /// A [`ForwardEngine`] for the next run of this process; the gate has the maps.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct LeftEngine {
-    maps: LeftMaps,
-    rewrites_ipv6: bool,
-    servers: BTreeMap<ServerUid, InForce>,
-    next_id: NonZeroU32,
-    tables: Numbers,
-    reals: Numbers,
-    over: Vec<u32>,
+    maps: Known,
+    books: Books,
 }
 
 /// What a batch writes for one server.
@@ -129,37 +130,27 @@ impl ForwardEngine {
     /// With nothing in force; see [`crate::forward_engine`].
     #[must_use]
     pub fn new(maps: ForwardMaps, rewrites_ipv6: bool) -> Self {
-        Self {
-            maps,
+        let books = Books {
             rewrites_ipv6,
             servers: BTreeMap::new(),
             next_id: NonZeroU32::MIN,
             tables: Numbers::below(MOST_TABLES),
             reals: Numbers::below(MOST_REALS),
             over: vec![],
-        }
+        };
+        Self { maps, books }
     }
 
     /// For the next run of this process. Whatever is done after that is not known there.
     #[must_use]
     pub fn leave(&self) -> LeftEngine {
-        LeftEngine {
-            maps: self.maps.leave(),
-            rewrites_ipv6: self.rewrites_ipv6,
-            servers: self.servers.clone(),
-            next_id: self.next_id,
-            tables: self.tables.clone(),
-            reals: self.reals.clone(),
-            over: self.over.clone(),
-        }
+        LeftEngine { maps: self.maps.leave(), books: self.books.clone() }
     }
 
     /// As an earlier run left it, with the maps of the gate that it left.
     #[must_use]
-    pub fn inherit(mut maps: ForwardMaps, left: LeftEngine) -> Self {
-        let LeftEngine { maps: known, rewrites_ipv6, servers, next_id, tables, reals, over } = left;
-        maps.inherit(known);
-        Self { maps, rewrites_ipv6, servers, next_id, tables, reals, over }
+    pub fn inherit(maps: ForwardMaps, left: LeftEngine) -> Self {
+        Self { maps: maps.inherit(left.maps), books: left.books }
     }
 
     /// What is in force.
@@ -167,13 +158,13 @@ impl ForwardEngine {
     pub fn in_force(&self) -> BTreeMap<ServerUid, Generation> {
         let generation =
             |(uid, server): (&ServerUid, &InForce)| (*uid, server.forwarding.generation);
-        self.servers.iter().map(generation).collect()
+        self.books.servers.iter().map(generation).collect()
     }
 
     /// What is in force of a virtual server, in full.
     #[must_use]
     pub fn forwarding(&self, server: ServerUid) -> Option<&Forwarding> {
-        self.servers.get(&server).map(|server| &server.forwarding)
+        self.books.servers.get(&server).map(|server| &server.forwarding)
     }
 
     /// Puts virtual servers in force, their tables in one step. Returns for each whether
@@ -187,7 +178,7 @@ impl ForwardEngine {
         let mut results = vec![];
         let mut changes = vec![];
         for (server, forwarding) in wanted {
-            if self.servers.get(&server).is_some_and(|there| there.forwarding == forwarding) {
+            if self.books.servers.get(&server).is_some_and(|there| there.forwarding == forwarding) {
                 results.push((server, Ok(())));
                 continue;
             }
@@ -227,17 +218,17 @@ impl ForwardEngine {
             }
         }
         let is_v6 = forwarding.vips.iter().any(|vip| vip.ip.is_ipv6());
-        if forwarding.forward == Forward::Nat && is_v6 && !self.rewrites_ipv6 {
+        if forwarding.forward == Forward::Nat && is_v6 && !self.books.rewrites_ipv6 {
             return Err(Unforwarded::NoIpv6);
         }
-        let old = self.servers.get(&server);
-        let id = old.map_or(self.next_id, |old| old.id);
+        let old = self.books.servers.get(&server);
+        let id = old.map_or(self.books.next_id, |old| old.id);
         let mut reals = old.map(|old| old.reals.clone()).unwrap_or_default();
         let mut taken = Taken::default();
         // Also of whom the table before names alone: it may be the one in force again.
         for place in named(&forwarding) {
             if let Entry::Vacant(free) = reals.entry(place) {
-                let number = self.reals.take();
+                let number = self.books.reals.take();
                 let Some(number) = number else {
                     self.give_back(taken);
                     return Err(Unforwarded::Full("real servers"));
@@ -249,8 +240,8 @@ impl ForwardEngine {
         let plans = [Some(&forwarding.plan), forwarding.before.as_ref()];
         let mut named = vec![];
         for plan in plans.into_iter().flatten() {
-            let there = self.servers.get(&server).and_then(|old| old.table_of(plan));
-            let Some(number) = there.or_else(|| self.tables.take()) else {
+            let there = self.books.servers.get(&server).and_then(|old| old.table_of(plan));
+            let Some(number) = there.or_else(|| self.books.tables.take()) else {
                 self.give_back(taken);
                 return Err(Unforwarded::Full("tables"));
             };
@@ -260,7 +251,7 @@ impl ForwardEngine {
             named.push(number);
         }
         let (table, before) = (named[0], named[named.len() - 1]);
-        let old = self.servers.get(&server);
+        let old = self.books.servers.get(&server);
         let is_moving = match old {
             Some(old) => old.forwarding.plan != forwarding.plan,
             None => before != table,
@@ -272,7 +263,7 @@ impl ForwardEngine {
         };
         let remembers = before != table || old.is_some_and(|old| old.remembers);
         if old.is_none() {
-            self.next_id = self.next_id.checked_add(1).unwrap_or(NonZeroU32::MIN);
+            self.books.next_id = self.books.next_id.checked_add(1).unwrap_or(NonZeroU32::MIN);
         }
         let next = InForce { id, forwarding, table, before, reals, remembers, settles };
         let moved_at = (is_moving && before != table).then_some(now);
@@ -280,20 +271,20 @@ impl ForwardEngine {
     }
 
     fn give_back(&mut self, Taken { reals, tables }: Taken) {
-        reals.into_iter().for_each(|number| self.reals.give_back(number));
-        tables.into_iter().for_each(|(number, _)| self.tables.give_back(number));
+        reals.into_iter().for_each(|number| self.books.reals.give_back(number));
+        tables.into_iter().for_each(|(number, _)| self.books.tables.give_back(number));
     }
 
     fn write_tables(&mut self, changes: &[Change]) -> Result<(), Unforwarded> {
         let built = changes.iter().flat_map(|change| &change.taken.tables);
         let built = built.map(|(number, slots)| (*number, &slots[..]));
-        let over = std::mem::take(&mut self.over);
+        let over = std::mem::take(&mut self.books.over);
         let empty = over.iter().map(|number| (*number, &[][..]));
         let written = self.maps.put_tables(built.chain(empty));
         if written.is_err() {
-            self.over = over;
+            self.books.over = over;
         } else {
-            over.into_iter().for_each(|number| self.tables.give_back(number));
+            over.into_iter().for_each(|number| self.books.tables.give_back(number));
         }
         Ok(written?)
     }
@@ -310,13 +301,13 @@ impl ForwardEngine {
             return Err(why);
         }
         let generation = std::mem::replace(&mut next.forwarding.generation, UNFINISHED);
-        let old = self.servers.get(&server);
+        let old = self.books.servers.get(&server);
         let old_tables = old.map(|old| [old.table, old.before]).into_iter().flatten();
         let is_over = |table: &u32| ![next.table, next.before].contains(table);
-        self.over.extend(old_tables.filter(is_over).collect::<BTreeSet<_>>());
-        self.servers.insert(server, next);
+        self.books.over.extend(old_tables.filter(is_over).collect::<BTreeSet<_>>());
+        self.books.servers.insert(server, next);
         self.finish(around, server)?;
-        if let Some(next) = self.servers.get_mut(&server) {
+        if let Some(next) = self.books.servers.get_mut(&server) {
             next.forwarding.generation = generation;
         }
         Ok(())
@@ -344,7 +335,7 @@ impl ForwardEngine {
 
     /// Ports and replies as they are wanted, and an end to what is over.
     fn finish(&mut self, around: &impl Surroundings, server: ServerUid) -> Result<(), Unforwarded> {
-        let Some(next) = self.servers.get_mut(&server) else { return Ok(()) };
+        let Some(next) = self.books.servers.get_mut(&server) else { return Ok(()) };
         if next.before == next.table {
             self.maps.listen_no_more(next.id)?;
         }
@@ -373,7 +364,7 @@ impl ForwardEngine {
             self.maps.drop_real(number)?;
             if !named.contains(&place) {
                 next.reals.remove(&place);
-                self.reals.give_back(number);
+                self.books.reals.give_back(number);
             }
         }
         Ok(())
@@ -385,7 +376,7 @@ impl ForwardEngine {
     /// [`Unforwarded::Kernel`]; some of it may be there, and is taken out when this is
     /// asked for again.
     pub fn drop(&mut self, server: ServerUid) -> Result<(), Unforwarded> {
-        let Some(old) = self.servers.get(&server) else { return Ok(()) };
+        let Some(old) = self.books.servers.get(&server) else { return Ok(()) };
         for places in self.maps.opened(old.id) {
             self.maps.close(places)?;
         }
@@ -398,9 +389,9 @@ impl ForwardEngine {
         for number in &numbers {
             self.maps.drop_real(*number)?;
         }
-        if let Some(old) = self.servers.remove(&server) {
-            numbers.into_iter().for_each(|number| self.reals.give_back(number));
-            self.over.extend(BTreeSet::from([old.table, old.before]));
+        if let Some(old) = self.books.servers.remove(&server) {
+            numbers.into_iter().for_each(|number| self.books.reals.give_back(number));
+            self.books.over.extend(BTreeSet::from([old.table, old.before]));
         }
         Ok(())
     }
@@ -408,10 +399,10 @@ impl ForwardEngine {
     /// The addresses that this host takes as a direct-routing real server of a virtual one.
     pub fn served(&self, server: ServerUid, around: &impl Surroundings) -> Vec<Address> {
         let is_here = |place: &RealPlace| around.way_to(place.0) == Way::Here;
-        let known = self
-            .servers
-            .get(&server)
-            .filter(|server| !server.is_nat() && server.forwarding.places().iter().any(is_here));
+        let known =
+            self.books.servers.get(&server).filter(|server| {
+                !server.is_nat() && server.forwarding.places().iter().any(is_here)
+            });
         known.map(|server| server.forwarding.vips.clone()).unwrap_or_default()
     }
 
@@ -421,7 +412,7 @@ impl ForwardEngine {
     /// # Errors
     /// [`Unforwarded::Kernel`].
     pub fn spoke(&self) -> Result<BTreeMap<ServerUid, (Generation, Mono)>, Unforwarded> {
-        let two = self.servers.iter().filter(|(_, server)| server.before != server.table);
+        let two = self.books.servers.iter().filter(|(_, server)| server.before != server.table);
         let spoke = two.map(|(uid, server)| {
             Ok((*uid, (server.forwarding.generation, self.maps.spoke(server.id)?)))
         });
@@ -443,7 +434,7 @@ impl ForwardEngine {
     /// # Errors
     /// [`Unforwarded::Kernel`].
     pub fn counters(&self, server: ServerUid) -> Result<BTreeMap<RealPlace, Counter>, Unforwarded> {
-        let reals = self.servers.get(&server).into_iter().flat_map(|server| &server.reals);
+        let reals = self.books.servers.get(&server).into_iter().flat_map(|server| &server.reals);
         reals.map(|(place, number)| Ok((*place, self.maps.counter(*number)?))).collect()
     }
 
@@ -453,7 +444,7 @@ impl ForwardEngine {
     /// [`Unforwarded::Kernel`]; some of it may be as before.
     pub fn look(&mut self, around: &impl Surroundings) -> Result<(), Unforwarded> {
         self.maps.own(&around.own())?;
-        for server in self.servers.values() {
+        for server in self.books.servers.values() {
             for (place, number) in server.sent_to() {
                 self.maps.put_real(number, &server.real(place, around))?;
             }

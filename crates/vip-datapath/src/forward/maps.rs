@@ -65,22 +65,19 @@ pub struct ForwardMaps {
     own: Hash<[u8; 16], u32>,
     counters: PerCpuArray<MapData, CounterValue>,
     dropped: PerCpuArray<MapData, u64>,
-    places: BTreeMap<Places, NonZeroU32>,
-    replying: BTreeMap<Places, Reply>,
+    known: Known,
     /// Real servers and replies as the kernel has them, where that is certain: one that
     /// is put again as it is costs no call. A host's network is looked at often.
     written: (BTreeMap<u32, Real>, BTreeMap<Places, Reply>),
-    used: Used,
-    /// As it was written last.
-    set: u64,
 }
 
 /// What is known of [`ForwardMaps`] beside what they hold.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct LeftMaps {
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Known {
     places: BTreeMap<Places, NonZeroU32>,
     replying: BTreeMap<Places, Reply>,
     used: Used,
+    /// As it was written last.
     set: u64,
 }
 
@@ -136,24 +133,19 @@ impl ForwardMaps {
             own: object.map("OWN")?,
             counters: object.map("COUNTERS")?,
             dropped: object.map("DROPPED")?,
-            places: BTreeMap::new(),
-            replying: BTreeMap::new(),
+            known: Known::default(),
             written: Default::default(),
-            used: Used::default(),
-            set: 0,
         })
     }
 
     /// What is known of them beside what they hold, for the next run of this process.
-    pub(crate) fn leave(&self) -> LeftMaps {
-        let Self { places, replying, used, set, .. } = self;
-        LeftMaps { places: places.clone(), replying: replying.clone(), used: *used, set: *set }
+    pub(crate) fn leave(&self) -> Known {
+        self.known.clone()
     }
 
     /// With what an earlier run knew of the same ones.
-    pub(crate) fn inherit(&mut self, left: LeftMaps) {
-        let LeftMaps { places, replying, used, set } = left;
-        (self.places, self.replying, self.used, self.set) = (places, replying, used, set);
+    pub(crate) fn inherit(self, known: Known) -> Self {
+        Self { known, ..self }
     }
 
     /// Builds tables and gives them their numbers, all in one step. One without slots
@@ -256,8 +248,8 @@ impl ForwardMaps {
     /// [`ForwardError::Element`]; some of the ports may be.
     pub fn open(&mut self, places: Places, id: NonZeroU32) -> Result<(), ForwardError> {
         let Places { ip, protocol, ports } = places;
-        if self.places.insert(places, id).is_none() {
-            self.used.ranges += usize::from(ports.single().is_none());
+        if self.known.places.insert(places, id).is_none() {
+            self.known.used.ranges += usize::from(ports.single().is_none());
         }
         // By this the rest of a datagram is known to be a service's.
         let any = Key::new(layout::BEFORE_PORT, layout::range(ip, protocol, 0));
@@ -283,10 +275,10 @@ impl ForwardMaps {
     /// [`ForwardError::Element`]; some of the ports may be the service's still.
     pub fn close(&mut self, places: Places) -> Result<(), ForwardError> {
         let Places { ip, protocol, ports } = places;
-        if self.places.remove(&places).is_some() {
-            self.used.ranges -= usize::from(ports.single().is_none());
+        if self.known.places.remove(&places).is_some() {
+            self.known.used.ranges -= usize::from(ports.single().is_none());
         }
-        let beside: Vec<_> = beside(self.places.keys(), places).collect();
+        let beside: Vec<_> = beside(self.known.places.keys(), places).collect();
         match ports.single() {
             Some(port) => {
                 let place = layout::place(Place { ip, protocol, port });
@@ -308,14 +300,14 @@ impl ForwardMaps {
     /// The ports that are a service's.
     #[must_use]
     pub fn opened(&self, id: NonZeroU32) -> BTreeSet<Places> {
-        let its = self.places.iter().filter(|(_, of)| **of == id);
+        let its = self.known.places.iter().filter(|(_, of)| **of == id);
         its.map(|(places, _)| *places).collect()
     }
 
     /// From where what comes is a VIP's, of these real servers.
     #[must_use]
     pub fn replies_of(&self, reals: &BTreeSet<u32>) -> BTreeSet<Places> {
-        let its = self.replying.iter().filter(|(_, reply)| reals.contains(&reply.real));
+        let its = self.known.replying.iter().filter(|(_, reply)| reals.contains(&reply.real));
         its.map(|(from, _)| *from).collect()
     }
 
@@ -329,8 +321,8 @@ impl ForwardMaps {
         }
         self.written.1.remove(&from);
         let value = layout::reply(reply);
-        let old = self.replying.insert(from, *reply);
-        self.used.replies(from, Some(reply), old.as_ref());
+        let old = self.known.replying.insert(from, *reply);
+        self.known.used.replies(from, Some(reply), old.as_ref());
         match from.ports.single() {
             Some(port) => {
                 let place = Place { ip: from.ip, protocol: from.protocol, port };
@@ -355,16 +347,16 @@ impl ForwardMaps {
     /// # Errors
     /// [`ForwardError::Element`]; some of the ports may be the VIP's still.
     pub fn drop_reply(&mut self, from: Places) -> Result<(), ForwardError> {
-        let old = self.replying.remove(&from);
+        let old = self.known.replying.remove(&from);
         self.written.1.remove(&from);
-        self.used.replies(from, None, old.as_ref());
+        self.known.used.replies(from, None, old.as_ref());
         match from.ports.single() {
             Some(port) => {
                 let place = Place { ip: from.ip, protocol: from.protocol, port };
                 absent(self.replies.remove(&layout::place(place))).map_err(refused("REPLIES"))?;
             }
             None => {
-                let beside: Vec<_> = beside(self.replying.keys(), from).collect();
+                let beside: Vec<_> = beside(self.known.replying.keys(), from).collect();
                 for key in keys_beyond(from, &beside) {
                     absent(self.reply_ranges.remove(&key)).map_err(refused("REPLY_RANGES"))?;
                 }
@@ -393,18 +385,18 @@ impl ForwardMaps {
 
     /// What is looked up at all: packets that none of it is about leave early.
     fn set(&mut self) -> Result<(), ForwardError> {
-        let Used { ranges, reply_ranges, here, elsewhere } = self.used;
+        let Used { ranges, reply_ranges, here, elsewhere } = self.known.used;
         let flags = [
-            (!self.places.is_empty(), 1),
+            (!self.known.places.is_empty(), 1),
             (elsewhere > 0, 2),
             (ranges > 0, 4),
             (reply_ranges > 0, 8),
             (here > 0, 16),
         ];
         let flags = flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum::<u64>();
-        if self.set != flags {
+        if self.known.set != flags {
             self.settings.set(0, flags, 0).map_err(refused("SETTINGS"))?;
-            self.set = flags;
+            self.known.set = flags;
         }
         Ok(())
     }

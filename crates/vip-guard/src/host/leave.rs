@@ -1,6 +1,6 @@
 //! What a host has of ours, for the next run of this process.
 
-use super::serving::LeftServing;
+use super::serving::Serving;
 use super::{Host, settings_and_report};
 use crate::config::{GuardConfig, GuardError};
 use crate::kernel::{Kernel, Link};
@@ -38,7 +38,7 @@ pub(crate) struct LeftHost {
     homes: BTreeMap<IpAddr, u32>,
     considered: BTreeMap<VipUid, Vec<Address>>,
     hindered: BTreeMap<VipUid, Obstacle>,
-    serving: LeftServing,
+    serving: Serving,
     vip_links: BTreeSet<u32>,
     refused: BTreeMap<IpAddr, (Address, Why)>,
     routes: BTreeSet<(u32, IpNet)>,
@@ -92,7 +92,7 @@ impl Host {
             homes: self.homes.clone(),
             considered: self.considered.clone(),
             hindered: self.hindered.clone(),
-            serving: self.serving.leave(),
+            serving: self.serving.clone(),
             vip_links: self.vip_links.clone(),
             refused: self.refused.clone(),
             routes: self.routes.clone(),
@@ -147,7 +147,7 @@ impl Host {
             homes: left.homes,
             considered: left.considered,
             hindered: left.hindered,
-            serving: left.serving.inherit(),
+            serving: left.serving,
             vip_links: left.vip_links,
             refused: left.refused,
             routes: left.routes,
@@ -197,7 +197,7 @@ impl LeftHost {
             homes: [(ip, 2)].into(),
             considered: [(vip, vec![address.clone()])].into(),
             hindered: [(vip, Obstacle { ip, why: why.clone() })].into(),
-            serving: LeftServing::sample(&address),
+            serving: Serving::sample(&address),
             vip_links: [2].into(),
             refused: [(ip, (address, why))].into(),
             routes: [(2, net)].into(),

@@ -22,7 +22,7 @@ pub(crate) const LIFE: Duration = Duration::from_secs(30);
 const RENEWAL: Duration = Duration::from_secs(10);
 
 /// See the module.
-#[derive(Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Serving {
     wanted: BTreeSet<Address>,
     /// Nobody wants it any more, and nobody says that it is over.
@@ -32,33 +32,14 @@ pub(super) struct Serving {
     there: BTreeMap<IpAddr, bool>,
     /// Interfaces that lead to containers, as the gate knows them.
     behind: BTreeSet<u32>,
+    /// The next run of this process renews first of all.
+    #[serde(skip)]
     renewed: Option<Instant>,
 }
 
-/// A [`Serving`] for the next run of this process, which renews it first of all.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct LeftServing {
-    wanted: BTreeSet<Address>,
-    abandoned: bool,
-    there: BTreeMap<IpAddr, bool>,
-    behind: BTreeSet<u32>,
-}
-
 impl Serving {
-    pub(super) fn leave(&self) -> LeftServing {
-        LeftServing {
-            wanted: self.wanted.clone(),
-            abandoned: self.abandoned,
-            there: self.there.clone(),
-            behind: self.behind.clone(),
-        }
-    }
-}
-
-impl LeftServing {
-    pub(super) fn inherit(self) -> Serving {
-        let Self { wanted, abandoned, there, behind } = self;
-        Serving { wanted, abandoned, there, behind, renewed: None }
+    pub(super) fn wanted(&self) -> &BTreeSet<Address> {
+        &self.wanted
     }
 
     #[cfg(test)]
@@ -68,11 +49,8 @@ impl LeftServing {
             abandoned: true,
             there: [(address.ip, true)].into(),
             behind: [4].into(),
+            renewed: None,
         }
-    }
-
-    pub(super) fn wanted(&self) -> &BTreeSet<Address> {
-        &self.wanted
     }
 }
 

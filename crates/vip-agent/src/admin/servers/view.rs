@@ -85,9 +85,7 @@ fn state_of(server: &Server, real: &Real) -> (v1::RealState, String) {
     let checked = server.spec.check.as_ref().map(|_| real.health.is_up);
     let (is, reason) = match checked {
         Some(None) => (v1::RealState::Unchecked, "no observer has seen yet whether it answers"),
-        Some(Some(false)) => {
-            (v1::RealState::Down, real.health.why().unwrap_or("it does not answer"))
-        }
+        Some(Some(false)) => (v1::RealState::Down, real.health.why()),
         Some(Some(true)) | None if real.drained => {
             (v1::RealState::Drained, "drained by hand: no new connections")
         }

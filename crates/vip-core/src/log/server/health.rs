@@ -49,13 +49,14 @@ impl Health {
         *self == Self::default()
     }
 
-    /// The last failure that an observer tells of one that is down.
+    /// The last failure that an observer tells of one that is down: the rest of a sentence.
     #[must_use]
-    pub fn why(&self) -> Option<&str> {
-        self.seen.values().find_map(|opinion| match opinion {
+    pub fn why(&self) -> &str {
+        let told = self.seen.values().find_map(|opinion| match opinion {
             Opinion::Down(why) => Some(why.as_str()),
             Opinion::Up | Opinion::Blind => None,
-        })
+        });
+        told.unwrap_or("it does not answer")
     }
 }
 
@@ -182,25 +183,19 @@ impl State {
         node: NodeId,
         sees: &BTreeMap<Observed, (Target, Opinion)>,
     ) -> Vec<Sighting> {
-        let mut news = vec![];
-        for server in self.all_servers() {
-            for real in &server.reals {
-                let (observed, said) = (server.observed(&real.spec), real.health.seen.get(&node));
-                if said.is_none() && server.spec.check.is_none() {
-                    continue;
-                }
-                if !self.observers_of(server, real).contains(&node) {
-                    news.extend(said.map(|_| (observed, None)));
-                } else if let Some((target, opinion)) = sees.get(&observed)
-                    && server.target(&real.spec) == Some(*target)
-                    && let opinion = opinion.cut()
-                    && said != Some(&opinion)
-                {
-                    news.push((observed, Some(opinion)));
-                }
-            }
-        }
-        news
+        let checked = self.all_servers().filter(|server| server.spec.check.is_some());
+        let all = checked.flat_map(|server| server.reals.iter().map(move |real| (server, real)));
+        let unsaid = |(server, real): (&Server, &Real)| {
+            let observed = server.observed(&real.spec);
+            let (target, opinion) = sees.get(&observed)?;
+            let opinion = opinion.cut();
+            let is_news = server.target(&real.spec) == Some(*target)
+                && real.health.seen.get(&node) != Some(&opinion);
+            // Last: it is the one that takes a while.
+            let may = is_news && self.observers_of(server, real).contains(&node);
+            may.then_some((observed, Some(opinion)))
+        };
+        all.filter_map(unsaid).collect()
     }
 
     /// What nodes said that are silent, taken back for them.
@@ -295,7 +290,7 @@ impl State {
             events.push(match is_up {
                 Some(true) => ServerEvent::RealUp { server, real: spec },
                 _ => {
-                    let why = real.health.why().unwrap_or_default().to_owned();
+                    let why = real.health.why().to_owned();
                     ServerEvent::RealDown { server, real: spec, why }
                 }
             });
@@ -554,8 +549,8 @@ mod tests {
         assert_eq!(state.unsaid_sightings(me, &BTreeMap::new()), []);
         sees.insert(observed(12), (other(&state), Opinion::Down("\u{1}x".repeat(999))));
         say(&mut state, &sees);
-        let why = state.server(ONE).expect("there").reals[1].health.why().map(str::len);
-        assert_eq!(why, Some(MAX_WHY));
+        let why = state.server(ONE).expect("there").reals[1].health.why().len();
+        assert_eq!(why, MAX_WHY);
         // It is no observer any more.
         at(&mut state, 1, NodeOp::Drain { node: me, drained: true });
         assert_eq!(state.unsaid_sightings(me, &sees), []);
