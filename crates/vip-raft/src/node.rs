@@ -165,7 +165,7 @@ fn config(timing: &Timing) -> Result<Config, openraft::ConfigError> {
 /// The voter sets that a lease needs: those of the effective and those of the
 /// committed configuration.
 fn voters(raft: &VipRaft) -> Voters {
-    let metrics = raft.metrics();
+    let metrics = raft.server_metrics();
     let metrics = metrics.borrow_watched();
     let effective = metrics.membership_config.membership().get_joint_config();
     let committed = metrics.committed_membership_config.membership().get_joint_config();
@@ -212,11 +212,12 @@ impl RaftNode {
         Changes(self.raft.server_metrics())
     }
 
-    /// What leases need to know of Raft now.
+    /// What leases need to know of Raft now. Of the same source as [`Changes`]: openraft
+    /// tells of a change before `metrics` have it, and tells once.
     #[must_use]
     pub fn view(&self) -> RaftView {
         let leads = {
-            let metrics = self.raft.metrics();
+            let metrics = self.raft.server_metrics();
             let metrics = metrics.borrow_watched();
             let own = metrics.vote.committed && metrics.vote.leader_id.voted_for == metrics.id;
             let leads = metrics.state == ServerState::Leader && own;
@@ -404,7 +405,7 @@ impl RaftNode {
 
     /// Who is to vote by a committed change whose second step is missing.
     fn unfinished_voters(&self) -> Option<BTreeSet<NodeId>> {
-        let metrics = self.raft.metrics();
+        let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         let (effective, committed) =
             (&metrics.membership_config, &metrics.committed_membership_config);
@@ -442,7 +443,7 @@ impl RaftNode {
     /// Who is a member and where it is reached, by Raft's own membership.
     #[must_use]
     pub fn members(&self) -> Vec<(NodeId, String)> {
-        let metrics = self.raft.metrics();
+        let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         let nodes = metrics.membership_config.membership().nodes();
         nodes.map(|(id, member)| (NodeId(*id), member.address.clone())).collect()

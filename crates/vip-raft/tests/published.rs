@@ -4,7 +4,9 @@ mod alone;
 mod common;
 
 use alone::LIMIT;
+use futures_util::FutureExt;
 use futures_util::future::join_all;
+use std::time::Instant;
 use vip_core::{
     Actor, AdminRole, Command, Login, LoginOp, Name, Op, Outcome, Placement, VipOp, VipSpec,
 };
@@ -13,6 +15,8 @@ use vip_raft::RaftNode;
 const COMMANDS: usize = 10_000;
 /// Under way at a time.
 const BATCH: usize = 250;
+/// Of one node, after as many starts.
+const ELECTIONS: usize = 40;
 
 async fn write(node: &RaftNode, op: impl Into<Op>) {
     let command = Command { time_ms: 1, actor: Actor("root@n1".into()), term: None, op: op.into() };
@@ -59,4 +63,28 @@ async fn ten_thousand_commands_of_another_subject_do_not_wake_the_leases() {
     assert!(leases.has_changed().expect("runs"));
     assert!(leases.borrow_and_update().vip_named("web").is_some());
     node.shut_down().await;
+}
+
+/// One that is looked at too early is told of no second time: a leader would lie idle until
+/// its next heartbeat.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_told_of_a_change_sees_it() {
+    let dir = tempfile::tempdir().expect("made");
+    let first = alone::node(dir.path()).await;
+    first.initialize("127.0.0.1:1".into()).await.expect("initialised");
+    first.raft.wait(Some(LIMIT)).applied_index(Some(1), "leads").await.expect("leads");
+    first.shut_down().await;
+    drop(first);
+    for election in 0..ELECTIONS {
+        let node = alone::node(dir.path()).await;
+        let mut changes = node.changes();
+        assert_eq!(node.view().leads, None, "a start is no election");
+        node.elect(false).await;
+        let until = Instant::now() + LIMIT;
+        // Without a pause, as a thread of higher priority looks in the very moment.
+        while changes.changed().now_or_never().is_none() || node.view().leads.is_none() {
+            assert!(Instant::now() < until, "election {election} was seen by nobody");
+        }
+        node.shut_down().await;
+    }
 }

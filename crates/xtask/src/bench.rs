@@ -193,7 +193,7 @@ fn failover(runs: usize, only: &[Case], systems: &[Kind]) -> Result<()> {
             if done >= round {
                 continue;
             }
-            let run = measure::measure(kind, case).with_context(|| cell.clone())?;
+            let run = measure::measure(kind, case, round).with_context(|| cell.clone())?;
             println!("{round}: {cell}: {run}");
             match results[&cell].as_array_mut() {
                 Some(all) => all.push(run),

@@ -17,6 +17,8 @@ const RECLAIM: Duration = Duration::from_secs(2);
 const WATCH: Duration = Duration::from_millis(700);
 /// Watched after a heal: neighbour caches keep what is stale for seconds.
 const AFTER_HEAL: Duration = Duration::from_secs(8);
+/// The longest interval of signs of life of any system.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 /// Shorter silences are the probe's own.
 const SILENCE: Duration = Duration::from_millis(10);
 
@@ -33,12 +35,12 @@ pub(super) fn make(kind: Kind, case: Case) -> Result<Box<dyn System>> {
 /// One run: ms from the fault to the first answer of the next holder, ms
 /// without an answer, and how many hosts answered, each as often as it took
 /// over.
-pub(super) fn measure(kind: Kind, case: Case) -> Result<Value> {
-    observe(make(kind, case)?, case)
+pub(super) fn measure(kind: Kind, case: Case, round: usize) -> Result<Value> {
+    observe(make(kind, case)?, case, round)
 }
 
 /// The same of a system that is there.
-pub(super) fn observe(mut system: Box<dyn System>, case: Case) -> Result<Value> {
+pub(super) fn observe(mut system: Box<dyn System>, case: Case, round: usize) -> Result<Value> {
     let elsewhere = |system: &dyn System| {
         let there = |host: &String| system.lab().has_address(host, &VIP.to_string());
         let mut hosts = system.hosts().into_iter().filter(|host| host != system.holder());
@@ -49,7 +51,7 @@ pub(super) fn observe(mut system: Box<dyn System>, case: Case) -> Result<Value> 
         let _ = within(TAKEOVER, || elsewhere(system.as_ref()));
     }
     let probe = Probe::start(system.lab(), VIP)?;
-    std::thread::sleep(WATCH);
+    std::thread::sleep(WATCH + phase(round));
     let at_ns = now_ns()?;
     system.hurt(case)?;
     match case {
@@ -85,6 +87,14 @@ pub(super) fn observe(mut system: Box<dyn System>, case: Case) -> Result<Value> 
     };
     let stretches = trace.holders().len();
     Ok(json!({ "takeover_ms": takeover, "outage_ms": outage, "stretches": stretches }))
+}
+
+/// How much later the fault of a round is: rounds lie anywhere between two signs of life, and
+/// evenly (by the golden ratio), and systems alike. One that always comes as long after its
+/// start measures one place between them.
+fn phase(round: usize) -> Duration {
+    let turns = f64::from(u32::try_from(round).unwrap_or(0)) * std::f64::consts::GOLDEN_RATIO;
+    SIGN_OF_LIFE.mul_f64(turns.fract())
 }
 
 /// The longest silence of a client after a moment, ms, that to the end included.

@@ -25,7 +25,7 @@ pub(super) fn run(servers: u16, runs: usize) -> Result<()> {
                     let profile = kind.profile().unwrap_or_default();
                     let nodes = Nodes::new(profile, case)?;
                     changes.extend(nodes.add_servers(count)?);
-                    let run = observe(Box::new(nodes), case)?;
+                    let run = observe(Box::new(nodes), case, round)?;
                     println!("{round}: {profile} {} {count}: {run}", case.title());
                     let cell = &mut found[cell(kind, case, count)];
                     match cell.as_array_mut() {
