@@ -90,14 +90,15 @@ impl ServerCertVerifier for Anybody {
     }
 }
 
-fn tls() -> Result<Arc<ClientConfig>> {
+/// For one protocol, and whoever answers.
+pub(crate) fn tls(protocol: &[u8]) -> Result<Arc<ClientConfig>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(Arc::new(config))
 }
 
@@ -220,7 +221,7 @@ fn join() -> Result<Request<()>> {
 }
 
 async fn run(targets: Vec<SocketAddr>, counts: Arc<Counts>) -> Result<()> {
-    let tls = tls()?;
+    let tls = tls(b"h2")?;
     let mut unfinished = vec![0];
     unfinished.extend_from_slice(&u32::try_from(UNFINISHED)?.to_be_bytes());
     unfinished.resize(UNFINISHED / 2, b'x');

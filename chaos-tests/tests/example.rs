@@ -1,7 +1,7 @@
 //! The worked example under `deploy/`, as it is written there.
 
 use anyhow::{Context, Result, ensure};
-use chaos_tests::{Cluster, Nginx, Options, binaries, wait_for};
+use chaos_tests::{Cluster, Daemon, Options, binaries, wait_for};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,12 +14,12 @@ const CONNECTIONS: usize = 60;
 /// TCP tries again several times within it.
 const SILENCE: Duration = Duration::from_secs(15);
 
-fn start(cluster: &Cluster, node: &str) -> Result<Nginx> {
+fn start(cluster: &Cluster, node: &str) -> Result<Daemon> {
     let dir = cluster.dir().join("nginx").join(node);
     std::fs::create_dir_all(dir.join("html"))?;
     std::fs::copy(Path::new(EXAMPLE).join("nginx.conf"), dir.join("nginx.conf"))?;
     std::fs::write(dir.join("html/index.html"), node)?;
-    Nginx::start(&cluster.lab, node, &dir)
+    Daemon::nginx(&cluster.lab, node, &dir)
 }
 
 /// Asks for the page on a connection that is kept; returns what it says.

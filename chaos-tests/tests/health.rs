@@ -251,3 +251,52 @@ fn members_that_are_real_servers_are_checked_as_others_are() -> Result<()> {
     servers.push(RealServer::start(&cluster.lab, "n1", V4.any())?);
     wait_for("all three", SOON, || served().and_then(are(&["n1", "n2", "n3"])))
 }
+
+/// Too few are up, and others take their place until enough are.
+#[test]
+fn a_service_without_a_quorum_is_the_sorry_servers_or_nobodys() -> Result<()> {
+    let mut cluster = Cluster::formed(&Options::default())?;
+    let [r1, r2] = front(&mut cluster)?;
+    drop(V4.by_dr(&mut cluster.lab, "sorry", 13)?);
+    let _sorry = RealServer::start(&cluster.lab, "sorry", V4.target())?;
+    let n1 = cluster.host("n1").control();
+    let fast = ["--check-interval", "400ms", "--check-timeout", "200ms"];
+    n1.ctl(&[&ADD[..], &fast, &["--quorum-up", "2", "--sorry", "10.77.0.13"]].concat())?.ok()?;
+    let served = |wanted: &[&str]| {
+        let all = Connections::open(&cluster.lab, "client", V4.target(), 40).ok()?;
+        all.of_each().into_keys().eq(wanted.iter().copied()).then_some(())
+    };
+    wait_for("both", SOON, || served(&["r1", "r2"]))?;
+    let mut kept = Connections::open(&cluster.lab, "client", V4.target(), 40)?;
+
+    drop(r2);
+    wait_for("the sorry server", SOON, || served(&["sorry"]))?;
+    kept.end_those_of("r2");
+    assert_eq!(kept.lost(), 0, "who is up keeps the connections that it has");
+    let shown = n1.ctl(&["vs", "show", "front"])?.ok()?;
+    assert!(shown.contains("1 of its real servers are up, 2 have to be"), "{shown}");
+    let warned = n1.ctl(&["status"])?.ok()?;
+    assert!(warned.contains("clients get the sorry server"), "{warned}");
+
+    n1.ctl(&["vs", "set", "front", "--sorry", "", "--all-down", "keep-last"])?.ok()?;
+    wait_for("the one that is up", SOON, || served(&["r1"]))?;
+    n1.ctl(&["vs", "set", "front", "--all-down", "drop"])?.ok()?;
+    let is_dropped = || {
+        let from = || -> Result<bool> {
+            cluster.lab.enter("client")?;
+            Ok(TcpStream::connect_timeout(&V4.target(), CONNECT).is_err())
+        };
+        std::thread::scope(|scope| scope.spawn(from).join()).ok()?.ok()?.then_some(())
+    };
+    wait_for("nobody", SOON, is_dropped)?;
+    assert_eq!(kept.lost(), 0);
+    let _r2 = Direct::start(&cluster, R2)?;
+    wait_for("both again", SOON, || served(&["r1", "r2"]))?;
+    for (kind, says) in [("server-down", "1 real servers are up, 2 have to be"), ("server-up", "2")]
+    {
+        let told = events(&cluster, kind)?;
+        assert!(told.len() == 1 && told[0].contains(says), "{told:?}");
+    }
+    drop(r1);
+    Ok(())
+}

@@ -1,10 +1,11 @@
 //! The command line. Scripts rely on it.
 
+use crate::flags::{VsAdd, VsSet};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
-use vip_core::{AdminRole, Engine, Forward, Placement, Protocol, Role, Scheduler};
+use vip_core::{AdminRole, Placement, Role};
 
 #[derive(Parser)]
 #[command(
@@ -378,117 +379,10 @@ pub(crate) enum VipCommand {
     },
 }
 
-#[derive(Args)]
-#[command(group = clap::ArgGroup::new("what").multiple(true))]
-pub(crate) struct VsAdd {
-    /// Its name.
-    pub(crate) name: String,
-    /// The VIP.
-    #[arg(long)]
-    pub(crate) vip: String,
-    /// A port, a range P-Q, or any.
-    #[arg(long, value_name = "PORT")]
-    pub(crate) port: String,
-    /// tcp or udp.
-    #[arg(long, default_value = "tcp")]
-    pub(crate) protocol: Protocol,
-    /// mh: by a client's address and port, the same on every node; sh: by its address
-    /// alone.
-    #[arg(long, default_value = "mh")]
-    pub(crate) scheduler: Scheduler,
-    /// dr: packets as they came, replies go past the holder; nat: rewritten, replies come
-    /// back by it; auto: dr where every real server is on the VIP's subnet and has its port.
-    #[arg(long, default_value = "auto")]
-    pub(crate) forward: Forward,
-    /// What forwards: ebpf, the lease gate's program.
-    #[arg(long, default_value = "auto")]
-    pub(crate) engine: Engine,
-    /// A client stays with its real server: as --scheduler sh, which forgets nobody, so how
-    /// long does not matter.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-    #[arg(conflicts_with = "scheduler")]
-    pub(crate) persistence: Option<Duration>,
-    /// Slots of its table, for good: 1021, 4093, 16381 or 65521.
-    #[arg(long, value_name = "SLOTS")]
-    pub(crate) table_size: Option<u32>,
-    /// A real server.
-    #[arg(long = "real", value_name = "ADDR[:PORT][@WEIGHT]")]
-    pub(crate) reals: Vec<String>,
-    /// Instead: every active member is one, at this port.
-    #[arg(long, value_name = "PORT", conflicts_with = "reals")]
-    pub(crate) real_nodes: Option<u32>,
-    #[command(flatten)]
-    pub(crate) check: CheckFlags,
-}
-
-/// How the real servers of a virtual one are checked.
-#[derive(Args)]
-pub(crate) struct CheckFlags {
-    /// tcp: a connection is opened; none: real servers are up while their administrator
-    /// says so.
-    #[arg(long, value_name = "KIND", group = "what")]
-    pub(crate) check: Option<String>,
-    /// From the start of a probe to that of the next; 2s. After a failure four times as
-    /// often.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, group = "what")]
-    pub(crate) check_interval: Option<Duration>,
-    /// A probe without an answer has failed after it; 1s.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, group = "what")]
-    pub(crate) check_timeout: Option<Duration>,
-    /// Successes in a row that make a real server up; 1.
-    #[arg(long, value_name = "COUNT", group = "what")]
-    pub(crate) check_rise: Option<u32>,
-    /// Failures in a row that make one down; 3.
-    #[arg(long, value_name = "COUNT", group = "what")]
-    pub(crate) check_fall: Option<u32>,
-    /// Another port than that of connections; 0: that one.
-    #[arg(long, value_name = "PORT", group = "what")]
-    pub(crate) check_port: Option<u32>,
-    /// The nodes that can reach the real servers; all: each that is active.
-    #[arg(long, value_name = "NODE,...", value_delimiter = ',', group = "what")]
-    pub(crate) observe: Vec<String>,
-}
-
-#[derive(Args)]
-#[command(group = clap::ArgGroup::new("what").required(true).multiple(true))]
-pub(crate) struct VsSet {
-    /// Its name.
-    pub(crate) name: String,
-    /// Another VIP.
-    #[arg(long, group = "what")]
-    pub(crate) vip: Option<String>,
-    /// A port, a range P-Q, or any.
-    #[arg(long, value_name = "PORT", group = "what")]
-    pub(crate) port: Option<String>,
-    /// tcp or udp.
-    #[arg(long, group = "what")]
-    pub(crate) protocol: Option<Protocol>,
-    /// mh or sh.
-    #[arg(long, group = "what")]
-    pub(crate) scheduler: Option<Scheduler>,
-    /// dr or nat; auto: as it was decided.
-    #[arg(long, group = "what")]
-    pub(crate) forward: Option<Forward>,
-    /// What forwards.
-    #[arg(long, group = "what")]
-    pub(crate) engine: Option<Engine>,
-    /// The size that its table has: another one would move nearly every connection.
-    #[arg(long, value_name = "SLOTS", group = "what")]
-    pub(crate) table_size: Option<u32>,
-    /// All real servers that it is to have.
-    #[arg(long = "real", value_name = "ADDR[:PORT][@WEIGHT]", group = "what")]
-    pub(crate) reals: Vec<String>,
-    /// Instead: every active member is one, at this port.
-    #[arg(long, value_name = "PORT", conflicts_with = "reals", group = "what")]
-    pub(crate) real_nodes: Option<u32>,
-    #[command(flatten)]
-    pub(crate) check: CheckFlags,
-}
-
 #[derive(Subcommand)]
 pub(crate) enum VsCommand {
     /// Add a virtual server. Returns when the VIP's holder forwards for it.
-    Add(VsAdd),
+    Add(Box<VsAdd>),
     /// All virtual servers.
     List,
     /// One virtual server: its real servers, what was forwarded to them, and what each
@@ -501,7 +395,7 @@ pub(crate) enum VsCommand {
         setup: bool,
     },
     /// Change a virtual server. Connections stay with the real servers that they have.
-    Set(VsSet),
+    Set(Box<VsSet>),
     /// Remove a virtual server, and with it its connections.
     Remove {
         /// Its name.

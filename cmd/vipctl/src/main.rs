@@ -4,6 +4,7 @@ mod cli;
 mod connect;
 mod contexts;
 mod ctl;
+mod flags;
 mod host;
 mod logins;
 mod nodes;

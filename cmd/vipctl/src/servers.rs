@@ -1,13 +1,12 @@
 //! `vipctl vs`, `vipctl real`.
 
 use crate::Failure;
-use crate::cli::{CheckFlags, RealCommand, RealPlace, VsCommand};
+use crate::cli::{RealCommand, RealPlace, VsCommand};
 use crate::ctl::Ctl;
 use crate::output::{ago, few, print, table, word};
 use crate::setup::setup;
 use serde_json::json;
 use std::time::{Duration, SystemTime};
-use vip_core::Scheduler;
 use vip_proto::v1;
 use vip_proto::v1::servers_client::ServersClient;
 
@@ -19,21 +18,8 @@ impl Ctl {
     pub(crate) async fn vs(&self, command: VsCommand) -> Result<(), Failure> {
         let server = match command {
             VsCommand::Add(add) => {
-                let scheduler = add.persistence.map_or(add.scheduler, |_| Scheduler::Sh);
-                let spec = v1::ServerSpec {
-                    name: add.name,
-                    vip: add.vip,
-                    ports: add.port,
-                    protocol: v1::Protocol::from(add.protocol).into(),
-                    scheduler: v1::Scheduler::from(scheduler).into(),
-                    forward: v1::Forward::from(add.forward).into(),
-                    engine: v1::Engine::from(add.engine).into(),
-                    table_size: add.table_size,
-                    reals: add.reals,
-                    real_nodes: add.real_nodes,
-                    check: check(add.check),
-                };
-                let request = self.request(v1::AddServerRequest { spec: Some(spec) });
+                let spec = Some(v1::ServerSpec::from(*add));
+                let request = self.request(v1::AddServerRequest { spec });
                 let added = self.servers().add_server(request).await?.into_inner().server;
                 let added = added.unwrap_or_default();
                 return print(self.format, &added, |server| {
@@ -42,19 +28,7 @@ impl Ctl {
                 });
             }
             VsCommand::Set(set) => {
-                let request = self.request(v1::SetServerRequest {
-                    name: set.name,
-                    vip: set.vip,
-                    ports: set.port,
-                    protocol: set.protocol.map(|one| v1::Protocol::from(one).into()),
-                    scheduler: set.scheduler.map(|one| v1::Scheduler::from(one).into()),
-                    forward: set.forward.map(|one| v1::Forward::from(one).into()),
-                    engine: set.engine.map(|one| v1::Engine::from(one).into()),
-                    table_size: set.table_size,
-                    reals: set.reals,
-                    real_nodes: set.real_nodes,
-                    check: check(set.check),
-                });
+                let request = self.request(v1::SetServerRequest::from(*set));
                 self.servers().set_server(request).await?.into_inner().server
             }
             VsCommand::List => {
@@ -112,21 +86,6 @@ impl Ctl {
         };
         print(self.format, &server.unwrap_or_default(), is_forwarded)
     }
-}
-
-/// What is said of checks, if something is.
-fn check(flags: CheckFlags) -> Option<v1::HealthCheck> {
-    let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-    let check = v1::HealthCheck {
-        kind: flags.check,
-        interval_ms: flags.check_interval.map(ms),
-        timeout_ms: flags.check_timeout.map(ms),
-        rise: flags.check_rise,
-        fall: flags.check_fall,
-        port: flags.check_port,
-        observe: flags.observe,
-    };
-    (check != v1::HealthCheck::default()).then_some(check)
 }
 
 fn is_forwarded(server: &v1::Server) -> String {
@@ -253,6 +212,9 @@ fn in_full(server: &v1::Server) -> String {
             "\nSettling: the real servers changed {since} ago; connections from before go by the \
              table before."
         );
+    }
+    if let Some(short) = &server.short {
+        text += &format!("\nIt counts as down: {short}.");
     }
     text + &checks(server) + &format!("\n\n{reals}\n\n{nodes}")
 }

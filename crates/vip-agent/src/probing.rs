@@ -8,11 +8,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use vip_core::{
-    Mono, Node, NodeId, Observed, Opinion, Real, Rounds, Server, ServerUid, State, Target, Ticket,
-    Vip, VipUid,
+    Failure, Mono, Node, NodeId, Observed, Opinion, Real, Rounds, Server, ServerUid, State, Target,
+    Ticket, Vip, VipUid,
 };
 use vip_guard::boottime;
-use vip_probe::{Failure, probe};
+use vip_probe::Prober;
 use vip_raft::Applied;
 
 /// Probes at once, of which each has a descriptor: far from all that there may be. Where that
@@ -76,19 +76,6 @@ impl Seen {
 
 type Answer = (Ticket, Result<(), Failure>);
 
-/// Whether this node sees something else by an answer. What this host lacks says nothing of
-/// a real server.
-fn take(rounds: &mut Rounds, ticket: Ticket, result: Result<(), Failure>) -> bool {
-    match result {
-        Ok(()) => rounds.finished(ticket, Ok(())),
-        Err(Failure::There(why)) => rounds.finished(ticket, Err(why)),
-        Err(Failure::Here(error)) => {
-            tracing::debug!(%error, "a real server could not be probed");
-            false
-        }
-    }
-}
-
 /// Runs for as long as the member does.
 pub(crate) async fn look_after_real_servers(
     me: NodeId,
@@ -96,6 +83,7 @@ pub(crate) async fn look_after_real_servers(
     sights: Arc<Sights>,
     stop: CancellationToken,
 ) {
+    let prober = Arc::new(Prober::default());
     let mut rounds = Rounds::new(me.0);
     let (answer, mut answers) = mpsc::channel::<Answer>(ANSWERS);
     let mut running = 0;
@@ -117,9 +105,9 @@ pub(crate) async fn look_after_real_servers(
         }
         for start in rounds.start(boottime(), AT_ONCE - running) {
             running += 1;
-            let answer = answer.clone();
+            let (answer, prober) = (answer.clone(), prober.clone());
             tokio::spawn(async move {
-                let result = probe(start.target).await;
+                let result = prober.probe(&start.target).await;
                 let _ = answer.send((start.ticket, result)).await;
             });
         }
@@ -130,10 +118,10 @@ pub(crate) async fn look_after_real_servers(
             changed = applied.changed() => if changed.is_err() { return },
             Some((ticket, result)) = answers.recv() => {
                 running -= 1;
-                let mut is_news = take(&mut rounds, ticket, result);
+                let mut is_news = rounds.finished(boottime(), ticket, result);
                 while let Ok((ticket, result)) = answers.try_recv() {
                     running -= 1;
-                    is_news |= take(&mut rounds, ticket, result);
+                    is_news |= rounds.finished(boottime(), ticket, result);
                 }
                 if is_news {
                     sights.are(rounds.sees());

@@ -24,12 +24,14 @@ impl Level {
     pub const HINDRANCES: Self = Self(3);
     /// Checks of real servers.
     pub const CHECKS: Self = Self(4);
+    /// Checks by more than a connection, and observers that say why they cannot.
+    pub const KINDS: Self = Self(5);
     /// That of this version.
     #[cfg(not(feature = "next-version"))]
-    pub const HERE: Self = Self::CHECKS;
+    pub const HERE: Self = Self::KINDS;
     /// That of a version with one operation more.
     #[cfg(feature = "next-version")]
-    pub const HERE: Self = Self(5);
+    pub const HERE: Self = Self(6);
 }
 
 impl fmt::Display for Level {
@@ -88,8 +90,9 @@ mod tests {
     #[test]
     fn a_version_with_an_operation_more_has_a_higher_level() {
         let next = cfg!(feature = "next-version");
-        assert!(Level::CHECKS > Level::HINDRANCES && Level::HINDRANCES > Level::SERVERS);
-        assert_eq!(Level::HERE.0 - Level::CHECKS.0, u32::from(next));
+        let all = [Level::SERVERS, Level::HINDRANCES, Level::CHECKS, Level::KINDS];
+        assert!(all.is_sorted() && Level::FIRST < Level::SERVERS);
+        assert_eq!(Level::HERE.0 - Level::KINDS.0, u32::from(next));
         assert_eq!(Runs::here().version.ends_with("+next"), next);
     }
 }

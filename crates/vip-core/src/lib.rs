@@ -62,8 +62,8 @@ pub use guard::{
     VipOrder, address_life, renewal_interval,
 };
 pub use health::{
-    Absences, BLIND_AFTER, Checker, Observed, Opinion, ProbeNumber, Rounds, Start, Target, Ticket,
-    judge, observers,
+    Absences, BLIND_AFTER, Checker, Failure, Observed, Opinion, ProbeNumber, Rounds, Start, Target,
+    Ticket, judge, observers,
 };
 pub use ids::{Epoch, Generation, Grantee, Incarnation, NodeId, ServerUid, Term, TokenId, VipUid};
 pub use lease::{
@@ -79,11 +79,11 @@ pub use level::{Level, MAX_VERSION, Runs};
 pub use log::{
     Actor, AdminRole, Assignment, Before, Cause, Cluster, ClusterEvent, ClusterOp, Command,
     ConflictChange, Dropped, Event, EventKind, Events, FIRST_ANSWERS, Founder, Founding, Guest,
-    Health, Hindrance, Hindrances, IDLE_AFTER, Issuers, Login, LoginEvent, LoginOp, MAX_HINDERED,
-    MAX_REALS_IN_ALL, MAX_SERVERS, Nested, Node, NodeEvent, NodeOp, NodeState, ObstacleChange, Op,
-    Outcome, RETIRE_AFTER_MS, Real, RealPlace, Refusal, Removal, Server, ServerEvent, ServerOp,
-    ServerRefusal, Settled, Sighting, State, Suspect, Token, TokenEvent, TokenOp, Tombstone, Vip,
-    VipEvent, VipOp,
+    Health, Hindrance, Hindrances, IDLE_AFTER, Instead, Issuers, Login, LoginEvent, LoginOp,
+    MAX_HINDERED, MAX_REALS_IN_ALL, MAX_SERVERS, Nested, Node, NodeEvent, NodeOp, NodeState,
+    ObstacleChange, Op, Outcome, RETIRE_AFTER_MS, Real, RealPlace, Refusal, Removal, Server,
+    ServerEvent, ServerOp, ServerRefusal, Settled, Sighting, State, Suspect, Token, TokenEvent,
+    TokenOp, Tombstone, Vip, VipEvent, VipOp,
 };
 pub use mac::{Mac, MacError};
 pub use moment::moment;
@@ -95,10 +95,11 @@ pub use protocol::{Foreign, Protocols};
 pub use report::{Conflict, Fitness, MAX_MACS, Obstacle, Report, ReportId, Why};
 pub use role::Role;
 pub use spec::{
-    AddressError, CheckKind, CheckKindError, CheckSpec, CheckTiming, Engine, Forward, MAX_REALS,
-    Placement, Ports, PortsError, Protocol, RealServer, RealSpec, RealSpecError, Scheduler,
-    ServerSpec, ServerSpecError, TableSize, TableSizeError, TimingOutOfRange, VipAddress, VipSpec,
-    VipSpecError,
+    AddressError, AllDown, Body, CheckKind, CheckKindError, CheckSpec, CheckTiming, CheckWords,
+    Digest, DnsCheck, Engine, Forward, GrpcCheck, Header, HttpCheck, MAX_REALS, Method, OnDown,
+    Placement, Policy, Ports, PortsError, Protocol, Quorum, QuorumError, RealServer, RealSpec,
+    RealSpecError, RecordType, Reply, Scheduler, ServerSpec, ServerSpecError, Statuses, TableSize,
+    TableSizeError, TimingOutOfRange, Tls, Trust, UdpCheck, VipAddress, VipSpec, VipSpecError,
 };
 pub use subnet::{is_host, subnet};
 pub use token::{JoinProof, TokenError, TokenSecret, TokenText, VERIFIER_LEN, join_statement};

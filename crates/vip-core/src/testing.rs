@@ -2,7 +2,7 @@
 
 use crate::{
     Actor, Assignment, Cause, Command, Engine, Forward, Node, NodeId, NodeState, Op, Outcome,
-    Placement, Protocol, Role, Runs, Scheduler, ServerSpec, State, VipOp, VipSpec, VipUid,
+    Placement, Policy, Protocol, Role, Runs, Scheduler, ServerSpec, State, VipOp, VipSpec, VipUid,
 };
 use std::sync::Arc;
 
@@ -54,6 +54,7 @@ pub(crate) fn server(reals: &[&str]) -> ServerSpec {
         reals: reals.iter().map(|real| real.parse().expect("a real server")).collect(),
         real_nodes: None,
         check: None,
+        policy: Policy::default(),
     }
 }
 

@@ -2,33 +2,49 @@
 //!
 //! When it is done, and what several answers come to, is `vip_core`'s matter.
 
+mod dns;
+mod grpc;
+mod http;
+mod icmp;
 mod tcp;
+#[cfg(test)]
+mod testing;
+mod tls;
+mod udp;
+mod words;
 
-use std::io;
 use std::time::Duration;
+use tls::Roots;
 use tokio::time::timeout;
-use vip_core::{CheckKind, Target};
+use vip_core::{CheckKind, Failure, Target};
 
-/// Why a probe has not succeeded.
-#[derive(Debug)]
-pub enum Failure {
-    /// The server is not well: the rest of a sentence.
-    There(String),
-    /// This host could not probe it.
-    Here(io::Error),
+/// What probes have in common.
+#[derive(Default)]
+pub struct Prober {
+    roots: Roots,
 }
 
-/// Probes a real server once. Takes no longer than its timeout.
-///
-/// # Errors
-/// [`Failure`].
-pub async fn probe(target: Target) -> Result<(), Failure> {
-    let Target { at, kind, timing } = target;
-    let answer = match kind {
-        CheckKind::Tcp => tcp::probe(at),
-    };
-    let late = |_| Failure::There(format!("no answer within {}", spoken(timing.timeout)));
-    timeout(timing.timeout, answer).await.map_err(late)?
+impl Prober {
+    /// Probes a real server once. Takes no longer than its timeout, and reads no more than
+    /// 64 KiB.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn probe(&self, target: &Target) -> Result<(), Failure> {
+        let Target { at, kind, timing } = target;
+        let answer = async {
+            match &**kind {
+                CheckKind::Tcp => tcp::connect(*at).await.map(drop),
+                CheckKind::Http(check) => http::probe(&self.roots, *at, check).await,
+                CheckKind::Grpc(check) => grpc::probe(&self.roots, *at, check).await,
+                CheckKind::Dns(check) => dns::probe(*at, check).await,
+                CheckKind::Udp(check) => udp::probe(*at, check, timing.timeout).await,
+                CheckKind::Icmp => icmp::probe(at.ip()).await,
+            }
+        };
+        let late = |_| Failure::There(format!("no answer within {}", spoken(timing.timeout)));
+        timeout(timing.timeout, answer).await.map_err(late)?
+    }
 }
 
 fn spoken(span: Duration) -> String {

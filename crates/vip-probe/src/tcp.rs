@@ -1,64 +1,31 @@
 //! Whether somebody listens.
 
-use crate::Failure;
-use std::io::{Error, ErrorKind};
+use crate::words::failure;
 use std::net::SocketAddr;
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
+use vip_core::Failure;
 
-/// Opens a connection (RFC 9293), and ends it at once: ordinarily the one who ends it
+/// Opens a connection (RFC 9293) that ends with a reset: ordinarily the one who ends it
 /// remembers it for a minute, and these are many.
-pub(crate) async fn probe(at: SocketAddr) -> Result<(), Failure> {
+pub(crate) async fn connect(at: SocketAddr) -> Result<TcpStream, Failure> {
     let socket = if at.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
-    let socket = socket.map_err(Failure::Here)?;
-    socket.set_zero_linger().map_err(Failure::Here)?;
-    socket.connect(at).await.map(drop).map_err(failure)
-}
-
-fn failure(error: Error) -> Failure {
-    let words = match error.kind() {
-        ErrorKind::ConnectionRefused => "connection refused",
-        ErrorKind::ConnectionReset => "connection reset",
-        ErrorKind::HostUnreachable => "no route to it",
-        ErrorKind::NetworkUnreachable => "its network cannot be reached",
-        ErrorKind::TimedOut => "no answer",
-        _ => return Failure::Here(error),
-    };
-    Failure::There(words.to_owned())
+    let here = |error| failure(&error);
+    let socket = socket.map_err(here)?;
+    socket.set_zero_linger().map_err(here)?;
+    socket.set_nodelay(true).map_err(here)?;
+    socket.connect(at).await.map_err(here)
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::{Failure, probe};
+    use crate::testing;
     use std::net::SocketAddr;
     use std::time::{Duration, Instant};
     use tokio::net::TcpListener;
-    use vip_core::{CheckKind, CheckTiming, Target};
+    use vip_core::CheckWords;
 
-    fn target(at: SocketAddr, timeout_ms: u64) -> Target {
-        let timeout = Duration::from_millis(timeout_ms);
-        let timing = CheckTiming { timeout, ..CheckTiming::default() };
-        Target { at, kind: CheckKind::Tcp, timing }
-    }
-
-    /// What a probe says of the server; nothing: it is well.
     async fn said(at: SocketAddr, timeout_ms: u64) -> Option<String> {
-        match probe(target(at, timeout_ms)).await {
-            Ok(()) => None,
-            Err(Failure::There(why)) => Some(why),
-            Err(Failure::Here(error)) => panic!("{error}"),
-        }
-    }
-
-    #[test]
-    fn what_this_host_lacks_says_nothing_of_the_server() {
-        for lacks in [libc::EMFILE, libc::ENOBUFS, libc::EADDRNOTAVAIL, libc::EPERM] {
-            let error = std::io::Error::from_raw_os_error(lacks);
-            assert!(matches!(super::failure(error), Failure::Here(_)), "{lacks}");
-        }
-        for says in [libc::ECONNREFUSED, libc::EHOSTUNREACH, libc::ETIMEDOUT] {
-            let error = std::io::Error::from_raw_os_error(says);
-            assert!(matches!(super::failure(error), Failure::There(_)), "{says}");
-        }
+        testing::said(at, CheckWords::of("tcp"), timeout_ms).await
     }
 
     #[tokio::test]

@@ -35,6 +35,8 @@ pub(crate) const KMOD: Need = Need { program: "depmod", package: "kmod" };
 pub(crate) const WRK: Need = Need { program: "wrk", package: "wrk" };
 /// For the worked example.
 pub(crate) const NGINX: Need = Need { program: "nginx", package: "nginx" };
+/// For the worked example of a server of names; the package has no service.
+pub(crate) const DNSMASQ: Need = Need { program: "dnsmasq", package: "dnsmasq-base" };
 /// A C compiler, for the TLS library.
 pub(crate) const CC: Need = Need { program: "cc", package: "gcc" };
 

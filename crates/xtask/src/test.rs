@@ -2,7 +2,7 @@
 
 use crate::mutants;
 use crate::packages::{
-    CC, IP, NFT, NGINX, PING, PYTHON3, SETPRIV, STRACE, SYSTEMD, TCPDUMP, install,
+    CC, DNSMASQ, IP, NFT, NGINX, PING, PYTHON3, SETPRIV, STRACE, SYSTEMD, TCPDUMP, install,
     install_packages, unpack,
 };
 use crate::shell::{become_root, root, run as call};
@@ -88,7 +88,7 @@ fn make_python() -> Result<()> {
 
 pub(crate) fn run() -> Result<()> {
     become_root()?;
-    install(&[CC, IP, NFT, PING, SETPRIV, STRACE, SYSTEMD, PYTHON3, TCPDUMP])?;
+    install(&[CC, DNSMASQ, IP, NFT, PING, SETPRIV, STRACE, SYSTEMD, PYTHON3, TCPDUMP])?;
     unpack(&NGINX)?;
     make_python()?;
     run_all()?;

@@ -165,6 +165,14 @@ fn of_server(state: &State, what: &ServerEvent) -> v1::Event {
         ServerEvent::RealDown { server, real, why } => {
             (server, "real-down", format!("has {real} down: {why}"))
         }
+        ServerEvent::Down { server, up, needed, instead } => {
+            let text =
+                format!("counts as down: {up} real servers are up, {needed} have to be: {instead}");
+            (server, "server-down", text)
+        }
+        ServerEvent::Up { server, up } => {
+            (server, "server-up", format!("is back: {up} real servers are up"))
+        }
         ServerEvent::Retired { server } => (
             server,
             "table-retired",

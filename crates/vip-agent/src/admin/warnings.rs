@@ -1,5 +1,6 @@
 //! Things a person should know, in whole sentences.
 
+use super::servers::short;
 use super::sight::named;
 use super::vips::hindered;
 use crate::lease::GuardStatus;
@@ -29,10 +30,8 @@ fn unwell(server: &Server) -> Option<String> {
     let one = |real: &&Real| format!("{} ({})", real.spec.ip, real.health.why());
     let named: Vec<_> = down.iter().take(NAMED).map(one).collect();
     let more = if down.len() > NAMED { ", and others" } else { "" };
-    let served = server.reals.iter().filter(|real| server.serves(real)).count();
-    let then = if served == 0 { ": none is left, and what comes for it is dropped" } else { "" };
     Some(format!(
-        "Virtual server {name} has {} of {all} real servers down: {}{more}{then}.",
+        "Virtual server {name} has {} of {all} real servers down: {}{more}.",
         down.len(),
         named.join(", ")
     ))
@@ -43,6 +42,8 @@ fn of_servers(member: &Member, state: &State) -> Vec<String> {
     let mut warnings = vec![];
     for server in state.servers_by_name() {
         warnings.extend(unwell(server));
+        let name = &server.spec.name;
+        warnings.extend(short(server).map(|why| format!("Virtual server {name}: {why}.")));
         let unseen = |real: &&Real| state.observers_of(server, real).is_empty();
         if server.spec.check.is_some() && server.reals.iter().any(|real| unseen(&real)) {
             let name = &server.spec.name;

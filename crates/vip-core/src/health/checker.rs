@@ -18,6 +18,19 @@ use std::time::Duration;
 /// An interval is shortened by a part of it, the largest this one: else what was added
 /// together is probed together for good.
 const JITTER: u32 = 10;
+/// An observer that saw something looks for so many intervals again before it says that it
+/// cannot.
+const ROUNDS: u32 = 2;
+
+/// Why a probe has not succeeded: the rest of a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The server is not well.
+    There(String),
+    /// This host could not probe it, which says nothing of the server.
+    Here(String),
+}
+
 /// Counts the probes of one checker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProbeNumber(u64);
@@ -37,6 +50,8 @@ pub struct Checker {
     counted: u64,
     last_start: Option<Mono>,
     next_start: Mono,
+    /// Since when this host cannot look, and whether that was said.
+    unable: Option<(Mono, bool)>,
 }
 
 impl Checker {
@@ -52,6 +67,7 @@ impl Checker {
             counted: 0,
             last_start: None,
             next_start: now,
+            unable: None,
         }
     }
 
@@ -96,13 +112,23 @@ impl Checker {
         self.timing.interval - Duration::from_nanos(shorter)
     }
 
-    /// A probe has its answer, or had no more time for it. Why it failed: the rest of a
-    /// sentence.
-    pub fn finished(&mut self, probe: ProbeNumber, answer: Result<(), String>) -> Option<Opinion> {
+    /// A probe has its answer, or had no more time for it.
+    pub fn finished(
+        &mut self,
+        now: Mono,
+        probe: ProbeNumber,
+        answer: Result<(), Failure>,
+    ) -> Option<Opinion> {
         if probe.0 <= self.counted {
             return None;
         }
         self.counted = probe.0;
+        let answer = match answer {
+            Ok(()) => Ok(()),
+            Err(Failure::There(why)) => Err(why),
+            Err(Failure::Here(why)) => return self.could_not(now, why),
+        };
+        self.unable = None;
         let well = answer.is_ok();
         let was_failing = self.is_failing();
         let in_a_row = match self.streak {
@@ -122,6 +148,18 @@ impl Checker {
         self.is_up = Some(well);
         Some(answer.map_or_else(Opinion::Down, |()| Opinion::Up))
     }
+
+    /// Who has seen nothing yet says so at once.
+    fn could_not(&mut self, now: Mono, why: String) -> Option<Opinion> {
+        let (since, is_said) = self.unable.get_or_insert((now, false));
+        let is_long = now.since(*since) >= self.timing.interval * ROUNDS;
+        if *is_said || (self.is_up.is_some() && !is_long) {
+            return None;
+        }
+        *is_said = true;
+        (self.is_up, self.streak) = (None, None);
+        Some(Opinion::Unable(why))
+    }
 }
 
 #[cfg(test)]
@@ -136,8 +174,8 @@ mod tests {
         Duration::from_millis(n)
     }
 
-    fn refused() -> Result<(), String> {
-        Err("connection refused".into())
+    fn refused() -> Result<(), Failure> {
+        Err(Failure::There("connection refused".into()))
     }
 
     /// A server that dies at a time, and from then on refuses, or hangs. When it is called
@@ -152,9 +190,9 @@ mod tests {
             if let Some(((at, probe), well)) = answers.pop_first() {
                 if at <= now {
                     let answer = if well { Ok(()) } else { refused() };
-                    match checker.finished(probe, answer) {
+                    match checker.finished(now, probe, answer) {
                         Some(Opinion::Down(_)) => return at.since(dies),
-                        Some(Opinion::Up | Opinion::Blind) | None => continue,
+                        Some(_) | None => continue,
                     }
                 }
                 answers.insert((at, probe), well);
@@ -172,18 +210,18 @@ mod tests {
         let mut checker = Checker::new(START, CheckTiming::default(), 7);
         let first = checker.start(START).expect("at once");
         assert_eq!((checker.start(START), checker.is_up()), (None, None));
-        assert_eq!(checker.finished(first, Ok(())), Some(Opinion::Up));
+        assert_eq!(checker.finished(START, first, Ok(())), Some(Opinion::Up));
         let mut edges = vec![];
         for _ in 0..3 {
             let at = checker.next_start();
             let probe = checker.start(at).expect("due");
-            edges.push(checker.finished(probe, refused()));
+            edges.push(checker.finished(START, probe, refused()));
         }
         assert_eq!(edges, [None, None, Some(Opinion::Down("connection refused".into()))]);
         let probe = checker.start(checker.next_start()).expect("due");
-        assert_eq!(checker.finished(probe, refused()), None, "it is known");
+        assert_eq!(checker.finished(START, probe, refused()), None, "it is known");
         let probe = checker.start(checker.next_start()).expect("due");
-        assert_eq!(checker.finished(probe, Ok(())), Some(Opinion::Up));
+        assert_eq!(checker.finished(START, probe, Ok(())), Some(Opinion::Up));
     }
 
     #[test]
@@ -191,20 +229,20 @@ mod tests {
         let timing = CheckTiming::default();
         let mut checker = Checker::new(START, timing, 7);
         let probe = checker.start(START).expect("at once");
-        checker.finished(probe, Ok(()));
+        checker.finished(START, probe, Ok(()));
         let usual = checker.next_start().since(START);
         assert!(usual <= ms(2000) && usual > ms(1800), "{usual:?}");
         let at = checker.next_start();
         let probe = checker.start(at).expect("due");
-        checker.finished(probe, refused());
+        checker.finished(START, probe, refused());
         assert_eq!(checker.next_start(), at + ms(500));
         // They overlap: nobody waits for the answer of the one before.
         let (one, two) = (checker.start(at + ms(500)), checker.start(at + ms(1000)));
         let (one, two) = (one.expect("due"), two.expect("due"));
-        assert_eq!(checker.finished(one, refused()), None);
-        assert!(matches!(checker.finished(two, refused()), Some(Opinion::Down(_))));
+        assert_eq!(checker.finished(START, one, refused()), None);
+        assert!(matches!(checker.finished(START, two, refused()), Some(Opinion::Down(_))));
         let probe = checker.start(checker.next_start()).expect("due");
-        checker.finished(probe, refused());
+        checker.finished(START, probe, refused());
         assert!(checker.next_start() > at + ms(2800), "down, it is probed as before");
     }
 
@@ -216,9 +254,30 @@ mod tests {
             checker.hasten(START);
             checker.start(START).expect("hastened")
         });
-        assert_eq!(checker.finished(two, refused()), None);
-        assert_eq!(checker.finished(one, Ok(())), None);
-        assert!(matches!(checker.finished(three, refused()), Some(Opinion::Down(_))));
+        assert_eq!(checker.finished(START, two, refused()), None);
+        assert_eq!(checker.finished(START, one, Ok(())), None);
+        assert!(matches!(checker.finished(START, three, refused()), Some(Opinion::Down(_))));
+    }
+
+    #[test]
+    fn who_cannot_look_says_so_and_what_it_saw_before_counts_for_two_rounds() {
+        let here = || Err(Failure::Here("this host lets nobody ping".into()));
+        let unable = Some(Opinion::Unable("this host lets nobody ping".into()));
+        let mut checker = Checker::new(START, CheckTiming::default(), 7);
+        let at = |checker: &mut Checker, ms_later, answer| {
+            checker.hasten(START + ms(ms_later));
+            let probe = checker.start(START + ms(ms_later)).expect("hastened");
+            checker.finished(START + ms(ms_later), probe, answer)
+        };
+        assert_eq!(at(&mut checker, 0, here()), unable, "there is nothing to keep");
+        assert_eq!(at(&mut checker, 5000, here()), None, "that is known");
+        assert_eq!(at(&mut checker, 6000, Ok(())), Some(Opinion::Up));
+        assert_eq!(at(&mut checker, 7000, here()), None);
+        assert_eq!(at(&mut checker, 8000, Ok(())), None, "it is as it was");
+        assert_eq!(at(&mut checker, 9000, here()), None);
+        assert_eq!(at(&mut checker, 12_999, here()), None);
+        assert_eq!(at(&mut checker, 13_000, here()), unable);
+        assert_eq!(at(&mut checker, 14_000, Ok(())), Some(Opinion::Up));
     }
 
     proptest! {

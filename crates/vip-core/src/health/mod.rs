@@ -8,7 +8,7 @@ mod rounds;
 mod verdict;
 
 pub use absences::{Absences, BLIND_AFTER};
-pub use checker::{Checker, ProbeNumber};
+pub use checker::{Checker, Failure, ProbeNumber};
 pub use observers::{Observed, observers};
 pub use rounds::{Rounds, Start, Target, Ticket};
 pub use verdict::{Opinion, judge};

@@ -1,23 +1,25 @@
 //! All that one observer probes: whom, when, and what it sees of them.
 
-use super::checker::{Checker, ProbeNumber};
+use super::checker::{Checker, Failure, ProbeNumber};
 use super::observers::Observed;
 use super::verdict::Opinion;
 use crate::mix::mix_all;
 use crate::{CheckKind, CheckTiming, Mono};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// How a real server is probed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     pub at: SocketAddr,
-    pub kind: CheckKind,
+    /// Shared by the real servers of a virtual one.
+    pub kind: Arc<CheckKind>,
     pub timing: CheckTiming,
 }
 
 /// A probe that is to start now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Start {
     pub target: Target,
     /// What its answer comes back with.
@@ -74,7 +76,7 @@ impl Rounds {
             let seed = mix_all(self.seed, [observed.server.0, self.runs]);
             let checker = Checker::new(now, target.timing, seed);
             self.due.insert((checker.next_start(), *observed));
-            let probed = Probed { target: *target, checker, run: self.runs };
+            let probed = Probed { target: target.clone(), checker, run: self.runs };
             self.probed.insert(*observed, probed);
         }
     }
@@ -93,30 +95,29 @@ impl Rounds {
             let Some(probed) = self.probed.get_mut(&observed) else { continue };
             if let Some(number) = probed.checker.start(now) {
                 let ticket = Ticket { observed, run: probed.run, number };
-                starts.push(Start { target: probed.target, ticket });
+                starts.push(Start { target: probed.target.clone(), ticket });
             }
             self.due.insert((probed.checker.next_start(), observed));
         }
         starts
     }
 
-    /// A probe has its answer; why it failed: the rest of a sentence. Whether this observer
-    /// sees something else now.
-    pub fn finished(&mut self, ticket: Ticket, answer: Result<(), String>) -> bool {
+    /// A probe has its answer. Whether this observer sees something else now.
+    pub fn finished(&mut self, now: Mono, ticket: Ticket, answer: Result<(), Failure>) -> bool {
         let Ticket { observed, run, number } = ticket;
         let Some(probed) = self.probed.get_mut(&observed).filter(|probed| probed.run == run) else {
             return false;
         };
         let before = probed.checker.next_start();
-        let sees = probed.checker.finished(number, answer);
+        let sees = probed.checker.finished(now, number, answer);
         let next = probed.checker.next_start();
         if next != before {
             self.due.remove(&(before, observed));
             self.due.insert((next, observed));
         }
         let is_news = sees.is_some();
-        let target = probed.target;
-        self.sees.extend(sees.map(|opinion| (observed, (target, opinion))));
+        let target = &probed.target;
+        self.sees.extend(sees.map(|opinion| (observed, (target.clone(), opinion))));
         is_news
     }
 
@@ -144,11 +145,11 @@ mod tests {
     fn target(last: u8, fall: u8) -> Target {
         let timing = CheckTiming { fall, ..CheckTiming::default() };
         let at = SocketAddr::new(observed(last).ip, 80);
-        Target { at, kind: CheckKind::Tcp, timing }
+        Target { at, kind: CheckKind::Tcp.into(), timing }
     }
 
-    fn refused() -> Result<(), String> {
-        Err("connection refused".into())
+    fn refused() -> Result<(), Failure> {
+        Err(Failure::There("connection refused".into()))
     }
 
     #[test]
@@ -159,12 +160,12 @@ mod tests {
         rounds.follow(START, &wanted);
         let first = rounds.start(START, ROOM);
         assert_eq!(
-            first.iter().map(|start| start.target).collect::<Vec<_>>(),
+            first.iter().map(|start| start.target.clone()).collect::<Vec<_>>(),
             [1, 2, 3].map(|n| target(n, 3))
         );
         assert_eq!(rounds.start(START, ROOM).len(), 0);
         for start in &first {
-            assert!(rounds.finished(start.ticket, Ok(())));
+            assert!(rounds.finished(START, start.ticket, Ok(())));
         }
         assert_eq!(
             rounds.sees(),
@@ -174,7 +175,7 @@ mod tests {
         let mut hastened = Rounds::new(7);
         hastened.follow(START, &[(observed(1), target(1, 3))].into());
         let failing = hastened.start(START, ROOM)[0].ticket;
-        assert!(!hastened.finished(failing, refused()));
+        assert!(!hastened.finished(START, failing, refused()));
         assert_eq!(hastened.next_start(), Some(START + Duration::from_millis(500)));
         rounds.follow(START, &wanted);
         assert_eq!(rounds.sees().len(), 3, "nothing changed");
@@ -199,15 +200,15 @@ mod tests {
         rounds.follow(START, &with(1));
         let old = rounds.start(START, ROOM)[0].ticket;
         rounds.follow(START, &with(2));
-        assert!(!rounds.finished(old, refused()));
+        assert!(!rounds.finished(START, old, refused()));
         let new = rounds.start(START, ROOM)[0].ticket;
-        assert!(!rounds.finished(new, refused()), "it needs two by now");
+        assert!(!rounds.finished(START, new, refused()), "it needs two by now");
         rounds.follow(START, &[].into());
         assert_eq!((rounds.next_start(), rounds.sees().len()), (None, 0));
-        assert!(!rounds.finished(new, refused()));
+        assert!(!rounds.finished(START, new, refused()));
         rounds.follow(START, &with(1));
         let again = rounds.start(START, ROOM)[0].ticket;
-        assert!(rounds.finished(again, refused()));
+        assert!(rounds.finished(START, again, refused()));
         let down = Opinion::Down("connection refused".into());
         assert_eq!(rounds.sees(), &[(observed(1), (target(1, 1), down))].into());
         rounds.follow(START, &[].into());

@@ -10,8 +10,10 @@ pub enum Opinion {
     Up,
     /// It does not, and how it failed last: the rest of a sentence.
     Down(String),
-    /// It finished no round for long, and says so: it is none at the moment.
+    /// Nobody has heard of the observer for long: it is none at the moment.
     Blind,
+    /// It cannot look, and why: the rest of a sentence.
+    Unable(String),
 }
 
 /// Whether a server is up: what most of those say that see anything. A tie, or nobody who
@@ -26,7 +28,7 @@ pub fn judge<'a>(
         match opinion {
             Opinion::Up => up += 1,
             Opinion::Down(_) => down += 1,
-            Opinion::Blind => {}
+            Opinion::Blind | Opinion::Unable(_) => {}
         }
     }
     match up.cmp(&down) {
@@ -38,7 +40,7 @@ pub fn judge<'a>(
 
 #[cfg(test)]
 mod tests {
-    use super::Opinion::{Blind, Up};
+    use super::Opinion::{Blind, Unable, Up};
     use super::*;
 
     #[test]
@@ -50,6 +52,7 @@ mod tests {
             assert_eq!(judged(&[Up, down(), down()]), Some(false));
             assert_eq!(judged(&[Up, Blind, Blind]), Some(true));
             assert_eq!(judged(&[Up, down(), Blind]), was, "a tie");
+            assert_eq!(judged(&[down(), Unable("it may not".into())]), Some(false));
             assert_eq!(judged(&[Blind, Blind]), was, "nobody sees");
             assert_eq!(judged(&[]), was);
         }

@@ -40,7 +40,7 @@ pub enum Op {
 impl Op {
     /// Since when there is such an operation.
     #[must_use]
-    pub const fn since(&self) -> Level {
+    pub fn since(&self) -> Level {
         match self {
             Self::Cluster(op) => op.since(),
             Self::Node(op) => op.since(),

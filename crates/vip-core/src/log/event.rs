@@ -114,9 +114,12 @@ impl Events {
             EventKind::Token(_) => (&mut self.token, OF_OTHERS),
             EventKind::Login(_) => (&mut self.login, OF_OTHERS),
             EventKind::Vip(_) => (&mut self.vip, OF_VIPS),
-            EventKind::Server(ServerEvent::RealUp { .. } | ServerEvent::RealDown { .. }) => {
-                (&mut self.health, OF_SERVERS)
-            }
+            EventKind::Server(
+                ServerEvent::RealUp { .. }
+                | ServerEvent::RealDown { .. }
+                | ServerEvent::Up { .. }
+                | ServerEvent::Down { .. },
+            ) => (&mut self.health, OF_SERVERS),
             EventKind::Server(_) => (&mut self.server, OF_SERVERS),
         };
         let event = Event { seq: self.count, time_ms, actor: actor.to_owned(), what };

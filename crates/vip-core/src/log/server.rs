@@ -4,12 +4,14 @@
 mod fit;
 mod health;
 mod hindrance;
+mod quorum;
 mod reals;
 mod refusal;
 mod tables;
 
 pub use health::{FIRST_ANSWERS, Health, Sighting};
 pub use hindrance::{Hindrance, Hindrances, MAX_HINDERED};
+pub use quorum::Instead;
 pub use refusal::ServerRefusal;
 pub use tables::{Before, IDLE_AFTER, RETIRE_AFTER_MS};
 
@@ -17,8 +19,8 @@ use super::State;
 use super::command::Position;
 use crate::mix::mix_all;
 use crate::{
-    Forward, Generation, Level, Name, NodeId, Outcome, RealSpec, Refusal, ServerSpec,
-    ServerSpecError, ServerUid, TableSize, VipUid,
+    CheckSpec, Forward, Generation, Level, Name, NodeId, Opinion, Outcome, RealSpec, Refusal,
+    ServerSpec, ServerSpecError, ServerUid, TableSize, VipUid,
 };
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -40,13 +42,16 @@ pub struct Real {
     pub drained: bool,
     #[serde(default, skip_serializing_if = "Health::is_unchecked")]
     pub health: Health,
+    /// It was served when too few were up, and is served on where that is wanted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kept: bool,
 }
 
 impl Real {
     /// One that nothing is known of.
     #[must_use]
     pub fn new(spec: RealSpec, drained: bool) -> Self {
-        Self { spec, drained, health: Health::default() }
+        Self { spec, drained, health: Health::default(), kept: false }
     }
 
     /// Its share of new connections.
@@ -83,6 +88,9 @@ pub struct Server {
     /// Log time, ms since 1970, of one that was added with a check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub added_ms: Option<u64>,
+    /// Too few of its real servers are up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_short: bool,
 }
 
 /// A change of virtual servers.
@@ -167,6 +175,22 @@ pub enum ServerEvent {
         /// The rest of a sentence.
         why: String,
     },
+    /// Too few of its real servers are up.
+    Down {
+        server: Name,
+        /// How many are.
+        up: u32,
+        /// How many have to be.
+        needed: u16,
+        /// Where clients go.
+        instead: Instead,
+    },
+    /// Enough are, again.
+    Up {
+        server: Name,
+        /// How many are.
+        up: u32,
+    },
     /// Connections go by one table again.
     Retired { server: Name },
     /// Something hinders it on a node, or nothing does any more.
@@ -182,13 +206,18 @@ pub enum ServerEvent {
 impl ServerOp {
     /// Since when there is such an operation.
     #[must_use]
-    pub const fn since(&self) -> Level {
+    pub fn since(&self) -> Level {
         match self {
-            Self::Add { spec } | Self::Set { spec, .. } if spec.check.is_some() => Level::CHECKS,
-            Self::Observe { .. } => Level::CHECKS,
-            Self::Add { .. }
-            | Self::Set { .. }
-            | Self::Remove { .. }
+            Self::Add { spec } | Self::Set { spec, .. } => {
+                let check = spec.check.as_ref().map_or(Level::SERVERS, CheckSpec::since);
+                if spec.policy.is_usual() { check } else { Level::KINDS }
+            }
+            Self::Observe { seen, .. } => {
+                let is_unable =
+                    |(_, opinion): &Sighting| matches!(opinion, Some(Opinion::Unable(_)));
+                if seen.iter().any(is_unable) { Level::KINDS } else { Level::CHECKS }
+            }
+            Self::Remove { .. }
             | Self::AddReal { .. }
             | Self::RemoveReal { .. }
             | Self::DrainReal { .. }
@@ -254,6 +283,12 @@ impl State {
         self.server_named(name.as_str()).ok_or_else(unknown)
     }
 
+    fn record_all(&mut self, actor: &str, events: impl IntoIterator<Item = ServerEvent>) {
+        for event in events {
+            self.record(actor, event);
+        }
+    }
+
     fn put_server(&mut self, server: Server) {
         Arc::make_mut(&mut self.servers).insert(server.uid, Arc::new(server));
     }
@@ -282,7 +317,7 @@ impl State {
         if reals.is_empty() {
             return Err(ServerRefusal::NoMembers { vip: spec.vip.clone() }.into());
         }
-        let server = Server {
+        let mut server = Server {
             uid,
             vip: vip.uid,
             forward: fit::decide(vip, spec, &reals),
@@ -294,11 +329,14 @@ impl State {
             before: None,
             revision: 0,
             added_ms: spec.check.as_ref().map(|_| self.time_ms),
+            is_short: false,
         };
+        let short = server.count_anew(&[]);
         self.check_fits(&server)?;
         self.next_server = uid.0;
         self.put_server(server);
         self.record(actor, ServerEvent::Added { server: spec.name.clone() });
+        self.record_all(actor, short);
         Ok(Outcome::Done)
     }
 
@@ -336,7 +374,7 @@ impl State {
             spec: ServerSpec { reals: vec![], ..spec.clone() },
             ..old.clone()
         };
-        server.deal_anew(old.dealt(&old.reals), reals, self.time_ms);
+        let short = server.deal_anew(old.dealt(&old.reals), reals, self.time_ms);
         if server == old {
             return Ok(Outcome::Unchanged);
         }
@@ -348,6 +386,7 @@ impl State {
         let uid = server.uid;
         self.put_server(server);
         self.record(actor, ServerEvent::Set { server: spec.name.clone() });
+        self.record_all(actor, short);
         self.judge_anew(uid);
         Ok(Outcome::Done)
     }

@@ -1,60 +1,120 @@
 //! How real servers are checked, as a person says it.
 
-use crate::text::as_text;
-use crate::{CheckTiming, Name, excerpt};
+mod datagrams;
+mod error;
+mod http;
+mod tls;
+mod words;
+
+pub use datagrams::{DnsCheck, RecordType, Reply, UdpCheck};
+pub use error::CheckKindError;
+pub use http::{Body, GrpcCheck, Header, HttpCheck, Method, Statuses};
+pub use tls::{Digest, Tls, Trust};
+pub use words::CheckWords;
+
+use crate::{CheckTiming, Level, Name, excerpt};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::str::FromStr;
+use std::sync::Arc;
 
 /// What a probe does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "CheckWords", into = "CheckWords")]
 pub enum CheckKind {
     /// Opens a connection, and ends it.
     Tcp,
+    /// Asks for a page.
+    Http(HttpCheck),
+    /// Asks a gRPC server how it is.
+    Grpc(GrpcCheck),
+    /// Asks a server of names.
+    Dns(DnsCheck),
+    /// Sends a datagram.
+    Udp(UdpCheck),
+    /// Asks for an echo (RFC 792, RFC 4443).
+    Icmp,
 }
 
 /// Kinds that a later version may have.
-const LATER: [&str; 7] = ["http", "https", "grpc", "dns", "udp", "icmp", "exec"];
+const LATER: [&str; 1] = ["exec"];
 
-/// Why a text is no kind of check.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CheckKindError {
-    /// There is none of this name.
-    #[error("{0:?} is no kind of check: use tcp, or none")]
-    Unknown(String),
-    /// Not in this version.
-    #[error("checks by {0} are in no version yet: use tcp, or none")]
-    NotYet(&'static str),
-}
+impl TryFrom<CheckWords> for CheckKind {
+    type Error = CheckKindError;
 
-impl FromStr for CheckKind {
-    type Err = CheckKindError;
-
-    fn from_str(text: &str) -> Result<Self, CheckKindError> {
-        let word = text.split(':').next().unwrap_or_default();
-        match LATER.into_iter().find(|later| *later == word) {
-            Some(later) => Err(CheckKindError::NotYet(later)),
-            None if text == "tcp" => Ok(Self::Tcp),
-            None => Err(CheckKindError::Unknown(excerpt(text))),
-        }
+    fn try_from(mut words: CheckWords) -> Result<Self, CheckKindError> {
+        let text = words.kind.clone();
+        let (word, rest) = match text.split_once(':') {
+            Some((word, rest)) => (word, Some(rest)),
+            None => (text.as_str(), None),
+        };
+        let kind = match (word, rest) {
+            ("tcp", None) => Self::Tcp,
+            ("icmp", None) => Self::Icmp,
+            ("http", Some(path)) => Self::Http(HttpCheck::take(path, false, &mut words)?),
+            ("https", Some(path)) => Self::Http(HttpCheck::take(path, true, &mut words)?),
+            ("grpc", service) => {
+                Self::Grpc(GrpcCheck::take(service.unwrap_or_default(), &mut words)?)
+            }
+            ("dns", Some(question)) => Self::Dns(DnsCheck::take(question, &mut words)?),
+            ("udp", Some(datagram)) => Self::Udp(UdpCheck::take(datagram, &mut words)?),
+            _ => {
+                return Err(match LATER.into_iter().find(|later| *later == word) {
+                    Some(later) => CheckKindError::NotYet(later),
+                    None => CheckKindError::Unknown(excerpt(&text)),
+                });
+            }
+        };
+        words.end()?;
+        Ok(kind)
     }
 }
 
-as_text!(CheckKind, CheckKindError);
+impl From<&CheckKind> for CheckWords {
+    fn from(kind: &CheckKind) -> Self {
+        let mut words = Self::default();
+        match kind {
+            CheckKind::Tcp => words.kind = "tcp".to_owned(),
+            CheckKind::Icmp => words.kind = "icmp".to_owned(),
+            CheckKind::Http(check) => check.say(&mut words),
+            CheckKind::Grpc(check) => check.say(&mut words),
+            CheckKind::Dns(check) => check.say(&mut words),
+            CheckKind::Udp(check) => check.say(&mut words),
+        }
+        words
+    }
+}
+
+impl From<CheckKind> for CheckWords {
+    fn from(kind: CheckKind) -> Self {
+        Self::from(&kind)
+    }
+}
 
 impl fmt::Display for CheckKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp => f.write_str("tcp"),
-        }
+        f.write_str(&CheckWords::from(self).kind)
+    }
+}
+
+impl CheckKind {
+    /// Whether it says something of who listens by UDP as well.
+    #[must_use]
+    pub const fn is_of_udp(&self) -> bool {
+        matches!(self, Self::Dns(_) | Self::Udp(_) | Self::Icmp)
+    }
+
+    /// Whether it asks a port.
+    #[must_use]
+    pub const fn has_port(&self) -> bool {
+        !matches!(self, Self::Icmp)
     }
 }
 
 /// How the real servers of a virtual one are checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckSpec {
-    pub kind: CheckKind,
+    #[serde(flatten)]
+    pub kind: Arc<CheckKind>,
     #[serde(flatten)]
     pub timing: CheckTiming,
     /// `None`: where connections go.
@@ -65,8 +125,17 @@ pub struct CheckSpec {
     pub observers: Vec<Name>,
 }
 
+impl CheckSpec {
+    /// Since when there is such a check.
+    #[must_use]
+    pub fn since(&self) -> Level {
+        if *self.kind == CheckKind::Tcp { Level::CHECKS } else { Level::KINDS }
+    }
+}
+
 impl From<CheckKind> for CheckSpec {
     fn from(kind: CheckKind) -> Self {
+        let kind = Arc::new(kind);
         Self { kind, timing: CheckTiming::default(), port: None, observers: vec![] }
     }
 }
@@ -75,17 +144,106 @@ impl From<CheckKind> for CheckSpec {
 mod tests {
     use super::*;
 
+    fn read(words: &CheckWords) -> Result<CheckKind, CheckKindError> {
+        words.clone().try_into()
+    }
+
+    /// Every kind, with all that it may have.
+    fn all() -> Vec<CheckWords> {
+        let text = |text: &str| Some(text.to_owned());
+        let pins = format!("sha256:{0},{0}", "ab".repeat(32));
+        let http = CheckWords {
+            expect: text("200-299,304"),
+            method: text("POST"),
+            host: text("shop.example:8443"),
+            headers: vec!["x-from: a check".to_owned()],
+            ..CheckWords::of("https:/ready?deep=1")
+        };
+        vec![
+            CheckWords::of("tcp"),
+            CheckWords::of("icmp"),
+            CheckWords::of("http:/"),
+            CheckWords { method: text("HEAD"), ..CheckWords::of("http:/") },
+            CheckWords { tls: Some(pins), body: text("all is \"well\""), ..http.clone() },
+            CheckWords { sni: text("a.example"), digest: Some("0f".repeat(32)), ..http },
+            CheckWords::of("grpc"),
+            CheckWords { tls: text("verify"), ..CheckWords::of("grpc:api.v1.Shop") },
+            CheckWords { tls: text("skip"), sni: text("a"), ..CheckWords::of("grpc") },
+            CheckWords::of("dns:example.com/AAAA"),
+            CheckWords { expect: text("10 mail.example."), ..CheckWords::of("dns:a/MX") },
+            CheckWords::of("udp:00ff"),
+            CheckWords { expect: text("0a"), ..CheckWords::of("udp:00") },
+            CheckWords { expect: text("none"), ..CheckWords::of("udp:00") },
+        ]
+    }
+
     #[test]
-    fn a_kind_is_written_as_it_is_read_and_others_are_refused_by_name() {
-        assert_eq!("tcp".parse::<CheckKind>().map(|kind| kind.to_string()), Ok("tcp".to_owned()));
-        for (later, name) in [("http:/ready", "http"), ("exec:NAME,ARG", "exec"), ("icmp", "icmp")]
-        {
-            assert_eq!(later.parse::<CheckKind>(), Err(CheckKindError::NotYet(name)));
+    fn a_kind_is_written_as_it_is_read() {
+        for words in all() {
+            let kind = read(&words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+            assert_eq!(CheckWords::from(&kind), words);
+            assert_eq!(kind.to_string(), words.kind);
+            let spec = CheckSpec::from(kind);
+            let text = serde_json::to_string(&spec).expect("written");
+            assert_eq!(serde_json::from_str::<CheckSpec>(&text).expect("read"), spec);
         }
-        for bad in ["", "TCP", "tcp:80", "ping"] {
-            let error = bad.parse::<CheckKind>().expect_err(bad);
-            assert_eq!(error, CheckKindError::Unknown(bad.to_owned()));
+    }
+
+    #[test]
+    fn what_is_none_is_refused_and_says_what_would_be_one() {
+        let text = |text: &str| Some(text.to_owned());
+        let http = || CheckWords::of("http:/");
+        let long = format!("http:/{}", "x".repeat(1024));
+        for (bad, says) in [
+            (CheckWords::of("exec:NAME,ARG"), "in no version yet"),
+            (CheckWords::of(""), "no kind of check"),
+            (CheckWords::of("TCP"), "no kind of check"),
+            (CheckWords::of("tcp:80"), "no kind of check"),
+            (CheckWords::of("http"), "http:/PATH"),
+            (CheckWords::of("http:ready"), "/ready"),
+            (CheckWords::of("http:/a b"), "/ready"),
+            (CheckWords::of("http:/a\r\nx"), "/ready"),
+            (CheckWords::of(&long), "no path"),
+            (CheckWords::of("dns:example.com"), "NAME/TYPE"),
+            (CheckWords::of("dns:example.com/ANY"), "type of DNS record"),
+            (CheckWords::of("udp:0"), "hex"),
+            (CheckWords::of("udp:"), "hex"),
+            (CheckWords::of("grpc:a b"), "no service"),
+            (CheckWords { expect: text("200-100"), ..http() }, "no status"),
+            (CheckWords { expect: text("20"), ..http() }, "no status"),
+            (CheckWords { expect: text("200,"), ..http() }, "no status"),
+            (CheckWords { method: text("DELETE"), ..http() }, "no method"),
+            (CheckWords { host: text("a\nb"), ..http() }, "no host"),
+            (CheckWords { headers: vec!["x".to_owned()], ..http() }, "NAME: VALUE"),
+            (CheckWords { headers: vec!["a: b\r\nc: d".to_owned()], ..http() }, "NAME: VALUE"),
+            (CheckWords { headers: vec!["Host: b".to_owned()], ..http() }, "--check-host"),
+            (CheckWords { headers: vec!["Authorization: b".to_owned()], ..http() }, "secret"),
+            (CheckWords { headers: vec!["a: b".to_owned(); 9], ..http() }, "at most 8"),
+            (CheckWords { digest: text("00"), ..http() }, "SHA-256"),
+            (CheckWords { body: text(""), ..http() }, "no body"),
+            (CheckWords { body: text("a"), method: text("HEAD"), ..http() }, "HEAD"),
+            (CheckWords { tls: text("skip"), ..http() }, "no tls"),
+            (CheckWords { tls: text("trust me"), ..CheckWords::of("https:/") }, "verify, skip"),
+            (CheckWords { expect: text("200"), ..CheckWords::of("tcp") }, "no expect"),
+            (CheckWords { sni: text("a"), ..CheckWords::of("icmp") }, "no sni"),
+        ] {
+            let error = read(&bad).expect_err(&bad.kind).to_string();
+            assert!(error.contains(says), "{bad:?}: {error}");
+            assert!(error.len() < 300, "{error}");
         }
+    }
+
+    #[test]
+    fn statuses_are_what_they_say() {
+        let CheckKind::Http(check) = read(&CheckWords {
+            expect: Some("200-299,304".to_owned()),
+            ..CheckWords::of("http:/")
+        })
+        .expect("read") else {
+            panic!("by HTTP");
+        };
+        let contained = [199, 200, 299, 300, 303, 304, 305].map(|one| check.expect.contain(one));
+        assert_eq!(contained, [false, true, true, false, false, true, false]);
     }
 
     /// As the log has it: a version of later reads it, and what nobody said is not there.

@@ -1,6 +1,7 @@
 //! What is wanted, as a person says it, checked as far as it can be alone.
 
 mod check;
+mod policy;
 mod ports;
 mod real;
 mod server;
@@ -8,7 +9,11 @@ mod table;
 mod timing;
 mod vip;
 
-pub use check::{CheckKind, CheckKindError, CheckSpec};
+pub use check::{
+    Body, CheckKind, CheckKindError, CheckSpec, CheckWords, Digest, DnsCheck, GrpcCheck, Header,
+    HttpCheck, Method, RecordType, Reply, Statuses, Tls, Trust, UdpCheck,
+};
+pub use policy::{AllDown, OnDown, Policy, Quorum, QuorumError};
 pub use ports::{Ports, PortsError};
 pub use real::{RealServer, RealSpec, RealSpecError};
 pub use server::{Engine, Forward, MAX_REALS, Protocol, Scheduler, ServerSpec, ServerSpecError};

@@ -2,6 +2,7 @@
 //! that its connections go to.
 
 use super::check::CheckSpec;
+use super::policy::{OnDown, Policy};
 use super::ports::Ports;
 use super::real::{MAX_WEIGHT, RealSpec, WEIGHTS};
 use super::table::TableSize;
@@ -140,6 +141,8 @@ pub struct ServerSpec {
     /// `None`: real servers are up while their administrator says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<CheckSpec>,
+    #[serde(default, skip_serializing_if = "Policy::is_usual")]
+    pub policy: Policy,
 }
 
 /// Why the spec of a virtual server cannot be.
@@ -213,10 +216,23 @@ pub enum ServerSpecError {
     CheckPort(Name),
     /// Who serves by UDP need not listen by TCP.
     #[error(
-        "virtual server {0} is of UDP, and a check by tcp says nothing of that: name a port where \
-         its real servers listen by TCP, with --check-port"
+        "virtual server {name} is of UDP, and a check by {kind} says nothing of that: name a port \
+         where its real servers listen by TCP, with --check-port, or check by dns, udp or icmp"
     )]
-    CheckOfUdp(Name),
+    CheckOfUdp {
+        name: Name,
+        /// That of the check.
+        kind: String,
+    },
+    /// No weight is looked at where there is one.
+    #[error("the sorry server {0} has a weight: it takes everybody, so use ADDR[:PORT]")]
+    SorryWeight(RealSpec),
+    /// No engine has it yet.
+    #[error(
+        "--on-down reset: no engine of this version can end connections of a real server that is \
+         down; use leave"
+    )]
+    OnDownReset,
     /// The engine lacks it.
     #[error("{what} needs the engine {needed}; {engine} does not have it")]
     Engine {
@@ -280,15 +296,16 @@ impl ServerSpec {
         }
         if let Some(check) = &self.check {
             check.timing.check()?;
-            if check.port.or(self.ports.single()).is_none() {
+            if check.kind.has_port() && check.port.or(self.ports.single()).is_none() {
                 return Err(ServerSpecError::CheckPort(name()));
             }
-            if self.protocol == Protocol::Udp && check.port.is_none() {
-                return Err(ServerSpecError::CheckOfUdp(name()));
+            if self.protocol == Protocol::Udp && check.port.is_none() && !check.kind.is_of_udp() {
+                let (name, kind) = (name(), check.kind.to_string());
+                return Err(ServerSpecError::CheckOfUdp { name, kind });
             }
         }
-        if self.reals.len() > MAX_REALS {
-            let count = self.reals.len();
+        let count = self.reals.len() + usize::from(self.policy.sorry.is_some());
+        if count > MAX_REALS {
             return Err(ServerSpecError::TooManyReals { name: name(), count });
         }
         let mut seen = BTreeSet::new();
@@ -297,6 +314,18 @@ impl ServerSpec {
             if !seen.insert((real.ip, self.port_of(real))) {
                 return Err(ServerSpecError::Repeated { name: name(), real: *real });
             }
+        }
+        if let Some(sorry) = &self.policy.sorry {
+            self.check_real(sorry)?;
+            if sorry.weight != 1 {
+                return Err(ServerSpecError::SorryWeight(*sorry));
+            }
+            if !seen.insert((sorry.ip, self.port_of(sorry))) {
+                return Err(ServerSpecError::Repeated { name: name(), real: *sorry });
+            }
+        }
+        if self.policy.on_down == OnDown::Reset {
+            return Err(ServerSpecError::OnDownReset);
         }
         Ok(())
     }

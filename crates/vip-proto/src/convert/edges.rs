@@ -50,6 +50,7 @@ impl From<Sighting> for v1::Sighting {
             Opinion::Up => Sees::Up(true),
             Opinion::Down(why) => Sees::Down(why),
             Opinion::Blind => Sees::Blind(true),
+            Opinion::Unable(why) => Sees::Unable(why),
         });
         Self { server: server.0, ip, port: port.into(), sees }
     }
@@ -68,6 +69,7 @@ impl TryFrom<v1::Sighting> for Sighting {
             // However long it came.
             Sees::Down(why) => Opinion::Down(why).cut(),
             Sees::Blind(_) => Opinion::Blind,
+            Sees::Unable(why) => Opinion::Unable(why).cut(),
         });
         Ok((Observed { server: ServerUid(server), ip, port }, opinion))
     }
@@ -95,6 +97,7 @@ mod tests {
                 None,
                 Some(Opinion::Up),
                 Some(Opinion::Blind),
+                Some(Opinion::Unable("it may not".into())),
                 Some(Opinion::Down("refused".into())),
             ] {
                 let seen: Sighting = (Observed { server: ServerUid(7), ip, port: 80 }, opinion);

@@ -1,9 +1,11 @@
 //! From the wire to `vip_core` and back, one file for each .proto file.
 
+mod checks;
 mod edges;
 mod lease;
 mod logins;
 mod nodes;
+mod policy;
 mod servers;
 mod tables;
 mod types;
@@ -63,6 +65,11 @@ macro_rules! same {
     };
 }
 use same;
+
+fn port(field: &'static str, number: u32) -> Result<u16, FieldError> {
+    let port = u16::try_from(number).ok().filter(|port| *port != 0);
+    port.ok_or_else(|| invalid(field, format!("{number} is no port")))
+}
 
 fn invalid(field: &'static str, why: impl std::fmt::Display) -> FieldError {
     FieldError::Invalid { field, why: why.to_string() }

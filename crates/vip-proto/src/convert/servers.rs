@@ -1,11 +1,12 @@
 //! `servers.proto`.
 
-use super::{FieldError, invalid, read, same};
+use super::checks::check;
+use super::policy::policy;
+use super::{FieldError, invalid, port, read, same};
 use crate::v1;
-use std::time::Duration;
 use vip_core::{
-    CheckSpec, CheckTiming, Engine, Forward, Name, Ports, Protocol, RealPlace, RealSpec, Scheduler,
-    Server, ServerOp, ServerSpec, TableSize,
+    Engine, Forward, Name, Policy, Ports, Protocol, RealPlace, RealSpec, Scheduler, Server,
+    ServerOp, ServerSpec, TableSize,
 };
 
 same!(Protocol = v1::Protocol { Tcp, Udp });
@@ -43,80 +44,6 @@ fn weight(number: u32) -> Result<u16, FieldError> {
     u16::try_from(number).map_err(|_| invalid("weight", format!("{number} is too large")))
 }
 
-/// Instead of observers' names.
-const ALL: &str = "all";
-
-/// What is wanted of checks, where so much was wanted before.
-fn check(
-    message: Option<v1::HealthCheck>,
-    old: Option<CheckSpec>,
-) -> Result<Option<CheckSpec>, FieldError> {
-    let Some(v1::HealthCheck { kind, interval_ms, timeout_ms, rise, fall, port, observe }) =
-        message
-    else {
-        return Ok(old);
-    };
-    let small = |field, number: u32| {
-        u8::try_from(number).map_err(|_| invalid(field, format!("{number} is too large")))
-    };
-    let mut spec = match (kind.as_deref(), old) {
-        (Some("none"), _) => {
-            let said = [interval_ms, timeout_ms].iter().any(Option::is_some)
-                || [rise, fall, port].iter().any(Option::is_some)
-                || !observe.is_empty();
-            let text = "nothing is checked then: --check none goes with no other --check";
-            return if said { Err(invalid("check", text)) } else { Ok(None) };
-        }
-        (Some(kind), old) => {
-            let kind = kind.parse().map_err(|e| invalid("check", e))?;
-            old.map_or_else(|| CheckSpec::from(kind), |old| CheckSpec { kind, ..old })
-        }
-        (None, Some(old)) => old,
-        (None, None) => {
-            let text = "nothing is checked here yet: say how, with --check tcp";
-            return Err(invalid("check", text));
-        }
-    };
-    let timing = &mut spec.timing;
-    timing.interval = interval_ms.map_or(timing.interval, Duration::from_millis);
-    timing.timeout = timeout_ms.map_or(timing.timeout, Duration::from_millis);
-    timing.rise = rise.map_or(Ok(timing.rise), |number| small("check rise", number))?;
-    timing.fall = fall.map_or(Ok(timing.fall), |number| small("check fall", number))?;
-    match port {
-        Some(0) => spec.port = None,
-        Some(port) => spec.port = Some(node_port(port)?),
-        None => {}
-    }
-    if observe == [ALL] {
-        spec.observers = vec![];
-    } else if !observe.is_empty() {
-        let name = |name: &String| name.parse().map_err(|e| invalid("observe", e));
-        spec.observers = observe.iter().map(name).collect::<Result<_, _>>()?;
-    }
-    Ok(Some(spec))
-}
-
-impl From<&CheckSpec> for v1::HealthCheck {
-    fn from(check: &CheckSpec) -> Self {
-        let ms = |span: Duration| u64::try_from(span.as_millis()).ok();
-        let CheckTiming { interval, timeout, rise, fall } = check.timing;
-        Self {
-            kind: Some(check.kind.to_string()),
-            interval_ms: ms(interval),
-            timeout_ms: ms(timeout),
-            rise: Some(rise.into()),
-            fall: Some(fall.into()),
-            port: check.port.map(u32::from),
-            observe: check.observers.iter().map(ToString::to_string).collect(),
-        }
-    }
-}
-
-fn node_port(number: u32) -> Result<u16, FieldError> {
-    let port = u16::try_from(number).ok().filter(|port| *port != 0);
-    port.ok_or_else(|| invalid("real nodes", format!("{number} is no port")))
-}
-
 impl TryFrom<v1::ServerSpec> for ServerSpec {
     type Error = FieldError;
     fn try_from(message: v1::ServerSpec) -> Result<Self, FieldError> {
@@ -132,6 +59,7 @@ impl TryFrom<v1::ServerSpec> for ServerSpec {
             reals: written,
             real_nodes,
             check: how,
+            policy: short,
         } = message;
         let spec = Self {
             name: name.parse().map_err(|e| invalid("name", e))?,
@@ -143,8 +71,9 @@ impl TryFrom<v1::ServerSpec> for ServerSpec {
             engine: read::<v1::Engine, _>("engine", engine)?.unwrap_or_default(),
             table_size: size.map(table_size).transpose()?,
             reals: reals(&written)?,
-            real_nodes: real_nodes.map(node_port).transpose()?,
+            real_nodes: real_nodes.map(|number| port("real nodes", number)).transpose()?,
             check: check(how, None)?,
+            policy: policy(short, Policy::default())?,
         };
         spec.check()?;
         Ok(spec)
@@ -169,6 +98,7 @@ impl v1::SetServerRequest {
             reals: written,
             real_nodes,
             check: how,
+            policy: short,
         } = self;
         let mut spec = old.spec.clone();
         if spec.real_nodes.is_none() {
@@ -196,10 +126,11 @@ impl v1::SetServerRequest {
         if !written.is_empty() {
             (spec.reals, spec.real_nodes) = (reals(&written)?, None);
         }
-        if let Some(port) = real_nodes {
-            (spec.reals, spec.real_nodes) = (reals(&written)?, Some(node_port(port)?));
+        if let Some(number) = real_nodes {
+            (spec.reals, spec.real_nodes) = (reals(&written)?, Some(port("real nodes", number)?));
         }
         spec.check = check(how, spec.check.take())?;
+        spec.policy = policy(short, spec.policy)?;
         spec.check()?;
         Ok(spec)
     }
@@ -243,11 +174,11 @@ impl TryFrom<v1::WeighRealRequest> for ServerOp {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use vip_core::{Generation, Real, ServerUid, VipUid};
 
-    fn message() -> v1::ServerSpec {
+    pub(in crate::convert) fn message() -> v1::ServerSpec {
         v1::ServerSpec {
             name: "front".to_owned(),
             vip: "web".to_owned(),
@@ -259,7 +190,7 @@ mod tests {
         }
     }
 
-    fn server() -> Server {
+    pub(in crate::convert) fn server() -> Server {
         let spec = ServerSpec::try_from(message()).expect("a spec");
         Server {
             uid: ServerUid(1),
@@ -273,6 +204,7 @@ mod tests {
             before: None,
             revision: 0,
             added_ms: None,
+            is_short: false,
         }
     }
 
@@ -317,69 +249,5 @@ mod tests {
         assert!(place("10.0.0.1:80@3").is_err());
         assert_eq!(place("10.0.0.1:80").map(|place| place.port), Ok(Some(80)));
         assert!(weight(70_000).is_err());
-    }
-
-    #[test]
-    fn a_check_is_what_was_said_and_otherwise_as_usual_or_as_before() {
-        let said = |check| v1::ServerSpec { check: Some(check), ..message() };
-        let tcp = v1::HealthCheck { kind: Some("tcp".to_owned()), ..Default::default() };
-        let spec = ServerSpec::try_from(said(tcp.clone())).expect("a spec");
-        let usual = CheckSpec::from(vip_core::CheckKind::Tcp);
-        assert_eq!(spec.check, Some(usual.clone()));
-        let own = v1::HealthCheck {
-            interval_ms: Some(5000),
-            fall: Some(2),
-            port: Some(8080),
-            observe: vec!["n1".to_owned()],
-            ..tcp.clone()
-        };
-        let check = ServerSpec::try_from(said(own)).expect("a spec").check.expect("a check");
-        assert_eq!((check.timing.fall, check.timing.rise, check.port), (2, 1, Some(8080)));
-        assert_eq!(check.timing.interval, Duration::from_secs(5));
-        let back = v1::HealthCheck::from(&check);
-        let again = ServerSpec::try_from(said(back)).expect("a spec").check;
-        assert_eq!(again, Some(check.clone()));
-
-        let checked =
-            Server { spec: ServerSpec { check: Some(check.clone()), ..server().spec }, ..server() };
-        let changed = |check| {
-            let set =
-                v1::SetServerRequest { check, name: "front".to_owned(), ..Default::default() };
-            set.changes(&checked).map(|spec| spec.check)
-        };
-        assert_eq!(changed(None), Ok(Some(check.clone())));
-        let rise = v1::HealthCheck { rise: Some(4), ..Default::default() };
-        let timing = CheckTiming { rise: 4, ..check.timing };
-        assert_eq!(changed(Some(rise.clone())), Ok(Some(CheckSpec { timing, ..check })));
-        let as_at_first =
-            v1::HealthCheck { port: Some(0), observe: vec![ALL.to_owned()], ..Default::default() };
-        let back = changed(Some(as_at_first)).expect("a spec").expect("a check");
-        assert_eq!((back.port, back.observers), (None, vec![]));
-        let none = v1::HealthCheck { kind: Some("none".to_owned()), ..Default::default() };
-        assert_eq!(changed(Some(none)), Ok(None));
-        for (bad, why) in [
-            (rise, "say how"),
-            (
-                v1::HealthCheck { kind: Some("http:/".to_owned()), ..Default::default() },
-                "in no version yet",
-            ),
-            (v1::HealthCheck { fall: Some(0), ..tcp.clone() }, "in a row"),
-            (v1::HealthCheck { fall: Some(300), ..tcp.clone() }, "too large"),
-            (v1::HealthCheck { interval_ms: Some(u64::MAX), ..tcp.clone() }, "interval"),
-            (v1::HealthCheck { timeout_ms: Some(3000), ..tcp.clone() }, "timeout"),
-            (v1::HealthCheck { port: Some(65_536), ..tcp.clone() }, "no port"),
-            (
-                v1::HealthCheck {
-                    kind: Some("none".to_owned()),
-                    fall: Some(2),
-                    ..Default::default()
-                },
-                "goes with no other",
-            ),
-            (v1::HealthCheck { observe: vec!["a b".to_owned()], ..tcp }, "observe"),
-        ] {
-            let error = ServerSpec::try_from(said(bad.clone())).expect_err(why).to_string();
-            assert!(error.contains(why), "{bad:?}: {error}");
-        }
     }
 }

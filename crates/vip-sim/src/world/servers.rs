@@ -2,8 +2,8 @@
 
 use super::{World, vip_name};
 use vip_core::{
-    Engine, Forward, Name, Protocol, RealPlace, RealSpec, Scheduler, Server, ServerOp, ServerSpec,
-    TableSize,
+    AllDown, Engine, Forward, Name, Policy, Protocol, Quorum, RealPlace, RealSpec, Scheduler,
+    Server, ServerOp, ServerSpec, TableSize,
 };
 
 /// Virtual servers that there may be; the last has members as real servers.
@@ -41,7 +41,14 @@ fn spec(rng: &mut fastrand::Rng, number: u8) -> ServerSpec {
         reals,
         real_nodes: members.then_some(port),
         check: None,
+        policy: policy(rng),
     }
+}
+
+fn policy(rng: &mut fastrand::Rng) -> Policy {
+    let quorum = Quorum { up: rng.u16(1..3), hysteresis: rng.u16(0..2) };
+    let all_down = if rng.bool() { AllDown::KeepLast } else { AllDown::Drop };
+    Policy { quorum, all_down, ..Policy::default() }
 }
 
 fn change(rng: &mut fastrand::Rng, server: &Server) -> ServerOp {

@@ -8,6 +8,7 @@ use crate::errors::{from_refusal, invalid};
 use programmed::{everywhere, wait_until_gone, wait_until_programmed};
 use std::time::Duration;
 use tonic::{Code, Request, Response, Status};
+pub(super) use view::short;
 use view::view;
 use vip_core::{
     FIRST_ANSWERS, Name, Outcome, Server, ServerOp, ServerRefusal, ServerSpec, State, excerpt,

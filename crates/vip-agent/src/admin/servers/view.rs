@@ -4,7 +4,7 @@ use crate::admin::sight::{name, named};
 use crate::node::Member;
 use std::net::SocketAddr;
 use vip_core::{
-    Counter, Engine, Forward, NodeId, Opinion, Real, RealCount, Server, ServerSpec, State,
+    Counter, Engine, Forward, NodeId, Opinion, Policy, Real, RealCount, Server, ServerSpec, State,
 };
 use vip_proto::v1;
 
@@ -22,12 +22,14 @@ pub(super) fn view(member: &Member, state: &State, server: &Server) -> v1::Serve
         reals: _,
         real_nodes,
         check,
+        policy,
     } = &server.spec;
     let vip = state.vip(server.vip);
     let engine = server.spec.engine().unwrap_or(Engine::Ebpf);
     let is_v4 = server.reals.first().is_none_or(|real| real.spec.ip.is_ipv4());
     let addresses = vip.into_iter().flat_map(|vip| &vip.spec.addresses);
     let addresses = addresses.filter(|address| address.ip.is_ipv4() == is_v4);
+    let reals = server.reals.iter().map(|real| real_view(state, server, real));
     v1::Server {
         name: server_name.to_string(),
         vip: vip.map_or_else(|| server.spec.vip.to_string(), |vip| vip.spec.name.to_string()),
@@ -39,7 +41,7 @@ pub(super) fn view(member: &Member, state: &State, server: &Server) -> v1::Serve
         engine_reason: format!("it has {scheduler} and {}", server.forward),
         table_size: u16::from(server.table_size).into(),
         real_nodes: real_nodes.map(u32::from),
-        reals: server.reals.iter().map(|real| real_view(state, server, real)).collect(),
+        reals: reals.chain(sorry_view(state, server)).collect(),
         addresses: addresses.map(|address| address.ip.to_string()).collect(),
         generation: server.generation.0,
         settling_since_ms: server.before.as_ref().map(|before| before.since_ms),
@@ -47,7 +49,29 @@ pub(super) fn view(member: &Member, state: &State, server: &Server) -> v1::Serve
         fresh: member.leases.leads_applied(),
         on_nodes: vec![],
         check: check.as_ref().map(Into::into),
+        policy: Some(policy.into()).filter(|_| !policy.is_usual()),
+        short: short(server),
     }
+}
+
+/// What it means for clients that too few real servers are up.
+pub(in crate::admin) fn short(server: &Server) -> Option<String> {
+    let (up, Policy { quorum, .. }) = (server.up(), &server.spec.policy);
+    let (needed, instead) = (quorum.up, server.spec.policy.instead());
+    let text = || format!("{up} of its real servers are up, {needed} have to be: {instead}");
+    server.is_short.then(text)
+}
+
+/// The sorry server stands beside the real ones.
+fn sorry_view(state: &State, server: &Server) -> Option<v1::Real> {
+    let spec = server.spec.policy.sorry?;
+    let shown = real_view(state, server, &Real::new(spec, false));
+    let (is, reason) = if server.is_short {
+        (v1::RealState::Up, "sorry server: too few real servers are up")
+    } else {
+        (v1::RealState::Standby, "sorry server")
+    };
+    Some(v1::Real { state: is.into(), reason: reason.to_owned(), ..shown })
 }
 
 fn real_view(state: &State, server: &Server, real: &Real) -> v1::Real {
@@ -56,6 +80,7 @@ fn real_view(state: &State, server: &Server, real: &Real) -> v1::Real {
             Opinion::Up => (v1::RealState::Up, None),
             Opinion::Down(why) => (v1::RealState::Down, Some(why.clone())),
             Opinion::Blind => (v1::RealState::Unchecked, None),
+            Opinion::Unable(why) => (v1::RealState::Unchecked, Some(why.clone())),
         };
         v1::Seen { node: named(state, *node), state: is.into(), why }
     };

@@ -5,18 +5,20 @@ use super::refusal::Family;
 use super::{MAX_REALS_IN_ALL, Real, Server, ServerRefusal};
 use crate::log::State;
 use crate::{
-    Forward, Node, NodeState, RealSpec, Refusal, ServerSpec, Vip, VipAddress, VipSpec, subnet,
+    Forward, Node, NodeState, Policy, RealSpec, Refusal, ServerSpec, Vip, VipAddress, VipSpec,
+    subnet,
 };
 use std::net::{IpAddr, SocketAddr};
 
 /// What `auto` is: direct routing where it can be.
 pub(super) fn decide(vip: &Vip, spec: &ServerSpec, reals: &[Real]) -> Forward {
-    let direct = |real: &Real| {
-        let same_port = real.spec.port.is_none() || real.spec.port == spec.ports.single();
-        same_port && on_subnet(&vip.spec, real.spec.ip)
+    let direct = |real: RealSpec| {
+        let same_port = real.port.is_none() || real.port == spec.ports.single();
+        same_port && on_subnet(&vip.spec, real.ip)
     };
+    let mut all = reals.iter().map(|real| real.spec).chain(spec.policy.sorry);
     match spec.forward {
-        Forward::Auto if spec.real_nodes.is_some() || reals.iter().all(direct) => Forward::Dr,
+        Forward::Auto if spec.real_nodes.is_some() || all.all(direct) => Forward::Dr,
         Forward::Auto => Forward::Nat,
         decided => decided,
     }
@@ -36,7 +38,9 @@ pub(super) fn with_what_is_known(mut members: Vec<Real>, there: &[Real]) -> Vec<
     for real in &mut members {
         // A member has one port.
         let known = there.iter().find(|known| known.spec.ip == real.spec.ip);
-        real.health = known.map(|known| known.health.clone()).unwrap_or_default();
+        if let Some(known) = known {
+            (real.health, real.kept) = (known.health.clone(), known.kept);
+        }
     }
     members
 }
@@ -55,9 +59,10 @@ impl State {
         let place = |real: &RealSpec| (real.ip, spec.port_of(real));
         let real = |spec: &RealSpec| {
             let mut known = there.iter().filter(|known| place(&known.spec) == place(spec));
-            let health = known.clone().next().map(|known| known.health.clone());
+            let first = known.clone().next().cloned();
             let drained = known.any(|known| known.drained);
-            Real { health: health.unwrap_or_default(), ..Real::new(*spec, drained) }
+            let known = first.unwrap_or_else(|| Real::new(*spec, drained));
+            Real { spec: *spec, drained, ..known }
         };
         let reals = spec.reals.iter().map(real);
         let mut reals: Vec<_> = reals.collect();
@@ -105,7 +110,8 @@ impl State {
             return Err(Refusal::UnknownVip { name: server.spec.vip.to_string() });
         };
         let others = || self.all_servers().filter(|other| other.uid != server.uid);
-        let in_all = others().map(|other| other.reals.len()).sum::<usize>() + server.reals.len();
+        let count = |server: &Server| server.targets().count();
+        let in_all = others().map(count).sum::<usize>() + count(server);
         if in_all > MAX_REALS_IN_ALL {
             return Err(ServerRefusal::TooManyReals.into());
         }
@@ -119,8 +125,8 @@ impl State {
             }
             .into());
         }
-        for real in &server.reals {
-            self.check_real(server, &vip.spec, real.spec)?;
+        for real in server.targets() {
+            self.check_real(server, &vip.spec, real)?;
         }
         for other in others().filter(|_| server.forward == Forward::Nat) {
             if let Some(real) = server.shares_replies(other) {
@@ -158,7 +164,7 @@ impl State {
             return Err(ServerRefusal::OffSubnet { real: ip, vip: *first }.into());
         }
         let dr = ServerSpec { forward: Forward::Dr, reals: vec![real], ..server.spec.clone() };
-        let dr = ServerSpec { real_nodes: None, ..dr };
+        let dr = ServerSpec { real_nodes: None, policy: Policy::default(), ..dr };
         Ok(dr.check().map_err(ServerRefusal::from)?)
     }
 
@@ -187,13 +193,13 @@ impl State {
         spec: &VipSpec,
     ) -> Result<(), Refusal> {
         for server in self.all_servers() {
-            for real in &server.reals {
-                if spec.has(real.spec.ip) {
-                    let (ip, server) = (real.spec.ip, server.spec.name.clone());
+            for real in server.targets() {
+                if spec.has(real.ip) {
+                    let (ip, server) = (real.ip, server.spec.name.clone());
                     return Err(ServerRefusal::VipIsReal { ip, server }.into());
                 }
                 if vip.is_some_and(|vip| vip.uid == server.vip) {
-                    self.check_real(server, spec, real.spec)?;
+                    self.check_real(server, spec, real)?;
                 }
             }
         }
@@ -202,6 +208,11 @@ impl State {
 }
 
 impl Server {
+    /// All that may be sent anything: its real servers, and the sorry server.
+    pub(super) fn targets(&self) -> impl Iterator<Item = RealSpec> {
+        self.reals.iter().map(|real| real.spec).chain(self.spec.policy.sorry)
+    }
+
     /// Whether both would have one port of a VIP.
     fn clashes(&self, other: &Self) -> bool {
         let family = |server: &Self| server.reals.first().map(|real| real.spec.ip.is_ipv4());
@@ -214,16 +225,16 @@ impl Server {
     /// A real server whose replies would be either's, if both rewrite them.
     fn shares_replies(&self, other: &Self) -> Option<RealSpec> {
         let both = other.forward == Forward::Nat && self.spec.protocol == other.spec.protocol;
-        let ports = |server: &Self, real: &Real| match server.spec.port_of(&real.spec) {
+        let ports = |server: &Self, real: &RealSpec| match server.spec.port_of(real) {
             Some(port) => (port, port),
             None => server.spec.ports.bounds(),
         };
-        let shared = |mine: &&Real| {
-            other.reals.iter().any(|theirs| {
-                let ((a, b), (c, d)) = (ports(self, mine), ports(other, theirs));
-                mine.spec.ip == theirs.spec.ip && a <= d && c <= b
+        let shared = |mine: &RealSpec| {
+            other.targets().any(|theirs| {
+                let ((a, b), (c, d)) = (ports(self, mine), ports(other, &theirs));
+                mine.ip == theirs.ip && a <= d && c <= b
             })
         };
-        self.reals.iter().filter(|_| both).find(shared).map(|real| real.spec)
+        self.targets().filter(|_| both).find(shared)
     }
 }

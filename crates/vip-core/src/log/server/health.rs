@@ -16,7 +16,7 @@ const OBSERVERS: usize = 3;
 /// How long first answers take to be in the log, beside the time that probes take.
 pub const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 /// Who did it, where nobody did but that members changed.
-const OBSERVERS_CHANGED: &str = "cluster";
+pub(super) const MEMBERS_CHANGED: &str = "cluster";
 /// Real servers in one entry.
 const MOST_BLINDED: usize = 2000;
 /// Bytes of a reason that are kept.
@@ -54,7 +54,7 @@ impl Health {
     pub fn why(&self) -> &str {
         let told = self.seen.values().find_map(|opinion| match opinion {
             Opinion::Down(why) => Some(why.as_str()),
-            Opinion::Up | Opinion::Blind => None,
+            Opinion::Up | Opinion::Blind | Opinion::Unable(_) => None,
         });
         told.unwrap_or("it does not answer")
     }
@@ -66,14 +66,17 @@ impl Opinion {
     #[must_use]
     pub fn cut(&self) -> Self {
         match self {
-            Self::Down(why) => {
-                let text = why.chars().filter(|letter| !letter.is_control());
-                let text: String = text.take(MAX_WHY).collect();
-                Self::Down(text[..text.floor_char_boundary(MAX_WHY)].to_owned())
-            }
-            other => other.clone(),
+            Self::Down(why) => Self::Down(cut(why)),
+            Self::Unable(why) => Self::Unable(cut(why)),
+            Self::Up | Self::Blind => self.clone(),
         }
     }
+}
+
+fn cut(why: &str) -> String {
+    let text = why.chars().filter(|letter| !letter.is_control());
+    let text: String = text.take(MAX_WHY).collect();
+    text[..text.floor_char_boundary(MAX_WHY)].to_owned()
 }
 
 impl Server {
@@ -88,20 +91,11 @@ impl Server {
     #[must_use]
     pub fn target(&self, real: &RealSpec) -> Option<Target> {
         let check = self.spec.check.as_ref()?;
-        let port = check.port.or(self.spec.port_of(real))?;
+        let port = check.port.or(self.spec.port_of(real));
+        let port = port.or((!check.kind.has_port()).then_some(0))?;
         let at = SocketAddr::new(real.ip, port);
-        Some(Target { at, kind: check.kind, timing: check.timing })
+        Some(Target { at, kind: check.kind.clone(), timing: check.timing })
     }
-
-    /// Whether one of its real servers is sent anything.
-    #[must_use]
-    pub fn serves(&self, real: &Real) -> bool {
-        serves(&self.spec, real)
-    }
-}
-
-pub(super) fn serves(spec: &ServerSpec, real: &Real) -> bool {
-    spec.check.is_none() || real.health.is_up == Some(true)
 }
 
 impl Server {
@@ -121,7 +115,8 @@ impl Server {
     /// What is known of its real servers, where another check is wanted. Who is served is
     /// served on until it is probed.
     pub(super) fn checked_otherwise(&self, spec: &ServerSpec, reals: &mut [Real], now_ms: u64) {
-        let how = |spec: &ServerSpec| spec.check.as_ref().map(|check| (check.kind, check.port));
+        let how =
+            |spec: &ServerSpec| spec.check.as_ref().map(|check| (check.kind.clone(), check.port));
         if how(&self.spec) == how(spec) {
             return;
         }
@@ -129,7 +124,7 @@ impl Server {
             let place = (real.spec.ip, spec.port_of(&real.spec));
             let is_it = |was: &&Real| (was.spec.ip, self.spec.port_of(&was.spec)) == place;
             let was = self.reals.iter().find(is_it);
-            let is_served = was.is_some_and(|was| self.serves(was));
+            let is_served = was.is_some_and(|was| self.is_well(was));
             real.health = match spec.check {
                 Some(_) if is_served => {
                     Health { is_up: Some(true), since_ms: now_ms, seen: BTreeMap::new() }
@@ -189,7 +184,7 @@ impl State {
             let observed = server.observed(&real.spec);
             let (target, opinion) = sees.get(&observed)?;
             let opinion = opinion.cut();
-            let is_news = server.target(&real.spec) == Some(*target)
+            let is_news = server.target(&real.spec).as_ref() == Some(target)
                 && real.health.seen.get(&node) != Some(&opinion);
             // Last: it is the one that takes a while.
             let may = is_news && self.observers_of(server, real).contains(&node);
@@ -268,7 +263,7 @@ impl State {
         for (real, observers) in server.reals.iter_mut().zip(nodes) {
             real.health.seen.retain(|node, _| observers.contains(node));
         }
-        self.judge(OBSERVERS_CHANGED, server);
+        self.judge(MEMBERS_CHANGED, server);
     }
 
     /// What follows for a virtual server from what its observers say.
@@ -296,14 +291,12 @@ impl State {
             });
         }
         let had_one = server.before.is_some();
-        server.deal_anew(old, reals, self.time_ms);
+        let short = server.deal_anew(old, reals, self.time_ms);
         if is_first && !events.is_empty() && !had_one && server.is_new(self.time_ms) {
             server.before = None;
         }
         self.put_server(server);
-        for event in events {
-            self.record(actor, event);
-        }
+        self.record_all(actor, events.into_iter().chain(short));
     }
 }
 
@@ -463,7 +456,7 @@ mod tests {
         let server = state.server(ONE).expect("there");
         let target = server.target(&server.reals[0].spec).expect("checked");
         let seen = |target| [(observed(11), (target, Opinion::Up))].into();
-        assert_eq!(state.unsaid_sightings(NodeId(2), &seen(target)).len(), 1);
+        assert_eq!(state.unsaid_sightings(NodeId(2), &seen(target.clone())).len(), 1);
         let elsewhere = Target { at: SocketAddr::new(target.at.ip(), 81), ..target };
         assert_eq!(state.unsaid_sightings(NodeId(2), &seen(elsewhere)), [], "of another check");
     }

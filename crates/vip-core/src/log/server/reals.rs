@@ -1,6 +1,7 @@
 //! One real server more, one less, drained, weighed; and members as real servers.
 
 use super::fit::with_what_is_known;
+use super::health::MEMBERS_CHANGED;
 use super::{Real, RealPlace, Server, ServerEvent, ServerRefusal};
 use crate::log::State;
 use crate::{MAX_REALS, Name, Outcome, RealSpec, Refusal, ServerSpec, ServerSpecError, VipUid};
@@ -44,11 +45,12 @@ impl State {
         reals: Vec<Real>,
         event: ServerEvent,
     ) -> Result<Outcome, Refusal> {
-        server.deal_anew(server.dealt(&server.reals), reals, self.time_ms);
+        let short = server.deal_anew(server.dealt(&server.reals), reals, self.time_ms);
         self.check_fits(&server)?;
         server.revision += 1;
         self.put_server(server);
         self.record(actor, event);
+        self.record_all(actor, short);
         Ok(Outcome::Done)
     }
 
@@ -68,8 +70,9 @@ impl State {
                 Err(ServerRefusal::RealExists { name: name.clone(), real: there }.into())
             };
         }
-        if server.reals.len() >= MAX_REALS {
-            let (name, count) = (name.clone(), server.reals.len() + 1);
+        let count = server.targets().count() + 1;
+        if count > MAX_REALS {
+            let name = name.clone();
             return Err(ServerRefusal::from(ServerSpecError::TooManyReals { name, count }).into());
         }
         // By itself, and beside one that is there.
@@ -159,8 +162,9 @@ impl State {
             (reals != server.reals).then(|| (server.clone(), reals))
         });
         for (mut server, reals) in following.collect::<Vec<_>>() {
-            server.deal_anew(server.dealt(&server.reals), reals, self.time_ms);
+            let short = server.deal_anew(server.dealt(&server.reals), reals, self.time_ms);
             self.put_server(server);
+            self.record_all(MEMBERS_CHANGED, short);
         }
         // Others may observe them now.
         let checked = self.all_servers().filter(|server| server.spec.check.is_some());

@@ -5,7 +5,7 @@
 
 use super::{Real, Server, ServerEvent};
 use crate::log::State;
-use crate::{Generation, NodeId, Outcome, RealServer, ServerOp, ServerUid};
+use crate::{Generation, NodeId, Outcome, RealServer, RealSpec, ServerOp, ServerUid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,16 +31,19 @@ pub struct Before {
 impl Server {
     /// What a table of these is dealt from.
     pub(crate) fn dealt(&self, reals: &[Real]) -> Vec<RealServer> {
+        let served = reals.iter().filter(|real| self.serves(real));
+        let takes = self.takes_new();
+        let weight = |real: &Real| if takes { real.weight() } else { 0 };
+        let served = served.map(|real| self.dealt_one(&real.spec, weight(real)));
+        let sorry = self.spec.policy.sorry.filter(|_| self.is_short);
+        served.chain(sorry.map(|one| self.dealt_one(&one, 1))).collect()
+    }
+
+    pub(super) fn dealt_one(&self, real: &RealSpec, weight: u16) -> RealServer {
         // A port that is the client's says nothing of its own: with another one for the
         // virtual server connections stay where they are.
         let own = |port: &u16| self.spec.ports.single() != Some(*port);
-        let served = reals.iter().filter(|real| self.serves(real));
-        let dealt = served.map(|real| RealServer {
-            ip: real.spec.ip,
-            port: real.spec.port.filter(own).unwrap_or(0),
-            weight: real.weight(),
-        });
-        dealt.collect()
+        RealServer { ip: real.ip, port: real.port.filter(own).unwrap_or(0), weight }
     }
 
     /// What hosts are to forward by is another thing from now on.
@@ -49,12 +52,18 @@ impl Server {
     }
 
     /// Has these real servers from now on, instead of what the table in force was dealt
-    /// from. Where that is the same nothing has changed.
-    pub(super) fn deal_anew(&mut self, old: Vec<RealServer>, reals: Vec<Real>, now_ms: u64) {
-        let new = self.dealt(&reals);
+    /// from. Where that is the same nothing has changed. What there is to tell, if it counts
+    /// as down by that, or does no more.
+    pub(super) fn deal_anew(
+        &mut self,
+        old: Vec<RealServer>,
+        reals: Vec<Real>,
+        now_ms: u64,
+    ) -> Option<ServerEvent> {
         self.reals = reals;
-        if old == new {
-            return;
+        let short = self.count_anew(&old);
+        if old == self.dealt(&self.reals) {
+            return short;
         }
         self.is_another();
         match &mut self.before {
@@ -63,6 +72,7 @@ impl Server {
             None if old.iter().all(|real| real.weight == 0) => {}
             None => self.before = Some(Before { reals: old, since_ms: now_ms }),
         }
+        short
     }
 }
 

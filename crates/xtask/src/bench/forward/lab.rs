@@ -13,7 +13,7 @@
 
 use super::load::{Figure, Kind, measure};
 use anyhow::{Context, Result};
-use chaos_tests::{Cluster, Nginx, Options, run, wait_for};
+use chaos_tests::{Cluster, Daemon, Options, run, wait_for};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -74,7 +74,7 @@ impl Way {
 
 /// See the module. Dropping it ends all of it.
 pub(super) struct Testbed {
-    servers: Vec<Nginx>,
+    servers: Vec<Daemon>,
     cluster: Cluster,
 }
 
@@ -206,7 +206,7 @@ impl Testbed {
                server {{ {listen} root html; }} }}"
         );
         std::fs::write(dir.join("nginx.conf"), config)?;
-        self.servers.push(Nginx::start(&self.cluster.lab, host, &dir)?);
+        self.servers.push(Daemon::nginx(&self.cluster.lab, host, &dir)?);
         Ok(())
     }
 

@@ -1,0 +1,77 @@
+//! Servers of other people, in a namespace.
+
+use crate::command::{binaries, run};
+use crate::net::Lab;
+use anyhow::{Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// One that runs; it ends with the value.
+#[derive(Debug)]
+pub struct Daemon(Child);
+
+impl Daemon {
+    /// An nginx on a host, with the `nginx.conf` of a folder, which is its prefix; what it
+    /// complains of is in `log` there.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be started.
+    pub fn nginx(lab: &Lab, host: &str, dir: &Path) -> Result<Self> {
+        let mut command = on(lab, host);
+        command.arg(nginx()?).arg("-p").arg(dir).args(["-c", "nginx.conf"]);
+        // One process, which whoever started it ends.
+        command.args(["-g", "daemon off; master_process off;"]);
+        Self::start(command, dir)
+    }
+
+    /// A dnsmasq on a host, with the `dnsmasq.conf` of a folder; what it complains of is in
+    /// `log` there.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be started.
+    pub fn dnsmasq(lab: &Lab, host: &str, dir: &Path) -> Result<Self> {
+        let mut command = on(lab, host);
+        command.args(["dnsmasq", "--keep-in-foreground", "--user=root", "--pid-file="]);
+        command.arg(format!("--conf-file={}", dir.join("dnsmasq.conf").display()));
+        Self::start(command, dir)
+    }
+
+    fn start(mut command: Command, dir: &Path) -> Result<Self> {
+        let log = std::fs::File::create(dir.join("log"))?;
+        Ok(Self(command.stdin(Stdio::null()).stderr(log).spawn()?))
+    }
+
+    /// Stops it as it is, or lets it go on.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(self.0.id().try_into()?), signal)?)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Becomes what follows it, so that the child is the server itself.
+fn on(lab: &Lab, host: &str) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", &lab.namespace(host)]);
+    command
+}
+
+/// `cargo xtask` unpacks it where none is installed.
+fn nginx() -> Result<PathBuf> {
+    let unpacked = binaries()?.join("../unpacked/usr/sbin/nginx");
+    if unpacked.exists() {
+        return Ok(unpacked);
+    }
+    ensure!(run("nginx", &["-v"]).is_ok(), "no nginx: run `cargo xtask test` once");
+    Ok("nginx".into())
+}

@@ -1,0 +1,275 @@
+//! Whether enough real servers of a virtual one are up, and where its clients go if not.
+
+use super::{Real, Server, ServerEvent};
+use crate::{AllDown, Policy, Quorum, RealServer};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Where clients of a virtual server without a quorum go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Instead {
+    /// To the sorry server.
+    Sorry,
+    /// To those that were served last.
+    KeepLast,
+    /// Nowhere.
+    Drop,
+}
+
+/// The rest of a sentence.
+impl fmt::Display for Instead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sorry => "clients get the sorry server",
+            Self::KeepLast => "clients are sent to those that were up last",
+            Self::Drop => "what comes for it is dropped",
+        })
+    }
+}
+
+impl Policy {
+    /// Where clients go without a quorum.
+    #[must_use]
+    pub fn instead(&self) -> Instead {
+        match (self.sorry, self.all_down) {
+            (Some(_), _) => Instead::Sorry,
+            (None, AllDown::KeepLast) => Instead::KeepLast,
+            (None, AllDown::Drop) => Instead::Drop,
+        }
+    }
+}
+
+impl Server {
+    /// Of those that take new connections: how many are up, how many may be, and how many
+    /// there are.
+    fn counts(&self) -> [usize; 3] {
+        let takes = || self.reals.iter().filter(|real| real.weight() > 0);
+        let unknown = |real: &&Real| self.spec.check.is_some() && real.health.is_up.is_none();
+        let up = takes().filter(|real| self.is_well(real)).count();
+        [up, up + takes().filter(unknown).count(), takes().count()]
+    }
+
+    /// How many of its real servers are up and take new connections.
+    #[must_use]
+    pub fn up(&self) -> usize {
+        self.counts()[0]
+    }
+
+    /// Looks whether enough are up, where these were served before. What there is to tell of
+    /// it, if that changed.
+    pub(super) fn count_anew(&mut self, served: &[RealServer]) -> Option<ServerEvent> {
+        let Quorum { up: needed, hysteresis } = self.spec.policy.quorum;
+        let [up, may_be, all] = self.counts();
+        self.keep(served, up);
+        let was = self.is_short;
+        self.is_short = if was {
+            let enough = usize::from(needed) + usize::from(hysteresis);
+            // With all that there are it is back, however many were asked for.
+            up < enough.min(all).max(usize::from(needed))
+        } else {
+            // What nobody has seen yet may be up.
+            may_be < usize::from(needed)
+        };
+        if was == self.is_short {
+            return None;
+        }
+        let server = self.spec.name.clone();
+        let up = u32::try_from(up).unwrap_or(u32::MAX);
+        Some(if self.is_short {
+            let instead = self.spec.policy.instead();
+            ServerEvent::Down { server, up, needed, instead }
+        } else {
+            ServerEvent::Up { server, up }
+        })
+    }
+
+    /// Remembers who was served when nobody is up any more, for as long as nobody is.
+    fn keep(&mut self, served: &[RealServer], up: usize) {
+        if up == 0 && self.reals.iter().any(|real| real.kept) {
+            return;
+        }
+        let was_served = |place| served.iter().any(|one| one.place() == place && one.weight > 0);
+        let place = |real: &Real| self.dealt_one(&real.spec, 1).place();
+        let kept = |real: &Real| up == 0 && was_served(place(real));
+        let kept: Vec<_> = self.reals.iter().map(kept).collect();
+        for (real, kept) in self.reals.iter_mut().zip(kept) {
+            real.kept = kept;
+        }
+    }
+
+    /// Whether one is up, as far as is known.
+    pub(super) fn is_well(&self, real: &Real) -> bool {
+        self.spec.check.is_none() || real.health.is_up == Some(true)
+    }
+
+    /// Whether one of its real servers is sent anything.
+    #[must_use]
+    pub fn serves(&self, real: &Real) -> bool {
+        let is_kept = real.kept && self.spec.policy.instead() == Instead::KeepLast;
+        self.is_well(real) || is_kept
+    }
+
+    /// Whether its real servers get new connections. Those that are up keep what they have
+    /// in any case.
+    pub(super) fn takes_new(&self) -> bool {
+        !self.is_short || self.spec.policy.instead() == Instead::KeepLast
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{apply, server, state_of, vip, voter};
+    use crate::{
+        Actor, CheckKind, Command, EventKind, Forwarding, NodeId, Observed, Op, Opinion, Outcome,
+        ServerOp, ServerSpec, ServerUid, State, VipOp,
+    };
+    use std::collections::BTreeMap;
+
+    fn with(policy: Policy) -> State {
+        let mut state = state_of([voter(1)]);
+        apply(&mut state, VipOp::Add { spec: vip("web", 100) });
+        let reals = ["10.0.0.11", "10.0.0.12", "10.0.0.13"];
+        let spec = ServerSpec { check: Some(CheckKind::Tcp.into()), policy, ..server(&reals) };
+        assert_eq!(at(&mut state, ServerOp::Add { spec }), Outcome::Done);
+        state
+    }
+
+    fn at(state: &mut State, op: impl Into<Op>) -> Outcome {
+        let command =
+            Command { time_ms: 1, actor: Actor("test".into()), term: None, op: op.into() };
+        state.apply(1, &command)
+    }
+
+    /// The last parts of who gets new connections.
+    fn served(state: &State) -> Vec<u8> {
+        let server = state.server(ServerUid(1)).expect("there");
+        let forwarding = Forwarding::of(state, server, &BTreeMap::new()).expect("something");
+        let last = |ip: std::net::IpAddr| match ip {
+            std::net::IpAddr::V4(ip) => ip.octets()[3],
+            std::net::IpAddr::V6(_) => panic!("v4"),
+        };
+        let takes = forwarding.plan.reals().iter().filter(|real| real.weight > 0);
+        takes.map(|real| last(real.ip)).collect()
+    }
+
+    fn sees(state: &mut State, last: u8, up: bool) {
+        let observed = Observed { server: ServerUid(1), ip: [10, 0, 0, last].into(), port: 80 };
+        let opinion = if up { Opinion::Up } else { Opinion::Down("refused".into()) };
+        let seen = vec![(observed, Some(opinion))];
+        assert_eq!(at(state, ServerOp::Observe { node: NodeId(1), seen }), Outcome::Done);
+    }
+
+    fn told(state: &State) -> Vec<String> {
+        let events = state.events.after(0).into_iter().filter_map(|event| match &event.what {
+            EventKind::Server(ServerEvent::Down { up, needed, instead, .. }) => {
+                Some(format!("{up} of {needed}: {instead:?}"))
+            }
+            EventKind::Server(ServerEvent::Up { up, .. }) => Some(format!("{up}")),
+            _ => None,
+        });
+        events.collect()
+    }
+
+    const NOBODY: [u8; 0] = [];
+    const TWO: Quorum = Quorum { up: 2, hysteresis: 1 };
+
+    #[test]
+    fn with_too_few_up_it_counts_as_down_and_comes_back_with_some_more() {
+        let mut state = with(Policy { quorum: TWO, ..Policy::default() });
+        sees(&mut state, 11, true);
+        assert_eq!(served(&state), [11], "the others may be up");
+        sees(&mut state, 12, false);
+        sees(&mut state, 13, true);
+        assert_eq!(served(&state), [11, 13]);
+        sees(&mut state, 13, false);
+        assert_eq!(served(&state), NOBODY, "one is too few");
+        let keeps = state.server(ServerUid(1)).expect("there").plan().expect("a plan");
+        assert_eq!(keeps.reals().len(), 1, "it keeps the connections that it has");
+        sees(&mut state, 13, true);
+        assert_eq!(served(&state), NOBODY, "it needs one more to come back");
+        sees(&mut state, 12, true);
+        assert_eq!(served(&state), [11, 12, 13]);
+        assert_eq!(told(&state), ["1 of 2: Drop", "3"]);
+    }
+
+    /// A real server that is taken away could never come back.
+    #[test]
+    fn it_is_back_with_all_that_there_are() {
+        let mut state = with(Policy { quorum: TWO, ..Policy::default() });
+        for (last, up) in [(11, true), (12, true), (13, false), (12, false), (12, true)] {
+            sees(&mut state, last, up);
+        }
+        assert_eq!(served(&state), NOBODY);
+        let place = "10.0.0.13".parse::<crate::RealSpec>().expect("one");
+        let place = crate::RealPlace { ip: place.ip, port: None };
+        let server = "front".parse().expect("a name");
+        assert_eq!(at(&mut state, ServerOp::RemoveReal { server, place }), Outcome::Done);
+        assert_eq!(served(&state), [11, 12]);
+    }
+
+    #[test]
+    fn the_sorry_server_takes_everybody_while_there_is_no_quorum() {
+        let sorry = Some("10.0.0.99".parse().expect("one"));
+        let mut state = with(Policy { sorry, ..Policy::default() });
+        assert_eq!(served(&state), NOBODY, "nobody knows yet");
+        for last in [11, 12, 13] {
+            sees(&mut state, last, false);
+        }
+        assert_eq!(served(&state), [99]);
+        sees(&mut state, 12, true);
+        assert_eq!(served(&state), [12]);
+        assert_eq!(told(&state), ["0 of 1: Sorry", "1"]);
+    }
+
+    #[test]
+    fn who_was_served_last_is_kept_where_that_is_wanted() {
+        let policy = Policy { all_down: AllDown::KeepLast, ..Policy::default() };
+        let mut state = with(policy);
+        for (last, up) in [(11, true), (12, true), (13, false)] {
+            sees(&mut state, last, up);
+        }
+        assert_eq!(served(&state), [11, 12]);
+        sees(&mut state, 11, false);
+        assert_eq!(served(&state), [12]);
+        sees(&mut state, 12, false);
+        assert_eq!(served(&state), [12], "the last one");
+        let spec = state.server(ServerUid(1)).expect("there").spec.clone();
+        let reals = ["10.0.0.12", "10.0.0.13"].map(|real| real.parse().expect("one"));
+        let spec = ServerSpec { reals: reals.into(), ..spec };
+        assert_eq!(at(&mut state, ServerOp::Set { spec, seen: 0 }), Outcome::Done);
+        assert_eq!(served(&state), [12], "and it stays so");
+        sees(&mut state, 13, true);
+        assert_eq!(served(&state), [13]);
+        assert_eq!(told(&state), ["0 of 1: KeepLast", "1"]);
+    }
+
+    #[test]
+    fn some_that_are_up_are_better_than_who_was_served_last() {
+        let policy = Policy { quorum: TWO, all_down: AllDown::KeepLast, ..Policy::default() };
+        let mut state = with(policy);
+        for (last, up) in [(11, true), (12, true), (13, false), (12, false)] {
+            sees(&mut state, last, up);
+        }
+        assert_eq!(served(&state), [11]);
+        sees(&mut state, 11, false);
+        assert_eq!(served(&state), [11], "the last one");
+    }
+
+    #[test]
+    fn a_sorry_server_that_cannot_be_is_refused() {
+        let add = |sorry: &str| {
+            let mut state = state_of([voter(1)]);
+            apply(&mut state, VipOp::Add { spec: vip("web", 100) });
+            let sorry = Some(sorry.parse().expect("one"));
+            let policy = Policy { sorry, ..Policy::default() };
+            let spec = ServerSpec { policy, ..server(&["10.0.0.11", "10.0.0.12"]) };
+            at(&mut state, ServerOp::Add { spec })
+        };
+        for bad in ["10.0.0.11", "fd00::1", "10.0.0.100", "10.0.0.99@0"] {
+            assert!(matches!(add(bad), Outcome::Refused(_)), "{bad}: {:?}", add(bad));
+        }
+        assert_eq!(add("10.0.0.99"), Outcome::Done);
+    }
+}
