@@ -49,7 +49,7 @@ const VIEWER: [&str; 9] = [
     "Overview/Events",
     "Host/Doctor",
 ];
-const OPERATOR: [&str; 12] = [
+const OPERATOR: [&str; 13] = [
     "Nodes/DrainNode",
     "Vips/AddVip",
     "Vips/MoveVip",
@@ -60,6 +60,7 @@ const OPERATOR: [&str; 12] = [
     "Servers/RemoveServer",
     "Servers/AddReal",
     "Servers/RemoveReal",
+    "Servers/CheckServer",
     "Servers/DrainReal",
     "Servers/WeighReal",
 ];
@@ -70,7 +71,7 @@ const ADMIN: [&str; 5] = [
     "Nodes/RemoveNode",
     "Overview/Backup",
 ];
-const MEMBERS: [&str; 18] = [
+const MEMBERS: [&str; 19] = [
     "Raft/Append",
     "Raft/Vote",
     "Raft/PreVote",
@@ -89,6 +90,7 @@ const MEMBERS: [&str; 18] = [
     "Lease/Abdicate",
     "Tables/LookAtTable",
     "Edges/TellEdges",
+    "Probes/ProbeNow",
 ];
 const ANYBODY: [&str; 2] = ["Cluster/Identify", "Cluster/Join"];
 /// On connections of their own (ALPN), so not served here to anybody.

@@ -132,6 +132,35 @@ fn whoever_adds_a_server_that_does_not_answer_hears_of_it() -> Result<()> {
     assert!(added.contains("10.77.0.12:80 is down: connection refused"), "{added}");
     let connections = Connections::open(&cluster.lab, "client", V4.target(), 20)?;
     assert_eq!(connections.of_each().into_keys().collect::<Vec<_>>(), ["r1"]);
+    // What each observer sees when it looks now, one real server or all.
+    let checked = |real: &[&str]| {
+        let check = ["vs", "check", "front"];
+        let json = cluster.host("n2").ctl_json(&[&check[..], real].concat())?;
+        let all = json.as_array().context("real servers")?.clone();
+        let seen = |real: &Value| {
+            let seen = real["seen"].as_array().cloned().unwrap_or_default();
+            let sees: Vec<_> = seen.iter().map(|one| one["state"].to_string()).collect();
+            format!("{} {}", real["address"], sees.join(","))
+        };
+        anyhow::Ok(all.iter().map(seen).collect::<Vec<_>>())
+    };
+    let [up, down] =
+        [r#""10.77.0.11:80" "up","up","up""#, r#""10.77.0.12:80" "down","down","down""#];
+    assert_eq!(checked(&[])?, [up, down]);
+    assert_eq!(checked(&["10.77.0.12"])?, [down]);
+    let told = cluster.host("n3").ctl_ok(&["vs", "check", "front"])?;
+    assert!(told.contains("connection refused"), "{told}");
+    let nobody = cluster.host("n1").ctl(&["vs", "check", "front", "10.77.0.13"])?;
+    assert!(nobody.stderr.contains("no such real server"), "{nobody:?}");
+    // Another check that none passes is said as well, and whoever does not want to wait need
+    // not.
+    let other = ["vs", "set", "front", "--check-port", "81"];
+    let set = cluster.host("n1").ctl_ok(&other)?;
+    assert!(set.contains("10.77.0.11:80 is down: connection refused"), "{set}");
+    cluster.host("n1").ctl_ok(&["vs", "remove", "front"])?;
+    let added =
+        cluster.host("n1").ctl_ok(&[&ADD[..], &["--no-wait", "--check-fall", "9"]].concat())?;
+    assert!(!added.contains("is down"), "{added}");
     // Without a check its administrator has the word.
     cluster.host("n1").ctl_ok(&["vs", "set", "front", "--check", "none"])?;
     wait_until(&cluster, ["up", "up"])

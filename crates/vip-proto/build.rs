@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use tonic_prost_build::Builder;
 
 /// What members say among each other; people are shown nothing of it.
-const AMONG_MEMBERS: [&str; 6] = ["access", "cluster", "edges", "lease", "raft", "tables"];
+const AMONG_MEMBERS: [&str; 7] =
+    ["access", "cluster", "edges", "lease", "probes", "raft", "tables"];
 /// Where the files are, below the root.
 const FOLDER: &str = "vip/v1";
 const PACKAGE: &str = "vip.v1";

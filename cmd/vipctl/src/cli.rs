@@ -394,6 +394,15 @@ pub(crate) enum VsCommand {
         #[arg(long)]
         setup: bool,
     },
+    /// Have every observer probe the real servers now, and print what each sees. No verdict
+    /// follows.
+    Check {
+        /// Its name.
+        name: String,
+        /// One real server; default: all.
+        #[arg(value_name = "ADDR[:PORT]")]
+        real: Option<String>,
+    },
     /// Change a virtual server. Connections stay with the real servers that they have.
     Set(Box<VsSet>),
     /// Remove a virtual server, and with it its connections.

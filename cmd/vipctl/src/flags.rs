@@ -48,6 +48,9 @@ pub(crate) struct VsAdd {
     pub(crate) check: CheckFlags,
     #[command(flatten)]
     pub(crate) policy: PolicyFlags,
+    /// Return without waiting for what observers see first.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
 }
 
 /// How the real servers of a virtual one are checked.
@@ -161,12 +164,15 @@ pub(crate) struct VsSet {
     pub(crate) check: CheckFlags,
     #[command(flatten)]
     pub(crate) policy: PolicyFlags,
+    /// Where the check changes: return without waiting for what observers see first.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
 }
 
-impl From<VsAdd> for v1::ServerSpec {
+impl From<VsAdd> for v1::AddServerRequest {
     fn from(add: VsAdd) -> Self {
         let scheduler = add.persistence.map_or(add.scheduler, |_| Scheduler::Sh);
-        Self {
+        let spec = v1::ServerSpec {
             name: add.name,
             vip: add.vip,
             ports: add.port,
@@ -179,7 +185,8 @@ impl From<VsAdd> for v1::ServerSpec {
             real_nodes: add.real_nodes,
             check: check(add.check),
             policy: policy(add.policy),
-        }
+        };
+        Self { spec: Some(spec), no_wait: add.no_wait }
     }
 }
 
@@ -198,6 +205,7 @@ impl From<VsSet> for v1::SetServerRequest {
             real_nodes: set.real_nodes,
             check: check(set.check),
             policy: policy(set.policy),
+            no_wait: set.no_wait,
         }
     }
 }

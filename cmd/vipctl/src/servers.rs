@@ -18,8 +18,7 @@ impl Ctl {
     pub(crate) async fn vs(&self, command: VsCommand) -> Result<(), Failure> {
         let server = match command {
             VsCommand::Add(add) => {
-                let spec = Some(v1::ServerSpec::from(*add));
-                let request = self.request(v1::AddServerRequest { spec });
+                let request = self.request(v1::AddServerRequest::from(*add));
                 let added = self.servers().add_server(request).await?.into_inner().server;
                 let added = added.unwrap_or_default();
                 return print(self.format, &added, |server| {
@@ -49,6 +48,11 @@ impl Ctl {
                         in_full(server)
                     }
                 });
+            }
+            VsCommand::Check { name, real } => {
+                let request = self.request(v1::CheckServerRequest { name, real });
+                let reals = self.servers().check_server(request).await?.into_inner().reals;
+                return print(self.format, &reals, |reals| looked_at(reals));
             }
             VsCommand::Remove { name } => {
                 let request = self.request(v1::RemoveServerRequest { name: name.clone() });
@@ -163,6 +167,22 @@ fn checks(server: &v1::Server) -> String {
         }
     }
     text
+}
+
+/// What observers see now, a line for each.
+fn looked_at(reals: &[v1::Looked]) -> String {
+    let row = |real: &v1::Looked, seen: &v1::Seen| {
+        let is = v1::RealState::try_from(seen.state).unwrap_or_default();
+        let (sees, without) = match is {
+            v1::RealState::Up => ("up", "it answers as it should"),
+            v1::RealState::Down => ("down", ""),
+            _ => ("nothing", "it said nothing of it"),
+        };
+        let why = seen.why.clone().unwrap_or_else(|| without.to_owned());
+        vec![real.address.clone(), seen.node.clone(), sees.to_owned(), why]
+    };
+    let rows = reals.iter().flat_map(|real| real.seen.iter().map(|seen| row(real, seen)));
+    table(&["REAL", "NODE", "SEES", "WHY"], rows)
 }
 
 fn in_full(server: &v1::Server) -> String {

@@ -21,12 +21,14 @@ mod leader;
 mod lease;
 mod membership;
 mod node;
+mod probe_now;
 mod probing;
 mod rate;
 mod refusals;
 mod reporter;
 mod run;
 mod servers;
+mod sights;
 mod wall_clock;
 
 pub use config::{AdminSection, Config, ConfigError, GuardSection, HttpSection, NodeSection};

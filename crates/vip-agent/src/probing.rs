@@ -1,19 +1,17 @@
 //! Probes of real servers from this node: compares whom the log has it observe with whom
-//! it probes, and keeps what it sees for the log's [`crate::reporter`].
+//! it probes, and keeps what it sees.
 
+use crate::node::Member;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 use vip_core::{
-    Failure, Mono, Node, NodeId, Observed, Opinion, Real, Rounds, Server, ServerUid, State, Target,
-    Ticket, Vip, VipUid,
+    Failure, Mono, Node, NodeId, Observed, Real, Rounds, Server, ServerUid, State, Target, Ticket,
+    Vip, VipUid,
 };
 use vip_guard::boottime;
-use vip_probe::Prober;
-use vip_raft::Applied;
 
 /// Probes at once, of which each has a descriptor: far from all that there may be. Where that
 /// many hang, others begin as those end.
@@ -22,32 +20,6 @@ const AT_ONCE: usize = 4096;
 const ANSWERS: usize = 1024;
 /// Without a probe to start.
 const IDLE: Duration = Duration::from_secs(60);
-
-/// By real server, with how it was looked at.
-type Sees = BTreeMap<Observed, (Target, Opinion)>;
-
-/// What this node sees of real servers.
-#[derive(Default)]
-pub(crate) struct Sights {
-    sees: Mutex<Sees>,
-    changed: watch::Sender<()>,
-}
-
-impl Sights {
-    /// All of it.
-    pub(crate) fn all(&self) -> Sees {
-        self.sees.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(crate) fn changes(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
-    }
-
-    fn are(&self, sees: &Sees) {
-        self.sees.lock().unwrap_or_else(PoisonError::into_inner).clone_from(sees);
-        self.changed.send_replace(());
-    }
-}
 
 /// Whom a node is to probe, and how.
 fn wanted(state: &State, node: NodeId) -> BTreeMap<Observed, Target> {
@@ -77,13 +49,9 @@ impl Seen {
 type Answer = (Ticket, Result<(), Failure>);
 
 /// Runs for as long as the member does.
-pub(crate) async fn look_after_real_servers(
-    me: NodeId,
-    mut applied: watch::Receiver<Applied>,
-    sights: Arc<Sights>,
-    stop: CancellationToken,
-) {
-    let prober = Arc::new(Prober::default());
+pub(crate) async fn look_after_real_servers(member: Arc<Member>) {
+    let (me, stop) = (member.meta.node, member.stopped());
+    let (mut applied, sights) = (member.log.applied(), &member.sights);
     let mut rounds = Rounds::new(me.0);
     let (answer, mut answers) = mpsc::channel::<Answer>(ANSWERS);
     let mut running = 0;
@@ -105,7 +73,7 @@ pub(crate) async fn look_after_real_servers(
         }
         for start in rounds.start(boottime(), AT_ONCE - running) {
             running += 1;
-            let (answer, prober) = (answer.clone(), prober.clone());
+            let (answer, prober) = (answer.clone(), sights.prober());
             tokio::spawn(async move {
                 let result = prober.probe(&start.target).await;
                 let _ = answer.send((start.ticket, result)).await;

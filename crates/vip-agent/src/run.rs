@@ -181,9 +181,7 @@ fn launch(desk: Arc<Desk>) -> Launch {
         essential::spawn("serve strangers", serve_strangers(member.clone(), streams.strangers));
         essential::spawn("lead", lead(member.clone()));
         essential::spawn("report", report(member.clone()));
-        let (me, applied) = (member.meta.node, member.log.applied());
-        let probing = look_after_real_servers(me, applied, member.sights.clone(), member.stopped());
-        essential::spawn("probe", probing);
+        essential::spawn("probe", look_after_real_servers(member.clone()));
         essential::spawn("keep_up", keep_up(member.clone()));
     })
 }

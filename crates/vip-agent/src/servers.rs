@@ -6,6 +6,7 @@ use crate::admin::{AdminService, routes};
 use crate::essential;
 use crate::membership::ClusterService;
 use crate::node::Member;
+use crate::probe_now::ProbesService;
 use crate::reporter::EdgesService;
 use std::io;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use vip_core::chain;
 use vip_pki::{PeerStream, speaker};
 use vip_proto::v1::cluster_server::ClusterServer;
 use vip_proto::v1::edges_server::EdgesServer;
+use vip_proto::v1::probes_server::ProbesServer;
 use vip_proto::v1::tables_server::TablesServer;
 use vip_raft::RaftService;
 
@@ -93,6 +95,7 @@ pub(crate) async fn serve_members(
         .add_service(raft)
         .add_service(cluster(member.clone()))
         .add_service(TablesServer::new(member.forward.clone()))
+        .add_service(ProbesServer::new(ProbesService::new(member.clone())))
         .add_service(
             EdgesServer::new(EdgesService::new(member.clone()))
                 .max_decoding_message_size(MAX_EDGES),

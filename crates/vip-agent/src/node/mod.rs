@@ -30,7 +30,7 @@ use crate::door::{Door, Reception, door};
 use crate::essential;
 use crate::forward::{Ends, Forward, forward};
 use crate::lease::{LeasePeers, LeaseShared, LeaseThread, LeaseView, Start};
-use crate::probing::Sights;
+use crate::sights::Sights;
 use arc_swap::ArcSwap;
 use meta::DATA_VERSION;
 use std::io;

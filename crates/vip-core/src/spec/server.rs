@@ -11,7 +11,7 @@ use crate::Name;
 use crate::words::words;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Most real servers of one virtual server: in the smallest table each has a slot.
 pub const MAX_REALS: usize = 1000;
@@ -335,6 +335,16 @@ impl ServerSpec {
     #[must_use]
     pub fn port_of(&self, real: &RealSpec) -> Option<u16> {
         real.port.or(self.ports.single())
+    }
+
+    /// Where connections go at a real server, in words: ADDR:PORT, or ADDR where the client's
+    /// port decides.
+    #[must_use]
+    pub fn place(&self, real: &RealSpec) -> String {
+        match self.port_of(real) {
+            Some(port) => SocketAddr::new(real.ip, port).to_string(),
+            None => real.ip.to_string(),
+        }
     }
 
     fn check_real(&self, real: &RealSpec) -> Result<(), ServerSpecError> {

@@ -99,6 +99,7 @@ impl v1::SetServerRequest {
             real_nodes,
             check: how,
             policy: short,
+            no_wait: _,
         } = self;
         let mut spec = old.spec.clone();
         if spec.real_nodes.is_none() {

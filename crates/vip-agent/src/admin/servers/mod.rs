@@ -1,17 +1,19 @@
 //! `vip.v1.Servers`.
 
+mod looking;
 mod programmed;
 mod view;
 
 use crate::admin::call::{AdminService, Call, ask_leader, on_leader, to_its_end};
 use crate::errors::{from_refusal, invalid};
+use looking::look_now;
 use programmed::{everywhere, wait_until_gone, wait_until_programmed};
-use std::time::Duration;
 use tonic::{Code, Request, Response, Status};
 pub(super) use view::short;
 use view::view;
 use vip_core::{
-    FIRST_ANSWERS, Name, Outcome, Server, ServerOp, ServerRefusal, ServerSpec, State, excerpt,
+    CheckSpec, FIRST_ANSWERS, Name, Outcome, Real, Server, ServerOp, ServerRefusal, ServerSpec,
+    State, excerpt,
 };
 use vip_proto::v1;
 use vip_proto::v1::servers_client::ServersClient;
@@ -27,7 +29,7 @@ impl v1::servers_server::Servers for AdminService {
         let spec = ServerSpec::try_from(spec).map_err(invalid)?;
         on_leader!(call, message, ServersClient, add_server);
         to_its_end(async move {
-            let server = Some(add(&call, spec).await?);
+            let server = Some(add(&call, spec, !message.no_wait).await?);
             Ok(v1::AddServerReply { server })
         })
         .await
@@ -40,9 +42,12 @@ impl v1::servers_server::Servers for AdminService {
         let (call, message) = (self.change(&request)?, request.into_inner());
         on_leader!(call, message, ServersClient, set_server);
         let old = find(&call.member.log.state(), &message.name)?.clone();
+        let waits = message.check.is_some() && !message.no_wait;
         let spec = message.changes(&old).map_err(invalid)?;
-        let op = ServerOp::Set { spec, seen: old.revision };
-        let server = change(&call, old.spec.name, op).await?;
+        let (name, check) = (spec.name.clone(), spec.check.clone());
+        call.propose(ServerOp::Set { spec, seen: old.revision }).await?;
+        wait_until_checked(&call, &name, check.filter(|_| waits)).await;
+        let server = in_force(&call, &name).await?;
         Ok(Response::new(v1::SetServerReply { server: Some(server) }))
     }
 
@@ -84,6 +89,27 @@ impl v1::servers_server::Servers for AdminService {
         view::add_counts(&mut shown, server, &counts);
         let server = Some(v1::Server { on_nodes, ..shown });
         Ok(Response::new(v1::ShowServerReply { server }))
+    }
+
+    async fn check_server(
+        &self,
+        request: Request<v1::CheckServerRequest>,
+    ) -> Result<Response<v1::CheckServerReply>, Status> {
+        // Any node can say: it takes no leader to look.
+        let (call, message) = (self.call(&request)?, request.into_inner());
+        let only = message.real.map(|real| real.parse().map_err(invalid)).transpose()?;
+        let state = call.member.log.state();
+        let server = find(&state, &message.name)?;
+        if server.spec.check.is_none() {
+            let text = format!("nothing checks virtual server {}", server.spec.name);
+            return Err(Status::failed_precondition(text));
+        }
+        let reals = look_now(&call, &state, server, only).await;
+        if reals.is_empty() {
+            let text = format!("virtual server {} has no such real server", server.spec.name);
+            return Err(Status::not_found(text));
+        }
+        Ok(Response::new(v1::CheckServerReply { reals }))
     }
 
     async fn add_real(
@@ -140,27 +166,31 @@ fn find<'a>(state: &'a State, name: &str) -> Result<&'a Server, Status> {
     state.server_named(name).ok_or_else(unknown)
 }
 
-/// Waits until it is known of every real server whether it is up, or a while is over:
-/// whoever adds a check that nobody passes is to hear of it.
-async fn wait_until_checked(call: &Call, name: &Name, limit: Duration) {
+/// Waits until all observers have said of every real server whether it is up, or a while is
+/// over: whoever adds a check that nobody passes is to hear of it.
+async fn wait_until_checked(call: &Call, name: &Name, check: Option<CheckSpec>) {
+    let Some(check) = check else { return };
+    let limit = check.timing.first_answers() + FIRST_ANSWERS;
     // What follows has time left.
     let until = tokio::time::Instant::now() + limit.min(call.time_left() / 2);
     let mut news = call.member.news();
     let is_known = || {
         let state = call.member.log.state();
+        let said = |server: &Server, real: &Real| {
+            let observers = state.observers_of(server, real);
+            observers.iter().all(|node| real.health.seen.contains_key(node))
+        };
         let server = state.server_named(name.as_str());
-        server.is_none_or(|server| server.reals.iter().all(|real| real.health.is_up.is_some()))
+        server.is_none_or(|server| server.reals.iter().all(|real| said(server, real)))
     };
     while !is_known() && tokio::time::timeout_at(until, news.next()).await.is_ok() {}
 }
 
 /// Adds one; nothing is left of it where its VIP's holder refuses it.
-async fn add(call: &Call, spec: ServerSpec) -> Result<v1::Server, Status> {
+async fn add(call: &Call, spec: ServerSpec, waits: bool) -> Result<v1::Server, Status> {
     let (name, check) = (spec.name.clone(), spec.check.clone());
     let outcome = call.propose(ServerOp::Add { spec }).await?;
-    if let Some(check) = check {
-        wait_until_checked(call, &name, check.timing.first_answers() + FIRST_ANSWERS).await;
-    }
+    wait_until_checked(call, &name, check.filter(|_| waits)).await;
     match wait_until_programmed(call, &name).await {
         Err(status) if status.code() == Code::FailedPrecondition && outcome == Outcome::Done => {
             call.propose(ServerOp::Remove { name }).await?;
@@ -173,7 +203,12 @@ async fn add(call: &Call, spec: ServerSpec) -> Result<v1::Server, Status> {
 
 async fn change(call: &Call, name: Name, op: ServerOp) -> Result<v1::Server, Status> {
     call.propose(op).await?;
-    wait_until_programmed(call, &name).await.map_err(|status| match status.code() {
+    in_force(call, &name).await
+}
+
+/// Waits for what the log wants by now.
+async fn in_force(call: &Call, name: &Name) -> Result<v1::Server, Status> {
+    wait_until_programmed(call, name).await.map_err(|status| match status.code() {
         Code::FailedPrecondition => Status::failed_precondition(format!(
             "{}. The change is in the log, and until it can be carried out what was before stays \
              in force there: change that back, or what hinders it",

@@ -2,7 +2,6 @@
 
 use crate::admin::sight::{name, named};
 use crate::node::Member;
-use std::net::SocketAddr;
 use vip_core::{
     Counter, Engine, Forward, NodeId, Opinion, Policy, Real, RealCount, Server, ServerSpec, State,
 };
@@ -74,25 +73,23 @@ fn sorry_view(state: &State, server: &Server) -> Option<v1::Real> {
     Some(v1::Real { state: is.into(), reason: reason.to_owned(), ..shown })
 }
 
+/// What a node sees of a real server.
+pub(super) fn seen(node: String, opinion: &Opinion) -> v1::Seen {
+    let (is, why) = match opinion {
+        Opinion::Up => (v1::RealState::Up, None),
+        Opinion::Down(why) => (v1::RealState::Down, Some(why.clone())),
+        Opinion::Blind => (v1::RealState::Unchecked, None),
+        Opinion::Unable(why) => (v1::RealState::Unchecked, Some(why.clone())),
+    };
+    v1::Seen { node, state: is.into(), why }
+}
+
 fn real_view(state: &State, server: &Server, real: &Real) -> v1::Real {
-    let seen = |(node, opinion): (&NodeId, &Opinion)| {
-        let (is, why) = match opinion {
-            Opinion::Up => (v1::RealState::Up, None),
-            Opinion::Down(why) => (v1::RealState::Down, Some(why.clone())),
-            Opinion::Blind => (v1::RealState::Unchecked, None),
-            Opinion::Unable(why) => (v1::RealState::Unchecked, Some(why.clone())),
-        };
-        v1::Seen { node: named(state, *node), state: is.into(), why }
-    };
-    let port = server.spec.port_of(&real.spec);
-    let address = match port {
-        Some(port) => SocketAddr::new(real.spec.ip, port).to_string(),
-        None => real.spec.ip.to_string(),
-    };
+    let seen = |(node, opinion): (&NodeId, &Opinion)| seen(named(state, *node), opinion);
     let (is, reason) = state_of(server, real);
     let health = Some(&real.health).filter(|_| server.spec.check.is_some());
     v1::Real {
-        address,
+        address: server.spec.place(&real.spec),
         weight: real.spec.weight.into(),
         state: is.into(),
         reason,

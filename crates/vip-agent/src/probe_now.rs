@@ -1,0 +1,65 @@
+//! `vip.v1.Probes`: probes at once, for whoever wants to know, beside those that verdicts
+//! rest on.
+
+use crate::node::Member;
+use futures_util::{StreamExt, stream};
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+use vip_core::{Failure, Opinion, ServerUid, Sighting};
+use vip_proto::v1;
+
+/// Probes of one question at once.
+const AT_ONCE: usize = 64;
+
+/// See the module.
+pub(crate) struct ProbesService {
+    member: Arc<Member>,
+}
+
+impl ProbesService {
+    pub(crate) fn new(member: Arc<Member>) -> Self {
+        Self { member }
+    }
+}
+
+#[tonic::async_trait]
+impl v1::probes_server::Probes for ProbesService {
+    async fn probe_now(
+        &self,
+        request: Request<v1::ProbeNowRequest>,
+    ) -> Result<Response<v1::ProbeNowReply>, Status> {
+        let server = ServerUid(request.into_inner().server);
+        let sees = probe_now(&self.member, server).await?.into_iter().map(Into::into).collect();
+        Ok(Response::new(v1::ProbeNowReply { sees }))
+    }
+}
+
+/// What this node sees of the real servers of a virtual one that it observes, if it looks
+/// now.
+///
+/// # Errors
+/// It answers too many such questions.
+pub(crate) async fn probe_now(member: &Member, server: ServerUid) -> Result<Vec<Sighting>, Status> {
+    let _one = member.sights.question().ok_or_else(|| {
+        Status::resource_exhausted("it answers other such questions; try again a moment later")
+    })?;
+    let state = member.log.state();
+    let Some(server) = state.server(server) else { return Ok(vec![]) };
+    let me = member.meta.node;
+    let observed =
+        server.reals.iter().filter(|real| state.observers_of(server, real).contains(&me));
+    let probes = observed.filter_map(|real| {
+        let (observed, target) = (server.observed(&real.spec), server.target(&real.spec)?);
+        let prober = member.sights.prober();
+        Some(async move {
+            let opinion = match prober.probe(&target).await {
+                Ok(()) => Opinion::Up,
+                Err(Failure::There(why)) => Opinion::Down(why),
+                Err(Failure::Here(why)) => Opinion::Unable(why),
+            };
+            (observed, Some(opinion.cut()))
+        })
+    });
+    let probes: Vec<_> = probes.collect();
+    Ok(stream::iter(probes).buffer_unordered(AT_ONCE).collect().await)
+}

@@ -1,0 +1,55 @@
+//! What this node sees of real servers, and what it looks with.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use vip_core::{Observed, Opinion, Target};
+use vip_probe::Prober;
+
+/// Members' questions at once, of which each has real servers probed: who asks more is told
+/// so. None must have others probe for it without an end.
+const QUESTIONS: usize = 4;
+
+/// By real server, with how it was looked at.
+type Sees = BTreeMap<Observed, (Target, Opinion)>;
+
+/// See the module.
+pub(crate) struct Sights {
+    sees: Mutex<Sees>,
+    changed: watch::Sender<()>,
+    prober: Arc<Prober>,
+    questions: Semaphore,
+}
+
+impl Default for Sights {
+    fn default() -> Self {
+        let (sees, changed, prober) = Default::default();
+        Self { sees, changed, prober, questions: Semaphore::new(QUESTIONS) }
+    }
+}
+
+impl Sights {
+    /// All of it.
+    pub(crate) fn all(&self) -> Sees {
+        self.sees.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// From now on.
+    pub(crate) fn are(&self, sees: &Sees) {
+        self.sees.lock().unwrap_or_else(PoisonError::into_inner).clone_from(sees);
+        self.changed.send_replace(());
+    }
+
+    pub(crate) fn prober(&self) -> Arc<Prober> {
+        self.prober.clone()
+    }
+
+    /// Room for a question, for as long as it is kept; `None`: others are being answered.
+    pub(crate) fn question(&self) -> Option<SemaphorePermit<'_>> {
+        self.questions.try_acquire().ok()
+    }
+}
