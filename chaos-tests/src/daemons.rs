@@ -32,6 +32,7 @@ impl Daemon {
     /// # Errors
     /// There is none, or it cannot be started.
     pub fn dnsmasq(lab: &Lab, host: &str, dir: &Path) -> Result<Self> {
+        ensure!(run("dnsmasq", &["--version"]).is_ok(), "no dnsmasq: run `cargo xtask test` once");
         let mut command = on(lab, host);
         command.args(["dnsmasq", "--keep-in-foreground", "--user=root", "--pid-file="]);
         command.arg(format!("--conf-file={}", dir.join("dnsmasq.conf").display()));

@@ -118,6 +118,9 @@ fn is_forwarded(server: &v1::Server) -> String {
     for real in server.reals.iter().filter(|real| real.state == i32::from(v1::RealState::Down)) {
         text += &format!("\n{} is down: {}", real.address, real.reason);
     }
+    if let Some(short) = &server.short {
+        text += &format!("\nIt counts as down: {short}.");
+    }
     text
 }
 

@@ -7,10 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
-use vip_core::{
-    Failure, Mono, Node, NodeId, Observed, Real, Rounds, Server, ServerUid, State, Target, Ticket,
-    Vip, VipUid,
-};
+use vip_core::{Failure, Mono, Node, NodeId, Rounds, ServerUid, Ticket, Vip, VipUid};
 use vip_guard::boottime;
 
 /// Probes at once, of which each has a descriptor: far from all that there may be. Where that
@@ -20,14 +17,6 @@ const AT_ONCE: usize = 4096;
 const ANSWERS: usize = 1024;
 /// Without a probe to start.
 const IDLE: Duration = Duration::from_secs(60);
-
-/// Whom a node is to probe, and how.
-fn wanted(state: &State, node: NodeId) -> BTreeMap<Observed, Target> {
-    let target = |(server, real): (&Server, &Real)| {
-        Some((server.observed(&real.spec), server.target(&real.spec)?))
-    };
-    state.observed_by(node).into_iter().filter_map(target).collect()
-}
 
 /// What it follows from whom a node is to probe: members, where VIPs put them, and what is
 /// wanted of virtual servers.
@@ -67,7 +56,7 @@ pub(crate) async fn look_after_real_servers(member: Arc<Member>) {
             revisions: checked().map(|server| (server.uid, server.revision)).collect(),
         };
         if !seen.as_ref().is_some_and(|seen: &Seen| seen.is_as(&now)) {
-            rounds.follow(boottime(), &wanted(&state, me));
+            rounds.follow(boottime(), &state.probed_by(me));
             sights.are(rounds.sees());
             seen = Some(now);
         }

@@ -25,9 +25,7 @@ pub(crate) async fn probe(at: SocketAddr, check: &DnsCheck) -> Result<(), Failur
     loop {
         let reply = udp::receive(&socket).await?;
         // What belongs to no question of ours is somebody else's.
-        let Ok(reply) = Message::from_vec(&reply) else {
-            return Err(Failure::There("what answers there does not speak DNS".to_owned()));
-        };
+        let Ok(reply) = Message::from_vec(&reply) else { continue };
         let is_ours = reply.metadata.id == question.metadata.id
             && reply.metadata.message_type == MessageType::Response;
         if is_ours {
@@ -49,15 +47,18 @@ fn judge(reply: &Message, record: RecordType, check: &DnsCheck) -> Result<(), Fa
         return no(format!("it has no {wanted} for {name}"));
     };
     match expect {
-        Some(expect) if !answers.iter().any(|answer| is_same(answer, expect)) => {
+        Some(expect) if !answers.iter().any(|answer| is_same(record, answer, expect)) => {
             no(format!("{first} for {name}, expected {expect}"))
         }
         _ => Ok(()),
     }
 }
 
-/// Names are the same in any case, and with or without a dot at their end.
-fn is_same(answer: &str, expect: &str) -> bool {
+/// Names are the same in any case, and with or without a dot at their end. Texts are no names.
+fn is_same(record: RecordType, answer: &str, expect: &str) -> bool {
+    if record == RecordType::TXT {
+        return answer.trim_matches('"') == expect;
+    }
     let bare = |text: &str| text.trim_end_matches('.').to_ascii_lowercase();
     bare(answer) == bare(expect)
 }

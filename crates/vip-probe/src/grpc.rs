@@ -5,10 +5,13 @@ use crate::http::failure;
 use crate::tcp;
 use crate::tls::{self, Roots};
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::rt::Executor;
+use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinSet;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
@@ -16,6 +19,22 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tower::service_fn;
 use vip_core::{Failure, GrpcCheck};
+
+/// What may be on its way at a time.
+const MAX_READ: u32 = 64 * 1024;
+
+/// Runs what a connection needs, for no longer than the probe.
+#[derive(Clone, Default)]
+struct Hands(Arc<Mutex<JoinSet<()>>>);
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Hands {
+    fn execute(&self, work: F) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.spawn(async {
+            work.await;
+        });
+    }
+}
 
 /// An answer is a number.
 const MAX_ANSWER: usize = 4096;
@@ -37,8 +56,10 @@ async fn ask<S>(stream: S, (scheme, at): (&str, SocketAddr), service: &str) -> R
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut http = http2::Builder::new(TokioExecutor::new());
+    let hands = Hands::default();
+    let mut http = http2::Builder::new(hands.clone());
     http.max_header_list_size(MAX_HEADERS);
+    http.initial_stream_window_size(MAX_READ).initial_connection_window_size(MAX_READ);
     let begun = http.handshake::<_, Body>(TokioIo::new(stream)).await;
     let (sender, connection) = begun.map_err(|error| failure(&error))?;
     let origin = http::Uri::builder().scheme(scheme).authority(at.to_string()).path_and_query("/");
@@ -53,12 +74,22 @@ where
         let request = HealthCheckRequest { service: service.to_owned() };
         judge(client.check(request).await.map(|reply| reply.into_inner().status()), service)
     });
+    let _ends = Ends(hands);
     tokio::select! {
         biased;
         answer = &mut answer => return answer,
         _ = connection => {}
     }
     answer.await
+}
+
+/// What a peer keeps waiting would keep its connection, too.
+struct Ends(Hands);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    }
 }
 
 fn judge(answer: Result<ServingStatus, Status>, service: &str) -> Result<(), Failure> {

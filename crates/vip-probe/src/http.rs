@@ -116,15 +116,16 @@ async fn contains(mut body: Incoming, text: &[u8]) -> Result<(), Failure> {
 
 /// What went wrong on a connection that there was.
 pub(crate) fn failure(error: &hyper::Error) -> Failure {
-    let by_kernel = || {
-        let cause = std::error::Error::source(error)?;
-        words::spoken(cause.downcast_ref::<io::Error>()?)
-    };
+    let cause = std::error::Error::source(error);
+    let cause = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
+    if let Some(why) = cause.and_then(tls::refused) {
+        return Failure::There(why);
+    }
     let what = if error.is_parse_too_large() {
         "the head of its answer is too long"
     } else if error.is_parse() {
         "what answers there does not speak HTTP"
-    } else if let Some(words) = by_kernel() {
+    } else if let Some(words) = cause.and_then(words::spoken) {
         words
     } else if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
         "it ended the connection before its answer"

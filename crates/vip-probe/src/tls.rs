@@ -10,43 +10,62 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
+use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use vip_core::{Digest, Failure, Tls, Trust};
 
 /// Roots are read from the disk as often.
 const FRESH: Duration = Duration::from_secs(600);
+const NO_ROOT: &str = "this host trusts no root: install ca-certificates, or use --check-tls";
 
-/// The roots that this host trusts. Reading them takes some ms, so probes share them.
+/// Checks certificates by the roots that this host trusts, if it trusts any.
+type Verifier = Option<Arc<WebPkiServerVerifier>>;
+
+/// The roots that this host trusts. Reading them takes some ms of the disk, so probes share
+/// them, and one of them reads.
 #[derive(Default)]
-pub(crate) struct Roots(Mutex<Option<(Instant, Arc<RootCertStore>)>>);
+pub(crate) struct Roots(Mutex<Option<(Instant, Verifier)>>);
 
 impl Roots {
     #[cfg(test)]
     pub(crate) fn trusting(roots: RootCertStore) -> Self {
-        Self(Mutex::new(Some((Instant::now(), Arc::new(roots)))))
+        let known = verifier_of(roots).expect("good roots");
+        Self(Mutex::new(Some((Instant::now(), Some(known)))))
     }
 
-    fn get(&self) -> Result<Arc<RootCertStore>, Failure> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, roots)) = known.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
-            return Ok(roots.clone());
-        }
-        let found = rustls_native_certs::load_native_certs();
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(found.certs);
-        if roots.is_empty() {
-            let why = "this host trusts no root: install ca-certificates, or use --check-tls";
-            return Err(Failure::Here(why.to_owned()));
-        }
-        let roots = Arc::new(roots);
-        *known = Some((Instant::now(), roots.clone()));
-        Ok(roots)
+    async fn get(&self) -> Result<Arc<WebPkiServerVerifier>, Failure> {
+        // Whoever waits here has its own timeout.
+        let mut known = self.0.lock().await;
+        let fresh = known.as_ref().filter(|(read_at, _)| read_at.elapsed() < FRESH);
+        let verifier = match fresh {
+            Some((_, verifier)) => verifier.clone(),
+            None => {
+                let read = tokio::task::spawn_blocking(read_roots).await;
+                let verifier = read.map_err(|e| Failure::Here(e.to_string()))?;
+                *known = Some((Instant::now(), verifier.clone()));
+                verifier
+            }
+        };
+        verifier.ok_or_else(|| Failure::Here(NO_ROOT.to_owned()))
     }
+}
+
+fn read_roots() -> Verifier {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    verifier_of(roots)
+}
+
+/// None by no root.
+fn verifier_of(roots: RootCertStore) -> Verifier {
+    let provider = Arc::new(default_provider());
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().ok()
 }
 
 /// Any certificate, or some: what their issuers say is not looked at. That the server has the
@@ -98,17 +117,13 @@ impl ServerCertVerifier for Own {
     }
 }
 
-fn verifier(
+async fn verifier(
     roots: &Roots,
     trust: &Trust,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, Failure> {
     let pinned = match trust {
-        Trust::Roots => {
-            let verifier = WebPkiServerVerifier::builder_with_provider(roots.get()?, provider);
-            let verifier = verifier.build().map_err(|e| Failure::Here(e.to_string()))?;
-            return Ok(verifier);
-        }
+        Trust::Roots => return Ok(roots.get().await?),
         Trust::Anyone => None,
         Trust::Pinned(pins) => Some(pins.clone()),
     };
@@ -124,7 +139,7 @@ pub(crate) async fn begin(
     protocols: &[&[u8]],
 ) -> Result<TlsStream<TcpStream>, Failure> {
     let provider = Arc::new(default_provider());
-    let verifier = verifier(roots, &tls.trust, provider.clone())?;
+    let verifier = verifier(roots, &tls.trust, provider.clone()).await?;
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| Failure::Here(e.to_string()))?;
@@ -140,13 +155,23 @@ pub(crate) async fn begin(
         None => ServerName::from(at.ip()),
     };
     let connector = TlsConnector::from(Arc::new(config));
-    connector.connect(name.clone(), stream).await.map_err(|error| {
-        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-        match inner {
-            Some(inner) => Failure::There(in_words(inner, &name)),
-            None => words::failure(&error),
-        }
+    connector.connect(name.clone(), stream).await.map_err(|error| match inner(&error) {
+        Some(inner) => Failure::There(in_words(inner, &name)),
+        None => words::failure(&error),
     })
+}
+
+fn inner(error: &io::Error) -> Option<&Error> {
+    error.get_ref().and_then(|inner| inner.downcast_ref::<Error>())
+}
+
+/// What the other side said of TLS when it was begun already: whose certificate it wants, it
+/// says then (RFC 8446, section 4.4.2.4).
+pub(crate) fn refused(error: &io::Error) -> Option<String> {
+    match inner(error)? {
+        Error::AlertReceived(alert) => Some(format!("it refused TLS: {alert:?}")),
+        other => Some(format!("TLS failed: {other}")),
+    }
 }
 
 /// A host's name as it stands in a certificate.
@@ -168,7 +193,7 @@ fn in_words(error: &Error, name: &ServerName<'_>) -> String {
                 format!("certificate expired {} ago", ago(*time, *not_after))
             }
             C::NotValidYetContext { time, not_before } => {
-                format!("certificate is good from {} on", ago(*time, *not_before))
+                format!("certificate is not good for another {}", ago(*time, *not_before))
             }
             C::NotValidForName | C::NotValidForNameContext { .. } => {
                 format!("certificate is not of {}", name.to_str())
@@ -179,7 +204,7 @@ fn in_words(error: &Error, name: &ServerName<'_>) -> String {
             other => format!("certificate is not good: {other}"),
         },
         Error::InvalidMessage(_) => "it does not speak TLS".into(),
-        Error::PeerIncompatible(_) => "it speaks no version of TLS from 1.2 on".into(),
+        Error::PeerIncompatible(why) => format!("it has no TLS in common with this host: {why:?}"),
         Error::AlertReceived(alert) => format!("it refused TLS: {alert:?}"),
         Error::NoApplicationProtocol => "it does not speak HTTP/2 by TLS".into(),
         other => format!("TLS failed: {other}"),

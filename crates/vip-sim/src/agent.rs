@@ -5,6 +5,7 @@
 mod core_loop;
 mod leader;
 mod messages;
+mod probing;
 mod tables;
 
 pub(crate) use messages::{Input, Message, Out, Task};
@@ -13,6 +14,7 @@ use crate::guard::{FromGuard, ToGuard};
 use crate::mutant::Mutant;
 use crate::raft::{Index, Payload, Raft, RaftMessage, Snapshot};
 use core_loop::{CoreLoop, Proposal};
+use probing::{Probing, Told};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,6 +81,8 @@ pub(crate) struct Agent {
     ending: Option<HandOver>,
     stall: Duration,
     lane: Lane,
+    probing: Probing,
+    told: Told,
     /// Sessions that asked last, for the mutants that mix them up.
     asked: BTreeMap<VipUid, Grantee>,
     prepared: BTreeMap<VipUid, vip_core::Epoch>,
@@ -162,6 +166,8 @@ impl Agent {
             ending: None,
             stall: Duration::ZERO,
             lane: Lane::default(),
+            probing: Probing::new(me),
+            told: Told::default(),
             asked: BTreeMap::new(),
             prepared: BTreeMap::new(),
             promised_until: now + longest,
@@ -214,6 +220,7 @@ impl Agent {
                 self.follow_log(now);
             }
             Input::AskTimeout(id) => self.answered(now, id, None),
+            Input::Probed(ticket, answer) => self.probed(now, ticket, answer),
             Input::Admin(op) => {
                 if self.leases.leads_applied(now) {
                     self.propose(now, Actor("admin".into()), None, op);
@@ -234,7 +241,11 @@ impl Agent {
             if self.raft.leads() { self.look_at } else { self.replicate_at },
             if self.ending.is_none() { self.replicate_at } else { now + HAND_OVER_POLL },
         ];
-        let next = next.into_iter().chain(self.pending.iter().map(|p| p.looks_at)).min();
+        let next = next
+            .into_iter()
+            .chain(self.probes_at())
+            .chain(self.pending.iter().map(|p| p.looks_at))
+            .min();
         (std::mem::take(&mut self.out), next.unwrap_or(now))
     }
 
@@ -249,6 +260,9 @@ impl Agent {
         if now >= self.look_at {
             self.look_at = now + LEADER_LOOKS;
             self.look(now);
+        }
+        if self.probes_at().is_none_or(|at| at <= now) {
+            self.probe(now);
         }
         self.end(now);
     }
@@ -477,6 +491,7 @@ impl Agent {
                 }
             }
             Message::LogGoesTo(index) => self.log_goes_to(now, index),
+            Message::Sightings(seen) => self.hear_sightings(now, from, seen),
         }
     }
 

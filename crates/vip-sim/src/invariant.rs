@@ -3,6 +3,7 @@
 mod committed_move_stays;
 mod connections_stay;
 mod epoch_never_falls;
+mod health_after_heal;
 mod one_answering_node;
 mod progress_after_heal;
 mod tables_follow_the_log;
@@ -10,6 +11,7 @@ mod tables_follow_the_log;
 pub(crate) use committed_move_stays::CommittedMoveStays;
 pub(crate) use connections_stay::{Connection, Holder};
 pub(crate) use epoch_never_falls::EpochNeverFalls;
+pub(crate) use health_after_heal::{check as health_after_heal, health_bound};
 pub(crate) use one_answering_node::OneAnsweringNode;
 pub(crate) use progress_after_heal::{check as progress_after_heal, progress_bound};
 pub(crate) use tables_follow_the_log::TablesFollowTheLog;

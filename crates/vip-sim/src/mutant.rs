@@ -70,6 +70,10 @@ pub enum Mutant {
     MovedForgotten,
     /// What is said to be in force is not.
     TableSwallowed,
+    /// What an observer saw is told once, and not when it is lost, or sees something else.
+    ToldOnce,
+    /// What silent nodes said counts for good.
+    SilentHeard,
 }
 
 impl Mutant {

@@ -4,6 +4,7 @@ mod clients;
 mod due;
 mod faults;
 mod guards;
+mod reals;
 mod servers;
 
 use crate::agent::{Agent, AgentStart, Conditions, Input, Message, Out, Task};
@@ -13,7 +14,7 @@ use crate::guard::{Connection, GuardInput, ToGuard};
 use crate::host::{Frozen, Host};
 use crate::invariant::{
     CommittedMoveStays, EpochNeverFalls, OneAnsweringNode, TablesFollowTheLog, Violation,
-    progress_after_heal,
+    health_after_heal, health_bound, progress_after_heal,
 };
 use crate::kernel::Kernel;
 use crate::mutant::Mutant;
@@ -22,8 +23,10 @@ use crate::raft::Raft;
 use crate::scenario::{Fault, Kind, Scenario, Scheme, host as host_of, node};
 use clients::Clients;
 use due::{Due, What};
+use reals::Condition;
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use vip_core::{
@@ -90,7 +93,12 @@ const RESTART: std::ops::Range<u64> = 5_000..60_000;
 /// A message between processes of a host takes this long, microseconds.
 const LOCAL: std::ops::Range<u64> = 20..400;
 
+/// In one of so many worlds with virtual servers their real servers are checked: it goes on
+/// for longer.
+const CHECKED: u64 = 4;
+
 struct World {
+    seed: u64,
     now: Real,
     queue: BinaryHeap<Reverse<Due>>,
     ordered: u64,
@@ -108,6 +116,8 @@ struct World {
     committed: CommittedMoveStays,
     tables: TablesFollowTheLog,
     clients: Clients,
+    /// Of real servers that were ill once.
+    conditions: BTreeMap<IpAddr, Condition>,
     stats: Stats,
     violation: Option<Violation>,
 }
@@ -220,6 +230,7 @@ impl World {
         let clock =
             |h: &crate::scenario::HostShape| Clock { offset: h.offset, rate_ppm: h.rate_ppm };
         Self {
+            seed,
             now: Real::default(),
             queue: BinaryHeap::new(),
             ordered: 0,
@@ -236,6 +247,7 @@ impl World {
             committed: CommittedMoveStays::default(),
             tables: TablesFollowTheLog::default(),
             clients: Clients::default(),
+            conditions: BTreeMap::new(),
             stats: Stats::default(),
             violation: None,
             scenario,
@@ -258,6 +270,11 @@ impl World {
         }
         if self.scenario.kinds.contains(&Kind::Servers) {
             self.clients_come();
+        }
+        if self.is_checked() {
+            let bound = health_bound(&self.timing, &servers::CHECK);
+            self.scenario.ends_at = self.scenario.healed_at.plus(bound);
+            self.reals_live();
         }
         if self.options.double_answer {
             self.at(self.scenario.healed_at, 0, What::Fault(Fault::DoubleAnswer));
@@ -287,6 +304,11 @@ impl World {
         }
     }
 
+    /// Whether virtual servers are checked here.
+    fn is_checked(&self) -> bool {
+        self.scenario.kinds.contains(&Kind::Servers) && self.seed.is_multiple_of(CHECKED)
+    }
+
     fn is_slewed(&self) -> bool {
         self.scenario.hosts.iter().any(|host| !host.clock_is_well())
     }
@@ -310,6 +332,11 @@ impl World {
         let answering: Vec<_> = ips.map(|a| (a.ip, self.one.answering(self.now, a.ip))).collect();
         let result = progress_after_heal(self.now, leads, &answering, self.lags(leads));
         self.check(result);
+        if let Some(state) = state.filter(|_| self.is_checked()) {
+            let is_well = |_: &_, ip| self.condition(ip) == Condition::Well;
+            let result = health_after_heal(self.now, &state, is_well);
+            self.check(result);
+        }
     }
 
     /// A host whose agent leads with a lease.
@@ -370,6 +397,7 @@ impl World {
             What::StartGuard { run } => self.start_guard(host, run),
             What::Reconnect { run } => self.reconnect(host, run),
             What::Clients => self.clients(),
+            What::Reals => self.reals(),
             What::Fault(fault) => self.fault(fault),
         }
     }
@@ -441,6 +469,7 @@ impl World {
             Out::Guard(ToGuard::Connect) => self.reconnect(at, run),
             Out::Guard(message) => self.tell_guard(at, message),
             Out::Hangup => self.hang_up(at),
+            Out::Probe(start) => self.probe_real(at, &start),
             Out::Write(write, after) => {
                 let written = write.sort();
                 let host = &mut self.hosts[at];

@@ -44,6 +44,11 @@ fn of_servers(member: &Member, state: &State) -> Vec<String> {
         warnings.extend(unwell(server));
         let name = &server.spec.name;
         warnings.extend(short(server).map(|why| format!("Virtual server {name}: {why}.")));
+        let unable = || server.reals.iter().filter_map(|real| real.health.unable());
+        warnings.extend(unable().next().map(|why| {
+            let count = unable().count();
+            format!("Virtual server {name}: no observer can look at {count} real servers: {why}.")
+        }));
         let unseen = |real: &&Real| state.observers_of(server, real).is_empty();
         if server.spec.check.is_some() && server.reals.iter().any(|real| unseen(&real)) {
             let name = &server.spec.name;

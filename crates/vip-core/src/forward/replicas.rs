@@ -3,9 +3,9 @@
 
 use crate::testing::{apply, server, state_of, vip, voter};
 use crate::{
-    Actor, CheckKind, CheckSpec, Command, Name, NodeId, NodeOp, Observed, Op, Opinion, Plan,
-    RealPlace, RealServer, RealSpec, ServerOp, ServerSpec, ServerUid, State, TableSize, VipOp,
-    judge,
+    Actor, AllDown, CheckKind, CheckSpec, Command, Name, NodeId, NodeOp, Observed, Op, Opinion,
+    Plan, Policy, Quorum, RealPlace, RealServer, RealSpec, ServerOp, ServerSpec, ServerUid, State,
+    TableSize, VipOp, judge,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -50,7 +50,8 @@ fn change() -> impl Strategy<Value = Change> {
 
 fn seen() -> impl Strategy<Value = Option<Opinion>> {
     let down = Opinion::Down("connection refused".into());
-    proptest::option::of(proptest::sample::select(vec![Opinion::Up, Opinion::Blind, down]))
+    let unable = Opinion::Unable("it may not".into());
+    proptest::option::of(proptest::sample::select(vec![Opinion::Up, Opinion::Blind, unable, down]))
 }
 
 fn name(text: &str) -> Name {
@@ -101,7 +102,9 @@ fn start() -> State {
     let mut state = state_of([1, 2, 3].map(voter));
     apply(&mut state, VipOp::Add { spec: vip("web", 100) });
     let spec = server(&["10.0.0.11", "10.0.0.12", "10.0.0.13"]);
-    let spec = ServerSpec { table_size: Some(TableSize::Tiny), ..spec };
+    let quorum = Quorum { up: 2, hysteresis: 1 };
+    let policy = Policy { quorum, all_down: AllDown::KeepLast, ..Policy::default() };
+    let spec = ServerSpec { table_size: Some(TableSize::Tiny), policy, ..spec };
     apply(&mut state, ServerOp::Add { spec: spec.clone() });
     let nodes = ServerSpec {
         name: "nodes".parse().expect("a name"),
@@ -109,6 +112,11 @@ fn start() -> State {
         reals: vec![],
         real_nodes: Some(6443),
         check: Some(CheckKind::Tcp.into()),
+        policy: Policy {
+            sorry: Some("10.0.0.99".parse().expect("one")),
+            quorum,
+            ..Policy::default()
+        },
         ..spec
     };
     apply(&mut state, ServerOp::Add { spec: nodes });
@@ -182,7 +190,10 @@ proptest! {
                     let is_up = judge(health.is_up, health.seen.values());
                     prop_assert_eq!(is_up, health.is_up, "{:?} after {:?}", health, change);
                     let has = served.reals().iter().any(|one| one.ip == real.spec.ip);
-                    let may = server.spec.check.is_none() || is_up == Some(true);
+                    // With nobody up those that were last are, where that is wanted.
+                    let last = server.spec.policy.all_down == AllDown::KeepLast && server.up() == 0;
+                    let is_well = server.spec.check.is_none() || is_up == Some(true);
+                    let may = is_well || (last && real.kept);
                     prop_assert_eq!(has, may, "{:?} after {:?}", real, change);
                 }
             }

@@ -2,7 +2,7 @@
 //! that its connections go to.
 
 use super::check::CheckSpec;
-use super::policy::{OnDown, Policy};
+use super::policy::{OnDown, Policy, Quorum};
 use super::ports::Ports;
 use super::real::{MAX_WEIGHT, RealSpec, WEIGHTS};
 use super::table::TableSize;
@@ -224,6 +224,18 @@ pub enum ServerSpecError {
         /// That of the check.
         kind: String,
     },
+    /// It could never be met.
+    #[error(
+        "--quorum-up {up} of virtual server {name}, which has {all} real servers: it would count \
+         as down for good"
+    )]
+    Quorum {
+        name: Name,
+        /// How many would have to be up.
+        up: u16,
+        /// How many there are.
+        all: usize,
+    },
     /// No weight is looked at where there is one.
     #[error("the sorry server {0} has a weight: it takes everybody, so use ADDR[:PORT]")]
     SorryWeight(RealSpec),
@@ -307,6 +319,11 @@ impl ServerSpec {
         let count = self.reals.len() + usize::from(self.policy.sorry.is_some());
         if count > MAX_REALS {
             return Err(ServerSpecError::TooManyReals { name: name(), count });
+        }
+        let Quorum { up, .. } = self.policy.quorum;
+        if !self.reals.is_empty() && usize::from(up) > self.reals.len() {
+            let (name, all) = (name(), self.reals.len());
+            return Err(ServerSpecError::Quorum { name, up, all });
         }
         let mut seen = BTreeSet::new();
         for real in &self.reals {

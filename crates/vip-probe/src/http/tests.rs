@@ -149,8 +149,8 @@ async fn who_sends_without_an_end_is_read_no_further_than_it_takes() {
     assert_eq!(why.as_deref(), Some("its answer is longer than 65536 bytes"));
     for _ in 0..4 {
         let bytes = sent.recv_timeout(Duration::from_secs(20)).expect("each was cut off");
-        // The kernel's buffers have room for some of it.
-        assert!(bytes < 64 << 20, "{bytes}");
+        // The kernel's buffers on both sides have room for some MB of it.
+        assert!(bytes < 16 << 20, "{bytes}");
     }
 }
 

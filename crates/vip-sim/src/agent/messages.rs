@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use vip_core::{
-    Acknowledgement, Command, GrantAnswer, Mono, NodeId, Op, PromiseTicket, Report, ReportId,
-    State, Term, Vote, Wanted,
+    Acknowledgement, Command, Failure, GrantAnswer, Mono, NodeId, Op, PromiseTicket, Report,
+    ReportId, Sighting, Start, State, Term, Ticket, Vote, Wanted,
 };
 
 /// What nodes say to each other.
@@ -41,6 +41,8 @@ pub(crate) enum Message {
     /// How far does the log go?
     HowFar,
     LogGoesTo(Index),
+    /// What the log has otherwise of real servers.
+    Sightings(Vec<Sighting>),
 }
 
 /// What an agent is told.
@@ -60,6 +62,8 @@ pub(crate) enum Input {
     Observe,
     Applied,
     AskTimeout(u64),
+    /// A probe has its answer.
+    Probed(Ticket, Result<(), Failure>),
     /// Somebody gives a command.
     Admin(Op),
     Voters(BTreeSet<NodeId>),
@@ -78,6 +82,7 @@ pub(crate) enum Out {
     Guard(ToGuard),
     /// The session is given up.
     Hangup,
+    Probe(Box<Start>),
     Write(Write, After),
     /// To itself, soon.
     Soon(Input),

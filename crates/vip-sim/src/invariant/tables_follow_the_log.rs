@@ -66,6 +66,11 @@ impl TablesFollowTheLog {
         self.latest.iter().flat_map(|state| state.all_servers())
     }
 
+    /// The log's time.
+    pub(crate) fn time_ms(&self) -> u64 {
+        self.latest.as_ref().map_or(0, |state| state.time_ms)
+    }
+
     /// One of them, as the log has it now.
     pub(crate) fn agreed(&self, server: ServerUid) -> Option<&Agreed> {
         let now = self.latest.as_ref()?.server(server)?;

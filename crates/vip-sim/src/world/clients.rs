@@ -55,8 +55,10 @@ impl World {
                 Err(violation) => return self.check(Err(violation)),
             }
         }
+        // Who comes while first answers do is early.
+        let servers = self.tables.servers().filter(|server| !server.is_new(self.tables.time_ms()));
         let servers: Vec<(ServerUid, Option<u16>)> =
-            self.tables.servers().map(|server| (server.uid, server.spec.ports.single())).collect();
+            servers.map(|server| (server.uid, server.spec.ports.single())).collect();
         for (server, port) in servers {
             self.connect(host, first.ip, server, port.unwrap_or_default());
         }

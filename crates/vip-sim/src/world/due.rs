@@ -16,6 +16,7 @@ pub(super) enum What {
     StartGuard { run: u64 },
     Reconnect { run: u64 },
     Clients,
+    Reals,
     Fault(Fault),
 }
 

@@ -1,25 +1,42 @@
 //! Somebody changes virtual servers.
 
 use super::{World, vip_name};
+use std::net::IpAddr;
+use std::time::Duration;
 use vip_core::{
-    AllDown, Engine, Forward, Name, Policy, Protocol, Quorum, RealPlace, RealSpec, Scheduler,
-    Server, ServerOp, ServerSpec, TableSize,
+    AllDown, CheckKind, CheckSpec, CheckTiming, Engine, Forward, Name, Policy, Protocol, Quorum,
+    RealPlace, RealSpec, Scheduler, Server, ServerOp, ServerSpec, TableSize,
 };
 
 /// Virtual servers that there may be; the last has members as real servers.
 const SERVERS: u8 = 3;
 /// Real servers that there may be, by the end of their addresses.
-const REALS: std::ops::Range<u8> = 200..206;
+pub(super) const REALS: std::ops::Range<u8> = 200..206;
+
+/// The sorry server.
+const SORRY: u8 = 210;
+
+/// How all of them are checked.
+pub(super) const CHECK: CheckTiming = CheckTiming {
+    interval: Duration::from_millis(200),
+    timeout: Duration::from_millis(100),
+    rise: 1,
+    fall: 2,
+};
+
+pub(super) fn real_ip(last: u8) -> IpAddr {
+    [192, 0, 2, last].into()
+}
 
 fn real(rng: &mut fastrand::Rng) -> RealSpec {
-    RealSpec { ip: [192, 0, 2, rng.u8(REALS)].into(), port: None, weight: rng.u16(0..4) }
+    RealSpec { ip: real_ip(rng.u8(REALS)), port: None, weight: rng.u16(0..4) }
 }
 
 fn name(number: u8) -> Name {
     format!("s{number}").parse().expect("a valid name")
 }
 
-fn spec(rng: &mut fastrand::Rng, number: u8) -> ServerSpec {
+fn spec(rng: &mut fastrand::Rng, number: u8, checked: bool) -> ServerSpec {
     let port = 80 + u16::from(number);
     let members = number == SERVERS;
     let mut reals: Vec<RealSpec> = vec![];
@@ -29,6 +46,8 @@ fn spec(rng: &mut fastrand::Rng, number: u8) -> ServerSpec {
             reals.push(real);
         }
     }
+    // Of members nobody knows how many there will be.
+    let most = if members { 2 } else { u16::try_from(reals.len().min(2)).unwrap_or(1) };
     ServerSpec {
         name: name(number),
         vip: vip_name(),
@@ -40,15 +59,24 @@ fn spec(rng: &mut fastrand::Rng, number: u8) -> ServerSpec {
         table_size: Some(TableSize::Tiny),
         reals,
         real_nodes: members.then_some(port),
-        check: None,
-        policy: policy(rng),
+        check: checked.then(|| check(number)),
+        policy: policy(rng, most),
     }
 }
 
-fn policy(rng: &mut fastrand::Rng) -> Policy {
-    let quorum = Quorum { up: rng.u16(1..3), hysteresis: rng.u16(0..2) };
+/// The first is observed by two nodes, of which one may die.
+fn check(number: u8) -> CheckSpec {
+    let two = ["n1", "n2"].map(|name| name.parse().expect("a valid name"));
+    let observers = if number == 1 { two.into() } else { vec![] };
+    CheckSpec { timing: CHECK, observers, ..CheckKind::Tcp.into() }
+}
+
+fn policy(rng: &mut fastrand::Rng, most: u16) -> Policy {
+    let quorum = Quorum { up: rng.u16(1..=most), hysteresis: rng.u16(0..2) };
     let all_down = if rng.bool() { AllDown::KeepLast } else { AllDown::Drop };
-    Policy { quorum, all_down, ..Policy::default() }
+    let sorry = RealSpec { ip: real_ip(SORRY), port: None, weight: 1 };
+    let sorry = Some(sorry).filter(|_| rng.u32(0..3) == 0);
+    Policy { quorum, all_down, sorry, ..Policy::default() }
 }
 
 fn change(rng: &mut fastrand::Rng, server: &Server) -> ServerOp {
@@ -71,7 +99,7 @@ impl World {
         let number = rng.u8(1..=SERVERS);
         let there = self.tables.servers().find(|server| server.spec.name == name(number));
         let op = match there {
-            None => ServerOp::Add { spec: spec(&mut rng, number) },
+            None => ServerOp::Add { spec: spec(&mut rng, number, self.is_checked()) },
             Some(server) => change(&mut rng, server),
         };
         self.command(op);

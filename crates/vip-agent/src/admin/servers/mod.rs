@@ -12,7 +12,7 @@ use tonic::{Code, Request, Response, Status};
 pub(super) use view::short;
 use view::view;
 use vip_core::{
-    CheckSpec, FIRST_ANSWERS, Name, Outcome, Real, Server, ServerOp, ServerRefusal, ServerSpec,
+    CheckSpec, FIRST_ANSWERS, Name, Op, Outcome, Real, Server, ServerOp, ServerRefusal, ServerSpec,
     State, excerpt,
 };
 use vip_proto::v1;
@@ -27,6 +27,7 @@ impl v1::servers_server::Servers for AdminService {
         let (call, message) = (self.change(&request)?, request.into_inner());
         let spec = message.spec.clone().ok_or_else(|| invalid("no spec"))?;
         let spec = ServerSpec::try_from(spec).map_err(invalid)?;
+        understood(&call, &ServerOp::Add { spec: spec.clone() })?;
         on_leader!(call, message, ServersClient, add_server);
         to_its_end(async move {
             let server = Some(add(&call, spec, !message.no_wait).await?);
@@ -40,6 +41,10 @@ impl v1::servers_server::Servers for AdminService {
         request: Request<v1::SetServerRequest>,
     ) -> Result<Response<v1::SetServerReply>, Status> {
         let (call, message) = (self.change(&request)?, request.into_inner());
+        if let Some(old) = call.member.log.state().server_named(&message.name) {
+            let spec = message.clone().changes(old).map_err(invalid)?;
+            understood(&call, &ServerOp::Set { spec, seen: old.revision })?;
+        }
         on_leader!(call, message, ServersClient, set_server);
         let old = find(&call.member.log.state(), &message.name)?.clone();
         let waits = message.check.is_some() && !message.no_wait;
@@ -155,6 +160,13 @@ impl v1::servers_server::Servers for AdminService {
         let server = Some(change(&call, named(&message.server)?, op).await?);
         Ok(Response::new(v1::WeighRealReply { server }))
     }
+}
+
+/// Whether all members would understand it: a leader of an earlier version leaves out what it
+/// does not know, and says that all is well.
+fn understood(call: &Call, op: &ServerOp) -> Result<(), Status> {
+    let op = Op::from(op.clone());
+    call.member.log.state().may_take(&op).map_err(|refusal| from_refusal(&refusal))
 }
 
 fn named(name: &str) -> Result<Name, Status> {

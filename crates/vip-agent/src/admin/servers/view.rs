@@ -3,7 +3,7 @@
 use crate::admin::sight::{name, named};
 use crate::node::Member;
 use vip_core::{
-    Counter, Engine, Forward, NodeId, Opinion, Policy, Real, RealCount, Server, ServerSpec, State,
+    Counter, Engine, Forward, NodeId, Opinion, Real, RealCount, Server, ServerSpec, State,
 };
 use vip_proto::v1;
 
@@ -55,10 +55,10 @@ pub(super) fn view(member: &Member, state: &State, server: &Server) -> v1::Serve
 
 /// What it means for clients that too few real servers are up.
 pub(in crate::admin) fn short(server: &Server) -> Option<String> {
-    let (up, Policy { quorum, .. }) = (server.up(), &server.spec.policy);
-    let (needed, instead) = (quorum.up, server.spec.policy.instead());
-    let text = || format!("{up} of its real servers are up, {needed} have to be: {instead}");
-    server.is_short.then(text)
+    let (up, needed, instead) = (server.up(), server.spec.policy.quorum.up, server.lacks()?);
+    Some(format!(
+        "{up} of its real servers are up and take new connections, {needed} have to: {instead}"
+    ))
 }
 
 /// The sorry server stands beside the real ones.
@@ -66,7 +66,7 @@ fn sorry_view(state: &State, server: &Server) -> Option<v1::Real> {
     let spec = server.spec.policy.sorry?;
     let shown = real_view(state, server, &Real::new(spec, false));
     let (is, reason) = if server.is_short {
-        (v1::RealState::Up, "sorry server: too few real servers are up")
+        (v1::RealState::Sorry, "sorry server: too few real servers are up")
     } else {
         (v1::RealState::Standby, "sorry server")
     };
@@ -106,6 +106,15 @@ fn real_view(state: &State, server: &Server, real: &Real) -> v1::Real {
 fn state_of(server: &Server, real: &Real) -> (v1::RealState, String) {
     let checked = server.spec.check.as_ref().map(|_| real.health.is_up);
     let (is, reason) = match checked {
+        Some(None) if let Some(why) = real.health.unable() => {
+            return (v1::RealState::Unchecked, format!("no observer can look: {why}"));
+        }
+        Some(Some(true)) if let Some(why) = real.health.unable() => {
+            return (
+                v1::RealState::Up,
+                format!("it was, and no observer can look any more: {why}"),
+            );
+        }
         Some(None) => (v1::RealState::Unchecked, "no observer has seen yet whether it answers"),
         Some(Some(false)) => (v1::RealState::Down, real.health.why()),
         Some(Some(true)) | None if real.drained => {
@@ -129,10 +138,11 @@ fn is_unheard(counter: &Counter) -> bool {
 
 /// With what the holder counted.
 pub(super) fn add_counts(shown: &mut v1::Server, server: &Server, counts: &[RealCount]) {
-    for (shown, real) in shown.reals.iter_mut().zip(&server.reals) {
-        let own = server.spec.port_of(&real.spec);
+    let all = server.reals.iter().map(|real| real.spec).chain(server.spec.policy.sorry);
+    for (shown, real) in shown.reals.iter_mut().zip(all) {
+        let own = server.spec.port_of(&real);
         let is_it = |count: &&RealCount| {
-            count.ip == real.spec.ip && (count.port == 0 || Some(count.port) == own)
+            count.ip == real.ip && (count.port == 0 || Some(count.port) == own)
         };
         if let Some(RealCount { counter, port, .. }) = counts.iter().find(is_it) {
             shown.packets = Some(counter.packets);

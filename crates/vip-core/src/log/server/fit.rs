@@ -5,8 +5,8 @@ use super::refusal::Family;
 use super::{MAX_REALS_IN_ALL, Real, Server, ServerRefusal};
 use crate::log::State;
 use crate::{
-    Forward, Node, NodeState, Policy, RealSpec, Refusal, ServerSpec, Vip, VipAddress, VipSpec,
-    subnet,
+    Forward, Node, NodeState, Policy, RealSpec, Refusal, ServerSpec, ServerSpecError, Vip,
+    VipAddress, VipSpec, subnet,
 };
 use std::net::{IpAddr, SocketAddr};
 
@@ -127,6 +127,14 @@ impl State {
         }
         for real in server.targets() {
             self.check_real(server, &vip.spec, real)?;
+        }
+        let (first, sorry) = (server.reals.first(), server.spec.policy.sorry);
+        if let Some((first, sorry)) = first.zip(sorry)
+            && first.spec.ip.is_ipv4() != sorry.ip.is_ipv4()
+        {
+            let (name, one, other) = (server.spec.name.clone(), first.spec.ip, sorry.ip);
+            let mixed = ServerSpecError::MixedFamilies { name, one, other };
+            return Err(ServerRefusal::from(mixed).into());
         }
         for other in others().filter(|_| server.forward == Forward::Nat) {
             if let Some(real) = server.shares_replies(other) {

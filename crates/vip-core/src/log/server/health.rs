@@ -3,7 +3,7 @@
 use super::{Real, Server, ServerEvent, ServerOp};
 use crate::log::State;
 use crate::{
-    CheckSpec, Name, Node, NodeId, NodeState, Observed, Opinion, Outcome, RealSpec, Refusal,
+    CheckSpec, Level, Name, Node, NodeId, NodeState, Observed, Opinion, Outcome, RealSpec, Refusal,
     ServerSpec, ServerUid, Target, judge, observers,
 };
 use serde::{Deserialize, Serialize};
@@ -60,6 +60,21 @@ impl Health {
     }
 }
 
+impl Health {
+    /// Why nobody can look at it, where nobody can: the rest of a sentence.
+    #[must_use]
+    pub fn unable(&self) -> Option<&str> {
+        let sees = |opinion: &Opinion| matches!(opinion, Opinion::Up | Opinion::Down(_));
+        if self.seen.values().any(sees) {
+            return None;
+        }
+        self.seen.values().find_map(|opinion| match opinion {
+            Opinion::Unable(why) => Some(why.as_str()),
+            Opinion::Up | Opinion::Down(_) | Opinion::Blind => None,
+        })
+    }
+}
+
 impl Opinion {
     /// As the log keeps it, and as it is written there: what is no text costs several times as
     /// much.
@@ -101,7 +116,8 @@ impl Server {
 impl Server {
     /// Whether first answers may still come in. Who connected by then was early: that each of
     /// them is a change of its own is no reason to go by two tables for minutes.
-    fn is_new(&self, now_ms: u64) -> bool {
+    #[must_use]
+    pub fn is_new(&self, now_ms: u64) -> bool {
         let answers_ms = |check: &CheckSpec| {
             let within = check.timing.first_answers() + FIRST_ANSWERS;
             u64::try_from(within.as_millis()).unwrap_or(u64::MAX)
@@ -170,6 +186,15 @@ impl State {
         all.filter(|(server, real)| self.observers_of(server, real).contains(&node)).collect()
     }
 
+    /// Whom a node is to probe, and how.
+    #[must_use]
+    pub fn probed_by(&self, node: NodeId) -> BTreeMap<Observed, Target> {
+        let target = |(server, real): (&Server, &Real)| {
+            Some((server.observed(&real.spec), server.target(&real.spec)?))
+        };
+        self.observed_by(node).into_iter().filter_map(target).collect()
+    }
+
     /// Of what a node sees, what the log has otherwise. It keeps what a node said that has
     /// not looked since it started.
     #[must_use]
@@ -183,7 +208,7 @@ impl State {
         let unsaid = |(server, real): (&Server, &Real)| {
             let observed = server.observed(&real.spec);
             let (target, opinion) = sees.get(&observed)?;
-            let opinion = opinion.cut();
+            let opinion = self.as_understood(opinion.cut());
             let is_news = server.target(&real.spec).as_ref() == Some(target)
                 && real.health.seen.get(&node) != Some(&opinion);
             // Last: it is the one that takes a while.
@@ -191,6 +216,14 @@ impl State {
             may.then_some((observed, Some(opinion)))
         };
         all.filter_map(unsaid).collect()
+    }
+
+    /// An opinion as all members can read it.
+    fn as_understood(&self, opinion: Opinion) -> Opinion {
+        match opinion {
+            Opinion::Unable(_) if self.understood() < Level::KINDS => Opinion::Blind,
+            other => other,
+        }
     }
 
     /// What nodes said that are silent, taken back for them.
@@ -214,6 +247,9 @@ impl State {
     /// Of what a node says, what is news to the log.
     #[must_use]
     pub fn new_sightings(&self, node: NodeId, said: Vec<Sighting>) -> Vec<Sighting> {
+        let said = said.into_iter().map(|(observed, opinion)| {
+            (observed, opinion.map(|opinion| self.as_understood(opinion)))
+        });
         let is_news = |(observed, opinion): &Sighting| {
             let Some(server) = self.server(observed.server) else { return false };
             let mut reals = server.reals.iter();
@@ -224,7 +260,7 @@ impl State {
             })
         };
         let cut = |(one, opinion): Sighting| (one, opinion.as_ref().map(Opinion::cut));
-        said.into_iter().map(cut).filter(is_news).collect()
+        said.map(cut).filter(is_news).collect()
     }
 
     /// Takes over what a node sees, and what follows from it. Who is no observer has no

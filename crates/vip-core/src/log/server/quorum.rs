@@ -22,21 +22,9 @@ impl fmt::Display for Instead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Sorry => "clients get the sorry server",
-            Self::KeepLast => "clients are sent to those that were up last",
+            Self::KeepLast => "clients are sent to those that are up, or were last",
             Self::Drop => "what comes for it is dropped",
         })
-    }
-}
-
-impl Policy {
-    /// Where clients go without a quorum.
-    #[must_use]
-    pub fn instead(&self) -> Instead {
-        match (self.sorry, self.all_down) {
-            (Some(_), _) => Instead::Sorry,
-            (None, AllDown::KeepLast) => Instead::KeepLast,
-            (None, AllDown::Drop) => Instead::Drop,
-        }
     }
 }
 
@@ -50,6 +38,27 @@ impl Server {
         [up, up + takes().filter(unknown).count(), takes().count()]
     }
 
+    /// Where clients go without a quorum.
+    #[must_use]
+    pub fn instead(&self) -> Instead {
+        let takes = |real: &Real| self.serves(real) && real.weight() > 0;
+        match (self.spec.policy.sorry, self.spec.policy.all_down) {
+            (Some(_), _) => Instead::Sorry,
+            (None, AllDown::KeepLast) if self.reals.iter().any(takes) => Instead::KeepLast,
+            (None, AllDown::KeepLast | AllDown::Drop) => Instead::Drop,
+        }
+    }
+
+    /// What becomes of new connections, where too few of its real servers take any.
+    #[must_use]
+    pub fn lacks(&self) -> Option<Instead> {
+        match (self.is_short, self.up()) {
+            (true, _) => Some(self.instead()),
+            (false, 0) => Some(Instead::Drop),
+            (false, _) => None,
+        }
+    }
+
     /// How many of its real servers are up and take new connections.
     #[must_use]
     pub fn up(&self) -> usize {
@@ -57,15 +66,21 @@ impl Server {
     }
 
     /// Looks whether enough are up, where these were served before. What there is to tell of
-    /// it, if that changed.
+    /// it, if that changed. Of the usual policy nothing is kept: an earlier version has none,
+    /// and with nobody up nobody is served in any case.
     pub(super) fn count_anew(&mut self, served: &[RealServer]) -> Option<ServerEvent> {
+        if self.spec.policy.is_usual() {
+            self.is_short = false;
+            self.reals.iter_mut().for_each(|real| real.kept = false);
+            return None;
+        }
         let Quorum { up: needed, hysteresis } = self.spec.policy.quorum;
         let [up, may_be, all] = self.counts();
         self.keep(served, up);
         let was = self.is_short;
         self.is_short = if was {
             let enough = usize::from(needed) + usize::from(hysteresis);
-            // With all that there are it is back, however many were asked for.
+            // With all that there are it is back, however many more were asked for.
             up < enough.min(all).max(usize::from(needed))
         } else {
             // What nobody has seen yet may be up.
@@ -77,8 +92,7 @@ impl Server {
         let server = self.spec.name.clone();
         let up = u32::try_from(up).unwrap_or(u32::MAX);
         Some(if self.is_short {
-            let instead = self.spec.policy.instead();
-            ServerEvent::Down { server, up, needed, instead }
+            ServerEvent::Down { server, up, needed, instead: self.instead() }
         } else {
             ServerEvent::Up { server, up }
         })
@@ -89,7 +103,7 @@ impl Server {
         if up == 0 && self.reals.iter().any(|real| real.kept) {
             return;
         }
-        let was_served = |place| served.iter().any(|one| one.place() == place && one.weight > 0);
+        let was_served = |place| served.iter().any(|one| one.place() == place);
         let place = |real: &Real| self.dealt_one(&real.spec, 1).place();
         let kept = |real: &Real| up == 0 && was_served(place(real));
         let kept: Vec<_> = self.reals.iter().map(kept).collect();
@@ -106,14 +120,18 @@ impl Server {
     /// Whether one of its real servers is sent anything.
     #[must_use]
     pub fn serves(&self, real: &Real) -> bool {
-        let is_kept = real.kept && self.spec.policy.instead() == Instead::KeepLast;
-        self.is_well(real) || is_kept
+        self.is_well(real) || (real.kept && self.keeps_last())
     }
 
     /// Whether its real servers get new connections. Those that are up keep what they have
     /// in any case.
     pub(super) fn takes_new(&self) -> bool {
-        !self.is_short || self.spec.policy.instead() == Instead::KeepLast
+        !self.is_short || self.keeps_last()
+    }
+
+    fn keeps_last(&self) -> bool {
+        let Policy { sorry, all_down, .. } = &self.spec.policy;
+        sorry.is_none() && *all_down == AllDown::KeepLast
     }
 }
 
@@ -122,8 +140,8 @@ mod tests {
     use super::*;
     use crate::testing::{apply, server, state_of, vip, voter};
     use crate::{
-        Actor, CheckKind, Command, EventKind, Forwarding, NodeId, Observed, Op, Opinion, Outcome,
-        ServerOp, ServerSpec, ServerUid, State, VipOp,
+        Actor, CheckKind, Command, EventKind, Forwarding, NodeId, NodeOp, Observed, Op, Opinion,
+        Outcome, ServerOp, ServerSpec, ServerUid, State, VipOp,
     };
     use std::collections::BTreeMap;
 
@@ -218,7 +236,10 @@ mod tests {
             sees(&mut state, last, false);
         }
         assert_eq!(served(&state), [99]);
+        // Its connections outlive that: it stays in the table, for no new ones.
         sees(&mut state, 12, true);
+        let has = state.server(ServerUid(1)).expect("there").plan().expect("a plan");
+        assert_eq!(has.reals().len(), 2);
         assert_eq!(served(&state), [12]);
         assert_eq!(told(&state), ["0 of 1: Sorry", "1"]);
     }
@@ -271,5 +292,46 @@ mod tests {
             assert!(matches!(add(bad), Outcome::Refused(_)), "{bad}: {:?}", add(bad));
         }
         assert_eq!(add("10.0.0.99"), Outcome::Done);
+    }
+
+    /// Whoever is in a table twice is in none: nothing would be forwarded.
+    #[test]
+    fn a_member_that_is_the_sorry_server_too_is_in_the_table_once() {
+        let mut state = state_of([voter(1), voter(2)]);
+        apply(&mut state, VipOp::Add { spec: vip("web", 100) });
+        let sorry = Some("10.0.0.2".parse().expect("one"));
+        let policy = Policy { sorry, quorum: TWO, ..Policy::default() };
+        let spec = ServerSpec { policy, reals: vec![], real_nodes: Some(80), ..server(&[]) };
+        assert_eq!(at(&mut state, ServerOp::Add { spec }), Outcome::Done);
+        let drained = NodeOp::Drain { node: NodeId(1), drained: true };
+        assert_eq!(at(&mut state, drained), Outcome::Done);
+        assert!(state.server(ServerUid(1)).expect("there").is_short);
+        assert_eq!(served(&state), [2], "however it counts");
+        let other = Some("fd00::2".parse().expect("one"));
+        let policy = Policy { sorry: other, ..Policy::default() };
+        let spec = ServerSpec {
+            name: "six".parse().expect("a name"),
+            policy,
+            reals: vec![],
+            ports: 81.into(),
+            real_nodes: Some(81),
+            ..server(&[])
+        };
+        assert!(matches!(at(&mut state, ServerOp::Add { spec }), Outcome::Refused(_)));
+    }
+
+    /// An earlier version could not read what it would be told.
+    #[test]
+    fn of_the_usual_policy_the_log_keeps_nothing() {
+        let mut state = with(Policy::default());
+        for last in [11, 12, 13] {
+            sees(&mut state, last, true);
+        }
+        for last in [11, 12, 13] {
+            sees(&mut state, last, false);
+        }
+        assert_eq!((served(&state), told(&state)), (vec![], vec![]));
+        let server = state.server(ServerUid(1)).expect("there");
+        assert!(!server.is_short && server.reals.iter().all(|real| !real.kept), "{server:?}");
     }
 }

@@ -4,7 +4,10 @@ use super::fit::with_what_is_known;
 use super::health::MEMBERS_CHANGED;
 use super::{Real, RealPlace, Server, ServerEvent, ServerRefusal};
 use crate::log::State;
-use crate::{MAX_REALS, Name, Outcome, RealSpec, Refusal, ServerSpec, ServerSpecError, VipUid};
+use crate::{
+    MAX_REALS, Name, Outcome, Policy, Quorum, RealSpec, Refusal, ServerSpec, ServerSpecError,
+    VipUid,
+};
 
 impl RealPlace {
     fn is(self, server: &Server, real: &Real) -> bool {
@@ -78,7 +81,8 @@ impl State {
         // By itself, and beside one that is there.
         let beside = server.reals.first().map(|first| first.spec);
         let reals = beside.into_iter().chain([real]).collect();
-        let spec = ServerSpec { reals, ..server.spec.clone() };
+        let policy = Policy { quorum: Quorum::default(), ..server.spec.policy.clone() };
+        let spec = ServerSpec { reals, policy, ..server.spec.clone() };
         spec.check().map_err(ServerRefusal::from)?;
         let mut reals = server.reals.clone();
         reals.push(Real::new(real, false));
@@ -137,7 +141,8 @@ impl State {
         if reals[at].spec == real {
             return Ok(Outcome::Unchanged);
         }
-        let spec = ServerSpec { reals: vec![real], ..server.spec.clone() };
+        let policy = Policy::default();
+        let spec = ServerSpec { reals: vec![real], policy, ..server.spec.clone() };
         spec.check().map_err(ServerRefusal::from)?;
         reals[at].spec = real;
         let event = ServerEvent::RealWeighed { server: name.clone(), real };

@@ -35,8 +35,17 @@ impl Server {
         let takes = self.takes_new();
         let weight = |real: &Real| if takes { real.weight() } else { 0 };
         let served = served.map(|real| self.dealt_one(&real.spec, weight(real)));
-        let sorry = self.spec.policy.sorry.filter(|_| self.is_short);
-        served.chain(sorry.map(|one| self.dealt_one(&one, 1))).collect()
+        let mut dealt: Vec<_> = served.collect();
+        // Always: whoever may not be sent anything is found before it is needed, and who came
+        // to it stays with it.
+        if let Some(sorry) = &self.spec.policy.sorry {
+            let sorry = self.dealt_one(sorry, u16::from(self.is_short));
+            match dealt.iter_mut().find(|one| one.place() == sorry.place()) {
+                Some(there) => there.weight = there.weight.max(sorry.weight),
+                None => dealt.push(sorry),
+            }
+        }
+        dealt
     }
 
     pub(super) fn dealt_one(&self, real: &RealSpec, weight: u16) -> RealServer {

@@ -1,7 +1,7 @@
 //! Checks by what goes in single datagrams: DNS (RFC 1035), and UDP of any sort.
 
 use super::error::CheckKindError;
-use super::words::{CheckWords, bytes, hex, visible};
+use super::words::{CheckWords, bytes, hex, is_name, visible};
 use crate::words::words;
 
 /// What is asked for of a name.
@@ -41,23 +41,19 @@ pub struct DnsCheck {
     pub expect: Option<String>,
 }
 
-/// Longest name (RFC 1035, section 2.3.4).
-const MAX_NAME: usize = 253;
-
 impl DnsCheck {
     pub(super) fn take(text: &str, words: &mut CheckWords) -> Result<Self, CheckKindError> {
         let instead = "NAME/TYPE, such as example.com/A";
         let bad = || CheckKindError::bad("question", text, instead);
         let (name, record) = text.rsplit_once('/').ok_or_else(bad)?;
-        let is_good = |letter: char| letter.is_ascii_alphanumeric() || "-._".contains(letter);
-        if name.len() > MAX_NAME {
+        if !is_name(name) {
             return Err(bad());
         }
         let expect = words.expect.take().map(|answer| {
             visible("answer", answer, |letter| !letter.is_control(), "what stands in the record")
         });
         Ok(Self {
-            name: visible("name", name.to_ascii_lowercase(), is_good, instead)?,
+            name: name.to_ascii_lowercase(),
             record: record.to_ascii_uppercase().parse()?,
             expect: expect.transpose()?,
         })

@@ -39,8 +39,17 @@ pub enum CheckKindError {
          server answer its checks without one"
     )]
     Secret(String),
+    /// Two words of one thing.
+    #[error(
+        "a check looks at a text of the body or at its digest: take the other one back, with \
+         --check-body \"\" or --check-digest \"\""
+    )]
+    BodyAndDigest,
     /// There is none to look at.
-    #[error("an answer to HEAD has no body: leave --check-body and --check-digest out")]
+    #[error(
+        "an answer to HEAD has no body: take what is wanted of it back, with --check-body \"\" or \
+         --check-digest \"\""
+    )]
     NoBody,
     /// Too many.
     #[error("{count} of {what}: at most {most}")]

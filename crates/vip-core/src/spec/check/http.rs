@@ -88,8 +88,8 @@ pub struct Header {
 }
 
 const MAX_HEADERS: usize = 8;
-/// What whoever reads the log could go on with.
-const SECRET: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
+/// What stands in the names of headers that whoever reads the log could go on with.
+const SECRET: [&str; 5] = ["auth", "cookie", "key", "secret", "token"];
 /// The check's own.
 const OWN: [&str; 5] = ["host", "connection", "content-length", "transfer-encoding", "upgrade"];
 
@@ -100,7 +100,7 @@ impl Header {
         let name = name.to_ascii_lowercase();
         let is_token = |letter: char| letter.is_ascii_alphanumeric() || "-_".contains(letter);
         let name = visible("header", name, is_token, "NAME: VALUE")?;
-        if SECRET.contains(&name.as_str()) {
+        if SECRET.iter().any(|part| name.contains(part)) {
             return Err(CheckKindError::Secret(name));
         }
         if OWN.contains(&name.as_str()) {
@@ -134,10 +134,13 @@ impl HttpCheck {
         by_tls: bool,
         words: &mut CheckWords,
     ) -> Result<Self, CheckKindError> {
-        let is_good = |letter: char| letter.is_ascii_graphic();
+        // As RFC 3986 has it.
+        let is_good = |letter: char| {
+            letter.is_ascii_alphanumeric() || "-._~:/?@!$&'()*+,;=%".contains(letter)
+        };
         let instead = "one such as /ready";
         let path = visible("path", path.to_owned(), is_good, instead)?;
-        if !path.starts_with('/') || path.contains('#') {
+        if !path.starts_with('/') {
             return Err(CheckKindError::bad("path", &path, instead));
         }
         let method: Option<Method> =
@@ -153,11 +156,7 @@ impl HttpCheck {
         });
         let is = words.digest.take().map(|text| digest("digest", &text).map(Body::Is));
         if is.is_some() && contains.is_some() {
-            return Err(CheckKindError::bad(
-                "body",
-                "",
-                "--check-body or --check-digest, not both",
-            ));
+            return Err(CheckKindError::BodyAndDigest);
         }
         let method = method.unwrap_or_default();
         let body = contains.or(is).transpose()?;
@@ -168,7 +167,7 @@ impl HttpCheck {
         Ok(Self {
             path,
             method,
-            host: words.host.take().map(|name| host("host", name)).transpose()?,
+            host: words.host.take().map(|name| host("host", name, true)).transpose()?,
             headers: headers.iter().map(|one| Header::read(one)).collect::<Result<_, _>>()?,
             expect: expect.unwrap_or_default(),
             body,

@@ -79,7 +79,7 @@ impl Tls {
     /// What the words say of it.
     pub(super) fn take(words: &mut CheckWords) -> Result<Self, CheckKindError> {
         let trust = words.tls.take().map(|text| Trust::read(&text)).transpose()?;
-        let name = words.sni.take().map(|name| host("sni", name)).transpose()?;
+        let name = words.sni.take().map(|name| host("sni", name, false)).transpose()?;
         Ok(Self { trust: trust.unwrap_or_default(), name })
     }
 

@@ -2,6 +2,7 @@
 
 use super::error::CheckKindError;
 use serde::{Deserialize, Serialize};
+use std::net::Ipv6Addr;
 
 /// See the module. What is absent is as usual.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,10 +84,43 @@ pub(super) fn visible(
     if is_good { Ok(text) } else { Err(CheckKindError::bad(what, &text, instead)) }
 }
 
-/// A name as certificates and resolvers have it, or an address.
-pub(super) fn host(what: &'static str, text: String) -> Result<String, CheckKindError> {
-    let is_good = |letter: char| letter.is_ascii_alphanumeric() || "-._:[]".contains(letter);
-    visible(what, text, is_good, "a host's name")
+/// Longest name, and part of one (RFC 1035, section 2.3.4).
+const MAX_NAME: usize = 253;
+const MAX_LABEL: usize = 63;
+
+/// Whether it is a name that resolvers and certificates know, with or without the last dot.
+pub(super) fn is_name(text: &str) -> bool {
+    let is_good = |label: &str| {
+        let letters = |letter: char| letter.is_ascii_alphanumeric() || "-_".contains(letter);
+        (1..=MAX_LABEL).contains(&label.len())
+            && label.chars().all(letters)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let bare = text.strip_suffix('.').unwrap_or(text);
+    bare.len() <= MAX_NAME && bare.split('.').all(is_good)
+}
+
+/// A name, or an address; where one is asked for by HTTP with its port, too.
+pub(super) fn host(
+    what: &'static str,
+    text: String,
+    may_have_port: bool,
+) -> Result<String, CheckKindError> {
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    let is_v6 = |text: &str| text.parse::<Ipv6Addr>().is_ok();
+    let bracketed = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    let is_good = match (bracketed, text.rsplit_once(':')) {
+        (Some((ip, rest)), _) => {
+            let rest_is_good = rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port);
+            may_have_port && is_v6(ip) && rest_is_good
+        }
+        (None, Some(_)) if is_v6(&text) => !may_have_port,
+        (None, Some((name, port))) => may_have_port && is_name(name) && is_port(port),
+        (None, None) => is_name(&text),
+    };
+    let instead = "a host's name or address";
+    if is_good { Ok(text) } else { Err(CheckKindError::bad(what, &text, instead)) }
 }
 
 const HEX: &str = "bytes in hex, such as 0aff";
