@@ -239,7 +239,12 @@ fn who_cannot_be_asked_does_not_keep_a_dead_server_up() -> Result<()> {
         let seen = shown["reals"][1]["seen"].as_array().context("observers")?.clone();
         Ok(seen.iter().map(|one| format!("{} {}", one["node"], one["state"])).collect())
     };
-    wait_for("both say so", SOON, || (seen().ok()?.len() == 2).then_some(()))?;
+    let both = || {
+        let seen = seen().ok()?;
+        let says = |node: &str| seen.iter().any(|one| one.contains(node));
+        (says("n2") && says("n3")).then_some(())
+    };
+    wait_for("both say so", SOON, both)?;
     cluster.lab.isolate("n3")?;
     drop(r2);
     // The last that n3 said is that it is up: a tie, until nobody has heard of it for long.
@@ -330,5 +335,50 @@ fn a_service_without_a_quorum_is_the_sorry_servers_or_nobodys() -> Result<()> {
         assert!(told.len() == 1 && told[0].contains(says), "{told:?}");
     }
     drop(r1);
+    Ok(())
+}
+
+/// The way is broken, and not they: the others reach them.
+#[test]
+fn a_holder_that_does_not_reach_its_servers_gives_its_vip_to_one_that_does() -> Result<()> {
+    let mut cluster = Cluster::formed(&Options::default())?;
+    let [_r1, _r2] = front(&mut cluster)?;
+    let fast = ["--check-interval", "400ms", "--check-timeout", "200ms"];
+    // n1 holds the VIP, and has no say in who is up.
+    let others = ["--observe", "n2,n3"];
+    cluster.host("n1").ctl_ok(&[&ADD[..], &fast, &others].concat())?;
+    wait_until(&cluster, ["up", "up"])?;
+    let holder = || -> Result<String> {
+        let vip = cluster.host("n2").ctl_json(&["vip", "show", "web"])?;
+        Ok(vip["holder"].as_str().context("nobody holds it")?.to_owned())
+    };
+    assert_eq!(holder()?, "n1");
+    let cut = "add table ip cut; \
+               add chain ip cut out { type filter hook output priority 0; }; \
+               add rule ip cut out ip daddr { 10.77.0.11, 10.77.0.12 } tcp dport 80 drop";
+    cluster.lab.exec("n1", "nft", &[cut])?.ok()?;
+    wait_for("another holds it", SOON, || (holder().ok()? != "n1").then_some(()))?;
+    let now = holder()?;
+    wait_until(&cluster, ["up", "up"])?;
+    let warned = cluster.host("n3").ctl_ok(&["status"])?;
+    assert!(
+        warned.contains("VIP web cannot be on n1: it does not reach its real servers"),
+        "{warned}"
+    );
+    let told = events(&cluster, "server-cut-off")?;
+    assert!(told.len() == 1 && told[0].contains("n1 does not reach"), "{told:?}");
+    wait_for("clients are served", SOON, || {
+        Connections::open(&cluster.lab, "client", V4.target(), 20).ok().map(drop)
+    })?;
+    // It sees them again, and has to for a while before it is trusted.
+    cluster.lab.exec("n1", "nft", &["delete table ip cut"])?.ok()?;
+    let sees = || {
+        let shown = cluster.host("n2").ctl_json(&["vs", "show", "front"]).ok()?;
+        let seen = shown["reals"][0]["seen"].as_array()?.clone();
+        let own = seen.into_iter().find(|one| one["node"] == "n1")?;
+        (own["state"] == "up").then_some(())
+    };
+    wait_for("n1 sees them", SOON, sees)?;
+    assert_eq!(holder()?, now);
     Ok(())
 }

@@ -7,8 +7,10 @@ use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::sleep;
-use vip_core::{Absences, LEADER_LOOKS, NodeId, Op, Server, ServerOp, ServerUid, State};
+use tokio::time::{Instant, sleep};
+use vip_core::{
+    Absences, LEADER_LOOKS, NodeId, Op, Server, ServerOp, ServerUid, State, Vip, VipUid,
+};
 use vip_guard::boottime;
 use vip_raft::WriteError;
 
@@ -39,11 +41,43 @@ pub(crate) async fn lead(member: Arc<Member>) {
 }
 
 type Servers = Arc<BTreeMap<ServerUid, Arc<Server>>>;
+/// What it follows from which ways are broken: virtual servers, and who holds VIPs.
+type Seen = (Servers, Arc<BTreeMap<VipUid, Arc<Vip>>>);
+
+/// Ways to real servers that are broken are looked for where there is news, and as often for
+/// what time alone brings.
+const PATHS: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+struct Paths {
+    seen: Option<(Seen, Instant)>,
+}
+
+impl Paths {
+    fn changes(&mut self, member: &Member, state: &State) -> Option<ServerOp> {
+        let is_done = |((servers, vips), at): &(Seen, Instant)| {
+            Arc::ptr_eq(servers, &state.servers)
+                && Arc::ptr_eq(vips, &state.vips)
+                && at.elapsed() < PATHS
+        };
+        if self.seen.as_ref().is_some_and(is_done) {
+            return None;
+        }
+        let changes = state.path_changes(member.log.time_ms());
+        let is_quiet = changes.is_empty();
+        let seen = || ((state.servers.clone(), state.vips.clone()), Instant::now());
+        self.seen = is_quiet.then(seen);
+        let op = ServerOp::from(changes);
+        let may = !is_quiet && state.may_take(&op.clone().into()).is_ok();
+        may.then_some(op)
+    }
+}
 
 /// Nodes that the leader does not hear, and what it has taken back for them.
 #[derive(Default)]
 struct Silent {
     absences: Absences,
+    paths: Paths,
     /// There was nothing more to take back.
     done: Option<(BTreeSet<NodeId>, Servers)>,
 }
@@ -75,6 +109,7 @@ async fn work(member: &Member, silent: &mut Silent) -> Result<(), WriteError> {
     let term = work.term;
     let state = member.log.state();
     let mut of_servers = state.retirements(member.log.time_ms());
+    of_servers.extend(silent.paths.changes(member, &state));
     of_servers.extend(silent.blinded(member, &state));
     let ops = work.ops().into_iter().chain(of_servers.into_iter().map(Op::from));
     join_all(ops.map(|op| member.log.propose(term, op)))

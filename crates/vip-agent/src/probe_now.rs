@@ -46,8 +46,7 @@ pub(crate) async fn probe_now(member: &Member, server: ServerUid) -> Result<Vec<
     let state = member.log.state();
     let Some(server) = state.server(server) else { return Ok(vec![]) };
     let me = member.meta.node;
-    let observed =
-        server.reals.iter().filter(|real| state.observers_of(server, real).contains(&me));
+    let observed = server.reals.iter().filter(|real| state.watchers_of(server, real).contains(&me));
     let probes = observed.filter_map(|real| {
         let (observed, target) = (server.observed(&real.spec), server.target(&real.spec)?);
         let prober = member.sights.prober();

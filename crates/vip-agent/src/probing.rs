@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
-use vip_core::{Failure, Mono, Node, NodeId, Rounds, ServerUid, Ticket, Vip, VipUid};
+use vip_core::{CutOff, Failure, Mono, Node, NodeId, Rounds, ServerUid, Ticket, Vip, VipUid};
 use vip_guard::boottime;
 
 /// Probes at once, of which each has a descriptor: far from all that there may be. Where that
@@ -18,19 +18,27 @@ const ANSWERS: usize = 1024;
 /// Without a probe to start.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// What it follows from whom a node is to probe: members, where VIPs put them, and what is
-/// wanted of virtual servers.
+/// What it follows from whom a node is to probe: members, who holds VIPs and where they put
+/// members, and what is wanted of virtual servers.
 struct Seen {
     nodes: Arc<BTreeMap<NodeId, Node>>,
-    /// Where members are real servers.
-    vips: Option<Arc<BTreeMap<VipUid, Arc<Vip>>>>,
+    vips: Arc<BTreeMap<VipUid, Arc<Vip>>>,
+    cut_off: Arc<BTreeMap<VipUid, BTreeMap<NodeId, CutOff>>>,
     revisions: Vec<(ServerUid, u32)>,
 }
 
 impl Seen {
     fn is_as(&self, other: &Self) -> bool {
+        let same_holders = || {
+            let (one, other) = (self.vips.values(), other.vips.values());
+            let is = |(one, other): (&Arc<Vip>, &Arc<Vip>)| {
+                one.holder == other.holder && one.spec == other.spec
+            };
+            one.len() == other.len() && one.zip(other).all(is)
+        };
         Arc::ptr_eq(&self.nodes, &other.nodes)
-            && self.vips.as_ref().map(Arc::as_ptr) == other.vips.as_ref().map(Arc::as_ptr)
+            && (Arc::ptr_eq(&self.vips, &other.vips) || same_holders())
+            && Arc::ptr_eq(&self.cut_off, &other.cut_off)
             && self.revisions == other.revisions
     }
 }
@@ -49,10 +57,10 @@ pub(crate) async fn look_after_real_servers(member: Arc<Member>) {
         let state = applied.borrow_and_update().state.clone();
         // Most entries of the log are about none of it, verdicts among them.
         let checked = || state.all_servers().filter(|server| server.spec.check.is_some());
-        let follows = checked().any(|server| server.spec.real_nodes.is_some());
         let now = Seen {
             nodes: state.nodes.clone(),
-            vips: follows.then(|| state.vips.clone()),
+            vips: state.vips.clone(),
+            cut_off: state.cut_off.clone(),
             revisions: checked().map(|server| (server.uid, server.revision)).collect(),
         };
         if !seen.as_ref().is_some_and(|seen: &Seen| seen.is_as(&now)) {

@@ -70,18 +70,29 @@ impl Place<'_> {
         Some(Assignment { vip: vip.uid, seen: vip.epoch, to: target, cause })
     }
 
+    /// Whether it reaches the real servers behind a VIP, as far as is known.
+    fn reaches(&self, id: NodeId, vip: &Vip) -> bool {
+        let cut_off = self.state.cut_off.get(&vip.uid);
+        cut_off.is_none_or(|nodes| !nodes.contains_key(&id))
+    }
+
     fn target(&self, vip: &Vip) -> Option<NodeId> {
-        let holder = vip.holder.filter(|h| self.well(*h, vip));
-        let pinned = vip.pinned.filter(|p| self.well(*p, vip));
-        let preferred = match vip.spec.placement {
-            Placement::Leader => self.well(self.me, vip).then_some(self.me),
-            Placement::Sticky => holder,
+        let who = |may: &dyn Fn(NodeId) -> bool| {
+            let holder = vip.holder.filter(|h| may(*h));
+            let pinned = vip.pinned.filter(|p| may(*p));
+            let preferred = match vip.spec.placement {
+                Placement::Leader => may(self.me).then_some(self.me),
+                Placement::Sticky => holder,
+            };
+            let anyone = || {
+                let me = Some(self.me).filter(|me| may(*me));
+                me.or_else(|| self.state.nodes.keys().copied().find(|id| may(*id)))
+            };
+            pinned.or(preferred).or(holder).or_else(anyone)
         };
-        let anyone = || {
-            let me = Some(self.me).filter(|me| self.well(*me, vip));
-            me.or_else(|| self.state.nodes.keys().copied().find(|id| self.well(*id, vip)))
-        };
-        pinned.or(preferred).or(holder).or_else(anyone)
+        let well = |id| self.well(id, vip);
+        // One that does not reach them is better than none.
+        who(&|id| well(id) && self.reaches(id, vip)).or_else(|| who(&well))
     }
 
     /// The log says that the holder must not hold, whether or not there is

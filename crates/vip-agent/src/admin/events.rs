@@ -165,6 +165,14 @@ fn of_server(state: &State, what: &ServerEvent) -> v1::Event {
         ServerEvent::RealDown { server, real, why } => {
             (server, "real-down", format!("has {real} down: {why}"))
         }
+        ServerEvent::CutOff { server, node, why } => {
+            let text = format!(
+                "has real servers that {} does not reach, and others do ({why}): its VIP goes to one \
+                 that does",
+                named(state, *node)
+            );
+            (server, "server-cut-off", text)
+        }
         ServerEvent::Down { server, up, needed, instead } => {
             let text =
                 format!("counts as down: {up} real servers are up, {needed} have to be: {instead}");

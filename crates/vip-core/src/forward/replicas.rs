@@ -184,10 +184,12 @@ proptest! {
                 prop_assert_eq!(&*known, &tables, "after {:?}", change);
                 let served = server.plan().expect("a plan");
                 for real in &server.reals {
-                    let (health, observers) = (&real.health, state.observers_of(server, real));
+                    let (health, observers) = (&real.health, state.watchers_of(server, real));
                     let strangers = health.seen.keys().filter(|node| !observers.contains(node));
                     prop_assert_eq!(strangers.count(), 0, "{:?} after {:?}", health, change);
-                    let is_up = judge(health.is_up, health.seen.values());
+                    let jury = state.observers_of(server, real);
+                    let said = health.seen.iter().filter(|(node, _)| jury.contains(node));
+                    let is_up = judge(health.is_up, said.map(|(_, opinion)| opinion));
                     prop_assert_eq!(is_up, health.is_up, "{:?} after {:?}", health, change);
                     let has = served.reals().iter().any(|one| one.ip == real.spec.ip);
                     // With nobody up those that were last are, where that is wanted.

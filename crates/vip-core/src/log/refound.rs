@@ -112,6 +112,7 @@ impl State {
         let tokens = Arc::make_mut(&mut state.tokens).values_mut();
         tokens.for_each(|token| Arc::make_mut(token).revoked = true);
         (state.logins, state.obstacles, state.conflicts, state.hindrances) = Default::default();
+        state.cut_off = Default::default();
         // Nobody goes on with changes that were under way.
         let guests = state.all_vips().filter(|vip| vip.guest.is_some());
         for guest in guests.map(|vip| vip.uid).collect::<Vec<_>>() {

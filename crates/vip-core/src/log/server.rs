@@ -4,6 +4,7 @@
 mod fit;
 mod health;
 mod hindrance;
+mod paths;
 mod quorum;
 mod reals;
 mod refusal;
@@ -11,6 +12,7 @@ mod tables;
 
 pub use health::{FIRST_ANSWERS, Health, Sighting};
 pub use hindrance::{Hindrance, Hindrances, MAX_HINDERED};
+pub use paths::{CutOff, DAMPED, PathChange};
 pub use quorum::Instead;
 pub use refusal::ServerRefusal;
 pub use tables::{Before, IDLE_AFTER, RETIRE_AFTER_MS};
@@ -132,6 +134,8 @@ pub enum ServerOp {
     Hinder { node: NodeId, said: Hindrances },
     /// What a node says of whether real servers answer.
     Observe { node: NodeId, seen: Vec<Sighting> },
+    /// Nodes that reach the real servers behind VIPs no more, or again.
+    Paths { changes: Vec<PathChange> },
 }
 
 /// A real server of a virtual one, as a person names it.
@@ -173,6 +177,13 @@ pub enum ServerEvent {
         server: Name,
         real: RealSpec,
         /// The rest of a sentence.
+        why: String,
+    },
+    /// A node that holds its VIP does not reach its real servers, and others do.
+    CutOff {
+        server: Name,
+        node: NodeId,
+        /// As it sees one of them: the rest of a sentence.
         why: String,
     },
     /// Too few of its real servers are up.
@@ -217,6 +228,7 @@ impl ServerOp {
                     |(_, opinion): &Sighting| matches!(opinion, Some(Opinion::Unable(_)));
                 if seen.iter().any(is_unable) { Level::KINDS } else { Level::CHECKS }
             }
+            Self::Paths { .. } => Level::KINDS,
             Self::Remove { .. }
             | Self::AddReal { .. }
             | Self::RemoveReal { .. }
@@ -250,6 +262,7 @@ impl State {
             ServerOp::Retire { server, seen } => Ok(self.retire(actor, *server, *seen)),
             ServerOp::Hinder { node, said } => Ok(self.hinder(actor, *node, said)),
             ServerOp::Observe { node, seen } => Ok(self.observe(actor, *node, seen)),
+            ServerOp::Paths { changes } => Ok(self.take_paths(actor, changes)),
         }
     }
 

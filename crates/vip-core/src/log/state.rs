@@ -7,9 +7,9 @@ use super::command::Position;
 use super::event::Events;
 use super::reports::Reports;
 use crate::{
-    Cluster, Command, Conflict, EventKind, Hindrance, Level, Login, Mac, Name, Node, NodeId,
-    NodeOp, NodeState, Obstacle, Op, Outcome, Profile, Refusal, Server, ServerUid, Term, Token,
-    TokenId, Tombstone, Vip, VipAddress, VipUid,
+    Cluster, Command, Conflict, CutOff, EventKind, Hindrance, Level, Login, Mac, Name, Node,
+    NodeId, NodeOp, NodeState, Obstacle, Op, Outcome, Profile, Refusal, Server, ServerUid, Term,
+    Token, TokenId, Tombstone, Vip, VipAddress, VipUid,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +39,10 @@ pub struct State {
     pub obstacles: Reports<VipUid, Obstacle>,
     /// Whom nodes hear claim addresses of VIPs beside their holders.
     pub conflicts: Reports<VipUid, Conflict>,
+    /// Nodes that did not reach the real servers behind VIPs that they held. Absent where
+    /// there are none.
+    #[serde(default, skip_serializing_if = "nobody")]
+    pub cut_off: Reports<VipUid, CutOff>,
     /// What happened.
     pub events: Events,
     /// Log time, ms since 1970; never falls.
@@ -72,8 +76,8 @@ fn none(servers: &Arc<BTreeMap<ServerUid, Arc<Server>>>) -> bool {
     servers.is_empty()
 }
 
-fn nobody(hindrances: &Reports<ServerUid, Hindrance>) -> bool {
-    hindrances.is_empty()
+fn nobody<K, T>(reports: &Reports<K, T>) -> bool {
+    reports.is_empty()
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -160,6 +164,7 @@ impl State {
             && Arc::ptr_eq(&self.retired, &other.retired)
             && Arc::ptr_eq(&self.obstacles, &other.obstacles)
             && Arc::ptr_eq(&self.conflicts, &other.conflicts)
+            && Arc::ptr_eq(&self.cut_off, &other.cut_off)
     }
 
     /// That alone, without anybody's tokens and certificates.

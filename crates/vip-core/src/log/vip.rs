@@ -422,6 +422,9 @@ impl State {
         }
         Arc::make_mut(&mut self.obstacles).remove(&uid);
         Arc::make_mut(&mut self.conflicts).remove(&uid);
+        if self.cut_off.contains_key(&uid) {
+            Arc::make_mut(&mut self.cut_off).remove(&uid);
+        }
         if let Some(mut vip) = Arc::make_mut(&mut self.vips).remove(&uid)
             && vip.fenced < vip.epoch
         {
@@ -554,5 +557,6 @@ impl State {
         forget(&mut self.obstacles, id);
         forget(&mut self.conflicts, id);
         forget(&mut self.hindrances, id);
+        forget(&mut self.cut_off, id);
     }
 }

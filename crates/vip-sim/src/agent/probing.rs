@@ -59,6 +59,11 @@ impl Agent {
         if self.leases.leads_applied(now) {
             self.hear_sightings(now, self.me, unsaid);
             self.take_back(now);
+            let changes = self.state.path_changes(self.state.time_ms);
+            if !changes.is_empty() {
+                let (actor, term) = (Actor("leader".into()), self.raft.vote.term);
+                self.propose(now, actor, Some(term), ServerOp::from(changes).into());
+            }
         } else if let Some(leader) = self.leases.leader(now).filter(|_| !unsaid.is_empty()) {
             self.out.push(Out::Send(leader, Message::Sightings(unsaid)));
         }

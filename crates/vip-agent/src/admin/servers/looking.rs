@@ -46,13 +46,13 @@ pub(super) async fn look_now(
     };
     let reals: Vec<_> = server.reals.iter().filter(|real| is_asked(&real.spec)).collect();
     let observers: BTreeSet<_> =
-        reals.iter().flat_map(|real| state.observers_of(server, real)).collect();
+        reals.iter().flat_map(|real| state.watchers_of(server, real)).collect();
     let asked = observers.iter().map(|node| async { (*node, ask(call, *node, server).await) });
     let answers: BTreeMap<NodeId, Result<BTreeMap<Observed, Opinion>, String>> =
         join_all(asked).await.into_iter().map(|(node, sees)| (node, sees.map(by_real))).collect();
     let looked = reals.into_iter().map(|real| {
         let observed = server.observed(&real.spec);
-        let sees = state.observers_of(server, real).into_iter().map(|node| {
+        let sees = state.watchers_of(server, real).into_iter().map(|node| {
             let opinion = match answers.get(&node) {
                 Some(Ok(sees)) => sees.get(&observed).cloned().unwrap_or(Opinion::Blind),
                 Some(Err(why)) => Opinion::Unable(why.clone()),

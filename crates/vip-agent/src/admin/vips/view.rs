@@ -1,7 +1,8 @@
 //! What a VIP looks like from outside.
 
 use crate::admin::sight::{Sight, name, named};
-use vip_core::{NodeId, Obstacle, State, Vip, VipSpec};
+use std::fmt::Display;
+use vip_core::{NodeId, State, Vip, VipSpec};
 use vip_proto::v1;
 
 pub(super) fn view(sight: &Sight<'_>, state: &State, vip: &Vip) -> v1::Vip {
@@ -33,14 +34,17 @@ pub(in crate::admin) fn all(sight: &Sight<'_>) -> Vec<v1::Vip> {
 /// Nodes that cannot hold it.
 pub(in crate::admin) fn hindered(state: &State, vip: &Vip) -> Vec<v1::Hindrance> {
     let nodes = state.obstacles.get(&vip.uid).into_iter().flatten();
-    nodes.map(|(node, why)| hindrance(state, vip, *node, why)).collect()
+    let held_up = nodes.map(|(node, why)| hindrance(state, vip, *node, why));
+    let cut_off = state.cut_off.get(&vip.uid).into_iter().flatten();
+    let cut_off = cut_off.map(|(node, why)| hindrance(state, vip, *node, why));
+    held_up.chain(cut_off).collect()
 }
 
 pub(in crate::admin) fn hindrance(
     state: &State,
     vip: &Vip,
     node: NodeId,
-    why: &Obstacle,
+    why: &dyn Display,
 ) -> v1::Hindrance {
     v1::Hindrance { vip: vip.spec.name.to_string(), node: named(state, node), why: why.to_string() }
 }

@@ -178,12 +178,25 @@ impl State {
         observers(nodes, server.uid, (ip, port), OBSERVERS)
     }
 
+    /// Those, and who looks without a say in the verdict.
+    #[must_use]
+    pub fn watchers_of(&self, server: &Server, real: &Real) -> Vec<NodeId> {
+        let mut all = self.observers_of(server, real);
+        // An earlier version keeps no other opinions.
+        if server.spec.check.is_some() && self.understood() >= Level::KINDS {
+            let others = self.onlookers(server).into_iter();
+            let others: Vec<_> = others.filter(|node| !all.contains(node)).collect();
+            all.extend(others);
+        }
+        all
+    }
+
     /// The real servers that a node observes.
     #[must_use]
     pub fn observed_by(&self, node: NodeId) -> Vec<(&Server, &Real)> {
         let checked = self.all_servers().filter(|server| server.spec.check.is_some());
         let all = checked.flat_map(|server| server.reals.iter().map(move |real| (server, real)));
-        all.filter(|(server, real)| self.observers_of(server, real).contains(&node)).collect()
+        all.filter(|(server, real)| self.watchers_of(server, real).contains(&node)).collect()
     }
 
     /// Whom a node is to probe, and how.
@@ -212,7 +225,7 @@ impl State {
             let is_news = server.target(&real.spec).as_ref() == Some(target)
                 && real.health.seen.get(&node) != Some(&opinion);
             // Last: it is the one that takes a while.
-            let may = is_news && self.observers_of(server, real).contains(&node);
+            let may = is_news && self.watchers_of(server, real).contains(&node);
             may.then_some((observed, Some(opinion)))
         };
         all.filter_map(unsaid).collect()
@@ -255,7 +268,7 @@ impl State {
             let mut reals = server.reals.iter();
             let real = reals.find(|real| server.observed(&real.spec) == *observed);
             real.is_some_and(|real| {
-                let may = opinion.is_none() || self.observers_of(server, real).contains(&node);
+                let may = opinion.is_none() || self.watchers_of(server, real).contains(&node);
                 may && real.health.seen.get(&node) != opinion.as_ref()
             })
         };
@@ -291,7 +304,7 @@ impl State {
             real.health.seen.keys().any(|node| !observers.contains(node))
         };
         let nodes: Vec<_> =
-            server.reals.iter().map(|real| self.observers_of(server, real)).collect();
+            server.reals.iter().map(|real| self.watchers_of(server, real)).collect();
         if !server.reals.iter().zip(&nodes).any(is_stranger) {
             return;
         }
@@ -309,6 +322,8 @@ impl State {
         let mut events = vec![];
         let mut is_first = true;
         for real in &mut reals {
+            let watchers = self.watchers_of(&server, real);
+            real.health.seen.retain(|node, _| watchers.contains(node));
             let observers = self.observers_of(&server, real);
             let opinions = real.health.seen.iter().filter(|(node, _)| observers.contains(node));
             let is_up = judge(real.health.is_up, opinions.map(|(_, opinion)| opinion));

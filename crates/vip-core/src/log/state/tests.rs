@@ -385,7 +385,7 @@ fn what_leases_depend_on_is_told_from_the_rest() {
         other.same_for_leases(&state)
     };
     assert!(touched(|_| {}));
-    let depended_on: [fn(&mut State); 8] = [
+    let depended_on: [fn(&mut State); 9] = [
         |state| state.term = state.term.next(),
         |state| state.previous_term = state.previous_term.next(),
         |state| touch(&mut state.nodes),
@@ -394,6 +394,7 @@ fn what_leases_depend_on_is_told_from_the_rest() {
         |state| touch(&mut state.retired),
         |state| touch(&mut state.obstacles),
         |state| touch(&mut state.conflicts),
+        |state| touch(&mut state.cut_off),
     ];
     assert!(depended_on.iter().all(|change| !touched(*change)));
     assert!(touched(|state| touch(&mut state.tokens)));
