@@ -131,7 +131,11 @@ fn place(server: &v1::Server) -> String {
 
 fn table_of(servers: &[v1::Server]) -> String {
     let row = |server: &v1::Server| {
-        let reals: Vec<_> = server.reals.iter().map(|real| real.address.clone()).collect();
+        let is = |real: &v1::Real| v1::RealState::try_from(real.state).unwrap_or_default();
+        let sorry = [v1::RealState::Sorry, v1::RealState::Standby];
+        let reals = || server.reals.iter().filter(|real| !sorry.contains(&is(real)));
+        let up = reals().filter(|real| is(real) == v1::RealState::Up).count();
+        let all: Vec<_> = reals().map(|real| real.address.clone()).collect();
         vec![
             server.name.clone(),
             place(server),
@@ -139,10 +143,12 @@ fn table_of(servers: &[v1::Server]) -> String {
             word::<v1::Forward>(server.forward),
             word::<v1::Engine>(server.engine),
             server.holder.clone().unwrap_or_else(|| "-".into()),
-            few(&reals),
+            format!("{up} of {}", all.len()),
+            few(&all),
         ]
     };
-    let header = ["SERVER", "VIP:PORT", "SCHEDULER", "FORWARD", "ENGINE", "HOLDER", "REAL SERVERS"];
+    let header =
+        ["SERVER", "VIP:PORT", "SCHEDULER", "FORWARD", "ENGINE", "HOLDER", "UP", "REAL SERVERS"];
     table(&header, servers.iter().map(row))
 }
 

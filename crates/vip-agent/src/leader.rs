@@ -44,8 +44,8 @@ type Servers = Arc<BTreeMap<ServerUid, Arc<Server>>>;
 /// What it follows from which ways are broken: virtual servers, and who holds VIPs.
 type Seen = (Servers, Arc<BTreeMap<VipUid, Arc<Vip>>>);
 
-/// Ways to real servers that are broken are looked for where there is news, and as often for
-/// what time alone brings.
+/// Ways to real servers that are broken, and servers that were held down for long enough, are
+/// looked for where there is news, and as often for what time alone brings.
 const PATHS: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
@@ -54,22 +54,24 @@ struct Paths {
 }
 
 impl Paths {
-    fn changes(&mut self, member: &Member, state: &State) -> Option<ServerOp> {
+    fn changes(&mut self, member: &Member, state: &State) -> Vec<ServerOp> {
         let is_done = |((servers, vips), at): &(Seen, Instant)| {
             Arc::ptr_eq(servers, &state.servers)
                 && Arc::ptr_eq(vips, &state.vips)
                 && at.elapsed() < PATHS
         };
         if self.seen.as_ref().is_some_and(is_done) {
-            return None;
+            return vec![];
         }
-        let changes = state.path_changes(member.log.time_ms());
+        let now_ms = member.log.time_ms();
+        let paths = state.path_changes(now_ms);
+        let paths = (!paths.is_empty()).then(|| ServerOp::from(paths));
+        let mut changes: Vec<_> = paths.into_iter().chain(state.releases(now_ms)).collect();
         let is_quiet = changes.is_empty();
         let seen = || ((state.servers.clone(), state.vips.clone()), Instant::now());
         self.seen = is_quiet.then(seen);
-        let op = ServerOp::from(changes);
-        let may = !is_quiet && state.may_take(&op.clone().into()).is_ok();
-        may.then_some(op)
+        changes.retain(|op| state.may_take(&op.clone().into()).is_ok());
+        changes
     }
 }
 

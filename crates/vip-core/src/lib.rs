@@ -62,8 +62,8 @@ pub use guard::{
     VipOrder, address_life, renewal_interval,
 };
 pub use health::{
-    Absences, BLIND_AFTER, Checker, Failure, Observed, Opinion, ProbeNumber, Rounds, Start, Target,
-    Ticket, judge, observers,
+    Absences, BLIND_AFTER, Checker, Damping, Failure, HELD_FROM, HELD_TO, Observed, Opinion,
+    ProbeNumber, Rounds, Start, Target, Ticket, judge, observers,
 };
 pub use ids::{Epoch, Generation, Grantee, Incarnation, NodeId, ServerUid, Term, TokenId, VipUid};
 pub use lease::{

@@ -165,6 +165,10 @@ fn of_server(state: &State, what: &ServerEvent) -> v1::Event {
         ServerEvent::RealDown { server, real, why } => {
             (server, "real-down", format!("has {real} down: {why}"))
         }
+        ServerEvent::Held { server, real } => {
+            let text = format!("holds {real} down for some minutes: it went down again and again");
+            (server, "real-held", text)
+        }
         ServerEvent::CutOff { server, node, why } => {
             let text = format!(
                 "has real servers that {} does not reach, and others do ({why}): its VIP goes to one \

@@ -190,6 +190,7 @@ proptest! {
                     let jury = state.observers_of(server, real);
                     let said = health.seen.iter().filter(|(node, _)| jury.contains(node));
                     let is_up = judge(health.is_up, said.map(|(_, opinion)| opinion));
+                    let is_up = is_up.map(|is_up| is_up && !health.is_held());
                     prop_assert_eq!(is_up, health.is_up, "{:?} after {:?}", health, change);
                     let has = served.reals().iter().any(|one| one.ip == real.spec.ip);
                     // With nobody up those that were last are, where that is wanted.

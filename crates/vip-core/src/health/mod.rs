@@ -3,12 +3,14 @@
 
 mod absences;
 mod checker;
+mod damping;
 mod observers;
 mod rounds;
 mod verdict;
 
 pub use absences::{Absences, BLIND_AFTER};
 pub use checker::{Checker, Failure, ProbeNumber};
+pub use damping::{Damping, HELD_FROM, HELD_TO};
 pub use observers::{Observed, observers};
 pub use rounds::{Rounds, Start, Target, Ticket};
 pub use verdict::{Opinion, judge};

@@ -116,6 +116,7 @@ impl Events {
             EventKind::Vip(_) => (&mut self.vip, OF_VIPS),
             EventKind::Server(
                 ServerEvent::RealUp { .. }
+                | ServerEvent::Held { .. }
                 | ServerEvent::RealDown { .. }
                 | ServerEvent::Up { .. }
                 | ServerEvent::Down { .. },

@@ -21,8 +21,8 @@ use super::State;
 use super::command::Position;
 use crate::mix::mix_all;
 use crate::{
-    CheckSpec, Forward, Generation, Level, Name, NodeId, Opinion, Outcome, RealSpec, Refusal,
-    ServerSpec, ServerSpecError, ServerUid, TableSize, VipUid,
+    CheckSpec, Forward, Generation, Level, Name, NodeId, Observed, Opinion, Outcome, RealSpec,
+    Refusal, ServerSpec, ServerSpecError, ServerUid, TableSize, VipUid,
 };
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -134,6 +134,8 @@ pub enum ServerOp {
     Hinder { node: NodeId, said: Hindrances },
     /// What a node says of whether real servers answer.
     Observe { node: NodeId, seen: Vec<Sighting> },
+    /// Real servers that went down again and again were held down for long enough.
+    Release { reals: Vec<Observed> },
     /// Nodes that reach the real servers behind VIPs no more, or again.
     Paths { changes: Vec<PathChange> },
 }
@@ -179,6 +181,8 @@ pub enum ServerEvent {
         /// The rest of a sentence.
         why: String,
     },
+    /// A real server went down again and again, and is held down for a while.
+    Held { server: Name, real: RealSpec },
     /// A node that holds its VIP does not reach its real servers, and others do.
     CutOff {
         server: Name,
@@ -228,7 +232,7 @@ impl ServerOp {
                     |(_, opinion): &Sighting| matches!(opinion, Some(Opinion::Unable(_)));
                 if seen.iter().any(is_unable) { Level::KINDS } else { Level::CHECKS }
             }
-            Self::Paths { .. } => Level::KINDS,
+            Self::Paths { .. } | Self::Release { .. } => Level::KINDS,
             Self::Remove { .. }
             | Self::AddReal { .. }
             | Self::RemoveReal { .. }
@@ -263,6 +267,7 @@ impl State {
             ServerOp::Hinder { node, said } => Ok(self.hinder(actor, *node, said)),
             ServerOp::Observe { node, seen } => Ok(self.observe(actor, *node, seen)),
             ServerOp::Paths { changes } => Ok(self.take_paths(actor, changes)),
+            ServerOp::Release { reals } => Ok(self.release(actor, reals)),
         }
     }
 

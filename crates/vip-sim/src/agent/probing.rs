@@ -59,10 +59,12 @@ impl Agent {
         if self.leases.leads_applied(now) {
             self.hear_sightings(now, self.me, unsaid);
             self.take_back(now);
-            let changes = self.state.path_changes(self.state.time_ms);
-            if !changes.is_empty() {
+            let now_ms = self.state.time_ms;
+            let paths = self.state.path_changes(now_ms);
+            let paths = (!paths.is_empty()).then(|| ServerOp::from(paths));
+            for op in paths.into_iter().chain(self.state.releases(now_ms)) {
                 let (actor, term) = (Actor("leader".into()), self.raft.vote.term);
-                self.propose(now, actor, Some(term), ServerOp::from(changes).into());
+                self.propose(now, actor, Some(term), op.into());
             }
         } else if let Some(leader) = self.leases.leader(now).filter(|_| !unsaid.is_empty()) {
             self.out.push(Out::Send(leader, Message::Sightings(unsaid)));

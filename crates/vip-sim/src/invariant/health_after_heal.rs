@@ -27,7 +27,9 @@ pub(crate) fn check(
         for real in &server.reals {
             let well = is_well(server, real.spec.ip);
             let seen = !state.observers_of(server, real).is_empty();
-            if seen && real.health.is_up != Some(well) {
+            // The one exception: who is held down, and nobody else, may be well and not served.
+            let is_held = real.health.is_held() && real.health.is_up == Some(false);
+            if seen && !is_held && real.health.is_up != Some(well) {
                 let (name, ip, health) = (&server.spec.name, real.spec.ip, &real.health);
                 let what = format!("{ip} of {name} is well: {well}, and the log has {health:?}");
                 return Err(Violation { rule: "health_after_heal", at, what });

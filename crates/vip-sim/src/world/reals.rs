@@ -8,7 +8,7 @@ use std::time::Duration;
 use vip_core::{Failure, Start};
 
 /// One becomes well, or ill, so often while there are faults, microseconds.
-const CHANGES: std::ops::Range<u64> = 100_000..700_000;
+const CHANGES: std::ops::Range<u64> = 50_000..500_000;
 /// An answer takes so long, microseconds.
 const ANSWER: std::ops::Range<u64> = 50..3_000;
 
@@ -32,7 +32,8 @@ impl World {
         if self.now >= self.scenario.healed_at {
             return;
         }
-        let last = self.rng.u8(REALS);
+        // One of them again and again.
+        let last = if self.rng.bool() { REALS.start } else { self.rng.u8(REALS) };
         let all = [Condition::Well, Condition::Refuses, Condition::Hangs];
         let condition = *self.rng.choice(&all).unwrap_or(&Condition::Well);
         self.conditions.insert(real_ip(last), condition);
