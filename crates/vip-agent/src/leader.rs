@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use vip_core::{
-    Absences, LEADER_LOOKS, NodeId, Op, Server, ServerOp, ServerUid, State, Vip, VipUid,
+    Absences, HELD_FOR, LEADER_LOOKS, NodeId, Observed, Op, PathChange, Patience, Server, ServerOp,
+    ServerUid, State, Vip, VipUid,
 };
 use vip_guard::boottime;
 use vip_raft::WriteError;
@@ -44,34 +45,37 @@ type Servers = Arc<BTreeMap<ServerUid, Arc<Server>>>;
 /// What it follows from which ways are broken: virtual servers, and who holds VIPs.
 type Seen = (Servers, Arc<BTreeMap<VipUid, Arc<Vip>>>);
 
-/// Ways to real servers that are broken, and servers that were held down for long enough, are
-/// looked for where there is news, and as often for what time alone brings.
-const PATHS: Duration = Duration::from_secs(1);
+/// What time brings is looked for as often, beside where there is news.
+const LOOKS: Duration = Duration::from_secs(1);
 
+/// What has to be so for a while before the leader says it: ways to real servers that are
+/// broken, or whole again, and servers that were held down for long enough.
 #[derive(Default)]
-struct Paths {
-    seen: Option<(Seen, Instant)>,
+struct Waits {
+    looked: Option<(Seen, Instant)>,
+    paths: Patience<PathChange>,
+    held: Patience<(Observed, u64)>,
 }
 
-impl Paths {
-    fn changes(&mut self, member: &Member, state: &State) -> Vec<ServerOp> {
+impl Waits {
+    fn over(&mut self, state: &State) -> Vec<ServerOp> {
         let is_done = |((servers, vips), at): &(Seen, Instant)| {
             Arc::ptr_eq(servers, &state.servers)
                 && Arc::ptr_eq(vips, &state.vips)
-                && at.elapsed() < PATHS
+                && at.elapsed() < LOOKS
         };
-        if self.seen.as_ref().is_some_and(is_done) {
+        if self.looked.as_ref().is_some_and(is_done) {
             return vec![];
         }
-        let now_ms = member.log.time_ms();
-        let paths = state.path_changes(now_ms);
+        self.looked = Some(((state.servers.clone(), state.vips.clone()), Instant::now()));
+        let now = boottime();
+        let paths = self.paths.of(now, state.path_changes());
+        let held = self.held.of(now, state.held().into_iter().map(|one| (one, HELD_FOR)));
+        let reals: Vec<_> = held.into_iter().map(|(observed, _)| observed).collect();
         let paths = (!paths.is_empty()).then(|| ServerOp::from(paths));
-        let mut changes: Vec<_> = paths.into_iter().chain(state.releases(now_ms)).collect();
-        let is_quiet = changes.is_empty();
-        let seen = || ((state.servers.clone(), state.vips.clone()), Instant::now());
-        self.seen = is_quiet.then(seen);
-        changes.retain(|op| state.may_take(&op.clone().into()).is_ok());
-        changes
+        let release = (!reals.is_empty()).then_some(ServerOp::Release { reals });
+        let all = paths.into_iter().chain(release);
+        all.filter(|op| state.may_take(&op.clone().into()).is_ok()).collect()
     }
 }
 
@@ -79,7 +83,7 @@ impl Paths {
 #[derive(Default)]
 struct Silent {
     absences: Absences,
-    paths: Paths,
+    waits: Waits,
     /// There was nothing more to take back.
     done: Option<(BTreeSet<NodeId>, Servers)>,
 }
@@ -111,7 +115,7 @@ async fn work(member: &Member, silent: &mut Silent) -> Result<(), WriteError> {
     let term = work.term;
     let state = member.log.state();
     let mut of_servers = state.retirements(member.log.time_ms());
-    of_servers.extend(silent.paths.changes(member, &state));
+    of_servers.extend(silent.waits.over(&state));
     of_servers.extend(silent.blinded(member, &state));
     let ops = work.ops().into_iter().chain(of_servers.into_iter().map(Op::from));
     join_all(ops.map(|op| member.log.propose(term, op)))

@@ -4,12 +4,17 @@
 use crate::node::Member;
 use futures_util::{StreamExt, stream};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::sleep;
 use tonic::{Request, Response, Status};
 use vip_core::{Failure, Opinion, ServerUid, Sighting};
 use vip_proto::v1;
 
 /// Probes of one question at once.
 const AT_ONCE: usize = 64;
+
+/// How long it may take for another member.
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// See the module.
 pub(crate) struct ProbesService {
@@ -29,17 +34,22 @@ impl v1::probes_server::Probes for ProbesService {
         request: Request<v1::ProbeNowRequest>,
     ) -> Result<Response<v1::ProbeNowReply>, Status> {
         let server = ServerUid(request.into_inner().server);
-        let sees = probe_now(&self.member, server).await?.into_iter().map(Into::into).collect();
+        let sees =
+            probe_now(&self.member, server, LIMIT).await?.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::ProbeNowReply { sees }))
     }
 }
 
 /// What this node sees of the real servers of a virtual one that it observes, if it looks
-/// now.
+/// now. Of those that there was no time for there is nothing.
 ///
 /// # Errors
 /// It answers too many such questions.
-pub(crate) async fn probe_now(member: &Member, server: ServerUid) -> Result<Vec<Sighting>, Status> {
+pub(crate) async fn probe_now(
+    member: &Member,
+    server: ServerUid,
+    limit: Duration,
+) -> Result<Vec<Sighting>, Status> {
     let _one = member.sights.question().ok_or_else(|| {
         Status::resource_exhausted("it answers other such questions; try again a moment later")
     })?;
@@ -60,5 +70,6 @@ pub(crate) async fn probe_now(member: &Member, server: ServerUid) -> Result<Vec<
         })
     });
     let probes: Vec<_> = probes.collect();
-    Ok(stream::iter(probes).buffer_unordered(AT_ONCE).collect().await)
+    let all = stream::iter(probes).buffer_unordered(AT_ONCE);
+    Ok(all.take_until(sleep(limit)).collect().await)
 }

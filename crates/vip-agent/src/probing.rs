@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
-use vip_core::{CutOff, Failure, Mono, Node, NodeId, Rounds, ServerUid, Ticket, Vip, VipUid};
+use vip_core::{
+    CutOff, Failure, Mono, Node, NodeId, Rounds, ServerUid, State, Ticket, Vip, VipUid,
+};
 use vip_guard::boottime;
 
 /// Probes at once, of which each has a descriptor: far from all that there may be. Where that
@@ -28,11 +30,21 @@ struct Seen {
 }
 
 impl Seen {
+    fn of(state: &State) -> Self {
+        let checked = state.all_servers().filter(|server| server.spec.check.is_some());
+        Self {
+            nodes: state.nodes.clone(),
+            vips: state.vips.clone(),
+            cut_off: state.cut_off.clone(),
+            revisions: checked.map(|server| (server.uid, server.revision)).collect(),
+        }
+    }
+
     fn is_as(&self, other: &Self) -> bool {
         let same_holders = || {
             let (one, other) = (self.vips.values(), other.vips.values());
             let is = |(one, other): (&Arc<Vip>, &Arc<Vip>)| {
-                one.holder == other.holder && one.spec == other.spec
+                Arc::ptr_eq(one, other) || (one.holder == other.holder && one.spec == other.spec)
             };
             one.len() == other.len() && one.zip(other).all(is)
         };
@@ -52,21 +64,17 @@ pub(crate) async fn look_after_real_servers(member: Arc<Member>) {
     let mut rounds = Rounds::new(me.0);
     let (answer, mut answers) = mpsc::channel::<Answer>(ANSWERS);
     let mut running = 0;
-    let mut seen = None;
+    let (mut looked_at, mut seen) = (None, None);
     loop {
         let state = applied.borrow_and_update().state.clone();
-        // Most entries of the log are about none of it, verdicts among them.
-        let checked = || state.all_servers().filter(|server| server.spec.check.is_some());
-        let now = Seen {
-            nodes: state.nodes.clone(),
-            vips: state.vips.clone(),
-            cut_off: state.cut_off.clone(),
-            revisions: checked().map(|server| (server.uid, server.revision)).collect(),
-        };
-        if !seen.as_ref().is_some_and(|seen: &Seen| seen.is_as(&now)) {
-            rounds.follow(boottime(), &state.probed_by(me));
-            sights.are(rounds.sees());
-            seen = Some(now);
+        if !looked_at.as_ref().is_some_and(|before| Arc::ptr_eq(before, &state)) {
+            // Most entries of the log are about none of it, verdicts among them.
+            let now = Seen::of(&state);
+            if !seen.as_ref().is_some_and(|seen: &Seen| seen.is_as(&now)) {
+                rounds.follow(boottime(), &state.probed_by(me));
+                sights.are(rounds.sees());
+            }
+            (looked_at, seen) = (Some(state), Some(now));
         }
         for start in rounds.start(boottime(), AT_ONCE - running) {
             running += 1;

@@ -62,7 +62,7 @@ pub use guard::{
     VipOrder, address_life, renewal_interval,
 };
 pub use health::{
-    Absences, BLIND_AFTER, Checker, Damping, Failure, HELD_FROM, HELD_TO, Observed, Opinion,
+    Absences, BLIND_AFTER, Checker, Damping, Failure, HELD_FOR, Observed, Opinion, Patience,
     ProbeNumber, Rounds, Start, Target, Ticket, judge, observers,
 };
 pub use ids::{Epoch, Generation, Grantee, Incarnation, NodeId, ServerUid, Term, TokenId, VipUid};
@@ -78,12 +78,12 @@ pub use lease::{
 pub use level::{Level, MAX_VERSION, Runs};
 pub use log::{
     Actor, AdminRole, Assignment, Before, Cause, Cluster, ClusterEvent, ClusterOp, Command,
-    ConflictChange, CutOff, DAMPED, Dropped, Event, EventKind, Events, FIRST_ANSWERS, Founder,
-    Founding, Guest, Health, Hindrance, Hindrances, IDLE_AFTER, Instead, Issuers, Login,
-    LoginEvent, LoginOp, MAX_HINDERED, MAX_REALS_IN_ALL, MAX_SERVERS, Nested, Node, NodeEvent,
-    NodeOp, NodeState, ObstacleChange, Op, Outcome, PathChange, RETIRE_AFTER_MS, Real, RealPlace,
-    Refusal, Removal, Server, ServerEvent, ServerOp, ServerRefusal, Settled, Sighting, State,
-    Suspect, Token, TokenEvent, TokenOp, Tombstone, Vip, VipEvent, VipOp,
+    ConflictChange, CutOff, Dropped, Event, EventKind, Events, FIRST_ANSWERS, Founder, Founding,
+    Guest, Health, Hindrance, Hindrances, IDLE_AFTER, Instead, Issuers, Login, LoginEvent, LoginOp,
+    MAX_HINDERED, MAX_REALS_IN_ALL, MAX_SERVERS, Nested, Node, NodeEvent, NodeOp, NodeState,
+    ObstacleChange, Op, Outcome, PathChange, RETIRE_AFTER_MS, Real, RealPlace, Refusal, Removal,
+    Server, ServerEvent, ServerOp, ServerRefusal, Settled, Sighting, State, Suspect, Token,
+    TokenEvent, TokenOp, Tombstone, Vip, VipEvent, VipOp,
 };
 pub use mac::{Mac, MacError};
 pub use moment::moment;

@@ -70,29 +70,39 @@ impl Place<'_> {
         Some(Assignment { vip: vip.uid, seen: vip.epoch, to: target, cause })
     }
 
-    /// Whether it reaches the real servers behind a VIP, as far as is known.
-    fn reaches(&self, id: NodeId, vip: &Vip) -> bool {
-        let cut_off = self.state.cut_off.get(&vip.uid);
-        cut_off.is_none_or(|nodes| !nodes.contains_key(&id))
+    /// Whether it is known not to reach the real servers behind a VIP.
+    fn is_cut_off(&self, id: NodeId, vip: &Vip) -> bool {
+        self.state.cut_off.get(&vip.uid).is_some_and(|nodes| nodes.contains_key(&id))
     }
 
     fn target(&self, vip: &Vip) -> Option<NodeId> {
-        let who = |may: &dyn Fn(NodeId) -> bool| {
-            let holder = vip.holder.filter(|h| may(*h));
-            let pinned = vip.pinned.filter(|p| may(*p));
-            let preferred = match vip.spec.placement {
-                Placement::Leader => may(self.me).then_some(self.me),
-                Placement::Sticky => holder,
-            };
-            let anyone = || {
-                let me = Some(self.me).filter(|me| may(*me));
-                me.or_else(|| self.state.nodes.keys().copied().find(|id| may(*id)))
-            };
-            pinned.or(preferred).or(holder).or_else(anyone)
-        };
         let well = |id| self.well(id, vip);
-        // One that does not reach them is better than none.
-        who(&|id| well(id) && self.reaches(id, vip)).or_else(|| who(&well))
+        if let Some(pinned) = vip.pinned.filter(|p| well(*p)) {
+            return Some(pinned);
+        }
+        let reaches = |id| well(id) && !self.is_cut_off(id, vip);
+        if self.state.cut_off.contains_key(&vip.uid) {
+            // Who sees them, or else who may; one that does not reach them is better than none.
+            let sees = |id| reaches(id) && self.state.sees_behind(vip.uid, id);
+            return self
+                .first(vip, sees)
+                .or_else(|| self.first(vip, reaches))
+                .or_else(|| self.first(vip, well));
+        }
+        self.first(vip, well)
+    }
+
+    fn first(&self, vip: &Vip, may: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+        let holder = vip.holder.filter(|h| may(*h));
+        let preferred = match vip.spec.placement {
+            Placement::Leader => may(self.me).then_some(self.me),
+            Placement::Sticky => holder,
+        };
+        let anyone = || {
+            let me = Some(self.me).filter(|me| may(*me));
+            me.or_else(|| self.state.nodes.keys().copied().find(|id| may(*id)))
+        };
+        preferred.or(holder).or_else(anyone)
     }
 
     /// The log says that the holder must not hold, whether or not there is

@@ -13,9 +13,11 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
-use tokio::sync::Mutex;
+use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use vip_core::{Digest, Failure, Tls, Trust};
@@ -24,35 +26,63 @@ use vip_core::{Digest, Failure, Tls, Trust};
 const FRESH: Duration = Duration::from_secs(600);
 const NO_ROOT: &str = "this host trusts no root: install ca-certificates, or use --check-tls";
 
+/// Whoever needs them first waits for so long.
+const READ: Duration = Duration::from_millis(500);
+const NOT_READ: &str = "this host has not read its roots yet";
+
 /// Checks certificates by the roots that this host trusts, if it trusts any.
 type Verifier = Option<Arc<WebPkiServerVerifier>>;
 
-/// The roots that this host trusts. Reading them takes some ms of the disk, so probes share
-/// them, and one of them reads.
+/// The roots that this host trusts. Reading them takes some ms of the disk, or for ever, so
+/// probes share them, and none of them reads.
 #[derive(Default)]
-pub(crate) struct Roots(Mutex<Option<(Instant, Verifier)>>);
+pub(crate) struct Roots(Arc<Known>);
+
+#[derive(Default)]
+struct Known {
+    verifier: watch::Sender<Option<(Instant, Verifier)>>,
+    is_read: AtomicBool,
+}
+
+impl Known {
+    /// Roots that cannot be had any more are kept as they were.
+    fn read(&self) {
+        let read = read_roots();
+        self.verifier.send_modify(|known| {
+            let before = known.take().and_then(|(_, before)| before);
+            *known = Some((Instant::now(), read.or(before)));
+        });
+        self.is_read.store(false, Ordering::Release);
+    }
+}
 
 impl Roots {
     #[cfg(test)]
     pub(crate) fn trusting(roots: RootCertStore) -> Self {
-        let known = verifier_of(roots).expect("good roots");
-        Self(Mutex::new(Some((Instant::now(), Some(known)))))
+        let all = Self::default();
+        all.0.verifier.send_replace(Some((Instant::now(), verifier_of(roots))));
+        all
     }
 
     async fn get(&self) -> Result<Arc<WebPkiServerVerifier>, Failure> {
-        // Whoever waits here has its own timeout.
-        let mut known = self.0.lock().await;
-        let fresh = known.as_ref().filter(|(read_at, _)| read_at.elapsed() < FRESH);
-        let verifier = match fresh {
-            Some((_, verifier)) => verifier.clone(),
+        let here = |why: &str| Failure::Here(why.to_owned());
+        let mut known = self.0.verifier.subscribe();
+        let now = known.borrow_and_update().clone();
+        let is_fresh = |(read_at, _): &(Instant, Verifier)| read_at.elapsed() < FRESH;
+        if !now.as_ref().is_some_and(is_fresh) && !self.0.is_read.swap(true, Ordering::AcqRel) {
+            let all = self.0.clone();
+            tokio::task::spawn_blocking(move || all.read());
+        }
+        let verifier = match now {
+            Some((_, verifier)) => verifier,
             None => {
-                let read = tokio::task::spawn_blocking(read_roots).await;
-                let verifier = read.map_err(|e| Failure::Here(e.to_string()))?;
-                *known = Some((Instant::now(), verifier.clone()));
-                verifier
+                let read = known.wait_for(Option::is_some);
+                let read = timeout(READ, read).await.map_err(|_| here(NOT_READ))?;
+                let read = read.map_err(|_| here(NOT_READ))?;
+                read.as_ref().and_then(|(_, verifier)| verifier.clone())
             }
         };
-        verifier.ok_or_else(|| Failure::Here(NO_ROOT.to_owned()))
+        verifier.ok_or_else(|| here(NO_ROOT))
     }
 }
 

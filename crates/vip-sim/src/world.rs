@@ -118,6 +118,7 @@ struct World {
     clients: Clients,
     /// Of real servers that were ill once.
     conditions: BTreeMap<IpAddr, Condition>,
+    cut_from_reals: Option<usize>,
     stats: Stats,
     violation: Option<Violation>,
 }
@@ -248,6 +249,7 @@ impl World {
             tables: TablesFollowTheLog::default(),
             clients: Clients::default(),
             conditions: BTreeMap::new(),
+            cut_from_reals: None,
             stats: Stats::default(),
             violation: None,
             scenario,

@@ -44,7 +44,12 @@ fn of_servers(member: &Member, state: &State) -> Vec<String> {
         warnings.extend(unwell(server));
         let name = &server.spec.name;
         warnings.extend(short(server).map(|why| format!("Virtual server {name}: {why}.")));
-        let unable = || server.reals.iter().filter_map(|real| real.health.unable());
+        let unable = || {
+            let why = |real: &Real| {
+                real.health.unable(&state.observers_of(server, real)).map(ToOwned::to_owned)
+            };
+            server.reals.iter().filter_map(why)
+        };
         warnings.extend(unable().next().map(|why| {
             let count = unable().count();
             format!("Virtual server {name}: no observer can look at {count} real servers: {why}.")
@@ -100,7 +105,9 @@ pub(super) fn warnings(member: &Member) -> Vec<String> {
     warnings.extend(wall_clocks(member).iter().map(|why| sentence(why)));
     for vip in state.vips_by_name() {
         for v1::Hindrance { node, why, .. } in hindered(&state, vip) {
-            warnings.push(format!("VIP {} cannot be on {node}: {why}.", vip.spec.name));
+            let is_there = vip.holder.is_some_and(|holder| named(&state, holder) == node);
+            let how = if is_there { "is" } else { "cannot be" };
+            warnings.push(format!("VIP {} {how} on {node}: {why}.", vip.spec.name));
         }
     }
     for vip in state.vips_by_name() {

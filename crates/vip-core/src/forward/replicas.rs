@@ -4,8 +4,8 @@
 use crate::testing::{apply, server, state_of, vip, voter};
 use crate::{
     Actor, AllDown, CheckKind, CheckSpec, Command, Name, NodeId, NodeOp, Observed, Op, Opinion,
-    Plan, Policy, Quorum, RealPlace, RealServer, RealSpec, ServerOp, ServerSpec, ServerUid, State,
-    TableSize, VipOp, judge,
+    Plan, Policy, Quorum, Real, RealPlace, RealServer, RealSpec, ServerOp, ServerSpec, ServerUid,
+    State, TableSize, VipOp, judge,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -189,8 +189,13 @@ proptest! {
                     prop_assert_eq!(strangers.count(), 0, "{:?} after {:?}", health, change);
                     let jury = state.observers_of(server, real);
                     let said = health.seen.iter().filter(|(node, _)| jury.contains(node));
-                    let is_up = judge(health.is_up, said.map(|(_, opinion)| opinion));
-                    let is_up = is_up.map(|is_up| is_up && !health.is_held());
+                    let was = if health.is_held() { Some(true) } else { health.is_up };
+                    let is_up = judge(was, said.map(|(_, opinion)| opinion));
+                    let free = |one: &Real| {
+                        one.health.is_up == Some(true) && one.weight() > 0 && !one.health.is_held()
+                    };
+                    let holds = health.is_held() && server.reals.iter().any(free);
+                    let is_up = is_up.map(|is_up| is_up && !holds);
                     prop_assert_eq!(is_up, health.is_up, "{:?} after {:?}", health, change);
                     let has = served.reals().iter().any(|one| one.ip == real.spec.ip);
                     // With nobody up those that were last are, where that is wanted.

@@ -2,19 +2,21 @@
 //! its clients connections, and every node a table.
 //!
 //! Each time that it goes down it owes a [`MINUTE`], which it pays off by time. One that owes
-//! [`HELD_FROM`] is held down until it owes no more than [`HELD_TO`]: so the fifth time within
-//! a minute, or a time each fifteen seconds for some minutes.
+//! [`HELD_FROM`] is held down for [`HELD_FOR`] after it went down last: so the fifth time within
+//! a minute, or a time each fifteen seconds for some minutes. Where no other is up it is served
+//! all the same: better one that comes and goes than none.
 
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// What it costs to go down, ms.
 const MINUTE: u64 = 60_000;
 /// It is held down from here on.
-pub const HELD_FROM: u64 = 4 * MINUTE;
-/// To here.
-pub const HELD_TO: u64 = MINUTE;
+const HELD_FROM: u64 = 4 * MINUTE;
 /// It owes no more than this: who was ill for an hour need not be held down for one.
 const MOST: u64 = 5 * MINUTE;
+/// For so long.
+pub const HELD_FOR: Duration = Duration::from_secs(180);
 
 /// What one server owes, by the log's time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,18 +38,6 @@ impl Damping {
         self.held |= holds;
         is_news
     }
-
-    /// When it is let go, if it goes down no more.
-    #[must_use]
-    pub const fn held_until_ms(&self) -> u64 {
-        self.free_ms.saturating_sub(HELD_TO)
-    }
-
-    /// Whether it is held down, and has to be no longer.
-    #[must_use]
-    pub const fn is_over(&self, now_ms: u64) -> bool {
-        self.held && now_ms >= self.held_until_ms()
-    }
 }
 
 #[cfg(test)]
@@ -55,13 +45,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fifth_time_in_a_minute_is_held_until_a_minute_is_owed() {
+    fn the_fifth_time_in_a_minute_is_held() {
         let mut damping = Damping::default();
         let downs = [0, 10, 20, 30, 40].map(|s| damping.went_down(1_000_000 + s * 1000));
         assert_eq!(downs, [false, false, false, false, true]);
-        let free = 1_000_000 + 300_000;
-        assert_eq!((damping.free_ms, damping.held_until_ms()), (free, free - MINUTE));
-        assert!(!damping.is_over(free - MINUTE - 1) && damping.is_over(free - MINUTE));
+        assert_eq!(damping, Damping { free_ms: 1_300_000, held: true });
         // However often: an hour of it is paid off in five minutes.
         let mut often = Damping::default();
         for second in 0..3600 {

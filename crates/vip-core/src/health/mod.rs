@@ -5,12 +5,14 @@ mod absences;
 mod checker;
 mod damping;
 mod observers;
+mod patience;
 mod rounds;
 mod verdict;
 
 pub use absences::{Absences, BLIND_AFTER};
 pub use checker::{Checker, Failure, ProbeNumber};
-pub use damping::{Damping, HELD_FROM, HELD_TO};
+pub use damping::{Damping, HELD_FOR};
 pub use observers::{Observed, observers};
+pub use patience::Patience;
 pub use rounds::{Rounds, Start, Target, Ticket};
 pub use verdict::{Opinion, judge};

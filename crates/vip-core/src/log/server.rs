@@ -12,7 +12,7 @@ mod tables;
 
 pub use health::{FIRST_ANSWERS, Health, Sighting};
 pub use hindrance::{Hindrance, Hindrances, MAX_HINDERED};
-pub use paths::{CutOff, DAMPED, PathChange};
+pub use paths::{CutOff, PathChange};
 pub use quorum::Instead;
 pub use refusal::ServerRefusal;
 pub use tables::{Before, IDLE_AFTER, RETIRE_AFTER_MS};

@@ -5,11 +5,14 @@ use crate::mutant::Mutant;
 use std::sync::Arc;
 use std::time::Duration;
 use vip_core::{
-    Absences, Actor, Failure, Mono, NodeId, Observed, Rounds, ServerOp, Sighting, State, Ticket,
+    Absences, Actor, Failure, HELD_FOR, Mono, NodeId, Observed, PathChange, Patience, Rounds,
+    ServerOp, Sighting, State, Ticket,
 };
 
 /// Between two reports, and between two looks at who is silent.
 const PACE: Duration = Duration::from_millis(100);
+/// A world lasts for seconds, and who is held down is let go in it.
+const SOONER: u32 = 180;
 /// Probes at once: of few real servers all.
 const ROOM: usize = 100;
 
@@ -19,12 +22,15 @@ pub(super) struct Probing {
     follows: Option<Arc<State>>,
     told_at: Mono,
     absences: Absences,
+    paths: Patience<PathChange>,
+    held: Patience<(Observed, u64)>,
 }
 
 impl Probing {
     pub(super) fn new(me: NodeId) -> Self {
         let (absences, told_at) = (Absences::default(), Mono::ZERO);
-        Self { rounds: Rounds::new(me.0), follows: None, told_at, absences }
+        let (paths, held) = Default::default();
+        Self { rounds: Rounds::new(me.0), follows: None, told_at, absences, paths, held }
     }
 }
 
@@ -59,15 +65,23 @@ impl Agent {
         if self.leases.leads_applied(now) {
             self.hear_sightings(now, self.me, unsaid);
             self.take_back(now);
-            let now_ms = self.state.time_ms;
-            let paths = self.state.path_changes(now_ms);
-            let paths = (!paths.is_empty()).then(|| ServerOp::from(paths));
-            for op in paths.into_iter().chain(self.state.releases(now_ms)) {
-                let (actor, term) = (Actor("leader".into()), self.raft.vote.term);
-                self.propose(now, actor, Some(term), op.into());
-            }
+            self.say_what_lasts(now);
         } else if let Some(leader) = self.leases.leader(now).filter(|_| !unsaid.is_empty()) {
             self.out.push(Out::Send(leader, Message::Sightings(unsaid)));
+        }
+    }
+
+    /// What was so for long enough.
+    fn say_what_lasts(&mut self, now: Mono) {
+        let paths = self.probing.paths.of(now, self.state.path_changes());
+        let held = self.state.held().into_iter().map(|one| (one, HELD_FOR / SOONER));
+        let held = self.probing.held.of(now, held);
+        let reals: Vec<_> = held.into_iter().map(|(observed, _)| observed).collect();
+        let paths = (!paths.is_empty()).then(|| ServerOp::from(paths));
+        let release = (!reals.is_empty()).then_some(ServerOp::Release { reals });
+        for op in paths.into_iter().chain(release) {
+            let (actor, term) = (Actor("leader".into()), self.raft.vote.term);
+            self.propose(now, actor, Some(term), op.into());
         }
     }
 

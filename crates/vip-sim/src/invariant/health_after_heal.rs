@@ -7,6 +7,8 @@ use crate::clock::Real;
 use std::time::Duration;
 use vip_core::{BLIND_AFTER, CheckTiming, Server, State, Timing};
 
+/// By then who was held down is let go: the one that may be well and not be served.
+const HELD: Duration = Duration::from_secs(1);
 /// How long a report may wait for its turn, be lost, and be told again; and until it is in
 /// the log.
 const TOLD: Duration = Duration::from_secs(1);
@@ -14,7 +16,7 @@ const TOLD: Duration = Duration::from_secs(1);
 /// From the end of the faults: a leader, who forgets what silent nodes said; and by then the
 /// others have called down whoever hangs.
 pub(crate) fn health_bound(timing: &Timing, check: &CheckTiming) -> Duration {
-    progress_bound(timing) + BLIND_AFTER.max(check.noticed_after(true)) + TOLD
+    progress_bound(timing) + BLIND_AFTER.max(check.noticed_after(true)) + HELD + 2 * TOLD
 }
 
 /// At the end, as the leader's log has it.
@@ -27,9 +29,7 @@ pub(crate) fn check(
         for real in &server.reals {
             let well = is_well(server, real.spec.ip);
             let seen = !state.observers_of(server, real).is_empty();
-            // The one exception: who is held down, and nobody else, may be well and not served.
-            let is_held = real.health.is_held() && real.health.is_up == Some(false);
-            if seen && !is_held && real.health.is_up != Some(well) {
+            if seen && real.health.is_up != Some(well) {
                 let (name, ip, health) = (&server.spec.name, real.spec.ip, &real.health);
                 let what = format!("{ip} of {name} is well: {well}, and the log has {health:?}");
                 return Err(Violation { rule: "health_after_heal", at, what });

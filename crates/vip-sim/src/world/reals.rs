@@ -30,9 +30,13 @@ impl World {
 
     pub(super) fn reals(&mut self) {
         if self.now >= self.scenario.healed_at {
+            self.cut_from_reals = None;
             return;
         }
         // One of them again and again.
+        // One node at a time loses its way to all of them.
+        let lost = self.rng.usize(0..2 * self.hosts.len());
+        self.cut_from_reals = Some(lost).filter(|lost| *lost < self.hosts.len());
         let last = if self.rng.bool() { REALS.start } else { self.rng.u8(REALS) };
         let all = [Condition::Well, Condition::Refuses, Condition::Hangs];
         let condition = *self.rng.choice(&all).unwrap_or(&Condition::Well);
@@ -55,6 +59,7 @@ impl World {
         let others = (0..self.hosts.len()).filter(|other| *other != at);
         // Who reaches nobody reaches no real server either.
         let is_cut = others.clone().all(|other| !self.network.is_whole(at, other));
+        let is_cut = is_cut || self.cut_from_reals == Some(at);
         let condition =
             if is_cut { Condition::Hangs } else { self.condition(start.target.at.ip()) };
         let takes = match condition {

@@ -14,7 +14,7 @@ use vip_proto::v1::probes_client::ProbesClient;
 /// Asks one node, which may be this one; or why it does not say.
 async fn ask(call: &Call, node: NodeId, server: &Server) -> Result<Vec<Sighting>, String> {
     if node == call.member.meta.node {
-        let sees = probe_now(&call.member, server.uid).await;
+        let sees = probe_now(&call.member, server.uid, call.time_left()).await;
         return sees.map_err(|status| status.message().to_owned());
     }
     let channel = call.member.peers.channel(node).ok_or("its address is not known here")?;

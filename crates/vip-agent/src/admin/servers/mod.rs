@@ -188,9 +188,12 @@ async fn wait_until_checked(call: &Call, name: &Name, check: Option<CheckSpec>) 
     let mut news = call.member.news();
     let is_known = || {
         let state = call.member.log.state();
+        // Who is not there will say nothing.
+        let (me, alive) = (call.member.meta.node, call.member.leases.alive());
         let said = |server: &Server, real: &Real| {
-            let observers = state.observers_of(server, real);
-            observers.iter().all(|node| real.health.seen.contains_key(node))
+            let observers = state.observers_of(server, real).into_iter();
+            let mut here = observers.filter(|node| *node == me || alive.contains(node));
+            here.all(|node| real.health.seen.contains_key(&node))
         };
         let server = state.server_named(name.as_str());
         server.is_none_or(|server| server.reals.iter().all(|real| said(server, real)))

@@ -86,7 +86,7 @@ pub(super) fn seen(node: String, opinion: &Opinion) -> v1::Seen {
 
 fn real_view(state: &State, server: &Server, real: &Real) -> v1::Real {
     let seen = |(node, opinion): (&NodeId, &Opinion)| seen(named(state, *node), opinion);
-    let (is, reason) = state_of(server, real);
+    let (is, reason) = state_of(state, server, real);
     let health = Some(&real.health).filter(|_| server.spec.check.is_some());
     v1::Real {
         address: server.spec.place(&real.spec),
@@ -103,13 +103,14 @@ fn real_view(state: &State, server: &Server, real: &Real) -> v1::Real {
     }
 }
 
-fn state_of(server: &Server, real: &Real) -> (v1::RealState, String) {
+fn state_of(state: &State, server: &Server, real: &Real) -> (v1::RealState, String) {
+    let observers = state.observers_of(server, real);
     let checked = server.spec.check.as_ref().map(|_| real.health.is_up);
     let (is, reason) = match checked {
-        Some(None) if let Some(why) = real.health.unable() => {
+        Some(None) if let Some(why) = real.health.unable(&observers) => {
             return (v1::RealState::Unchecked, format!("no observer can look: {why}"));
         }
-        Some(Some(true)) if let Some(why) = real.health.unable() => {
+        Some(Some(true)) if let Some(why) = real.health.unable(&observers) => {
             return (
                 v1::RealState::Up,
                 format!("it was, and no observer can look any more: {why}"),

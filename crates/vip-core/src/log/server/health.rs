@@ -55,12 +55,14 @@ impl Health {
     /// The last failure that an observer tells of one that is down: the rest of a sentence.
     #[must_use]
     pub fn why(&self) -> &str {
+        if self.is_held() {
+            return "it went down again and again: it is held down for some minutes";
+        }
         let told = self.seen.values().find_map(|opinion| match opinion {
             Opinion::Down(why) => Some(why.as_str()),
             Opinion::Up | Opinion::Blind | Opinion::Unable(_) => None,
         });
-        let held = "it went down again and again: it is held down for some minutes";
-        told.unwrap_or(if self.is_held() { held } else { "it does not answer" })
+        told.unwrap_or("it does not answer")
     }
 
     /// Whether it is held down, whatever its observers see.
@@ -71,14 +73,15 @@ impl Health {
 }
 
 impl Health {
-    /// Why nobody can look at it, where nobody can: the rest of a sentence.
+    /// Why none of its observers can look at it, where none can: the rest of a sentence.
     #[must_use]
-    pub fn unable(&self) -> Option<&str> {
+    pub fn unable(&self, observers: &[NodeId]) -> Option<&str> {
+        let said = || observers.iter().filter_map(|node| self.seen.get(node));
         let sees = |opinion: &Opinion| matches!(opinion, Opinion::Up | Opinion::Down(_));
-        if self.seen.values().any(sees) {
+        if said().any(sees) {
             return None;
         }
-        self.seen.values().find_map(|opinion| match opinion {
+        said().find_map(|opinion| match opinion {
             Opinion::Unable(why) => Some(why.as_str()),
             Opinion::Up | Opinion::Down(_) | Opinion::Blind => None,
         })
@@ -143,6 +146,10 @@ impl Server {
     pub(super) fn checked_otherwise(&self, spec: &ServerSpec, reals: &mut [Real], now_ms: u64) {
         let how =
             |spec: &ServerSpec| spec.check.as_ref().map(|check| (check.kind.clone(), check.port));
+        if self.spec.check != spec.check {
+            // Whoever changes it looks at it.
+            reals.iter_mut().for_each(|real| real.health.damping = None);
+        }
         if how(&self.spec) == how(spec) {
             return;
         }
@@ -159,6 +166,14 @@ impl Server {
             };
         }
     }
+}
+
+/// Both, each once.
+fn with(mut observers: Vec<NodeId>, onlookers: &[NodeId]) -> Vec<NodeId> {
+    let others = onlookers.iter().filter(|node| !observers.contains(node));
+    let others: Vec<_> = others.copied().collect();
+    observers.extend(others);
+    observers
 }
 
 impl State {
@@ -191,14 +206,7 @@ impl State {
     /// Those, and who looks without a say in the verdict.
     #[must_use]
     pub fn watchers_of(&self, server: &Server, real: &Real) -> Vec<NodeId> {
-        let mut all = self.observers_of(server, real);
-        // An earlier version keeps no other opinions.
-        if server.spec.check.is_some() && self.understood() >= Level::KINDS {
-            let others = self.onlookers(server).into_iter();
-            let others: Vec<_> = others.filter(|node| !all.contains(node)).collect();
-            all.extend(others);
-        }
-        all
+        with(self.observers_of(server, real), &self.onlookers(server))
     }
 
     /// The real servers that a node observes.
@@ -253,15 +261,20 @@ impl State {
     #[must_use]
     pub fn blinded(&self, silent: &BTreeSet<NodeId>) -> Vec<ServerOp> {
         let blind = |node: &NodeId| {
-            let all = self.all_servers().flat_map(|server| {
-                server.reals.iter().map(move |real| (server.observed(&real.spec), &real.health))
-            });
-            let said = all.filter(|(_, health)| {
-                health.seen.get(node).is_some_and(|opinion| *opinion != Opinion::Blind)
+            let all = self.all_servers();
+            let all = all.flat_map(|server| server.reals.iter().map(move |real| (server, real)));
+            // What somebody said who looks no more counts nowhere, and is not taken back.
+            let said = all.filter(|(server, real)| {
+                let says = real.health.seen.get(node);
+                says.is_some_and(|opinion| *opinion != Opinion::Blind)
+                    && self.watchers_of(server, real).contains(node)
             });
             // The rest is next.
             let said = said.take(MOST_BLINDED);
-            let seen: Vec<_> = said.map(|(one, _)| (one, Some(Opinion::Blind))).collect();
+            let blind = |(server, real): (&Server, &Real)| {
+                (server.observed(&real.spec), Some(Opinion::Blind))
+            };
+            let seen: Vec<_> = said.map(blind).collect();
             (!seen.is_empty()).then_some(ServerOp::Observe { node: *node, seen })
         };
         silent.iter().filter_map(blind).collect()
@@ -290,16 +303,22 @@ impl State {
     /// opinion.
     pub(super) fn observe(&mut self, actor: &str, node: NodeId, seen: &[Sighting]) -> Outcome {
         let mut changed = BTreeMap::<ServerUid, Server>::new();
+        let mut needs = self.needs;
         for (observed, opinion) in self.new_sightings(node, seen.to_vec()) {
             let Some(known) = self.server(observed.server) else { continue };
             let server = changed.entry(observed.server).or_insert_with(|| known.clone());
             let is_it = |real: &Real| known.observed(&real.spec) == observed;
             let Some(real) = server.reals.iter_mut().find(|real| is_it(real)) else { continue };
+            if !self.observers_of(known, real).contains(&node) {
+                // An earlier version keeps no opinion of who has no say.
+                needs = Level::KINDS;
+            }
             match opinion {
                 Some(opinion) => real.health.seen.insert(node, opinion),
                 None => real.health.seen.remove(&node),
             };
         }
+        self.needs = self.needs.max(needs);
         let outcome = if changed.is_empty() { Outcome::Unchanged } else { Outcome::Done };
         for server in changed.into_values() {
             self.judge(actor, server);
@@ -307,17 +326,17 @@ impl State {
         outcome
     }
 
-    /// Those that have been held down for long enough, to be proposed by the leader.
+    /// Those that are held down, each with what it owes: that tells one time from another.
     #[must_use]
-    pub fn releases(&self, now_ms: u64) -> Option<ServerOp> {
+    pub fn held(&self) -> Vec<(Observed, u64)> {
         let all = self.all_servers().flat_map(|server| {
             server.reals.iter().map(move |real| (server.observed(&real.spec), &real.health))
         });
-        let is_over =
-            |health: &Health| health.damping.is_some_and(|damping| damping.is_over(now_ms));
-        let over = all.filter(|(_, health)| is_over(health)).map(|(observed, _)| observed);
-        let reals: Vec<_> = over.take(MOST_BLINDED).collect();
-        (!reals.is_empty()).then_some(ServerOp::Release { reals })
+        let held = |(observed, health): (Observed, &Health)| {
+            let damping = health.damping.filter(|damping| damping.held)?;
+            Some((observed, damping.free_ms))
+        };
+        all.filter_map(held).take(MOST_BLINDED).collect()
     }
 
     /// They are held down no longer, and what follows.
@@ -329,7 +348,7 @@ impl State {
             let is_it = |real: &Real| known.observed(&real.spec) == *observed;
             let real = server.reals.iter_mut().find(|real| is_it(real));
             if let Some(damping) = real.and_then(|real| real.health.damping.as_mut()) {
-                damping.held &= !damping.is_over(self.time_ms);
+                damping.held = false;
             }
         }
         let outcome = if changed.is_empty() { Outcome::Unchanged } else { Outcome::Done };
@@ -366,23 +385,34 @@ impl State {
         // An earlier version knows of no damping.
         let damps = self.understood() >= Level::KINDS;
         let mut needs = self.needs;
+        let onlookers = self.onlookers(&server);
+        let mut verdicts = vec![];
         for real in &mut reals {
-            let watchers = self.watchers_of(&server, real);
-            real.health.seen.retain(|node, _| watchers.contains(node));
             let observers = self.observers_of(&server, real);
             let opinions = real.health.seen.iter().filter(|(node, _)| observers.contains(node));
-            let is_up = judge(real.health.is_up, opinions.map(|(_, opinion)| opinion));
-            let is_up = is_up.map(|is_up| is_up && !real.health.is_held());
+            // One that is held down was up, and is not for that alone.
+            let was = if real.health.is_held() { Some(true) } else { real.health.is_up };
+            verdicts.push(judge(was, opinions.map(|(_, opinion)| opinion)));
+            let watchers = with(observers, &onlookers);
+            real.health.seen.retain(|node, _| watchers.contains(node));
+        }
+        let is_free = |(real, is_up): (&Real, &Option<bool>)| {
+            *is_up == Some(true) && real.weight() > 0 && !real.health.is_held()
+        };
+        // Better one that comes and goes than none.
+        let holds = reals.iter().zip(&verdicts).any(is_free);
+        for (real, seen) in reals.iter_mut().zip(verdicts) {
+            let is_up = seen.map(|seen| seen && !(holds && real.health.is_held()));
             if is_up == real.health.is_up {
                 continue;
             }
-            if real.health.is_up == Some(true) && damps {
+            if real.health.is_up == Some(true) && seen == Some(false) && damps {
+                needs = Level::KINDS;
                 let damping = real.health.damping.get_or_insert_default();
                 if damping.went_down(self.time_ms) {
                     let (server, real) = (server.spec.name.clone(), real.spec);
                     events.push(ServerEvent::Held { server, real });
                 }
-                needs = Level::KINDS;
             }
             is_first &= real.health.is_up.is_none();
             (real.health.is_up, real.health.since_ms) = (is_up, self.time_ms);

@@ -54,7 +54,9 @@ impl Server {
     pub fn lacks(&self) -> Option<Instead> {
         match (self.is_short, self.up()) {
             (true, _) => Some(self.instead()),
-            (false, 0) => Some(Instead::Drop),
+            (false, 0) if self.dealt(&self.reals).iter().all(|real| real.weight == 0) => {
+                Some(Instead::Drop)
+            }
             (false, _) => None,
         }
     }

@@ -122,6 +122,7 @@ impl State {
             return Ok(Outcome::Unchanged);
         }
         reals[at].drained = drained;
+        reals[at].health.damping = None;
         let real = reals[at].spec;
         let event = ServerEvent::RealDrained { server: name.clone(), real, drained };
         self.change(actor, server, reals, event)

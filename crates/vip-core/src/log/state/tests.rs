@@ -561,3 +561,12 @@ fn an_address_that_was_given_up_is_free_once_the_next_epoch_is_granted() {
     assert_eq!(dropped(&state), 0);
     assert_eq!(state.apply(9, &again), Outcome::Done);
 }
+
+/// An earlier version reads what has nothing of a later one.
+#[test]
+fn what_nobody_used_is_not_in_the_log() {
+    let text = serde_json::to_string(&State::default()).expect("written");
+    for absent in ["servers", "hindrances", "cut_off", "marks"] {
+        assert!(!text.contains(absent), "{text}");
+    }
+}
