@@ -55,8 +55,13 @@ impl World {
                 Err(violation) => return self.check(Err(violation)),
             }
         }
-        // Who comes while first answers do is early.
-        let servers = self.tables.servers().filter(|server| !server.is_new(self.tables.time_ms()));
+        // Who comes while first answers do is early; a holder that is behind the log may be
+        // there yet.
+        let in_force = self.hosts[host].kernel.tables.in_force();
+        let servers = self.tables.servers().filter(|server| {
+            let in_step = in_force.get(&server.uid) == Some(&server.generation);
+            !server.is_new(self.tables.time_ms()) && (server.spec.check.is_none() || in_step)
+        });
         let servers: Vec<(ServerUid, Option<u16>)> =
             servers.map(|server| (server.uid, server.spec.ports.single())).collect();
         for (server, port) in servers {
