@@ -104,8 +104,16 @@ pub(super) fn warnings(member: &Member) -> Vec<String> {
     let state = member.log.state();
     warnings.extend(wall_clocks(member).iter().map(|why| sentence(why)));
     for vip in state.vips_by_name() {
+        // Cut off, and there all the same: pinned, or no other is better.
+        let stays = vip.holder.filter(|holder| {
+            let is_cut_off =
+                state.cut_off.get(&vip.uid).is_some_and(|all| all.contains_key(holder));
+            let is_held_up =
+                state.obstacles.get(&vip.uid).is_some_and(|all| all.contains_key(holder));
+            is_cut_off && !is_held_up
+        });
         for v1::Hindrance { node, why, .. } in hindered(&state, vip) {
-            let is_there = vip.holder.is_some_and(|holder| named(&state, holder) == node);
+            let is_there = stays.is_some_and(|holder| named(&state, holder) == node);
             let how = if is_there { "is" } else { "cannot be" };
             warnings.push(format!("VIP {} {how} on {node}: {why}.", vip.spec.name));
         }
