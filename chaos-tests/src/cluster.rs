@@ -1,12 +1,12 @@
 //! A cluster of hosts.
 
-use crate::command::{GAVE_UP, wait_for};
+use crate::command::{GAVE_UP, binaries, wait_for};
 use crate::host::Host;
 use crate::net::{Lab, Mac};
 use crate::probe::Trace;
 use crate::unwell::Unwell;
 use anyhow::{Context, Result};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -274,6 +274,21 @@ impl Cluster {
     pub fn macs(&self) -> Result<Vec<(String, Mac)>> {
         let mac = |host: &Host| Ok((host.name.clone(), self.lab.mac(&host.name)?));
         self.hosts.iter().map(mac).collect()
+    }
+
+    /// Runs `add.sh` of a worked example on n1, twice, as it says of itself that one may.
+    ///
+    /// # Errors
+    /// It failed.
+    pub fn add_example(&self, folder: &str, vip: &str) -> Result<()> {
+        let script = Path::new(folder).join("add.sh").display().to_string();
+        let n1 = self.host("n1");
+        let ctl = binaries()?.join("vipctl").display().to_string();
+        let vipctl = format!("VIPCTL={ctl} --socket {}", n1.admin_socket().display());
+        for _ in 0..2 {
+            n1.exec("env", &[&vipctl, &format!("VIP={vip}"), "sh", &script])?.ok()?;
+        }
+        Ok(())
     }
 
     /// Where the hosts' files and logs are.

@@ -1,7 +1,7 @@
 //! The worked example under `deploy/`, as it is written there.
 
 use anyhow::{Context, Result, ensure};
-use chaos_tests::{Cluster, Daemon, Options, binaries, wait_for};
+use chaos_tests::{Cluster, Daemon, Options, wait_for};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -49,13 +49,7 @@ fn three_nginx_behind_one_vip_outlive_the_one_that_held_it() -> Result<()> {
     let started = nodes.map(|node| start(&cluster, node));
     let _running = started.into_iter().collect::<Result<Vec<_>>>()?;
 
-    let script = Path::new(EXAMPLE).join("add.sh").display().to_string();
-    let n1 = cluster.host("n1");
-    let ctl = binaries()?.join("vipctl").display().to_string();
-    let vipctl = format!("VIPCTL={ctl} --socket {}", n1.admin_socket().display());
-    for _ in 0..2 {
-        n1.exec("env", &[&vipctl, "VIP=10.77.0.100/24", "sh", &script])?.ok()?;
-    }
+    cluster.add_example(EXAMPLE, "10.77.0.100/24")?;
     for node in nodes {
         wait_for("it is a real server", SOON, || {
             let lo = cluster.lab.ip(node, &["address", "show", "dev", "lo"]).ok()?;

@@ -1,7 +1,7 @@
 //! The worked example `deploy/home`, as it is written there.
 
 use anyhow::{Context, Result};
-use chaos_tests::{Cluster, Daemon, Options, Page, binaries, resolve, wait_for};
+use chaos_tests::{Cluster, Daemon, Options, Page, resolve, wait_for};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -57,14 +57,7 @@ fn a_site_and_names_are_there_while_each_server_is_stopped_in_turn() -> Result<(
         NODES.iter().map(|node| nginx(&cluster, node)).collect::<Result<_>>()?;
     let mut servers: Vec<_> =
         NODES.iter().map(|node| names(&cluster, node)).collect::<Result<_>>()?;
-    let script = Path::new(EXAMPLE).join("add.sh").display().to_string();
-    let n1 = cluster.host("n1");
-    let ctl = binaries()?.join("vipctl").display().to_string();
-    let vipctl = format!("VIPCTL={ctl} --socket {}", n1.admin_socket().display());
-    let vip = format!("VIP={VIP}/24");
-    for _ in 0..2 {
-        n1.exec("env", &[&vipctl, &vip, "sh", &script])?.ok()?;
-    }
+    cluster.add_example(EXAMPLE, &format!("{VIP}/24"))?;
     answer(&cluster, &NODES)?;
     let at = SocketAddr::new(VIP.parse()?, 53);
     let named = || resolve(&cluster.lab, at, "site.home.arpa");

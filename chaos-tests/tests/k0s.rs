@@ -2,11 +2,11 @@
 //! servers: TLS, `/readyz`, and a page that says who it is.
 
 use anyhow::{Context, Result};
-use chaos_tests::{Cluster, Daemon, Options, Page, binaries, wait_for};
+use chaos_tests::{Cluster, Daemon, Options, Page, wait_for};
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/k0s");
@@ -92,14 +92,7 @@ fn workers_find_an_api_server_whatever_happens_to_one() -> Result<()> {
     }
     let mut servers: Vec<_> =
         NODES.iter().map(|node| api_server(&cluster, node)).collect::<Result<_>>()?;
-    let script = Path::new(EXAMPLE).join("add.sh").display().to_string();
-    let n1 = cluster.host("n1");
-    let ctl = binaries()?.join("vipctl").display().to_string();
-    let vipctl = format!("VIPCTL={ctl} --socket {}", n1.admin_socket().display());
-    let vip = format!("VIP={VIP}/24");
-    for _ in 0..2 {
-        n1.exec("env", &[&vipctl, &vip, "sh", &script])?.ok()?;
-    }
+    cluster.add_example(EXAMPLE, &format!("{VIP}/24"))?;
     let first = answer(&cluster, &NODES)?;
     assert_eq!(who(&cluster)?, first, "each keeps its own");
     let as_at_first = || {

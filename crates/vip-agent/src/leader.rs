@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use vip_core::{
-    Absences, HELD_FOR, LEADER_LOOKS, NodeId, Observed, Op, PathChange, Patience, Server, ServerOp,
-    ServerUid, State, Vip, VipUid,
+    Absences, HELD_FOR, LEADER_LOOKS, Lasting, NodeId, Op, Server, ServerOp, ServerUid, State, Vip,
+    VipUid,
 };
 use vip_guard::boottime;
 use vip_raft::WriteError;
@@ -48,13 +48,10 @@ type Seen = (Servers, Arc<BTreeMap<VipUid, Arc<Vip>>>);
 /// What time brings is looked for as often, beside where there is news.
 const LOOKS: Duration = Duration::from_secs(1);
 
-/// What has to be so for a while before the leader says it: ways to real servers that are
-/// broken, or whole again, and servers that were held down for long enough.
 #[derive(Default)]
 struct Waits {
     looked: Option<(Seen, Instant)>,
-    paths: Patience<PathChange>,
-    held: Patience<(Observed, u64)>,
+    lasting: Lasting,
 }
 
 impl Waits {
@@ -68,14 +65,7 @@ impl Waits {
             return vec![];
         }
         self.looked = Some(((state.servers.clone(), state.vips.clone()), Instant::now()));
-        let now = boottime();
-        let paths = self.paths.of(now, state.path_changes());
-        let held = self.held.of(now, state.held().into_iter().map(|one| (one, HELD_FOR)));
-        let reals: Vec<_> = held.into_iter().map(|(observed, _)| observed).collect();
-        let paths = (!paths.is_empty()).then(|| ServerOp::from(paths));
-        let release = (!reals.is_empty()).then_some(ServerOp::Release { reals });
-        let all = paths.into_iter().chain(release);
-        all.filter(|op| state.may_take(&op.clone().into()).is_ok()).collect()
+        self.lasting.over(boottime(), state, HELD_FOR)
     }
 }
 

@@ -79,11 +79,11 @@ pub use level::{Level, MAX_VERSION, Runs};
 pub use log::{
     Actor, AdminRole, Assignment, Before, Cause, Cluster, ClusterEvent, ClusterOp, Command,
     ConflictChange, CutOff, Dropped, Event, EventKind, Events, FIRST_ANSWERS, Founder, Founding,
-    Guest, Health, Hindrance, Hindrances, IDLE_AFTER, Instead, Issuers, Login, LoginEvent, LoginOp,
-    MAX_HINDERED, MAX_REALS_IN_ALL, MAX_SERVERS, Nested, Node, NodeEvent, NodeOp, NodeState,
-    ObstacleChange, Op, Outcome, PathChange, RETIRE_AFTER_MS, Real, RealPlace, Refusal, Removal,
-    Server, ServerEvent, ServerOp, ServerRefusal, Settled, Sighting, State, Suspect, Token,
-    TokenEvent, TokenOp, Tombstone, Vip, VipEvent, VipOp,
+    Guest, Health, Hindrance, Hindrances, IDLE_AFTER, Instead, Issuers, Lasting, Login, LoginEvent,
+    LoginOp, MAX_HINDERED, MAX_REALS_IN_ALL, MAX_SERVERS, Nested, Node, NodeEvent, NodeOp,
+    NodeState, ObstacleChange, Op, Outcome, PathChange, RETIRE_AFTER_MS, Real, RealPlace, Refusal,
+    Removal, Server, ServerEvent, ServerOp, ServerRefusal, Settled, Sighting, State, Suspect,
+    Token, TokenEvent, TokenOp, Tombstone, Vip, VipEvent, VipOp,
 };
 pub use mac::{Mac, MacError};
 pub use moment::moment;

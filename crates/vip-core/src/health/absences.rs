@@ -1,8 +1,9 @@
 //! Observers that the leader has not heard of: what they said of real servers says nothing
 //! any more.
 
+use super::patience::Patience;
 use crate::{Mono, NodeId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// A node that was silent for so long sees nothing: longer than a restart takes, and as long
@@ -11,7 +12,7 @@ pub const BLIND_AFTER: Duration = Duration::from_secs(4);
 
 /// Since when nodes have been silent, as one leader hears.
 #[derive(Clone, Debug, Default)]
-pub struct Absences(BTreeMap<NodeId, Mono>);
+pub struct Absences(Patience<NodeId>);
 
 impl Absences {
     /// Of all these the leader hears some. Returns those that have been silent for
@@ -22,13 +23,8 @@ impl Absences {
         all: impl IntoIterator<Item = NodeId>,
         heard: &BTreeSet<NodeId>,
     ) -> BTreeSet<NodeId> {
-        let silent: BTreeSet<_> = all.into_iter().filter(|node| !heard.contains(node)).collect();
-        self.0.retain(|node, _| silent.contains(node));
-        for node in silent {
-            self.0.entry(node).or_insert(now);
-        }
-        let long = self.0.iter().filter(|(_, since)| now.since(**since) >= BLIND_AFTER);
-        long.map(|(node, _)| *node).collect()
+        let silent = all.into_iter().filter(|node| !heard.contains(node));
+        self.0.of(now, silent.map(|node| (node, BLIND_AFTER))).into_iter().collect()
     }
 }
 

@@ -26,7 +26,7 @@ pub use node::{Node, NodeEvent, NodeOp, NodeState, Removal, Tombstone};
 pub use refound::{Founder, Founding};
 pub use refusal::Refusal;
 pub use server::{
-    Before, CutOff, FIRST_ANSWERS, Health, Hindrance, Hindrances, IDLE_AFTER, Instead,
+    Before, CutOff, FIRST_ANSWERS, Health, Hindrance, Hindrances, IDLE_AFTER, Instead, Lasting,
     MAX_HINDERED, MAX_REALS_IN_ALL, MAX_SERVERS, PathChange, RETIRE_AFTER_MS, Real, RealPlace,
     Server, ServerEvent, ServerOp, ServerRefusal, Sighting,
 };

@@ -4,6 +4,7 @@
 mod fit;
 mod health;
 mod hindrance;
+mod lasting;
 mod paths;
 mod quorum;
 mod reals;
@@ -12,6 +13,7 @@ mod tables;
 
 pub use health::{FIRST_ANSWERS, Health, Sighting};
 pub use hindrance::{Hindrance, Hindrances, MAX_HINDERED};
+pub use lasting::Lasting;
 pub use paths::{CutOff, PathChange};
 pub use quorum::Instead;
 pub use refusal::ServerRefusal;

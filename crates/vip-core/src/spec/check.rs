@@ -35,9 +35,6 @@ pub enum CheckKind {
     Icmp,
 }
 
-/// Kinds that a later version may have.
-const LATER: [&str; 1] = ["exec"];
-
 impl TryFrom<CheckWords> for CheckKind {
     type Error = CheckKindError;
 
@@ -57,12 +54,8 @@ impl TryFrom<CheckWords> for CheckKind {
             }
             ("dns", Some(question)) => Self::Dns(DnsCheck::take(question, &mut words)?),
             ("udp", Some(datagram)) => Self::Udp(UdpCheck::take(datagram, &mut words)?),
-            _ => {
-                return Err(match LATER.into_iter().find(|later| *later == word) {
-                    Some(later) => CheckKindError::NotYet(later),
-                    None => CheckKindError::Unknown(excerpt(&text)),
-                });
-            }
+            ("exec", _) => return Err(CheckKindError::NotYet("exec")),
+            _ => return Err(CheckKindError::Unknown(excerpt(&text))),
         };
         words.end()?;
         Ok(kind)

@@ -5,8 +5,8 @@ use crate::mutant::Mutant;
 use std::sync::Arc;
 use std::time::Duration;
 use vip_core::{
-    Absences, Actor, Failure, HELD_FOR, Mono, NodeId, Observed, PathChange, Patience, Rounds,
-    ServerOp, Sighting, State, Ticket,
+    Absences, Actor, Failure, HELD_FOR, Lasting, Mono, NodeId, Observed, Rounds, ServerOp,
+    Sighting, State, Ticket,
 };
 
 /// Between two reports, and between two looks at who is silent.
@@ -22,15 +22,19 @@ pub(super) struct Probing {
     follows: Option<Arc<State>>,
     told_at: Mono,
     absences: Absences,
-    paths: Patience<PathChange>,
-    held: Patience<(Observed, u64)>,
+    lasting: Lasting,
 }
 
 impl Probing {
     pub(super) fn new(me: NodeId) -> Self {
         let (absences, told_at) = (Absences::default(), Mono::ZERO);
-        let (paths, held) = Default::default();
-        Self { rounds: Rounds::new(me.0), follows: None, told_at, absences, paths, held }
+        Self {
+            rounds: Rounds::new(me.0),
+            follows: None,
+            told_at,
+            absences,
+            lasting: Lasting::default(),
+        }
     }
 }
 
@@ -73,16 +77,13 @@ impl Agent {
 
     /// What was so for long enough.
     fn say_what_lasts(&mut self, now: Mono) {
-        let paths = self.probing.paths.of(now, self.state.path_changes());
-        let held = self.state.held().into_iter().map(|one| (one, HELD_FOR / SOONER));
-        let held = self.probing.held.of(now, held);
-        let reals: Vec<_> = held.into_iter().map(|(observed, _)| observed).collect();
-        let paths = (!paths.is_empty()).then(|| ServerOp::from(paths));
-        let release = (!reals.is_empty()).then_some(ServerOp::Release { reals });
-        for op in paths.into_iter().chain(release) {
-            let (actor, term) = (Actor("leader".into()), self.raft.vote.term);
-            self.propose(now, actor, Some(term), op.into());
+        for op in self.probing.lasting.over(now, &self.state, HELD_FOR / SOONER) {
+            self.say(now, op);
         }
+    }
+
+    fn say(&mut self, now: Mono, op: ServerOp) {
+        self.propose(now, Actor("leader".into()), Some(self.raft.vote.term), op.into());
     }
 
     /// As the leader: into the log with it.
@@ -92,8 +93,7 @@ impl Agent {
         }
         let seen = self.state.new_sightings(node, seen);
         if !seen.is_empty() {
-            let op = ServerOp::Observe { node, seen };
-            self.propose(now, Actor("leader".into()), Some(self.raft.vote.term), op.into());
+            self.say(now, ServerOp::Observe { node, seen });
         }
     }
 
@@ -106,7 +106,7 @@ impl Agent {
             return;
         }
         for op in self.state.blinded(&silent) {
-            self.propose(now, Actor("leader".into()), Some(self.raft.vote.term), op.into());
+            self.say(now, op);
         }
     }
 }

@@ -70,9 +70,7 @@ impl Health {
     pub fn is_held(&self) -> bool {
         self.damping.is_some_and(|damping| damping.held)
     }
-}
 
-impl Health {
     /// Why none of its observers can look at it, where none can: the rest of a sentence.
     #[must_use]
     pub fn unable(&self, observers: &[NodeId]) -> Option<&str> {
@@ -302,15 +300,13 @@ impl State {
     /// Takes over what a node sees, and what follows from it. Who is no observer has no
     /// opinion.
     pub(super) fn observe(&mut self, actor: &str, node: NodeId, seen: &[Sighting]) -> Outcome {
-        let mut changed = BTreeMap::<ServerUid, Server>::new();
+        let mut changed = BTreeMap::new();
         let mut needs = self.needs;
         for (observed, opinion) in self.new_sightings(node, seen.to_vec()) {
-            let Some(known) = self.server(observed.server) else { continue };
-            let server = changed.entry(observed.server).or_insert_with(|| known.clone());
-            let is_it = |real: &Real| known.observed(&real.spec) == observed;
-            let Some(real) = server.reals.iter_mut().find(|real| is_it(real)) else { continue };
-            if !self.observers_of(known, real).contains(&node) {
-                // An earlier version keeps no opinion of who has no say.
+            let Some((known, real)) = self.to_change(&mut changed, observed) else { continue };
+            let has_no_say = || !self.observers_of(known, real).contains(&node);
+            if self.onlookers(known).contains(&node) && has_no_say() {
+                // An earlier version does not keep such an opinion.
                 needs = Level::KINDS;
             }
             match opinion {
@@ -319,6 +315,22 @@ impl State {
             };
         }
         self.needs = self.needs.max(needs);
+        self.judge_all(actor, changed)
+    }
+
+    /// A real server as it is to be, and its virtual one as the log has it.
+    fn to_change<'a>(
+        &'a self,
+        changed: &'a mut BTreeMap<ServerUid, Server>,
+        observed: Observed,
+    ) -> Option<(&'a Server, &'a mut Real)> {
+        let known = self.server(observed.server)?;
+        let server = changed.entry(observed.server).or_insert_with(|| known.clone());
+        let is_it = |real: &&mut Real| known.observed(&real.spec) == observed;
+        Some((known, server.reals.iter_mut().find(is_it)?))
+    }
+
+    fn judge_all(&mut self, actor: &str, changed: BTreeMap<ServerUid, Server>) -> Outcome {
         let outcome = if changed.is_empty() { Outcome::Unchanged } else { Outcome::Done };
         for server in changed.into_values() {
             self.judge(actor, server);
@@ -341,21 +353,14 @@ impl State {
 
     /// They are held down no longer, and what follows.
     pub(super) fn release(&mut self, actor: &str, reals: &[Observed]) -> Outcome {
-        let mut changed = BTreeMap::<ServerUid, Server>::new();
+        let mut changed = BTreeMap::new();
         for observed in reals {
-            let Some(known) = self.server(observed.server) else { continue };
-            let server = changed.entry(observed.server).or_insert_with(|| known.clone());
-            let is_it = |real: &Real| known.observed(&real.spec) == *observed;
-            let real = server.reals.iter_mut().find(|real| is_it(real));
+            let real = self.to_change(&mut changed, *observed).map(|(_, real)| real);
             if let Some(damping) = real.and_then(|real| real.health.damping.as_mut()) {
                 damping.held = false;
             }
         }
-        let outcome = if changed.is_empty() { Outcome::Unchanged } else { Outcome::Done };
-        for server in changed.into_values() {
-            self.judge(actor, server);
-        }
-        outcome
+        self.judge_all(actor, changed)
     }
 
     /// Nodes that are none any more, or observe no more, have no opinion; what follows.

@@ -106,13 +106,11 @@ impl State {
                 return Some((change, Duration::ZERO));
             }
             // Of what nobody sees up nobody can tell.
-            let mut told = self.checked_behind(vip).filter(|server| server.up_reals().count() > 0);
-            let mut is_told = false;
-            let sees = told.all(|server| {
-                is_told = true;
-                self.sees_some_up(server, node)
-            });
-            (is_told && sees).then_some((change, DAMPED))
+            let up = |server: &&Server| server.up_reals().next().is_some();
+            let mut told = self.checked_behind(vip).filter(up).peekable();
+            let is_told = told.peek().is_some();
+            (is_told && told.all(|server| self.sees_some_up(server, node)))
+                .then_some((change, DAMPED))
         });
         broken.chain(mended).collect()
     }

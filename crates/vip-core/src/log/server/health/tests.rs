@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::testing::{apply, server, state_of, vip, voter};
-use crate::{Actor, CheckKind, CheckSpec, Command, EventKind, Forwarding, NodeOp, Op, VipOp};
+use crate::{
+    Actor, CheckKind, CheckSpec, Command, EventKind, Forwarding, NodeOp, Op, RealPlace, VipOp,
+};
 use std::net::IpAddr;
 
 const NOBODY: [u8; 0] = [];
@@ -270,4 +272,38 @@ fn one_that_goes_up_and_down_is_held_down_for_a_while() {
     let release = ServerOp::Release { reals: vec![observed(11)] };
     assert_eq!(at(&mut state, 60_000, release), Outcome::Done);
     assert_eq!((served(&state), state.held()), (vec![11, 12], vec![]));
+    assert_eq!(state.needs, Level::KINDS, "an earlier version knows nothing of it");
+}
+
+/// A person who looks after it has not to wait.
+#[test]
+fn who_changes_the_check_or_lets_connections_back_lets_it_go() {
+    let flapped = || {
+        let mut state = with(1, checked(&["10.0.0.11", "10.0.0.12"]));
+        sees(&mut state, 1, 12, Opinion::Up);
+        for _ in 0..5 {
+            sees(&mut state, 1, 11, Opinion::Up);
+            sees(&mut state, 1, 11, down());
+        }
+        assert_eq!(state.held().len(), 1);
+        state
+    };
+    let mut state = flapped();
+    let place = RealPlace { ip: [10, 0, 0, 11].into(), port: None };
+    for drained in [true, false] {
+        let server = "front".parse().expect("a name");
+        at(&mut state, 1, ServerOp::DrainReal { server, place, drained });
+    }
+    assert_eq!(state.held(), []);
+    let mut state = flapped();
+    let known = state.server(ONE).expect("there");
+    let check = known.spec.check.clone().map(|mut check| {
+        check.timing.fall = 5;
+        check
+    });
+    let reals = known.reals.iter().map(|real| real.spec).collect();
+    let spec = ServerSpec { check, reals, ..known.spec.clone() };
+    let seen = known.revision;
+    assert_eq!(at(&mut state, 1, ServerOp::Set { spec, seen }), Outcome::Done);
+    assert_eq!(state.held(), []);
 }
