@@ -102,6 +102,7 @@ impl Host {
             format!("node.data_dir={}", path("data")),
             format!("admin.socket={}", path("admin.sock")),
             format!("guard.socket={}", path("guard.sock")),
+            format!("probe.exec_socket={}", path("exec.sock")),
         ];
         all.extend_from_slice(settings);
         let name = name.to_owned();

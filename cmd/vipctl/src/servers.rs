@@ -118,10 +118,24 @@ fn is_forwarded(server: &v1::Server) -> String {
     for real in server.reals.iter().filter(|real| real.state == i32::from(v1::RealState::Down)) {
         text += &format!("\n{} is down: {}", real.address, real.reason);
     }
+    for real in &server.reals {
+        if let Some(why) = unseen(real) {
+            text += &format!("\nNo observer can look at {}: {why}", real.address);
+        }
+    }
     if let Some(short) = &server.short {
         text += &format!("\nIt counts as down: {short}.");
     }
     text
+}
+
+/// Why nobody sees how it is, where nobody does.
+fn unseen(real: &v1::Real) -> Option<&str> {
+    let sees = |seen: &v1::Seen| seen.state != i32::from(v1::RealState::Unchecked);
+    if real.seen.iter().any(sees) {
+        return None;
+    }
+    real.seen.iter().find_map(|seen| seen.why.as_deref())
 }
 
 fn place(server: &v1::Server) -> String {

@@ -1,6 +1,7 @@
 //! vipd: virtual IPs that stay up where VRRP cannot work or cannot be trusted.
 
 mod agent;
+mod exec;
 mod guard;
 mod parent;
 mod supervised;
@@ -42,6 +43,9 @@ enum Command {
         #[arg(long, hide = true, value_name = "DESCRIPTOR")]
         accepts: Option<RawFd>,
     },
+    /// Run the programs that checks name: as a user who can do nothing else, and with the
+    /// socket where the agent asks for them as standard input.
+    Exec(Options),
     /// Remove the addresses that an earlier run left, and nothing else.
     Purge(Options),
     /// The agent without a parent.
@@ -93,6 +97,7 @@ fn main() -> ExitCode {
         .init();
     let (Command::Run(options)
     | Command::Guard { options, .. }
+    | Command::Exec(options)
     | Command::Purge(options)
     | Command::Agent(options)) = &cli.command;
     let config = match options.load() {
@@ -108,6 +113,7 @@ fn main() -> ExitCode {
         Command::Guard { options, resume: Some(left), .. } => guard::resume(options, config, *left),
         Command::Guard { options, standby: true, .. } => guard::stand_by(options, config),
         Command::Guard { options, .. } => guard::run(options, config),
+        Command::Exec(_) => exec::run(config),
         Command::Purge(_) => guard::purge(),
         Command::Agent(options) => agent::run(options, config),
     };

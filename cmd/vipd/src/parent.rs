@@ -1,11 +1,16 @@
-//! `vipd run` without systemd: a minimal parent that keeps agent and guard
-//! running and ends with both. It has no runtime and no sockets.
+//! `vipd run` without systemd: a minimal parent that keeps agent and guard running, and who
+//! runs the programs of checks, and ends with all of them. It has no runtime, and of sockets
+//! the one that the last of these listens at.
 
 use crate::{FAILED, Options, USAGE, agent};
+use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::Pid;
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -111,6 +116,7 @@ impl Kept {
 
 /// What children are made of.
 struct How<'a> {
+    programs: Option<Programs>,
     /// Where this program was when it was started. What the kernel says later is
     /// of no use once another one has taken its place.
     program: PathBuf,
@@ -128,7 +134,41 @@ impl How<'_> {
         // A group of its own: ctrl-C reaches the parent, which ends both in order.
         command.process_group(0);
         command.env(PARENT, std::process::id().to_string());
+        if let Some(programs) = self.programs.as_ref().filter(|_| what == EXEC) {
+            programs.give_to(&mut command)?;
+        }
         command.spawn()
+    }
+}
+
+/// What is started beside agent and guard where there is a folder of programs.
+const EXEC: &str = "exec";
+
+/// Where the agent asks for programs of checks. It stays while who listens is started again.
+struct Programs(UnixListener);
+
+impl Programs {
+    /// `None`: there are no such programs.
+    fn of(config: &Config) -> anyhow::Result<Option<Self>> {
+        let Some(folder) = config.probe.programs() else { return Ok(None) };
+        let socket = &config.probe.exec_socket;
+        let why = || format!("programs of {} cannot be run", folder.display());
+        if let Some(dir) = socket.parent() {
+            std::fs::create_dir_all(dir).with_context(why)?;
+        }
+        let new = socket.with_extension("new");
+        let _ = std::fs::remove_file(&new);
+        // At no time may another than this user reach it.
+        let before = umask(Mode::from_bits_truncate(0o177));
+        let listener = UnixListener::bind(&new).with_context(why);
+        umask(before);
+        std::fs::rename(&new, socket).with_context(why)?;
+        Ok(Some(Self(listener?)))
+    }
+
+    fn give_to(&self, command: &mut Command) -> std::io::Result<()> {
+        command.stdin(OwnedFd::from(self.0.try_clone()?));
+        Ok(())
     }
 }
 
@@ -139,10 +179,12 @@ pub(crate) fn run(options: &Options, config: Config) -> anyhow::Result<()> {
     }
     check_capabilities(&config)?;
     let signals = signals()?;
-    let how = How { program: std::env::current_exe()?, options };
+    let programs = Programs::of(&config)?;
     // Where a guard runs already this one waits in line, and takes over if that
     // one goes.
-    let mut kept = [Kept::new("guard"), Kept::new("agent")];
+    let mut kept = vec![Kept::new("guard"), Kept::new("agent")];
+    kept.extend(programs.is_some().then(|| Kept::new(EXEC)));
+    let how = How { programs, program: std::env::current_exe()?, options };
     loop {
         if let Some(status) = kept.iter_mut().find_map(|child| child.look(&how)) {
             end(&mut kept);

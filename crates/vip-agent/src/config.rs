@@ -44,6 +44,7 @@ pub struct Config {
     pub node: NodeSection,
     pub admin: AdminSection,
     pub guard: GuardSection,
+    pub probe: ProbeSection,
     pub http: HttpSection,
 }
 
@@ -90,6 +91,17 @@ pub struct GuardSection {
     pub allow_real: Vec<String>,
 }
 
+/// `[probe]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProbeSection {
+    /// The folder of the programs that checks may name, root's alone to change; empty: none
+    /// is run.
+    pub exec_dir: PathBuf,
+    /// Between agent and who runs them.
+    pub exec_socket: PathBuf,
+}
+
 /// `[http]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -121,6 +133,20 @@ impl Default for GuardSection {
     fn default() -> Self {
         let socket = "/run/vipd/guard.sock".into();
         Self { socket, gate: "required".into(), allow: vec![], allow_real: vec![] }
+    }
+}
+
+impl Default for ProbeSection {
+    fn default() -> Self {
+        Self { exec_dir: PathBuf::new(), exec_socket: "/run/vipd-exec.sock".into() }
+    }
+}
+
+impl ProbeSection {
+    /// The folder, if there is one.
+    #[must_use]
+    pub fn programs(&self) -> Option<&Path> {
+        Some(self.exec_dir.as_path()).filter(|dir| !dir.as_os_str().is_empty())
     }
 }
 
@@ -167,6 +193,10 @@ impl Config {
         if !matches!(self.guard.gate.as_str(), "required" | "optional") {
             let why = format!("{:?} is neither \"required\" nor \"optional\"", self.guard.gate);
             return Err(ConfigError::Value { key: "guard.gate", why });
+        }
+        if self.probe.programs().is_some_and(Path::is_relative) {
+            let why = format!("{} does not begin with /", self.probe.exec_dir.display());
+            return Err(ConfigError::Value { key: "probe.exec_dir", why });
         }
         if !self.http.listen.is_empty() && self.http.listen.parse::<SocketAddr>().is_err() {
             let why = format!("{:?} is not an address with a port", self.http.listen);
@@ -288,9 +318,12 @@ mod tests {
 
     #[test]
     fn values_that_make_no_sense_are_refused() {
-        for text in
-            ["[node]\nname = \"N 1\"", "[guard]\ngate = \"maybe\"", "[http]\nlisten = \"x\""]
-        {
+        for text in [
+            "[node]\nname = \"N 1\"",
+            "[guard]\ngate = \"maybe\"",
+            "[probe]\nexec_dir = \"checks\"",
+            "[http]\nlisten = \"x\"",
+        ] {
             assert!(matches!(load(text, &[]), Err(ConfigError::Value { .. })), "{text}");
         }
     }

@@ -1,5 +1,6 @@
 //! What this node sees of real servers, and what it looks with.
 
+use crate::config::ProbeSection;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
@@ -21,14 +22,13 @@ pub(crate) struct Sights {
     questions: Semaphore,
 }
 
-impl Default for Sights {
-    fn default() -> Self {
-        let (sees, changed, prober) = Default::default();
-        Self { sees, changed, prober, questions: Semaphore::new(QUESTIONS) }
-    }
-}
-
 impl Sights {
+    pub(crate) fn new(config: &ProbeSection) -> Self {
+        let prober = Prober::new(config.programs().map(|_| config.exec_socket.clone()));
+        let (sees, changed) = Default::default();
+        Self { sees, changed, prober: prober.into(), questions: Semaphore::new(QUESTIONS) }
+    }
+
     /// All of it.
     pub(crate) fn all(&self) -> Sees {
         self.sees.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -26,12 +26,14 @@ impl Level {
     pub const CHECKS: Self = Self(4);
     /// Checks by more than a connection, and observers that say why they cannot.
     pub const KINDS: Self = Self(5);
+    /// Checks by programs.
+    pub const EXEC: Self = Self(6);
     /// That of this version.
     #[cfg(not(feature = "next-version"))]
-    pub const HERE: Self = Self::KINDS;
+    pub const HERE: Self = Self::EXEC;
     /// That of a version with one operation more.
     #[cfg(feature = "next-version")]
-    pub const HERE: Self = Self(6);
+    pub const HERE: Self = Self(7);
 }
 
 impl fmt::Display for Level {
@@ -90,9 +92,9 @@ mod tests {
     #[test]
     fn a_version_with_an_operation_more_has_a_higher_level() {
         let next = cfg!(feature = "next-version");
-        let all = [Level::SERVERS, Level::HINDRANCES, Level::CHECKS, Level::KINDS];
+        let all = [Level::SERVERS, Level::HINDRANCES, Level::CHECKS, Level::KINDS, Level::EXEC];
         assert!(all.is_sorted() && Level::FIRST < Level::SERVERS);
-        assert_eq!(Level::HERE.0 - Level::KINDS.0, u32::from(next));
+        assert_eq!(Level::HERE.0 - Level::EXEC.0, u32::from(next));
         assert_eq!(Runs::here().version.ends_with("+next"), next);
     }
 }

@@ -96,10 +96,11 @@ pub use report::{Conflict, Fitness, MAX_MACS, Obstacle, Report, ReportId, Why};
 pub use role::Role;
 pub use spec::{
     AddressError, AllDown, Body, CheckKind, CheckKindError, CheckSpec, CheckTiming, CheckWords,
-    Digest, DnsCheck, Engine, Forward, GrpcCheck, Header, HttpCheck, MAX_REALS, Method, OnDown,
-    Placement, Policy, Ports, PortsError, Protocol, Quorum, QuorumError, RealServer, RealSpec,
-    RealSpecError, RecordType, Reply, Scheduler, ServerSpec, ServerSpecError, Statuses, TableSize,
-    TableSizeError, TimingOutOfRange, Tls, Trust, UdpCheck, VipAddress, VipSpec, VipSpecError,
+    Digest, DnsCheck, Engine, ExecCheck, Forward, GrpcCheck, Header, HttpCheck, MAX_REALS, Method,
+    OnDown, Placement, Policy, Ports, PortsError, Protocol, Quorum, QuorumError, RealServer,
+    RealSpec, RealSpecError, RecordType, Reply, Scheduler, ServerSpec, ServerSpecError, Statuses,
+    TableSize, TableSizeError, TimingOutOfRange, Tls, Trust, UdpCheck, VipAddress, VipSpec,
+    VipSpecError,
 };
 pub use subnet::{is_host, subnet};
 pub use token::{JoinProof, TokenError, TokenSecret, TokenText, VERIFIER_LEN, join_statement};

@@ -3,6 +3,7 @@
 //! When it is done, and what several answers come to, is `vip_core`'s matter.
 
 mod dns;
+pub mod exec;
 mod grpc;
 mod http;
 mod icmp;
@@ -13,6 +14,7 @@ mod tls;
 mod udp;
 mod words;
 
+use std::path::PathBuf;
 use std::time::Duration;
 use tls::Roots;
 use tokio::time::timeout;
@@ -22,11 +24,19 @@ use vip_core::{CheckKind, Failure, Target};
 #[derive(Default)]
 pub struct Prober {
     roots: Roots,
+    programs: Option<PathBuf>,
 }
 
 impl Prober {
-    /// Probes a real server once. Takes no longer than its timeout, and reads no more than
-    /// 64 KiB.
+    /// One that has the programs of exec checks run by whoever listens at this socket; `None`:
+    /// nobody does.
+    #[must_use]
+    pub fn new(programs: Option<PathBuf>) -> Self {
+        Self { roots: Roots::default(), programs }
+    }
+
+    /// Probes a real server once. Takes no longer than its timeout, by a program half a second
+    /// more, and reads no more than 64 KiB.
     ///
     /// # Errors
     /// [`Failure`].
@@ -40,8 +50,16 @@ impl Prober {
                 CheckKind::Dns(check) => dns::probe(*at, check).await,
                 CheckKind::Udp(check) => udp::probe(*at, check, timing.timeout).await,
                 CheckKind::Icmp => icmp::probe(at.ip()).await,
+                CheckKind::Exec(check) => {
+                    exec::probe(self.programs.as_deref(), *at, check, timing.timeout).await
+                }
             }
         };
+        if matches!(**kind, CheckKind::Exec(_)) {
+            // Who runs it says when it is late.
+            let late = |_| Failure::Here(exec::SILENT.to_owned());
+            return timeout(timing.timeout + exec::GRACE, answer).await.map_err(late)?;
+        }
         let late = |_| Failure::There(format!("no answer within {}", spoken(timing.timeout)));
         timeout(timing.timeout, answer).await.map_err(late)?
     }

@@ -15,7 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("vip-probe", &["vip-core"]),
     ("vip-raft", &["vip-core", "vip-proto", "vip-pki"]),
     ("vip-agent", &["vip-core", "vip-proto", "vip-raft", "vip-pki", "vip-guard", "vip-probe"]),
-    ("vipd", &["vip-agent", "vip-guard"]),
+    ("vipd", &["vip-agent", "vip-guard", "vip-probe"]),
     // vip-pki: remote contexts are TLS client certificates.
     ("vipctl", &["vip-core", "vip-proto", "vip-pki"]),
     ("chaos-tests", &[]),

@@ -194,7 +194,7 @@ impl Member {
             },
             meta,
             forward,
-            sights: Arc::default(),
+            sights: Arc::new(Sights::new(&config.probe)),
             raft,
             shared,
             membership: tokio::sync::Mutex::new(()),

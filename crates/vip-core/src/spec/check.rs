@@ -2,12 +2,14 @@
 
 mod datagrams;
 mod error;
+mod exec;
 mod http;
 mod tls;
 mod words;
 
 pub use datagrams::{DnsCheck, RecordType, Reply, UdpCheck};
 pub use error::CheckKindError;
+pub use exec::ExecCheck;
 pub use http::{Body, GrpcCheck, Header, HttpCheck, Method, Statuses};
 pub use tls::{Digest, Tls, Trust};
 pub use words::CheckWords;
@@ -33,6 +35,8 @@ pub enum CheckKind {
     Udp(UdpCheck),
     /// Asks for an echo (RFC 792, RFC 4443).
     Icmp,
+    /// Runs a program.
+    Exec(ExecCheck),
 }
 
 impl TryFrom<CheckWords> for CheckKind {
@@ -54,7 +58,7 @@ impl TryFrom<CheckWords> for CheckKind {
             }
             ("dns", Some(question)) => Self::Dns(DnsCheck::take(question, &mut words)?),
             ("udp", Some(datagram)) => Self::Udp(UdpCheck::take(datagram, &mut words)?),
-            ("exec", _) => return Err(CheckKindError::NotYet("exec")),
+            ("exec", Some(file)) => Self::Exec(ExecCheck::take(file)?),
             _ => return Err(CheckKindError::Unknown(excerpt(&text))),
         };
         words.end()?;
@@ -72,6 +76,7 @@ impl From<&CheckKind> for CheckWords {
             CheckKind::Grpc(check) => check.say(&mut words),
             CheckKind::Dns(check) => check.say(&mut words),
             CheckKind::Udp(check) => check.say(&mut words),
+            CheckKind::Exec(check) => words.kind = check.to_string(),
         }
         words
     }
@@ -93,13 +98,13 @@ impl CheckKind {
     /// Whether it says something of who listens by UDP as well.
     #[must_use]
     pub const fn is_of_udp(&self) -> bool {
-        matches!(self, Self::Dns(_) | Self::Udp(_) | Self::Icmp)
+        matches!(self, Self::Dns(_) | Self::Udp(_) | Self::Icmp | Self::Exec(_))
     }
 
-    /// Whether it asks a port.
+    /// Whether it needs a port to ask.
     #[must_use]
     pub const fn has_port(&self) -> bool {
-        !matches!(self, Self::Icmp)
+        !matches!(self, Self::Icmp | Self::Exec(_))
     }
 }
 
@@ -122,7 +127,11 @@ impl CheckSpec {
     /// Since when there is such a check.
     #[must_use]
     pub fn since(&self) -> Level {
-        if *self.kind == CheckKind::Tcp { Level::CHECKS } else { Level::KINDS }
+        match *self.kind {
+            CheckKind::Tcp => Level::CHECKS,
+            CheckKind::Exec(_) => Level::EXEC,
+            _ => Level::KINDS,
+        }
     }
 }
 
@@ -167,6 +176,8 @@ mod tests {
             CheckWords::of("udp:00ff"),
             CheckWords { expect: text("0a"), ..CheckWords::of("udp:00") },
             CheckWords { expect: text("none"), ..CheckWords::of("udp:00") },
+            CheckWords::of("exec:check-shop.sh"),
+            CheckWords::of("exec:check_2,--deep,a b,'$(id)'"),
         ]
     }
 
@@ -188,7 +199,17 @@ mod tests {
         let http = || CheckWords::of("http:/");
         let long = format!("http:/{}", "x".repeat(1024));
         for (bad, says) in [
-            (CheckWords::of("exec:NAME,ARG"), "in no version yet"),
+            (CheckWords::of("exec"), "no kind of check"),
+            (CheckWords::of("exec:"), "exec_dir"),
+            (CheckWords::of("exec:../bin/sh,-c"), "exec_dir"),
+            (CheckWords::of("exec:/bin/sh"), "exec_dir"),
+            (CheckWords::of("exec:.."), "exec_dir"),
+            (CheckWords::of("exec:-x"), "exec_dir"),
+            (CheckWords::of("exec:a b"), "exec_dir"),
+            (CheckWords::of("exec:a,"), "no argument"),
+            (CheckWords::of("exec:a,b\nc"), "no argument"),
+            (CheckWords::of(&format!("exec:a{}", ",b".repeat(17))), "at most 16"),
+            (CheckWords { expect: text("0"), ..CheckWords::of("exec:a") }, "no expect"),
             (CheckWords::of(""), "no kind of check"),
             (CheckWords::of("TCP"), "no kind of check"),
             (CheckWords::of("tcp:80"), "no kind of check"),

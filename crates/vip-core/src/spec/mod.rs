@@ -10,8 +10,8 @@ mod timing;
 mod vip;
 
 pub use check::{
-    Body, CheckKind, CheckKindError, CheckSpec, CheckWords, Digest, DnsCheck, GrpcCheck, Header,
-    HttpCheck, Method, RecordType, Reply, Statuses, Tls, Trust, UdpCheck,
+    Body, CheckKind, CheckKindError, CheckSpec, CheckWords, Digest, DnsCheck, ExecCheck, GrpcCheck,
+    Header, HttpCheck, Method, RecordType, Reply, Statuses, Tls, Trust, UdpCheck,
 };
 pub use policy::{AllDown, OnDown, Policy, Quorum, QuorumError};
 pub use ports::{Ports, PortsError};

@@ -217,7 +217,7 @@ pub enum ServerSpecError {
     /// Who serves by UDP need not listen by TCP.
     #[error(
         "virtual server {name} is of UDP, and a check by {kind} says nothing of that: name a port \
-         where its real servers listen by TCP, with --check-port, or check by dns, udp or icmp"
+         where its real servers listen by TCP, with --check-port, or check by dns, udp, icmp or exec"
     )]
     CheckOfUdp {
         name: Name,

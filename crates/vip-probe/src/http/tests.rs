@@ -238,7 +238,7 @@ mod by_tls {
             let (at, cert) = server_until(days);
             let mut roots = RootCertStore::empty();
             roots.add(cert).expect("a root");
-            let prober = Prober { roots: Roots::trusting(roots) };
+            let prober = Prober { roots: Roots::trusting(roots), ..Prober::default() };
             let words = CheckWords { host: text(host), ..https("") };
             prober.probe(&target(at, words, LONG)).await
         };

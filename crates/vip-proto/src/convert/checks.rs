@@ -159,8 +159,8 @@ mod tests {
         for (bad, why) in [
             (rise, "say how"),
             (
-                v1::HealthCheck { kind: Some("exec:a".to_owned()), ..Default::default() },
-                "in no version yet",
+                v1::HealthCheck { kind: Some("exec:../a".to_owned()), ..Default::default() },
+                "exec_dir",
             ),
             (v1::HealthCheck { host: Some("a".to_owned()), ..tcp.clone() }, "no host"),
             (v1::HealthCheck { fall: Some(0), ..tcp.clone() }, "in a row"),

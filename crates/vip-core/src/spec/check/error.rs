@@ -9,12 +9,9 @@ pub enum CheckKindError {
     /// There is none of this name.
     #[error(
         "{0:?} is no kind of check: use tcp, http:/PATH, https:/PATH, grpc[:SERVICE], \
-         dns:NAME/TYPE, udp:HEX, icmp or none"
+         dns:NAME/TYPE, udp:HEX, icmp, exec:NAME[,ARGUMENT,..] or none"
     )]
     Unknown(String),
-    /// Not in this version.
-    #[error("checks by {0} are in no version yet")]
-    NotYet(&'static str),
     /// Something that this kind does not look at.
     #[error("a check by {kind} has no {what}: leave --check-{what} out")]
     NotFor {

@@ -1,0 +1,47 @@
+//! The process that runs the programs of checks.
+
+use crate::parent::end_with_parent;
+use crate::supervised::{asked_to_stop, ready};
+use anyhow::Context;
+use nix::unistd::{User, geteuid, setgid, setgroups, setuid};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use vip_agent::{Config, ConfigError};
+
+/// Whom root becomes, if there is such a user; else the other.
+const USERS: [&str; 2] = ["vipd-exec", "nobody"];
+
+/// Its standard input is the socket where it listens: whoever starts it made it, since its
+/// user may make none that the agent alone can reach.
+pub(crate) fn run(config: Config) -> anyhow::Result<()> {
+    let Some(folder) = config.probe.programs() else {
+        let why = "it is not set, so there is nothing to run".to_owned();
+        return Err(ConfigError::Value { key: "probe.exec_dir", why }.into());
+    };
+    if geteuid().is_root() {
+        become_nobody()?;
+    }
+    let listener = UnixListener::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::UnixListener::from_std(listener)?;
+        let stop = asked_to_stop()?;
+        ready();
+        Ok(vip_probe::exec::serve(listener, folder.to_owned(), stop).await?)
+    })
+}
+
+/// For good: all identities and groups, and with them all capabilities.
+fn become_nobody() -> anyhow::Result<()> {
+    let user = USERS.iter().find_map(|name| User::from_name(name).ok().flatten());
+    let user = user.with_context(|| format!("this host has no user {}", USERS.join(" or ")))?;
+    let why = || format!("root may not become {} here, and runs no programs", user.name);
+    setgroups(&[]).with_context(why)?;
+    setgid(user.gid).with_context(why)?;
+    setuid(user.uid).with_context(why)?;
+    anyhow::ensure!(setuid(0.into()).is_err(), "{} may become root again", user.name);
+    // The kernel forgets it with the identity.
+    end_with_parent();
+    Ok(())
+}
