@@ -29,6 +29,7 @@ mod reals;
 mod service;
 mod strangers;
 mod traffic;
+mod unserved;
 mod unwell;
 mod web;
 
@@ -47,4 +48,5 @@ pub use random::{Plan, Summary, run as run_at_random};
 pub use reals::{Net, V4, V6};
 pub use strangers::{Counts, Strangers};
 pub use traffic::{Connections, Flows, Patter, RealServer, Stream, Streams};
+pub use unserved::unserved;
 pub use web::{Page, resolve};

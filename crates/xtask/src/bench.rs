@@ -6,6 +6,7 @@ mod case;
 mod disks;
 mod figures;
 mod forward;
+mod health;
 mod idle;
 mod keepalived;
 mod kills;
@@ -13,11 +14,12 @@ mod log;
 mod many;
 mod measure;
 mod picture;
+mod probes;
 mod servers;
 mod table;
 mod vipd;
 
-use crate::packages::{CC, IP, KEEPALIVED, NFT, install};
+use crate::packages::{CC, DNSMASQ, IP, KEEPALIVED, NFT, NGINX, install, unpack};
 use crate::shell::{become_root, root, run as call};
 use anyhow::{Context, Result};
 use case::{Case, Kind};
@@ -80,6 +82,16 @@ pub(crate) enum Bench {
         #[arg(long, default_value_t = forward::ROUNDS)]
         rounds: usize,
     },
+    /// From a real server's end until clients are sent to others, beside keepalived's checkers.
+    /// Those want IPVS: all of it is in a guest with a kernel that has it, as `xtask lab`.
+    Health {
+        /// Runs per cell.
+        #[arg(long, default_value_t = health::RUNS)]
+        runs: usize,
+        /// In the guest.
+        #[arg(long, hide = true)]
+        inside: bool,
+    },
     /// Processor time of a node that holds one VIP, and of one that holds many.
     Idle {
         /// Timing profile.
@@ -100,6 +112,13 @@ pub(crate) enum Bench {
         /// So many a second.
         #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
         per_second: u32,
+    },
+    /// What it costs to probe many real servers, by kind of check, and what leases feel when all
+    /// of them end at once.
+    Probes {
+        /// Virtual servers, with ten real servers each.
+        #[arg(long, default_value_t = probes::SERVERS)]
+        servers: u16,
     },
     /// Failovers of a VIP with a thousand virtual servers, beside one with none.
     Servers {
@@ -137,7 +156,8 @@ pub(crate) fn run(what: &Bench) -> Result<()> {
         return call(&own, &args.iter().map(String::as_str).collect::<Vec<_>>());
     }
     become_root()?;
-    install(&[CC, IP, KEEPALIVED, NFT])?;
+    install(&[CC, IP, KEEPALIVED, NFT, DNSMASQ])?;
+    unpack(&NGINX)?;
     std::fs::create_dir_all(root().join(RESULTS))?;
     match what {
         Bench::Failover { runs, quick, case, system } => {
@@ -152,8 +172,10 @@ pub(crate) fn run(what: &Bench) -> Result<()> {
         Bench::Kills { runs, profile } => kills::run(profile, *runs),
         Bench::Disks => disks::run(),
         Bench::Forward { rounds } => forward::run(*rounds),
+        Bench::Health { runs, inside } => health::run(*runs, *inside),
         Bench::Idle { profile, vips } => idle::run(profile, *vips),
         Bench::Log { profile, commands, per_second } => log::run(profile, *commands, *per_second),
+        Bench::Probes { servers } => probes::run(*servers),
         Bench::Servers { servers, runs } => servers::run(*servers, *runs),
         Bench::Many { profile, vips } => many::run(profile, *vips),
     }

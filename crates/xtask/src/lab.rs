@@ -127,8 +127,11 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// Runs a command, or the tests of what is in the kernel.
-pub(crate) fn run(command: &[String]) -> Result<()> {
+/// Where a command in the guest leaves what it found: nothing else of it is kept.
+pub(crate) const FOUND: &str = "LAB_FOUND";
+
+/// Runs a command, or the tests of what is in the kernel. Returns what it left at [`FOUND`].
+pub(crate) fn run(command: &[String]) -> Result<String> {
     become_root()?;
     install(&[QEMU, KMOD])?;
     if !VIRTIOFS.iter().any(|path| Path::new(path).exists()) {
@@ -144,14 +147,21 @@ pub(crate) fn run(command: &[String]) -> Result<()> {
     let shared = root().join(format!("target/lab/shared-{}", std::process::id()));
     std::fs::create_dir_all(&shared)?;
     let done = guest(&kernel, &shared, &line);
+    let found = std::fs::read_to_string(shared.join("found")).unwrap_or_default();
     let _ = std::fs::remove_dir_all(&shared);
-    done
+    done.map(|()| found)
 }
 
 fn guest(kernel: &Path, shared: &Path, line: &str) -> Result<()> {
     let path = std::env::var("PATH").unwrap_or_default();
     let dir = std::env::current_dir()?.display().to_string();
-    let script = format!("export PATH={}\ncd {}\n{line}\n", quoted(&path), quoted(&dir));
+    let found = shared.join("found").display().to_string();
+    let script = format!(
+        "export PATH={} {FOUND}={}\ncd {}\n{line}\n",
+        quoted(&path),
+        quoted(&found),
+        quoted(&dir)
+    );
     std::fs::write(shared.join("command"), script)?;
     let init = shared.join("init");
     std::fs::write(&init, INIT)?;

@@ -104,7 +104,7 @@ fn main() -> ExitCode {
         Command::Chaos { minutes, seed, profile, strangers } => {
             chaos::run(minutes, seed, profile, strangers)
         }
-        Command::Lab { command } => lab::run(&command),
+        Command::Lab { command } => lab::run(&command).map(drop),
         Command::Crashes => crashes::run(),
         Command::Test => test::run(),
         Command::Bench { what } => bench::run(&what),

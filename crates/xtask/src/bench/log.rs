@@ -19,7 +19,7 @@ const ANSWERS_WITHIN: Duration = Duration::from_millis(500);
 const SETTLE: Duration = Duration::from_secs(3);
 
 /// Processor time of each lease thread while `act` runs, ms a second.
-fn watched<T>(cluster: &Cluster, act: impl FnOnce() -> Result<T>) -> Result<(T, Value)> {
+pub(super) fn watched<T>(cluster: &Cluster, act: impl FnOnce() -> Result<T>) -> Result<(T, Value)> {
     let look = || -> Result<Vec<Duration>> {
         let lease = |node| Ok(used(&cluster.lab, node)?.get(LEASE).copied().unwrap_or_default());
         NODES.into_iter().map(lease).collect()

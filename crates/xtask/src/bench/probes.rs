@@ -1,0 +1,245 @@
+//! What it costs one node to probe many real servers, by kind of check; and what leases feel of
+//! it when all of them end at once.
+
+use super::case::VIP;
+use super::idle::{NODES, used};
+use super::log::watched;
+use super::{figures, load, results};
+use anyhow::{Context, Result, ensure};
+use chaos_tests::{Cluster, Daemon, Options, Probe, V4, within};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The README shows what so many cost, with ten real servers each.
+pub(super) const SERVERS: u16 = 1000;
+const REALS: u16 = 10;
+/// How long a node is watched: some rounds.
+const WATCHED: Duration = Duration::from_secs(20);
+const ALL_UP: Duration = Duration::from_secs(120);
+/// So many commands are on their way at once.
+const HANDS: u16 = 8;
+/// A question for a name, by hand: example.com, A.
+const QUESTION: &str = "udp:000101000001000000000000076578616d706c6503636f6d0000010001";
+const KINDS: [(&str, &[&str]); 6] = [
+    ("tcp", &["tcp"]),
+    ("http", &["http:/ready"]),
+    ("https", &["https:/ready", "--check-tls", "skip", "--check-port", "443"]),
+    ("dns", &["dns:site.home.arpa/A", "--check-port", "53"]),
+    ("udp", &[QUESTION, "--check-port", "53"]),
+    ("icmp", &["icmp"]),
+];
+
+/// A host that is ten thousand, with servers of all sorts.
+struct Many {
+    nginx: Option<Daemon>,
+    _dnsmasq: Daemon,
+}
+
+impl Many {
+    fn start(cluster: &mut Cluster) -> Result<Self> {
+        drop(V4.by_dr(&mut cluster.lab, "r1", 11)?);
+        let lab = &cluster.lab;
+        lab.ip("r1", &["route", "add", "local", "10.80.0.0/16", "dev", "lo"])?;
+        for host in &cluster.hosts {
+            lab.ip(&host.name, &["route", "add", "10.80.0.0/16", "via", "10.77.0.11"])?;
+            lab.exec(&host.name, "sysctl", &["-qw", "net.ipv4.ping_group_range=0 2147483647"])?
+                .ok()?;
+        }
+        let dir = cluster.dir().join("many");
+        std::fs::create_dir_all(dir.join("html"))?;
+        let home = super::root().join("deploy/home");
+        let https = "listen 80;\n listen 443 ssl;\n ssl_certificate cert.pem;\n \
+                     ssl_certificate_key key.pem;";
+        let conf = std::fs::read_to_string(home.join("nginx.conf"))?;
+        // Each probe is a connection of its own.
+        let conf = conf.replace("listen 80;", https).replace(
+            "events {}",
+            "worker_rlimit_nofile 60000;\nevents { worker_connections 50000; }",
+        );
+        std::fs::write(dir.join("nginx.conf"), conf)?;
+        let own = rcgen::generate_simple_self_signed(["many".to_owned()])?;
+        std::fs::write(dir.join("cert.pem"), own.cert.pem())?;
+        std::fs::write(dir.join("key.pem"), own.signing_key.serialize_pem())?;
+        let names = dir.join("names");
+        std::fs::create_dir_all(&names)?;
+        std::fs::copy(home.join("dnsmasq.conf"), names.join("dnsmasq.conf"))?;
+        let nginx = Some(Daemon::nginx(lab, "r1", &dir)?);
+        Ok(Self { nginx, _dnsmasq: Daemon::dnsmasq(lab, "r1", &names)? })
+    }
+
+    fn start_again(&mut self, cluster: &Cluster) -> Result<()> {
+        self.nginx = Some(Daemon::nginx(&cluster.lab, "r1", &cluster.dir().join("many"))?);
+        Ok(())
+    }
+}
+
+/// Something for each of the virtual servers, several at once.
+fn of_each(servers: u16, act: impl Fn(u16) -> Result<()> + Sync) -> Result<()> {
+    std::thread::scope(|scope| {
+        let act = &act;
+        let work = |hand| {
+            let numbers = (hand..servers).step_by(HANDS.into());
+            scope.spawn(move || numbers.into_iter().try_for_each(act))
+        };
+        let working: Vec<_> = (0..HANDS).map(work).collect();
+        working
+            .into_iter()
+            .try_for_each(|work| work.join().unwrap_or_else(|_| anyhow::bail!("it panicked")))
+    })
+}
+
+fn add(cluster: &Cluster, servers: u16, check: &[&str]) -> Result<()> {
+    let n1 = cluster.host("n1").control();
+    of_each(servers, |number| {
+        let (name, port) = (format!("s{number}"), (1000 + number).to_string());
+        let real = |n| {
+            let n = number * REALS + n;
+            format!("10.80.{}.{}:80", n / 250, n % 250 + 1)
+        };
+        let reals: Vec<String> = (0..REALS).map(real).collect();
+        let reals = reals.iter().flat_map(|real| ["--real", real]);
+        let add = ["vs", "add", &name, "--vip", "web", "--port", &port, "--forward", "nat"];
+        let timing = ["--check-interval", "5s", "--no-wait", "--check"];
+        let all: Vec<&str> =
+            add.into_iter().chain(reals).chain(timing).chain(check.iter().copied()).collect();
+        n1.ctl(&all)?.ok().map(drop)
+    })
+}
+
+fn remove(cluster: &Cluster, servers: u16) -> Result<()> {
+    let n1 = cluster.host("n1").control();
+    of_each(servers, |number| n1.ctl(&["vs", "remove", &format!("s{number}")])?.ok().map(drop))
+}
+
+/// How many real servers are up.
+fn up(cluster: &Cluster) -> Result<usize> {
+    let all = cluster.host("n1").ctl_json(&["vs", "list"])?;
+    let servers = all.as_array().context("virtual servers")?;
+    let reals = servers.iter().filter_map(|server| server["reals"].as_array()).flatten();
+    Ok(reals.filter(|real| real["state"] == "up").count())
+}
+
+fn wait_until_up(cluster: &Cluster, wanted: usize, limit: Duration) -> Result<()> {
+    within(limit, || (up(cluster).ok()? == wanted).then_some(()))
+        .with_context(|| format!("{:?} are up, not {wanted}", up(cluster)))
+}
+
+/// Per cent of a core, and memory in MB, of the agent.
+fn cost(cluster: &Cluster) -> Result<(f64, u64)> {
+    let agents = || -> Result<Duration> {
+        let all = used(&cluster.lab, "n1")?;
+        Ok(all.iter().filter(|(name, _)| name.starts_with("agent/")).map(|(_, spent)| *spent).sum())
+    };
+    let before = agents()?;
+    std::thread::sleep(WATCHED);
+    let spent = agents()?.saturating_sub(before);
+    Ok((spent.as_secs_f64() / WATCHED.as_secs_f64() * 100.0, memory(cluster)?))
+}
+
+fn memory(cluster: &Cluster) -> Result<u64> {
+    let pids = chaos_tests::run("ip", &["netns", "pids", &cluster.lab.namespace("n1")])?.ok()?;
+    let is_agent = |pid: &&str| {
+        let line = std::fs::read_to_string(Path::new("/proc").join(pid).join("cmdline"));
+        line.is_ok_and(|line| line.split('\0').nth(1) == Some("agent"))
+    };
+    let pid = pids.lines().find(is_agent).context("no agent")?;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no size")?;
+    let kb: u64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kb / 1000)
+}
+
+pub(super) fn run(servers: u16) -> Result<()> {
+    let all = usize::from(servers) * usize::from(REALS);
+    let mut found = json!({});
+    {
+        let mut cluster = Cluster::formed(&Options { nodes: 1, ..Options::default() })?;
+        cluster.host("n1").ctl_ok(&["vip", "add", "web", "--address", &format!("{VIP}/24")])?;
+        let _many = Many::start(&mut cluster)?;
+        for (kind, check) in KINDS {
+            add(&cluster, servers, check)?;
+            wait_until_up(&cluster, all, ALL_UP).with_context(|| kind.to_owned())?;
+            let (core, mb) = cost(&cluster)?;
+            println!("{kind}: {core:.1} % of a core, {mb} MB");
+            found[kind] = json!({ "core": core, "mb": mb });
+            remove(&cluster, servers)?;
+        }
+    }
+    found["ended"] = ended(servers, all)?;
+    found["load"] = json!(load()?);
+    std::fs::write(results("probes.json"), serde_json::to_vec_pretty(&found)?)?;
+    let text = told(&found, all);
+    println!("\n{text}");
+    figures::show("probes", servers < SERVERS, &text)
+}
+
+/// Three nodes, and all real servers end at once and come back.
+fn ended(servers: u16, all: usize) -> Result<Value> {
+    let mut cluster = Cluster::formed(&Options::default())?;
+    cluster.host("n1").ctl_ok(&["vip", "add", "web", "--address", &format!("{VIP}/24")])?;
+    let mut many = Many::start(&mut cluster)?;
+    add(&cluster, servers, &["tcp"])?;
+    wait_until_up(&cluster, all, ALL_UP)?;
+    let standing = || -> Result<_> {
+        let status = cluster.host("n1").ctl_json(&["status"])?;
+        Ok((status["leader"].clone(), status["term"].clone(), cluster.status("n1")?.vips))
+    };
+    let before = standing()?;
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    let ((), idle) = watched(&cluster, || {
+        std::thread::sleep(WATCHED);
+        Ok(())
+    })?;
+    let quiet = probe.finish()?;
+    let probe = Probe::start(&cluster.lab, VIP)?;
+    let (took, busy) = watched(&cluster, || {
+        let begun = Instant::now();
+        many.nginx = None;
+        wait_until_up(&cluster, 0, ALL_UP)?;
+        let took = begun.elapsed();
+        many.start_again(&cluster)?;
+        wait_until_up(&cluster, all, ALL_UP)?;
+        Ok(took)
+    })?;
+    let edges = probe.finish()?;
+    ensure!(quiet.replies.len() > 1 && edges.replies.len() > 1, "the VIP did not answer");
+    let longest = |trace: &chaos_tests::Trace| {
+        trace.outages(Duration::ZERO).iter().map(|outage| outage.ms()).fold(0.0, f64::max)
+    };
+    Ok(json!({
+        "known down after, s": took.as_secs_f64(),
+        "lease threads without, ms a second": idle,
+        "lease threads with, ms a second": busy,
+        "longest silence without, ms": longest(&quiet),
+        "longest silence with, ms": longest(&edges),
+        "same leader, term, holder and epoch": standing()? == before,
+    }))
+}
+
+fn told(found: &Value, all: usize) -> String {
+    let mut text =
+        format!("| {all} real servers every 5 s, one node | of a core | memory |\n|---|---|---|\n");
+    for (kind, _) in KINDS {
+        let core = found[kind]["core"].as_f64().unwrap_or(f64::NAN);
+        text += &format!("| `{kind}` | {core:.0} % | {} MB |\n", found[kind]["mb"]);
+    }
+    let ended = &found["ended"];
+    let threads = |key: &str| {
+        let of = |node: &str| format!("{:.1}", ended[key][node].as_f64().unwrap_or(f64::NAN));
+        NODES.map(of).join(", ")
+    };
+    let ms = |key: &str| ended[key].as_f64().unwrap_or(f64::NAN);
+    text + &format!(
+        "\n- All of them end at once and come back, three nodes on this machine: known after {:.1} s; the \
+         lease threads took {} ms a second meanwhile, without it {}; the VIP was silent for {:.0} ms \
+         at most, without it {:.0}; the same leader, holder, term and epoch: {} (load {}).",
+        ended["known down after, s"].as_f64().unwrap_or(f64::NAN),
+        threads("lease threads with, ms a second"),
+        threads("lease threads without, ms a second"),
+        ms("longest silence with, ms"),
+        ms("longest silence without, ms"),
+        ended["same leader, term, holder and epoch"],
+        found["load"].as_str().unwrap_or_default()
+    )
+}
