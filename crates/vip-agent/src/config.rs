@@ -100,6 +100,9 @@ pub struct ProbeSection {
     pub exec_dir: PathBuf,
     /// Between agent and who runs them.
     pub exec_socket: PathBuf,
+    /// PEM files: what real servers are shown that ask by TLS who asks; empty: nothing.
+    pub client_certificate: PathBuf,
+    pub client_key: PathBuf,
 }
 
 /// `[http]`
@@ -138,15 +141,31 @@ impl Default for GuardSection {
 
 impl Default for ProbeSection {
     fn default() -> Self {
-        Self { exec_dir: PathBuf::new(), exec_socket: "/run/vipd-exec.sock".into() }
+        let none = PathBuf::new;
+        Self {
+            exec_dir: none(),
+            exec_socket: "/run/vipd-exec.sock".into(),
+            client_certificate: none(),
+            client_key: none(),
+        }
     }
+}
+
+fn is_said(path: &Path) -> Option<&Path> {
+    Some(path).filter(|path| !path.as_os_str().is_empty())
 }
 
 impl ProbeSection {
     /// The folder, if there is one.
     #[must_use]
     pub fn programs(&self) -> Option<&Path> {
-        Some(self.exec_dir.as_path()).filter(|dir| !dir.as_os_str().is_empty())
+        is_said(&self.exec_dir)
+    }
+
+    /// This host's own certificate and its key, if it has them.
+    #[must_use]
+    pub fn identity(&self) -> Option<(&Path, &Path)> {
+        is_said(&self.client_certificate).zip(is_said(&self.client_key))
     }
 }
 
@@ -197,6 +216,12 @@ impl Config {
         if self.probe.programs().is_some_and(Path::is_relative) {
             let why = format!("{} does not begin with /", self.probe.exec_dir.display());
             return Err(ConfigError::Value { key: "probe.exec_dir", why });
+        }
+        let [certificate, key] =
+            [&self.probe.client_certificate, &self.probe.client_key].map(|path| is_said(path));
+        if certificate.is_some() != key.is_some() {
+            let why = "the certificate wants client_key beside it, and the key a certificate";
+            return Err(ConfigError::Value { key: "probe.client_certificate", why: why.into() });
         }
         if !self.http.listen.is_empty() && self.http.listen.parse::<SocketAddr>().is_err() {
             let why = format!("{:?} is not an address with a port", self.http.listen);
@@ -322,6 +347,8 @@ mod tests {
             "[node]\nname = \"N 1\"",
             "[guard]\ngate = \"maybe\"",
             "[probe]\nexec_dir = \"checks\"",
+            "[probe]\nclient_certificate = \"/a\"",
+            "[probe]\nclient_key = \"/a\"",
             "[http]\nlisten = \"x\"",
         ] {
             assert!(matches!(load(text, &[]), Err(ConfigError::Value { .. })), "{text}");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use vip_core::{Observed, Opinion, Target};
-use vip_probe::Prober;
+use vip_probe::{Identity, Prober};
 
 /// Members' questions at once, of which each has real servers probed: who asks more is told
 /// so. None must have others probe for it without an end.
@@ -24,7 +24,12 @@ pub(crate) struct Sights {
 
 impl Sights {
     pub(crate) fn new(config: &ProbeSection) -> Self {
-        let prober = Prober::new(config.programs().map(|_| config.exec_socket.clone()));
+        let identity = config.identity().map(|(certificate, key)| Identity {
+            certificate: certificate.to_owned(),
+            key: key.to_owned(),
+        });
+        let programs = config.programs().map(|_| config.exec_socket.clone());
+        let prober = Prober::new(programs, identity);
         let (sees, changed) = Default::default();
         Self { sees, changed, prober: prober.into(), questions: Semaphore::new(QUESTIONS) }
     }

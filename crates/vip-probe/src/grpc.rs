@@ -3,7 +3,7 @@
 
 use crate::http::failure;
 use crate::tcp;
-use crate::tls::{self, Roots};
+use crate::tls::{self, HostTls};
 use hyper::client::conn::http2;
 use hyper::rt::Executor;
 use hyper_util::rt::TokioIo;
@@ -41,11 +41,11 @@ const MAX_ANSWER: usize = 4096;
 /// Of headers, which may carry a reason.
 const MAX_HEADERS: u32 = 16 * 1024;
 
-pub(crate) async fn probe(roots: &Roots, at: SocketAddr, check: &GrpcCheck) -> Result<(), Failure> {
+pub(crate) async fn probe(own: &HostTls, at: SocketAddr, check: &GrpcCheck) -> Result<(), Failure> {
     let stream = tcp::connect(at).await?;
     match &check.tls {
         Some(tls) => {
-            let stream = tls::begin(stream, (roots, tls), (None, at), &[b"h2"]).await?;
+            let stream = tls::begin(stream, (own, tls), (None, at), &[b"h2"]).await?;
             ask(stream, ("https", at), &check.service).await
         }
         None => ask(stream, ("http", at), &check.service).await,

@@ -1,6 +1,6 @@
 //! Whether a page comes back as it should (RFC 9110, RFC 9112).
 
-use crate::tls::{self, Roots};
+use crate::tls::{self, HostTls};
 use crate::{tcp, words};
 use aws_lc_rs::digest::{SHA256, digest};
 use http::header::{CONNECTION, HOST, USER_AGENT};
@@ -23,12 +23,12 @@ const MAX_HEADERS: usize = 64;
 const MAX_BODY: usize = 64 * 1024;
 const AGENT: &str = concat!("vipd/", env!("CARGO_PKG_VERSION"));
 
-pub(crate) async fn probe(roots: &Roots, at: SocketAddr, check: &HttpCheck) -> Result<(), Failure> {
+pub(crate) async fn probe(own: &HostTls, at: SocketAddr, check: &HttpCheck) -> Result<(), Failure> {
     let stream = tcp::connect(at).await?;
     match &check.tls {
         Some(tls) => {
             let host = (check.host.as_deref(), at);
-            let stream = tls::begin(stream, (roots, tls), host, &[b"http/1.1"]).await?;
+            let stream = tls::begin(stream, (own, tls), host, &[b"http/1.1"]).await?;
             ask(stream, at, check).await
         }
         None => ask(stream, at, check).await,

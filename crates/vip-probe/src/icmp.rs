@@ -84,7 +84,7 @@ mod tests {
             let timing = CheckTiming { timeout, interval: timeout, ..CheckTiming::default() };
             let target = Target { at, kind: CheckKind::Icmp.into(), timing };
             let wanted = if may { Ok(()) } else { Err(Failure::Here(FORBIDDEN.to_owned())) };
-            assert_eq!(Prober::default().probe(&target).await, wanted, "{ip}");
+            assert_eq!(Prober::new(None, None).probe(&target).await, wanted, "{ip}");
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod dns;
 pub mod exec;
+mod fresh;
 mod grpc;
 mod http;
 mod icmp;
@@ -16,23 +17,24 @@ mod words;
 
 use std::path::PathBuf;
 use std::time::Duration;
-use tls::Roots;
+use tls::HostTls;
+pub use tls::Identity;
 use tokio::time::timeout;
 use vip_core::{CheckKind, Failure, Target};
 
 /// What probes have in common.
-#[derive(Default)]
 pub struct Prober {
-    roots: Roots,
+    tls: HostTls,
     programs: Option<PathBuf>,
 }
 
 impl Prober {
-    /// One that has the programs of exec checks run by whoever listens at this socket; `None`:
-    /// nobody does.
+    /// One that has the programs of exec checks run by whoever listens at a socket; `None`:
+    /// nobody does. Servers that want a certificate of whoever asks are shown this host's own,
+    /// if it has one.
     #[must_use]
-    pub fn new(programs: Option<PathBuf>) -> Self {
-        Self { roots: Roots::default(), programs }
+    pub fn new(programs: Option<PathBuf>, identity: Option<Identity>) -> Self {
+        Self { tls: HostTls::new(identity), programs }
     }
 
     /// Probes a real server once. Takes no longer than its timeout, by a program half a second
@@ -45,8 +47,8 @@ impl Prober {
         let answer = async {
             match &**kind {
                 CheckKind::Tcp => tcp::connect(*at).await.map(drop),
-                CheckKind::Http(check) => http::probe(&self.roots, *at, check).await,
-                CheckKind::Grpc(check) => grpc::probe(&self.roots, *at, check).await,
+                CheckKind::Http(check) => http::probe(&self.tls, *at, check).await,
+                CheckKind::Grpc(check) => grpc::probe(&self.tls, *at, check).await,
                 CheckKind::Dns(check) => dns::probe(*at, check).await,
                 CheckKind::Udp(check) => udp::probe(*at, check, timing.timeout).await,
                 CheckKind::Icmp => icmp::probe(at.ip()).await,

@@ -16,7 +16,7 @@ pub(crate) fn target(at: SocketAddr, words: CheckWords, timeout_ms: u64) -> Targ
 
 /// What a probe says of the server; nothing: it is well.
 pub(crate) async fn said(at: SocketAddr, words: CheckWords, timeout_ms: u64) -> Option<String> {
-    match Prober::default().probe(&target(at, words, timeout_ms)).await {
+    match Prober::new(None, None).probe(&target(at, words, timeout_ms)).await {
         Ok(()) => None,
         Err(Failure::There(why)) => Some(why),
         Err(Failure::Here(error)) => panic!("{error}"),

@@ -1,101 +1,80 @@
 //! TLS to a real server, and what is wrong with its certificate, in words.
 
+use crate::fresh::Fresh;
 use crate::words;
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
-use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use vip_core::{Digest, Failure, Tls, Trust};
 
-/// Roots are read from the disk as often.
-const FRESH: Duration = Duration::from_secs(600);
 const NO_ROOT: &str = "this host trusts no root: install ca-certificates, or use --check-tls";
 
-/// Whoever needs them first waits for so long.
-const READ: Duration = Duration::from_millis(500);
-const NOT_READ: &str = "this host has not read its roots yet";
-
-/// Checks certificates by the roots that this host trusts, if it trusts any.
-type Verifier = Option<Arc<WebPkiServerVerifier>>;
-
-/// The roots that this host trusts. Reading them takes some ms of the disk, or for ever, so
-/// probes share them, and none of them reads.
-#[derive(Default)]
-pub(crate) struct Roots(Arc<Known>);
-
-#[derive(Default)]
-struct Known {
-    verifier: watch::Sender<Option<(Instant, Verifier)>>,
-    is_read: AtomicBool,
+/// Files of this host's own certificate and key, in PEM.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
-impl Known {
-    /// Roots that cannot be had any more are kept as they were.
-    fn read(&self) {
-        let read = read_roots();
-        self.verifier.send_modify(|known| {
-            let before = known.take().and_then(|(_, before)| before);
-            *known = Some((Instant::now(), read.or(before)));
-        });
-        self.is_read.store(false, Ordering::Release);
+type Signs = Arc<SingleCertAndKey>;
+
+/// What this host has for TLS: whom it trusts, and who it is where a server wants to know.
+pub(crate) struct HostTls {
+    roots: Fresh<Arc<WebPkiServerVerifier>>,
+    identity: Option<Fresh<Signs>>,
+}
+
+impl HostTls {
+    pub(crate) fn new(identity: Option<Identity>) -> Self {
+        let read = |files: Identity| Fresh::new("its certificate", move || read_identity(&files));
+        Self { roots: Fresh::new("its roots", read_roots), identity: identity.map(read) }
     }
-}
 
-impl Roots {
     #[cfg(test)]
     pub(crate) fn trusting(roots: RootCertStore) -> Self {
-        let all = Self::default();
-        all.0.verifier.send_replace(Some((Instant::now(), verifier_of(roots))));
-        all
-    }
-
-    async fn get(&self) -> Result<Arc<WebPkiServerVerifier>, Failure> {
-        let here = |why: &str| Failure::Here(why.to_owned());
-        let mut known = self.0.verifier.subscribe();
-        let now = known.borrow_and_update().clone();
-        let is_fresh = |(read_at, _): &(Instant, Verifier)| read_at.elapsed() < FRESH;
-        if !now.as_ref().is_some_and(is_fresh) && !self.0.is_read.swap(true, Ordering::AcqRel) {
-            let all = self.0.clone();
-            tokio::task::spawn_blocking(move || all.read());
-        }
-        let verifier = match now {
-            Some((_, verifier)) => verifier,
-            None => {
-                let read = known.wait_for(Option::is_some);
-                let read = timeout(READ, read).await.map_err(|_| here(NOT_READ))?;
-                let read = read.map_err(|_| here(NOT_READ))?;
-                read.as_ref().and_then(|(_, verifier)| verifier.clone())
-            }
-        };
-        verifier.ok_or_else(|| here(NO_ROOT))
+        let roots = Fresh::new("its roots", move || verifier_of(roots.clone()));
+        Self { roots, identity: None }
     }
 }
 
-fn read_roots() -> Verifier {
+fn read_roots() -> Result<Arc<WebPkiServerVerifier>, String> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     verifier_of(roots)
 }
 
 /// None by no root.
-fn verifier_of(roots: RootCertStore) -> Verifier {
+fn verifier_of(roots: RootCertStore) -> Result<Arc<WebPkiServerVerifier>, String> {
     let provider = Arc::new(default_provider());
-    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().ok()
+    let built = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    built.map_err(|_| NO_ROOT.to_owned())
+}
+
+fn read_identity(Identity { certificate, key }: &Identity) -> Result<Signs, String> {
+    let bad = |path: &Path, why: &dyn fmt::Display| {
+        format!("this host's own certificate cannot be shown: {}: {why}", path.display())
+    };
+    let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect);
+    let chain: Vec<_> = chain.map_err(|error| bad(certificate, &error))?;
+    let read = PrivateKeyDer::from_pem_file(key).map_err(|error| bad(key, &error))?;
+    let signs = CertifiedKey::from_der(chain, read, &default_provider());
+    Ok(Arc::new(signs.map_err(|error| bad(key, &error))?.into()))
 }
 
 /// Any certificate, or some: what their issuers say is not looked at. That the server has the
@@ -148,12 +127,12 @@ impl ServerCertVerifier for Own {
 }
 
 async fn verifier(
-    roots: &Roots,
+    host: &HostTls,
     trust: &Trust,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, Failure> {
     let pinned = match trust {
-        Trust::Roots => return Ok(roots.get().await?),
+        Trust::Roots => return Ok(host.roots.get().await?),
         Trust::Anyone => None,
         Trust::Pinned(pins) => Some(pins.clone()),
     };
@@ -164,17 +143,20 @@ async fn verifier(
 /// asked for.
 pub(crate) async fn begin(
     stream: TcpStream,
-    (roots, tls): (&Roots, &Tls),
+    (own, tls): (&HostTls, &Tls),
     (host, at): (Option<&str>, SocketAddr),
     protocols: &[&[u8]],
 ) -> Result<TlsStream<TcpStream>, Failure> {
     let provider = Arc::new(default_provider());
-    let verifier = verifier(roots, &tls.trust, provider.clone()).await?;
+    let verifier = verifier(own, &tls.trust, provider.clone()).await?;
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| Failure::Here(e.to_string()))?;
     let config = config.dangerous().with_custom_certificate_verifier(verifier);
-    let mut config = config.with_no_client_auth();
+    let mut config = match &own.identity {
+        Some(identity) => config.with_client_cert_resolver(identity.get().await?),
+        None => config.with_no_client_auth(),
+    };
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     // Each probe is to see the certificate.
     config.resumption = Resumption::disabled();

@@ -58,7 +58,7 @@ impl Place {
     async fn ask(&self, check: &str, timeout_ms: u64) -> Result<(), Failure> {
         let at: SocketAddr = AT.parse().expect("an address");
         let target = target(at, CheckWords::of(check), timeout_ms);
-        Prober::new(Some(self.socket())).probe(&target).await
+        Prober::new(Some(self.socket()), None).probe(&target).await
     }
 }
 

@@ -164,11 +164,12 @@ async fn who_resets_is_told_of() {
 
 mod by_tls {
     use super::*;
-    use crate::Prober;
     use crate::testing::target;
-    use crate::tls::Roots;
+    use crate::tls::HostTls;
+    use crate::{Identity, Prober};
     use rcgen::{CertificateParams, KeyPair};
     use rustls::crypto::aws_lc_rs::default_provider;
+    use rustls::server::WebPkiClientVerifier;
     use rustls::{RootCertStore, ServerConfig};
     use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
     use std::sync::Arc;
@@ -177,6 +178,14 @@ mod by_tls {
 
     /// A server with a certificate of its own, good until so many days from now.
     fn server_until(days: i64) -> (SocketAddr, CertificateDer<'static>) {
+        server_for(days, None)
+    }
+
+    /// That answers nobody but who has a certificate by this root, if there is one.
+    fn server_for(
+        days: i64,
+        root: Option<CertificateDer<'static>>,
+    ) -> (SocketAddr, CertificateDer<'static>) {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(vec!["shop.example".to_owned()]).expect("a name");
         let now = OffsetDateTime::now_utc();
@@ -184,10 +193,19 @@ mod by_tls {
         params.not_after = now + time::Duration::days(days);
         let cert = params.self_signed(&key).expect("signed").der().clone();
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        let provider = Arc::new(default_provider());
+        let clients = root.map(|root| {
+            let mut roots = RootCertStore::empty();
+            roots.add(root).expect("a root");
+            WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone()).build()
+        });
+        let clients = clients.map_or_else(WebPkiClientVerifier::no_client_auth, |verifier| {
+            verifier.expect("a verifier")
+        });
+        let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("versions")
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients)
             .with_single_cert(vec![cert.clone()], key)
             .expect("a configuration");
         let config = Arc::new(config);
@@ -238,7 +256,7 @@ mod by_tls {
             let (at, cert) = server_until(days);
             let mut roots = RootCertStore::empty();
             roots.add(cert).expect("a root");
-            let prober = Prober { roots: Roots::trusting(roots), ..Prober::default() };
+            let prober = Prober { tls: HostTls::trusting(roots), programs: None };
             let words = CheckWords { host: text(host), ..https("") };
             prober.probe(&target(at, words, LONG)).await
         };
@@ -246,6 +264,48 @@ mod by_tls {
         assert_eq!(ask(30, "shop.example:8443").await, Ok(()));
         assert_eq!(ask(30, "other.example").await, no("certificate is not of other.example"));
         assert_eq!(ask(-3, "shop.example").await, no("certificate expired 3 days ago"));
+    }
+
+    /// As an API server that answers nobody whom it does not know.
+    #[tokio::test]
+    async fn who_wants_to_know_who_asks_is_shown_this_hosts_certificate() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let identity = |name: &str| {
+            let path = |ending| dir.path().join(format!("{name}.{ending}"));
+            Identity { certificate: path("crt"), key: path("key") }
+        };
+        let root_of = |name: &str| {
+            let key = KeyPair::generate().expect("a key");
+            let mut params = CertificateParams::new(vec![]).expect("no names");
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            let root = params.self_signed(&key).expect("signed").der().clone();
+            let issuer = rcgen::Issuer::new(params, key);
+            let key = KeyPair::generate().expect("a key");
+            let leaf = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+            let leaf = leaf.signed_by(&key, &issuer).expect("signed");
+            let Identity { certificate, key: key_file } = identity(name);
+            std::fs::write(certificate, leaf.pem()).expect("written");
+            std::fs::write(key_file, key.serialize_pem()).expect("written");
+            root
+        };
+        let (known, _stranger) = (root_of("known"), root_of("stranger"));
+        let (at, _) = server_for(30, Some(known));
+        let ask = async |identity| {
+            let words = https("skip");
+            Prober::new(None, identity).probe(&target(at, words, LONG)).await
+        };
+        let refused = |answer: &Result<(), Failure>| matches!(answer, Err(Failure::There(why)) if why.contains("it refused TLS"));
+        assert_eq!(ask(Some(identity("known"))).await, Ok(()));
+        for other in [None, Some(identity("stranger"))] {
+            let answer = ask(other).await;
+            assert!(refused(&answer), "{answer:?}");
+        }
+        let mixed = Identity { key: identity("stranger").key, ..identity("known") };
+        for bad in [identity("nobody"), mixed] {
+            let answer = ask(Some(bad)).await;
+            let is_here = |why: &str| why.contains("own certificate cannot be shown");
+            assert!(matches!(&answer, Err(Failure::Here(why)) if is_here(why)), "{answer:?}");
+        }
     }
 
     #[tokio::test]
