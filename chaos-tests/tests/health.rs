@@ -1,7 +1,7 @@
 //! Real servers that are checked: who answers is served, and nobody else.
 
 use anyhow::{Context, Result};
-use chaos_tests::{Cluster, Connections, Lab, Options, RealServer, V4, wait_for};
+use chaos_tests::{Cluster, Connections, Lab, Options, RealServer, V4, unserved, wait_for};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
@@ -152,6 +152,17 @@ fn whoever_adds_a_server_that_does_not_answer_hears_of_it() -> Result<()> {
     assert!(told.contains("connection refused"), "{told}");
     let nobody = cluster.host("n1").ctl(&["vs", "check", "front", "10.77.0.13"])?;
     assert!(nobody.stderr.contains("no such real server"), "{nobody:?}");
+    // One alone can be checked otherwise, and as the others again.
+    let of = |word: &str| {
+        let of = format!("10.77.0.11={word}");
+        cluster.host("n1").ctl_ok(&["vs", "set", "front", "--check-of", &of])
+    };
+    let set = of("port=81")?;
+    assert!(set.contains("10.77.0.11:80 is down: connection refused"), "{set}");
+    let shown = cluster.host("n3").ctl_ok(&["vs", "show", "front"])?;
+    assert!(shown.contains("Otherwise: 10.77.0.11: port 81."), "{shown}");
+    let set = of("")?;
+    assert!(!set.contains("10.77.0.11:80 is down"), "{set}");
     // Another check that none passes is said as well, and whoever does not want to wait need
     // not.
     let other = ["vs", "set", "front", "--check-port", "81"];
@@ -166,31 +177,8 @@ fn whoever_adds_a_server_that_does_not_answer_hears_of_it() -> Result<()> {
     wait_until(&cluster, ["up", "up"])
 }
 
-/// Between two connections of a client that notices when one fails.
-const PACE: Duration = Duration::from_millis(5);
-/// A connection that takes longer has failed.
-const CONNECT: Duration = Duration::from_millis(200);
 /// A busy machine takes longer than the bound says.
 const BUSY: Duration = Duration::from_secs(1);
-
-/// How long after now the last connection began that does not come about, with nothing but
-/// good ones for a second after it.
-fn fails_for(lab: &Lab) -> Result<Duration> {
-    let client = || -> Result<Duration> {
-        lab.enter("client")?;
-        let (begun, mut last) = (Instant::now(), Duration::ZERO);
-        while begun.elapsed() < last + Duration::from_secs(1) || last.is_zero() {
-            anyhow::ensure!(begun.elapsed() < 2 * SOON, "it does not end, or begin");
-            let at = begun.elapsed();
-            if TcpStream::connect_timeout(&V4.target(), CONNECT).is_err() {
-                last = at;
-            }
-            std::thread::sleep(PACE);
-        }
-        Ok(last)
-    };
-    std::thread::scope(|scope| scope.spawn(client).join()).ok().context("it panicked")?
-}
 
 /// From a server's end to the last packet sent to it, with the usual timing: one that refuses
 /// and one that hangs.
@@ -203,7 +191,7 @@ fn a_server_that_ends_is_sent_nothing_after_what_the_timing_says() -> Result<()>
     let timing = CheckTiming::default();
 
     drop(r2);
-    let refusing = fails_for(&cluster.lab)?;
+    let refusing = unserved(&cluster.lab, V4.target(), 2 * SOON)?;
     wait_until(&cluster, ["up", "down"])?;
     let _r2 = Direct::start(&cluster, R2)?;
     wait_until(&cluster, ["up", "up"])?;
@@ -211,7 +199,7 @@ fn a_server_that_ends_is_sent_nothing_after_what_the_timing_says() -> Result<()>
                 add chain ip hang in { type filter hook input priority 0; }; \
                 add rule ip hang in tcp dport 80 drop";
     cluster.lab.exec("r2", "nft", &[hang])?.ok()?;
-    let hanging = fails_for(&cluster.lab)?;
+    let hanging = unserved(&cluster.lab, V4.target(), 2 * SOON)?;
     println!("refusing: {refusing:?}, hanging: {hanging:?}");
     wait_until(&cluster, ["up", "down"])?;
     let shown = cluster.host("n3").ctl_ok(&["vs", "show", "front"])?;
@@ -321,7 +309,7 @@ fn a_service_without_a_quorum_is_the_sorry_servers_or_nobodys() -> Result<()> {
     let is_dropped = || {
         let from = || -> Result<bool> {
             cluster.lab.enter("client")?;
-            Ok(TcpStream::connect_timeout(&V4.target(), CONNECT).is_err())
+            Ok(TcpStream::connect_timeout(&V4.target(), Duration::from_millis(200)).is_err())
         };
         std::thread::scope(|scope| scope.spawn(from).join()).ok()?.ok()?.then_some(())
     };
@@ -378,5 +366,73 @@ fn a_holder_that_does_not_reach_its_servers_gives_its_vip_to_one_that_does() -> 
     };
     wait_for("n1 sees them", SOON, sees)?;
     assert_eq!(holder()?, now);
+    Ok(())
+}
+
+/// Packets that a table of nft counted, by the addresses that they came from.
+fn counted(lab: &Lab, host: &str, from: &str) -> Result<u64> {
+    let listed = lab.exec(host, "nft", &["-j", "list", "table", "ip", "seen"])?.ok()?;
+    let listed: Value = serde_json::from_str(&listed)?;
+    let rules = listed["nftables"].as_array().context("no rules")?;
+    let is_it = |rule: &&Value| rule["rule"]["comment"] == from;
+    let rule = rules.iter().find(is_it).with_context(|| format!("{from}: {listed}"))?;
+    rule["rule"]["expr"][2]["counter"]["packets"].as_u64().context("no count")
+}
+
+/// The holder's, too: else a probe would go by the lease gate, and its answer to whoever holds
+/// the VIP next.
+#[test]
+fn probes_come_from_nodes_own_addresses() -> Result<()> {
+    let mut cluster = Cluster::formed(&Options::default())?;
+    let [_r1, _r2] = front(&mut cluster)?;
+    let mut text = "add table ip seen; \
+                    add chain ip seen in { type filter hook input priority 0; };"
+        .to_owned();
+    for last in [1, 2, 3, 100] {
+        let from = V4.at(last);
+        text += &format!(
+            "add rule ip seen in ip saddr {from} tcp dport 80 counter comment \"{from}\";"
+        );
+    }
+    cluster.lab.exec("r1", "nft", &[&text])?.ok()?;
+    cluster.host("n1").ctl_ok(&ADD)?;
+    for last in [1, 2, 3] {
+        wait_for("each probes", SOON, || {
+            (counted(&cluster.lab, "r1", &V4.at(last)).ok()? > 0).then_some(())
+        })?;
+    }
+    assert_eq!(counted(&cluster.lab, "r1", &V4.vip())?, 0);
+    Ok(())
+}
+
+/// As two nodes behind one broken switch: who is answered is right, and serves.
+#[test]
+fn nodes_whose_network_is_broken_do_not_outvote_one_that_is_answered() -> Result<()> {
+    let mut cluster = Cluster::formed(&Options::default())?;
+    let [_r1, _r2] = front(&mut cluster)?;
+    let fast = ["--check-interval", "400ms", "--check-timeout", "200ms"];
+    cluster.host("n1").ctl_ok(&[&ADD[..], &fast].concat())?;
+    wait_until(&cluster, ["up", "up"])?;
+    let cut = "add table ip cut; \
+               add chain ip cut out { type filter hook output priority 0; }; \
+               add rule ip cut out ip daddr { 10.77.0.11, 10.77.0.12 } tcp dport 80 drop";
+    for node in ["n1", "n2"] {
+        cluster.lab.exec(node, "nft", &[cut])?.ok()?;
+    }
+    let served = || Connections::open(&cluster.lab, "client", V4.target(), 20).ok().map(drop);
+    let is_at_n3 = || {
+        let vip = cluster.host("n3").ctl_json(&["vip", "show", "web"]).ok()?;
+        (vip["holder"] == "n3").then_some(())
+    };
+    wait_for("the one that is answered holds it", 2 * SOON, is_at_n3)?;
+    wait_until(&cluster, ["up", "up"])?;
+    wait_for("clients are served", SOON, served)?;
+    let warned = cluster.host("n2").ctl_ok(&["status"])?;
+    for node in ["n1", "n2"] {
+        let says = format!("{node} sees none of the real servers that others see up");
+        assert!(warned.contains(&says), "{warned}");
+    }
+    let told = events(&cluster, "node-sees-nothing")?;
+    assert!(told.len() == 2 && told[0].contains("no answer within 200 ms"), "{told:?}");
     Ok(())
 }

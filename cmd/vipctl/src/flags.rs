@@ -1,5 +1,6 @@
 //! What can be said of a virtual server, and what it is in messages.
 
+use crate::otherwise;
 use clap::Args;
 use std::time::Duration;
 use vip_core::{Engine, Forward, Protocol, Scheduler};
@@ -108,6 +109,10 @@ pub(crate) struct CheckFlags {
     /// Another port than that of connections; 0: that one.
     #[arg(long, value_name = "PORT", group = "what")]
     pub(crate) check_port: Option<u32>,
+    /// One real server is checked otherwise than the others: WORD is check, port, expect, method,
+    /// host, header, body, digest, tls or sni. Without a word, as in `10.0.0.1=`: as the others again.
+    #[arg(long, value_name = "ADDR[:PORT]=WORD=VALUE", value_parser = otherwise::parse, group = "what")]
+    pub(crate) check_of: Vec<v1::RealCheck>,
     /// The nodes that can reach the real servers; all: each that is active.
     #[arg(long, value_name = "NODE,...", value_delimiter = ',', group = "what")]
     pub(crate) observe: Vec<String>,
@@ -231,6 +236,7 @@ fn check(flags: CheckFlags) -> Option<v1::HealthCheck> {
         digest: flags.check_digest,
         tls: flags.check_tls,
         sni: flags.check_sni,
+        otherwise: flags.check_of,
     };
     (check != v1::HealthCheck::default()).then_some(check)
 }

@@ -8,6 +8,7 @@ mod flags;
 mod host;
 mod logins;
 mod nodes;
+mod otherwise;
 mod output;
 mod overview;
 mod run;

@@ -3,6 +3,7 @@
 use crate::Failure;
 use crate::cli::{RealCommand, RealPlace, VsCommand};
 use crate::ctl::Ctl;
+use crate::otherwise;
 use crate::output::{ago, few, print, table, word};
 use crate::setup::setup;
 use serde_json::json;
@@ -178,6 +179,9 @@ fn checks(server: &v1::Server) -> String {
         check.rise.unwrap_or(0),
         check.fall.unwrap_or(0)
     );
+    for own in &check.otherwise {
+        text += &format!("\nOtherwise: {}.", otherwise::spoken(own));
+    }
     for real in &server.reals {
         let sees = |seen: &v1::Seen| {
             let why = seen.why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();

@@ -9,8 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use vip_core::{
-    Absences, HELD_FOR, LEADER_LOOKS, Lasting, NodeId, Op, Server, ServerOp, ServerUid, State, Vip,
-    VipUid,
+    Absences, LEADER_LOOKS, Lasting, NodeId, Op, Server, ServerOp, ServerUid, State, Vip, VipUid,
 };
 use vip_guard::boottime;
 use vip_raft::WriteError;
@@ -65,7 +64,7 @@ impl Waits {
             return vec![];
         }
         self.looked = Some(((state.servers.clone(), state.vips.clone()), Instant::now()));
-        self.lasting.over(boottime(), state, HELD_FOR)
+        self.lasting.over(boottime(), state, 1)
     }
 }
 

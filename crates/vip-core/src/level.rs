@@ -26,11 +26,12 @@ impl Level {
     pub const CHECKS: Self = Self(4);
     /// Checks by more than a connection, and observers that say why they cannot.
     pub const KINDS: Self = Self(5);
-    /// Checks by programs.
-    pub const EXEC: Self = Self(6);
+    /// Checks by programs, real servers that are checked otherwise than others, and nodes that
+    /// have no say in what is up.
+    pub const PROGRAMS: Self = Self(6);
     /// That of this version.
     #[cfg(not(feature = "next-version"))]
-    pub const HERE: Self = Self::EXEC;
+    pub const HERE: Self = Self::PROGRAMS;
     /// That of a version with one operation more.
     #[cfg(feature = "next-version")]
     pub const HERE: Self = Self(7);
@@ -92,9 +93,9 @@ mod tests {
     #[test]
     fn a_version_with_an_operation_more_has_a_higher_level() {
         let next = cfg!(feature = "next-version");
-        let all = [Level::SERVERS, Level::HINDRANCES, Level::CHECKS, Level::KINDS, Level::EXEC];
+        let all = [Level::SERVERS, Level::HINDRANCES, Level::CHECKS, Level::KINDS, Level::PROGRAMS];
         assert!(all.is_sorted() && Level::FIRST < Level::SERVERS);
-        assert_eq!(Level::HERE.0 - Level::EXEC.0, u32::from(next));
+        assert_eq!(Level::HERE.0 - Level::PROGRAMS.0, u32::from(next));
         assert_eq!(Runs::here().version.ends_with("+next"), next);
     }
 }

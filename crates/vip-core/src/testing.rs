@@ -19,6 +19,7 @@ pub(crate) fn voter(id: u64) -> Node {
         leaving_by: None,
         macs: [].into(),
         runs: Runs::here(),
+        no_say: None,
     }
 }
 

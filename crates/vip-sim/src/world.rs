@@ -208,6 +208,7 @@ fn genesis(scenario: &Scenario) -> State {
             since_ms: 0,
             macs: [mac(at)].into(),
             runs: Runs::here(),
+            no_say: None,
         };
         Arc::make_mut(&mut state.nodes).insert(id, entry);
     }

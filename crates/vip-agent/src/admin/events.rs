@@ -69,6 +69,17 @@ fn of_node(state: &State, what: &NodeEvent) -> v1::Event {
         NodeEvent::Runs { node, version } => {
             (named(state, *node), "node-version", format!("runs {version}"))
         }
+        NodeEvent::Say { node, lost: Some(why) } => {
+            let text = format!(
+                "has no say any more in which real servers are up: it sees none of those that \
+                 others see up ({why})"
+            );
+            (named(state, *node), "node-sees-nothing", text)
+        }
+        NodeEvent::Say { node, lost: None } => {
+            let text = "has a say again in which real servers are up".to_owned();
+            (named(state, *node), "node-sees-again", text)
+        }
         NodeEvent::Removed { name, .. } => {
             (name.to_string(), "node-removed", "is no member any more".to_owned())
         }

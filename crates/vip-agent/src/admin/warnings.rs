@@ -5,7 +5,7 @@ use super::sight::named;
 use super::vips::hindered;
 use crate::lease::GuardStatus;
 use crate::node::Member;
-use vip_core::{Mac, NodeState, Real, Server, State, unsaid};
+use vip_core::{Mac, Node, NodeState, Real, Server, State, unsaid};
 use vip_guard::GateReport;
 use vip_proto::v1;
 
@@ -131,6 +131,7 @@ pub(super) fn warnings(member: &Member) -> Vec<String> {
         let lacks = member.joins.lacks(node.id);
         warnings.extend(lacks.map(|lacks| format!("{} stays joining: {lacks}.", node.name)));
     }
+    warnings.extend(state.nodes.values().filter_map(no_say_warning));
     warnings.extend(twin_warning(&state));
     warnings.extend(issuer_warning(member, &state));
     warnings.extend(root_warning(&state));
@@ -147,6 +148,16 @@ pub(super) fn warnings(member: &Member) -> Vec<String> {
         warnings.push(format!("{}: {}.", member.meta.name, vip_raft::DOUBT));
     }
     warnings
+}
+
+/// That a node's own network is broken, as far as others see.
+fn no_say_warning(node: &Node) -> Option<String> {
+    let why = node.no_say.as_ref()?;
+    Some(format!(
+        "{} sees none of the real servers that others see up ({why}): its network is broken, and \
+         what it sees does not count.",
+        node.name
+    ))
 }
 
 /// That the cluster which this one was made of may be alive.

@@ -125,6 +125,7 @@ mod tests {
                 leaving_by: None,
                 macs: [].into(),
                 runs: vip_core::Runs::here(),
+                no_say: None,
             };
             std::sync::Arc::make_mut(&mut state.nodes).insert(node.id, node);
         }

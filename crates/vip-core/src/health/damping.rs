@@ -16,7 +16,7 @@ const HELD_FROM: u64 = 4 * MINUTE;
 /// It owes no more than this: who was ill for an hour need not be held down for one.
 const MOST: u64 = 5 * MINUTE;
 /// For so long.
-pub const HELD_FOR: Duration = Duration::from_secs(180);
+pub(crate) const HELD_FOR: Duration = Duration::from_secs(180);
 
 /// What one server owes, by the log's time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,7 +11,8 @@ mod verdict;
 
 pub use absences::{Absences, BLIND_AFTER};
 pub use checker::{Checker, Failure, ProbeNumber};
-pub use damping::{Damping, HELD_FOR};
+pub use damping::Damping;
+pub(crate) use damping::HELD_FOR;
 pub use observers::{Observed, observers};
 pub use patience::Patience;
 pub use rounds::{Rounds, Start, Target, Ticket};

@@ -57,6 +57,10 @@ pub struct Node {
     pub macs: BTreeSet<Mac>,
     /// What it runs, as it said last.
     pub runs: Runs,
+    /// Why what it sees of real servers does not count, where it does not: how one that others
+    /// see up fails for it, the rest of a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_say: Option<String>,
 }
 
 impl Node {
@@ -192,6 +196,9 @@ pub enum NodeEvent {
     },
     /// A node runs another version than before.
     Runs { node: NodeId, version: String },
+    /// What a node sees of real servers does not count, and why: the rest of a sentence; or it
+    /// does again.
+    Say { node: NodeId, lost: Option<String> },
     /// A node was removed, or left.
     Removed { node: NodeId, name: Name },
 }
@@ -249,6 +256,7 @@ impl State {
             leaving_by: None,
             macs: BTreeSet::new(),
             runs: joiner.runs.clone(),
+            no_say: None,
         };
         Arc::make_mut(&mut self.nodes).insert(id, node);
         id

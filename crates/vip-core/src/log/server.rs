@@ -9,6 +9,7 @@ mod paths;
 mod quorum;
 mod reals;
 mod refusal;
+mod say;
 mod tables;
 
 pub use health::{FIRST_ANSWERS, Health, Sighting};
@@ -17,6 +18,7 @@ pub use lasting::Lasting;
 pub use paths::{CutOff, PathChange};
 pub use quorum::Instead;
 pub use refusal::ServerRefusal;
+pub use say::SayChange;
 pub use tables::{Before, IDLE_AFTER, RETIRE_AFTER_MS};
 
 use super::State;
@@ -140,6 +142,8 @@ pub enum ServerOp {
     Release { reals: Vec<Observed> },
     /// Nodes that reach the real servers behind VIPs no more, or again.
     Paths { changes: Vec<PathChange> },
+    /// What a node sees of real servers counts no more, or again.
+    Say { change: SayChange },
 }
 
 /// A real server of a virtual one, as a person names it.
@@ -235,6 +239,7 @@ impl ServerOp {
                 if seen.iter().any(is_unable) { Level::KINDS } else { Level::CHECKS }
             }
             Self::Paths { .. } | Self::Release { .. } => Level::KINDS,
+            Self::Say { .. } => Level::PROGRAMS,
             Self::Remove { .. }
             | Self::AddReal { .. }
             | Self::RemoveReal { .. }
@@ -269,6 +274,7 @@ impl State {
             ServerOp::Hinder { node, said } => Ok(self.hinder(actor, *node, said)),
             ServerOp::Observe { node, seen } => Ok(self.observe(actor, *node, seen)),
             ServerOp::Paths { changes } => Ok(self.take_paths(actor, changes)),
+            ServerOp::Say { change } => Ok(self.take_say(actor, *change)),
             ServerOp::Release { reals } => Ok(self.release(actor, reals)),
         }
     }
@@ -334,6 +340,7 @@ impl State {
         let uid = ServerUid(self.next_server + 1);
         self.check_observers(spec, &[])?;
         let reals = self.reals_of(vip, spec, &[]);
+        spec.check_otherwise(reals.iter().map(|real| real.spec)).map_err(ServerRefusal::from)?;
         if reals.is_empty() {
             return Err(ServerRefusal::NoMembers { vip: spec.vip.clone() }.into());
         }
@@ -379,6 +386,7 @@ impl State {
         let known = old.spec.check.as_ref().map(|check| &check.observers[..]);
         self.check_observers(spec, known.unwrap_or_default())?;
         let mut reals = self.reals_of(vip, spec, &old.reals);
+        spec.check_otherwise(reals.iter().map(|real| real.spec)).map_err(ServerRefusal::from)?;
         old.checked_otherwise(spec, &mut reals, self.time_ms);
         if reals.is_empty() {
             return Err(ServerRefusal::NoMembers { vip: spec.vip.clone() }.into());

@@ -4,6 +4,7 @@ mod datagrams;
 mod error;
 mod exec;
 mod http;
+mod otherwise;
 mod tls;
 mod words;
 
@@ -11,12 +12,14 @@ pub use datagrams::{DnsCheck, RecordType, Reply, UdpCheck};
 pub use error::CheckKindError;
 pub use exec::ExecCheck;
 pub use http::{Body, GrpcCheck, Header, HttpCheck, Method, Statuses};
+pub use otherwise::{MAX_OTHERWISE, RealCheck};
 pub use tls::{Digest, Tls, Trust};
 pub use words::CheckWords;
 
 use crate::{CheckTiming, Level, Name, excerpt};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What a probe does.
@@ -121,24 +124,39 @@ pub struct CheckSpec {
     /// The nodes that may observe; empty: all active ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub observers: Vec<Name>,
+    /// Real servers that are checked otherwise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub otherwise: Vec<RealCheck>,
 }
 
 impl CheckSpec {
     /// Since when there is such a check.
     #[must_use]
     pub fn since(&self) -> Level {
+        if !self.otherwise.is_empty() {
+            return Level::PROGRAMS;
+        }
         match *self.kind {
             CheckKind::Tcp => Level::CHECKS,
-            CheckKind::Exec(_) => Level::EXEC,
+            CheckKind::Exec(_) => Level::PROGRAMS,
             _ => Level::KINDS,
         }
+    }
+
+    /// How the real server is checked that connections go to there, and at which port.
+    #[must_use]
+    pub fn of(&self, ip: IpAddr, port: Option<u16>) -> (&Arc<CheckKind>, Option<u16>) {
+        let own = self.otherwise.iter().find(|one| one.is_of(ip, port));
+        let kind = own.and_then(|own| own.check.as_ref()).unwrap_or(&self.kind);
+        (kind, own.and_then(|own| own.check_port).or(self.port).or(port))
     }
 }
 
 impl From<CheckKind> for CheckSpec {
     fn from(kind: CheckKind) -> Self {
         let kind = Arc::new(kind);
-        Self { kind, timing: CheckTiming::default(), port: None, observers: vec![] }
+        let (port, observers, otherwise) = (None, vec![], vec![]);
+        Self { kind, timing: CheckTiming::default(), port, observers, otherwise }
     }
 }
 

@@ -11,7 +11,8 @@ mod vip;
 
 pub use check::{
     Body, CheckKind, CheckKindError, CheckSpec, CheckWords, Digest, DnsCheck, ExecCheck, GrpcCheck,
-    Header, HttpCheck, Method, RecordType, Reply, Statuses, Tls, Trust, UdpCheck,
+    Header, HttpCheck, MAX_OTHERWISE, Method, RealCheck, RecordType, Reply, Statuses, Tls, Trust,
+    UdpCheck,
 };
 pub use policy::{AllDown, OnDown, Policy, Quorum, QuorumError};
 pub use ports::{Ports, PortsError};

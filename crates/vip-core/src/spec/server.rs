@@ -1,7 +1,7 @@
 //! What is wanted of a virtual server: which of a VIP's ports, and the real servers
 //! that its connections go to.
 
-use super::check::CheckSpec;
+use super::check::{CheckSpec, MAX_OTHERWISE, RealCheck};
 use super::policy::{OnDown, Policy, Quorum};
 use super::ports::Ports;
 use super::real::{MAX_WEIGHT, RealSpec, WEIGHTS};
@@ -224,6 +224,22 @@ pub enum ServerSpecError {
         /// That of the check.
         kind: String,
     },
+    /// Too many.
+    #[error(
+        "virtual server {name} has {count} real servers that are checked otherwise; at most \
+         {MAX_OTHERWISE}"
+    )]
+    TooManyOtherwise {
+        name: Name,
+        /// How many.
+        count: usize,
+    },
+    /// Nobody would look at it.
+    #[error(
+        "--check-of {real}: virtual server {name} has no such real server; --check-of {real}= takes \
+         it back"
+    )]
+    OtherwiseOfNobody { name: Name, real: String },
     /// It could never be met.
     #[error(
         "--quorum-up {up} of virtual server {name}, which has {all} real servers: it would count \
@@ -288,6 +304,51 @@ impl ServerSpec {
         }
     }
 
+    /// Whether real servers can be checked so.
+    fn check_checks(&self, check: &CheckSpec) -> Result<(), ServerSpecError> {
+        let name = || self.name.clone();
+        check.timing.check()?;
+        if check.otherwise.len() > MAX_OTHERWISE {
+            let (name, count) = (name(), check.otherwise.len());
+            return Err(ServerSpecError::TooManyOtherwise { name, count });
+        }
+        let own = check.otherwise.iter();
+        let own = own.map(|own| (own.check.as_ref(), own.check_port.or(check.port)));
+        for (kind, port) in own.chain([(None, check.port)]) {
+            let kind = kind.unwrap_or(&check.kind);
+            if kind.has_port() && port.or(self.ports.single()).is_none() {
+                return Err(ServerSpecError::CheckPort(name()));
+            }
+            if self.protocol == Protocol::Udp && port.is_none() && !kind.is_of_udp() {
+                let (name, kind) = (name(), kind.to_string());
+                return Err(ServerSpecError::CheckOfUdp { name, kind });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all that are checked otherwise are among these real servers.
+    ///
+    /// # Errors
+    /// One is not.
+    pub fn check_otherwise(
+        &self,
+        reals: impl Iterator<Item = RealSpec> + Clone,
+    ) -> Result<(), ServerSpecError> {
+        let is_nobodys = |own: &&RealCheck| {
+            // Members come and go.
+            self.real_nodes.is_none()
+                && !reals.clone().any(|real| own.is_of(real.ip, self.port_of(&real)))
+        };
+        match self.check.iter().flat_map(|check| &check.otherwise).find(is_nobodys) {
+            Some(RealCheck { ip, port, .. }) => {
+                let real = RealSpec { ip: *ip, port: *port, weight: 1 }.to_string();
+                Err(ServerSpecError::OtherwiseOfNobody { name: self.name.clone(), real })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Checks what can be checked without the rest of the cluster's state.
     ///
     /// # Errors
@@ -307,14 +368,7 @@ impl ServerSpec {
             _ => {}
         }
         if let Some(check) = &self.check {
-            check.timing.check()?;
-            if check.kind.has_port() && check.port.or(self.ports.single()).is_none() {
-                return Err(ServerSpecError::CheckPort(name()));
-            }
-            if self.protocol == Protocol::Udp && check.port.is_none() && !check.kind.is_of_udp() {
-                let (name, kind) = (name(), check.kind.to_string());
-                return Err(ServerSpecError::CheckOfUdp { name, kind });
-            }
+            self.check_checks(check)?;
         }
         let count = self.reals.len() + usize::from(self.policy.sorry.is_some());
         if count > MAX_REALS {

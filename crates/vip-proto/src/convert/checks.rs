@@ -2,8 +2,9 @@
 
 use super::{FieldError, invalid, port};
 use crate::v1;
+use std::sync::Arc;
 use std::time::Duration;
-use vip_core::{CheckKind, CheckSpec, CheckTiming, CheckWords};
+use vip_core::{CheckKind, CheckSpec, CheckTiming, CheckWords, RealCheck, RealSpec, RealSpecError};
 
 /// Instead of observers' names.
 const ALL: &str = "all";
@@ -19,14 +20,22 @@ pub(super) fn check(
         let text = "nothing is checked then: --check none goes with no other --check";
         return if message == none { Ok(None) } else { Err(invalid("check", text)) };
     }
-    let kind = CheckKind::try_from(words(&message, old.as_ref())?);
+    let kind = CheckKind::try_from(words(&message, old.as_ref().map(|old| &*old.kind))?);
     let kind = kind.map_err(|e| invalid("check", e))?;
     let mut spec = CheckSpec::from(kind);
     if let Some(old) = old {
         spec = CheckSpec { kind: spec.kind, ..old };
     }
-    let v1::HealthCheck { interval_ms, timeout_ms, rise, fall, port: wanted, observe, .. } =
-        message;
+    let v1::HealthCheck {
+        interval_ms,
+        timeout_ms,
+        rise,
+        fall,
+        port: wanted,
+        observe,
+        otherwise,
+        ..
+    } = message;
     let small = |field, number: u32| {
         u8::try_from(number).map_err(|_| invalid(field, format!("{number} is too large")))
     };
@@ -46,12 +55,52 @@ pub(super) fn check(
         let name = |name: &String| name.parse().map_err(|e| invalid("observe", e));
         spec.observers = observe.iter().map(name).collect::<Result<_, _>>()?;
     }
+    for one in otherwise {
+        set_otherwise(&mut spec, one)?;
+    }
     Ok(Some(spec))
 }
 
+/// Changes how one real server is checked otherwise.
+fn set_otherwise(spec: &mut CheckSpec, message: v1::RealCheck) -> Result<(), FieldError> {
+    const FIELD: &str = "check of";
+    let v1::RealCheck { real, check: message } = message;
+    let bad = |text: &str| invalid(FIELD, format!("{real}: {text}"));
+    let place: RealSpec = real.parse().map_err(|e: RealSpecError| invalid(FIELD, e))?;
+    let is_it = |own: &RealCheck| (own.ip, own.port) == (place.ip, place.port);
+    let old = spec.otherwise.iter().position(is_it).map(|at| spec.otherwise.remove(at));
+    let Some(message) = message else { return Ok(()) };
+    let v1::HealthCheck { interval_ms, timeout_ms, rise, fall, observe, otherwise, .. } = &message;
+    if [interval_ms, timeout_ms].into_iter().any(Option::is_some)
+        || [rise, fall].into_iter().any(Option::is_some)
+        || !observe.is_empty()
+        || !otherwise.is_empty()
+    {
+        return Err(bad("timing and observers are the same for all"));
+    }
+    let mut own = old.unwrap_or(RealCheck::as_others(place.ip, place.port));
+    match message.port {
+        Some(0) => own.check_port = None,
+        Some(number) => own.check_port = Some(port(FIELD, number)?),
+        None => {}
+    }
+    let of_kind = v1::HealthCheck { port: None, ..message };
+    if of_kind != v1::HealthCheck::default() {
+        let as_before = own.check.as_ref().unwrap_or(&spec.kind);
+        let words = words(&of_kind, Some(as_before))?;
+        let kind = CheckKind::try_from(words).map_err(|error| bad(&error.to_string()))?;
+        own.check = Some(Arc::new(kind));
+    }
+    if !own.is_as_others() {
+        spec.otherwise.push(own);
+        spec.otherwise.sort_by_key(|own| (own.ip, own.port.is_none(), own.port));
+    }
+    Ok(())
+}
+
 /// What is said of the kind. Of one with another word nothing stays of what was said before.
-fn words(message: &v1::HealthCheck, old: Option<&CheckSpec>) -> Result<CheckWords, FieldError> {
-    let old = old.map(|old| CheckWords::from(&*old.kind));
+fn words(message: &v1::HealthCheck, old: Option<&CheckKind>) -> Result<CheckWords, FieldError> {
+    let old = old.map(CheckWords::from);
     let mut words = match (&message.kind, old) {
         (Some(kind), old) => {
             let new = CheckWords::of(kind);
@@ -89,17 +138,28 @@ fn words(message: &v1::HealthCheck, old: Option<&CheckSpec>) -> Result<CheckWord
 impl From<&CheckSpec> for v1::HealthCheck {
     fn from(check: &CheckSpec) -> Self {
         let ms = |span: Duration| u64::try_from(span.as_millis()).ok();
-        let CheckTiming { interval, timeout, rise, fall } = check.timing;
-        let words = CheckWords::from(&*check.kind);
-        let CheckWords { kind, expect, method, host, headers, body, digest, tls, sni } = words;
+        let CheckSpec { kind, timing, port, observers, otherwise } = check;
+        let CheckTiming { interval, timeout, rise, fall } = *timing;
         Self {
-            kind: Some(kind),
             interval_ms: ms(interval),
             timeout_ms: ms(timeout),
             rise: Some(rise.into()),
             fall: Some(fall.into()),
-            port: check.port.map(u32::from),
-            observe: check.observers.iter().map(ToString::to_string).collect(),
+            port: port.map(u32::from),
+            observe: observers.iter().map(ToString::to_string).collect(),
+            otherwise: otherwise.iter().map(Into::into).collect(),
+            ..Self::from(&**kind)
+        }
+    }
+}
+
+/// Its words alone.
+impl From<&CheckKind> for v1::HealthCheck {
+    fn from(kind: &CheckKind) -> Self {
+        let words = CheckWords::from(kind);
+        let CheckWords { kind, expect, method, host, headers, body, digest, tls, sni } = words;
+        Self {
+            kind: Some(kind),
             expect,
             method,
             host,
@@ -108,7 +168,17 @@ impl From<&CheckSpec> for v1::HealthCheck {
             digest,
             tls,
             sni,
+            ..Self::default()
         }
+    }
+}
+
+impl From<&RealCheck> for v1::RealCheck {
+    fn from(RealCheck { ip, port, check, check_port }: &RealCheck) -> Self {
+        let kind = check.as_ref().map(|kind| v1::HealthCheck::from(&**kind));
+        let check = v1::HealthCheck { port: check_port.map(u32::from), ..kind.unwrap_or_default() };
+        let real = RealSpec { ip: *ip, port: *port, weight: 1 }.to_string();
+        Self { real, check: Some(check) }
     }
 }
 
@@ -117,6 +187,53 @@ mod tests {
     use super::*;
     use crate::convert::servers::tests::{message, server};
     use vip_core::{Server, ServerSpec};
+
+    #[test]
+    fn one_real_server_is_checked_otherwise_word_by_word() {
+        let said = |kind: &str, of: &[(&str, Option<v1::HealthCheck>)]| v1::HealthCheck {
+            kind: Some(kind.to_owned()).filter(|kind| !kind.is_empty()),
+            otherwise: (of.iter().cloned())
+                .map(|(real, check)| v1::RealCheck { real: real.to_owned(), check })
+                .collect(),
+            ..Default::default()
+        };
+        let port = |port| Some(v1::HealthCheck { port: Some(port), ..Default::default() });
+        let host = Some(v1::HealthCheck { host: Some("b".to_owned()), ..Default::default() });
+        let by = |kind: &str| Some(said(kind, &[]));
+        let spec = check(
+            Some(said(
+                "http:/ready",
+                &[("10.0.0.1:80", port(81)), ("10.0.0.1:80", host), ("10.0.0.2", by("tcp"))],
+            )),
+            None,
+        );
+        let spec = spec.expect("a check").expect("there");
+        let of = |spec: &CheckSpec, last, port| {
+            let (kind, port) = spec.of([10, 0, 0, last].into(), Some(port));
+            (CheckWords::from(&**kind), port)
+        };
+        let (words, port_of_one) = of(&spec, 1, 80);
+        assert_eq!((words.kind.as_str(), words.host.as_deref()), ("http:/ready", Some("b")));
+        assert_eq!(port_of_one, Some(81));
+        assert_eq!(of(&spec, 1, 90), (CheckWords::of("http:/ready"), Some(90)), "another port");
+        assert_eq!(of(&spec, 2, 90), (CheckWords::of("tcp"), Some(90)));
+        // As it is told, and back.
+        let told = v1::HealthCheck::from(&spec);
+        assert_eq!(check(Some(told), None).expect("a check"), Some(spec.clone()));
+        let less = said("", &[("10.0.0.1:80", port(0)), ("10.0.0.2", None)]);
+        let less = check(Some(less), Some(spec)).expect("a check").expect("there");
+        assert_eq!(less.otherwise.len(), 1, "{less:?}");
+        assert_eq!(of(&less, 1, 80).1, Some(80));
+        for bad in [
+            ("10.0.0.1", Some(v1::HealthCheck { fall: Some(2), ..Default::default() })),
+            ("10.0.0.1", by("tcp:80")),
+            ("nobody", port(81)),
+            ("10.0.0.1", port(65_536)),
+        ] {
+            check(Some(said("tcp", std::slice::from_ref(&bad))), None)
+                .expect_err(&format!("{bad:?}"));
+        }
+    }
 
     #[test]
     fn a_check_is_what_was_said_and_otherwise_as_usual_or_as_before() {

@@ -123,7 +123,7 @@ impl Agent {
             Task::Flushed(after) => self.raft.durable(after),
             Task::Elect { pre } => self.raft.elect(pre),
             Task::Propose { number, command } => {
-                let (index, effects) = self.raft.propose(Payload::Command(Box::new(command)));
+                let (index, effects) = self.raft.propose(Payload::Command(command));
                 let term = self.raft.vote.term;
                 if let Some(number) = number {
                     self.appended(number, index.map(|index| (term, index)));

@@ -19,7 +19,7 @@ impl Agent {
     pub(super) fn propose(&mut self, now: Mono, actor: Actor, term: Option<Term>, op: Op) {
         // The hosts' clocks are minutes apart.
         self.time_ms = (self.time_ms + 1).max(now.0 / 1_000_000);
-        let command = Command { time_ms: self.time_ms, actor, term, op };
+        let command = Box::new(Command { time_ms: self.time_ms, actor, term, op });
         self.proposed += 1;
         let number = self.proposed;
         self.batch.push(Proposal::Queued(number));

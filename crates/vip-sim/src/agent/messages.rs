@@ -119,7 +119,7 @@ pub(crate) enum Task {
     /// The number is the proposer's.
     Propose {
         number: Option<u64>,
-        command: Command,
+        command: Box<Command>,
     },
     Voters(BTreeSet<NodeId>),
     Transfer(NodeId),

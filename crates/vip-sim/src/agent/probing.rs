@@ -5,8 +5,8 @@ use crate::mutant::Mutant;
 use std::sync::Arc;
 use std::time::Duration;
 use vip_core::{
-    Absences, Actor, Failure, HELD_FOR, Lasting, Mono, NodeId, Observed, Rounds, ServerOp,
-    Sighting, State, Ticket,
+    Absences, Actor, Failure, Lasting, Mono, NodeId, Observed, Rounds, ServerOp, Sighting, State,
+    Ticket,
 };
 
 /// Between two reports, and between two looks at who is silent.
@@ -77,7 +77,7 @@ impl Agent {
 
     /// What was so for long enough.
     fn say_what_lasts(&mut self, now: Mono) {
-        for op in self.probing.lasting.over(now, &self.state, HELD_FOR / SOONER) {
+        for op in self.probing.lasting.over(now, &self.state, SOONER) {
             self.say(now, op);
         }
     }

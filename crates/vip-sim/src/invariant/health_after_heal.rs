@@ -9,6 +9,8 @@ use vip_core::{BLIND_AFTER, CheckTiming, Server, State, Timing};
 
 /// By then who was held down is let go: the one that may be well and not be served.
 const HELD: Duration = Duration::from_secs(1);
+/// By then a node has its say again that sees as others do.
+const BACK: Duration = Duration::from_secs(1);
 /// How long a report may wait for its turn, be lost, and be told again; and until it is in
 /// the log.
 const TOLD: Duration = Duration::from_secs(1);
@@ -16,7 +18,7 @@ const TOLD: Duration = Duration::from_secs(1);
 /// From the end of the faults: a leader, who forgets what silent nodes said; and by then the
 /// others have called down whoever hangs.
 pub(crate) fn health_bound(timing: &Timing, check: &CheckTiming) -> Duration {
-    progress_bound(timing) + BLIND_AFTER.max(check.noticed_after(true)) + HELD + 2 * TOLD
+    progress_bound(timing) + BLIND_AFTER.max(check.noticed_after(true)) + HELD + BACK + 2 * TOLD
 }
 
 /// At the end, as the leader's log has it.

@@ -116,12 +116,15 @@ impl Server {
     /// How one of them is probed; `None`: it is not.
     #[must_use]
     pub fn target(&self, real: &RealSpec) -> Option<Target> {
-        let check = self.spec.check.as_ref()?;
-        let port = check.port.or(self.spec.port_of(real));
-        let port = port.or((!check.kind.has_port()).then_some(0))?;
-        let at = SocketAddr::new(real.ip, port);
-        Some(Target { at, kind: check.kind.clone(), timing: check.timing })
+        target(&self.spec, real)
     }
+}
+
+fn target(spec: &ServerSpec, real: &RealSpec) -> Option<Target> {
+    let check = spec.check.as_ref()?;
+    let (kind, port) = check.of(real.ip, spec.port_of(real));
+    let port = port.or((!kind.has_port()).then_some(0))?;
+    Some(Target { at: SocketAddr::new(real.ip, port), kind: kind.clone(), timing: check.timing })
 }
 
 impl Server {
@@ -142,16 +145,16 @@ impl Server {
     /// What is known of its real servers, where another check is wanted. Who is served is
     /// served on until it is probed.
     pub(super) fn checked_otherwise(&self, spec: &ServerSpec, reals: &mut [Real], now_ms: u64) {
-        let how =
-            |spec: &ServerSpec| spec.check.as_ref().map(|check| (check.kind.clone(), check.port));
+        let how = |spec: &ServerSpec, real: &RealSpec| {
+            let Target { at, kind, timing: _ } = target(spec, real)?;
+            Some((at, kind))
+        };
         if self.spec.check != spec.check {
             // Whoever changes it looks at it.
             reals.iter_mut().for_each(|real| real.health.damping = None);
         }
-        if how(&self.spec) == how(spec) {
-            return;
-        }
-        for real in reals {
+        let is_other = |real: &&mut Real| how(&self.spec, &real.spec) != how(spec, &real.spec);
+        for real in reals.iter_mut().filter(is_other) {
             let place = (real.spec.ip, spec.port_of(&real.spec));
             let is_it = |was: &&Real| (was.spec.ip, self.spec.port_of(&was.spec)) == place;
             let was = self.reals.iter().find(is_it);
@@ -394,7 +397,8 @@ impl State {
         let mut verdicts = vec![];
         for real in &mut reals {
             let observers = self.observers_of(&server, real);
-            let opinions = real.health.seen.iter().filter(|(node, _)| observers.contains(node));
+            let counts = |node: &NodeId| observers.contains(node) && self.has_say(*node);
+            let opinions = real.health.seen.iter().filter(|(node, _)| counts(node));
             // One that is held down was up, and is not for that alone.
             let was = if real.health.is_held() { Some(true) } else { real.health.is_up };
             verdicts.push(judge(was, opinions.map(|(_, opinion)| opinion)));

@@ -1,27 +1,33 @@
 //! What has to be so for a while before the leader says it: ways to real servers that are
-//! broken, or whole again, and servers that were held down for long enough.
+//! broken, or whole again, nodes that see nothing of what others see, and servers that were
+//! held down for long enough.
 
-use super::{PathChange, ServerOp};
+use super::say::BACK_AFTER;
+use super::{PathChange, SayChange, ServerOp};
+use crate::health::HELD_FOR;
 use crate::log::State;
 use crate::{Mono, Observed, Patience};
-use std::time::Duration;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Lasting {
     paths: Patience<PathChange>,
+    say: Patience<SayChange>,
     held: Patience<(Observed, u64)>,
 }
 
 impl Lasting {
-    /// What to say now, by the leader's own clock. `held_for`: how long a server is held down.
-    pub fn over(&mut self, now: Mono, state: &State, held_for: Duration) -> Vec<ServerOp> {
+    /// What to say now, by the leader's own clock. What takes minutes is over `sooner` by this
+    /// factor: the simulator's worlds last for seconds.
+    pub fn over(&mut self, now: Mono, state: &State, sooner: u32) -> Vec<ServerOp> {
+        let (held_for, back_after) = (HELD_FOR / sooner, BACK_AFTER / sooner);
         let paths = self.paths.of(now, state.path_changes());
         let held = self.held.of(now, state.held().into_iter().map(|one| (one, held_for)));
         let reals: Vec<_> = held.into_iter().map(|(observed, _)| observed).collect();
         let paths = (!paths.is_empty()).then(|| ServerOp::from(paths));
         let release = (!reals.is_empty()).then_some(ServerOp::Release { reals });
-        let all = paths.into_iter().chain(release);
+        let say = self.say.of(now, state.say_changes(back_after)).into_iter().map(ServerOp::from);
+        let all = say.chain(paths).chain(release);
         all.filter(|op| state.may_take(&op.clone().into()).is_ok()).collect()
     }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 /// must not take a VIP along each time.
 const DAMPED: Duration = Duration::from_secs(60);
 /// What observers see is in the log after so long, at most, where nothing is wrong.
-const TOLD: Duration = Duration::from_secs(1);
+pub(super) const TOLD: Duration = Duration::from_secs(1);
 
 /// A node that did not reach the real servers of a virtual one behind a VIP that it held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,7 +96,13 @@ impl State {
                 return None;
             }
             let change = PathChange { vip: server.vip, node, server: Some(server.uid) };
-            Some((change, check.timing.noticed_after(true) + TOLD))
+            // That of one without a say was waited for.
+            let waits = if self.has_say(node) {
+                check.timing.noticed_after(true) + TOLD
+            } else {
+                Duration::ZERO
+            };
+            Some((change, waits))
         });
         let known = self.cut_off.iter();
         let known = known.flat_map(|(vip, nodes)| nodes.keys().map(move |node| (*vip, *node)));

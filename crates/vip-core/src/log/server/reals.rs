@@ -5,8 +5,8 @@ use super::health::MEMBERS_CHANGED;
 use super::{Real, RealPlace, Server, ServerEvent, ServerRefusal};
 use crate::log::State;
 use crate::{
-    MAX_REALS, Name, Outcome, Policy, Quorum, RealSpec, Refusal, ServerSpec, ServerSpecError,
-    VipUid,
+    MAX_REALS, Name, Outcome, Policy, Quorum, RealCheck, RealSpec, Refusal, ServerSpec,
+    ServerSpecError, VipUid,
 };
 
 impl RealPlace {
@@ -97,10 +97,16 @@ impl State {
         name: &Name,
         place: RealPlace,
     ) -> Result<Outcome, Refusal> {
-        let server = self.server_with_reals(name)?;
+        let mut server = self.server_with_reals(name)?;
         let at = server.position(place)?;
         let mut reals = server.reals.clone();
         let real = reals.remove(at).spec;
+        let port_of = |real: &Real| server.spec.port_of(&real.spec);
+        let stays = |own: &RealCheck| reals.iter().any(|it| own.is_of(it.spec.ip, port_of(it)));
+        if let Some(mut check) = server.spec.check.clone() {
+            check.otherwise.retain(stays);
+            server.spec.check = Some(check);
+        }
         if reals.is_empty() {
             return Err(ServerRefusal::LastReal { name: name.clone(), real }.into());
         }

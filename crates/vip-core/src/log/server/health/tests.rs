@@ -3,7 +3,8 @@
 use super::*;
 use crate::testing::{apply, server, state_of, vip, voter};
 use crate::{
-    Actor, CheckKind, CheckSpec, Command, EventKind, Forwarding, NodeOp, Op, RealPlace, VipOp,
+    Actor, CheckKind, CheckSpec, Command, EventKind, Forwarding, NodeOp, Op, RealCheck, RealPlace,
+    VipOp,
 };
 use std::net::IpAddr;
 
@@ -306,4 +307,44 @@ fn who_changes_the_check_or_lets_connections_back_lets_it_go() {
     let seen = known.revision;
     assert_eq!(at(&mut state, 1, ServerOp::Set { spec, seen }), Outcome::Done);
     assert_eq!(state.held(), []);
+}
+
+/// Another port for one of them: that one is looked at anew, and the others are left alone.
+#[test]
+fn one_real_server_is_checked_otherwise_than_the_others() {
+    let mut state = with(1, checked(&["10.0.0.11", "10.0.0.12"]));
+    for last in [11, 12] {
+        sees(&mut state, 1, last, Opinion::Up);
+    }
+    let reals = |state: &State| state.server(ONE).expect("there").reals.clone();
+    let set = |state: &mut State, last: u8| {
+        let server = state.server(ONE).expect("there");
+        let own = RealCheck::as_others([10, 0, 0, last].into(), Some(80));
+        let own = RealCheck { check_port: Some(81), ..own };
+        let check = CheckSpec { otherwise: vec![own], ..CheckKind::Tcp.into() };
+        let spec = ServerSpec {
+            reals: server.reals.iter().map(|real| real.spec).collect(),
+            check: Some(check),
+            ..server.spec.clone()
+        };
+        let seen = server.revision;
+        at(state, 1, ServerOp::Set { spec, seen })
+    };
+    assert!(matches!(set(&mut state, 13), Outcome::Refused(_)), "there is no such real server");
+    let before = reals(&state);
+    assert_eq!(set(&mut state, 12), Outcome::Done);
+    let probed = state.probed_by(NodeId(1));
+    assert_eq!(probed[&observed(11)].at.port(), 80);
+    assert_eq!(probed[&observed(12)].at.port(), 81);
+    let after = reals(&state);
+    assert_eq!(after[0], before[0]);
+    assert_eq!((after[1].health.is_up, after[1].health.seen.len()), (Some(true), 0));
+    // What it was does not come back with it.
+    let name = || "front".parse::<Name>().expect("a name");
+    let ip = [10, 0, 0, 12].into();
+    let place = RealPlace { ip, port: None };
+    apply(&mut state, ServerOp::RemoveReal { server: name(), place });
+    let real = RealSpec { ip, port: None, weight: 1 };
+    apply(&mut state, ServerOp::AddReal { server: name(), real });
+    assert_eq!(state.probed_by(NodeId(1))[&observed(12)].at.port(), 80);
 }
