@@ -429,10 +429,55 @@ fn nodes_whose_network_is_broken_do_not_outvote_one_that_is_answered() -> Result
     wait_for("clients are served", SOON, served)?;
     let warned = cluster.host("n2").ctl_ok(&["status"])?;
     for node in ["n1", "n2"] {
-        let says = format!("{node} sees none of the real servers that others see up");
+        let says = format!("{node} has no say in which real servers are down");
         assert!(warned.contains(&says), "{warned}");
     }
     let told = events(&cluster, "node-sees-nothing")?;
     assert!(told.len() == 2 && told[0].contains("no answer within 200 ms"), "{told:?}");
+    Ok(())
+}
+
+/// How many of so many new connections each real server gets.
+fn shares(cluster: &Cluster) -> Result<BTreeMap<String, usize>> {
+    Ok(Connections::open(&cluster.lab, "client", V4.target(), 200)?.of_each())
+}
+
+/// Its caches are cold: it has a quarter, a half, three quarters, all of its share.
+#[test]
+fn a_server_that_is_back_has_its_share_in_steps() -> Result<()> {
+    let mut cluster = Cluster::formed(&Options::default())?;
+    let [_r1, r2] = front(&mut cluster)?;
+    let n1 = cluster.host("n1").control();
+    let fast = ["--check-interval", "400ms", "--check-timeout", "200ms"];
+    n1.ctl(&[&ADD[..], &fast, &["--check-slow-start", "40s"]].concat())?.ok()?;
+    wait_until(&cluster, ["up", "up"])?;
+    let of_r2 = |cluster: &Cluster| anyhow::Ok(shares(cluster)?.get("r2").copied().unwrap_or(0));
+    // Both are new, and have all of it. By then first answers are over.
+    let is_old = || {
+        let shown = cluster.host("n1").ctl_json(&["vs", "show", "front"]).ok()?;
+        let since = shown["reals"][0]["since_ms"].as_u64()?;
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().ok()?;
+        (now > Duration::from_millis(since + 4000)).then_some(())
+    };
+    wait_for("first answers are over", SOON, is_old)?;
+    assert!((60..140).contains(&of_r2(&cluster)?), "{:?}", shares(&cluster)?);
+    drop(r2);
+    wait_until(&cluster, ["up", "down"])?;
+    let _r2 = Direct::start(&cluster, R2)?;
+    wait_until(&cluster, ["up", "up"])?;
+    let shown = cluster.host("n3").ctl_json(&["vs", "show", "front"])?;
+    assert_eq!(shown["reals"][1]["share_percent"], 25, "{shown}");
+    // One of five, while it has a quarter.
+    let few = of_r2(&cluster)?;
+    assert!((1..80).contains(&few), "{few}");
+    let shown = cluster.host("n3").ctl_ok(&["vs", "show", "front"])?;
+    assert!(shown.contains("1 (25 %)") && shown.contains("its whole share after 40s"), "{shown}");
+    n1.ctl(&["vs", "set", "front", "--check-slow-start", "1s"])?.ok()?;
+    let is_whole = || {
+        let shown = cluster.host("n2").ctl_json(&["vs", "show", "front"]).ok()?;
+        shown["reals"][1]["share_percent"].is_null().then_some(())
+    };
+    wait_for("it has all of it", SOON, is_whole)?;
+    assert!((60..140).contains(&of_r2(&cluster)?), "{:?}", shares(&cluster)?);
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Checks by programs of the operator's own: run by nobody, and ended with all they start.
 
 use anyhow::{Context, Result};
-use chaos_tests::{Cluster, Lab, Options, RealServer, V4, wait_for};
+use chaos_tests::{Cluster, Lab, Options, RealServer, V4, run, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::os::unix::fs::PermissionsExt;
@@ -47,7 +47,7 @@ fn real(cluster: &mut Cluster) -> Result<RealServer> {
 }
 
 const ADD: [&str; 8] = ["vs", "add", "front", "--vip", "web", "--port", "80", "--real"];
-const FAST: [&str; 5] = ["10.77.0.11", "--check-interval", "500ms", "--check-timeout", "500ms"];
+const FAST: [&str; 5] = ["10.77.0.11", "--check-interval", "2s", "--check-timeout", "2s"];
 const SLOW: [&str; 5] = ["10.77.0.11", "--check-interval", "10s", "--check-timeout", "10s"];
 
 /// State and reason of its one real server.
@@ -68,7 +68,7 @@ fn wait_until(cluster: &Cluster, wanted: &str) -> Result<String> {
 fn processes(lab: &Lab, what: &str) -> Result<Vec<i32>> {
     let mut found = vec![];
     for host in ["n1", "n2", "n3"] {
-        let pids = chaos_tests::run("ip", &["netns", "pids", &lab.namespace(host)])?.ok()?;
+        let pids = run("ip", &["netns", "pids", &lab.namespace(host)])?.ok()?;
         for pid in pids.lines() {
             let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             if line.split('\0').nth(1) == Some(what) {
@@ -88,6 +88,7 @@ fn a_program_says_whether_a_server_is_well() -> Result<()> {
     let text = "[ \"$1\" = deep ] || exit 9\n[ -e $F ] || exit 0\n\
                 echo \"no room left for $VIPD_ADDRESS $VIPD_PORT\"; exit 2";
     folder.program("room", &text.replace("$F", &sick.display().to_string()))?;
+    folder.program("hangs", "sleep 1000; exit 0")?;
     let mut cluster = folder.cluster()?;
     let _r1 = real(&mut cluster)?;
     let n1 = cluster.host("n1").control();
@@ -99,6 +100,16 @@ fn a_program_says_whether_a_server_is_well() -> Result<()> {
 
     let before = processes(&cluster.lab, "exec")?;
     assert_eq!(before.len(), 3, "one on each host");
+    // What the one before ran goes with it.
+    n1.ctl(&["vs", "set", "front", "--check", "exec:hangs", "--no-wait"])?.ok()?;
+    let path = folder.0.join("hangs").display().to_string();
+    let hanging = || -> Result<Vec<PathBuf>> {
+        let all = std::fs::read_dir("/proc")?.flatten().map(|entry| entry.path());
+        let line = |process: &PathBuf| std::fs::read_to_string(process.join("cmdline")).ok();
+        let runs = |process: &PathBuf| line(process).is_some_and(|line| line.contains(&path));
+        Ok(all.filter(runs).collect())
+    };
+    let left = wait_for("it is run", SOON, || hanging().ok().filter(|all| !all.is_empty()))?;
     for pid in &before {
         kill(Pid::from_raw(*pid), Signal::SIGKILL)?;
     }
@@ -106,7 +117,9 @@ fn a_program_says_whether_a_server_is_well() -> Result<()> {
     wait_for("they are started again", SOON, || {
         processes(&cluster.lab, "exec").is_ok_and(is_new).then_some(())
     })?;
-    assert_eq!(state(&cluster)?.0, "down");
+    let is_gone = || (!left.iter().any(|process| process.exists())).then_some(());
+    wait_for("nothing is left of what they ran", SOON, is_gone)?;
+    n1.ctl(&["vs", "set", "front", "--check", "exec:room,deep", "--no-wait"])?.ok()?;
     std::fs::remove_file(&sick)?;
     wait_until(&cluster, "up")?;
 
@@ -136,7 +149,7 @@ fn a_program_reaches_no_key_and_no_socket() -> Result<()> {
     folder.program("spies", &spy(&dirs, &report))?;
     let n1 = cluster.host("n1").control();
     // Root can: else the test could not fail.
-    let begun = chaos_tests::run("sh", &[&folder.0.join("spies").display().to_string()])?;
+    let begun = run("sh", &[&folder.0.join("spies").display().to_string()])?;
     assert!(begun.stdout.contains("key of") && begun.stdout.contains("admin.sock"), "{begun:?}");
     std::fs::write(&report, "")?;
     n1.ctl(&[&ADD[..], &SLOW, &["--check", "exec:spies"]].concat())?.ok()?;

@@ -106,6 +106,13 @@ pub(crate) struct CheckFlags {
     /// Failures in a row that make one down; 3.
     #[arg(long, value_name = "COUNT", group = "what")]
     pub(crate) check_fall: Option<u32>,
+    /// From its first probe on, a real server that was never up is not called down before; 0s.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, group = "what")]
+    pub(crate) check_grace: Option<Duration>,
+    /// A real server that comes back, or is new beside others, has its whole share of new
+    /// connections after so long, in four steps; 0s: at once.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, group = "what")]
+    pub(crate) check_slow_start: Option<Duration>,
     /// Another port than that of connections; 0: that one.
     #[arg(long, value_name = "PORT", group = "what")]
     pub(crate) check_port: Option<u32>,
@@ -237,6 +244,8 @@ fn check(flags: CheckFlags) -> Option<v1::HealthCheck> {
         tls: flags.check_tls,
         sni: flags.check_sni,
         otherwise: flags.check_of,
+        grace_ms: flags.check_grace.map(ms),
+        slow_start_ms: flags.check_slow_start.map(ms),
     };
     (check != v1::HealthCheck::default()).then_some(check)
 }

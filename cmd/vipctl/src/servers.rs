@@ -179,6 +179,12 @@ fn checks(server: &v1::Server) -> String {
         check.rise.unwrap_or(0),
         check.fall.unwrap_or(0)
     );
+    if let Some(grace) = check.grace_ms {
+        text += &format!(" Who was never up has {} for it.", span(Some(grace)));
+    }
+    if let Some(slow) = check.slow_start_ms {
+        text += &format!(" Who comes back has its whole share after {}.", span(Some(slow)));
+    }
     for own in &check.otherwise {
         text += &format!("\nOtherwise: {}.", otherwise::spoken(own));
     }
@@ -219,7 +225,10 @@ fn in_full(server: &v1::Server) -> String {
         vec![
             real.address.clone(),
             real.node.clone().unwrap_or_else(|| "-".into()),
-            real.weight.to_string(),
+            match real.share_percent {
+                None => real.weight.to_string(),
+                Some(percent) => format!("{} ({percent} %)", real.weight),
+            },
             word::<v1::RealState>(real.state),
             number(real.connections),
             number(real.packets),

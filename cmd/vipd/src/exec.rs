@@ -3,9 +3,11 @@
 use crate::parent::end_with_parent;
 use crate::supervised::{asked_to_stop, ready};
 use anyhow::Context;
-use nix::unistd::{User, geteuid, setgid, setgroups, setuid};
+use nix::unistd::{User, geteuid, setgid, setgroups, setsid, setuid};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use vip_agent::{Config, ConfigError};
 
 /// Whom root becomes, if there is such a user; else the other.
@@ -21,6 +23,9 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     if geteuid().is_root() {
         become_nobody()?;
     }
+    is_nobody(&config)?;
+    // No terminal of whoever started it; it is a leader already where systemd did.
+    let _ = setsid();
     let listener = UnixListener::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -30,6 +35,23 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         ready();
         Ok(vip_probe::exec::serve(listener, folder.to_owned(), stop).await?)
     })
+}
+
+/// Whoever it is has nothing that a program must not have.
+fn is_nobody(config: &Config) -> anyhow::Result<()> {
+    let status = std::fs::read_to_string("/proc/self/status").context("its capabilities")?;
+    for set in ["CapPrm:", "CapAmb:"] {
+        let has = status.lines().find_map(|line| line.strip_prefix(set)).unwrap_or_default();
+        anyhow::ensure!(
+            has.trim().chars().all(|digit| digit == '0'),
+            "this user has capabilities ({set} {}), and runs no programs",
+            has.trim()
+        );
+    }
+    let owns = |path: &Path| path.metadata().is_ok_and(|seen| seen.uid() == geteuid().as_raw());
+    let data = &config.node.data_dir;
+    anyhow::ensure!(!owns(data), "{} is this user's, who runs no programs", data.display());
+    Ok(())
 }
 
 /// For good: all identities and groups, and with them all capabilities.

@@ -4,9 +4,10 @@
 
 use crate::{FAILED, Options, USAGE, agent};
 use anyhow::Context;
+use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid, getpgrp};
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use std::os::fd::OwnedFd;
@@ -16,12 +17,15 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use vip_agent::Config;
+use vip_probe::exec::end_all_but;
 
 /// A child that lived shorter than this, twice in a row, is started again after
 /// a pause, so that a broken host does not spin.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
 /// The pause.
 const PAUSE: Duration = Duration::from_millis(500);
+/// The same where nobody waits for it.
+const EXEC_PAUSE: Duration = Duration::from_secs(30);
 /// How long children may take to end in order.
 const END: Duration = Duration::from_millis(1900);
 
@@ -60,12 +64,17 @@ impl Kept {
         let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
         if let Some(status) = ended {
             self.child = None;
-            if status.code() == Some(i32::from(USAGE)) {
+            // Without programs of checks there is a node all the same.
+            if status.code() == Some(i32::from(USAGE)) && self.what != EXEC {
                 return Some(status);
             }
             tracing::warn!(%status, "{} ended; starting it again", self.what);
             self.failures = if self.started.elapsed() < SHORT_LIFE { self.failures + 1 } else { 0 };
-            let pause = if self.failures > 1 { PAUSE } else { Duration::ZERO };
+            let pause = match (self.failures, self.what) {
+                (0 | 1, _) => Duration::ZERO,
+                (_, EXEC) => EXEC_PAUSE,
+                _ => PAUSE,
+            };
             self.due = Instant::now() + pause;
         }
         if self.child.is_none() && Instant::now() >= self.due {
@@ -96,9 +105,14 @@ impl Kept {
         self.child.is_none().then_some(due)
     }
 
+    fn pid(&self) -> Option<Pid> {
+        let pid = self.child.as_ref().and_then(|child| i32::try_from(child.id()).ok());
+        pid.map(Pid::from_raw)
+    }
+
     fn signal(&self, signal: Signal) {
-        if let Some(pid) = self.child.as_ref().and_then(|c| i32::try_from(c.id()).ok()) {
-            let _ = kill(Pid::from_raw(pid), signal);
+        if let Some(pid) = self.pid() {
+            let _ = kill(pid, signal);
         }
     }
 
@@ -131,8 +145,11 @@ impl How<'_> {
         if what == "guard" {
             command.arg("--standby");
         }
-        // A group of its own: ctrl-C reaches the parent, which ends both in order.
-        command.process_group(0);
+        if what != EXEC {
+            // A group of its own: ctrl-C reaches the parent, which ends both in order. The other
+            // makes itself a session.
+            command.process_group(0);
+        }
         command.env(PARENT, std::process::id().to_string());
         if let Some(programs) = self.programs.as_ref().filter(|_| what == EXEC) {
             programs.give_to(&mut command)?;
@@ -141,6 +158,7 @@ impl How<'_> {
     }
 }
 
+const AGENT: &str = "agent";
 /// What is started beside agent and guard where there is a folder of programs.
 const EXEC: &str = "exec";
 
@@ -151,6 +169,11 @@ impl Programs {
     /// `None`: there are no such programs.
     fn of(config: &Config) -> anyhow::Result<Option<Self>> {
         let Some(folder) = config.probe.programs() else { return Ok(None) };
+        anyhow::ensure!(
+            geteuid().is_root(),
+            "programs of {} are not run: that takes root, or a unit of their own",
+            folder.display()
+        );
         let socket = &config.probe.exec_socket;
         let why = || format!("programs of {} cannot be run", folder.display());
         if let Some(dir) = socket.parent() {
@@ -162,8 +185,11 @@ impl Programs {
         let before = umask(Mode::from_bits_truncate(0o177));
         let listener = UnixListener::bind(&new).with_context(why);
         umask(before);
+        let listener = listener?;
         std::fs::rename(&new, socket).with_context(why)?;
-        Ok(Some(Self(listener?)))
+        // Whoever outlives who ran it is this process's child then, and ends.
+        set_child_subreaper(true).with_context(why)?;
+        Ok(Some(Self(listener)))
     }
 
     fn give_to(&self, command: &mut Command) -> std::io::Result<()> {
@@ -179,16 +205,22 @@ pub(crate) fn run(options: &Options, config: Config) -> anyhow::Result<()> {
     }
     check_capabilities(&config)?;
     let signals = signals()?;
-    let programs = Programs::of(&config)?;
-    // Where a guard runs already this one waits in line, and takes over if that
-    // one goes.
-    let mut kept = vec![Kept::new("guard"), Kept::new("agent")];
-    kept.extend(programs.is_some().then(|| Kept::new(EXEC)));
+    let programs = Programs::of(&config).unwrap_or_else(|error| {
+        tracing::warn!("{error:#}");
+        None
+    });
+    // The last is the first to end. Where a guard runs already this one waits in line, and
+    // takes over if that one goes.
+    let mut kept: Vec<_> = programs.iter().map(|_| Kept::new(EXEC)).collect();
+    kept.extend([Kept::new("guard"), Kept::new(AGENT)]);
     let how = How { programs, program: std::env::current_exe()?, options };
     loop {
         if let Some(status) = kept.iter_mut().find_map(|child| child.look(&how)) {
             end(&mut kept);
             std::process::exit(status.code().unwrap_or(i32::from(FAILED)));
+        }
+        if how.programs.is_some() {
+            end_all_but(&kept.iter().filter_map(Kept::pid).chain([getpgrp()]).collect());
         }
         let signal = match kept.iter().filter_map(Kept::idle).min() {
             Some(idle) => signals.recv_timeout(idle),
@@ -197,7 +229,11 @@ pub(crate) fn run(options: &Options, config: Config) -> anyhow::Result<()> {
         match signal {
             Ok(SIGCHLD) | Err(RecvTimeoutError::Timeout) => {}
             // The agent's: it has something to write out.
-            Ok(SIGUSR1) => kept[1].signal(Signal::SIGUSR1),
+            Ok(SIGUSR1) => {
+                kept.iter().filter(|kept| kept.what == AGENT).for_each(|agent| {
+                    agent.signal(Signal::SIGUSR1);
+                });
+            }
             Ok(_) | Err(RecvTimeoutError::Disconnected) => break,
         }
     }
@@ -243,7 +279,7 @@ fn check_capabilities(config: &Config) -> anyhow::Result<()> {
 }
 
 /// The agent first, which hands over what it holds; then the guard, which lets
-/// go of what is left.
+/// go of what is left; then who runs programs.
 fn end(kept: &mut [Kept]) {
     let until = Instant::now() + END;
     for child in kept.iter_mut().rev() {

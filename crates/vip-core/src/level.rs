@@ -26,8 +26,8 @@ impl Level {
     pub const CHECKS: Self = Self(4);
     /// Checks by more than a connection, and observers that say why they cannot.
     pub const KINDS: Self = Self(5);
-    /// Checks by programs, real servers that are checked otherwise than others, and nodes that
-    /// have no say in what is up.
+    /// Checks by programs, real servers that are checked otherwise than others, or start
+    /// slowly, and nodes that have no say in what is up.
     pub const PROGRAMS: Self = Self(6);
     /// That of this version.
     #[cfg(not(feature = "next-version"))]

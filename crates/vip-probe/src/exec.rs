@@ -9,6 +9,7 @@ mod folder;
 mod leftovers;
 mod runner;
 
+pub use leftovers::end_all_but;
 pub use runner::serve;
 
 use serde::{Deserialize, Serialize};
@@ -77,8 +78,10 @@ pub(crate) async fn probe(
         Ran::Ended { code: 0, .. } => return Ok(()),
         Ran::NotRun { why } => return Err(here(why)),
         Ran::Ended { code, says } => (format!("{} ended with {code}", check.file), says),
+        // Which says nothing of the server.
         Ran::Killed { signal, says } => {
-            (format!("{} was killed by signal {signal}", check.file), says)
+            let text = format!("{} was killed by signal {signal} {says}", check.file);
+            return Err(here(text.trim().to_owned()));
         }
         Ran::Late { says } => {
             (format!("no end of {} within {}", check.file, crate::spoken(limit)), says)

@@ -71,13 +71,13 @@ fn of_node(state: &State, what: &NodeEvent) -> v1::Event {
         }
         NodeEvent::Say { node, lost: Some(why) } => {
             let text = format!(
-                "has no say any more in which real servers are up: it sees none of those that \
+                "has no say any more in which real servers are down: it sees none of those that \
                  others see up ({why})"
             );
             (named(state, *node), "node-sees-nothing", text)
         }
         NodeEvent::Say { node, lost: None } => {
-            let text = "has a say again in which real servers are up".to_owned();
+            let text = "has a say again in which real servers are down".to_owned();
             (named(state, *node), "node-sees-again", text)
         }
         NodeEvent::Removed { name, .. } => {

@@ -20,14 +20,16 @@ fn sentence(text: &str) -> String {
 const NAMED: usize = 3;
 
 /// What is wrong with the real servers of a virtual one, if something is.
-fn unwell(server: &Server) -> Option<String> {
+fn unwell(state: &State, server: &Server) -> Option<String> {
     let is_down = |real: &&Real| real.health.is_up == Some(false);
     let down: Vec<_> = server.reals.iter().filter(is_down).collect();
     let (name, all) = (&server.spec.name, server.reals.len());
     if server.spec.check.is_none() || down.is_empty() {
         return None;
     }
-    let one = |real: &&Real| format!("{} ({})", real.spec.ip, real.health.why());
+    let one = |real: &&Real| {
+        format!("{} ({})", real.spec.ip, real.health.why(|node, one| state.counts(node, one)))
+    };
     let named: Vec<_> = down.iter().take(NAMED).map(one).collect();
     let more = if down.len() > NAMED { ", and others" } else { "" };
     Some(format!(
@@ -41,7 +43,7 @@ fn unwell(server: &Server) -> Option<String> {
 fn of_servers(member: &Member, state: &State) -> Vec<String> {
     let mut warnings = vec![];
     for server in state.servers_by_name() {
-        warnings.extend(unwell(server));
+        warnings.extend(unwell(state, server));
         let name = &server.spec.name;
         warnings.extend(short(server).map(|why| format!("Virtual server {name}: {why}.")));
         let unable = || {
@@ -154,8 +156,8 @@ pub(super) fn warnings(member: &Member) -> Vec<String> {
 fn no_say_warning(node: &Node) -> Option<String> {
     let why = node.no_say.as_ref()?;
     Some(format!(
-        "{} sees none of the real servers that others see up ({why}): its network is broken, and \
-         what it sees does not count.",
+        "{} has no say in which real servers are down: it saw none of those that others see up \
+         ({why}), so its network is broken, or was a minute ago.",
         node.name
     ))
 }

@@ -10,6 +10,7 @@ use crate::{
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// What somebody may do to the real servers of one virtual server.
 #[derive(Clone, Debug)]
@@ -20,8 +21,10 @@ enum Change {
     Weigh(u8, u16),
     DrainNode(u64, bool),
     Retire,
-    /// Another check, by these observers, or none.
-    Check(Option<u16>, Vec<u64>),
+    /// Another check, by these observers, with a slow start or without; or none.
+    Check(Option<u16>, Vec<u64>, bool),
+    /// One that had so much of its share gets more.
+    Raise(u8, u8),
     /// What a node sees of a real server, of either virtual server.
     See(u64, bool, u8, Option<Opinion>),
 }
@@ -39,8 +42,13 @@ fn change() -> impl Strategy<Value = Change> {
         (last(), 0..9u16).prop_map(|(last, weight)| Change::Weigh(last, weight)),
         (1..4u64, any::<bool>()).prop_map(|(node, drained)| Change::DrainNode(node, drained)),
         Just(Change::Retire),
-        (proptest::option::of(80..82u16), proptest::sample::subsequence(vec![1, 2, 3], 0..3))
-            .prop_map(|(port, nodes)| Change::Check(port, nodes)),
+        (
+            proptest::option::of(80..82u16),
+            proptest::sample::subsequence(vec![1, 2, 3], 0..3),
+            any::<bool>()
+        )
+            .prop_map(|(port, nodes, slowly)| Change::Check(port, nodes, slowly)),
+        (last(), 0..5u8).prop_map(|(last, seen)| Change::Raise(last, seen)),
         (1..4u64, any::<bool>(), last(), seen())
             .prop_map(|(node, front, last, seen)| Change::See(node, front, last, seen)),
         (1..4u64, any::<bool>(), last(), seen())
@@ -62,10 +70,15 @@ fn op(state: &State, change: &Change) -> Op {
     let server = || name("front");
     let place = |last| RealPlace { ip: ip(last), port: None };
     match *change {
-        Change::Check(port, ref nodes) => {
+        Change::Raise(last, seen) => {
+            let one = Observed { server: ServerUid(1), ip: ip(last), port: 80 };
+            ServerOp::from(vec![(one, seen)]).into()
+        }
+        Change::Check(port, ref nodes, slowly) => {
             let front = state.server_named("front").expect("there");
             let observers = nodes.iter().map(|node| name(&format!("n{node}"))).collect();
-            let check = CheckSpec { port, observers, ..CheckSpec::from(CheckKind::Tcp) };
+            let slow_start = Duration::from_secs(u64::from(slowly));
+            let check = CheckSpec { port, observers, slow_start, ..CheckKind::Tcp.into() };
             let check = port.map(|_| check);
             let reals = front.reals.iter().map(|real| real.spec).collect();
             let spec = ServerSpec { check, reals, ..front.spec.clone() };

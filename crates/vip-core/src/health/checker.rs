@@ -46,6 +46,8 @@ pub struct Checker {
     /// The last answer that counted, and how many like it in a row.
     streak: Option<(bool, u8)>,
     started: u64,
+    /// Until then it is not called down who was never up.
+    grace_ends: Mono,
     /// Answers to earlier ones say nothing any more.
     counted: u64,
     last_start: Option<Mono>,
@@ -57,13 +59,14 @@ pub struct Checker {
 impl Checker {
     /// Of a server that is probed at once.
     #[must_use]
-    pub const fn new(now: Mono, timing: CheckTiming, seed: u64) -> Self {
+    pub fn new(now: Mono, timing: CheckTiming, seed: u64) -> Self {
         Self {
             timing,
             seed,
             is_up: None,
             streak: None,
             started: 0,
+            grace_ends: now + timing.grace,
             counted: 0,
             last_start: None,
             next_start: now,
@@ -142,7 +145,8 @@ impl Checker {
             self.next_start = sooner.map_or(self.next_start, |at| at.min(self.next_start));
         }
         let needed = if well { self.timing.rise } else { self.timing.fall };
-        if self.is_up == Some(well) || in_a_row < needed {
+        let is_spared = !well && self.is_up.is_none() && now < self.grace_ends;
+        if self.is_up == Some(well) || in_a_row < needed || is_spared {
             return None;
         }
         self.is_up = Some(well);
@@ -292,7 +296,7 @@ mod tests {
             hangs in any::<bool>(),
         ) {
             let timeout = ms((interval * share / 10).max(1));
-            let timing = CheckTiming { interval: ms(interval), timeout, rise: 1, fall };
+            let timing = CheckTiming { interval: ms(interval), timeout, rise: 1, fall, ..CheckTiming::default() };
             prop_assert_eq!(timing.check(), Ok(()));
             let after = called_down(timing, seed, ms(dies_after), hangs);
             prop_assert!(after <= timing.noticed_after(hangs), "{after:?}");

@@ -10,6 +10,7 @@ mod quorum;
 mod reals;
 mod refusal;
 mod say;
+mod slow_start;
 mod tables;
 
 pub use health::{FIRST_ANSWERS, Health, Sighting};
@@ -51,13 +52,16 @@ pub struct Real {
     /// It was served when too few were up, and is served on where that is wanted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub kept: bool,
+    /// How much of its share it has since it came: so many quarters; 0: all of it.
+    #[serde(default, skip_serializing_if = "health::is_zero")]
+    pub rising: u8,
 }
 
 impl Real {
     /// One that nothing is known of.
     #[must_use]
     pub fn new(spec: RealSpec, drained: bool) -> Self {
-        Self { spec, drained, health: Health::default(), kept: false }
+        Self { spec, drained, health: Health::default(), kept: false, rising: 0 }
     }
 
     /// Its share of new connections.
@@ -142,6 +146,11 @@ pub enum ServerOp {
     Release { reals: Vec<Observed> },
     /// Nodes that reach the real servers behind VIPs no more, or again.
     Paths { changes: Vec<PathChange> },
+    /// Real servers that came get more of their shares.
+    Raise {
+        /// With how much of it each had.
+        reals: Vec<(Observed, u8)>,
+    },
     /// What a node sees of real servers counts no more, or again.
     Say { change: SayChange },
 }
@@ -239,7 +248,7 @@ impl ServerOp {
                 if seen.iter().any(is_unable) { Level::KINDS } else { Level::CHECKS }
             }
             Self::Paths { .. } | Self::Release { .. } => Level::KINDS,
-            Self::Say { .. } => Level::PROGRAMS,
+            Self::Say { .. } | Self::Raise { .. } => Level::PROGRAMS,
             Self::Remove { .. }
             | Self::AddReal { .. }
             | Self::RemoveReal { .. }
@@ -274,6 +283,7 @@ impl State {
             ServerOp::Hinder { node, said } => Ok(self.hinder(actor, *node, said)),
             ServerOp::Observe { node, seen } => Ok(self.observe(actor, *node, seen)),
             ServerOp::Paths { changes } => Ok(self.take_paths(actor, changes)),
+            ServerOp::Raise { reals } => Ok(self.raise(actor, reals)),
             ServerOp::Say { change } => Ok(self.take_say(actor, *change)),
             ServerOp::Release { reals } => Ok(self.release(actor, reals)),
         }

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a probe does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,6 +112,20 @@ impl CheckKind {
     }
 }
 
+/// Spans as the log has them.
+mod ms {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use std::time::Duration;
+
+    pub(super) fn serialize<S: Serializer>(span: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Duration, D::Error> {
+        u64::deserialize(from).map(Duration::from_millis)
+    }
+}
+
 /// How the real servers of a virtual one are checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckSpec {
@@ -124,6 +139,9 @@ pub struct CheckSpec {
     /// The nodes that may observe; empty: all active ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub observers: Vec<Name>,
+    /// Who is back, or new beside others, gets its whole share after so long, in steps.
+    #[serde(default, skip_serializing_if = "Duration::is_zero", with = "ms")]
+    pub slow_start: Duration,
     /// Real servers that are checked otherwise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub otherwise: Vec<RealCheck>,
@@ -133,7 +151,8 @@ impl CheckSpec {
     /// Since when there is such a check.
     #[must_use]
     pub fn since(&self) -> Level {
-        if !self.otherwise.is_empty() {
+        let Self { timing, slow_start, otherwise, .. } = self;
+        if !otherwise.is_empty() || !slow_start.is_zero() || !timing.grace.is_zero() {
             return Level::PROGRAMS;
         }
         match *self.kind {
@@ -143,20 +162,21 @@ impl CheckSpec {
         }
     }
 
-    /// How the real server is checked that connections go to there, and at which port.
+    /// How the real server is checked that connections go to there, and at which port if not
+    /// that one.
     #[must_use]
     pub fn of(&self, ip: IpAddr, port: Option<u16>) -> (&Arc<CheckKind>, Option<u16>) {
         let own = self.otherwise.iter().find(|one| one.is_of(ip, port));
         let kind = own.and_then(|own| own.check.as_ref()).unwrap_or(&self.kind);
-        (kind, own.and_then(|own| own.check_port).or(self.port).or(port))
+        (kind, own.and_then(|own| own.check_port).or(self.port))
     }
 }
 
 impl From<CheckKind> for CheckSpec {
     fn from(kind: CheckKind) -> Self {
         let kind = Arc::new(kind);
-        let (port, observers, otherwise) = (None, vec![], vec![]);
-        Self { kind, timing: CheckTiming::default(), port, observers, otherwise }
+        let (timing, slow_start) = (CheckTiming::default(), Duration::ZERO);
+        Self { kind, timing, port: None, observers: vec![], slow_start, otherwise: vec![] }
     }
 }
 

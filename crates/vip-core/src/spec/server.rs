@@ -12,9 +12,12 @@ use crate::words::words;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 /// Most real servers of one virtual server: in the smallest table each has a slot.
 pub const MAX_REALS: usize = 1000;
+/// What starts more slowly than that has its weight raised by a person.
+const MOST_SLOW_START: Duration = Duration::from_secs(3600);
 
 /// What is forwarded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -234,6 +237,9 @@ pub enum ServerSpecError {
         /// How many.
         count: usize,
     },
+    /// Nobody would wait for it.
+    #[error("--check-slow-start {slow_start:?} of {name}: use at most {MOST_SLOW_START:?}")]
+    SlowStart { name: Name, slow_start: Duration },
     /// Nobody would look at it.
     #[error(
         "--check-of {real}: virtual server {name} has no such real server; --check-of {real}= takes \
@@ -308,6 +314,10 @@ impl ServerSpec {
     fn check_checks(&self, check: &CheckSpec) -> Result<(), ServerSpecError> {
         let name = || self.name.clone();
         check.timing.check()?;
+        if check.slow_start > MOST_SLOW_START {
+            let (name, slow_start) = (name(), check.slow_start);
+            return Err(ServerSpecError::SlowStart { name, slow_start });
+        }
         if check.otherwise.len() > MAX_OTHERWISE {
             let (name, count) = (name(), check.otherwise.len());
             return Err(ServerSpecError::TooManyOtherwise { name, count });

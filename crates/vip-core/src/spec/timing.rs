@@ -26,6 +26,8 @@ pub struct CheckTiming {
     pub rise: u8,
     /// Failures in a row that make it down.
     pub fall: u8,
+    /// Who was never seen up is not called down before, from its first probe on.
+    pub grace: Duration,
 }
 
 /// As the log has it.
@@ -35,26 +37,35 @@ struct Written {
     timeout_ms: u64,
     rise: u8,
     fall: u8,
+    #[serde(default, skip_serializing_if = "is_none")]
+    grace_ms: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_none(ms: &u64) -> bool {
+    *ms == 0
 }
 
 impl From<Written> for CheckTiming {
-    fn from(Written { interval_ms, timeout_ms, rise, fall }: Written) -> Self {
-        let [interval, timeout] = [interval_ms, timeout_ms].map(Duration::from_millis);
-        Self { interval, timeout, rise, fall }
+    fn from(Written { interval_ms, timeout_ms, rise, fall, grace_ms }: Written) -> Self {
+        let [interval, timeout, grace] =
+            [interval_ms, timeout_ms, grace_ms].map(Duration::from_millis);
+        Self { interval, timeout, rise, fall, grace }
     }
 }
 
 impl From<CheckTiming> for Written {
-    fn from(CheckTiming { interval, timeout, rise, fall }: CheckTiming) -> Self {
+    fn from(CheckTiming { interval, timeout, rise, fall, grace }: CheckTiming) -> Self {
         let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-        Self { interval_ms: ms(interval), timeout_ms: ms(timeout), rise, fall }
+        let [interval_ms, timeout_ms, grace_ms] = [interval, timeout, grace].map(ms);
+        Self { interval_ms, timeout_ms, rise, fall, grace_ms }
     }
 }
 
 impl Default for CheckTiming {
     fn default() -> Self {
         let (interval, timeout) = (Duration::from_secs(2), Duration::from_secs(1));
-        Self { interval, timeout, rise: 1, fall: 3 }
+        Self { interval, timeout, rise: 1, fall: 3, grace: Duration::ZERO }
     }
 }
 
@@ -69,6 +80,9 @@ pub enum TimingOutOfRange {
         "a timeout of {timeout:?}: use more than nothing, and at most the interval {interval:?}"
     )]
     Timeout { timeout: Duration, interval: Duration },
+    /// Of the first probes.
+    #[error("a grace of {0:?}: use at most {MOST_INTERVAL:?}")]
+    Grace(Duration),
     /// Of rise or fall.
     #[error("{0} answers in a row: use 1 to {MOST_IN_A_ROW}")]
     InARow(u8),
@@ -80,12 +94,15 @@ impl CheckTiming {
     /// # Errors
     /// [`TimingOutOfRange`].
     pub fn check(&self) -> Result<(), TimingOutOfRange> {
-        let Self { interval, timeout, rise, fall } = *self;
+        let Self { interval, timeout, rise, fall, grace } = *self;
         if !(LEAST_INTERVAL..=MOST_INTERVAL).contains(&interval) {
             return Err(TimingOutOfRange::Interval(interval));
         }
         if timeout.is_zero() || timeout > interval {
             return Err(TimingOutOfRange::Timeout { timeout, interval });
+        }
+        if grace > MOST_INTERVAL {
+            return Err(TimingOutOfRange::Grace(grace));
         }
         match [rise, fall].into_iter().find(|count| !(1..=MOST_IN_A_ROW).contains(count)) {
             Some(count) => Err(TimingOutOfRange::InARow(count)),
@@ -100,7 +117,7 @@ impl CheckTiming {
     }
 
     /// Until it is known of a server whether it is up that is probed for the first time, at
-    /// most.
+    /// most, its grace not counted.
     #[must_use]
     pub fn first_answers(&self) -> Duration {
         let down = self.noticed_after(true).saturating_sub(self.interval);

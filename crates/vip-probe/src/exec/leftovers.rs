@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 /// Ends every child of this process that is in no group of a run. Those that these leave are
 /// children of this process by the next call. Returns how many there were.
-pub(super) fn end_all_but(runs: &BTreeSet<Pid>) -> usize {
+pub fn end_all_but(runs: &BTreeSet<Pid>) -> usize {
     let looks = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     if waitid(Id::All, looks) == Err(Errno::ECHILD) {
         return 0;

@@ -20,18 +20,21 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 
-/// Runs at once, each of which is some processes. Who asks for more is told so.
+/// Runs at once, each of which is some processes. Who asks for more waits a little, and is told
+/// so.
 const AT_ONCE: usize = 64;
+const ROOM: Duration = Duration::from_millis(200);
 /// In which a question has to come, once somebody connected.
 const QUESTION: Duration = Duration::from_secs(1);
 /// How often it is looked for what runs left, where there is reason to: it reads of every
 /// process of the host.
 const LOOK: Duration = Duration::from_millis(100);
-/// Processes that left their run for good, each the child of one before, that are ended with
-/// this one.
-const DEPTH: usize = 8;
-/// Longest that a run may take, whoever asks.
-const MAX_RUN: Duration = Duration::from_secs(600);
+/// How long this process waits at its end for what it runs to end.
+const END: Duration = Duration::from_millis(500);
+/// Between two looks then.
+const SOON: Duration = Duration::from_millis(2);
+/// Longest that a run may take, whoever asks: the longest timeout of a check.
+const MAX_RUN: Duration = Duration::from_secs(3600);
 /// What is kept of what a program says.
 const MAX_SAYS: usize = 512;
 
@@ -77,7 +80,7 @@ pub async fn serve(
     })
     .await;
     drop(all);
-    runner.end_all();
+    let _ = timeout(END, runner.end_all()).await;
     Ok(())
 }
 
@@ -135,7 +138,7 @@ async fn answer(runner: Rc<Runner>, mut stream: UnixStream) {
 impl Runner {
     async fn run(&self, run: Run) -> Ran {
         let not = |why: String| Ran::NotRun { why };
-        let Ok(_room) = self.room.try_acquire() else {
+        let Ok(Ok(_room)) = timeout(ROOM, self.room.acquire()).await else {
             return not(format!("{AT_ONCE} programs of checks run here already"));
         };
         let file = match folder::file(&self.folder, &run.file) {
@@ -195,12 +198,13 @@ impl Runner {
     }
 
     /// With this process everything ends that it runs.
-    fn end_all(&self) {
+    async fn end_all(&self) {
         for group in std::mem::take(&mut *self.groups.borrow_mut()) {
             let _ = killpg(group, Signal::SIGKILL);
         }
-        for _ in 0..DEPTH {
-            leftovers::end_all_but(&BTreeSet::new());
+        // Who is killed may leave some in turn.
+        while leftovers::end_all_but(&BTreeSet::new()) > 0 {
+            sleep(SOON).await;
         }
     }
 }

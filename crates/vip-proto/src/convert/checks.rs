@@ -34,6 +34,8 @@ pub(super) fn check(
         port: wanted,
         observe,
         otherwise,
+        grace_ms,
+        slow_start_ms,
         ..
     } = message;
     let small = |field, number: u32| {
@@ -44,6 +46,8 @@ pub(super) fn check(
     timing.timeout = timeout_ms.map_or(timing.timeout, Duration::from_millis);
     timing.rise = rise.map_or(Ok(timing.rise), |number| small("check rise", number))?;
     timing.fall = fall.map_or(Ok(timing.fall), |number| small("check fall", number))?;
+    timing.grace = grace_ms.map_or(timing.grace, Duration::from_millis);
+    spec.slow_start = slow_start_ms.map_or(spec.slow_start, Duration::from_millis);
     match wanted {
         Some(0) => spec.port = None,
         Some(number) => spec.port = Some(port("check port", number)?),
@@ -67,11 +71,16 @@ fn set_otherwise(spec: &mut CheckSpec, message: v1::RealCheck) -> Result<(), Fie
     let v1::RealCheck { real, check: message } = message;
     let bad = |text: &str| invalid(FIELD, format!("{real}: {text}"));
     let place: RealSpec = real.parse().map_err(|e: RealSpecError| invalid(FIELD, e))?;
+    if place.weight != 1 {
+        return Err(bad("a check has no weight"));
+    }
     let is_it = |own: &RealCheck| (own.ip, own.port) == (place.ip, place.port);
     let old = spec.otherwise.iter().position(is_it).map(|at| spec.otherwise.remove(at));
     let Some(message) = message else { return Ok(()) };
-    let v1::HealthCheck { interval_ms, timeout_ms, rise, fall, observe, otherwise, .. } = &message;
-    if [interval_ms, timeout_ms].into_iter().any(Option::is_some)
+    let v1::HealthCheck { interval_ms, timeout_ms, grace_ms, slow_start_ms, .. } = &message;
+    let v1::HealthCheck { rise, fall, observe, otherwise, .. } = &message;
+    let spans = [interval_ms, timeout_ms, grace_ms, slow_start_ms];
+    if spans.into_iter().any(Option::is_some)
         || [rise, fall].into_iter().any(Option::is_some)
         || !observe.is_empty()
         || !otherwise.is_empty()
@@ -138,8 +147,9 @@ fn words(message: &v1::HealthCheck, old: Option<&CheckKind>) -> Result<CheckWord
 impl From<&CheckSpec> for v1::HealthCheck {
     fn from(check: &CheckSpec) -> Self {
         let ms = |span: Duration| u64::try_from(span.as_millis()).ok();
-        let CheckSpec { kind, timing, port, observers, otherwise } = check;
-        let CheckTiming { interval, timeout, rise, fall } = *timing;
+        let CheckSpec { kind, timing, port, observers, slow_start, otherwise } = check;
+        let CheckTiming { interval, timeout, rise, fall, grace } = *timing;
+        let some = |span: Duration| Some(span).filter(|span| !span.is_zero()).and_then(ms);
         Self {
             interval_ms: ms(interval),
             timeout_ms: ms(timeout),
@@ -148,6 +158,8 @@ impl From<&CheckSpec> for v1::HealthCheck {
             port: port.map(u32::from),
             observe: observers.iter().map(ToString::to_string).collect(),
             otherwise: otherwise.iter().map(Into::into).collect(),
+            grace_ms: some(grace),
+            slow_start_ms: some(*slow_start),
             ..Self::from(&**kind)
         }
     }
@@ -215,19 +227,20 @@ mod tests {
         let (words, port_of_one) = of(&spec, 1, 80);
         assert_eq!((words.kind.as_str(), words.host.as_deref()), ("http:/ready", Some("b")));
         assert_eq!(port_of_one, Some(81));
-        assert_eq!(of(&spec, 1, 90), (CheckWords::of("http:/ready"), Some(90)), "another port");
-        assert_eq!(of(&spec, 2, 90), (CheckWords::of("tcp"), Some(90)));
+        assert_eq!(of(&spec, 1, 90), (CheckWords::of("http:/ready"), None), "another port");
+        assert_eq!(of(&spec, 2, 90), (CheckWords::of("tcp"), None));
         // As it is told, and back.
         let told = v1::HealthCheck::from(&spec);
         assert_eq!(check(Some(told), None).expect("a check"), Some(spec.clone()));
         let less = said("", &[("10.0.0.1:80", port(0)), ("10.0.0.2", None)]);
         let less = check(Some(less), Some(spec)).expect("a check").expect("there");
         assert_eq!(less.otherwise.len(), 1, "{less:?}");
-        assert_eq!(of(&less, 1, 80).1, Some(80));
+        assert_eq!(of(&less, 1, 80).1, None);
         for bad in [
             ("10.0.0.1", Some(v1::HealthCheck { fall: Some(2), ..Default::default() })),
             ("10.0.0.1", by("tcp:80")),
             ("nobody", port(81)),
+            ("10.0.0.1@2", port(81)),
             ("10.0.0.1", port(65_536)),
         ] {
             check(Some(said("tcp", std::slice::from_ref(&bad))), None)

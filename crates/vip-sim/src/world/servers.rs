@@ -22,7 +22,11 @@ pub(super) const CHECK: CheckTiming = CheckTiming {
     timeout: Duration::from_millis(100),
     rise: 1,
     fall: 2,
+    grace: Duration::ZERO,
 };
+
+/// Of the second.
+const SLOW_START: Duration = Duration::from_millis(400);
 
 pub(super) fn real_ip(last: u8) -> IpAddr {
     [192, 0, 2, last].into()
@@ -68,7 +72,8 @@ fn spec(rng: &mut fastrand::Rng, number: u8, checked: bool) -> ServerSpec {
 fn check(number: u8) -> CheckSpec {
     let two = ["n1", "n2"].map(|name| name.parse().expect("a valid name"));
     let observers = if number == 1 { two.into() } else { vec![] };
-    CheckSpec { timing: CHECK, observers, ..CheckKind::Tcp.into() }
+    let slow_start = if number == 2 { SLOW_START } else { Duration::ZERO };
+    CheckSpec { timing: CHECK, observers, slow_start, ..CheckKind::Tcp.into() }
 }
 
 fn policy(rng: &mut fastrand::Rng, most: u16) -> Policy {

@@ -98,6 +98,7 @@ fn real_view(state: &State, server: &Server, real: &Real) -> v1::Real {
         bytes: None,
         connections: None,
         replies: None,
+        share_percent: server.share_percent(real),
         since_ms: health.filter(|health| health.is_up.is_some()).map(|health| health.since_ms),
         seen: health.into_iter().flat_map(|health| &health.seen).map(seen).collect(),
     }
@@ -117,7 +118,9 @@ fn state_of(state: &State, server: &Server, real: &Real) -> (v1::RealState, Stri
             );
         }
         Some(None) => (v1::RealState::Unchecked, "no observer has seen yet whether it answers"),
-        Some(Some(false)) => (v1::RealState::Down, real.health.why()),
+        Some(Some(false)) => {
+            (v1::RealState::Down, real.health.why(|node, one| state.counts(node, one)))
+        }
         Some(Some(true)) | None if real.drained => {
             (v1::RealState::Drained, "drained by hand: no new connections")
         }

@@ -18,7 +18,7 @@ pub const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 /// Who did it, where nobody did but that members changed.
 pub(super) const MEMBERS_CHANGED: &str = "cluster";
 /// Real servers in one entry.
-const MOST_BLINDED: usize = 2000;
+pub(super) const MOST_AT_ONCE: usize = 2000;
 /// Bytes of a reason that are kept.
 const MAX_WHY: usize = 240;
 
@@ -39,9 +39,8 @@ pub struct Health {
     pub damping: Option<Damping>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
+pub(super) fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 /// What an observer sees of one; `None`: it does not observe it any more.
@@ -52,17 +51,19 @@ impl Health {
         *self == Self::default()
     }
 
-    /// The last failure that an observer tells of one that is down: the rest of a sentence.
+    /// The last failure that an observer tells of one that is down, if there is one whose word
+    /// `counts`: the rest of a sentence.
     #[must_use]
-    pub fn why(&self) -> &str {
+    pub fn why(&self, counts: impl Fn(NodeId, &Opinion) -> bool) -> &str {
         if self.is_held() {
             return "it went down again and again: it is held down for some minutes";
         }
-        let told = self.seen.values().find_map(|opinion| match opinion {
+        let told = self.seen.iter().filter(|(node, opinion)| counts(**node, opinion));
+        let mut told = told.filter_map(|(_, opinion)| match opinion {
             Opinion::Down(why) => Some(why.as_str()),
             Opinion::Up | Opinion::Blind | Opinion::Unable(_) => None,
         });
-        told.unwrap_or("it does not answer")
+        told.next().unwrap_or("it does not answer")
     }
 
     /// Whether it is held down, whatever its observers see.
@@ -122,8 +123,9 @@ impl Server {
 
 fn target(spec: &ServerSpec, real: &RealSpec) -> Option<Target> {
     let check = spec.check.as_ref()?;
-    let (kind, port) = check.of(real.ip, spec.port_of(real));
-    let port = port.or((!kind.has_port()).then_some(0))?;
+    let own = spec.port_of(real);
+    let (kind, port) = check.of(real.ip, own);
+    let port = port.or(own).or((!kind.has_port()).then_some(0))?;
     Some(Target { at: SocketAddr::new(real.ip, port), kind: kind.clone(), timing: check.timing })
 }
 
@@ -133,7 +135,8 @@ impl Server {
     #[must_use]
     pub fn is_new(&self, now_ms: u64) -> bool {
         let answers_ms = |check: &CheckSpec| {
-            let within = check.timing.first_answers() + FIRST_ANSWERS;
+            let timing = &check.timing;
+            let within = timing.first_answers() + timing.grace + FIRST_ANSWERS;
             u64::try_from(within.as_millis()).unwrap_or(u64::MAX)
         };
         let check = self.spec.check.as_ref();
@@ -145,9 +148,10 @@ impl Server {
     /// What is known of its real servers, where another check is wanted. Who is served is
     /// served on until it is probed.
     pub(super) fn checked_otherwise(&self, spec: &ServerSpec, reals: &mut [Real], now_ms: u64) {
+        // Another port of the virtual server is no other check.
         let how = |spec: &ServerSpec, real: &RealSpec| {
-            let Target { at, kind, timing: _ } = target(spec, real)?;
-            Some((at, kind))
+            let (kind, port) = spec.check.as_ref()?.of(real.ip, spec.port_of(real));
+            Some((kind.clone(), port))
         };
         if self.spec.check != spec.check {
             // Whoever changes it looks at it.
@@ -271,7 +275,7 @@ impl State {
                     && self.watchers_of(server, real).contains(node)
             });
             // The rest is next.
-            let said = said.take(MOST_BLINDED);
+            let said = said.take(MOST_AT_ONCE);
             let blind = |(server, real): (&Server, &Real)| {
                 (server.observed(&real.spec), Some(Opinion::Blind))
             };
@@ -322,7 +326,7 @@ impl State {
     }
 
     /// A real server as it is to be, and its virtual one as the log has it.
-    fn to_change<'a>(
+    pub(super) fn to_change<'a>(
         &'a self,
         changed: &'a mut BTreeMap<ServerUid, Server>,
         observed: Observed,
@@ -351,7 +355,7 @@ impl State {
             let damping = health.damping.filter(|damping| damping.held)?;
             Some((observed, damping.free_ms))
         };
-        all.filter_map(held).take(MOST_BLINDED).collect()
+        all.filter_map(held).take(MOST_AT_ONCE).collect()
     }
 
     /// They are held down no longer, and what follows.
@@ -397,8 +401,10 @@ impl State {
         let mut verdicts = vec![];
         for real in &mut reals {
             let observers = self.observers_of(&server, real);
-            let counts = |node: &NodeId| observers.contains(node) && self.has_say(*node);
-            let opinions = real.health.seen.iter().filter(|(node, _)| counts(node));
+            let counts = |node: &NodeId, opinion: &Opinion| {
+                observers.contains(node) && self.counts(*node, opinion)
+            };
+            let opinions = real.health.seen.iter().filter(|(node, one)| counts(node, one));
             // One that is held down was up, and is not for that alone.
             let was = if real.health.is_held() { Some(true) } else { real.health.is_up };
             verdicts.push(judge(was, opinions.map(|(_, opinion)| opinion)));
@@ -424,12 +430,13 @@ impl State {
                 }
             }
             is_first &= real.health.is_up.is_none();
+            real.rising = if is_up == Some(true) { server.first_share(self.time_ms) } else { 0 };
             (real.health.is_up, real.health.since_ms) = (is_up, self.time_ms);
             let (server, spec) = (server.spec.name.clone(), real.spec);
             events.push(match is_up {
                 Some(true) => ServerEvent::RealUp { server, real: spec },
                 _ => {
-                    let why = real.health.why().to_owned();
+                    let why = real.health.why(|node, one| self.counts(node, one)).to_owned();
                     ServerEvent::RealDown { server, real: spec, why }
                 }
             });

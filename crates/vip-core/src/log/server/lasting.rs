@@ -1,6 +1,6 @@
 //! What has to be so for a while before the leader says it: ways to real servers that are
-//! broken, or whole again, nodes that see nothing of what others see, and servers that were
-//! held down for long enough.
+//! broken, or whole again, nodes that see nothing of what others see, servers that were
+//! held down for long enough, and those whose shares rise.
 
 use super::say::BACK_AFTER;
 use super::{PathChange, SayChange, ServerOp};
@@ -14,6 +14,7 @@ pub struct Lasting {
     paths: Patience<PathChange>,
     say: Patience<SayChange>,
     held: Patience<(Observed, u64)>,
+    rising: Patience<(Observed, u8)>,
 }
 
 impl Lasting {
@@ -27,7 +28,9 @@ impl Lasting {
         let paths = (!paths.is_empty()).then(|| ServerOp::from(paths));
         let release = (!reals.is_empty()).then_some(ServerOp::Release { reals });
         let say = self.say.of(now, state.say_changes(back_after)).into_iter().map(ServerOp::from);
-        let all = say.chain(paths).chain(release);
+        let rising = self.rising.of(now, state.rising());
+        let raise = (!rising.is_empty()).then(|| ServerOp::from(rising));
+        let all = say.chain(paths).chain(release).chain(raise);
         all.filter(|op| state.may_take(&op.clone().into()).is_ok()).collect()
     }
 }

@@ -96,11 +96,11 @@ impl State {
                 return None;
             }
             let change = PathChange { vip: server.vip, node, server: Some(server.uid) };
-            // That of one without a say was waited for.
-            let waits = if self.has_say(node) {
-                check.timing.noticed_after(true) + TOLD
-            } else {
+            // Of one whose network is known to be broken that was waited for.
+            let waits = if self.misses_all(node) {
                 Duration::ZERO
+            } else {
+                check.timing.noticed_after(true) + TOLD
             };
             Some((change, waits))
         });

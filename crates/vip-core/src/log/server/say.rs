@@ -1,14 +1,15 @@
-//! Whose word counts of whether real servers are up. A node that sees none of those up that
+//! Whose word counts of whether real servers are down. A node that sees none of those up that
 //! others see up has a network of its own that is broken: who gets an answer is right, and
-//! two nodes with the same broken switch must not outvote one that is served.
+//! two nodes with the same broken switch must not outvote one that is served. What it sees up
+//! counts all the same.
 //!
 //! Observers see one thing at different times, so it has to be so for as long as all of them
 //! take to see it, and it has to be over for [`BACK_AFTER`]. The leader measures both.
 
 use super::paths::TOLD;
-use super::{Server, ServerOp};
+use super::{Real, Server, ServerOp};
 use crate::log::State;
-use crate::{NodeEvent, NodeId, Opinion, Outcome};
+use crate::{CheckKind, NodeEvent, NodeId, Opinion, Outcome, Reply};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -38,18 +39,43 @@ struct Missed<'a> {
 }
 
 impl State {
-    /// Whether what a node sees counts.
-    pub(super) fn has_say(&self, node: NodeId) -> bool {
+    /// Whether what a node sees down counts.
+    fn has_say(&self, node: NodeId) -> bool {
         self.nodes.get(&node).is_some_and(|node| node.no_say.is_none())
+    }
+
+    /// Whether an observer's word counts.
+    #[must_use]
+    pub fn counts(&self, node: NodeId, opinion: &Opinion) -> bool {
+        *opinion == Opinion::Up || self.has_say(node)
+    }
+
+    /// Whether a real server that a node sees up, or down, tells of that node's network: who
+    /// answers does. A node itself always does, silence is no answer, and what a program goes
+    /// by nobody knows.
+    fn tells_of_network(&self, server: &Server, real: &Real, node: NodeId) -> bool {
+        let kind = server.target(&real.spec).map(|target| target.kind);
+        let answers = kind.is_some_and(|kind| match &*kind {
+            CheckKind::Exec(_) => false,
+            CheckKind::Udp(check) => check.expect != Reply::None,
+            _ => true,
+        });
+        answers && self.node_at(real.spec.ip).is_none_or(|at| at.id != node)
     }
 
     /// Whether a node sees something up that it looks at.
     fn sees_any_up(&self, node: NodeId) -> bool {
-        let sees = |server: &Server, real: &super::Real| {
+        let sees = |server: &Server, real: &Real| {
             real.health.seen.get(&node) == Some(&Opinion::Up)
                 && self.watchers_of(server, real).contains(&node)
+                && self.tells_of_network(server, real, node)
         };
         self.all_servers().any(|server| server.reals.iter().any(|real| sees(server, real)))
+    }
+
+    /// Whether a node without a say sees nothing up yet of what others see up.
+    pub(super) fn misses_all(&self, node: NodeId) -> bool {
+        !self.has_say(node) && self.missing_all().contains_key(&node)
     }
 
     /// Nodes that see nothing up of what others see up.
@@ -65,7 +91,9 @@ impl State {
                 }
                 // Whoever looks no more may have said anything.
                 let watchers = self.watchers_of(server, real);
-                let said = || watchers.iter().filter_map(|node| Some((*node, seen.get(node)?)));
+                let tells = |node: &&NodeId| self.tells_of_network(server, real, **node);
+                let told = || watchers.iter().filter(tells);
+                let said = || told().filter_map(|node| Some((*node, seen.get(node)?)));
                 if !said().any(|(_, opinion)| *opinion == Opinion::Up) {
                     continue;
                 }
@@ -103,9 +131,12 @@ impl State {
         if !self.nodes.contains_key(&node) || self.has_say(node) == has {
             return Outcome::Unchanged;
         }
-        let missing = self.missing_all();
-        let why = missing.get(&node).map_or("no answer", |all| all.why).to_owned();
-        let why = Some(why).filter(|_| !has);
+        let why = self.missing_all().get(&node).map(|all| all.why.to_owned());
+        let why = why.filter(|_| !has);
+        if why.is_none() && !has {
+            // It was so when it was proposed.
+            return Outcome::Unchanged;
+        }
         let Some(known) = self.node_mut(node) else { return Outcome::Unchanged };
         known.no_say.clone_from(&why);
         self.record(actor, NodeEvent::Say { node, lost: why });
@@ -127,7 +158,7 @@ impl From<SayChange> for ServerOp {
 mod tests {
     use super::*;
     use crate::testing::{apply, server, state_of, vip, voter};
-    use crate::{CheckKind, CheckTiming, EventKind, Observed, ServerSpec, ServerUid, VipOp};
+    use crate::{CheckTiming, CheckWords, EventKind, Observed, ServerSpec, ServerUid, VipOp};
 
     const TWO: [&str; 2] = ["10.0.0.11", "10.0.0.12"];
 
@@ -185,7 +216,7 @@ mod tests {
         });
         assert_eq!(told.count(), 2);
 
-        // The third alone decides, and without it nobody knows better.
+        // The third alone decides who is down.
         sees(&mut state, 3, 11, false);
         assert_eq!(up(&state), [Some(false), Some(true)]);
         sees(&mut state, 1, 12, true);
@@ -222,5 +253,48 @@ mod tests {
             sees(&mut state, node, last, false);
         }
         assert_eq!(state.say_changes(BACK_AFTER), [(change(1, true), BACK_AFTER)]);
+    }
+
+    /// As two switches that start anew, one after the other: the first is there again.
+    #[test]
+    fn what_one_without_a_say_sees_up_counts() {
+        let mut state = seen_by_three(&TWO);
+        for (node, last) in [(1, 11), (1, 12), (2, 11), (2, 12)] {
+            sees(&mut state, node, last, false);
+        }
+        apply(&mut state, ServerOp::from(change(1, false)));
+        apply(&mut state, ServerOp::from(change(2, false)));
+        for last in [11, 12] {
+            sees(&mut state, 1, last, true);
+            sees(&mut state, 3, last, false);
+        }
+        assert_eq!(up(&state), [Some(true); 2], "a tie");
+        apply(&mut state, ServerOp::from(change(3, false)));
+        assert!(!state.has_say(NodeId(3)), "now it is the one");
+        assert_eq!(up(&state), [Some(true); 2]);
+        // What is not so any more is not believed.
+        apply(&mut state, ServerOp::from(change(1, true)));
+        apply(&mut state, ServerOp::from(change(1, false)));
+        assert!(state.has_say(NodeId(1)));
+    }
+
+    /// Whoever is its own real server always answers itself, and a datagram that needs no
+    /// answer never fails for who has no network.
+    #[test]
+    fn what_needs_no_network_tells_nothing_of_one() {
+        let tells = |check: &str, expect: Option<&str>, real: &str| {
+            let words = CheckWords { expect: expect.map(Into::into), ..CheckWords::of(check) };
+            let kind = CheckKind::try_from(words).expect("a kind");
+            let mut state = state_of([1, 2].map(voter));
+            apply(&mut state, VipOp::Add { spec: vip("web", 100) });
+            let spec = ServerSpec { check: Some(kind.into()), ..server(&[real]) };
+            apply(&mut state, ServerOp::Add { spec });
+            let server = state.all_servers().next().expect("there");
+            state.tells_of_network(server, &server.reals[0], NodeId(2))
+        };
+        assert!(tells("tcp", None, "10.0.0.11") && tells("udp:00", None, "10.0.0.11"));
+        assert!(!tells("udp:00", Some("none"), "10.0.0.11"));
+        assert!(!tells("exec:a", None, "10.0.0.11"));
+        assert!(!tells("tcp", None, "10.0.0.2") && tells("tcp", None, "10.0.0.1"));
     }
 }

@@ -33,7 +33,7 @@ impl Server {
     pub(crate) fn dealt(&self, reals: &[Real]) -> Vec<RealServer> {
         let served = reals.iter().filter(|real| self.serves(real));
         let takes = self.takes_new();
-        let weight = |real: &Real| if takes { real.weight() } else { 0 };
+        let weight = |real: &Real| if takes { self.share(real) } else { 0 };
         let served = served.map(|real| self.dealt_one(&real.spec, weight(real)));
         let mut dealt: Vec<_> = served.collect();
         // Always: whoever may not be sent anything is found before it is needed, and who came

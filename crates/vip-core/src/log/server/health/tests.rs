@@ -232,7 +232,7 @@ fn what_is_said_is_what_the_log_has_otherwise() {
     assert_eq!(state.unsaid_sightings(me, &BTreeMap::new()), []);
     sees.insert(observed(12), (other(&state), Opinion::Down("\u{1}x".repeat(999))));
     say(&mut state, &sees);
-    let why = state.server(ONE).expect("there").reals[1].health.why().len();
+    let why = state.server(ONE).expect("there").reals[1].health.why(|_, _| true).len();
     assert_eq!(why, MAX_WHY);
     // It is no observer any more.
     at(&mut state, 1, NodeOp::Drain { node: me, drained: true });
@@ -259,7 +259,7 @@ fn one_that_goes_up_and_down_is_held_down_for_a_while() {
     say(&mut state, 50, 11, Opinion::Up);
     assert_eq!(served(&state), [12]);
     let health = &state.server(ONE).expect("there").reals[0].health;
-    assert!(health.is_held() && health.why().contains("again and again"), "{health:?}");
+    assert!(health.is_held() && health.why(|_, _| true).contains("again and again"), "{health:?}");
     let held =
         |event: &crate::Event| matches!(event.what, EventKind::Server(ServerEvent::Held { .. }));
     assert_eq!(state.events.after(0).iter().filter(|event| held(event)).count(), 1);
@@ -347,4 +347,18 @@ fn one_real_server_is_checked_otherwise_than_the_others() {
     let real = RealSpec { ip, port: None, weight: 1 };
     apply(&mut state, ServerOp::AddReal { server: name(), real });
     assert_eq!(state.probed_by(NodeId(1))[&observed(12)].at.port(), 80);
+}
+
+/// What an earlier version does with it: it is the same check.
+#[test]
+fn another_port_of_the_virtual_server_leaves_what_is_known() {
+    let mut state = with(1, checked(&["10.0.0.11"]));
+    sees(&mut state, 1, 11, Opinion::Up);
+    let server = state.server(ONE).expect("there");
+    let reals = server.reals.iter().map(|real| real.spec).collect();
+    let spec = ServerSpec { ports: 443.into(), reals, ..server.spec.clone() };
+    let seen = server.revision;
+    at(&mut state, 1, ServerOp::Set { spec, seen });
+    let health = &state.server(ONE).expect("there").reals[0].health;
+    assert_eq!((health.is_up, health.seen.len()), (Some(true), 1));
 }
