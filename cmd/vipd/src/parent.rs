@@ -11,13 +11,14 @@ use nix::unistd::{Pid, geteuid, getpgrp};
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use vip_agent::Config;
-use vip_probe::exec::end_all_but;
+use vip_probe::exec::end_left;
 
 /// A child that lived shorter than this, twice in a row, is started again after
 /// a pause, so that a broken host does not spin.
@@ -137,6 +138,11 @@ struct How<'a> {
     options: &'a Options,
 }
 
+/// Whether a process is this one's user's.
+fn is_own(process: Pid) -> bool {
+    std::fs::metadata(format!("/proc/{process}")).is_ok_and(|it| it.uid() == geteuid().as_raw())
+}
+
 impl How<'_> {
     fn spawn(&self, what: &str) -> std::io::Result<Child> {
         use std::os::unix::process::CommandExt;
@@ -220,7 +226,10 @@ pub(crate) fn run(options: &Options, config: Config) -> anyhow::Result<()> {
             std::process::exit(status.code().unwrap_or(i32::from(FAILED)));
         }
         if how.programs.is_some() {
-            end_all_but(&kept.iter().filter_map(Kept::pid).chain([getpgrp()]).collect());
+            let groups: Vec<_> = kept.iter().filter_map(Kept::pid).chain([getpgrp()]).collect();
+            // Of another user: who left it is no agent and no guard, nor somebody's who started
+            // this one.
+            end_left(|pid, group| !groups.contains(&group) && !is_own(pid));
         }
         let signal = match kept.iter().filter_map(Kept::idle).min() {
             Some(idle) => signals.recv_timeout(idle),

@@ -9,7 +9,7 @@ mod folder;
 mod leftovers;
 mod runner;
 
-pub use leftovers::end_all_but;
+pub use leftovers::end_left;
 pub use runner::serve;
 
 use serde::{Deserialize, Serialize};

@@ -7,16 +7,16 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::{Pid, getpgid};
-use std::collections::BTreeSet;
 
-/// Ends every child of this process that is in no group of a run. Those that these leave are
-/// children of this process by the next call. Returns how many there were.
-pub fn end_all_but(runs: &BTreeSet<Pid>) -> usize {
+/// Ends every child of this process that is left of a run, by its number and that of its group.
+/// Those that these leave are children of this process by the next call. Returns how many there
+/// were.
+pub fn end_left(is_left: impl Fn(Pid, Pid) -> bool) -> usize {
     let looks = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     if waitid(Id::All, looks) == Err(Errno::ECHILD) {
         return 0;
     }
-    let is_left = |child: &Pid| getpgid(Some(*child)).is_ok_and(|group| !runs.contains(&group));
+    let is_left = |child: &Pid| getpgid(Some(*child)).is_ok_and(|group| is_left(*child, group));
     let left: Vec<_> = children().into_iter().filter(is_left).collect();
     for child in &left {
         let _ = kill(*child, Signal::SIGKILL);

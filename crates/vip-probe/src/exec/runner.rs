@@ -114,7 +114,8 @@ async fn end_leftovers(runner: Rc<Runner>) {
     loop {
         runner.ended.notified().await;
         // Who is killed may leave some in turn.
-        while leftovers::end_all_but(&runner.groups.borrow()) > 0 {
+        let is_left = |_, group: Pid| !runner.groups.borrow().contains(&group);
+        while leftovers::end_left(is_left) > 0 {
             sleep(LOOK).await;
         }
         sleep(LOOK).await;
@@ -203,7 +204,7 @@ impl Runner {
             let _ = killpg(group, Signal::SIGKILL);
         }
         // Who is killed may leave some in turn.
-        while leftovers::end_all_but(&BTreeSet::new()) > 0 {
+        while leftovers::end_left(|_, _| true) > 0 {
             sleep(SOON).await;
         }
     }
