@@ -5,6 +5,7 @@
 //! epoch has ended:
 //!
 //! - the session it was bound to released it, or
+//! - it was assigned in this leader's term, and this leader never granted it, or
 //! - W has passed since this leader last granted one of them, or
 //! - this leader granted none, and W has passed since its election, or the
 //!   earlier holder led the term before and held within its own leader lease.
@@ -89,6 +90,10 @@ pub struct Grants {
     ended: BTreeMap<VipUid, Epoch>,
     /// Per VIP: the epoch whose holder asked, so it is ready to answer.
     prepared: BTreeMap<VipUid, Epoch>,
+    /// Per VIP that was not assigned in this term yet when the log reached it: its epoch then.
+    /// Later ones nobody else can have granted.
+    #[serde(default)]
+    inherited: Option<BTreeMap<VipUid, Epoch>>,
 }
 
 impl Grants {
@@ -96,6 +101,27 @@ impl Grants {
     #[must_use]
     pub fn ended(&self, vip: &Vip) -> Epoch {
         self.ended.get(&vip.uid).copied().unwrap_or_default().max(vip.fenced)
+    }
+
+    /// Takes note of what earlier leaders left, from the first state that has an entry of this
+    /// term: it holds every assignment that they committed.
+    pub fn inherit(&mut self, lease: &LeaderLease, state: &State) {
+        let term = lease.term();
+        if self.inherited.is_some() || state.term != term {
+            return;
+        }
+        let left = state.all_vips().filter(|vip| vip.assigned_in < term);
+        self.inherited = Some(left.map(|vip| (vip.uid, vip.epoch)).collect());
+    }
+
+    /// The greatest epoch before the current one that somebody may have granted. One that was
+    /// assigned in this term, and that this leader did not grant, was granted by nobody.
+    fn may_have_been_granted(&self, vip: &Vip) -> Epoch {
+        let before = vip.epoch.previous();
+        let inherited = self.inherited.as_ref().and_then(|all| all.get(&vip.uid));
+        let Some(inherited) = inherited else { return before };
+        let issued = self.issued.get(&vip.uid).map_or(Epoch(0), |issued| issued.epoch);
+        issued.max(*inherited).min(before)
     }
 
     /// Decides on requests, and takes note of what it grants.
@@ -211,10 +237,11 @@ impl Grants {
         state: &State,
         timing: &Timing,
     ) -> Mono {
-        let own = if self.ended(vip) >= vip.epoch.previous() {
+        let through = self.may_have_been_granted(vip);
+        let own = if self.ended(vip) >= through {
             Mono::ZERO
         } else {
-            self.silent_at(vip, vip.epoch.previous(), lease, state.previous_term, timing)
+            self.silent_at(vip, through, lease, state.previous_term, timing)
         };
         // An address may have belonged to a VIP that was removed meanwhile.
         let haunting = state

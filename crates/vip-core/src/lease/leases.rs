@@ -294,6 +294,7 @@ impl Leases {
                 }
             }
         }
+        self.leader.inherits(&self.scene.state);
         self.pump(now, &mut actions);
         actions
     }

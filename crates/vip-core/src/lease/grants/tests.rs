@@ -490,3 +490,46 @@ fn a_release_is_told_to_the_log_until_it_knows() {
     apply(&mut state, VipOp::Released { releases: vec![grantee(1, 7)] });
     assert_eq!(grants.unlogged_releases(&state), []);
 }
+
+/// As when a VIP follows a new leader while it is on its way to another node: what lies between
+/// was granted by nobody.
+#[test]
+fn an_epoch_of_this_term_that_was_never_granted_is_not_waited_for() {
+    let mut state = after_change_of_leader();
+    let mut grants = Grants::default();
+    grants.inherit(&lease(2), &state);
+    assert!(grants.released(state.vip(WEB).expect("there"), NodeId(2), grantee(1, 7)));
+    move_to(&mut state, WEB, 3);
+    move_to(&mut state, WEB, 1);
+    assert_eq!(ask(&mut grants, &state, T, 1, grantee(3, 5)), Verdict::Granted);
+    // One that was granted is.
+    move_to(&mut state, WEB, 3);
+    move_to(&mut state, WEB, 2);
+    let wait = Verdict::Wait(T + LAN.wait);
+    assert_eq!(ask(&mut grants, &state, T + ms(1), 2, grantee(5, 8)), wait);
+    assert!(grants.released(state.vip(WEB).expect("there"), NodeId(1), grantee(3, 5)));
+    assert_eq!(ask(&mut grants, &state, T + ms(1), 2, grantee(5, 8)), Verdict::Granted);
+}
+
+/// Of what an earlier leader assigned nobody knows.
+#[test]
+fn an_epoch_that_an_earlier_leader_may_have_granted_is_waited_for() {
+    let mut state = state();
+    apply(&mut state, VipOp::Settle { grants: vec![grantee(1, 7)], nested: false });
+    move_to(&mut state, WEB, 3);
+    state.enter(Term(2));
+    let mut grants = Grants::default();
+    grants.inherit(&lease(2), &state);
+    assert!(grants.released(state.vip(WEB).expect("there"), NodeId(2), grantee(1, 7)));
+    move_to(&mut state, WEB, 1);
+    let wait = Verdict::Wait(T + LAN.wait);
+    assert_eq!(ask(&mut grants, &state, T, 1, grantee(3, 5)), wait);
+    // Nor where the first state that was seen has an assignment of this term already.
+    let mut state = after_change_of_leader();
+    move_to(&mut state, WEB, 3);
+    let mut grants = Grants::default();
+    grants.inherit(&lease(2), &state);
+    assert!(grants.released(state.vip(WEB).expect("there"), NodeId(2), grantee(1, 7)));
+    move_to(&mut state, WEB, 1);
+    assert_eq!(ask(&mut grants, &state, T, 1, grantee(3, 5)), wait);
+}

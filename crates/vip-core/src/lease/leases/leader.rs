@@ -3,7 +3,7 @@
 use super::{GrantAnswer, LeaseAction, Leases, RaftView, Scene, Wanted};
 use crate::{
     Denial, Epoch, Fitness, Grantee, Grants, LeaderLease, Mono, NodeId, NodeView, Report, ReportId,
-    Request, Term, Verdict, Vip, VipUid, Vote,
+    Request, State, Term, Verdict, Vip, VipUid, Vote,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -219,6 +219,13 @@ impl Leader {
 
     pub(super) fn leading(&self) -> Option<&Leading> {
         self.leading.as_ref()
+    }
+
+    /// What earlier leaders left is in this state, if it has an entry of this term.
+    pub(super) fn inherits(&mut self, state: &State) {
+        if let Some(Leading { lease, grants, .. }) = &mut self.leading {
+            grants.inherit(lease, state);
+        }
     }
 
     pub(super) fn steps_down(&mut self) {
