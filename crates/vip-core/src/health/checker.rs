@@ -302,4 +302,30 @@ mod tests {
             prop_assert!(after <= timing.noticed_after(hangs), "{after:?}");
         }
     }
+
+    /// Who starts slowly is not called down before it had its time, and up at once.
+    #[test]
+    fn who_was_never_up_is_spared_for_its_grace() {
+        let timing = CheckTiming { grace: ms(10_000), ..CheckTiming::default() };
+        let mut checker = Checker::new(START, timing, 7);
+        let mut ask = |after, answer| {
+            let now = START + ms(after);
+            checker.hasten(now);
+            let probe = checker.start(now).expect("due");
+            checker.finished(now, probe, answer)
+        };
+        for after in [0, 500, 1000, 9999] {
+            assert_eq!(ask(after, refused()), None);
+        }
+        assert!(matches!(ask(10_000, refused()), Some(Opinion::Down(_))));
+        assert_eq!(ask(10_100, Ok(())), Some(Opinion::Up));
+        // Once it was up it has none.
+        for after in [10_200, 10_300] {
+            assert_eq!(ask(after, refused()), None);
+        }
+        assert!(matches!(ask(10_400, refused()), Some(Opinion::Down(_))));
+        let mut checker = Checker::new(START, timing, 7);
+        let probe = checker.start(START).expect("due");
+        assert_eq!(checker.finished(START, probe, Ok(())), Some(Opinion::Up));
+    }
 }

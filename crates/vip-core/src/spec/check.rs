@@ -306,6 +306,25 @@ mod tests {
         assert_eq!(contained, [false, true, true, false, false, true, false]);
     }
 
+    #[test]
+    fn each_check_is_refused_where_a_member_does_not_know_of_it() {
+        let of = |kind: &str| CheckSpec::from(read(&CheckWords::of(kind)).expect("a kind"));
+        let tcp = of("tcp");
+        let slow_start = Duration::from_secs(1);
+        let one = RealCheck::as_others([10, 0, 0, 1].into(), None);
+        let timing = CheckTiming { grace: Duration::from_secs(1), ..tcp.timing };
+        for (check, since) in [
+            (tcp.clone(), Level::CHECKS),
+            (of("icmp"), Level::KINDS),
+            (of("exec:a"), Level::PROGRAMS),
+            (CheckSpec { slow_start, ..tcp.clone() }, Level::PROGRAMS),
+            (CheckSpec { otherwise: vec![one], ..tcp.clone() }, Level::PROGRAMS),
+            (CheckSpec { timing, ..tcp }, Level::PROGRAMS),
+        ] {
+            assert_eq!(check.since(), since, "{check:?}");
+        }
+    }
+
     /// As the log has it: a version of later reads it, and what nobody said is not there.
     #[test]
     fn what_the_log_keeps_of_a_check() {

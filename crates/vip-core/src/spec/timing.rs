@@ -143,6 +143,19 @@ mod tests {
     }
 
     #[test]
+    fn a_timing_is_read_as_it_was_written() {
+        let usual = CheckTiming::default();
+        let other = CheckTiming { interval: ms(700), timeout: ms(300), rise: 2, fall: 5, ..usual };
+        for timing in [usual, other, CheckTiming { grace: ms(9000), ..other }] {
+            let text = serde_json::to_string(&timing).expect("written");
+            assert_eq!(serde_json::from_str::<CheckTiming>(&text).expect("read"), timing);
+            assert_eq!(text.contains("grace_ms"), !timing.grace.is_zero(), "{text}");
+        }
+        let bad = CheckTiming { grace: MOST_INTERVAL + ms(1), ..usual };
+        assert_eq!(bad.check(), Err(TimingOutOfRange::Grace(bad.grace)));
+    }
+
+    #[test]
     fn a_timing_that_makes_no_sense_is_refused() {
         let good = CheckTiming::default();
         assert_eq!(good.check(), Ok(()));

@@ -256,6 +256,20 @@ mod tests {
         assert_eq!((goes_to(&state), state.cut_off.len()), (Some(HOLDER), 0));
     }
 
+    /// Where four may observe, and three do, without a say.
+    #[test]
+    fn the_holder_looks_whoever_observes() {
+        let mut looks_on = false;
+        for last in 11..40 {
+            let state = held(&[], &[&format!("10.0.0.{last}")]);
+            let server = state.all_servers().next().expect("there");
+            let real = &server.reals[0];
+            assert!(state.watchers_of(server, real).contains(&HOLDER), "{last}");
+            looks_on |= !state.observers_of(server, real).contains(&HOLDER);
+        }
+        assert!(looks_on, "it observes each of them");
+    }
+
     #[test]
     fn where_somebody_said_who_can_reach_them_the_holder_is_not_asked() {
         let mut state = held(&["n1", "n2", "n3"], &TWO);

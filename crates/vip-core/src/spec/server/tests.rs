@@ -1,5 +1,6 @@
 use super::*;
 use crate::testing::server as spec;
+use crate::{CheckKind, CheckWords};
 
 fn refused(spec: &ServerSpec) -> String {
     spec.check().expect_err("refused").to_string()
@@ -101,4 +102,38 @@ fn a_spec_is_read_as_it_was_written_and_says_little_of_what_is_usual() {
     }
     let short = r#"{"name":"front","vip":"web","ports":"80","reals":["10.0.0.7"]}"#;
     assert_eq!(serde_json::from_str::<ServerSpec>(short).ok(), Some(spec(&["10.0.0.7"])));
+}
+
+/// Of one real server too.
+#[test]
+fn a_check_says_something_of_who_is_served() {
+    let kind = |text: &str| CheckKind::try_from(CheckWords::of(text)).expect("a kind");
+    let checked = |check: CheckSpec| ServerSpec { check: Some(check), ..spec(&["10.0.0.7"]) };
+    let of_udp = |check| ServerSpec { protocol: Protocol::Udp, ..checked(check) };
+    let own = |check: Option<CheckKind>, check_port| {
+        let one = RealCheck::as_others([10, 0, 0, 7].into(), None);
+        vec![RealCheck { check: check.map(Into::into), check_port, ..one }]
+    };
+    for by in ["dns:a/A", "udp:00", "icmp", "exec:a"] {
+        assert_eq!(of_udp(kind(by).into()).check(), Ok(()), "{by}");
+    }
+    assert!(refused(&of_udp(kind("tcp").into())).contains("says nothing of that"));
+    let at = |port| CheckSpec { port, ..kind("tcp").into() };
+    assert_eq!(of_udp(at(Some(80))).check(), Ok(()));
+    let dns = || CheckSpec::from(kind("dns:a/A"));
+    let otherwise = CheckSpec { otherwise: own(Some(kind("tcp")), None), ..dns() };
+    assert!(refused(&of_udp(otherwise)).contains("says nothing of that"));
+    let otherwise = CheckSpec { otherwise: own(Some(kind("tcp")), Some(80)), ..dns() };
+    assert_eq!(of_udp(otherwise).check(), Ok(()));
+
+    let any = |check| ServerSpec { ports: "any".parse().expect("ports"), ..checked(check) };
+    assert!(refused(&any(at(None))).contains("--check-port"));
+    assert_eq!(any(at(Some(80))).check(), Ok(()));
+    assert_eq!(any(kind("icmp").into()).check(), Ok(()));
+
+    let many = (0..=MAX_OTHERWISE).flat_map(|_| own(None, Some(80))).collect();
+    let many = CheckSpec { otherwise: many, ..at(None) };
+    assert!(refused(&checked(many)).contains("65 real servers that are checked otherwise"));
+    let slow_start = MOST_SLOW_START + Duration::from_secs(1);
+    assert!(refused(&checked(CheckSpec { slow_start, ..at(None) })).contains("at most"));
 }
