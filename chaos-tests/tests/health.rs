@@ -326,6 +326,11 @@ fn a_service_without_a_quorum_is_the_sorry_servers_or_nobodys() -> Result<()> {
     Ok(())
 }
 
+/// On a node: nothing it sends to either of them arrives.
+const CUT: &str = "add table ip cut; \
+                   add chain ip cut out { type filter hook output priority 0; }; \
+                   add rule ip cut out ip daddr { 10.77.0.11, 10.77.0.12 } tcp dport 80 drop";
+
 /// The way is broken, and not they: the others reach them.
 #[test]
 fn a_holder_that_does_not_reach_its_servers_gives_its_vip_to_one_that_does() -> Result<()> {
@@ -339,10 +344,7 @@ fn a_holder_that_does_not_reach_its_servers_gives_its_vip_to_one_that_does() -> 
         Ok(vip["holder"].as_str().context("nobody holds it")?.to_owned())
     };
     assert_eq!(holder()?, "n1");
-    let cut = "add table ip cut; \
-               add chain ip cut out { type filter hook output priority 0; }; \
-               add rule ip cut out ip daddr { 10.77.0.11, 10.77.0.12 } tcp dport 80 drop";
-    cluster.lab.exec("n1", "nft", &[cut])?.ok()?;
+    cluster.lab.exec("n1", "nft", &[CUT])?.ok()?;
     wait_for("another holds it", SOON, || (holder().ok()? != "n1").then_some(()))?;
     let now = holder()?;
     wait_until(&cluster, ["up", "up"])?;
@@ -413,11 +415,8 @@ fn nodes_whose_network_is_broken_do_not_outvote_one_that_is_answered() -> Result
     let fast = ["--check-interval", "400ms", "--check-timeout", "200ms"];
     cluster.host("n1").ctl_ok(&[&ADD[..], &fast].concat())?;
     wait_until(&cluster, ["up", "up"])?;
-    let cut = "add table ip cut; \
-               add chain ip cut out { type filter hook output priority 0; }; \
-               add rule ip cut out ip daddr { 10.77.0.11, 10.77.0.12 } tcp dport 80 drop";
     for node in ["n1", "n2"] {
-        cluster.lab.exec(node, "nft", &[cut])?.ok()?;
+        cluster.lab.exec(node, "nft", &[CUT])?.ok()?;
     }
     let served = || Connections::open(&cluster.lab, "client", V4.target(), 20).ok().map(drop);
     let is_at_n3 = || {

@@ -60,9 +60,8 @@ pub(crate) struct CheckFlags {
     /// tcp: a connection is opened; http:/PATH or https:/PATH: a page is asked for;
     /// grpc or grpc:SERVICE: gRPC's own question of health; dns:NAME/TYPE: a name is asked for, by
     /// UDP; udp:HEX: a datagram is sent; icmp: an echo is asked for;
-    /// exec:NAME,ARGUMENT,...: a
-    /// program of that name is run, where root put it on the nodes; none: real servers are up
-    /// while their administrator says so.
+    /// exec:NAME,ARGUMENT,...: a program of that name is run, where root put it on the nodes;
+    /// none: real servers are up while their administrator says so.
     #[arg(long, value_name = "KIND", group = "what")]
     pub(crate) check: Option<String>,
     /// http: statuses, such as 200-299,304 (200-299); dns: what one of the records says (there

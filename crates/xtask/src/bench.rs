@@ -217,10 +217,7 @@ fn failover(runs: usize, only: &[Case], systems: &[Kind]) -> Result<()> {
             }
             let run = measure::measure(kind, case, round).with_context(|| cell.clone())?;
             println!("{round}: {cell}: {run}");
-            match results[&cell].as_array_mut() {
-                Some(all) => all.push(run),
-                None => results[&cell] = json!([run]),
-            }
+            keep(&mut results[&cell], run);
             std::fs::write(&path, serde_json::to_vec_pretty(&results)?)?;
         }
     }
@@ -235,6 +232,14 @@ fn failover(runs: usize, only: &[Case], systems: &[Kind]) -> Result<()> {
         println!("picture: {}", picture.display());
     }
     figures::show("failover", is_less, &table)
+}
+
+/// One run more of a cell.
+fn keep(cell: &mut Value, run: Value) {
+    match cell.as_array_mut() {
+        Some(all) => all.push(run),
+        None => *cell = json!([run]),
+    }
 }
 
 /// The runs of a cell.

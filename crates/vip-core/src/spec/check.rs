@@ -16,6 +16,7 @@ pub use otherwise::{MAX_OTHERWISE, RealCheck};
 pub use tls::{Digest, Tls, Trust};
 pub use words::CheckWords;
 
+use super::timing::ms;
 use crate::{CheckTiming, Level, Name, excerpt};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -112,20 +113,6 @@ impl CheckKind {
     }
 }
 
-/// Spans as the log has them.
-mod ms {
-    use serde::{Deserialize, Deserializer, Serializer};
-    use std::time::Duration;
-
-    pub(super) fn serialize<S: Serializer>(span: &Duration, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_u64(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
-    }
-
-    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Duration, D::Error> {
-        u64::deserialize(from).map(Duration::from_millis)
-    }
-}
-
 /// How the real servers of a virtual one are checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckSpec {
@@ -140,7 +127,12 @@ pub struct CheckSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub observers: Vec<Name>,
     /// Who is back, or new beside others, gets its whole share after so long, in steps.
-    #[serde(default, skip_serializing_if = "Duration::is_zero", with = "ms")]
+    #[serde(
+        rename = "slow_start_ms",
+        with = "ms",
+        default,
+        skip_serializing_if = "Duration::is_zero"
+    )]
     pub slow_start: Duration,
     /// Real servers that are checked otherwise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -328,6 +320,10 @@ mod tests {
     /// As the log has it: a version of later reads it, and what nobody said is not there.
     #[test]
     fn what_the_log_keeps_of_a_check() {
+        let slow = CheckSpec { slow_start: Duration::from_secs(40), ..CheckKind::Tcp.into() };
+        let text = serde_json::to_string(&slow).expect("written");
+        assert!(text.ends_with(r#""slow_start_ms":40000}"#), "{text}");
+        assert_eq!(serde_json::from_str::<CheckSpec>(&text).expect("read"), slow);
         let check = CheckSpec::from(CheckKind::Tcp);
         let text = serde_json::to_string(&check).expect("written");
         assert_eq!(

@@ -16,49 +16,38 @@ const MOST_IN_A_ROW: u8 = 100;
 
 /// How often is probed, and how many answers count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Written", into = "Written")]
 pub struct CheckTiming {
     /// From the start of a probe to that of the next.
+    #[serde(rename = "interval_ms", with = "ms")]
     pub interval: Duration,
     /// A probe without an answer has failed after it.
+    #[serde(rename = "timeout_ms", with = "ms")]
     pub timeout: Duration,
     /// Successes in a row that make a server up.
     pub rise: u8,
     /// Failures in a row that make it down.
     pub fall: u8,
     /// Who was never seen up is not called down before, from its first probe on.
+    #[serde(rename = "grace_ms", with = "ms", default, skip_serializing_if = "Duration::is_zero")]
     pub grace: Duration,
 }
 
-/// As the log has it.
-#[derive(Serialize, Deserialize)]
-struct Written {
-    interval_ms: u64,
-    timeout_ms: u64,
-    rise: u8,
-    fall: u8,
-    #[serde(default, skip_serializing_if = "is_none")]
-    grace_ms: u64,
-}
+/// Spans as the log has them.
+pub(super) mod ms {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use std::time::Duration;
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
-fn is_none(ms: &u64) -> bool {
-    *ms == 0
-}
-
-impl From<Written> for CheckTiming {
-    fn from(Written { interval_ms, timeout_ms, rise, fall, grace_ms }: Written) -> Self {
-        let [interval, timeout, grace] =
-            [interval_ms, timeout_ms, grace_ms].map(Duration::from_millis);
-        Self { interval, timeout, rise, fall, grace }
+    pub(in crate::spec) fn serialize<S: Serializer>(
+        span: &Duration,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
     }
-}
 
-impl From<CheckTiming> for Written {
-    fn from(CheckTiming { interval, timeout, rise, fall, grace }: CheckTiming) -> Self {
-        let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-        let [interval_ms, timeout_ms, grace_ms] = [interval, timeout, grace].map(ms);
-        Self { interval_ms, timeout_ms, rise, fall, grace_ms }
+    pub(in crate::spec) fn deserialize<'a, D: Deserializer<'a>>(
+        from: D,
+    ) -> Result<Duration, D::Error> {
+        u64::deserialize(from).map(Duration::from_millis)
     }
 }
 

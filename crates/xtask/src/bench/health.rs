@@ -1,7 +1,7 @@
 //! From a real server's end until no client is sent to it any more, as clients see it: vipd's
 //! checks beside keepalived's, in turns.
 
-use super::{figures, spread};
+use super::{figures, keep, spread};
 use crate::lab;
 use crate::shell::root;
 use anyhow::{Context, Result};
@@ -95,12 +95,8 @@ fn measure_all(runs: usize) -> Result<()> {
                 let took = measure(side, check, fault, INTERVAL.mul_f64(phase(round, runs)))
                     .with_context(|| format!("{side}, {check}, {fault}"))?;
                 println!("{round}: {side}, {check}, {fault}: {took:?}");
-                let cell = &mut found[cell(side, check, fault)];
                 let run = json!({ "ms": took.as_secs_f64() * 1000.0 });
-                match cell.as_array_mut() {
-                    Some(all) => all.push(run),
-                    None => *cell = json!([run]),
-                }
+                keep(&mut found[cell(side, check, fault)], run);
             }
         }
     }

@@ -5,7 +5,7 @@ use super::case::VIP;
 use super::idle::{NODES, used};
 use super::{figures, load, results};
 use anyhow::{Context, Result, ensure};
-use chaos_tests::{Cluster, Options, Probe, open_tokens};
+use chaos_tests::{Cluster, Options, Outage, Probe, Trace, open_tokens};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,11 @@ pub(super) fn watched<T>(cluster: &Cluster, act: impl FnOnce() -> Result<T>) -> 
         per_second[*node] = json!((ms * 100.0).round() / 100.0);
     }
     Ok((done, per_second))
+}
+
+/// The longest time between two answers, ms.
+pub(super) fn longest(trace: &Trace) -> f64 {
+    trace.outages(Duration::ZERO).iter().map(Outage::ms).fold(0.0, f64::max)
 }
 
 /// For the README.
@@ -94,9 +99,6 @@ pub(super) fn run(profile: &str, commands: u32, per_second: u32) -> Result<()> {
         let span = Duration::from_nanos(span().context("no reply")?);
         ensure!(span + ANSWERS_WITHIN >= lasting, "the VIP answered for {span:?} only");
     }
-    let longest = |trace: &chaos_tests::Trace| {
-        trace.outages(Duration::ZERO).iter().map(|outage| outage.ms()).fold(0.0, f64::max)
-    };
     let at = |share: usize| {
         let place = given.accepted.len().saturating_sub(1) * share / 100;
         given.accepted.get(place).map(Duration::as_millis)

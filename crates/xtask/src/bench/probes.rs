@@ -3,7 +3,8 @@
 
 use super::case::VIP;
 use super::idle::{NODES, used};
-use super::log::watched;
+use super::log::{longest, watched};
+use super::vipd::of_each;
 use super::{figures, load, results};
 use anyhow::{Context, Result, ensure};
 use chaos_tests::{Cluster, Daemon, Options, Probe, V4, within};
@@ -17,8 +18,6 @@ const REALS: u16 = 10;
 /// How long a node is watched: some rounds.
 const WATCHED: Duration = Duration::from_secs(20);
 const ALL_UP: Duration = Duration::from_secs(120);
-/// So many commands are on their way at once.
-const HANDS: u16 = 8;
 /// A question for a name, by hand: example.com, A.
 const QUESTION: &str = "udp:000101000001000000000000076578616d706c6503636f6d0000010001";
 const KINDS: [(&str, &[&str]); 6] = [
@@ -72,21 +71,6 @@ impl Many {
         self.nginx = Some(Daemon::nginx(&cluster.lab, "r1", &cluster.dir().join("many"))?);
         Ok(())
     }
-}
-
-/// Something for each of the virtual servers, several at once.
-fn of_each(servers: u16, act: impl Fn(u16) -> Result<()> + Sync) -> Result<()> {
-    std::thread::scope(|scope| {
-        let act = &act;
-        let work = |hand| {
-            let numbers = (hand..servers).step_by(HANDS.into());
-            scope.spawn(move || numbers.into_iter().try_for_each(act))
-        };
-        let working: Vec<_> = (0..HANDS).map(work).collect();
-        working
-            .into_iter()
-            .try_for_each(|work| work.join().unwrap_or_else(|_| anyhow::bail!("it panicked")))
-    })
 }
 
 fn add(cluster: &Cluster, servers: u16, check: &[&str]) -> Result<()> {
@@ -204,9 +188,6 @@ fn ended(servers: u16, all: usize) -> Result<Value> {
     })?;
     let edges = probe.finish()?;
     ensure!(quiet.replies.len() > 1 && edges.replies.len() > 1, "the VIP did not answer");
-    let longest = |trace: &chaos_tests::Trace| {
-        trace.outages(Duration::ZERO).iter().map(|outage| outage.ms()).fold(0.0, f64::max)
-    };
     Ok(json!({
         "known down after, s": took.as_secs_f64(),
         "lease threads without, ms a second": idle,

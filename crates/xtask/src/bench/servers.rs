@@ -4,7 +4,7 @@
 use super::case::{Case, Kind};
 use super::measure::observe;
 use super::vipd::Nodes;
-use super::{figures, load, results, spread};
+use super::{figures, keep, load, results, spread};
 use anyhow::Result;
 use serde_json::{Value, json};
 
@@ -27,11 +27,7 @@ pub(super) fn run(servers: u16, runs: usize) -> Result<()> {
                     changes.extend(nodes.add_servers(count)?);
                     let run = observe(Box::new(nodes), case, round)?;
                     println!("{round}: {profile} {} {count}: {run}", case.title());
-                    let cell = &mut found[cell(kind, case, count)];
-                    match cell.as_array_mut() {
-                        Some(all) => all.push(run),
-                        None => *cell = json!([run]),
-                    }
+                    keep(&mut found[cell(kind, case, count)], run);
                 }
             }
         }

@@ -7,11 +7,26 @@ use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 
 /// So many commands are on their way at once.
-const ADDED_AT_A_TIME: u16 = 8;
+const AT_A_TIME: u16 = 8;
 /// A guard's program is another one by then.
 const REPLACED: Duration = Duration::from_secs(10);
 /// Changes that are timed.
 const CHANGES: u8 = 10;
+
+/// Does something for each of so many virtual servers, several at once.
+pub(super) fn of_each(servers: u16, act: impl Fn(u16) -> Result<()> + Sync) -> Result<()> {
+    std::thread::scope(|scope| {
+        let act = &act;
+        let work = |hand| {
+            let numbers = (hand..servers).step_by(AT_A_TIME.into());
+            scope.spawn(move || numbers.into_iter().try_for_each(act))
+        };
+        let working: Vec<_> = (0..AT_A_TIME).map(work).collect();
+        working
+            .into_iter()
+            .try_for_each(|work| work.join().unwrap_or_else(|_| anyhow::bail!("it panicked")))
+    })
+}
 
 pub(super) struct Nodes {
     cluster: Cluster,
@@ -51,18 +66,7 @@ impl Nodes {
             n1.ctl(&all)?.ok().map(|_| ())
         };
         // These real servers are nobody, and are sent nothing.
-        let hands: Vec<u16> = (0..ADDED_AT_A_TIME).collect();
-        std::thread::scope(|scope| {
-            let work = |hand: &u16| {
-                let numbers = (*hand..count).step_by(ADDED_AT_A_TIME.into());
-                scope.spawn(move || numbers.into_iter().try_for_each(add))
-            };
-            let working: Vec<_> = hands.iter().map(work).collect();
-            working.into_iter().try_for_each(|work| match work.join() {
-                Ok(result) => result,
-                Err(_) => anyhow::bail!("it panicked"),
-            })
-        })?;
+        of_each(count, add)?;
         let mut took = vec![];
         for last in (0..CHANGES).filter(|_| count > 0) {
             let (server, real) = (format!("s{}", count - 1), format!("10.77.0.{}", 200 + last));
