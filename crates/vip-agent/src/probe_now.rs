@@ -59,9 +59,14 @@ pub(crate) async fn probe_now(
     let observed = server.reals.iter().filter(|real| state.watchers_of(server, real).contains(&me));
     let probes = observed.filter_map(|real| {
         let (observed, target) = (server.observed(&real.spec), server.target(&real.spec)?);
-        let prober = member.sights.prober();
+        let (prober, state) = (member.sights.prober(), &state);
         Some(async move {
-            let opinion = match prober.probe(&target).await {
+            let mut result = prober.probe(&target).await;
+            if result.is_ok() {
+                let probed = (observed, &target);
+                result = member.forward.probe_at_vip(state, probed, true).await;
+            }
+            let opinion = match result {
                 Ok(()) => Opinion::Up,
                 Err(Failure::There(why)) => Opinion::Down(why),
                 Err(Failure::Here(why)) => Opinion::Unable(why),

@@ -79,8 +79,13 @@ pub(crate) async fn look_after_real_servers(member: Arc<Member>) {
         for start in rounds.start(boottime(), AT_ONCE - running) {
             running += 1;
             let (answer, prober) = (answer.clone(), sights.prober());
+            let (forward, state) = (member.forward.clone(), looked_at.clone());
             tokio::spawn(async move {
-                let result = prober.probe(&start.target).await;
+                let (observed, target) = (start.ticket.observed(), &start.target);
+                let mut result = prober.probe(target).await;
+                if let (Ok(()), Some(state)) = (&result, state) {
+                    result = forward.probe_at_vip(&state, (observed, target), false).await;
+                }
                 let _ = answer.send((start.ticket, result)).await;
             });
         }

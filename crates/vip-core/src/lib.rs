@@ -52,8 +52,8 @@ pub use chain::{chain, plain};
 pub use cover::Cover;
 pub use excerpt::{MAX_EXCERPT, excerpt};
 pub use forward::{
-    Counter, DropReason, Drops, Flow, Forwarding, Plan, PlanError, Programmed, Programming,
-    RealCount, TableCounters, TableNotice, TableOrder, unsaid,
+    AtVip, AtVipQuestion, Counter, DropReason, Drops, Flow, Forwarding, Plan, PlanError,
+    Programmed, Programming, RealCount, TableCounters, TableNotice, TableOrder, unsaid,
 };
 pub use goal::{Goal, Hopeless, Progress};
 pub use guard::{

@@ -2,8 +2,8 @@
 
 use crate::clock::boottime;
 use crate::protocol::{
-    EXTEND_ALL, FORWARD, Frames, FromGuard, GateReport, Hello, TABLES, ToGuard, VERSIONS, Versions,
-    write_frame,
+    AT_VIP, EXTEND_ALL, FORWARD, Frames, FromGuard, GateReport, Hello, TABLES, ToGuard, VERSIONS,
+    Versions, write_frame,
 };
 use std::io;
 use std::path::{Path, PathBuf};
@@ -79,6 +79,7 @@ impl GuardWriter {
         let is_put = |order: &TableOrder| matches!(order, TableOrder::Put(..));
         let since = match message {
             ToGuard::Tables(orders) if orders.iter().any(is_put) => FORWARD,
+            ToGuard::AskAtVip(..) => AT_VIP,
             ToGuard::Count(_) | ToGuard::Members(_) => FORWARD,
             ToGuard::Tables(_) => TABLES,
             ToGuard::Orders(orders) if orders.iter().any(is_new) => EXTEND_ALL,
@@ -91,6 +92,12 @@ impl GuardWriter {
     #[must_use]
     pub fn forwards(&self) -> bool {
         self.version >= FORWARD
+    }
+
+    /// Whether it asks real servers of direct routing.
+    #[must_use]
+    pub fn asks_at_vips(&self) -> bool {
+        self.version >= AT_VIP
     }
 }
 

@@ -1,6 +1,7 @@
 //! The second lane's work: virtual servers put in force by the engine, and what the
 //! agent is told of it.
 
+use crate::at_vip::{Asked, Asker};
 use crate::clock::boottime;
 use crate::tables::Work;
 use crate::told::{LeftForwarder, Told};
@@ -8,8 +9,10 @@ use crate::ways::Ways;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
 use tracing::{debug, warn};
-use vip_core::{Address, Generation, Mono, RealCount, ServerUid, TableNotice, TableOrder, chain};
-use vip_datapath::ForwardEngine;
+use vip_core::{
+    Address, AtVip, Generation, Mono, RealCount, ServerUid, TableNotice, TableOrder, chain,
+};
+use vip_datapath::{ForwardEngine, Surroundings};
 
 /// See the module.
 pub(crate) struct Forwarder {
@@ -21,6 +24,8 @@ pub(crate) struct Forwarder {
     /// By virtual server.
     serving: BTreeMap<ServerUid, Vec<Address>>,
     told: Told,
+    /// `None`: it could not be started.
+    asker: Option<Asker>,
 }
 
 impl Forwarder {
@@ -29,8 +34,9 @@ impl Forwarder {
         ways: Ways,
         served: watch::Sender<BTreeSet<Address>>,
         told: Told,
+        asker: Option<Asker>,
     ) -> Self {
-        Self { engine, ways, served, serving: BTreeMap::new(), told }
+        Self { engine, ways, served, serving: BTreeMap::new(), told, asker }
     }
 
     pub(crate) fn carry_out(&mut self, work: Work) -> Vec<TableNotice> {
@@ -50,6 +56,7 @@ impl Forwarder {
                 notices
             }
             Work::Count(server) => vec![self.count(server)],
+            Work::Ask(question, limit, agent) => self.ask(Asked { question, limit, agent }),
             Work::Look => {
                 self.look();
                 let all = self.engine.as_ref().map(ForwardEngine::in_force);
@@ -167,6 +174,16 @@ impl Forwarder {
         TableNotice::Counted { server, reals }
     }
 
+    /// Where it may: root's word on who can be a real server holds for questions too.
+    fn ask(&self, asked: Asked) -> Vec<TableNotice> {
+        let question = asked.question;
+        let may = self.ways.objection_to(question.real).is_none();
+        if may && self.asker.as_ref().is_some_and(|asker| asker.ask(asked)) {
+            return vec![];
+        }
+        vec![TableNotice::AtVip(question, AtVip::NotAsked)]
+    }
+
     fn look(&mut self) {
         let Self { engine: Some(engine), ways, .. } = self else { return };
         ways.look_again();
@@ -206,7 +223,7 @@ mod tests {
     use std::net::IpAddr;
     use std::sync::Arc;
     use vip_core::{Forward, Forwarding, Plan, Protocol, RealServer, Scheduler, TableSize};
-    use vip_datapath::{Gate, Surroundings, Way, forward_engine};
+    use vip_datapath::{Gate, Way, forward_engine};
 
     fn put(server: u64, real: IpAddr) -> Work {
         let real = RealServer { ip: real, port: 80, weight: 1 };
@@ -230,7 +247,7 @@ mod tests {
         let engine = forward_engine(&mut gate).expect("its maps");
         let ways = Ways::open(Arc::default(), vec![]).expect("netlink");
         let (served, _) = watch::channel(BTreeSet::new());
-        let mut forwarder = Forwarder::new(Some(engine), ways, served, Told::default());
+        let mut forwarder = Forwarder::new(Some(engine), ways, served, Told::default(), None);
         let [one, other]: [IpAddr; 2] = [[10, 0, 0, 11].into(), [10, 0, 0, 12].into()];
         let in_force = |server| {
             let generation = Some(Generation(1));

@@ -4,9 +4,9 @@
 use etherparse::icmpv6::{Icmpv6PayloadSlice, NdpOptionSlice};
 use etherparse::{
     ArpEthIpv4Packet, ArpHardwareId, ArpOperation, ArpPacket, EtherType, Ethernet2Header,
-    Icmpv6Slice, PacketBuilder,
+    Icmpv6Slice, LaxNetSlice, LaxSlicedPacket, PacketBuilder, TransportSlice,
 };
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use vip_core::Mac;
 
 const BROADCAST: [u8; 6] = [0xff; 6];
@@ -18,6 +18,10 @@ const OVERRIDE: [u8; 4] = [0x20, 0, 0, 0];
 const TARGET_LINK_LAYER: [u8; 2] = [2, 1];
 /// Neighbour discovery is only believed with this (RFC 4861 §7.1).
 const ND_HOP_LIMIT: u8 = 255;
+/// No router passes it on.
+const NEIGHBOURS_ALONE: u8 = 1;
+/// Of a connection that nothing is sent on.
+const WINDOW: u16 = 1024;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 /// All frames that announce `ip` at `mac`: for IPv4 both forms of gratuitous
@@ -87,6 +91,64 @@ fn neighbor_solicitation(mac: Mac, ip: Ipv6Addr) -> Vec<u8> {
         .write(&mut frame, &ip.octets())
         .expect("a vector takes every frame of this size");
     frame
+}
+
+/// A segment of TCP that opens a connection, or ends one that was offered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SynFrame {
+    /// From and to, as all pairs here.
+    pub(crate) macs: (Mac, Mac),
+    pub(crate) ips: (IpAddr, IpAddr),
+    pub(crate) ports: (u16, u16),
+    pub(crate) number: u32,
+    pub(crate) is_reset: bool,
+}
+
+impl SynFrame {
+    /// As it is sent; `None`: its addresses are of two families.
+    pub(crate) fn bytes(&self) -> Option<Vec<u8>> {
+        let ethernet = PacketBuilder::ethernet2(self.macs.0.0, self.macs.1.0);
+        let ip = match self.ips {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                ethernet.ipv4(from.octets(), to.octets(), NEIGHBOURS_ALONE)
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                ethernet.ipv6(from.octets(), to.octets(), NEIGHBOURS_ALONE)
+            }
+            _ => return None,
+        };
+        let tcp = ip.tcp(self.ports.0, self.ports.1, self.number, WINDOW);
+        let tcp = if self.is_reset { tcp.rst() } else { tcp.syn() };
+        let mut frame = vec![];
+        tcp.write(&mut frame, &[]).ok()?;
+        Some(frame)
+    }
+}
+
+/// What came back of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub(crate) from: SocketAddr,
+    pub(crate) acknowledges: u32,
+    /// Else it offers a connection.
+    pub(crate) resets: bool,
+}
+
+/// The answer to a SYN in an IP packet, if it is one (RFC 9293 section 3.5).
+pub(crate) fn segment(packet: &[u8]) -> Option<Segment> {
+    let packet = LaxSlicedPacket::from_ip(packet).ok()?;
+    let Some(TransportSlice::Tcp(tcp)) = packet.transport else { return None };
+    let from: IpAddr = match packet.net? {
+        LaxNetSlice::Ipv4(ip) => ip.header().source_addr().into(),
+        LaxNetSlice::Ipv6(ip) => ip.header().source_addr().into(),
+        LaxNetSlice::Arp(_) => return None,
+    };
+    let answers = tcp.ack() && (tcp.syn() || tcp.rst());
+    answers.then(|| Segment {
+        from: SocketAddr::new(from, tcp.source_port()),
+        acknowledges: tcp.acknowledgment_number(),
+        resets: tcp.rst(),
+    })
 }
 
 /// Who claims which address in an ICMPv6 message, if it is a neighbour
@@ -182,7 +244,56 @@ mod tests {
         assert_eq!(arp_claim(&[]), None);
     }
 
+    #[test]
+    fn a_question_at_a_vip_goes_no_further_than_the_neighbour() {
+        for [from, to] in [["10.0.0.1", "10.0.0.100"], ["fd00::1", "fd00::100"]] {
+            let ip = |text: &str| text.parse::<IpAddr>().expect("valid");
+            let (ips, ports) = ((ip(from), ip(to)), (61_000, 80));
+            let macs = (MAC, Mac([2, 0, 0, 0, 0, 7]));
+            let syn = SynFrame { macs, ips, ports, number: 7, is_reset: false };
+            let frame = syn.bytes().expect("one family");
+            assert_eq!(frame[..12], [2, 0, 0, 0, 0, 7, 2, 0, 0, 0, 0, 9]);
+            assert_eq!(frame[if ips.0.is_ipv4() { 22 } else { 21 }], 1, "hop limit");
+            assert_eq!(segment(&frame[14..]), None, "it acknowledges nothing");
+            let reset = SynFrame { is_reset: true, ..syn }.bytes().expect("one family");
+            assert_eq!(reset.len(), frame.len());
+            assert_eq!(
+                SynFrame { ips: (ips.0, [10, 0, 0, 1].into()), ..syn }.bytes().is_none(),
+                ips.0.is_ipv6()
+            );
+        }
+    }
+
+    #[test]
+    fn what_comes_back_is_an_offer_or_a_refusal() {
+        let packet = |rst: bool| {
+            let ip = PacketBuilder::ipv4([10, 0, 0, 100], [10, 0, 0, 1], 64);
+            let tcp = ip.tcp(80, 61_000, 99, 0).ack(8);
+            let (tcp, mut bytes) = (if rst { tcp.rst() } else { tcp.syn() }, vec![]);
+            tcp.write(&mut bytes, &[]).expect("written");
+            bytes
+        };
+        let from = "10.0.0.100:80".parse().expect("valid");
+        for resets in [false, true] {
+            let bytes = packet(resets);
+            assert_eq!(segment(&bytes), Some(Segment { from, acknowledges: 8, resets }));
+            assert_eq!(segment(&bytes[..30]), None);
+        }
+    }
+
     proptest::proptest! {
+        /// Anybody on the wire sends these.
+        #[test]
+        fn no_packet_is_too_odd_for_a_segment(
+            packet in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..128),
+            version in proptest::prop_oneof![proptest::prelude::Just(0x45_u8), proptest::prelude::Just(0x60)],
+        ) {
+            let packet = [&[version][..], &packet].concat();
+            if let Some(segment) = segment(&packet) {
+                proptest::prop_assert!(packet.len() >= 40, "{segment:?}");
+            }
+        }
+
         /// Anybody on the wire sends these.
         #[test]
         fn a_claim_names_somebody(

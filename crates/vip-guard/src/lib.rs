@@ -13,6 +13,8 @@ mod realtime;
 #[cfg(feature = "server")]
 mod allow;
 #[cfg(feature = "server")]
+mod at_vip;
+#[cfg(feature = "server")]
 mod config;
 #[cfg(feature = "server")]
 mod forwarder;

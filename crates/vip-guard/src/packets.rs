@@ -1,7 +1,9 @@
 //! Sockets for whole packets: one sends announcements and probes, others hear
 //! claims.
 
-use crate::frames::{advertised_claim, arp_claim};
+pub(crate) use crate::frames::{Segment, SynFrame};
+
+use crate::frames::{advertised_claim, arp_claim, segment};
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 use std::io;
 use std::mem::MaybeUninit;
@@ -33,6 +35,8 @@ fn link_address(ifindex: u32, protocol: u16) -> io::Result<SockAddr> {
 }
 
 const ETHERTYPE_ARP: u16 = 0x0806;
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 /// Sends frames on any interface.
 pub(crate) struct Sender(Socket);
@@ -84,6 +88,64 @@ fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
     Ok(registered)
 }
 
+/// Hears segments of TCP to one port of this host, whatever its stack makes of them.
+pub(crate) struct Segments {
+    v4: AsyncFd<Socket>,
+    v6: AsyncFd<Socket>,
+}
+
+/// Classic BPF for packets without their Ethernet header: segments of TCP to a port, in the
+/// first part of an IPv4 packet, or behind an IPv6 header without extensions.
+fn segments_to(port: u16) -> ([SockFilter; 7], [SockFilter; 6]) {
+    const LOAD_BYTE: u16 = 0x30;
+    const LOAD_HALF: u16 = 0x28;
+    const LOAD_HALF_BEHIND: u16 = 0x48;
+    const SKIP_HEADER: u16 = 0xb1;
+    const JUMP_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const TCP: u32 = 6;
+    let v4 = [
+        SockFilter::new(LOAD_BYTE, 0, 0, 9),
+        SockFilter::new(JUMP_EQUAL, 0, 4, TCP),
+        SockFilter::new(SKIP_HEADER, 0, 0, 0),
+        SockFilter::new(LOAD_HALF_BEHIND, 0, 0, 2),
+        SockFilter::new(JUMP_EQUAL, 0, 1, port.into()),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+        SockFilter::new(RETURN, 0, 0, 0),
+    ];
+    let v6 = [
+        SockFilter::new(LOAD_BYTE, 0, 0, 6),
+        SockFilter::new(JUMP_EQUAL, 0, 3, TCP),
+        SockFilter::new(LOAD_HALF, 0, 0, 42),
+        SockFilter::new(JUMP_EQUAL, 0, 1, port.into()),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+        SockFilter::new(RETURN, 0, 0, 0),
+    ];
+    (v4, v6)
+}
+
+impl Segments {
+    pub(crate) fn open(port: u16) -> io::Result<Self> {
+        let (v4, v6) = segments_to(port);
+        let hears = |ethertype: u16, filter: &[SockFilter]| {
+            // It hears nothing before it has its filter.
+            let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))?;
+            socket.attach_filter(filter)?;
+            socket.bind(&link_address(0, ethertype)?)?;
+            register(socket)
+        };
+        Ok(Self { v4: hears(ETHERTYPE_IPV4, &v4)?, v6: hears(ETHERTYPE_IPV6, &v6)? })
+    }
+
+    /// Waits for the next one that acknowledges something.
+    pub(crate) async fn next(&self) -> io::Result<Segment> {
+        tokio::select! {
+            segment = next(&self.v4, segment) => segment,
+            segment = next(&self.v6, segment) => segment,
+        }
+    }
+}
+
 impl Listener {
     pub(crate) fn open() -> io::Result<Self> {
         let protocol = Protocol::from(i32::from(ETHERTYPE_ARP.to_be()));
@@ -114,11 +176,8 @@ impl Listener {
     }
 }
 
-/// The next packet that claims something.
-async fn next(
-    socket: &AsyncFd<Socket>,
-    claim: impl Fn(&[u8]) -> Option<(Mac, IpAddr)>,
-) -> io::Result<(Mac, IpAddr)> {
+/// The next packet that says something.
+async fn next<T>(socket: &AsyncFd<Socket>, read: impl Fn(&[u8]) -> Option<T>) -> io::Result<T> {
     loop {
         let mut ready = socket.readable().await?;
         let mut buffer = [MaybeUninit::uninit(); BUFFER];
@@ -141,8 +200,8 @@ async fn next(
                 }
             })
             .collect();
-        if let Some(claim) = claim(&bytes) {
-            return Ok(claim);
+        if let Some(found) = read(&bytes) {
+            return Ok(found);
         }
     }
 }

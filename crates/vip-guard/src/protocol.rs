@@ -10,12 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use vip_core::{
-    Address, GuardNotice, Incarnation, Mac, Mono, Obstacle, ServerUid, TableCounters, TableNotice,
-    TableOrder, VipOrder, VipUid,
+    Address, AtVipQuestion, GuardNotice, Incarnation, Mac, Mono, Obstacle, ServerUid,
+    TableCounters, TableNotice, TableOrder, VipOrder, VipUid,
 };
 
 /// Versions that are understood here.
-pub(crate) const VERSIONS: Versions = Versions { lowest: 1, highest: SPOKE };
+pub(crate) const VERSIONS: Versions = Versions { lowest: 1, highest: AT_VIP };
 
 /// From this one on there is [`VipOrder::ExtendAll`].
 pub(crate) const EXTEND_ALL: u16 = 2;
@@ -30,6 +30,9 @@ pub(crate) const FORWARD: u16 = 4;
 
 /// From this one on there are [`TableNotice::Spoke`] and [`TableNotice::Dropped`].
 pub(crate) const SPOKE: u16 = 5;
+
+/// From this one on there are [`ToGuard::AskAtVip`] and [`TableNotice::AtVip`].
+pub(crate) const AT_VIP: u16 = 6;
 
 /// First bytes of a connection, both ways.
 const GREETING: [u8; 4] = *b"vipd";
@@ -113,6 +116,9 @@ pub enum ToGuard {
     /// Ethernet addresses of all that may hold VIPs: whose packets real servers on this
     /// host take.
     Members(BTreeSet<Mac>),
+    /// On the second lane: does a neighbour take what is sent to a VIP? Answered by
+    /// [`TableNotice::AtVip`], if it can be within so many ms.
+    AskAtVip(AtVipQuestion, u32),
 }
 
 /// How the guard enforces deadlines.

@@ -14,7 +14,7 @@ pub(crate) const OUR_PROTOCOL: u8 = 118;
 /// Marks the routes that vipd added, as its addresses are marked.
 pub(crate) const OUR_ROUTES: RouteProtocol = RouteProtocol::Other(OUR_PROTOCOL);
 
-fn address(address: &RouteAddress) -> Option<IpAddr> {
+pub(crate) fn address(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
         RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),

@@ -11,6 +11,7 @@
 
 mod succeed;
 
+use crate::at_vip::Asker;
 use crate::clock::boottime;
 use crate::config::{GuardConfig, GuardError};
 use crate::forwarder::Forwarder;
@@ -131,11 +132,13 @@ fn start_tables(
     let allow = config.allow_real.clone();
     // They are this thread's, which holds them when it has to.
     let _held = HeldSignals::hold().map_err(GuardError::Resume)?;
+    let asker = Asker::start();
+    let asker = asker.inspect_err(|error| warn!(%error, "real servers are not asked at VIPs"));
     let tables = TableLane::start(move || {
         let (engine, scenery) = handed.recv().ok()?;
         let ways = Ways::open(scenery, allow);
         let ways = ways.inspect_err(|error| error!(%error, "no virtual server is forwarded"));
-        let mut forwarder = Forwarder::new(engine, ways.ok()?, served, told);
+        let mut forwarder = Forwarder::new(engine, ways.ok()?, served, told, asker.ok());
         Some(move |work| forwarder.carry_out(work))
     });
     let thread = |source| GuardError::Rights { what: "starting a thread for tables", source };
@@ -386,7 +389,7 @@ impl Loop {
             ToGuard::Members(macs) => self.host.members_are(&macs),
             ToGuard::Confirmed => self.act(GuardEvent::Confirmed).await,
             // They went the other way.
-            ToGuard::Tables(_) | ToGuard::Count(_) => {}
+            ToGuard::Tables(_) | ToGuard::Count(_) | ToGuard::AskAtVip(..) => {}
         }
     }
 

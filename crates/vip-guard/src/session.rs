@@ -3,8 +3,8 @@
 
 use crate::clock::boottime;
 use crate::protocol::{
-    FORWARD, Frames, FromGuard, GateReport, Hello, SPOKE, TABLES, ToGuard, VERSIONS, Versions,
-    write_frame,
+    AT_VIP, FORWARD, Frames, FromGuard, GateReport, Hello, SPOKE, TABLES, ToGuard, VERSIONS,
+    Versions, write_frame,
 };
 use crate::tables::TableLane;
 use serde::{Deserialize, Serialize};
@@ -400,6 +400,10 @@ async fn read(
                 tables.count(server);
                 true
             }
+            ToGuard::AskAtVip(question, limit_ms) => {
+                tables.ask_at_vip(question, Duration::from_millis(limit_ms.into()));
+                true
+            }
             of_leases => unread.messages.send(of_leases).await.is_ok(),
         };
         if !goes_on {
@@ -416,6 +420,7 @@ const fn since(notice: &TableNotice) -> u16 {
             FORWARD
         }
         TableNotice::Spoke { .. } | TableNotice::Dropped(_) => SPOKE,
+        TableNotice::AtVip(..) => AT_VIP,
     }
 }
 

@@ -5,7 +5,7 @@
 use crate::clock::boottime;
 use crate::told::LeftForwarder;
 use arc_swap::ArcSwapOption;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
-use vip_core::{Mono, ServerUid, TableCounters, TableNotice, TableOrder};
+use vip_core::{AtVipQuestion, Mono, ServerUid, TableCounters, TableNotice, TableOrder};
 
 /// Virtual servers whose orders may wait: several times what a cluster has.
 const WAITING: usize = 8192;
@@ -28,6 +28,12 @@ const AT_ONCE: usize = 128;
 /// of a change was lost, or there was none: routes by gateways are not listened to.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Questions that may wait for this lane.
+const QUESTIONS: usize = 1024;
+
+/// The agent, as the lane tells it of tables.
+pub(crate) type Agent = Arc<mpsc::Sender<TableNotice>>;
+
 /// What there is to do.
 #[derive(Debug)]
 pub(crate) enum Work {
@@ -37,6 +43,9 @@ pub(crate) enum Work {
     Orders(Vec<TableOrder>),
     /// What was forwarded for it.
     Count(ServerUid),
+    /// Does a neighbour take what is sent to a VIP? The agent is told within the time, and the
+    /// lane does not wait for it.
+    Ask(AtVipQuestion, Duration, Agent),
     /// The host's network may be another one.
     Look,
     /// The next run of this process goes on from here, or nobody does and this one goes
@@ -91,6 +100,7 @@ struct Shared {
 enum Letter {
     Orders(u64, Vec<TableOrder>),
     Count(u64, ServerUid),
+    Ask(u64, AtVipQuestion, Duration),
     Leave(Leaving),
     /// There is something to wake up for.
     Nothing,
@@ -189,6 +199,13 @@ impl TableLane {
         let _ = self.letters.try_send(Letter::Count(session, server));
     }
 
+    /// Asks whether a neighbour takes what is sent to a VIP. Not answered where there is no room
+    /// for more.
+    pub(crate) fn ask_at_vip(&self, question: AtVipQuestion, limit: Duration) {
+        let session = self.shared.session.load(Relaxed);
+        let _ = self.letters.try_send(Letter::Ask(session, question, limit));
+    }
+
     /// The host's network may be another one; never waits.
     pub(crate) fn look_again(&self) {
         self.shared.unseen.store(true, Relaxed);
@@ -230,6 +247,7 @@ struct Desk<'a> {
     session: u64,
     orders: BTreeMap<ServerUid, TableOrder>,
     counts: BTreeSet<ServerUid>,
+    questions: VecDeque<(AtVipQuestion, Duration)>,
     leaving: Option<Leaving>,
     /// That was the last thing.
     looked: bool,
@@ -242,10 +260,21 @@ impl<'a> Desk<'a> {
     fn new(shared: &'a Shared, letters: Receiver<Letter>, look_interval: Duration) -> Self {
         // What the host's network is like nobody has said yet.
         shared.unseen.store(true, Relaxed);
-        let (orders, counts) = (BTreeMap::new(), BTreeSet::new());
+        let (orders, counts, questions) = Default::default();
         let look_at = Instant::now() + look_interval;
         let (session, leaving, looked) = (0, None, false);
-        Self { shared, letters, session, orders, counts, leaving, looked, look_at, look_interval }
+        Self {
+            shared,
+            letters,
+            session,
+            orders,
+            counts,
+            questions,
+            leaving,
+            looked,
+            look_at,
+            look_interval,
+        }
     }
 
     fn work(mut self, mut carry_out: impl FnMut(Work) -> Vec<TableNotice>) {
@@ -273,6 +302,12 @@ impl<'a> Desk<'a> {
             self.follow_agent();
             if self.shared.untold.swap(false, Relaxed) {
                 return Some(Work::Tell);
+            }
+            // It is only passed on.
+            if let Some((question, limit)) = self.questions.pop_front()
+                && let Some(agent) = self.shared.agent.load_full()
+            {
+                return Some(Work::Ask(question, limit, agent));
             }
             // Neither keeps the other waiting, however often there is more of it.
             let turn = !self.looked || self.orders.is_empty();
@@ -319,6 +354,7 @@ impl<'a> Desk<'a> {
             self.taken(self.orders.len());
             self.orders.clear();
             self.counts.clear();
+            self.questions.clear();
         }
     }
 
@@ -329,6 +365,11 @@ impl<'a> Desk<'a> {
             Letter::Count(session, server) => {
                 if session == self.session && self.counts.len() < WAITING {
                     self.counts.insert(server);
+                }
+            }
+            Letter::Ask(session, question, limit) => {
+                if session == self.session && self.questions.len() < QUESTIONS {
+                    self.questions.push_back((question, limit));
                 }
             }
             Letter::Leave(leaving) => self.leaving = Some(leaving),
@@ -370,210 +411,9 @@ pub(crate) fn nothing_there(work: Work) -> Vec<TableNotice> {
             orders.iter().map(gone).collect()
         }
         Work::Count(server) => vec![TableNotice::Counted { server, reals: vec![] }],
-        Work::Look | Work::Leave(_) => vec![],
+        Work::Ask(..) | Work::Look | Work::Leave(_) => vec![],
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::told::Told;
-    use vip_core::Generation;
-
-    const LIMIT: Duration = Duration::from_secs(20);
-
-    fn drop_of(server: u64) -> TableOrder {
-        TableOrder::Drop(ServerUid(server))
-    }
-
-    /// A lane that does nothing until it is let, one piece of work at a time.
-    fn stuck() -> (TableLane, std::sync::mpsc::Sender<()>) {
-        let (let_go, wait) = std::sync::mpsc::channel();
-        let lane = TableLane::start(move || {
-            Some(move |work| {
-                if !matches!(work, Work::Look) {
-                    let _ = wait.recv();
-                }
-                nothing_there(work)
-            })
-        });
-        (lane.expect("started"), let_go)
-    }
-
-    fn until(what: &str, is_so: impl Fn() -> bool) {
-        let begun = Instant::now();
-        while !is_so() {
-            assert!(begun.elapsed() < LIMIT, "{what}");
-            std::thread::yield_now();
-        }
-    }
-
-    #[tokio::test]
-    async fn an_agent_is_told_what_is_in_force_before_anything_else() {
-        let all = TableNotice::AllInForce([(ServerUid(7), Generation(3))].into());
-        let there = all.clone();
-        let lane = TableLane::start(move || {
-            Some(move |work| match work {
-                Work::Tell => vec![there.clone()],
-                other => nothing_there(other),
-            })
-        });
-        let lane = lane.expect("started");
-        let (agent, mut notices) = mpsc::channel(4);
-        lane.serve(agent);
-        assert_eq!(notices.recv().await, Some(all));
-        lane.order(vec![drop_of(7)]);
-        let gone = TableNotice::InForce { server: ServerUid(7), generation: None };
-        assert_eq!(notices.recv().await, Some(gone));
-        until("it is counted", || {
-            lane.counters() == TableCounters { done: 1, ..Default::default() }
-        });
-    }
-
-    #[test]
-    fn orders_of_a_server_take_the_place_of_each_other() {
-        let (lane, let_go) = stuck();
-        lane.order(vec![drop_of(1)]);
-        until("the first is begun", || lane.counters().waiting == 0);
-        for _ in 0..10 {
-            lane.order(vec![drop_of(1), drop_of(2)]);
-        }
-        let counters = lane.counters();
-        assert_eq!((counters.waiting, counters.done), (20, 0));
-        drop(let_go);
-        until("all is done", || lane.counters().done == 3);
-        let counters = lane.counters();
-        assert_eq!((counters.waiting, counters.overtaken, counters.behind_s), (0, 18, 0));
-    }
-
-    /// What was ordered before is in it, and what is ordered after waits.
-    #[tokio::test]
-    async fn what_is_left_is_left_between_two_orders() {
-        let done = Arc::new(AtomicU64::new(0));
-        let of_lane = done.clone();
-        let left = || LeftForwarder { engine: None, told: Told::default() };
-        let lane = TableLane::start(move || {
-            Some(move |work| match work {
-                Work::Leave(leaving) => {
-                    leaving.leave(left());
-                    vec![]
-                }
-                Work::Orders(orders) => {
-                    of_lane.fetch_add(orders.len() as u64, Relaxed);
-                    vec![]
-                }
-                _ => vec![],
-            })
-        });
-        let lane = lane.expect("started");
-        lane.order((0..1000).map(drop_of).collect());
-        let (_, resume) = lane.leave().await.expect("left");
-        assert_eq!(done.load(Relaxed), 1000);
-        assert!(!lane.is_stirred());
-        lane.order(vec![drop_of(1)]);
-        assert_eq!((lane.counters().waiting, done.load(Relaxed)), (1, 1000));
-        assert!(lane.is_stirred());
-        drop(resume);
-        until("it goes on", || done.load(Relaxed) == 1001);
-        // Nobody waits for it any more: it does not wait for them.
-        drop(lane.leave().await.expect("left"));
-        // What nobody carried out, and what is not counted, stirs it as well.
-        let (agent, _notices) = mpsc::channel(4);
-        for stir in [&|| lane.count(ServerUid(1)), &|| lane.serve(agent.clone())] as [&dyn Fn(); 2]
-        {
-            let (_, resume) = lane.leave().await.expect("left");
-            assert!(!lane.is_stirred());
-            stir();
-            assert!(lane.is_stirred());
-            drop(resume);
-        }
-        lane.order(vec![drop_of(1)]);
-        until("it goes on", || done.load(Relaxed) == 1002);
-    }
-
-    /// Somebody looks at counters all the time, which is a letter each.
-    #[test]
-    fn the_hosts_network_is_looked_at_whatever_is_asked() {
-        let shared = Shared::default();
-        let (letters, left) = sync_channel(LETTERS);
-        let mut desk = Desk::new(&shared, left, Duration::from_millis(50));
-        assert!(matches!(desk.next(), Some(Work::Look)));
-        let begun = Instant::now();
-        loop {
-            letters.send(Letter::Count(0, ServerUid(1))).expect("room for it");
-            match desk.next() {
-                Some(Work::Count(_)) => assert!(begun.elapsed() < LIMIT, "never looked at"),
-                other => break assert!(matches!(other, Some(Work::Look)), "{other:?}"),
-            }
-        }
-    }
-
-    /// An agent that orders faster than is carried out, or more than there can be.
-    #[tokio::test]
-    async fn what_there_is_no_room_for_is_asked_for_again() {
-        let (lane, let_go) = stuck();
-        let (agent, mut notices) = mpsc::channel(4);
-        lane.serve(agent);
-        until("the first is begun", || !lane.shared.untold.load(Relaxed));
-        for _ in 0..3 * LETTERS {
-            lane.order((0..50).map(drop_of).collect());
-        }
-        let counters = lane.counters();
-        assert!(u64::from(counters.waiting) <= 50 * LETTERS as u64, "{counters:?}");
-        drop(let_go);
-        let all = TableNotice::AllInForce(BTreeMap::new());
-        assert_eq!(notices.recv().await, Some(all.clone()));
-        assert_eq!(notices.recv().await, Some(all), "orders of its were lost");
-    }
-
-    #[test]
-    fn a_lane_that_fails_says_so() {
-        let panics = |_| panic!("as a test has it");
-        let lane = TableLane::start(move || Some(panics)).expect("started");
-        lane.order(vec![drop_of(1)]);
-        until("it is known", || lane.counters().failed);
-        lane.order(vec![drop_of(2)]);
-    }
-
-    #[test]
-    fn a_lane_that_cannot_begin_says_so() {
-        let lane = TableLane::start(|| None::<fn(Work) -> Vec<TableNotice>>).expect("started");
-        until("it is known", || lane.counters().failed);
-        lane.order(vec![drop_of(1)]);
-        lane.count(ServerUid(1));
-        lane.look_again();
-    }
-
-    #[tokio::test]
-    async fn whoever_asks_is_told_what_was_forwarded_after_what_was_ordered() {
-        let (lane, let_go) = stuck();
-        let (agent, mut notices) = mpsc::channel(4);
-        lane.serve(agent);
-        lane.count(ServerUid(1));
-        lane.count(ServerUid(1));
-        lane.order(vec![drop_of(1)]);
-        drop(let_go);
-        assert_eq!(notices.recv().await, Some(TableNotice::AllInForce(BTreeMap::new())));
-        let gone = TableNotice::InForce { server: ServerUid(1), generation: None };
-        assert_eq!(notices.recv().await, Some(gone));
-        let counted = TableNotice::Counted { server: ServerUid(1), reals: vec![] };
-        assert_eq!(notices.recv().await, Some(counted));
-    }
-
-    /// What one agent ordered another did not.
-    #[tokio::test]
-    async fn a_new_agent_finds_nothing_of_the_old_ones_orders() {
-        let (lane, let_go) = stuck();
-        lane.order(vec![drop_of(1)]);
-        until("the first is begun", || lane.counters().waiting == 0);
-        lane.order(vec![drop_of(2)]);
-        let (agent, mut notices) = mpsc::channel(4);
-        lane.serve(agent);
-        drop(let_go);
-        let begun = TableNotice::InForce { server: ServerUid(1), generation: None };
-        assert_eq!(notices.recv().await, Some(begun));
-        assert_eq!(notices.recv().await, Some(TableNotice::AllInForce(BTreeMap::new())));
-        until("the old ones are void", || lane.counters().waiting == 0);
-        assert_eq!(lane.counters().done, 1);
-    }
-}
+mod tests;

@@ -4,7 +4,7 @@
 
 use crate::allow::objection_to_real;
 use crate::network::HostView;
-use crate::routes::gateways;
+use crate::routes::{address, gateways};
 use arc_swap::ArcSwap;
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
@@ -93,16 +93,7 @@ impl Ways {
     }
 
     fn ask(&self, ip: IpAddr) -> Way {
-        let query = match ip {
-            IpAddr::V4(ip) => {
-                RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(ip, 32).build()
-            }
-            IpAddr::V6(ip) => {
-                RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(ip, 128).build()
-            }
-        };
-        let routes = self.netlink.route().get(query).execute();
-        match self.runtime.block_on(routes.try_collect::<Vec<_>>()) {
+        match self.runtime.block_on(routes_to(&self.netlink, ip)) {
             Ok(routes) => routes.first().map_or(Way::None, |route| way(ip, route)),
             Err(error) if says_none(&error) => {
                 debug!(%ip, %error, "no route to a real server");
@@ -142,6 +133,28 @@ impl Surroundings for Ways {
 fn says_none(error: &rtnetlink::Error) -> bool {
     let none = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL, libc::EAGAIN];
     matches!(error, rtnetlink::Error::NetlinkError(e) if none.contains(&-e.raw_code()))
+}
+
+async fn routes_to(netlink: &Handle, ip: IpAddr) -> Result<Vec<RouteMessage>, rtnetlink::Error> {
+    let query = match ip {
+        IpAddr::V4(ip) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(ip, 32).build(),
+        IpAddr::V6(ip) => {
+            RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(ip, 128).build()
+        }
+    };
+    netlink.route().get(query).execute().try_collect().await
+}
+
+/// The interface towards a neighbour, and this host's address there; `None`: it is none.
+pub(crate) async fn route_to(netlink: &Handle, ip: IpAddr) -> Option<(u32, IpAddr)> {
+    let routes = routes_to(netlink, ip).await.ok()?;
+    let route = routes.first()?;
+    let Way::Hop { ifindex, hop } = way(ip, route) else { return None };
+    let source = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::PrefSource(source) => address(source),
+        _ => None,
+    })?;
+    (hop == ip).then_some((ifindex, source))
 }
 
 /// What the kernel's answer for one address means.

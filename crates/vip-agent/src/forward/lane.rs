@@ -17,6 +17,8 @@ pub(crate) enum TableNews {
     Up {
         /// It knows how to forward. One that was started before an upgrade does not.
         forwards: bool,
+        /// It asks real servers at VIPs.
+        asks: bool,
         /// Told, or dropped, when a VIP may be opened there.
         in_step: oneshot::Sender<()>,
     },

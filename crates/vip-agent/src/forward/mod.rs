@@ -1,11 +1,13 @@
 //! Virtual servers on this host: what the guard forwards by is kept at what the log
 //! wants. On every node, whoever holds their VIPs: the next holder has its tables before.
 
+mod at_vip;
 mod lane;
 mod service;
 
 pub(crate) use lane::{IsNew, LinkEnd, TableNews};
 
+use at_vip::{Asked, Asking, WellAtVips};
 use lane::Lane;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -38,6 +40,8 @@ pub(crate) struct Forward {
     programming: watch::Receiver<Programming>,
     counters: watch::Receiver<TableCounters>,
     questions: mpsc::Sender<Question>,
+    at_vip: mpsc::Sender<Asked>,
+    well_at_vips: Arc<WellAtVips>,
 }
 
 /// See the module.
@@ -53,6 +57,8 @@ pub(crate) struct Reconciler {
     questions: mpsc::Receiver<Question>,
     /// Whom the guard did not answer yet.
     asked: BTreeMap<ServerUid, Vec<oneshot::Sender<Vec<RealCount>>>>,
+    asked_at_vip: mpsc::Receiver<Asked>,
+    asking: Asking,
     /// Waits until the guard is in step.
     in_step: Option<oneshot::Sender<()>>,
     /// What it was compared with last: all that orders and members follow from.
@@ -84,7 +90,10 @@ pub(crate) fn forward(
     let (programming, programmed) = watch::channel(Programming::default());
     let (ask, questions) = mpsc::channel(ASKED);
     let counters = lane.counters.clone();
-    let forward = Forward { programming: programmed, counters, questions: ask };
+    let (at_vip, asked_at_vip) = at_vip::questions();
+    let well_at_vips = Arc::default();
+    let forward =
+        Forward { programming: programmed, counters, questions: ask, at_vip, well_at_vips };
     let reconciler = Reconciler {
         applied,
         is_new,
@@ -94,6 +103,8 @@ pub(crate) fn forward(
         programming,
         questions,
         asked: BTreeMap::new(),
+        asked_at_vip,
+        asking: Asking::default(),
         in_step: None,
         seen: None,
         news: false,
@@ -198,6 +209,11 @@ impl Reconciler {
                 Ok(()) = self.is_new.changed() => {}
                 Some(news) = self.lane.news.recv() => self.heard(news),
                 Some(question) = self.questions.recv() => self.ask(question).await,
+                Some(asked) = self.asked_at_vip.recv() => {
+                    if let Some(question) = self.asking.ask(asked) {
+                        let _ = self.lane.orders.send(question).await;
+                    }
+                }
                 () = sleep(wait) => {}
             }
         }
@@ -258,15 +274,16 @@ impl Reconciler {
 
     /// Takes all that the link has to say by now.
     fn heard(&mut self, first: TableNews) {
-        self.news = true;
         let mut next = Some(first);
         while let Some(news) = next {
+            self.news |= !is_an_answer(&news);
             match news {
                 // It has nothing and is told nothing; its VIPs need not wait for it.
                 TableNews::Up { forwards: false, .. } => {
                     self.programming.send_modify(Programming::up_without);
                 }
-                TableNews::Up { forwards: true, in_step } => {
+                TableNews::Up { forwards: true, asks, in_step } => {
+                    self.asking.understood = asks;
                     (self.has_guard, self.members) = (true, None);
                     self.in_step = Some(in_step);
                     self.programming.send_modify(Programming::up);
@@ -275,12 +292,16 @@ impl Reconciler {
                     self.has_guard = false;
                     self.in_step = None;
                     self.asked.clear();
+                    self.asking.end();
                     self.programming.send_modify(Programming::down);
                 }
                 TableNews::Said(TableNotice::Counted { server, reals }) => {
                     for question in self.asked.remove(&server).into_iter().flatten() {
                         let _ = question.send(reals.clone());
                     }
+                }
+                TableNews::Said(TableNotice::AtVip(question, answer)) => {
+                    self.asking.answered(question, answer);
                 }
                 TableNews::Said(notice) => {
                     self.programming.send_modify(|known| known.heard(boottime(), notice));
@@ -296,6 +317,11 @@ impl Reconciler {
         waiting.push(answer);
         let _ = self.lane.orders.send(ToGuard::Count(server)).await;
     }
+}
+
+/// Of which nothing follows for tables.
+fn is_an_answer(news: &TableNews) -> bool {
+    matches!(news, TableNews::Said(TableNotice::Counted { .. } | TableNotice::AtVip(..)))
 }
 
 /// Orders in messages that are not too long.

@@ -110,7 +110,11 @@ impl Session {
         let orders = Orders { queue, _session: session };
         let (in_step, stepped) = oneshot::channel();
         let (progress, progressed) = watch::channel(());
-        let _ = tables.news.send(TableNews::Up { forwards: writer.forwards(), in_step });
+        let _ = tables.news.send(TableNews::Up {
+            forwards: writer.forwards(),
+            asks: writer.asks_at_vips(),
+            in_step,
+        });
         let (held, mut to_be_told) = mpsc::channel(NEWS_HELD);
         let is_new = tables.is_new.clone();
         let tell = async {

@@ -1,6 +1,7 @@
 //! Which real server a connection goes to, decided from what the log says alone, so
 //! that every node comes to the same one.
 
+mod at_vip;
 mod drops;
 mod flow;
 mod forwarding;
@@ -12,6 +13,7 @@ mod programming;
 mod replicas;
 mod unsaid;
 
+pub use at_vip::{AtVip, AtVipQuestion};
 pub use drops::{DropReason, Drops};
 pub use flow::Flow;
 pub use forwarding::Forwarding;

@@ -1,7 +1,7 @@
 //! The second lane between agent and guard: the tables of virtual servers. It may be
 //! slow, or stand still, and no deadline of a VIP waits for it.
 
-use super::{Drops, Forwarding};
+use super::{AtVip, AtVipQuestion, Drops, Forwarding};
 use crate::{Generation, Mono, ServerUid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -89,6 +89,8 @@ pub enum TableNotice {
     },
     /// What was dropped since the guard started, and why.
     Dropped(Drops),
+    /// What came of a question.
+    AtVip(AtVipQuestion, AtVip),
 }
 
 /// What was forwarded to a real server since it is one on this host.

@@ -35,6 +35,14 @@ pub struct Ticket {
     number: ProbeNumber,
 }
 
+impl Ticket {
+    /// Of whom.
+    #[must_use]
+    pub const fn observed(&self) -> Observed {
+        self.observed
+    }
+}
+
 struct Probed {
     target: Target,
     checker: Checker,
