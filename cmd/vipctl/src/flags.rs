@@ -39,8 +39,8 @@ pub(crate) struct VsAdd {
     /// Slots of its table, for good: 1021, 4093, 16381 or 65521.
     #[arg(long, value_name = "SLOTS")]
     pub(crate) table_size: Option<u32>,
-    /// A real server.
-    #[arg(long = "real", value_name = "ADDR[:PORT][@WEIGHT]")]
+    /// A real server, or by a DNS name all that it has addresses of.
+    #[arg(long = "real", value_name = "ADDR|NAME[:PORT][@WEIGHT]")]
     pub(crate) reals: Vec<String>,
     /// Instead: every active member is one, at this port.
     #[arg(long, value_name = "PORT", conflicts_with = "reals")]
@@ -167,8 +167,8 @@ pub(crate) struct VsSet {
     /// The size that its table has: another one would move nearly every connection.
     #[arg(long, value_name = "SLOTS", group = "what")]
     pub(crate) table_size: Option<u32>,
-    /// All real servers that it is to have.
-    #[arg(long = "real", value_name = "ADDR[:PORT][@WEIGHT]", group = "what")]
+    /// All real servers, and names of such, that it is to have.
+    #[arg(long = "real", value_name = "ADDR|NAME[:PORT][@WEIGHT]", group = "what")]
     pub(crate) reals: Vec<String>,
     /// Instead: every active member is one, at this port.
     #[arg(long, value_name = "PORT", conflicts_with = "reals", group = "what")]
@@ -177,7 +177,7 @@ pub(crate) struct VsSet {
     pub(crate) check: CheckFlags,
     #[command(flatten)]
     pub(crate) policy: PolicyFlags,
-    /// Where the check changes: return without waiting for what observers see first.
+    /// Where check or real servers change: return without waiting for what observers see first.
     #[arg(long)]
     pub(crate) no_wait: bool,
 }

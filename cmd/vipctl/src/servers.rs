@@ -202,6 +202,17 @@ fn checks(server: &v1::Server) -> String {
     text
 }
 
+/// What names of real servers resolved to last, a line for each.
+fn names(server: &v1::Server) -> String {
+    let line = |name: &v1::RealName| {
+        let failing = name.failing.as_ref();
+        let failing = failing.map(|why| format!(" The leader cannot resolve it now: {why}."));
+        let (real, all) = (&name.real, name.addresses.join(", "));
+        format!("\nReal servers by {real}: {all}.{}", failing.unwrap_or_default())
+    };
+    server.names.iter().map(line).collect()
+}
+
 /// What observers see now, a line for each.
 fn looked_at(reals: &[v1::Looked]) -> String {
     let row = |real: &v1::Looked, seen: &v1::Seen| {
@@ -272,5 +283,5 @@ fn in_full(server: &v1::Server) -> String {
     if let Some(short) = &server.short {
         text += &format!("\nIt counts as down: {short}.");
     }
-    text + &checks(server) + &format!("\n\n{reals}\n\n{nodes}")
+    text + &names(server) + &checks(server) + &format!("\n\n{reals}\n\n{nodes}")
 }

@@ -90,6 +90,8 @@ const fn of_servers(why: &ServerRefusal) -> Code {
         | ServerRefusal::LastReal { .. }
         | ServerRefusal::FollowsNodes { .. }
         | ServerRefusal::NoMembers { .. }
+        | ServerRefusal::NoAddresses { .. }
+        | ServerRefusal::OfName { .. }
         | ServerRefusal::TableSize { .. }
         | ServerRefusal::VipInUse { .. } => Code::FailedPrecondition,
     }

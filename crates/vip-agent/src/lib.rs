@@ -20,6 +20,7 @@ mod hand_over;
 mod leader;
 mod lease;
 mod membership;
+mod names;
 mod node;
 mod probe_now;
 mod probing;

@@ -10,6 +10,7 @@ use crate::hand_over::hand_over_everything;
 use crate::leader::lead;
 use crate::lease::recordings;
 use crate::membership::{Launch, ListenError, Seat, adopt, keep_up};
+use crate::names::resolve_names;
 use crate::node::{MemberError, Meta};
 use crate::probing::look_after_real_servers;
 use crate::reporter::report;
@@ -182,6 +183,7 @@ fn launch(desk: Arc<Desk>) -> Launch {
         essential::spawn("lead", lead(member.clone()));
         essential::spawn("report", report(member.clone()));
         essential::spawn("probe", look_after_real_servers(member.clone()));
+        essential::spawn("names", resolve_names(member.clone()));
         essential::spawn("keep_up", keep_up(member.clone()));
     })
 }

@@ -29,12 +29,14 @@ impl Level {
     /// Checks by programs, real servers that are checked otherwise than others, or start
     /// slowly, and nodes that have no say in what is up.
     pub const PROGRAMS: Self = Self(6);
+    /// Real servers by DNS names.
+    pub const NAMES: Self = Self(7);
     /// That of this version.
     #[cfg(not(feature = "next-version"))]
-    pub const HERE: Self = Self::PROGRAMS;
+    pub const HERE: Self = Self::NAMES;
     /// That of a version with one operation more.
     #[cfg(feature = "next-version")]
-    pub const HERE: Self = Self(7);
+    pub const HERE: Self = Self(8);
 }
 
 impl fmt::Display for Level {
@@ -93,9 +95,16 @@ mod tests {
     #[test]
     fn a_version_with_an_operation_more_has_a_higher_level() {
         let next = cfg!(feature = "next-version");
-        let all = [Level::SERVERS, Level::HINDRANCES, Level::CHECKS, Level::KINDS, Level::PROGRAMS];
+        let all = [
+            Level::SERVERS,
+            Level::HINDRANCES,
+            Level::CHECKS,
+            Level::KINDS,
+            Level::PROGRAMS,
+            Level::NAMES,
+        ];
         assert!(all.is_sorted() && Level::FIRST < Level::SERVERS);
-        assert_eq!(Level::HERE.0 - Level::PROGRAMS.0, u32::from(next));
+        assert_eq!(Level::HERE.0 - Level::NAMES.0, u32::from(next));
         assert_eq!(Runs::here().version.ends_with("+next"), next);
     }
 }

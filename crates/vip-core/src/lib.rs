@@ -82,8 +82,8 @@ pub use log::{
     Guest, Health, Hindrance, Hindrances, IDLE_AFTER, Instead, Issuers, Lasting, Login, LoginEvent,
     LoginOp, MAX_HINDERED, MAX_REALS_IN_ALL, MAX_SERVERS, Nested, Node, NodeEvent, NodeOp,
     NodeState, ObstacleChange, Op, Outcome, PathChange, RETIRE_AFTER_MS, Real, RealPlace, Refusal,
-    Removal, SayChange, Server, ServerEvent, ServerOp, ServerRefusal, Settled, Sighting, State,
-    Suspect, Token, TokenEvent, TokenOp, Tombstone, Vip, VipEvent, VipOp,
+    Removal, Resolutions, Resolved, SayChange, Server, ServerEvent, ServerOp, ServerRefusal,
+    Settled, Sighting, State, Suspect, Token, TokenEvent, TokenOp, Tombstone, Vip, VipEvent, VipOp,
 };
 pub use mac::{Mac, MacError};
 pub use moment::moment;
@@ -96,11 +96,11 @@ pub use report::{Conflict, Fitness, MAX_MACS, Obstacle, Report, ReportId, Why};
 pub use role::Role;
 pub use spec::{
     AddressError, AllDown, Body, CheckKind, CheckKindError, CheckSpec, CheckTiming, CheckWords,
-    Digest, DnsCheck, Engine, ExecCheck, Forward, GrpcCheck, Header, HttpCheck, MAX_OTHERWISE,
-    MAX_REALS, Method, OnDown, Placement, Policy, Ports, PortsError, Protocol, Quorum, QuorumError,
-    RealCheck, RealServer, RealSpec, RealSpecError, RecordType, Reply, Scheduler, ServerSpec,
-    ServerSpecError, Statuses, TableSize, TableSizeError, TimingOutOfRange, Tls, Trust, UdpCheck,
-    VipAddress, VipSpec, VipSpecError,
+    Digest, DnsCheck, Engine, ExecCheck, Forward, GrpcCheck, Header, HostName, HttpCheck,
+    MAX_NAMES, MAX_OTHERWISE, MAX_REALS, Method, NamedReal, NamedRealError, OnDown, Placement,
+    Policy, Ports, PortsError, Protocol, Quorum, QuorumError, RealCheck, RealServer, RealSpec,
+    RealSpecError, RecordType, Reply, Scheduler, ServerSpec, ServerSpecError, Statuses, TableSize,
+    TableSizeError, TimingOutOfRange, Tls, Trust, UdpCheck, VipAddress, VipSpec, VipSpecError,
 };
 pub use subnet::{is_host, subnet};
 pub use token::{JoinProof, TokenError, TokenSecret, TokenText, VERIFIER_LEN, join_statement};

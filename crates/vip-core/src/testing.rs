@@ -53,6 +53,7 @@ pub(crate) fn server(reals: &[&str]) -> ServerSpec {
         engine: Engine::Auto,
         table_size: None,
         reals: reals.iter().map(|real| real.parse().expect("a real server")).collect(),
+        names: vec![],
         real_nodes: None,
         check: None,
         policy: Policy::default(),

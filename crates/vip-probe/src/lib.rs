@@ -8,6 +8,7 @@ mod fresh;
 mod grpc;
 mod http;
 mod icmp;
+mod names;
 mod tcp;
 #[cfg(test)]
 mod testing;
@@ -15,6 +16,7 @@ mod tls;
 mod udp;
 mod words;
 
+pub use names::resolve;
 use std::path::PathBuf;
 use std::time::Duration;
 use tls::HostTls;

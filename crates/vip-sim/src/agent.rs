@@ -223,7 +223,7 @@ impl Agent {
             Input::Probed(ticket, answer) => self.probed(now, ticket, answer),
             Input::Admin(op) => {
                 if self.leases.leads_applied(now) {
-                    self.propose(now, Actor("admin".into()), None, op);
+                    self.propose(now, Actor("admin".into()), None, *op);
                 }
             }
             Input::Voters(voters) => {

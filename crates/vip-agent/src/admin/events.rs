@@ -202,6 +202,23 @@ fn of_server(state: &State, what: &ServerEvent) -> v1::Event {
             "goes by one table again; the one before has retired".to_owned(),
         ),
         ServerEvent::Hindered { .. } => return hindered(state, what),
+        ServerEvent::Resolved { .. } | ServerEvent::Unresolved { .. } => return of_name(what),
+    };
+    let told = said(kind, format!("virtual server {server} {text}"));
+    v1::Event { server: Some(server.to_string()), ..told }
+}
+
+fn of_name(what: &ServerEvent) -> v1::Event {
+    let (server, kind, text) = match what {
+        ServerEvent::Resolved { server, name, addresses } => {
+            let all: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+            (server, "name-resolved", format!("has real servers by {name}: {}", all.join(", ")))
+        }
+        ServerEvent::Unresolved { server, name, why } => {
+            let text = format!("keeps the real servers that {name} had, which fails: {why}");
+            (server, "name-fails", text)
+        }
+        _ => return v1::Event::default(),
     };
     let told = said(kind, format!("virtual server {server} {text}"));
     v1::Event { server: Some(server.to_string()), ..told }

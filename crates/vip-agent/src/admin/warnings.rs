@@ -46,6 +46,11 @@ fn of_servers(member: &Member, state: &State) -> Vec<String> {
         warnings.extend(unwell(state, server));
         let name = &server.spec.name;
         warnings.extend(short(server).map(|why| format!("Virtual server {name}: {why}.")));
+        let failing =
+            server.answers.iter().filter_map(|(name, it)| Some((name, it.failing.as_ref()?)));
+        warnings.extend(failing.map(|(host, why)| {
+            format!("Virtual server {name}: {host} cannot be resolved, and stays as it was: {why}.")
+        }));
         let unable = || {
             let why = |real: &Real| {
                 real.health.unable(&state.observers_of(server, real)).map(ToOwned::to_owned)

@@ -106,12 +106,12 @@ impl Forward {
         (observed, target): (Observed, &Target),
         freshly: bool,
     ) -> Result<(), Failure> {
-        for question in state.at_vip(&observed, target) {
+        for question in state.at_vip(observed.server, observed.ip, target.at.port()) {
             if !freshly && self.well_at_vips.is_well(&question) {
                 continue;
             }
             let answer = self.ask_at_vip(question, target.timing.timeout).await;
-            let failure = question.failure(answer, target);
+            let failure = question.failure(answer, (&*target.kind, target.at.port()));
             self.well_at_vips.is_now(question, answer == AtVip::Accepts);
             if let Some(why) = failure {
                 return Err(Failure::There(why));

@@ -1,7 +1,7 @@
 //! Whether a direct-routing real server takes what is sent to a VIP: asked on the wire, since
 //! at its own address it answers all the same.
 
-use crate::{CheckKind, Forward, Observed, Protocol, ServerUid, State, Target};
+use crate::{CheckKind, Forward, Protocol, ServerUid, State};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 
@@ -32,18 +32,17 @@ pub enum AtVip {
 
 impl AtVipQuestion {
     /// Why an answer means that clients wait in vain, as the rest of a sentence; `None`: it does
-    /// not mean that. `target`: as it was just seen to be well.
+    /// not mean that. By the real server's check, which it just passed at its own address.
     #[must_use]
-    pub fn failure(&self, answer: AtVip, target: &Target) -> Option<String> {
-        let vip = self.vip;
-        let connects = matches!(*target.kind, CheckKind::Tcp | CheckKind::Http(_))
-            || matches!(*target.kind, CheckKind::Grpc(_));
+    pub fn failure(&self, answer: AtVip, check: (&CheckKind, u16)) -> Option<String> {
+        let (vip, (kind, port)) = (self.vip, check);
+        let connects = matches!(kind, CheckKind::Tcp | CheckKind::Http(_) | CheckKind::Grpc(_));
         match answer {
             AtVip::Silent => Some(format!(
                 "no VIP on its loopback: it answers at its own address, and not to what is sent \
                  there for {vip} (`vipctl vs show NAME --setup` says what it needs)"
             )),
-            AtVip::Refuses if connects && target.at.port() == vip.port() => Some(format!(
+            AtVip::Refuses if connects && port == vip.port() => Some(format!(
                 "it listens at its own address alone: what is sent there for {vip} is refused"
             )),
             AtVip::Accepts | AtVip::Refuses | AtVip::NotAsked => None,
@@ -56,19 +55,18 @@ impl State {
     /// for each address of the VIP that its packets may be for. Of several ports the one that
     /// it is checked at, or the first. A member has the VIP from its guard, once it is up.
     #[must_use]
-    pub fn at_vip(&self, observed: &Observed, target: &Target) -> Vec<AtVipQuestion> {
-        let Some(server) = self.server(observed.server) else { return vec![] };
+    pub fn at_vip(&self, server: ServerUid, real: IpAddr, checked: u16) -> Vec<AtVipQuestion> {
+        let Some(server) = self.server(server) else { return vec![] };
         let by_dr = server.forward == Forward::Dr && server.spec.protocol == Protocol::Tcp;
-        if !by_dr || self.node_at(observed.ip).is_some() {
+        if !by_dr || self.node_at(real).is_some() {
             return vec![];
         }
         let (first, last) = server.spec.ports.bounds();
-        let checked = target.at.port();
         let port = if (first..=last).contains(&checked) { checked } else { first };
         let vip = self.vip(server.vip);
         let addresses = vip.into_iter().flat_map(|vip| &vip.spec.addresses).map(|own| own.ip);
-        let same = addresses.filter(|ip| ip.is_ipv4() == observed.ip.is_ipv4());
-        let (server, real) = (observed.server, observed.ip);
+        let same = addresses.filter(|ip| ip.is_ipv4() == real.is_ipv4());
+        let server = server.uid;
         same.map(|ip| AtVipQuestion { server, real, vip: SocketAddr::new(ip, port) }).collect()
     }
 }
@@ -93,11 +91,15 @@ mod tests {
         state
     }
 
-    fn asked(spec: ServerSpec) -> Vec<String> {
+    fn questions(spec: ServerSpec) -> Vec<AtVipQuestion> {
+        let port = spec.check.as_ref().and_then(|check| check.port).unwrap_or(80);
         let state = state(spec);
-        let probed = state.probed_by(crate::NodeId(1));
-        let (observed, target) = probed.first_key_value().expect("one");
-        state.at_vip(observed, target).iter().map(|one| one.vip.to_string()).collect()
+        let server = state.server_named("front").expect("there");
+        state.at_vip(server.uid, server.reals[0].spec.ip, port)
+    }
+
+    fn asked(spec: ServerSpec) -> Vec<String> {
+        questions(spec).iter().map(|one| one.vip.to_string()).collect()
     }
 
     #[test]
@@ -122,20 +124,16 @@ mod tests {
 
     #[test]
     fn silence_is_a_failure_and_so_is_who_listens_at_its_own_address_alone() {
-        let state = state(checked());
-        let probed = state.probed_by(crate::NodeId(1));
-        let (observed, target) = probed.first_key_value().expect("one");
-        let question = state.at_vip(observed, target)[0];
-        let fails = |answer, target: &Target| question.failure(answer, target).unwrap_or_default();
-        assert!(fails(AtVip::Silent, target).starts_with("no VIP on its loopback"));
-        assert!(fails(AtVip::Refuses, target).contains("10.0.0.100:80 is refused"));
-        assert_eq!(fails(AtVip::Accepts, target), "");
-        assert_eq!(fails(AtVip::NotAsked, target), "");
+        let question = questions(checked())[0];
+        let fails = |answer, check| question.failure(answer, check).unwrap_or_default();
+        let checked = (&CheckKind::Tcp, 80);
+        assert!(fails(AtVip::Silent, checked).starts_with("no VIP on its loopback"));
+        assert!(fails(AtVip::Refuses, checked).contains("10.0.0.100:80 is refused"));
+        assert_eq!(fails(AtVip::Accepts, checked), "");
+        assert_eq!(fails(AtVip::NotAsked, checked), "");
         // It was seen to listen elsewhere, or not to listen.
-        let at = SocketAddr::new(target.at.ip(), 81);
-        assert_eq!(fails(AtVip::Refuses, &Target { at, ..target.clone() }), "");
-        let pinged = Target { kind: CheckKind::Icmp.into(), ..target.clone() };
-        assert_eq!(fails(AtVip::Refuses, &pinged), "");
-        assert!(fails(AtVip::Silent, &pinged).len() < 240, "the log keeps all of it");
+        assert_eq!(fails(AtVip::Refuses, (&CheckKind::Tcp, 81)), "");
+        assert_eq!(fails(AtVip::Refuses, (&CheckKind::Icmp, 80)), "");
+        assert!(fails(AtVip::Silent, (&CheckKind::Icmp, 0)).len() < 240, "the log keeps all of it");
     }
 }

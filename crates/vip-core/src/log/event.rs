@@ -119,6 +119,8 @@ impl Events {
                 | ServerEvent::Held { .. }
                 | ServerEvent::RealDown { .. }
                 | ServerEvent::Up { .. }
+                | ServerEvent::Resolved { .. }
+                | ServerEvent::Unresolved { .. }
                 | ServerEvent::Down { .. },
             ) => (&mut self.health, OF_SERVERS),
             EventKind::Server(_) => (&mut self.server, OF_SERVERS),

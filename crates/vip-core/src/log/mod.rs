@@ -28,7 +28,7 @@ pub use refusal::Refusal;
 pub use server::{
     Before, CutOff, FIRST_ANSWERS, Health, Hindrance, Hindrances, IDLE_AFTER, Instead, Lasting,
     MAX_HINDERED, MAX_REALS_IN_ALL, MAX_SERVERS, PathChange, RETIRE_AFTER_MS, Real, RealPlace,
-    SayChange, Server, ServerEvent, ServerOp, ServerRefusal, Sighting,
+    Resolutions, Resolved, SayChange, Server, ServerEvent, ServerOp, ServerRefusal, Sighting,
 };
 pub use state::State;
 pub use token::{Token, TokenEvent, TokenOp};

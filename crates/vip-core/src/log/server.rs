@@ -5,6 +5,7 @@ mod fit;
 mod health;
 mod hindrance;
 mod lasting;
+mod names;
 mod paths;
 mod quorum;
 mod reals;
@@ -16,6 +17,7 @@ mod tables;
 pub use health::{FIRST_ANSWERS, Health, Sighting};
 pub use hindrance::{Hindrance, Hindrances, MAX_HINDERED};
 pub use lasting::Lasting;
+pub use names::{Resolutions, Resolved};
 pub use paths::{CutOff, PathChange};
 pub use quorum::Instead;
 pub use refusal::ServerRefusal;
@@ -26,10 +28,11 @@ use super::State;
 use super::command::Position;
 use crate::mix::mix_all;
 use crate::{
-    CheckSpec, Forward, Generation, Level, Name, NodeId, Observed, Opinion, Outcome, RealSpec,
-    Refusal, ServerSpec, ServerSpecError, ServerUid, TableSize, VipUid,
+    CheckSpec, Forward, Generation, HostName, Level, Name, NodeId, Observed, Opinion, Outcome,
+    RealSpec, Refusal, ServerSpec, ServerSpecError, ServerUid, TableSize, VipUid,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -55,13 +58,16 @@ pub struct Real {
     /// How much of its share it has since it came: so many quarters; 0: all of it.
     #[serde(default, skip_serializing_if = "health::is_zero")]
     pub rising: u8,
+    /// The DNS name that it comes by; `None`: it was named by its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<HostName>,
 }
 
 impl Real {
     /// One that nothing is known of.
     #[must_use]
     pub fn new(spec: RealSpec, drained: bool) -> Self {
-        Self { spec, drained, health: Health::default(), kept: false, rising: 0 }
+        Self { spec, drained, health: Health::default(), kept: false, rising: 0, name: None }
     }
 
     /// Its share of new connections.
@@ -88,6 +94,9 @@ pub struct Server {
     pub seed: u64,
     /// Its real servers, by address and port.
     pub reals: Vec<Real>,
+    /// What the names among them resolved to last.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub answers: BTreeMap<HostName, Resolved>,
     /// Counts what hosts were to forward by: tables, ports, addresses.
     pub generation: Generation,
     /// What connections from before the last changes go by, until it retires.
@@ -116,6 +125,17 @@ pub enum ServerOp {
         /// The revision that it changes; of any other it changes nothing.
         seen: u32,
     },
+    /// Adds one with real servers by names.
+    AddNamed { spec: ServerSpec, answers: Resolutions },
+    /// Changes one to have real servers by names, or one that has.
+    SetNamed {
+        spec: ServerSpec,
+        /// As of a change without.
+        seen: u32,
+        answers: Resolutions,
+    },
+    /// What a name of real servers resolves to, or why nothing is known.
+    Resolve { server: ServerUid, name: HostName, answer: Result<Vec<IpAddr>, String> },
     /// Removes one.
     Remove { name: Name },
     /// Adds a real server.
@@ -221,6 +241,15 @@ pub enum ServerEvent {
         /// How many are.
         up: u32,
     },
+    /// A name of its real servers resolves to something else.
+    Resolved { server: Name, name: HostName, addresses: Vec<IpAddr> },
+    /// It cannot be resolved, and stays at what it was.
+    Unresolved {
+        server: Name,
+        name: HostName,
+        /// The rest of a sentence.
+        why: String,
+    },
     /// Connections go by one table again.
     Retired { server: Name },
     /// Something hinders it on a node, or nothing does any more.
@@ -249,6 +278,7 @@ impl ServerOp {
             }
             Self::Paths { .. } | Self::Release { .. } => Level::KINDS,
             Self::Say { .. } | Self::Raise { .. } => Level::PROGRAMS,
+            Self::AddNamed { .. } | Self::SetNamed { .. } | Self::Resolve { .. } => Level::NAMES,
             Self::Remove { .. }
             | Self::AddReal { .. }
             | Self::RemoveReal { .. }
@@ -268,8 +298,17 @@ impl State {
         op: &ServerOp,
     ) -> Result<Outcome, Refusal> {
         match op {
-            ServerOp::Add { spec } => self.add_server(at, actor, spec),
-            ServerOp::Set { spec, seen } => self.set_server(actor, spec, *seen),
+            ServerOp::Add { spec } => self.add_server(at, actor, (spec, &Resolutions::new())),
+            ServerOp::AddNamed { spec, answers } => self.add_server(at, actor, (spec, answers)),
+            ServerOp::Set { spec, seen } => {
+                self.set_server(actor, (spec, &Resolutions::new()), *seen)
+            }
+            ServerOp::SetNamed { spec, seen, answers } => {
+                self.set_server(actor, (spec, answers), *seen)
+            }
+            ServerOp::Resolve { server, name, answer } => {
+                Ok(self.resolve(actor, *server, name, answer))
+            }
             ServerOp::Remove { name } => self.remove_server(actor, name),
             ServerOp::AddReal { server, real } => self.add_real(actor, server, *real),
             ServerOp::RemoveReal { server, place } => self.remove_real(actor, server, *place),
@@ -333,7 +372,7 @@ impl State {
         &mut self,
         at: Position,
         actor: &str,
-        spec: &ServerSpec,
+        (spec, answers): (&ServerSpec, &Resolutions),
     ) -> Result<Outcome, Refusal> {
         spec.check().map_err(ServerRefusal::from)?;
         if let Some(there) = self.server_named(spec.name.as_str()) {
@@ -349,16 +388,14 @@ impl State {
         let vip = self.vip_of(spec)?;
         let uid = ServerUid(self.next_server + 1);
         self.check_observers(spec, &[])?;
-        let reals = self.reals_of(vip, spec, &[]);
-        spec.check_otherwise(reals.iter().map(|real| real.spec)).map_err(ServerRefusal::from)?;
-        if reals.is_empty() {
-            return Err(ServerRefusal::NoMembers { vip: spec.vip.clone() }.into());
-        }
+        let resolved = names::resolved(answers);
+        let reals = self.reals_of(vip, spec, &resolved, &[]);
         let mut server = Server {
             uid,
             vip: vip.uid,
             forward: fit::decide(vip, spec, &reals),
             table_size: spec.table_size.unwrap_or_else(|| TableSize::for_reals(reals.len())),
+            answers: BTreeMap::new(),
             seed: mix_all(at.index, [uid.0]),
             spec: ServerSpec { reals: vec![], ..spec.clone() },
             reals,
@@ -368,6 +405,9 @@ impl State {
             added_ms: spec.check.as_ref().map(|_| self.time_ms),
             is_short: false,
         };
+        server.take_answers(answers);
+        self.keep_fit(&mut server)?;
+        server.check_has_reals()?;
         let short = server.count_anew(&[]);
         self.check_fits(&server)?;
         self.next_server = uid.0;
@@ -380,7 +420,7 @@ impl State {
     fn set_server(
         &mut self,
         actor: &str,
-        spec: &ServerSpec,
+        (spec, answers): (&ServerSpec, &Resolutions),
         seen: u32,
     ) -> Result<Outcome, Refusal> {
         spec.check().map_err(ServerRefusal::from)?;
@@ -395,12 +435,6 @@ impl State {
         let vip = self.vip_of(spec)?;
         let known = old.spec.check.as_ref().map(|check| &check.observers[..]);
         self.check_observers(spec, known.unwrap_or_default())?;
-        let mut reals = self.reals_of(vip, spec, &old.reals);
-        spec.check_otherwise(reals.iter().map(|real| real.spec)).map_err(ServerRefusal::from)?;
-        old.checked_otherwise(spec, &mut reals, self.time_ms);
-        if reals.is_empty() {
-            return Err(ServerRefusal::NoMembers { vip: spec.vip.clone() }.into());
-        }
         // Without a word of it stays what was decided.
         let forward = if spec.forward == Forward::Auto { old.forward } else { spec.forward };
         if spec.real_nodes.is_some() && forward != Forward::Dr {
@@ -412,6 +446,12 @@ impl State {
             spec: ServerSpec { reals: vec![], ..spec.clone() },
             ..old.clone()
         };
+        server.take_answers(answers);
+        server.reals = self.reals_of(vip, spec, &server.answers, &old.reals);
+        self.keep_fit(&mut server)?;
+        server.check_has_reals()?;
+        let mut reals = std::mem::replace(&mut server.reals, old.reals.clone());
+        old.checked_otherwise(spec, &mut reals, self.time_ms);
         let short = server.deal_anew(old.dealt(&old.reals), reals, self.time_ms);
         if server == old {
             return Ok(Outcome::Unchanged);
@@ -441,6 +481,20 @@ impl State {
 }
 
 impl Server {
+    /// Whether there is somebody to forward to, and all that are checked otherwise are among
+    /// them.
+    fn check_has_reals(&self) -> Result<(), Refusal> {
+        let reals = self.reals.iter().map(|real| real.spec);
+        self.spec.check_otherwise(reals).map_err(ServerRefusal::from)?;
+        match self.reals.is_empty() {
+            false => Ok(()),
+            true if self.spec.names.is_empty() => {
+                Err(ServerRefusal::NoMembers { vip: self.spec.vip.clone() }.into())
+            }
+            true => Err(ServerRefusal::NoAddresses { server: self.spec.name.clone() }.into()),
+        }
+    }
+
     /// Whether it is what this wants, and nobody changed it since.
     fn is_as(&self, spec: &ServerSpec) -> bool {
         let bare = ServerSpec { reals: vec![], ..spec.clone() };
@@ -450,9 +504,10 @@ impl Server {
             (there.spec.ip, self.spec.port_of(&there.spec), there.spec.weight)
                 == (wanted.ip, spec.port_of(wanted), wanted.weight)
         };
+        let own = || self.reals.iter().filter(|real| real.name.is_none());
         self.spec == bare
             && (spec.real_nodes.is_some()
-                || (self.reals.len() == wanted.len() && self.reals.iter().zip(&wanted).all(same)))
+                || (own().count() == wanted.len() && own().zip(&wanted).all(same)))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is wanted, as a person says it, checked as far as it can be alone.
 
 mod check;
+mod named;
 mod policy;
 mod ports;
 mod real;
@@ -14,6 +15,7 @@ pub use check::{
     Header, HttpCheck, MAX_OTHERWISE, Method, RealCheck, RecordType, Reply, Statuses, Tls, Trust,
     UdpCheck,
 };
+pub use named::{HostName, MAX_NAMES, NamedReal, NamedRealError};
 pub use policy::{AllDown, OnDown, Policy, Quorum, QuorumError};
 pub use ports::{Ports, PortsError};
 pub use real::{RealServer, RealSpec, RealSpecError};

@@ -2,6 +2,7 @@
 //! that its connections go to.
 
 use super::check::{CheckSpec, MAX_OTHERWISE, RealCheck};
+use super::named::{MAX_NAMES, NamedReal};
 use super::policy::{OnDown, Policy, Quorum};
 use super::ports::Ports;
 use super::real::{MAX_WEIGHT, RealSpec, WEIGHTS};
@@ -138,6 +139,9 @@ pub struct ServerSpec {
     pub table_size: Option<TableSize>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reals: Vec<RealSpec>,
+    /// Real servers by DNS names, beside `reals`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<NamedReal>,
     /// Instead of `reals`: each active member, at this port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub real_nodes: Option<u16>,
@@ -152,7 +156,9 @@ pub struct ServerSpec {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ServerSpecError {
     /// There would be nobody to forward to.
-    #[error("virtual server {0} names no real server: use --real ADDR[:PORT] or --real-nodes PORT")]
+    #[error(
+        "virtual server {0} names no real server: use --real ADDR[:PORT], --real NAME[:PORT] or --real-nodes PORT"
+    )]
     NoReals(Name),
     /// Members and others.
     #[error("virtual server {0} has --real-nodes, and so no --real: use one of them")]
@@ -164,6 +170,22 @@ pub enum ServerSpecError {
         /// How many.
         count: usize,
     },
+    /// Too many.
+    #[error("virtual server {name} has real servers of {count} names; at most {MAX_NAMES}")]
+    TooManyNames {
+        name: Name,
+        /// How many.
+        count: usize,
+    },
+    /// A name twice.
+    #[error("virtual server {name} names {real} twice")]
+    RepeatedName { name: Name, real: NamedReal },
+    /// A port of its own where none can be.
+    #[error(
+        "{real} has a port of its own, and virtual server {name} has several, or dr, which leaves \
+         the port as it is: name it without"
+    )]
+    PortOfName { name: Name, real: NamedReal },
     /// A real server twice.
     #[error("virtual server {name} names the real server {real} twice")]
     Repeated { name: Name, real: RealSpec },
@@ -366,7 +388,7 @@ impl ServerSpec {
     pub fn check(&self) -> Result<(), ServerSpecError> {
         self.engine()?;
         let name = || self.name.clone();
-        match (self.reals.is_empty(), self.real_nodes) {
+        match (self.reals.is_empty() && self.names.is_empty(), self.real_nodes) {
             (true, None) => return Err(ServerSpecError::NoReals(name())),
             (false, Some(_)) => return Err(ServerSpecError::RealsAndNodes(name())),
             (true, Some(_)) if self.forward == Forward::Nat => {
@@ -385,10 +407,13 @@ impl ServerSpec {
             return Err(ServerSpecError::TooManyReals { name: name(), count });
         }
         let Quorum { up, .. } = self.policy.quorum;
-        if !self.reals.is_empty() && usize::from(up) > self.reals.len() {
+        // As many as a name has, and members, come and go.
+        let all_are_known = !self.reals.is_empty() && self.names.is_empty();
+        if all_are_known && usize::from(up) > self.reals.len() {
             let (name, all) = (name(), self.reals.len());
             return Err(ServerSpecError::Quorum { name, up, all });
         }
+        self.check_names()?;
         let mut seen = BTreeSet::new();
         for real in &self.reals {
             self.check_real(real)?;
@@ -407,6 +432,24 @@ impl ServerSpec {
         }
         if self.policy.on_down == OnDown::Reset {
             return Err(ServerSpecError::OnDownReset);
+        }
+        Ok(())
+    }
+
+    fn check_names(&self) -> Result<(), ServerSpecError> {
+        let (name, count) = (|| self.name.clone(), self.names.len());
+        if count > MAX_NAMES {
+            return Err(ServerSpecError::TooManyNames { name: name(), count });
+        }
+        let mut seen = BTreeSet::new();
+        for real in &self.names {
+            let keeps_port = self.ports.single().is_none() || self.forward == Forward::Dr;
+            if keeps_port && real.port.is_some_and(|own| self.ports.single() != Some(own)) {
+                return Err(ServerSpecError::PortOfName { name: name(), real: real.clone() });
+            }
+            if !seen.insert((&real.name, real.port.or(self.ports.single()))) {
+                return Err(ServerSpecError::RepeatedName { name: name(), real: real.clone() });
+            }
         }
         Ok(())
     }

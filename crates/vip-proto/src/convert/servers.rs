@@ -5,8 +5,8 @@ use super::policy::policy;
 use super::{FieldError, invalid, port, read, same};
 use crate::v1;
 use vip_core::{
-    Engine, Forward, Name, Policy, Ports, Protocol, RealPlace, RealSpec, Scheduler, Server,
-    ServerOp, ServerSpec, TableSize,
+    Engine, Forward, Name, NamedReal, Policy, Ports, Protocol, RealPlace, RealSpec, Scheduler,
+    Server, ServerOp, ServerSpec, TableSize,
 };
 
 same!(Protocol = v1::Protocol { Tcp, Udp });
@@ -23,8 +23,15 @@ fn ports(written: &str) -> Result<Ports, FieldError> {
     written.parse().map_err(|e| invalid("port", e))
 }
 
-fn reals(written: &[String]) -> Result<Vec<RealSpec>, FieldError> {
-    written.iter().map(|one| real(one)).collect()
+/// Those by address, and those by name.
+fn reals(written: &[String]) -> Result<(Vec<RealSpec>, Vec<NamedReal>), FieldError> {
+    let (named, by_address): (Vec<_>, Vec<_>) =
+        written.iter().partition(|one| NamedReal::is_meant(one));
+    let name = |one: &String| one.parse().map_err(|e| invalid("real server", e));
+    let mut names = named.into_iter().map(name).collect::<Result<Vec<_>, _>>()?;
+    // In any order they mean the same.
+    names.sort();
+    Ok((by_address.into_iter().map(|one| real(one)).collect::<Result<_, _>>()?, names))
 }
 
 fn real(written: &str) -> Result<RealSpec, FieldError> {
@@ -61,6 +68,7 @@ impl TryFrom<v1::ServerSpec> for ServerSpec {
             check: how,
             policy: short,
         } = message;
+        let (reals, names) = reals(&written)?;
         let spec = Self {
             name: name.parse().map_err(|e| invalid("name", e))?,
             vip: vip.parse().map_err(|e| invalid("vip", e))?,
@@ -70,7 +78,8 @@ impl TryFrom<v1::ServerSpec> for ServerSpec {
             forward: read::<v1::Forward, _>("forward", forward)?.unwrap_or_default(),
             engine: read::<v1::Engine, _>("engine", engine)?.unwrap_or_default(),
             table_size: size.map(table_size).transpose()?,
-            reals: reals(&written)?,
+            reals,
+            names,
             real_nodes: real_nodes.map(|number| port("real nodes", number)).transpose()?,
             check: check(how, None)?,
             policy: policy(short, Policy::default())?,
@@ -103,7 +112,8 @@ impl v1::SetServerRequest {
         } = self;
         let mut spec = old.spec.clone();
         if spec.real_nodes.is_none() {
-            spec.reals = old.reals.iter().map(|real| real.spec).collect();
+            let own = old.reals.iter().filter(|real| real.name.is_none());
+            spec.reals = own.map(|real| real.spec).collect();
         }
         if let Some(vip) = vip {
             spec.vip = vip.parse().map_err(|e| invalid("vip", e))?;
@@ -125,10 +135,12 @@ impl v1::SetServerRequest {
             spec.table_size = Some(table_size(size)?);
         }
         if !written.is_empty() {
-            (spec.reals, spec.real_nodes) = (reals(&written)?, None);
+            (spec.reals, spec.names) = reals(&written)?;
+            spec.real_nodes = None;
         }
         if let Some(number) = real_nodes {
-            (spec.reals, spec.real_nodes) = (reals(&written)?, Some(port("real nodes", number)?));
+            (spec.reals, spec.names) = reals(&written)?;
+            spec.real_nodes = Some(port("real nodes", number)?);
         }
         spec.check = check(how, spec.check.take())?;
         spec.policy = policy(short, spec.policy)?;
@@ -200,6 +212,7 @@ pub(super) mod tests {
             table_size: TableSize::Tiny,
             seed: 1,
             reals: spec.reals.iter().map(|spec| Real::new(*spec, false)).collect(),
+            answers: std::collections::BTreeMap::new(),
             spec: ServerSpec { reals: vec![], ..spec },
             generation: Generation(1),
             before: None,

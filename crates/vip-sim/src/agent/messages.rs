@@ -65,7 +65,7 @@ pub(crate) enum Input {
     /// A probe has its answer.
     Probed(Ticket, Result<(), Failure>),
     /// Somebody gives a command.
-    Admin(Op),
+    Admin(Box<Op>),
     Voters(BTreeSet<NodeId>),
     /// Raft's own timer fires.
     Elect {

@@ -164,7 +164,7 @@ impl World {
     }
 
     pub(super) fn command(&mut self, op: impl Into<Op>) {
-        self.everybody(&Input::Admin(op.into()));
+        self.everybody(&Input::Admin(Box::new(op.into())));
     }
 
     fn freeze(&mut self, at: usize, who: Processes) {

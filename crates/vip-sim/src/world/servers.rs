@@ -62,6 +62,7 @@ fn spec(rng: &mut fastrand::Rng, number: u8, checked: bool) -> ServerSpec {
         engine: Engine::Auto,
         table_size: Some(TableSize::Tiny),
         reals,
+        names: vec![],
         real_nodes: members.then_some(port),
         check: checked.then(|| check(number)),
         policy: policy(rng, most),

@@ -6,14 +6,16 @@ mod view;
 
 use crate::admin::call::{AdminService, Call, ask_leader, on_leader, to_its_end};
 use crate::errors::{from_refusal, invalid};
+use crate::names::resolve_all;
 use looking::look_now;
 use programmed::{everywhere, wait_until_gone, wait_until_programmed};
+use std::collections::BTreeSet;
 use tonic::{Code, Request, Response, Status};
 pub(super) use view::short;
 use view::view;
 use vip_core::{
-    CheckSpec, FIRST_ANSWERS, Name, Op, Outcome, Real, Server, ServerOp, ServerRefusal, ServerSpec,
-    State, excerpt,
+    CheckSpec, FIRST_ANSWERS, HostName, Name, Op, Outcome, Real, Resolutions, Server, ServerOp,
+    ServerRefusal, ServerSpec, State, excerpt,
 };
 use vip_proto::v1;
 use vip_proto::v1::servers_client::ServersClient;
@@ -27,7 +29,7 @@ impl v1::servers_server::Servers for AdminService {
         let (call, message) = (self.change(&request)?, request.into_inner());
         let spec = message.spec.clone().ok_or_else(|| invalid("no spec"))?;
         let spec = ServerSpec::try_from(spec).map_err(invalid)?;
-        understood(&call, &ServerOp::Add { spec: spec.clone() })?;
+        understood(&call, &adding(spec.clone(), Resolutions::new()))?;
         on_leader!(call, message, ServersClient, add_server);
         to_its_end(async move {
             let server = Some(add(&call, spec, !message.no_wait).await?);
@@ -43,14 +45,19 @@ impl v1::servers_server::Servers for AdminService {
         let (call, message) = (self.change(&request)?, request.into_inner());
         if let Some(old) = call.member.log.state().server_named(&message.name) {
             let spec = message.clone().changes(old).map_err(invalid)?;
-            understood(&call, &ServerOp::Set { spec, seen: old.revision })?;
+            understood(&call, &setting(old, spec, Resolutions::new()))?;
         }
         on_leader!(call, message, ServersClient, set_server);
         let old = find(&call.member.log.state(), &message.name)?.clone();
-        let waits = message.check.is_some() && !message.no_wait;
+        let is_looked_at = message.check.is_some() || !message.reals.is_empty();
+        let waits = is_looked_at && !message.no_wait;
         let spec = message.changes(&old).map_err(invalid)?;
         let (name, check) = (spec.name.clone(), spec.check.clone());
-        call.propose(ServerOp::Set { spec, seen: old.revision }).await?;
+        // A name that cannot be resolved just now stays at what it was.
+        let new = spec.names.iter().map(|real| &real.name);
+        let new = new.filter(|name| !old.answers.contains_key(name)).cloned().collect();
+        let answers = resolved(&call, new).await?;
+        call.propose(setting(&old, spec, answers)).await?;
         wait_until_checked(&call, &name, check.filter(|_| waits)).await;
         let server = in_force(&call, &name).await?;
         Ok(Response::new(v1::SetServerReply { server: Some(server) }))
@@ -201,10 +208,40 @@ async fn wait_until_checked(call: &Call, name: &Name, check: Option<CheckSpec>) 
     while !is_known() && tokio::time::timeout_at(until, news.next()).await.is_ok() {}
 }
 
+/// What the log is told: earlier versions know no names.
+fn adding(spec: ServerSpec, answers: Resolutions) -> ServerOp {
+    if spec.names.is_empty() {
+        return ServerOp::Add { spec };
+    }
+    ServerOp::AddNamed { spec, answers }
+}
+
+fn setting(old: &Server, spec: ServerSpec, answers: Resolutions) -> ServerOp {
+    let seen = old.revision;
+    if spec.names.is_empty() && old.spec.names.is_empty() {
+        return ServerOp::Set { spec, seen };
+    }
+    ServerOp::SetNamed { spec, seen, answers }
+}
+
+/// What these names resolve to, by the leader: this node.
+async fn resolved(call: &Call, names: BTreeSet<HostName>) -> Result<Resolutions, Status> {
+    let limit = call.time_left() / 2;
+    let answers = tokio::time::timeout(limit, resolve_all(names)).await;
+    let answers = answers.unwrap_or_else(|_| Err("names are not resolved in time".to_owned()));
+    answers.map_err(|why| {
+        Status::failed_precondition(format!(
+            "{why}. Nothing was changed; the leader resolves names"
+        ))
+    })
+}
+
 /// Adds one; nothing is left of it where its VIP's holder refuses it.
 async fn add(call: &Call, spec: ServerSpec, waits: bool) -> Result<v1::Server, Status> {
     let (name, check) = (spec.name.clone(), spec.check.clone());
-    let outcome = call.propose(ServerOp::Add { spec }).await?;
+    let names = spec.names.iter().map(|real| real.name.clone()).collect();
+    let answers = resolved(call, names).await?;
+    let outcome = call.propose(adding(spec, answers)).await?;
     wait_until_checked(call, &name, check.filter(|_| waits)).await;
     match wait_until_programmed(call, &name).await {
         Err(status) if status.code() == Code::FailedPrecondition && outcome == Outcome::Done => {

@@ -3,7 +3,8 @@
 use crate::admin::sight::{name, named};
 use crate::node::Member;
 use vip_core::{
-    Counter, Engine, Forward, NodeId, Opinion, Real, RealCount, Server, ServerSpec, State,
+    Counter, Engine, Forward, NamedReal, NodeId, Opinion, Real, RealCount, Server, ServerSpec,
+    State,
 };
 use vip_proto::v1;
 
@@ -19,6 +20,7 @@ pub(super) fn view(member: &Member, state: &State, server: &Server) -> v1::Serve
         engine: _,
         table_size: _,
         reals: _,
+        names,
         real_nodes,
         check,
         policy,
@@ -50,6 +52,17 @@ pub(super) fn view(member: &Member, state: &State, server: &Server) -> v1::Serve
         check: check.as_ref().map(Into::into),
         policy: Some(policy.into()).filter(|_| !policy.is_usual()),
         short: short(server),
+        names: names.iter().map(|real| name_view(server, real)).collect(),
+    }
+}
+
+fn name_view(server: &Server, real: &NamedReal) -> v1::RealName {
+    let resolved = server.answers.get(&real.name);
+    let addresses = resolved.into_iter().flat_map(|resolved| &resolved.addresses);
+    v1::RealName {
+        real: real.to_string(),
+        addresses: addresses.map(ToString::to_string).collect(),
+        failing: resolved.and_then(|resolved| resolved.failing.clone()),
     }
 }
 

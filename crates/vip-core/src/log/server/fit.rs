@@ -1,13 +1,15 @@
 //! Whether a virtual server fits into what there is: its VIP, the other virtual servers,
 //! and whom it names as real servers.
 
+use super::names::by_names;
 use super::refusal::Family;
-use super::{MAX_REALS_IN_ALL, Real, Server, ServerRefusal};
+use super::{MAX_REALS_IN_ALL, Real, Resolved, Server, ServerRefusal};
 use crate::log::State;
 use crate::{
-    Forward, Node, NodeState, Policy, RealSpec, Refusal, ServerSpec, ServerSpecError, Vip,
-    VipAddress, VipSpec, subnet,
+    Forward, HostName, MAX_REALS, Node, NodeState, Policy, RealSpec, Refusal, ServerSpec,
+    ServerSpecError, Vip, VipAddress, VipSpec, subnet,
 };
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 /// What `auto` is: direct routing where it can be.
@@ -52,20 +54,28 @@ impl State {
     }
 
     /// The real servers that a spec names; what is known of those that are there stays.
-    pub(super) fn reals_of(&self, vip: &Vip, spec: &ServerSpec, there: &[Real]) -> Vec<Real> {
+    pub(super) fn reals_of(
+        &self,
+        vip: &Vip,
+        spec: &ServerSpec,
+        answers: &BTreeMap<HostName, Resolved>,
+        there: &[Real],
+    ) -> Vec<Real> {
         if let Some(port) = spec.real_nodes {
             return with_what_is_known(self.members_behind(vip, port), there);
         }
         let place = |real: &RealSpec| (real.ip, spec.port_of(real));
-        let real = |spec: &RealSpec| {
-            let mut known = there.iter().filter(|known| place(&known.spec) == place(spec));
+        let real = |(name, spec): (Option<HostName>, RealSpec)| {
+            let mut known = there.iter().filter(|known| place(&known.spec) == place(&spec));
             let first = known.clone().next().cloned();
             let drained = known.any(|known| known.drained);
-            let known = first.unwrap_or_else(|| Real::new(*spec, drained));
-            Real { spec: *spec, drained, ..known }
+            let known = first.unwrap_or_else(|| Real::new(spec, drained));
+            Real { spec, drained, name, ..known }
         };
-        let reals = spec.reals.iter().map(real);
-        let mut reals: Vec<_> = reals.collect();
+        let named = by_names(vip, spec, answers).into_iter();
+        let named = named.map(|(name, real)| (Some(name), real));
+        let reals = spec.reals.iter().map(|real| (None, *real)).chain(named);
+        let mut reals: Vec<_> = reals.map(real).collect();
         reals.sort_by_key(|real| place(&real.spec));
         reals
     }
@@ -112,6 +122,12 @@ impl State {
         let others = || self.all_servers().filter(|other| other.uid != server.uid);
         let count = |server: &Server| server.targets().count();
         let in_all = others().map(count).sum::<usize>() + count(server);
+        let all = count(server);
+        if all > MAX_REALS {
+            let too_many =
+                ServerSpecError::TooManyReals { name: server.spec.name.clone(), count: all };
+            return Err(ServerRefusal::from(too_many).into());
+        }
         if in_all > MAX_REALS_IN_ALL {
             return Err(ServerRefusal::TooManyReals.into());
         }
@@ -145,7 +161,12 @@ impl State {
         Ok(())
     }
 
-    fn check_real(&self, server: &Server, vip: &VipSpec, real: RealSpec) -> Result<(), Refusal> {
+    pub(super) fn check_real(
+        &self,
+        server: &Server,
+        vip: &VipSpec,
+        real: RealSpec,
+    ) -> Result<(), Refusal> {
         let (name, ip) = (|| vip.name.clone(), real.ip);
         if let Some(moving) = self.all_vips().find(|vip| vip.spec.has(ip)) {
             let vip = moving.spec.name.clone();
@@ -172,7 +193,7 @@ impl State {
             return Err(ServerRefusal::OffSubnet { real: ip, vip: *first }.into());
         }
         let dr = ServerSpec { forward: Forward::Dr, reals: vec![real], ..server.spec.clone() };
-        let dr = ServerSpec { real_nodes: None, policy: Policy::default(), ..dr };
+        let dr = ServerSpec { real_nodes: None, names: vec![], policy: Policy::default(), ..dr };
         Ok(dr.check().map_err(ServerRefusal::from)?)
     }
 

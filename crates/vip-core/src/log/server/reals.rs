@@ -2,6 +2,7 @@
 
 use super::fit::with_what_is_known;
 use super::health::MEMBERS_CHANGED;
+use super::names::check_own;
 use super::{Real, RealPlace, Server, ServerEvent, ServerRefusal};
 use crate::log::State;
 use crate::{
@@ -99,6 +100,7 @@ impl State {
     ) -> Result<Outcome, Refusal> {
         let mut server = self.server_with_reals(name)?;
         let at = server.position(place)?;
+        check_own(&server, &server.reals[at])?;
         let mut reals = server.reals.clone();
         let real = reals.remove(at).spec;
         let port_of = |real: &Real| server.spec.port_of(&real.spec);
@@ -144,6 +146,7 @@ impl State {
         let server = self.server_with_reals(name)?;
         let at = server.position(place)?;
         let mut reals = server.reals.clone();
+        check_own(&server, &reals[at])?;
         let real = RealSpec { weight, ..reals[at].spec };
         if reals[at].spec == real {
             return Ok(Outcome::Unchanged);

@@ -1,7 +1,7 @@
 //! Why a command about virtual servers was refused. Nothing was changed.
 
 use super::{MAX_REALS_IN_ALL, MAX_SERVERS};
-use crate::{Name, Ports, Protocol, RealSpec, ServerSpecError, VipAddress};
+use crate::{HostName, Name, Ports, Protocol, RealSpec, ServerSpecError, VipAddress};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -38,6 +38,19 @@ pub enum ServerRefusal {
     /// There is room for no more.
     #[error("all virtual servers have {MAX_REALS_IN_ALL} real servers, and room for no more")]
     TooManyReals,
+    /// It was not named itself.
+    #[error(
+        "the real server {real} of virtual server {server} is one of {name}: change what that \
+         resolves to, or name others with `vipctl vs set {server} --real`; `vipctl real drain` \
+         keeps new connections off it"
+    )]
+    OfName { server: Name, real: RealSpec, name: HostName },
+    /// Nobody to forward to.
+    #[error(
+        "no name of virtual server {server} has an address that its real servers could have: it \
+         would forward to nobody"
+    )]
+    NoAddresses { server: Name },
     /// Ports that are another one's.
     #[error(
         "{protocol} port {ports} of VIP {vip} is virtual server {other}'s already (its ports: {theirs})"
