@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use chaos_tests::{Cluster, Connections, Lab, Options, RealServer, V4, unserved, wait_for};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 use vip_core::CheckTiming;
@@ -323,6 +324,36 @@ fn a_service_without_a_quorum_is_the_sorry_servers_or_nobodys() -> Result<()> {
         assert!(told.len() == 1 && told[0].contains(says), "{told:?}");
     }
     drop(r1);
+    Ok(())
+}
+
+/// Their hosts are gone, so that nobody but the holder can tell a client.
+#[test]
+fn connections_that_nobody_has_any_more_are_reset_where_that_is_wanted() -> Result<()> {
+    let mut cluster = Cluster::formed(&Options::default())?;
+    let _both = front(&mut cluster)?;
+    let fast = ["--check-interval", "400ms", "--check-timeout", "200ms"];
+    cluster.host("n1").ctl_ok(&[&ADD[..], &fast].concat())?;
+    wait_until(&cluster, ["up", "up"])?;
+    let connect = || -> Result<TcpStream> {
+        cluster.lab.enter("client")?;
+        Ok(TcpStream::connect_timeout(&V4.target(), Duration::from_secs(2))?)
+    };
+    let connected = std::thread::scope(|scope| scope.spawn(connect).join());
+    let mut stream = connected.map_err(|_| anyhow::anyhow!("the client panicked"))??;
+    for name in ["r1", "r2"] {
+        cluster.lab.ip(name, &["link", "set", "eth0", "down"])?;
+    }
+    wait_until(&cluster, ["down", "down"])?;
+    let mut says = |limit| -> Result<std::io::ErrorKind> {
+        stream.set_read_timeout(Some(limit))?;
+        stream.write_all(b"is anybody there?")?;
+        let heard = stream.read(&mut [0; 8]);
+        Ok(heard.err().context("somebody answers, or ends it")?.kind())
+    };
+    assert_eq!(says(Duration::from_secs(1))?, std::io::ErrorKind::WouldBlock, "it is left");
+    cluster.host("n2").ctl_ok(&["vs", "set", "front", "--on-down", "reset"])?;
+    assert_eq!(says(Duration::from_secs(20))?, std::io::ErrorKind::ConnectionReset);
     Ok(())
 }
 

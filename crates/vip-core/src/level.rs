@@ -29,7 +29,7 @@ impl Level {
     /// Checks by programs, real servers that are checked otherwise than others, or start
     /// slowly, and nodes that have no say in what is up.
     pub const PROGRAMS: Self = Self(6);
-    /// Real servers by DNS names.
+    /// Real servers by DNS names, and connections that are reset.
     pub const NAMES: Self = Self(7);
     /// That of this version.
     #[cfg(not(feature = "next-version"))]

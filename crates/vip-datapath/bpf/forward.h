@@ -16,7 +16,7 @@
 #define VIPD_FORWARD_H
 
 #include "gate.h"
-#include "nat.h"
+#include "reset.h"
 
 INLINE __u64 settings(void)
 {
@@ -212,8 +212,13 @@ INLINE int send(struct __sk_buff *skb, struct packet *packet, const struct servi
 	struct real real;
 	__u16 port;
 
-	if (real_of(index, service->id, &real))
+	if (real_of(index, service->id, &real)) {
+		// Nobody can have it any more: who opens one is told nothing.
+		if (whole && service->flags & RESETS && packet->protocol == TCP &&
+		    !(packet->flags & OPENS))
+			return reset(skb, packet);
 		return dropped(NO_REAL);
+	}
 	port = real.port ? real.port : packet->destination_port;
 	count(skb, index, packet->flags & OPENS ? 1 : 0, 0);
 	if (real.flags & LOCAL) {

@@ -29,6 +29,8 @@ static long (*replace_l4_sum)(struct __sk_buff *skb, __u32 offset, __u64 from, _
 			      __u64 flags) = (void *)BPF_FUNC_l4_csum_replace;
 static __s64 (*difference)(const void *from, __u32 from_size, const void *to, __u32 to_size,
 			   __u32 seed) = (void *)BPF_FUNC_csum_diff;
+static long (*change_tail)(struct __sk_buff *skb, __u32 len, __u64 flags) =
+	(void *)BPF_FUNC_skb_change_tail;
 static long (*redirect_neigh)(__u32 ifindex, struct bpf_redir_neigh *hop, int len, __u64 flags) =
 	(void *)BPF_FUNC_redirect_neigh;
 

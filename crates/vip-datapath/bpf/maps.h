@@ -54,7 +54,7 @@ struct range {
 	__u16 port;
 };
 
-enum { BY_ADDRESS = 1, NAT = 2, REMEMBERS = 4 };
+enum { BY_ADDRESS = 1, NAT = 2, REMEMBERS = 4, RESETS = 8 };
 
 // An update puts another element in its place in one step. The old one's memory may be
 // another key's at once, so who reads one copies it first, and looks whose it is.

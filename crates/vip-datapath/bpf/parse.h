@@ -14,7 +14,7 @@ enum { HOP_BY_HOP = 0, ROUTING = 43, FRAGMENT = 44, DESTINATION = 60 };
 enum { EXTENSIONS = 4 };
 
 enum { MORE_FRAGMENTS = 0x2000, FRAGMENT_OFFSET = 0x1fff };
-enum { TCP_FLAGS_AT = 13, TCP_SYN = 2, TCP_ACK = 16 };
+enum { TCP_FLAGS_AT = 13, TCP_SYN = 2, TCP_RST = 4, TCP_ACK = 16 };
 
 struct header4 {
 	__u8 version_len, service;

@@ -60,6 +60,7 @@ fn tried(gate: &mut Gate, maps: &mut ForwardMaps, places: Places) -> Option<u32>
         size,
         by_address: true,
         nat: true,
+        resets: false,
         remembers: false,
         settles: Mono::ZERO,
         table: FIRST,

@@ -77,6 +77,7 @@ fn forwarding(generation: u64, reals: &[RealServer]) -> Forwarding {
         forward: Forward::Dr,
         plan: plan(reals),
         before: None,
+        resets: false,
     }
 }
 

@@ -66,6 +66,7 @@ fn servers(count: u16, generation: u64, weights: &[u16]) -> Vec<(ServerUid, Forw
             forward: Forward::Dr,
             plan: plan(number, weights[0]),
             before: weights.get(1).map(|weight| plan(number, *weight)),
+            resets: false,
         };
         (ServerUid(number.into()), forwarding)
     };

@@ -70,14 +70,27 @@ impl GuardWriter {
         write_frame(&mut self.socket, message).await
     }
 
+    /// As this guard is told it: an earlier one resets nothing.
+    #[must_use]
+    pub fn in_its_words(&self, message: ToGuard) -> ToGuard {
+        match message {
+            ToGuard::Tables(orders) if self.version < AT_VIP => {
+                ToGuard::Tables(orders.into_iter().map(TableOrder::without_reset).collect())
+            }
+            other => other,
+        }
+    }
+
     /// Whether the guard understands a message. If not, it was started before an
     /// upgrade; what it is told of [`VipOrder::ExtendAll`] it has to be told one by
     /// one.
     #[must_use]
     pub fn is_understood(&self, message: &ToGuard) -> bool {
         let is_new = |order: &VipOrder| matches!(order, VipOrder::ExtendAll { .. });
-        let is_put = |order: &TableOrder| matches!(order, TableOrder::Put(..));
+        let is_put = |order: &TableOrder| !matches!(order, TableOrder::Drop(_));
+        let resets = |order: &TableOrder| matches!(order, TableOrder::PutResetting(..));
         let since = match message {
+            ToGuard::Tables(orders) if orders.iter().any(resets) => AT_VIP,
             ToGuard::Tables(orders) if orders.iter().any(is_put) => FORWARD,
             ToGuard::AskAtVip(..) => AT_VIP,
             ToGuard::Count(_) | ToGuard::Members(_) => FORWARD,

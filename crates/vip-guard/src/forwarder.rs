@@ -80,12 +80,13 @@ impl Forwarder {
         let mut notices = vec![];
         let mut wanted = vec![];
         for order in orders {
-            match order {
-                TableOrder::Drop(server) => {
+            let server = order.server();
+            match order.forwarding() {
+                None => {
                     let dropped = engine.drop(server);
                     notices.push(notice(server, None, dropped.err().map(|e| chain(&e))));
                 }
-                TableOrder::Put(server, forwarding) => wanted.push((server, *forwarding)),
+                Some(forwarding) => wanted.push((server, forwarding)),
             }
         }
         let generations: Vec<_> = wanted.iter().map(|(uid, all)| (*uid, all.generation)).collect();
@@ -236,6 +237,7 @@ mod tests {
             forward: Forward::Dr,
             plan: Plan::new(server, TableSize::Tiny, vec![real]).expect("a plan"),
             before: None,
+            resets: false,
         };
         Work::Orders(vec![TableOrder::Put(ServerUid(server), Box::new(forwarding))])
     }

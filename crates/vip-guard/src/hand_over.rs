@@ -40,7 +40,7 @@ use vip_core::{Guard, Mono};
 use vip_datapath::{Inherited, object_name};
 
 /// Of [`Estate`], as postcard writes it. Whoever changes anything that is in it counts on.
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
 /// The flag of the program that has it read what is written, and say whether it could go
 /// on with it.
 const ACCEPTS: &str = "--accepts";
@@ -429,6 +429,7 @@ mod tests {
             forward: Forward::Nat,
             plan: plan(1),
             before: Some(plan(2)),
+            resets: true,
         };
         let ways = ways.expect("netlink");
         let put = engine.put(Mono(6), &ways, vec![(ServerUid(1), forwarding)]);
@@ -446,6 +447,6 @@ mod tests {
         let name = written.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
         });
-        assert_eq!((FORMAT, name), (1, 5_208_208_873_885_884_763), "it is written in another way");
+        assert_eq!((FORMAT, name), (2, 18_278_957_140_353_078_048), "it is written in another way");
     }
 }

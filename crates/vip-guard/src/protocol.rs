@@ -31,7 +31,8 @@ pub(crate) const FORWARD: u16 = 4;
 /// From this one on there are [`TableNotice::Spoke`] and [`TableNotice::Dropped`].
 pub(crate) const SPOKE: u16 = 5;
 
-/// From this one on there are [`ToGuard::AskAtVip`] and [`TableNotice::AtVip`].
+/// From this one on there are [`ToGuard::AskAtVip`], [`TableNotice::AtVip`] and
+/// [`TableOrder::PutResetting`].
 pub(crate) const AT_VIP: u16 = 6;
 
 /// First bytes of a connection, both ways.

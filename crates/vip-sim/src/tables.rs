@@ -62,11 +62,11 @@ impl Tables {
     pub(crate) fn carry_out(&mut self, order: TableOrder) -> TableNotice {
         let server = order.server();
         let generation = order.wanted();
-        match order {
-            TableOrder::Drop(_) => {
+        match order.forwarding() {
+            None => {
                 self.0.remove(&server);
             }
-            TableOrder::Put(_, forwarding) => self.put(server, *forwarding),
+            Some(forwarding) => self.put(server, forwarding),
         }
         TableNotice::InForce { server, generation }
     }

@@ -162,6 +162,7 @@ async fn write(
             },
             Some(of_tables) = of_tables.recv() => of_tables,
         };
+        let order = writer.in_its_words(order);
         if writer.is_understood(&order) {
             if writer.send(&order).await.is_err() {
                 return;

@@ -3,7 +3,7 @@
 
 use super::{Plan, PlanError};
 use crate::{
-    Address, Before, Forward, Generation, Ports, Protocol, RealServer, Scheduler, Server,
+    Address, Before, Forward, Generation, OnDown, Ports, Protocol, RealServer, Scheduler, Server,
     ServerUid, State, Vip,
 };
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,11 @@ pub struct Forwarding {
     pub plan: Plan,
     /// What the one before is dealt from, until it retires.
     pub before: Option<Plan>,
+    /// What comes for a connection that no real server can have any more is answered with a
+    /// reset. A guard of an earlier version knows nothing of it, so the order says it:
+    /// [`TableOrder`](super::TableOrder).
+    #[serde(skip)]
+    pub resets: bool,
 }
 
 impl Forwarding {
@@ -50,6 +55,7 @@ impl Forwarding {
             forward: server.forward,
             plan,
             before,
+            resets: server.spec.policy.on_down == OnDown::Reset,
         })
     }
 

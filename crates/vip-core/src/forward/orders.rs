@@ -14,14 +14,43 @@ pub enum TableOrder {
     Drop(ServerUid),
     /// This one is to be forwarded so. What is in force already is left as it is.
     Put(ServerUid, Box<Forwarding>),
+    /// The same, of one that resets.
+    PutResetting(ServerUid, Box<Forwarding>),
 }
 
 impl TableOrder {
+    /// That a virtual server is to be forwarded so.
+    #[must_use]
+    pub fn put(server: ServerUid, forwarding: Forwarding) -> Self {
+        let resets = forwarding.resets;
+        let all = Box::new(forwarding);
+        if resets { Self::PutResetting(server, all) } else { Self::Put(server, all) }
+    }
+
+    /// What is to be forwarded, as it was ordered, with what the message leaves out.
+    #[must_use]
+    pub fn forwarding(self) -> Option<Forwarding> {
+        match self {
+            Self::Drop(_) => None,
+            Self::Put(_, all) => Some(Forwarding { resets: false, ..*all }),
+            Self::PutResetting(_, all) => Some(Forwarding { resets: true, ..*all }),
+        }
+    }
+
+    /// As a guard is told that does not know how to reset.
+    #[must_use]
+    pub fn without_reset(self) -> Self {
+        match self {
+            Self::PutResetting(server, all) => Self::Put(server, all),
+            other => other,
+        }
+    }
+
     /// Whose table it is about.
     #[must_use]
     pub fn server(&self) -> ServerUid {
         match self {
-            Self::Drop(server) | Self::Put(server, _) => *server,
+            Self::Drop(server) | Self::Put(server, _) | Self::PutResetting(server, _) => *server,
         }
     }
 
@@ -30,7 +59,7 @@ impl TableOrder {
     pub fn wanted(&self) -> Option<Generation> {
         match self {
             Self::Drop(_) => None,
-            Self::Put(_, forwarding) => Some(forwarding.generation),
+            Self::Put(_, all) | Self::PutResetting(_, all) => Some(all.generation),
         }
     }
 
@@ -39,8 +68,8 @@ impl TableOrder {
     pub fn reals(&self) -> usize {
         match self {
             Self::Drop(_) => 0,
-            Self::Put(_, forwarding) => {
-                let plans = [Some(&forwarding.plan), forwarding.before.as_ref()];
+            Self::Put(_, all) | Self::PutResetting(_, all) => {
+                let plans = [Some(&all.plan), all.before.as_ref()];
                 plans.into_iter().flatten().map(|plan| plan.reals().len()).sum()
             }
         }

@@ -142,7 +142,7 @@ impl Programming {
             if is_there || session.waits_for(*server, Some(*generation)) {
                 continue;
             }
-            let order = of(*server).map(|all| TableOrder::Put(*server, Box::new(all)));
+            let order = of(*server).map(|all| TableOrder::put(*server, all));
             orders.extend(order);
         }
         let ordered = orders.iter().map(|order| (order.server(), order.wanted()));

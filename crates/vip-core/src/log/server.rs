@@ -28,8 +28,8 @@ use super::State;
 use super::command::Position;
 use crate::mix::mix_all;
 use crate::{
-    CheckSpec, Forward, Generation, HostName, Level, Name, NodeId, Observed, Opinion, Outcome,
-    RealSpec, Refusal, ServerSpec, ServerSpecError, ServerUid, TableSize, VipUid,
+    CheckSpec, Forward, Generation, HostName, Level, Name, NodeId, Observed, OnDown, Opinion,
+    Outcome, Policy, RealSpec, Refusal, ServerSpec, ServerSpecError, ServerUid, TableSize, VipUid,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -269,7 +269,12 @@ impl ServerOp {
         match self {
             Self::Add { spec } | Self::Set { spec, .. } => {
                 let check = spec.check.as_ref().map_or(Level::SERVERS, CheckSpec::since);
-                if spec.policy.is_usual() { check } else { Level::KINDS }
+                let policy = match &spec.policy {
+                    policy if policy.is_usual() => Level::SERVERS,
+                    Policy { on_down: OnDown::Reset, .. } => Level::NAMES,
+                    _ => Level::KINDS,
+                };
+                check.max(policy)
             }
             Self::Observe { seen, .. } => {
                 let is_unable =

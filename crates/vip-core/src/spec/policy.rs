@@ -70,10 +70,10 @@ words!(AllDown, "way with all real servers down" { Drop => "drop", KeepLast => "
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnDown {
-    /// Nothing is said to anybody.
+    /// They go to those that are up, who reset them; where none is they are dropped.
     #[default]
     Leave,
-    /// Both sides are told that it is over.
+    /// Where none is up the holder resets them.
     Reset,
 }
 

@@ -283,11 +283,8 @@ pub enum ServerSpecError {
     /// No weight is looked at where there is one.
     #[error("the sorry server {0} has a weight: it takes everybody, so use ADDR[:PORT]")]
     SorryWeight(RealSpec),
-    /// No engine has it yet.
-    #[error(
-        "--on-down reset: no engine of this version can end connections of a real server that is \
-         down; use leave"
-    )]
+    /// It has no connections.
+    #[error("--on-down reset: UDP has no connections that could be reset; use leave")]
     OnDownReset,
     /// The engine lacks it.
     #[error("{what} needs the engine {needed}; {engine} does not have it")]
@@ -430,7 +427,7 @@ impl ServerSpec {
                 return Err(ServerSpecError::Repeated { name: name(), real: *sorry });
             }
         }
-        if self.policy.on_down == OnDown::Reset {
+        if self.policy.on_down == OnDown::Reset && self.protocol == Protocol::Udp {
             return Err(ServerSpecError::OnDownReset);
         }
         Ok(())

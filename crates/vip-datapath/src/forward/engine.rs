@@ -59,6 +59,8 @@ struct InForce {
     /// It was changed once: connections of its may be remembered.
     remembers: bool,
     settles: Mono,
+    /// As its forwarding, which is written without.
+    resets: bool,
 }
 
 /// Why a virtual server is not in force as it was ordered. What was in force is.
@@ -150,7 +152,11 @@ impl ForwardEngine {
     /// As an earlier run left it, with the maps of the gate that it left.
     #[must_use]
     pub fn inherit(maps: ForwardMaps, left: LeftEngine) -> Self {
-        Self { maps: maps.inherit(left.maps), books: left.books }
+        let mut books = left.books;
+        for server in books.servers.values_mut() {
+            server.forwarding.resets = server.resets;
+        }
+        Self { maps: maps.inherit(left.maps), books }
     }
 
     /// What is in force.
@@ -265,7 +271,8 @@ impl ForwardEngine {
         if old.is_none() {
             self.books.next_id = self.books.next_id.checked_add(1).unwrap_or(NonZeroU32::MIN);
         }
-        let next = InForce { id, forwarding, table, before, reals, remembers, settles };
+        let resets = forwarding.resets;
+        let next = InForce { id, forwarding, table, before, reals, remembers, settles, resets };
         let moved_at = (is_moving && before != table).then_some(now);
         Ok(Change { server, next, taken, moved_at })
     }
@@ -512,6 +519,7 @@ impl InForce {
             by_address: self.forwarding.scheduler == Scheduler::Sh,
             nat: self.is_nat(),
             remembers: self.remembers,
+            resets: self.resets,
             settles: self.settles,
             table: self.table,
             before: self.before,

@@ -22,6 +22,7 @@ pub(crate) const BEFORE_PORT: u32 = 144;
 const BY_ADDRESS: u32 = 1;
 const NAT: u32 = 2;
 const REMEMBERS: u32 = 4;
+const RESETS: u32 = 8;
 const LOCAL: u16 = 1;
 
 /// By the numbers of IANA.
@@ -70,9 +71,11 @@ fn halves(first: u32, second: u32) -> u64 {
 }
 
 pub(crate) fn service(id: NonZeroU32, service: &Service) -> ServiceValue {
-    let Service { seed, size, by_address, nat, remembers, settles, table, before } = *service;
+    let Service { seed, size, by_address, nat, remembers, resets, settles, table, before } =
+        *service;
     let flag = |set: bool, flag: u32| if set { flag } else { 0 };
     let flags = flag(by_address, BY_ADDRESS) | flag(nat, NAT) | flag(remembers, REMEMBERS);
+    let flags = flags | flag(resets, RESETS);
     let sizes = halves(size.slots().into(), flags);
     [seed, settles.0, halves(table, before), sizes, halves(id.get(), 0)]
 }

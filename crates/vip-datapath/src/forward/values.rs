@@ -34,6 +34,8 @@ pub struct Service {
     pub nat: bool,
     /// There was a change: connections of slots that it moved are remembered.
     pub remembers: bool,
+    /// What comes for a connection that nobody can have any more is answered with a reset.
+    pub resets: bool,
     /// Until when a UDP flow that is not known goes by the table before.
     pub settles: Mono,
     /// Number of the table in force.

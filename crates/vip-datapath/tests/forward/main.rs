@@ -3,6 +3,7 @@
 
 mod errors;
 mod parts;
+mod resets;
 
 use etherparse::{
     IcmpEchoHeader, Icmpv4Type, NetSlice, PacketBuilder, SlicedPacket, TransportSlice,
@@ -47,6 +48,7 @@ fn service(table: u32, before: u32) -> Service {
         by_address: false,
         nat: false,
         remembers: table != before,
+        resets: false,
         settles: Mono::ZERO,
         table,
         before,

@@ -377,6 +377,12 @@ mod tests {
         let answers = Resolutions::new();
         let op = ServerOp::AddNamed { spec: named(NAME), answers };
         assert_eq!(op.since(), Level::NAMES);
+        // Nor of resets: it would refuse them, and others would not.
+        let policy = crate::Policy { on_down: crate::OnDown::Reset, ..Default::default() };
+        let spec = ServerSpec { policy, ..server(&["10.0.0.11"]) };
+        let udp = ServerSpec { protocol: crate::Protocol::Udp, ..spec.clone() };
+        assert_eq!((spec.check(), udp.check().is_err()), (Ok(()), true));
+        assert_eq!(ServerOp::Add { spec }.since(), Level::NAMES);
         let written = serde_json::to_string(&server(&["10.0.0.11"])).expect("plain");
         assert!(!written.contains("names"), "{written}");
     }
