@@ -90,6 +90,7 @@ const MEMBERS: [&str; 19] = [
     "Lease/Abdicate",
     "Tables/LookAtTable",
     "Edges/TellEdges",
+    "Probes/Hasten",
     "Probes/ProbeNow",
 ];
 const ANYBODY: [&str; 2] = ["Cluster/Identify", "Cluster/Join"];

@@ -17,6 +17,7 @@ mod errors;
 mod essential;
 mod forward;
 mod hand_over;
+mod hasten;
 mod leader;
 mod lease;
 mod membership;

@@ -1,6 +1,7 @@
 //! `vip.v1.Probes`: probes at once, for whoever wants to know, beside those that verdicts
 //! rest on.
 
+use crate::hasten::observed;
 use crate::node::Member;
 use futures_util::{StreamExt, stream};
 use std::sync::Arc;
@@ -37,6 +38,14 @@ impl v1::probes_server::Probes for ProbesService {
         let sees =
             probe_now(&self.member, server, LIMIT).await?.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::ProbeNowReply { sees }))
+    }
+
+    async fn hasten(
+        &self,
+        request: Request<v1::HastenRequest>,
+    ) -> Result<Response<v1::HastenReply>, Status> {
+        self.member.sights.hasten(observed(&request.into_inner()));
+        Ok(Response::new(v1::HastenReply {}))
     }
 }
 

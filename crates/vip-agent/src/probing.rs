@@ -65,6 +65,7 @@ pub(crate) async fn look_after_real_servers(member: Arc<Member>) {
     let (answer, mut answers) = mpsc::channel::<Answer>(ANSWERS);
     let mut running = 0;
     let (mut looked_at, mut seen) = (None, None);
+    let Some(mut hastened) = sights.hastened() else { return };
     loop {
         let state = applied.borrow_and_update().state.clone();
         if !looked_at.as_ref().is_some_and(|before| Arc::ptr_eq(before, &state)) {
@@ -73,6 +74,7 @@ pub(crate) async fn look_after_real_servers(member: Arc<Member>) {
             if !seen.as_ref().is_some_and(|seen: &Seen| seen.is_as(&now)) {
                 rounds.follow(boottime(), &state.probed_by(me));
                 sights.are(rounds.sees());
+                member.forward.listen_to(state.heard_by(me));
             }
             (looked_at, seen) = (Some(state), Some(now));
         }
@@ -94,6 +96,11 @@ pub(crate) async fn look_after_real_servers(member: Arc<Member>) {
         tokio::select! {
             () = stop.cancelled() => return,
             changed = applied.changed() => if changed.is_err() { return },
+            Some(sooner) = hastened.recv() => {
+                for observed in sooner {
+                    rounds.hasten(boottime(), &observed);
+                }
+            }
             Some((ticket, result)) = answers.recv() => {
                 running -= 1;
                 let mut is_news = rounds.finished(boottime(), ticket, result);

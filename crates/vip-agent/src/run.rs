@@ -7,6 +7,7 @@ use crate::config::{Config, ConfigError};
 use crate::descriptors::raise_limit;
 use crate::essential;
 use crate::hand_over::hand_over_everything;
+use crate::hasten::hasten;
 use crate::leader::lead;
 use crate::lease::recordings;
 use crate::membership::{Launch, ListenError, Seat, adopt, keep_up};
@@ -184,6 +185,7 @@ fn launch(desk: Arc<Desk>) -> Launch {
         essential::spawn("report", report(member.clone()));
         essential::spawn("probe", look_after_real_servers(member.clone()));
         essential::spawn("names", resolve_names(member.clone()));
+        essential::spawn("hasten", hasten(member.clone()));
         essential::spawn("keep_up", keep_up(member.clone()));
     })
 }

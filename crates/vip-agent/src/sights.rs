@@ -3,13 +3,16 @@
 use crate::config::ProbeSection;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use vip_core::{Observed, Opinion, Target};
 use vip_probe::{Identity, Prober};
 
 /// Members' questions at once, of which each has real servers probed: who asks more is told
 /// so. None must have others probe for it without an end.
 const QUESTIONS: usize = 4;
+
+/// Words of who is to be looked at sooner that may wait.
+const HASTENED: usize = 64;
 
 /// By real server, with how it was looked at.
 type Sees = BTreeMap<Observed, (Target, Opinion)>;
@@ -20,6 +23,8 @@ pub(crate) struct Sights {
     changed: watch::Sender<()>,
     prober: Arc<Prober>,
     questions: Semaphore,
+    hastened: mpsc::Sender<Vec<Observed>>,
+    to_hasten: Mutex<Option<mpsc::Receiver<Vec<Observed>>>>,
 }
 
 impl Sights {
@@ -31,7 +36,15 @@ impl Sights {
         let programs = config.programs().map(|_| config.exec_socket.clone());
         let prober = Prober::new(programs, identity);
         let (sees, changed) = Default::default();
-        Self { sees, changed, prober: prober.into(), questions: Semaphore::new(QUESTIONS) }
+        let (hastened, to_hasten) = mpsc::channel(HASTENED);
+        Self {
+            sees,
+            changed,
+            prober: prober.into(),
+            questions: Semaphore::new(QUESTIONS),
+            hastened,
+            to_hasten: Mutex::new(Some(to_hasten)),
+        }
     }
 
     /// All of it.
@@ -51,6 +64,16 @@ impl Sights {
 
     pub(crate) fn prober(&self) -> Arc<Prober> {
         self.prober.clone()
+    }
+
+    /// These are to be looked at sooner, if there is room for the word.
+    pub(crate) fn hasten(&self, observed: Vec<Observed>) {
+        let _ = self.hastened.try_send(observed);
+    }
+
+    /// Whom others want looked at sooner; once.
+    pub(crate) fn hastened(&self) -> Option<mpsc::Receiver<Vec<Observed>>> {
+        self.to_hasten.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Room for a question, for as long as it is kept; `None`: others are being answered.

@@ -52,7 +52,7 @@ pub use chain::{chain, plain};
 pub use cover::Cover;
 pub use excerpt::{MAX_EXCERPT, excerpt};
 pub use forward::{
-    AtVip, AtVipQuestion, Counter, DropReason, Drops, Flow, Forwarding, Plan, PlanError,
+    AtVip, AtVipQuestion, Counter, DropReason, Drops, Flow, Forwarding, Mutes, Plan, PlanError,
     Programmed, Programming, RealCount, TableCounters, TableNotice, TableOrder, unsaid,
 };
 pub use goal::{Goal, Hopeless, Progress};

@@ -92,7 +92,7 @@ impl GuardWriter {
         let since = match message {
             ToGuard::Tables(orders) if orders.iter().any(resets) => AT_VIP,
             ToGuard::Tables(orders) if orders.iter().any(is_put) => FORWARD,
-            ToGuard::AskAtVip(..) => AT_VIP,
+            ToGuard::AskAtVip(..) | ToGuard::Listen(_) => AT_VIP,
             ToGuard::Count(_) | ToGuard::Members(_) => FORWARD,
             ToGuard::Tables(_) => TABLES,
             ToGuard::Orders(orders) if orders.iter().any(is_new) => EXTEND_ALL,

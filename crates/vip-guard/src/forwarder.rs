@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 use vip_core::{
-    Address, AtVip, Generation, Mono, RealCount, ServerUid, TableNotice, TableOrder, chain,
+    Address, AtVip, Generation, Mono, Mutes, RealCount, ServerUid, TableNotice, TableOrder, chain,
 };
 use vip_datapath::{ForwardEngine, Surroundings};
 
@@ -26,7 +26,14 @@ pub(crate) struct Forwarder {
     told: Told,
     /// `None`: it could not be started.
     asker: Option<Asker>,
+    /// Of whom the agent wants to know who is mute.
+    mutes: BTreeMap<ServerUid, Mutes>,
+    /// Whose turn it is.
+    next_heard: Option<ServerUid>,
 }
+
+/// Counters that are read in one look at who is mute: some 2 ms.
+const COUNTERS: usize = 2000;
 
 impl Forwarder {
     pub(crate) fn new(
@@ -36,7 +43,16 @@ impl Forwarder {
         told: Told,
         asker: Option<Asker>,
     ) -> Self {
-        Self { engine, ways, served, serving: BTreeMap::new(), told, asker }
+        Self {
+            engine,
+            ways,
+            served,
+            serving: BTreeMap::new(),
+            told,
+            asker,
+            mutes: BTreeMap::new(),
+            next_heard: None,
+        }
     }
 
     pub(crate) fn carry_out(&mut self, work: Work) -> Vec<TableNotice> {
@@ -57,6 +73,14 @@ impl Forwarder {
             }
             Work::Count(server) => vec![self.count(server)],
             Work::Ask(question, limit, agent) => self.ask(Asked { question, limit, agent }),
+            Work::Listen(servers) => {
+                self.mutes.retain(|server, _| servers.contains(server));
+                for server in servers {
+                    self.mutes.entry(server).or_default();
+                }
+                vec![]
+            }
+            Work::Hear => self.hear(),
             Work::Look => {
                 self.look();
                 let all = self.engine.as_ref().map(ForwardEngine::in_force);
@@ -173,6 +197,34 @@ impl Forwarder {
         let count = |((ip, port), counter)| RealCount { ip, port, counter };
         let reals = counted.unwrap_or_default().into_iter().map(count).collect();
         TableNotice::Counted { server, reals }
+    }
+
+    /// Who is mute, of as many as a look has time for; the next one goes on there.
+    fn hear(&mut self) -> Vec<TableNotice> {
+        let Some(engine) = &self.engine else { return vec![] };
+        let (now, first) = (boottime(), self.next_heard.take().unwrap_or(ServerUid(0)));
+        let (mut notices, mut read) = (vec![], 0);
+        let (behind, before) = (self.mutes.range(first..), self.mutes.range(..first));
+        let turns: Vec<_> = behind.chain(before).map(|(server, _)| *server).collect();
+        for server in turns {
+            if read >= COUNTERS {
+                self.next_heard = Some(server);
+                break;
+            }
+            let forward = engine.forwarding(server).map(|forwarding| forwarding.forward);
+            let counted = engine.counters(server).unwrap_or_else(|error| {
+                warn!(?server, error = %chain(&error), "what was forwarded cannot be read");
+                BTreeMap::new()
+            });
+            read += counted.len();
+            if let Some((mutes, forward)) = self.mutes.get_mut(&server).zip(forward) {
+                let mute = mutes.look(now, forward, &counted);
+                if !mute.is_empty() {
+                    notices.push(TableNotice::Mute(server, mute));
+                }
+            }
+        }
+        notices
     }
 
     /// Where it may: root's word on who can be a real server holds for questions too.

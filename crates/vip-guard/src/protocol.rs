@@ -31,8 +31,8 @@ pub(crate) const FORWARD: u16 = 4;
 /// From this one on there are [`TableNotice::Spoke`] and [`TableNotice::Dropped`].
 pub(crate) const SPOKE: u16 = 5;
 
-/// From this one on there are [`ToGuard::AskAtVip`], [`TableNotice::AtVip`] and
-/// [`TableOrder::PutResetting`].
+/// From this one on there are [`ToGuard::AskAtVip`], [`TableNotice::AtVip`],
+/// [`ToGuard::Listen`], [`TableNotice::Mute`] and [`TableOrder::PutResetting`].
 pub(crate) const AT_VIP: u16 = 6;
 
 /// First bytes of a connection, both ways.
@@ -120,6 +120,9 @@ pub enum ToGuard {
     /// On the second lane: does a neighbour take what is sent to a VIP? Answered by
     /// [`TableNotice::AtVip`], if it can be within so many ms.
     AskAtVip(AtVipQuestion, u32),
+    /// On the second lane: of these virtual servers it is told who is mute
+    /// ([`TableNotice::Mute`]), and of no others.
+    Listen(BTreeSet<ServerUid>),
 }
 
 /// How the guard enforces deadlines.

@@ -389,7 +389,8 @@ impl Loop {
             ToGuard::Members(macs) => self.host.members_are(&macs),
             ToGuard::Confirmed => self.act(GuardEvent::Confirmed).await,
             // They went the other way.
-            ToGuard::Tables(_) | ToGuard::Count(_) | ToGuard::AskAtVip(..) => {}
+            ToGuard::Tables(_) | ToGuard::Count(_) | ToGuard::AskAtVip(..) | ToGuard::Listen(_) => {
+            }
         }
     }
 

@@ -404,6 +404,10 @@ async fn read(
                 tables.ask_at_vip(question, Duration::from_millis(limit_ms.into()));
                 true
             }
+            ToGuard::Listen(servers) => {
+                tables.listen(servers);
+                true
+            }
             of_leases => unread.messages.send(of_leases).await.is_ok(),
         };
         if !goes_on {
@@ -420,7 +424,7 @@ const fn since(notice: &TableNotice) -> u16 {
             FORWARD
         }
         TableNotice::Spoke { .. } | TableNotice::Dropped(_) => SPOKE,
-        TableNotice::AtVip(..) => AT_VIP,
+        TableNotice::AtVip(..) | TableNotice::Mute(..) => AT_VIP,
     }
 }
 

@@ -28,6 +28,8 @@ const AT_ONCE: usize = 128;
 /// of a change was lost, or there was none: routes by gateways are not listened to.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Who is mute is looked for as often, where the agent wants to know.
+const HEAR_INTERVAL: Duration = Duration::from_millis(500);
 /// Questions that may wait for this lane.
 const QUESTIONS: usize = 1024;
 
@@ -46,6 +48,10 @@ pub(crate) enum Work {
     /// Does a neighbour take what is sent to a VIP? The agent is told within the time, and the
     /// lane does not wait for it.
     Ask(AtVipQuestion, Duration, Agent),
+    /// Of which virtual servers the agent wants to know who is mute.
+    Listen(BTreeSet<ServerUid>),
+    /// It is time to look who is.
+    Hear,
     /// The host's network may be another one.
     Look,
     /// The next run of this process goes on from here, or nobody does and this one goes
@@ -101,6 +107,7 @@ enum Letter {
     Orders(u64, Vec<TableOrder>),
     Count(u64, ServerUid),
     Ask(u64, AtVipQuestion, Duration),
+    Listen(u64, BTreeSet<ServerUid>),
     Leave(Leaving),
     /// There is something to wake up for.
     Nothing,
@@ -206,6 +213,12 @@ impl TableLane {
         let _ = self.letters.try_send(Letter::Ask(session, question, limit));
     }
 
+    /// Of these it is to be told who is mute.
+    pub(crate) fn listen(&self, servers: BTreeSet<ServerUid>) {
+        let session = self.shared.session.load(Relaxed);
+        let _ = self.letters.try_send(Letter::Listen(session, servers));
+    }
+
     /// The host's network may be another one; never waits.
     pub(crate) fn look_again(&self) {
         self.shared.unseen.store(true, Relaxed);
@@ -248,6 +261,10 @@ struct Desk<'a> {
     orders: BTreeMap<ServerUid, TableOrder>,
     counts: BTreeSet<ServerUid>,
     questions: VecDeque<(AtVipQuestion, Duration)>,
+    /// What the agent wants now, until it is passed on.
+    listens: Option<BTreeSet<ServerUid>>,
+    /// Absent where it wants nothing.
+    hear_at: Option<Instant>,
     leaving: Option<Leaving>,
     /// That was the last thing.
     looked: bool,
@@ -270,6 +287,8 @@ impl<'a> Desk<'a> {
             orders,
             counts,
             questions,
+            listens: None,
+            hear_at: None,
             leaving,
             looked,
             look_at,
@@ -309,6 +328,10 @@ impl<'a> Desk<'a> {
             {
                 return Some(Work::Ask(question, limit, agent));
             }
+            if let Some(servers) = self.listens.take() {
+                self.hear_at = (!servers.is_empty()).then(Instant::now);
+                return Some(Work::Listen(servers));
+            }
             // Neither keeps the other waiting, however often there is more of it.
             let turn = !self.looked || self.orders.is_empty();
             let is_due = Instant::now() >= self.look_at;
@@ -327,6 +350,10 @@ impl<'a> Desk<'a> {
             if let Some(server) = self.counts.pop_first() {
                 return Some(Work::Count(server));
             }
+            if let Some(at) = self.hear_at.filter(|at| *at <= Instant::now()) {
+                self.hear_at = Some(at.max(Instant::now() - HEAR_INTERVAL) + HEAR_INTERVAL);
+                return Some(Work::Hear);
+            }
             if let Some(leaving) = self.leaving.take() {
                 // What comes from here on is not in it; what came just before is first.
                 self.shared.stirred.store(false, Relaxed);
@@ -338,7 +365,8 @@ impl<'a> Desk<'a> {
                 return Some(Work::Leave(leaving));
             }
             self.shared.goes_on();
-            match self.letters.recv_timeout(self.look_at.duration_since(Instant::now())) {
+            let wake = self.hear_at.map_or(self.look_at, |at| at.min(self.look_at));
+            match self.letters.recv_timeout(wake.duration_since(Instant::now())) {
                 Ok(letter) => self.read(letter),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return None,
@@ -355,6 +383,8 @@ impl<'a> Desk<'a> {
             self.orders.clear();
             self.counts.clear();
             self.questions.clear();
+            // The next one says so itself.
+            self.listens = Some(BTreeSet::new());
         }
     }
 
@@ -370,6 +400,11 @@ impl<'a> Desk<'a> {
             Letter::Ask(session, question, limit) => {
                 if session == self.session && self.questions.len() < QUESTIONS {
                     self.questions.push_back((question, limit));
+                }
+            }
+            Letter::Listen(session, servers) => {
+                if session == self.session {
+                    self.listens = Some(servers);
                 }
             }
             Letter::Leave(leaving) => self.leaving = Some(leaving),
@@ -411,7 +446,7 @@ pub(crate) fn nothing_there(work: Work) -> Vec<TableNotice> {
             orders.iter().map(gone).collect()
         }
         Work::Count(server) => vec![TableNotice::Counted { server, reals: vec![] }],
-        Work::Ask(..) | Work::Look | Work::Leave(_) => vec![],
+        Work::Ask(..) | Work::Listen(_) | Work::Hear | Work::Look | Work::Leave(_) => vec![],
     }
 }
 

@@ -10,9 +10,10 @@ pub(crate) use lane::{IsNew, LinkEnd, TableNews};
 use at_vip::{Asked, Asking, WellAtVips};
 use lane::Lane;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use vip_core::{
@@ -42,7 +43,14 @@ pub(crate) struct Forward {
     questions: mpsc::Sender<Question>,
     at_vip: mpsc::Sender<Asked>,
     well_at_vips: Arc<WellAtVips>,
+    listens: Arc<watch::Sender<BTreeSet<ServerUid>>>,
+    mute: broadcast::Sender<Mute>,
 }
+
+/// Real servers of a virtual one that say nothing to its clients, by address and port.
+pub(crate) type Mute = (ServerUid, Vec<(IpAddr, u16)>);
+/// What nobody took up is of no use any more.
+const MUTES: usize = 64;
 
 /// See the module.
 pub(crate) struct Reconciler {
@@ -59,6 +67,9 @@ pub(crate) struct Reconciler {
     asked: BTreeMap<ServerUid, Vec<oneshot::Sender<Vec<RealCount>>>>,
     asked_at_vip: mpsc::Receiver<Asked>,
     asking: Asking,
+    /// Of whom the guard is to say who is mute.
+    listens: watch::Receiver<BTreeSet<ServerUid>>,
+    mute: broadcast::Sender<Mute>,
     /// Waits until the guard is in step.
     in_step: Option<oneshot::Sender<()>>,
     /// What it was compared with last: all that orders and members follow from.
@@ -91,9 +102,17 @@ pub(crate) fn forward(
     let (ask, questions) = mpsc::channel(ASKED);
     let counters = lane.counters.clone();
     let (at_vip, asked_at_vip) = at_vip::questions();
-    let well_at_vips = Arc::default();
-    let forward =
-        Forward { programming: programmed, counters, questions: ask, at_vip, well_at_vips };
+    let (listens, to_listen) = watch::channel(BTreeSet::new());
+    let (mute, _) = broadcast::channel(MUTES);
+    let forward = Forward {
+        programming: programmed,
+        counters,
+        questions: ask,
+        at_vip,
+        well_at_vips: Arc::default(),
+        listens: Arc::new(listens),
+        mute: mute.clone(),
+    };
     let reconciler = Reconciler {
         applied,
         is_new,
@@ -105,6 +124,8 @@ pub(crate) fn forward(
         asked: BTreeMap::new(),
         asked_at_vip,
         asking: Asking::default(),
+        listens: to_listen,
+        mute,
         in_step: None,
         seen: None,
         news: false,
@@ -139,6 +160,20 @@ impl Forward {
     /// Tells that something of it may be otherwise.
     pub(crate) fn changes(&self) -> watch::Receiver<Programming> {
         self.programming.clone()
+    }
+
+    /// Of these the guard is to say who is mute.
+    pub(crate) fn listen_to(&self, servers: BTreeSet<ServerUid>) {
+        self.listens.send_if_modified(|listens| {
+            let changed = *listens != servers;
+            *listens = servers;
+            changed
+        });
+    }
+
+    /// Who is, as the guard says.
+    pub(crate) fn mutes(&self) -> broadcast::Receiver<Mute> {
+        self.mute.subscribe()
     }
 
     /// How a virtual server is on this host.
@@ -214,8 +249,17 @@ impl Reconciler {
                         let _ = self.lane.orders.send(question).await;
                     }
                 }
+                Ok(()) = self.listens.changed() => self.listen().await,
                 () = sleep(wait) => {}
             }
+        }
+    }
+
+    /// A guard of an earlier version does not.
+    async fn listen(&mut self) {
+        let servers = self.listens.borrow_and_update().clone();
+        if self.asking.understood {
+            let _ = self.lane.orders.send(ToGuard::Listen(servers)).await;
         }
     }
 
@@ -284,6 +328,8 @@ impl Reconciler {
                 }
                 TableNews::Up { forwards: true, asks, in_step } => {
                     self.asking.understood = asks;
+                    // It is new to it.
+                    self.listens.mark_changed();
                     (self.has_guard, self.members) = (true, None);
                     self.in_step = Some(in_step);
                     self.programming.send_modify(Programming::up);
@@ -303,6 +349,9 @@ impl Reconciler {
                 TableNews::Said(TableNotice::AtVip(question, answer)) => {
                     self.asking.answered(question, answer);
                 }
+                TableNews::Said(TableNotice::Mute(server, reals)) => {
+                    let _ = self.mute.send((server, reals));
+                }
                 TableNews::Said(notice) => {
                     self.programming.send_modify(|known| known.heard(boottime(), notice));
                 }
@@ -321,7 +370,8 @@ impl Reconciler {
 
 /// Of which nothing follows for tables.
 fn is_an_answer(news: &TableNews) -> bool {
-    matches!(news, TableNews::Said(TableNotice::Counted { .. } | TableNotice::AtVip(..)))
+    let TableNews::Said(notice) = news else { return false };
+    matches!(notice, TableNotice::Counted { .. } | TableNotice::AtVip(..) | TableNotice::Mute(..))
 }
 
 /// Orders in messages that are not too long.

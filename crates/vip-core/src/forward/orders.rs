@@ -120,6 +120,9 @@ pub enum TableNotice {
     Dropped(Drops),
     /// What came of a question.
     AtVip(AtVipQuestion, AtVip),
+    /// Clients begin connections with these real servers of a virtual one, by address and port
+    /// as in [`RealCount`], and nothing comes of it.
+    Mute(ServerUid, Vec<(IpAddr, u16)>),
 }
 
 /// What was forwarded to a real server since it is one on this host.

@@ -113,7 +113,7 @@ impl Programming {
                 session.spoke.insert(server, (generation, at));
             }
             TableNotice::Dropped(dropped) => session.dropped = dropped,
-            TableNotice::Counted { .. } | TableNotice::AtVip(..) => {}
+            TableNotice::Counted { .. } | TableNotice::AtVip(..) | TableNotice::Mute(..) => {}
         }
     }
 

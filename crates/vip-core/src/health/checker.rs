@@ -86,9 +86,11 @@ impl Checker {
         self.is_up
     }
 
-    /// It is to be probed at once: somebody asks, or saw something.
+    /// It is to be probed sooner: somebody saw something. No more often than after a failure,
+    /// whoever asks.
     pub fn hasten(&mut self, now: Mono) {
-        self.next_start = self.next_start.min(now);
+        let soonest = self.last_start.map_or(now, |start| now.max(start + self.timing.gap()));
+        self.next_start = self.next_start.min(soonest);
     }
 
     /// The probe to start now, if one is due. What was missed is not made up for.
@@ -178,6 +180,10 @@ mod tests {
         Duration::from_millis(n)
     }
 
+    fn at_once(checker: &mut Checker, now: Mono) {
+        checker.next_start = checker.next_start.min(now);
+    }
+
     fn refused() -> Result<(), Failure> {
         Err(Failure::There("connection refused".into()))
     }
@@ -250,12 +256,32 @@ mod tests {
         assert!(checker.next_start() > at + ms(2800), "down, it is probed as before");
     }
 
+    /// Strangers may have it hastened for good.
+    #[test]
+    fn whoever_hastens_it_has_it_probed_no_more_often_than_after_a_failure() {
+        let timing = CheckTiming::default();
+        let mut checker = Checker::new(START, timing, 7);
+        let mut starts = vec![];
+        for after in 0..6000 {
+            let now = START + ms(after);
+            checker.hasten(now);
+            if let Some(probe) = checker.start(now) {
+                starts.push(after);
+                checker.finished(now, probe, Ok(()));
+            }
+        }
+        let every: Vec<_> = (0..12).map(|number| number * 500).collect();
+        assert_eq!(starts, every);
+        checker.hasten(START + ms(5600));
+        assert_eq!(checker.next_start(), START + ms(6000), "it is due, and no later than it was");
+    }
+
     /// A hang that ends as a success says nothing of what came after it.
     #[test]
     fn an_answer_that_was_overtaken_says_nothing() {
         let mut checker = Checker::new(START, CheckTiming { fall: 2, ..CheckTiming::default() }, 7);
         let [one, two, three] = [0, 1, 2].map(|_| {
-            checker.hasten(START);
+            at_once(&mut checker, START);
             checker.start(START).expect("hastened")
         });
         assert_eq!(checker.finished(START, two, refused()), None);
@@ -269,7 +295,7 @@ mod tests {
         let unable = Some(Opinion::Unable("this host lets nobody ping".into()));
         let mut checker = Checker::new(START, CheckTiming::default(), 7);
         let at = |checker: &mut Checker, ms_later, answer| {
-            checker.hasten(START + ms(ms_later));
+            at_once(checker, START + ms(ms_later));
             let probe = checker.start(START + ms(ms_later)).expect("hastened");
             checker.finished(START + ms(ms_later), probe, answer)
         };
@@ -310,7 +336,7 @@ mod tests {
         let mut checker = Checker::new(START, timing, 7);
         let mut ask = |after, answer| {
             let now = START + ms(after);
-            checker.hasten(now);
+            at_once(&mut checker, now);
             let probe = checker.start(now).expect("due");
             checker.finished(now, probe, answer)
         };

@@ -110,6 +110,15 @@ impl Rounds {
         starts
     }
 
+    /// One is to be probed sooner: see [`Checker::hasten`].
+    pub fn hasten(&mut self, now: Mono, observed: &Observed) {
+        let Some(probed) = self.probed.get_mut(observed) else { return };
+        let before = probed.checker.next_start();
+        probed.checker.hasten(now);
+        self.due.remove(&(before, *observed));
+        self.due.insert((probed.checker.next_start(), *observed));
+    }
+
     /// A probe has its answer. Whether this observer sees something else now.
     pub fn finished(&mut self, now: Mono, ticket: Ticket, answer: Result<(), Failure>) -> bool {
         let Ticket { observed, run, number } = ticket;

@@ -8,7 +8,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// So many nodes observe a real server, where there are as many.
@@ -220,6 +220,34 @@ impl State {
         let checked = self.all_servers().filter(|server| server.spec.check.is_some());
         let all = checked.flat_map(|server| server.reals.iter().map(move |real| (server, real)));
         all.filter(|(server, real)| self.watchers_of(server, real).contains(&node)).collect()
+    }
+
+    /// The virtual servers that a holder hears of whether somebody answers, beside probes.
+    #[must_use]
+    pub fn heard_by(&self, node: NodeId) -> BTreeSet<ServerUid> {
+        let holds = |server: &&Server| {
+            server.spec.check.is_some()
+                && self.vip(server.vip).is_some_and(|vip| vip.holder == Some(node))
+        };
+        self.all_servers().filter(holds).map(|server| server.uid).collect()
+    }
+
+    /// Who probes the real servers that tables have at these places.
+    #[must_use]
+    pub fn watchers_at(
+        &self,
+        server: ServerUid,
+        places: &[(IpAddr, u16)],
+    ) -> BTreeMap<NodeId, Vec<Observed>> {
+        let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        let Some(server) = self.server(server) else { return all };
+        let place = |real: &Real| server.dealt_one(&real.spec, 1).place();
+        for real in server.reals.iter().filter(|real| places.contains(&place(real))) {
+            for node in self.watchers_of(server, real) {
+                all.entry(node).or_default().push(server.observed(&real.spec));
+            }
+        }
+        all
     }
 
     /// Whom a node is to probe, and how.
