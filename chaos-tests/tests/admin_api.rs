@@ -71,7 +71,7 @@ const ADMIN: [&str; 5] = [
     "Nodes/RemoveNode",
     "Overview/Backup",
 ];
-const MEMBERS: [&str; 19] = [
+const MEMBERS: [&str; 20] = [
     "Raft/Append",
     "Raft/Vote",
     "Raft/PreVote",
