@@ -89,3 +89,35 @@ fn who_does_not_take_what_is_sent_to_the_vip_is_down_with_the_reason() -> Result
 fn who_does_not_take_what_is_sent_to_an_ipv6_vip_is_down_with_the_reason() -> Result<()> {
     who_does_not_take_it_is_down(&V6)
 }
+
+/// What is sent to the host goes to a container of its own, as Docker publishes ports.
+const PUBLISHED: &str = "add table ip published; \
+     add chain ip published in { type nat hook prerouting priority -100; }; \
+     add rule ip published in fib daddr type local tcp dport 80 dnat to 10.99.0.2:8080";
+
+/// It is one hop further, and answers as the VIP all the same.
+#[test]
+fn a_port_that_a_host_publishes_for_a_container_is_taken() -> Result<()> {
+    let mut cluster = Cluster::formed(&Options::default())?;
+    let lab = &mut cluster.lab;
+    drop(V4.by_dr(lab, "r1", 11)?);
+    lab.add_bare_host("inner")?;
+    let inner = lab.namespace("inner");
+    let pair = ["type", "veth", "peer", "name", "eth0", "netns", &inner];
+    lab.ip("r1", &[&["link", "add", "docker0"], &pair[..]].concat())?;
+    lab.ip("r1", &["link", "set", "docker0", "up"])?;
+    lab.ip("r1", &["address", "add", "10.99.0.1/24", "dev", "docker0"])?;
+    lab.ip("inner", &["link", "set", "eth0", "up"])?;
+    lab.ip("inner", &["address", "add", "10.99.0.2/24", "dev", "eth0"])?;
+    lab.ip("inner", &["route", "add", "default", "via", "10.99.0.1"])?;
+    lab.exec("r1", "sysctl", &["-qw", "net.ipv4.ip_forward=1"])?.ok()?;
+    lab.exec("r1", "nft", &[PUBLISHED])?.ok()?;
+    let _inner = RealServer::start(lab, "inner", "10.99.0.2:8080".parse()?)?;
+    let n1 = cluster.host("n1");
+    n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+    let added = n1.ctl_ok(&[&ADD[..], &["--real", "10.77.0.11"]].concat())?;
+    assert!(added.contains("to 1 real servers") && !added.contains("down"), "{added}");
+    let through = Connections::open(&cluster.lab, "client", V4.target(), 8)?;
+    assert_eq!(through.of_each().into_keys().collect::<Vec<_>>(), ["inner"]);
+    Ok(())
+}

@@ -206,9 +206,14 @@ fn checks(server: &v1::Server) -> String {
 fn names(server: &v1::Server) -> String {
     let line = |name: &v1::RealName| {
         let failing = name.failing.as_ref();
-        let failing = failing.map(|why| format!(" The leader cannot resolve it now: {why}."));
+        let failing = failing.map(|why| format!(" They stay as they were: {why}."));
         let (real, all) = (&name.real, name.addresses.join(", "));
-        format!("\nReal servers by {real}: {all}.{}", failing.unwrap_or_default())
+        let mut text = format!("\nReal servers by {real}: {all}.{}", failing.unwrap_or_default());
+        if !name.left_out.is_empty() {
+            let others = name.left_out.join(", ");
+            text += &format!(" Left out, since none can be there: {others}.");
+        }
+        text
     };
     server.names.iter().map(line).collect()
 }

@@ -63,7 +63,7 @@ pub use guard::{
 };
 pub use health::{
     Absences, BLIND_AFTER, Checker, Damping, Failure, Observed, Opinion, Patience, ProbeNumber,
-    Rounds, Start, Target, Ticket, judge, observers,
+    Resolving, Rounds, Start, Target, Ticket, judge, observers,
 };
 pub use ids::{Epoch, Generation, Grantee, Incarnation, NodeId, ServerUid, Term, TokenId, VipUid};
 pub use lease::{
@@ -84,6 +84,7 @@ pub use log::{
     NodeState, ObstacleChange, Op, Outcome, PathChange, RETIRE_AFTER_MS, Real, RealPlace, Refusal,
     Removal, Resolutions, Resolved, SayChange, Server, ServerEvent, ServerOp, ServerRefusal,
     Settled, Sighting, State, Suspect, Token, TokenEvent, TokenOp, Tombstone, Vip, VipEvent, VipOp,
+    in_order,
 };
 pub use mac::{Mac, MacError};
 pub use moment::moment;

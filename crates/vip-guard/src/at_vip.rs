@@ -2,14 +2,18 @@
 //! a SYN for the VIP goes to a neighbour's own Ethernet address, and what comes back tells.
 //! On a thread of its own, which nobody waits for.
 //!
-//! Its hop limit is 1, so that a host without the VIP does not route it on to the holder, who
-//! would answer; and a connection that is offered is refused at once.
+//! A host may pass it on to containers of its own, so it has the hop limit of any other; one
+//! without the VIP may route it on to the holder, who has somebody else answer. So where another
+//! Ethernet address answers it is asked again with a hop limit of 1, which goes no further. A
+//! connection that is offered is refused at once.
 
+use crate::allow::objection_to_real;
 use crate::packets::{Segment, Segments, Sender, SynFrame};
-use crate::tables::Agent;
-use crate::ways::route_to;
+use crate::ways::{Scenery, route_to};
+use arc_swap::ArcSwap;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, TryStreamExt};
+use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::link::LinkAttribute;
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
@@ -18,8 +22,9 @@ use rtnetlink::{Handle, new_connection};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{interval, sleep, timeout};
 use tracing::{debug, warn};
@@ -32,11 +37,20 @@ const AT_ONCE: usize = 1024;
 const WAITING: usize = 1024;
 /// A packet may be lost: the question is sent again so often.
 const AGAIN: Duration = Duration::from_millis(200);
+/// As far as packets of clients go.
+const HOPS: u8 = 64;
+/// No host passes it on.
+const NO_FURTHER: u8 = 1;
 /// What hears answers is closed after so long without a question: that takes the kernel a
 /// while, and as long as it is open each packet for this host costs a look.
 const LINGER: Duration = Duration::from_secs(10);
-/// Where questions come from: ports that Linux gives nobody by itself (`ip_local_port_range`).
-const PORTS: std::ops::Range<u16> = 61_000..65_535;
+/// Where questions come from, each from another one: what the one before left half open at a
+/// host would keep it from answering. Linux gives them to nobody by itself
+/// (`ip_local_port_range`).
+const FIRST_PORT: u16 = 61_000;
+
+/// Whoever asked, as it is told of tables.
+type Agent = Arc<mpsc::Sender<TableNotice>>;
 
 /// A question with whom to tell, and until when that is of use.
 pub(crate) struct Asked {
@@ -45,17 +59,29 @@ pub(crate) struct Asked {
     pub(crate) agent: Agent,
 }
 
+/// The host, once it was looked at: nobody is asked before.
+pub(crate) type Scene = Arc<OnceLock<Arc<ArcSwap<Scenery>>>>;
+
 /// See the module. Dropping it ends the thread.
 pub(crate) struct Asker(mpsc::Sender<Asked>);
 
 impl Asker {
-    pub(crate) fn start() -> io::Result<Self> {
+    /// Asks those that may be real servers, as root has it. `None`: nobody can be asked.
+    pub(crate) fn start(allow: Vec<IpNet>) -> (Option<Self>, Scene) {
+        let scene = Scene::default();
+        let started = Self::try_start(allow, scene.clone());
+        let started =
+            started.inspect_err(|error| warn!(%error, "real servers are not asked at VIPs"));
+        (started.ok(), scene)
+    }
+
+    fn try_start(allow: Vec<IpNet>, scene: Scene) -> io::Result<Self> {
         let (ask, questions) = mpsc::channel(WAITING);
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         std::thread::Builder::new()
             .name("at-vip".into())
-            .spawn(move || runtime.block_on(run(questions)))?;
+            .spawn(move || runtime.block_on(run(Host { allow, scene }, questions)))?;
         Ok(Self(ask))
     }
 
@@ -65,7 +91,19 @@ impl Asker {
     }
 }
 
-async fn run(mut questions: mpsc::Receiver<Asked>) {
+struct Host {
+    allow: Vec<IpNet>,
+    scene: Scene,
+}
+
+impl Host {
+    fn may_ask(&self, real: IpAddr) -> bool {
+        let scenery = self.scene.get().map(|scenery| scenery.load());
+        scenery.is_some_and(|known| objection_to_real(&self.allow, &known.view, real).is_none())
+    }
+}
+
+async fn run(host: Host, mut questions: mpsc::Receiver<Asked>) {
     let netlink = match new_connection() {
         Ok((connection, handle, _messages)) => {
             tokio::spawn(connection);
@@ -74,7 +112,7 @@ async fn run(mut questions: mpsc::Receiver<Asked>) {
         Err(error) => return warn!(%error, "nobody is asked whether it takes a VIP's packets"),
     };
     while let Some(first) = questions.recv().await {
-        match Wire::open(&netlink) {
+        match Wire::open(&host, &netlink) {
             Ok(wire) => wire.serve(first, &mut questions).await,
             Err(error) => {
                 warn!(%error, "a real server cannot be asked whether it takes a VIP's packets");
@@ -102,23 +140,19 @@ struct Neighbour {
 }
 
 struct Wire<'a> {
+    host: &'a Host,
     netlink: &'a Handle,
     sender: Sender,
     segments: Segments,
-    port: u16,
-    /// Who waits, by the number that an answer acknowledges.
-    waiting: RefCell<BTreeMap<u32, oneshot::Sender<Segment>>>,
-    next: RefCell<u32>,
+    /// Who waits, by whom an answer comes from and what it acknowledges: a number that nobody
+    /// else can know.
+    waiting: RefCell<BTreeMap<(SocketAddr, u32), oneshot::Sender<Segment>>>,
 }
 
 impl<'a> Wire<'a> {
-    fn open(netlink: &'a Handle) -> io::Result<Self> {
-        let [port, next] = [random()?, random()?];
-        let room = u32::from(PORTS.end - PORTS.start);
-        let port = PORTS.start + u16::try_from(port % room).unwrap_or(0);
-        let (sender, segments) = (Sender::open()?, Segments::open(port)?);
-        let (waiting, next) = (RefCell::default(), RefCell::new(next));
-        Ok(Self { netlink, sender, segments, port, waiting, next })
+    fn open(host: &'a Host, netlink: &'a Handle) -> io::Result<Self> {
+        let (sender, segments) = (Sender::open()?, Segments::open(FIRST_PORT)?);
+        Ok(Self { host, netlink, sender, segments, waiting: RefCell::default() })
     }
 
     /// Until nobody asks any more.
@@ -144,61 +178,81 @@ impl<'a> Wire<'a> {
     }
 
     fn heard(&self, segment: Segment) {
-        if let Some(waits) = self.waiting.borrow_mut().remove(&segment.acknowledges) {
+        let of = (segment.from, segment.acknowledges);
+        if let Some(waits) = self.waiting.borrow_mut().remove(&of) {
             let _ = waits.send(segment);
         }
     }
 
     async fn answer(&self, asked: Asked) {
-        let answer = match self.neighbour(asked.question.real).await {
+        let real = asked.question.real;
+        let neighbour = if self.host.may_ask(real) { self.neighbour(real).await } else { None };
+        let answer = match neighbour {
             Some(neighbour) => self.ask(&asked, &neighbour).await,
-            None => AtVip::NotAsked,
+            None => Ok(AtVip::NotAsked),
         };
-        asked.tell(answer).await;
+        let answer = answer.inspect_err(|error| debug!(%error, "a question was not sent"));
+        asked.tell(answer.unwrap_or(AtVip::NotAsked)).await;
     }
 
-    async fn ask(&self, asked: &Asked, neighbour: &Neighbour) -> AtVip {
-        let number = self.next.replace_with(|next| next.wrapping_add(0x9e37_79b9));
+    async fn ask(&self, asked: &Asked, neighbour: &Neighbour) -> io::Result<AtVip> {
+        let (vip, begun) = (asked.question.vip, Instant::now());
+        let mut heard = self.send(vip, neighbour, (HOPS, asked.limit)).await?;
+        if heard.is_some_and(|segment| segment.mac != neighbour.to) {
+            let left = asked.limit.saturating_sub(begun.elapsed()).max(AGAIN);
+            heard = self.send(vip, neighbour, (NO_FURTHER, left)).await?;
+        }
+        Ok(match heard {
+            None => AtVip::Silent,
+            Some(segment) if segment.resets => AtVip::Refuses,
+            Some(_) => AtVip::Accepts,
+        })
+    }
+
+    /// One question, and what is heard of it within the time.
+    async fn send(
+        &self,
+        vip: SocketAddr,
+        neighbour: &Neighbour,
+        (hops, limit): (u8, Duration),
+    ) -> io::Result<Option<Segment>> {
+        let (number, port) = (random()?, random()? % u32::from(u16::MAX - FIRST_PORT));
+        let port = FIRST_PORT + u16::try_from(port).unwrap_or_default();
         let mut frame = SynFrame {
             macs: (neighbour.from, neighbour.to),
-            ips: (neighbour.source, asked.question.vip.ip()),
-            ports: (self.port, asked.question.vip.port()),
+            ips: (neighbour.source, vip.ip()),
+            ports: (port, vip.port()),
             number,
+            hops,
             is_reset: false,
         };
-        let Some(syn) = frame.bytes() else { return AtVip::NotAsked };
-        let (waits, mut heard) = oneshot::channel();
-        self.waiting.borrow_mut().insert(number.wrapping_add(1), waits);
+        let syn = frame.bytes().ok_or(io::ErrorKind::InvalidInput)?;
+        let (waits, heard) = oneshot::channel();
+        let key = (vip, number.wrapping_add(1));
+        self.waiting.borrow_mut().insert(key, waits);
+        // What nobody waits for any more would be offered, and refused by nobody.
+        let times = 1 + limit.saturating_sub(AGAIN).as_millis() / AGAIN.as_millis();
         let again = async {
             let mut ticks = interval(AGAIN);
-            loop {
+            for _ in 0..times {
                 ticks.tick().await;
                 if let Err(error) = self.sender.send(neighbour.ifindex, &syn) {
-                    break error;
+                    return error;
                 }
             }
+            std::future::pending().await
         };
-        let answer = tokio::select! {
-            heard = timeout(asked.limit, &mut heard) => match heard {
-                Ok(Ok(segment)) if segment.from != asked.question.vip => AtVip::Silent,
-                Ok(Ok(segment)) if segment.resets => AtVip::Refuses,
-                Ok(Ok(_)) => AtVip::Accepts,
-                Ok(Err(_)) => AtVip::NotAsked,
-                Err(_) => AtVip::Silent,
-            },
-            error = again => {
-                debug!(%error, "a question was not sent");
-                AtVip::NotAsked
-            }
+        let heard = tokio::select! {
+            heard = timeout(limit, heard) => Ok(heard.ok().and_then(Result::ok)),
+            error = again => Err(error),
         };
-        self.waiting.borrow_mut().remove(&number.wrapping_add(1));
-        if answer == AtVip::Accepts {
-            (frame.number, frame.is_reset) = (number.wrapping_add(1), true);
-            let reset = frame.bytes().map(|reset| self.sender.send(neighbour.ifindex, &reset));
+        self.waiting.borrow_mut().remove(&key);
+        if let Ok(Some(Segment { resets: false, mac, .. })) = &heard {
+            (frame.number, frame.is_reset, frame.macs.1) = (key.1, true, *mac);
             // Else its kernel gives up by itself.
-            let _ = reset;
+            let _ = frame.bytes().map(|reset| self.sender.send(neighbour.ifindex, &reset));
         }
-        answer
+        heard
     }
 
     /// `None`: it is none of this host's, or nobody spoke with it yet.

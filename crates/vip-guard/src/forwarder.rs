@@ -1,7 +1,6 @@
 //! The second lane's work: virtual servers put in force by the engine, and what the
 //! agent is told of it.
 
-use crate::at_vip::{Asked, Asker};
 use crate::clock::boottime;
 use crate::tables::Work;
 use crate::told::{LeftForwarder, Told};
@@ -10,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 use vip_core::{
-    Address, AtVip, Generation, Mono, Mutes, RealCount, ServerUid, TableNotice, TableOrder, chain,
+    Address, Generation, Mono, Mutes, RealCount, ServerUid, TableNotice, TableOrder, chain,
 };
-use vip_datapath::{ForwardEngine, Surroundings};
+use vip_datapath::ForwardEngine;
 
 /// See the module.
 pub(crate) struct Forwarder {
@@ -24,8 +23,6 @@ pub(crate) struct Forwarder {
     /// By virtual server.
     serving: BTreeMap<ServerUid, Vec<Address>>,
     told: Told,
-    /// `None`: it could not be started.
-    asker: Option<Asker>,
     /// Of whom the agent wants to know who is mute.
     mutes: BTreeMap<ServerUid, Mutes>,
     /// Whose turn it is.
@@ -41,7 +38,6 @@ impl Forwarder {
         ways: Ways,
         served: watch::Sender<BTreeSet<Address>>,
         told: Told,
-        asker: Option<Asker>,
     ) -> Self {
         Self {
             engine,
@@ -49,7 +45,6 @@ impl Forwarder {
             served,
             serving: BTreeMap::new(),
             told,
-            asker,
             mutes: BTreeMap::new(),
             next_heard: None,
         }
@@ -72,7 +67,6 @@ impl Forwarder {
                 notices
             }
             Work::Count(server) => vec![self.count(server)],
-            Work::Ask(question, limit, agent) => self.ask(Asked { question, limit, agent }),
             Work::Listen(servers) => {
                 self.mutes.retain(|server, _| servers.contains(server));
                 for server in servers {
@@ -227,16 +221,6 @@ impl Forwarder {
         notices
     }
 
-    /// Where it may: root's word on who can be a real server holds for questions too.
-    fn ask(&self, asked: Asked) -> Vec<TableNotice> {
-        let question = asked.question;
-        let may = self.ways.objection_to(question.real).is_none();
-        if may && self.asker.as_ref().is_some_and(|asker| asker.ask(asked)) {
-            return vec![];
-        }
-        vec![TableNotice::AtVip(question, AtVip::NotAsked)]
-    }
-
     fn look(&mut self) {
         let Self { engine: Some(engine), ways, .. } = self else { return };
         ways.look_again();
@@ -276,7 +260,7 @@ mod tests {
     use std::net::IpAddr;
     use std::sync::Arc;
     use vip_core::{Forward, Forwarding, Plan, Protocol, RealServer, Scheduler, TableSize};
-    use vip_datapath::{Gate, Way, forward_engine};
+    use vip_datapath::{Gate, Surroundings, Way, forward_engine};
 
     fn put(server: u64, real: IpAddr) -> Work {
         let real = RealServer { ip: real, port: 80, weight: 1 };
@@ -301,7 +285,7 @@ mod tests {
         let engine = forward_engine(&mut gate).expect("its maps");
         let ways = Ways::open(Arc::default(), vec![]).expect("netlink");
         let (served, _) = watch::channel(BTreeSet::new());
-        let mut forwarder = Forwarder::new(Some(engine), ways, served, Told::default(), None);
+        let mut forwarder = Forwarder::new(Some(engine), ways, served, Told::default());
         let [one, other]: [IpAddr; 2] = [[10, 0, 0, 11].into(), [10, 0, 0, 12].into()];
         let in_force = |server| {
             let generation = Some(Generation(1));

@@ -4,7 +4,7 @@
 use etherparse::icmpv6::{Icmpv6PayloadSlice, NdpOptionSlice};
 use etherparse::{
     ArpEthIpv4Packet, ArpHardwareId, ArpOperation, ArpPacket, EtherType, Ethernet2Header,
-    Icmpv6Slice, LaxNetSlice, LaxSlicedPacket, PacketBuilder, TransportSlice,
+    Icmpv6Slice, LaxNetSlice, LaxSlicedPacket, PacketBuilder, TcpOptionElement, TransportSlice,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use vip_core::Mac;
@@ -18,8 +18,9 @@ const OVERRIDE: [u8; 4] = [0x20, 0, 0, 0];
 const TARGET_LINK_LAYER: [u8; 2] = [2, 1];
 /// Neighbour discovery is only believed with this (RFC 4861 §7.1).
 const ND_HOP_LIMIT: u8 = 255;
-/// No router passes it on.
-const NEIGHBOURS_ALONE: u8 = 1;
+/// A segment that fits any Ethernet: without the option some firewalls take it for an attack
+/// (RFC 9293 section 3.7.1).
+const MSS: TcpOptionElement = TcpOptionElement::MaximumSegmentSize(1440);
 /// Of a connection that nothing is sent on.
 const WINDOW: u16 = 1024;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -101,6 +102,7 @@ pub(crate) struct SynFrame {
     pub(crate) ips: (IpAddr, IpAddr),
     pub(crate) ports: (u16, u16),
     pub(crate) number: u32,
+    pub(crate) hops: u8,
     pub(crate) is_reset: bool,
 }
 
@@ -110,15 +112,15 @@ impl SynFrame {
         let ethernet = PacketBuilder::ethernet2(self.macs.0.0, self.macs.1.0);
         let ip = match self.ips {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
-                ethernet.ipv4(from.octets(), to.octets(), NEIGHBOURS_ALONE)
+                ethernet.ipv4(from.octets(), to.octets(), self.hops)
             }
             (IpAddr::V6(from), IpAddr::V6(to)) => {
-                ethernet.ipv6(from.octets(), to.octets(), NEIGHBOURS_ALONE)
+                ethernet.ipv6(from.octets(), to.octets(), self.hops)
             }
             _ => return None,
         };
         let tcp = ip.tcp(self.ports.0, self.ports.1, self.number, WINDOW);
-        let tcp = if self.is_reset { tcp.rst() } else { tcp.syn() };
+        let tcp = if self.is_reset { tcp.rst() } else { tcp.syn().options(&[MSS]).ok()? };
         let mut frame = vec![];
         tcp.write(&mut frame, &[]).ok()?;
         Some(frame)
@@ -129,13 +131,15 @@ impl SynFrame {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
     pub(crate) from: SocketAddr,
+    pub(crate) mac: Mac,
     pub(crate) acknowledges: u32,
     /// Else it offers a connection.
     pub(crate) resets: bool,
 }
 
-/// The answer to a SYN in an IP packet, if it is one (RFC 9293 section 3.5).
-pub(crate) fn segment(packet: &[u8]) -> Option<Segment> {
+/// The answer to a SYN in an IP packet from an Ethernet address, if it is one (RFC 9293
+/// section 3.5).
+pub(crate) fn segment(mac: Mac, packet: &[u8]) -> Option<Segment> {
     let packet = LaxSlicedPacket::from_ip(packet).ok()?;
     let Some(TransportSlice::Tcp(tcp)) = packet.transport else { return None };
     let from: IpAddr = match packet.net? {
@@ -146,6 +150,7 @@ pub(crate) fn segment(packet: &[u8]) -> Option<Segment> {
     let answers = tcp.ack() && (tcp.syn() || tcp.rst());
     answers.then(|| Segment {
         from: SocketAddr::new(from, tcp.source_port()),
+        mac,
         acknowledges: tcp.acknowledgment_number(),
         resets: tcp.rst(),
     })
@@ -245,18 +250,18 @@ mod tests {
     }
 
     #[test]
-    fn a_question_at_a_vip_goes_no_further_than_the_neighbour() {
+    fn a_question_at_a_vip_goes_to_the_neighbour_and_as_far_as_is_said() {
         for [from, to] in [["10.0.0.1", "10.0.0.100"], ["fd00::1", "fd00::100"]] {
             let ip = |text: &str| text.parse::<IpAddr>().expect("valid");
             let (ips, ports) = ((ip(from), ip(to)), (61_000, 80));
             let macs = (MAC, Mac([2, 0, 0, 0, 0, 7]));
-            let syn = SynFrame { macs, ips, ports, number: 7, is_reset: false };
+            let syn = SynFrame { macs, ips, ports, number: 7, hops: 1, is_reset: false };
             let frame = syn.bytes().expect("one family");
             assert_eq!(frame[..12], [2, 0, 0, 0, 0, 7, 2, 0, 0, 0, 0, 9]);
             assert_eq!(frame[if ips.0.is_ipv4() { 22 } else { 21 }], 1, "hop limit");
-            assert_eq!(segment(&frame[14..]), None, "it acknowledges nothing");
+            assert_eq!(segment(MAC, &frame[14..]), None, "it acknowledges nothing");
             let reset = SynFrame { is_reset: true, ..syn }.bytes().expect("one family");
-            assert_eq!(reset.len(), frame.len());
+            assert_eq!(reset.len() + 4, frame.len(), "the size of its segments");
             assert_eq!(
                 SynFrame { ips: (ips.0, [10, 0, 0, 1].into()), ..syn }.bytes().is_none(),
                 ips.0.is_ipv6()
@@ -276,8 +281,11 @@ mod tests {
         let from = "10.0.0.100:80".parse().expect("valid");
         for resets in [false, true] {
             let bytes = packet(resets);
-            assert_eq!(segment(&bytes), Some(Segment { from, acknowledges: 8, resets }));
-            assert_eq!(segment(&bytes[..30]), None);
+            assert_eq!(
+                segment(MAC, &bytes),
+                Some(Segment { from, mac: MAC, acknowledges: 8, resets })
+            );
+            assert_eq!(segment(MAC, &bytes[..30]), None);
         }
     }
 
@@ -289,7 +297,7 @@ mod tests {
             version in proptest::prop_oneof![proptest::prelude::Just(0x45_u8), proptest::prelude::Just(0x60)],
         ) {
             let packet = [&[version][..], &packet].concat();
-            if let Some(segment) = segment(&packet) {
+            if let Some(segment) = segment(MAC, &packet) {
                 proptest::prop_assert!(packet.len() >= 40, "{segment:?}");
             }
         }

@@ -4,10 +4,12 @@
 pub(crate) use crate::frames::{Segment, SynFrame};
 
 use crate::frames::{advertised_claim, arp_claim, segment};
+use nix::sys::socket::{LinkAddr, recvfrom};
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
+use std::os::fd::AsRawFd;
 use tokio::io::unix::AsyncFd;
 use vip_core::Mac;
 
@@ -88,20 +90,21 @@ fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
     Ok(registered)
 }
 
-/// Hears segments of TCP to one port of this host, whatever its stack makes of them.
+/// Hears segments of TCP to the upper ports of this host, whatever its stack makes of them.
 pub(crate) struct Segments {
     v4: AsyncFd<Socket>,
     v6: AsyncFd<Socket>,
 }
 
-/// Classic BPF for packets without their Ethernet header: segments of TCP to a port, in the
-/// first part of an IPv4 packet, or behind an IPv6 header without extensions.
-fn segments_to(port: u16) -> ([SockFilter; 7], [SockFilter; 6]) {
+/// Classic BPF for packets without their Ethernet header: segments of TCP to a port or one above
+/// it, in the first part of an IPv4 packet, or behind an IPv6 header without extensions.
+fn segments_to(first: u16) -> ([SockFilter; 7], [SockFilter; 6]) {
     const LOAD_BYTE: u16 = 0x30;
     const LOAD_HALF: u16 = 0x28;
     const LOAD_HALF_BEHIND: u16 = 0x48;
     const SKIP_HEADER: u16 = 0xb1;
     const JUMP_EQUAL: u16 = 0x15;
+    const JUMP_NOT_BELOW: u16 = 0x35;
     const RETURN: u16 = 0x06;
     const TCP: u32 = 6;
     let v4 = [
@@ -109,7 +112,7 @@ fn segments_to(port: u16) -> ([SockFilter; 7], [SockFilter; 6]) {
         SockFilter::new(JUMP_EQUAL, 0, 4, TCP),
         SockFilter::new(SKIP_HEADER, 0, 0, 0),
         SockFilter::new(LOAD_HALF_BEHIND, 0, 0, 2),
-        SockFilter::new(JUMP_EQUAL, 0, 1, port.into()),
+        SockFilter::new(JUMP_NOT_BELOW, 0, 1, first.into()),
         SockFilter::new(RETURN, 0, 0, u32::MAX),
         SockFilter::new(RETURN, 0, 0, 0),
     ];
@@ -117,7 +120,7 @@ fn segments_to(port: u16) -> ([SockFilter; 7], [SockFilter; 6]) {
         SockFilter::new(LOAD_BYTE, 0, 0, 6),
         SockFilter::new(JUMP_EQUAL, 0, 3, TCP),
         SockFilter::new(LOAD_HALF, 0, 0, 42),
-        SockFilter::new(JUMP_EQUAL, 0, 1, port.into()),
+        SockFilter::new(JUMP_NOT_BELOW, 0, 1, first.into()),
         SockFilter::new(RETURN, 0, 0, u32::MAX),
         SockFilter::new(RETURN, 0, 0, 0),
     ];
@@ -125,8 +128,8 @@ fn segments_to(port: u16) -> ([SockFilter; 7], [SockFilter; 6]) {
 }
 
 impl Segments {
-    pub(crate) fn open(port: u16) -> io::Result<Self> {
-        let (v4, v6) = segments_to(port);
+    pub(crate) fn open(first: u16) -> io::Result<Self> {
+        let (v4, v6) = segments_to(first);
         let hears = |ethertype: u16, filter: &[SockFilter]| {
             // It hears nothing before it has its filter.
             let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))?;
@@ -140,8 +143,8 @@ impl Segments {
     /// Waits for the next one that acknowledges something.
     pub(crate) async fn next(&self) -> io::Result<Segment> {
         tokio::select! {
-            segment = next(&self.v4, segment) => segment,
-            segment = next(&self.v6, segment) => segment,
+            segment = next_segment(&self.v4) => segment,
+            segment = next_segment(&self.v6) => segment,
         }
     }
 }
@@ -176,8 +179,11 @@ impl Listener {
     }
 }
 
-/// The next packet that says something.
-async fn next<T>(socket: &AsyncFd<Socket>, read: impl Fn(&[u8]) -> Option<T>) -> io::Result<T> {
+/// The next packet that claims something.
+async fn next(
+    socket: &AsyncFd<Socket>,
+    claim: impl Fn(&[u8]) -> Option<(Mac, IpAddr)>,
+) -> io::Result<(Mac, IpAddr)> {
     loop {
         let mut ready = socket.readable().await?;
         let mut buffer = [MaybeUninit::uninit(); BUFFER];
@@ -200,8 +206,28 @@ async fn next<T>(socket: &AsyncFd<Socket>, read: impl Fn(&[u8]) -> Option<T>) ->
                 }
             })
             .collect();
-        if let Some(found) = read(&bytes) {
-            return Ok(found);
+        if let Some(claim) = claim(&bytes) {
+            return Ok(claim);
+        }
+    }
+}
+
+/// The next segment, and whose Ethernet address it is from.
+async fn next_segment(socket: &AsyncFd<Socket>) -> io::Result<Segment> {
+    loop {
+        let mut ready = socket.readable().await?;
+        let mut buffer = [0; BUFFER];
+        let received =
+            ready.try_io(|socket| Ok(recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut buffer)?));
+        let Ok(received) = received else { continue };
+        let (len, from) = match received {
+            Ok((len, from)) => (len.min(BUFFER), from.and_then(|from| from.addr())),
+            // An interface went down; the socket hears the others still.
+            Err(e) if e.raw_os_error() == Some(libc::ENETDOWN) => continue,
+            Err(e) => return Err(e),
+        };
+        if let Some(segment) = from.and_then(|mac| segment(Mac(mac), &buffer[..len])) {
+            return Ok(segment);
         }
     }
 }

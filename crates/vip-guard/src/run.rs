@@ -132,17 +132,17 @@ fn start_tables(
     let allow = config.allow_real.clone();
     // They are this thread's, which holds them when it has to.
     let _held = HeldSignals::hold().map_err(GuardError::Resume)?;
-    let asker = Asker::start();
-    let asker = asker.inspect_err(|error| warn!(%error, "real servers are not asked at VIPs"));
+    let (asker, scene) = Asker::start(config.allow_real.clone());
     let tables = TableLane::start(move || {
-        let (engine, scenery) = handed.recv().ok()?;
+        let (engine, scenery): Handed = handed.recv().ok()?;
+        let _ = scene.set(scenery.clone());
         let ways = Ways::open(scenery, allow);
         let ways = ways.inspect_err(|error| error!(%error, "no virtual server is forwarded"));
-        let mut forwarder = Forwarder::new(engine, ways.ok()?, served, told, asker.ok());
+        let mut forwarder = Forwarder::new(engine, ways.ok()?, served, told);
         Some(move |work| forwarder.carry_out(work))
     });
     let thread = |source| GuardError::Rights { what: "starting a thread for tables", source };
-    Ok((tables.map_err(thread)?, hand_over))
+    Ok((tables.map_err(thread)?.with_asker(asker), hand_over))
 }
 
 fn limits(report: &GateReport) -> Limits {

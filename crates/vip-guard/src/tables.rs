@@ -2,10 +2,11 @@
 //! waits for it waits in a place of its own. Whoever is on the lease lane only ever
 //! leaves something there.
 
+use crate::at_vip::{Asked, Asker};
 use crate::clock::boottime;
 use crate::told::LeftForwarder;
 use arc_swap::ArcSwapOption;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
-use vip_core::{AtVipQuestion, Mono, ServerUid, TableCounters, TableNotice, TableOrder};
+use vip_core::{AtVip, AtVipQuestion, Mono, ServerUid, TableCounters, TableNotice, TableOrder};
 
 /// Virtual servers whose orders may wait: several times what a cluster has.
 const WAITING: usize = 8192;
@@ -30,12 +31,6 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Who is mute is looked for as often, where the agent wants to know.
 const HEAR_INTERVAL: Duration = Duration::from_millis(500);
-/// Questions that may wait for this lane.
-const QUESTIONS: usize = 1024;
-
-/// The agent, as the lane tells it of tables.
-pub(crate) type Agent = Arc<mpsc::Sender<TableNotice>>;
-
 /// What there is to do.
 #[derive(Debug)]
 pub(crate) enum Work {
@@ -45,9 +40,6 @@ pub(crate) enum Work {
     Orders(Vec<TableOrder>),
     /// What was forwarded for it.
     Count(ServerUid),
-    /// Does a neighbour take what is sent to a VIP? The agent is told within the time, and the
-    /// lane does not wait for it.
-    Ask(AtVipQuestion, Duration, Agent),
     /// Of which virtual servers the agent wants to know who is mute.
     Listen(BTreeSet<ServerUid>),
     /// It is time to look who is.
@@ -106,7 +98,6 @@ struct Shared {
 enum Letter {
     Orders(u64, Vec<TableOrder>),
     Count(u64, ServerUid),
-    Ask(u64, AtVipQuestion, Duration),
     Listen(u64, BTreeSet<ServerUid>),
     Leave(Leaving),
     /// There is something to wake up for.
@@ -117,6 +108,8 @@ enum Letter {
 pub(crate) struct TableLane {
     shared: Arc<Shared>,
     letters: SyncSender<Letter>,
+    /// Beside the thread, whatever that is busy with; `None`: nobody asks.
+    asker: Option<Asker>,
 }
 
 impl Shared {
@@ -152,7 +145,12 @@ impl TableLane {
             }
         };
         std::thread::Builder::new().name("tables".into()).spawn(run)?;
-        Ok(Self { shared, letters })
+        Ok(Self { shared, letters, asker: None })
+    }
+
+    /// With somebody who asks at VIPs.
+    pub(crate) fn with_asker(self, asker: Option<Asker>) -> Self {
+        Self { asker, ..self }
     }
 
     /// From now on notices are for this agent, which is told all first. What an
@@ -206,11 +204,14 @@ impl TableLane {
         let _ = self.letters.try_send(Letter::Count(session, server));
     }
 
-    /// Asks whether a neighbour takes what is sent to a VIP. Not answered where there is no room
-    /// for more.
+    /// Asks whether a neighbour takes what is sent to a VIP; the agent is told within the time.
     pub(crate) fn ask_at_vip(&self, question: AtVipQuestion, limit: Duration) {
-        let session = self.shared.session.load(Relaxed);
-        let _ = self.letters.try_send(Letter::Ask(session, question, limit));
+        let Some(agent) = self.shared.agent.load_full() else { return };
+        let asked = Asked { question, limit, agent: agent.clone() };
+        if !self.asker.as_ref().is_some_and(|asker| asker.ask(asked)) {
+            // Who has no room for that takes it for the same.
+            let _ = agent.try_send(TableNotice::AtVip(question, AtVip::NotAsked));
+        }
     }
 
     /// Of these it is to be told who is mute.
@@ -260,7 +261,6 @@ struct Desk<'a> {
     session: u64,
     orders: BTreeMap<ServerUid, TableOrder>,
     counts: BTreeSet<ServerUid>,
-    questions: VecDeque<(AtVipQuestion, Duration)>,
     /// What the agent wants now, until it is passed on.
     listens: Option<BTreeSet<ServerUid>>,
     /// Absent where it wants nothing.
@@ -277,7 +277,7 @@ impl<'a> Desk<'a> {
     fn new(shared: &'a Shared, letters: Receiver<Letter>, look_interval: Duration) -> Self {
         // What the host's network is like nobody has said yet.
         shared.unseen.store(true, Relaxed);
-        let (orders, counts, questions) = Default::default();
+        let (orders, counts) = Default::default();
         let look_at = Instant::now() + look_interval;
         let (session, leaving, looked) = (0, None, false);
         Self {
@@ -286,7 +286,6 @@ impl<'a> Desk<'a> {
             session,
             orders,
             counts,
-            questions,
             listens: None,
             hear_at: None,
             leaving,
@@ -321,12 +320,6 @@ impl<'a> Desk<'a> {
             self.follow_agent();
             if self.shared.untold.swap(false, Relaxed) {
                 return Some(Work::Tell);
-            }
-            // It is only passed on.
-            if let Some((question, limit)) = self.questions.pop_front()
-                && let Some(agent) = self.shared.agent.load_full()
-            {
-                return Some(Work::Ask(question, limit, agent));
             }
             if let Some(servers) = self.listens.take() {
                 self.hear_at = (!servers.is_empty()).then(Instant::now);
@@ -382,7 +375,6 @@ impl<'a> Desk<'a> {
             self.taken(self.orders.len());
             self.orders.clear();
             self.counts.clear();
-            self.questions.clear();
             // The next one says so itself.
             self.listens = Some(BTreeSet::new());
         }
@@ -395,11 +387,6 @@ impl<'a> Desk<'a> {
             Letter::Count(session, server) => {
                 if session == self.session && self.counts.len() < WAITING {
                     self.counts.insert(server);
-                }
-            }
-            Letter::Ask(session, question, limit) => {
-                if session == self.session && self.questions.len() < QUESTIONS {
-                    self.questions.push_back((question, limit));
                 }
             }
             Letter::Listen(session, servers) => {
@@ -446,7 +433,7 @@ pub(crate) fn nothing_there(work: Work) -> Vec<TableNotice> {
             orders.iter().map(gone).collect()
         }
         Work::Count(server) => vec![TableNotice::Counted { server, reals: vec![] }],
-        Work::Ask(..) | Work::Listen(_) | Work::Hear | Work::Look | Work::Leave(_) => vec![],
+        Work::Listen(_) | Work::Hear | Work::Look | Work::Leave(_) => vec![],
     }
 }
 

@@ -212,10 +212,10 @@ fn of_name(what: &ServerEvent) -> v1::Event {
     let (server, kind, text) = match what {
         ServerEvent::Resolved { server, name, addresses } => {
             let all: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-            (server, "name-resolved", format!("has real servers by {name}: {}", all.join(", ")))
+            (server, "name-resolved", format!("has {name} resolved to {}", all.join(", ")))
         }
         ServerEvent::Unresolved { server, name, why } => {
-            let text = format!("keeps the real servers that {name} had, which fails: {why}");
+            let text = format!("keeps the real servers of {name} as they were: {why}");
             (server, "name-fails", text)
         }
         _ => return v1::Event::default(),

@@ -49,7 +49,7 @@ fn of_servers(member: &Member, state: &State) -> Vec<String> {
         let failing =
             server.answers.iter().filter_map(|(name, it)| Some((name, it.failing.as_ref()?)));
         warnings.extend(failing.map(|(host, why)| {
-            format!("Virtual server {name}: {host} cannot be resolved, and stays as it was: {why}.")
+            format!("Virtual server {name}: the real servers of {host} stay as they were: {why}.")
         }));
         let unable = || {
             let why = |real: &Real| {

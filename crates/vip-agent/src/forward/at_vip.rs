@@ -41,11 +41,9 @@ impl Asking {
             return None;
         }
         let limit_ms = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
-        self.waiting.retain(|_, waiting| {
-            waiting.retain(|answer| !answer.is_closed());
-            !waiting.is_empty()
-        });
         let waiting = self.waiting.entry(question).or_default();
+        // Who waited in vain has the guard asked again.
+        waiting.retain(|answer| !answer.is_closed());
         waiting.push(answer);
         (waiting.len() == 1).then_some(ToGuard::AskAtVip(question, limit_ms))
     }
@@ -62,27 +60,22 @@ impl Asking {
     }
 }
 
-/// What was seen to be well, and when.
+/// What came of questions last, and when.
 #[derive(Default)]
-pub(crate) struct WellAtVips(Mutex<BTreeMap<AtVipQuestion, Mono>>);
+pub(crate) struct LastAtVips(Mutex<BTreeMap<AtVipQuestion, (Mono, AtVip)>>);
 
-impl WellAtVips {
-    fn is_well(&self, question: &AtVipQuestion) -> bool {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(question).is_some_and(|seen| boottime().since(*seen) < WELL_FOR)
+impl LastAtVips {
+    fn of(&self, question: &AtVipQuestion) -> Option<(Mono, AtVip)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(question).copied()
     }
 
-    fn is_now(&self, question: AtVipQuestion, well: bool) {
+    fn is_now(&self, question: AtVipQuestion, answer: AtVip) {
         let now = boottime();
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !well {
-            known.remove(&question);
-            return;
-        }
         if known.len() >= MAX_REALS_IN_ALL {
-            known.retain(|_, seen| now.since(*seen) < WELL_FOR);
+            known.retain(|_, (seen, _)| now.since(*seen) < WELL_FOR);
         }
-        known.insert(question, now);
+        known.insert(question, (now, answer));
     }
 }
 
@@ -106,14 +99,28 @@ impl Forward {
         (observed, target): (Observed, &Target),
         freshly: bool,
     ) -> Result<(), Failure> {
+        let others = || state.is_seen_down(&observed);
         for question in state.at_vip(observed.server, observed.ip, target.at.port()) {
-            if !freshly && self.well_at_vips.is_well(&question) {
+            let last = self.last_at_vips.of(&question);
+            let is_well =
+                |(seen, last)| last == AtVip::Accepts && boottime().since(seen) < WELL_FOR;
+            // Who is the first to see an end must not be taken for one that is cut off.
+            if !freshly && last.is_some_and(is_well) && !others() {
                 continue;
             }
             let answer = self.ask_at_vip(question, target.timing.timeout).await;
-            let failure = question.failure(answer, (&*target.kind, target.at.port()));
-            self.well_at_vips.is_now(question, answer == AtVip::Accepts);
-            if let Some(why) = failure {
+            if answer == AtVip::NotAsked {
+                match last {
+                    // That it cannot be asked just now mends nothing.
+                    Some((_, AtVip::Silent | AtVip::Refuses)) => {
+                        let why = "its guard cannot ask just now whether it takes what is sent to the VIP";
+                        return Err(Failure::Here(why.to_owned()));
+                    }
+                    Some((_, AtVip::Accepts | AtVip::NotAsked)) | None => continue,
+                }
+            }
+            self.last_at_vips.is_now(question, answer);
+            if let Some(why) = question.failure(answer, (&*target.kind, target.at.port())) {
                 return Err(Failure::There(why));
             }
         }

@@ -7,7 +7,7 @@ mod service;
 
 pub(crate) use lane::{IsNew, LinkEnd, TableNews};
 
-use at_vip::{Asked, Asking, WellAtVips};
+use at_vip::{Asked, Asking, LastAtVips};
 use lane::Lane;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -42,7 +42,7 @@ pub(crate) struct Forward {
     counters: watch::Receiver<TableCounters>,
     questions: mpsc::Sender<Question>,
     at_vip: mpsc::Sender<Asked>,
-    well_at_vips: Arc<WellAtVips>,
+    last_at_vips: Arc<LastAtVips>,
     listens: Arc<watch::Sender<BTreeSet<ServerUid>>>,
     mute: broadcast::Sender<Mute>,
 }
@@ -109,7 +109,7 @@ pub(crate) fn forward(
         counters,
         questions: ask,
         at_vip,
-        well_at_vips: Arc::default(),
+        last_at_vips: Arc::default(),
         listens: Arc::new(listens),
         mute: mute.clone(),
     };

@@ -39,8 +39,8 @@ impl AtVipQuestion {
         let connects = matches!(kind, CheckKind::Tcp | CheckKind::Http(_) | CheckKind::Grpc(_));
         match answer {
             AtVip::Silent => Some(format!(
-                "no VIP on its loopback: it answers at its own address, and not to what is sent \
-                 there for {vip} (`vipctl vs show NAME --setup` says what it needs)"
+                "no VIP on its loopback, or nobody there: it is well at its own address, and does not \
+                 answer what is sent there for {vip} (`vipctl vs show NAME --setup`)"
             )),
             AtVip::Refuses if connects && port == vip.port() => Some(format!(
                 "it listens at its own address alone: what is sent there for {vip} is refused"
@@ -53,7 +53,8 @@ impl AtVipQuestion {
 impl State {
     /// What there is to ask of a real server that is well by itself: of TCP by direct routing,
     /// for each address of the VIP that its packets may be for. Of several ports the one that
-    /// it is checked at, or the first. A member has the VIP from its guard, once it is up.
+    /// it is checked at, or none: nobody need listen at each. A member has the VIP from its
+    /// guard, once it is up.
     #[must_use]
     pub fn at_vip(&self, server: ServerUid, real: IpAddr, checked: u16) -> Vec<AtVipQuestion> {
         let Some(server) = self.server(server) else { return vec![] };
@@ -63,6 +64,9 @@ impl State {
         }
         let (first, last) = server.spec.ports.bounds();
         let port = if (first..=last).contains(&checked) { checked } else { first };
+        if port != checked && first != last {
+            return vec![];
+        }
         let vip = self.vip(server.vip);
         let addresses = vip.into_iter().flat_map(|vip| &vip.spec.addresses).map(|own| own.ip);
         let same = addresses.filter(|ip| ip.is_ipv4() == real.is_ipv4());
@@ -119,7 +123,8 @@ mod tests {
             asked(spec)
         };
         assert_eq!(at(ports("80-90"), 85)[0], "10.0.0.100:85");
-        assert_eq!(at(ports("80-90"), 91)[0], "10.0.0.100:80");
+        assert_eq!(at(ports("80-90"), 91), [""; 0]);
+        assert_eq!(at(ports("80"), 91)[0], "10.0.0.100:80");
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod checker;
 mod damping;
 mod observers;
 mod patience;
+mod resolving;
 mod rounds;
 mod verdict;
 
@@ -15,5 +16,6 @@ pub use damping::Damping;
 pub(crate) use damping::HELD_FOR;
 pub use observers::{Observed, observers};
 pub use patience::Patience;
+pub use resolving::Resolving;
 pub use rounds::{Rounds, Start, Target, Ticket};
 pub use verdict::{Opinion, judge};

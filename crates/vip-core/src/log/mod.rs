@@ -29,6 +29,7 @@ pub use server::{
     Before, CutOff, FIRST_ANSWERS, Health, Hindrance, Hindrances, IDLE_AFTER, Instead, Lasting,
     MAX_HINDERED, MAX_REALS_IN_ALL, MAX_SERVERS, PathChange, RETIRE_AFTER_MS, Real, RealPlace,
     Resolutions, Resolved, SayChange, Server, ServerEvent, ServerOp, ServerRefusal, Sighting,
+    in_order,
 };
 pub use state::State;
 pub use token::{Token, TokenEvent, TokenOp};

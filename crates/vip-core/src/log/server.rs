@@ -17,7 +17,7 @@ mod tables;
 pub use health::{FIRST_ANSWERS, Health, Sighting};
 pub use hindrance::{Hindrance, Hindrances, MAX_HINDERED};
 pub use lasting::Lasting;
-pub use names::{Resolutions, Resolved};
+pub use names::{Resolutions, Resolved, in_order};
 pub use paths::{CutOff, PathChange};
 pub use quorum::Instead;
 pub use refusal::ServerRefusal;

@@ -365,8 +365,9 @@ impl ServerSpec {
         reals: impl Iterator<Item = RealSpec> + Clone,
     ) -> Result<(), ServerSpecError> {
         let is_nobodys = |own: &&RealCheck| {
-            // Members come and go.
+            // Members come and go, and so does who has a name.
             self.real_nodes.is_none()
+                && self.names.is_empty()
                 && !reals.clone().any(|real| own.is_of(real.ip, self.port_of(&real)))
         };
         match self.check.iter().flat_map(|check| &check.otherwise).find(is_nobodys) {

@@ -35,6 +35,13 @@ fn reals(written: &[String]) -> Result<(Vec<RealSpec>, Vec<NamedReal>), FieldErr
 }
 
 fn real(written: &str) -> Result<RealSpec, FieldError> {
+    if NamedReal::is_meant(written) {
+        let text = format!(
+            "{written:?} is a name: `vipctl vs set NAME --real` takes names, and lists all real \
+             servers that there are to be"
+        );
+        return Err(invalid("real server", text));
+    }
     written.parse().map_err(|e| invalid("real server", e))
 }
 

@@ -48,15 +48,15 @@ impl v1::servers_server::Servers for AdminService {
             understood(&call, &setting(old, spec, Resolutions::new()))?;
         }
         on_leader!(call, message, ServersClient, set_server);
+        let state = call.member.log.state();
+        let spec = message.clone().changes(find(&state, &message.name)?).map_err(invalid)?;
+        let answers = resolved(&call, &spec).await?;
+        // Names may have been resolved otherwise meanwhile, which is nobody else's change.
         let old = find(&call.member.log.state(), &message.name)?.clone();
         let is_looked_at = message.check.is_some() || !message.reals.is_empty();
         let waits = is_looked_at && !message.no_wait;
         let spec = message.changes(&old).map_err(invalid)?;
         let (name, check) = (spec.name.clone(), spec.check.clone());
-        // A name that cannot be resolved just now stays at what it was.
-        let new = spec.names.iter().map(|real| &real.name);
-        let new = new.filter(|name| !old.answers.contains_key(name)).cloned().collect();
-        let answers = resolved(&call, new).await?;
         call.propose(setting(&old, spec, answers)).await?;
         wait_until_checked(&call, &name, check.filter(|_| waits)).await;
         let server = in_force(&call, &name).await?;
@@ -224,8 +224,14 @@ fn setting(old: &Server, spec: ServerSpec, answers: Resolutions) -> ServerOp {
     ServerOp::SetNamed { spec, seen, answers }
 }
 
-/// What these names resolve to, by the leader: this node.
-async fn resolved(call: &Call, names: BTreeSet<HostName>) -> Result<Resolutions, Status> {
+/// What names resolve to that this one did not have before, by the leader: this node. Those
+/// that it has stay as they are until the leader asks again.
+async fn resolved(call: &Call, spec: &ServerSpec) -> Result<Resolutions, Status> {
+    let state = call.member.log.state();
+    let known = state.server_named(spec.name.as_str()).map(|there| &there.answers);
+    let names = spec.names.iter().map(|real| &real.name);
+    let new = names.filter(|name| known.is_none_or(|known| !known.contains_key(name)));
+    let names: BTreeSet<HostName> = new.cloned().collect();
     let limit = call.time_left() / 2;
     let answers = tokio::time::timeout(limit, resolve_all(names)).await;
     let answers = answers.unwrap_or_else(|_| Err("names are not resolved in time".to_owned()));
@@ -239,8 +245,7 @@ async fn resolved(call: &Call, names: BTreeSet<HostName>) -> Result<Resolutions,
 /// Adds one; nothing is left of it where its VIP's holder refuses it.
 async fn add(call: &Call, spec: ServerSpec, waits: bool) -> Result<v1::Server, Status> {
     let (name, check) = (spec.name.clone(), spec.check.clone());
-    let names = spec.names.iter().map(|real| real.name.clone()).collect();
-    let answers = resolved(call, names).await?;
+    let answers = resolved(call, &spec).await?;
     let outcome = call.propose(adding(spec, answers)).await?;
     wait_until_checked(call, &name, check.filter(|_| waits)).await;
     match wait_until_programmed(call, &name).await {

@@ -2,6 +2,7 @@
 
 use crate::admin::sight::{name, named};
 use crate::node::Member;
+use std::net::IpAddr;
 use vip_core::{
     Counter, Engine, Forward, NamedReal, NodeId, Opinion, Real, RealCount, Server, ServerSpec,
     State,
@@ -59,9 +60,13 @@ pub(super) fn view(member: &Member, state: &State, server: &Server) -> v1::Serve
 fn name_view(server: &Server, real: &NamedReal) -> v1::RealName {
     let resolved = server.answers.get(&real.name);
     let addresses = resolved.into_iter().flat_map(|resolved| &resolved.addresses);
+    let is_there = |ip: &&IpAddr| server.reals.iter().any(|real| real.spec.ip == **ip);
+    let (there, left_out): (Vec<_>, Vec<_>) = addresses.partition(is_there);
+    let texts = |all: Vec<&IpAddr>| all.into_iter().map(ToString::to_string).collect();
     v1::RealName {
         real: real.to_string(),
-        addresses: addresses.map(ToString::to_string).collect(),
+        addresses: texts(there),
+        left_out: texts(left_out),
         failing: resolved.and_then(|resolved| resolved.failing.clone()),
     }
 }

@@ -72,7 +72,7 @@ impl State {
             let known = first.unwrap_or_else(|| Real::new(spec, drained));
             Real { spec, drained, name, ..known }
         };
-        let named = by_names(vip, spec, answers).into_iter();
+        let named = by_names(vip, spec, answers, there).into_iter();
         let named = named.map(|(name, real)| (Some(name), real));
         let reals = spec.reals.iter().map(|real| (None, *real)).chain(named);
         let mut reals: Vec<_> = reals.map(real).collect();
@@ -152,13 +152,18 @@ impl State {
             let mixed = ServerSpecError::MixedFamilies { name, one, other };
             return Err(ServerRefusal::from(mixed).into());
         }
-        for other in others().filter(|_| server.forward == Forward::Nat) {
-            if let Some(real) = server.shares_replies(other) {
-                let other = other.spec.name.clone();
-                return Err(ServerRefusal::BehindAnother { real, other }.into());
-            }
+        match server.targets().find_map(|real| self.behind_another(server, real)) {
+            Some(refusal) => Err(refusal),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Whether the replies of a real server would be either's of two virtual ones.
+    pub(super) fn behind_another(&self, server: &Server, real: RealSpec) -> Option<Refusal> {
+        let others = self.all_servers().filter(|other| other.uid != server.uid);
+        let mut others = others.filter(|_| server.forward == Forward::Nat);
+        let other = others.find(|other| server.shares_replies(real, other))?;
+        Some(ServerRefusal::BehindAnother { real, other: other.spec.name.clone() }.into())
     }
 
     pub(super) fn check_real(
@@ -251,19 +256,17 @@ impl Server {
             && (family(self).is_none() || family(other).is_none() || family(self) == family(other))
     }
 
-    /// A real server whose replies would be either's, if both rewrite them.
-    fn shares_replies(&self, other: &Self) -> Option<RealSpec> {
+    /// Whether a real server's replies would be either's, if both rewrite them.
+    fn shares_replies(&self, mine: RealSpec, other: &Self) -> bool {
         let both = other.forward == Forward::Nat && self.spec.protocol == other.spec.protocol;
         let ports = |server: &Self, real: &RealSpec| match server.spec.port_of(real) {
             Some(port) => (port, port),
             None => server.spec.ports.bounds(),
         };
-        let shared = |mine: &RealSpec| {
-            other.targets().any(|theirs| {
-                let ((a, b), (c, d)) = (ports(self, mine), ports(other, &theirs));
-                mine.ip == theirs.ip && a <= d && c <= b
-            })
+        let is_shared = |theirs: RealSpec| {
+            let ((a, b), (c, d)) = (ports(self, &mine), ports(other, &theirs));
+            mine.ip == theirs.ip && a <= d && c <= b
         };
-        self.targets().filter(|_| both).find(shared)
+        both && other.targets().any(is_shared)
     }
 }

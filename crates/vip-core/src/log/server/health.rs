@@ -100,7 +100,7 @@ impl Opinion {
     }
 }
 
-fn cut(why: &str) -> String {
+pub(super) fn cut(why: &str) -> String {
     let text = why.chars().filter(|letter| !letter.is_control());
     let text: String = text.take(MAX_WHY).collect();
     text[..text.floor_char_boundary(MAX_WHY)].to_owned()
@@ -230,6 +230,17 @@ impl State {
                 && self.vip(server.vip).is_some_and(|vip| vip.holder == Some(node))
         };
         self.all_servers().filter(holds).map(|server| server.uid).collect()
+    }
+
+    /// Whether somebody sees a real server down.
+    #[must_use]
+    pub fn is_seen_down(&self, observed: &Observed) -> bool {
+        let server = self.server(observed.server);
+        let mut real = server.into_iter().flat_map(|server| {
+            server.reals.iter().filter(|real| server.observed(&real.spec) == *observed)
+        });
+        let is_down = |opinion: &Opinion| matches!(opinion, Opinion::Down(_));
+        real.any(|real| real.health.seen.values().any(is_down))
     }
 
     /// Who probes the real servers that tables have at these places.
@@ -406,7 +417,10 @@ impl State {
         };
         let nodes: Vec<_> =
             server.reals.iter().map(|real| self.watchers_of(server, real)).collect();
-        if !server.reals.iter().zip(&nodes).any(is_stranger) {
+        // Who is held down may be the only one by now. An earlier version did not look.
+        let is_held = |real: &Real| real.health.is_held();
+        let may_be_freed = self.understood() >= Level::NAMES && server.reals.iter().any(is_held);
+        if !may_be_freed && !server.reals.iter().zip(&nodes).any(is_stranger) {
             return;
         }
         let mut server = server.clone();

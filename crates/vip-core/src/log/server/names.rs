@@ -1,18 +1,16 @@
 //! Real servers by DNS names: the leader resolves, and its answer is in the log, since a node
 //! that asked for itself would deal another table.
 
-use super::health::MOST_AT_ONCE;
+use super::health::{MOST_AT_ONCE, cut};
 use super::{Real, Server, ServerEvent, ServerOp, ServerRefusal};
 use crate::log::State;
-use crate::{HostName, Outcome, RealCheck, RealSpec, Refusal, ServerSpec, ServerUid, Vip, no_peer};
+use crate::{HostName, Outcome, RealSpec, Refusal, ServerSpec, ServerUid, Vip, no_peer};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-/// Most addresses of a name: what else it has is left out, the largest first.
+/// Most addresses of a name and family: what else it has is left out, the largest first.
 const MAX_ADDRESSES: usize = 64;
-/// Bytes of a reason that are kept.
-const MAX_WHY: usize = 240;
 
 /// What a name resolved to last.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,10 +25,14 @@ pub struct Resolved {
 /// What names resolve to.
 pub type Resolutions = BTreeMap<HostName, Vec<IpAddr>>;
 
-/// As it is kept: the same whatever order they came in.
-fn in_order(addresses: &[IpAddr]) -> Vec<IpAddr> {
+/// As the log keeps what a name resolves to: the same whatever order it came in, without what
+/// no other host can have, and no more than there is room for.
+#[must_use]
+pub fn in_order(addresses: &[IpAddr]) -> Vec<IpAddr> {
     let all: BTreeSet<_> = addresses.iter().map(IpAddr::to_canonical).collect();
-    all.into_iter().take(MAX_ADDRESSES).collect()
+    let (v4, v6): (Vec<_>, Vec<_>) =
+        all.into_iter().filter(|ip| no_peer(*ip).is_none()).partition(IpAddr::is_ipv4);
+    v4.into_iter().take(MAX_ADDRESSES).chain(v6.into_iter().take(MAX_ADDRESSES)).collect()
 }
 
 pub(super) fn resolved(answers: &Resolutions) -> BTreeMap<HostName, Resolved> {
@@ -63,17 +65,17 @@ impl Server {
 }
 
 /// The real servers that names stand for, without those that are named by address: of the
-/// family that these have, or else of the VIP's first address.
+/// family of these, or else of those that are there, or else of the VIP's first address.
 pub(super) fn by_names(
     vip: &Vip,
     spec: &ServerSpec,
     answers: &BTreeMap<HostName, Resolved>,
+    there: &[Real],
 ) -> Vec<(HostName, RealSpec)> {
-    let first = spec.reals.first().map(|real| real.ip);
+    let first = spec.reals.first().or(spec.policy.sorry.as_ref()).map(|real| real.ip);
+    let first = first.or_else(|| there.first().map(|real| real.spec.ip));
     let first = first.or_else(|| vip.spec.addresses.first().map(|address| address.ip));
-    let is_fit = |ip: &IpAddr| {
-        no_peer(*ip).is_none() && first.is_some_and(|first| first.is_ipv4() == ip.is_ipv4())
-    };
+    let is_fit = |ip: &IpAddr| first.is_some_and(|first| first.is_ipv4() == ip.is_ipv4());
     let place = |real: &RealSpec| (real.ip, spec.port_of(real));
     let mut seen: BTreeSet<_> = spec.reals.iter().map(place).collect();
     let mut found = vec![];
@@ -101,7 +103,7 @@ impl State {
         let mut reals = std::mem::take(&mut server.reals);
         reals.retain(|real| {
             let fits = match &real.name {
-                Some(_) => self.check_real(server, &vip.spec, real.spec),
+                Some(_) => self.check_alone(server, vip, real.spec),
                 None => Ok(()),
             };
             fits.map_err(|why| refused.get_or_insert(why).clone()).is_ok()
@@ -110,6 +112,15 @@ impl State {
         match refused {
             Some(why) if server.reals.is_empty() => Err(why),
             _ => Ok(()),
+        }
+    }
+
+    /// Whether one can be a real server of a virtual one, whoever else is.
+    fn check_alone(&self, server: &Server, vip: &Vip, real: RealSpec) -> Result<(), Refusal> {
+        self.check_real(server, &vip.spec, real)?;
+        match self.behind_another(server, real) {
+            Some(refusal) => Err(refusal),
+            None => Ok(()),
         }
     }
 
@@ -127,7 +138,7 @@ impl State {
         };
         let changed = match answer {
             Ok(addresses) => self.resolved(&old, name, addresses),
-            Err(why) => Err(why.clone()),
+            Err(why) => Err(cut(why)),
         };
         let is_failing = |server: &Server| {
             server.answers.get(name).is_some_and(|resolved| resolved.failing.is_some())
@@ -144,7 +155,6 @@ impl State {
             }
             Err(_) if is_failing(&old) => return Outcome::Unchanged,
             Err(why) => {
-                let why = why[..why.floor_char_boundary(MAX_WHY)].to_owned();
                 let mut server = old;
                 server.answers.entry(name.clone()).or_default().failing = Some(why.clone());
                 let (server_name, name) = (server.spec.name.clone(), name.clone());
@@ -163,35 +173,38 @@ impl State {
         addresses: &[IpAddr],
     ) -> Result<(Server, Option<ServerEvent>), String> {
         let mut server = old.clone();
-        server.take_answers(&[(name.clone(), addresses.to_vec())].into());
-        if server == *old {
-            return Ok((server, None));
-        }
+        let answers = [(name.clone(), addresses.to_vec())].into();
+        server.take_answers(&answers);
         let vip = self.vip(old.vip).ok_or("its VIP is gone")?;
         server.reals = self.reals_of(vip, &old.spec_by_address(), &server.answers, &old.reals);
-        self.keep_fit(&mut server).map_err(|why| why.to_string())?;
-        if server.reals.is_empty() {
+        self.keep_fit(&mut server).map_err(|why| cut(&why.to_string()))?;
+        // Whoever else there is: what stands for nobody is no answer.
+        let resolved = &server.answers[name].addresses;
+        if !server.reals.iter().any(|real| resolved.contains(&real.spec.ip)) {
             return Err("none of its addresses can be a real server".to_owned());
-        }
-        if let Some(mut check) = server.spec.check.clone() {
-            let reals = server.reals.clone();
-            let port_of = |real: &Real| server.spec.port_of(&real.spec);
-            let stays = |own: &RealCheck| reals.iter().any(|it| own.is_of(it.spec.ip, port_of(it)));
-            check.otherwise.retain(stays);
-            server.spec.check = Some(check);
         }
         let reals = std::mem::replace(&mut server.reals, old.reals.clone());
         let short = server.deal_anew(old.dealt(&old.reals), reals, self.time_ms);
-        self.check_fits(&server).map_err(|why| why.to_string())?;
-        server.revision += 1;
+        self.check_fits(&server).map_err(|why| cut(&why.to_string()))?;
+        if server != *old {
+            server.revision += 1;
+        }
         Ok((server, short))
     }
 
-    /// All names that real servers have, for whoever leads to resolve.
+    /// All names that real servers have, for whoever leads to resolve, with what they resolved
+    /// to last.
     #[must_use]
-    pub fn names(&self) -> BTreeSet<HostName> {
-        let named = self.all_servers().flat_map(|server| &server.spec.names);
-        named.map(|real| real.name.clone()).collect()
+    pub fn names(&self) -> BTreeMap<HostName, BTreeSet<IpAddr>> {
+        let mut all: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for server in self.all_servers() {
+            for real in &server.spec.names {
+                let resolved = server.answers.get(&real.name);
+                let known = all.entry(real.name.clone()).or_default();
+                known.extend(resolved.into_iter().flat_map(|resolved| &resolved.addresses));
+            }
+        }
+        all
     }
 
     /// What a name's answer changes, to be proposed by the leader.
@@ -213,6 +226,11 @@ impl State {
             }
         };
         let naming = self.all_servers().filter(|server| server.has_name(name)).filter(is_news);
+        // No longer than it is kept.
+        let answer = match answer {
+            Ok(addresses) => Ok(in_order(addresses)),
+            Err(why) => Err(cut(why)),
+        };
         let resolve = |server: &Server| ServerOp::Resolve {
             server: server.uid,
             name: name.clone(),
@@ -224,13 +242,17 @@ impl State {
 
 /// Who comes by a name is changed by changing names.
 pub(super) fn check_own(server: &Server, real: &Real) -> Result<(), Refusal> {
-    match &real.name {
-        None => Ok(()),
-        Some(name) => {
-            let (server, real, name) = (server.spec.name.clone(), real.spec, name.clone());
-            Err(ServerRefusal::OfName { server, real, name }.into())
-        }
-    }
+    let Some(name) = real.name.clone() else { return Ok(()) };
+    let (server, real) = (server.spec.name.clone(), real.spec);
+    Err(ServerRefusal::OfName { server, real, name }.into())
+}
+
+/// The same of one that goes: without it a name may bring it back.
+pub(super) fn check_goes(server: &Server, real: &Real) -> Result<(), Refusal> {
+    let names = server.answers.iter();
+    let mut names = names.filter(|(_, all)| all.addresses.contains(&real.spec.ip));
+    let name = names.next().map(|(name, _)| name.clone()).or_else(|| real.name.clone());
+    check_own(server, &Real { name, ..real.clone() })
 }
 
 #[cfg(test)]
@@ -297,7 +319,8 @@ mod tests {
         let by_name = |real: &Real| real.name.is_some();
         let server = both.server(ONE).expect("there");
         assert_eq!(server.reals.iter().map(by_name).collect::<Vec<_>>(), [true, false]);
-        assert_eq!(both.names(), [NAME.parse().expect("valid")].into());
+        let known = ips(&["10.0.0.11", "10.0.0.12", "fd00::11"]).into_iter().collect();
+        assert_eq!(both.names(), [(NAME.parse().expect("valid"), known)].into());
     }
 
     #[test]
@@ -370,6 +393,67 @@ mod tests {
         let many: Vec<_> = (0..=255).map(|last| IpAddr::from([10, 0, 0, last])).collect();
         assert_eq!(answer(&mut state, Ok(many)), Outcome::Done);
         assert!(reals(&state).len() <= MAX_ADDRESSES, "{}", reals(&state).len());
+    }
+
+    /// Whoever answers for a name can take away its servers, and not what works.
+    #[test]
+    fn an_answer_of_no_use_leaves_a_names_servers_whoever_else_there_is() {
+        let spec = ServerSpec { reals: server(&["10.0.0.9"]).reals, ..named(NAME) };
+        let mut state = with(spec, &["10.0.0.11", "10.0.0.12"]);
+        let before = reals(&state);
+        for bad in [&["127.0.0.1"][..], &["0.0.0.0"], &["fd00::11"], &["10.0.0.100"], &[]] {
+            answer(&mut state, Ok(ips(bad)));
+            assert_eq!(reals(&state), before, "{bad:?}");
+        }
+        // One that is named by its address as well is somebody.
+        assert_eq!(answer(&mut state, Ok(ips(&["10.0.0.9"]))), Outcome::Done);
+        assert_eq!(reals(&state), ["10.0.0.9"]);
+    }
+
+    #[test]
+    fn what_was_left_out_is_taken_as_soon_as_it_can_be() {
+        let mut state = with(named(NAME), &["10.0.0.11"]);
+        apply(&mut state, VipOp::Add { spec: vip("other", 12) });
+        let both = || Ok(ips(&["10.0.0.11", "10.0.0.12"]));
+        let name: HostName = NAME.parse().expect("valid");
+        assert_eq!(answer(&mut state, both()), Outcome::Done);
+        assert_eq!(
+            (reals(&state), state.resolutions(&name, &both())),
+            (vec!["10.0.0.11".into()], vec![])
+        );
+        apply(&mut state, VipOp::Remove { name: "other".parse().expect("valid") });
+        let [resolve] = &state.resolutions(&name, &both())[..] else { panic!("it changes") };
+        assert_eq!(does(&mut state, resolve.clone()), Outcome::Done);
+        assert_eq!(reals(&state), ["10.0.0.11", "10.0.0.12"]);
+    }
+
+    #[test]
+    fn who_is_named_by_its_address_is_there_whatever_its_name_resolves_to() {
+        let mut check = crate::CheckSpec::from(CheckKind::Tcp);
+        let otherwise = crate::RealCheck {
+            ip: [10, 0, 0, 12].into(),
+            port: None,
+            check: None,
+            check_port: Some(81),
+        };
+        check.otherwise = vec![otherwise];
+        let spec = ServerSpec { check: Some(check.clone()), ..named(NAME) };
+        let mut state = with(spec, &["10.0.0.11", "10.0.0.12"]);
+        let front = || "front".parse().expect("valid");
+        let real = || "10.0.0.11@3".parse().expect("valid");
+        assert_eq!(
+            does(&mut state, ServerOp::AddReal { server: front(), real: real() }),
+            Outcome::Done
+        );
+        let place = RealPlace { ip: [10, 0, 0, 11].into(), port: None };
+        let remove = || ServerOp::RemoveReal { server: front(), place };
+        assert!(matches!(does(&mut state, remove()), Outcome::Refused(_)), "it would come back");
+        assert_eq!(answer(&mut state, Ok(ips(&["10.0.0.13"]))), Outcome::Done);
+        assert_eq!(reals(&state), ["10.0.0.11@3", "10.0.0.13"]);
+        // Who was there once and is checked otherwise is so when it is there again.
+        assert_eq!(state.server(ONE).expect("there").spec.check, Some(check));
+        assert_eq!(does(&mut state, remove()), Outcome::Done);
+        assert_eq!(reals(&state), ["10.0.0.13"]);
     }
 
     #[test]

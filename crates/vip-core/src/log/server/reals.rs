@@ -2,7 +2,7 @@
 
 use super::fit::with_what_is_known;
 use super::health::MEMBERS_CHANGED;
-use super::names::check_own;
+use super::names::{check_goes, check_own};
 use super::{Real, RealPlace, Server, ServerEvent, ServerRefusal};
 use crate::log::State;
 use crate::{
@@ -67,6 +67,13 @@ impl State {
         let server = self.server_with_reals(name)?;
         let place = RealPlace { ip: real.ip, port: real.port };
         if let Ok(at) = server.position(place) {
+            if server.reals[at].name.is_some() {
+                // From now on it is there whatever its name resolves to.
+                let mut reals = server.reals.clone();
+                (reals[at].name, reals[at].spec) = (None, real);
+                let event = ServerEvent::RealAdded { server: name.clone(), real };
+                return self.change(actor, server, reals, event);
+            }
             let there = server.reals[at].spec;
             return if there.weight == real.weight {
                 Ok(Outcome::Unchanged)
@@ -100,12 +107,13 @@ impl State {
     ) -> Result<Outcome, Refusal> {
         let mut server = self.server_with_reals(name)?;
         let at = server.position(place)?;
-        check_own(&server, &server.reals[at])?;
+        check_goes(&server, &server.reals[at])?;
         let mut reals = server.reals.clone();
         let real = reals.remove(at).spec;
         let port_of = |real: &Real| server.spec.port_of(&real.spec);
         let stays = |own: &RealCheck| reals.iter().any(|it| own.is_of(it.spec.ip, port_of(it)));
-        if let Some(mut check) = server.spec.check.clone() {
+        if let Some(mut check) = server.spec.check.clone().filter(|_| server.spec.names.is_empty())
+        {
             check.otherwise.retain(stays);
             server.spec.check = Some(check);
         }
