@@ -39,6 +39,7 @@ pub use command::{Outcome, binaries, run, wait_for, within};
 pub use crashes::{Crashed, Work, crash};
 pub use daemons::Daemon;
 pub use fault::{Fault, Faults};
+pub use grpc::WellByGrpc;
 pub use guard_socket::greet_guard;
 pub use host::{Host, Process, Version};
 pub use net::{Lab, Mac};

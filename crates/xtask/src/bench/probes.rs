@@ -7,9 +7,10 @@ use super::log::{longest, watched};
 use super::vipd::of_each;
 use super::{figures, load, results};
 use anyhow::{Context, Result, ensure};
-use chaos_tests::{Cluster, Daemon, Options, Probe, V4, within};
+use chaos_tests::{Cluster, Daemon, Options, Probe, V4, WellByGrpc, within};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The README shows what so many cost, with ten real servers each.
@@ -20,10 +21,11 @@ const WATCHED: Duration = Duration::from_secs(20);
 const ALL_UP: Duration = Duration::from_secs(120);
 /// A question for a name, by hand: example.com, A.
 const QUESTION: &str = "udp:000101000001000000000000076578616d706c6503636f6d0000010001";
-const KINDS: [(&str, &[&str]); 6] = [
+const KINDS: [(&str, &[&str]); 7] = [
     ("tcp", &["tcp"]),
     ("http", &["http:/ready"]),
     ("https", &["https:/ready", "--check-tls", "skip", "--check-port", "443"]),
+    ("grpc", &["grpc", "--check-port", "81"]),
     ("dns", &["dns:site.home.arpa/A", "--check-port", "53"]),
     ("udp", &[QUESTION, "--check-port", "53"]),
     ("icmp", &["icmp"]),
@@ -33,6 +35,7 @@ const KINDS: [(&str, &[&str]); 6] = [
 struct Many {
     nginx: Option<Daemon>,
     _dnsmasq: Daemon,
+    _grpc: WellByGrpc,
 }
 
 impl Many {
@@ -64,7 +67,8 @@ impl Many {
         std::fs::create_dir_all(&names)?;
         std::fs::copy(home.join("dnsmasq.conf"), names.join("dnsmasq.conf"))?;
         let nginx = Some(Daemon::nginx(lab, "r1", &dir)?);
-        Ok(Self { nginx, _dnsmasq: Daemon::dnsmasq(lab, "r1", &names)? })
+        let _grpc = WellByGrpc::start(lab, "r1", "0.0.0.0:81".parse()?)?;
+        Ok(Self { nginx, _dnsmasq: Daemon::dnsmasq(lab, "r1", &names)?, _grpc })
     }
 
     fn start_again(&mut self, cluster: &Cluster) -> Result<()> {
@@ -121,13 +125,18 @@ fn cost(cluster: &Cluster) -> Result<(f64, u64)> {
     Ok((spent.as_secs_f64() / WATCHED.as_secs_f64() * 100.0, memory(cluster)?))
 }
 
-fn memory(cluster: &Cluster) -> Result<u64> {
+/// The process of the node that does this part of its work.
+fn process(cluster: &Cluster, role: &str) -> Result<String> {
     let pids = chaos_tests::run("ip", &["netns", "pids", &cluster.lab.namespace("n1")])?.ok()?;
-    let is_agent = |pid: &&str| {
+    let does = |pid: &&str| {
         let line = std::fs::read_to_string(Path::new("/proc").join(pid).join("cmdline"));
-        line.is_ok_and(|line| line.split('\0').nth(1) == Some("agent"))
+        line.is_ok_and(|line| line.split('\0').nth(1) == Some(role))
     };
-    let pid = pids.lines().find(is_agent).context("no agent")?;
+    Ok(pids.lines().find(does).with_context(|| format!("no {role}"))?.to_owned())
+}
+
+fn memory(cluster: &Cluster) -> Result<u64> {
+    let pid = process(cluster, "agent")?;
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no size")?;
     let kb: u64 = line.trim().trim_end_matches(" kB").parse()?;
@@ -150,12 +159,68 @@ pub(super) fn run(servers: u16) -> Result<()> {
             remove(&cluster, servers)?;
         }
     }
+    found["exec"] = programs()?;
     found["ended"] = ended(servers, all)?;
     found["load"] = json!(load()?);
     std::fs::write(results("probes.json"), serde_json::to_vec_pretty(&found)?)?;
     let text = told(&found, all);
     println!("\n{text}");
     figures::show("probes", servers < SERVERS, &text)
+}
+
+/// Each check by a program is a process, of which few run at once.
+const PROGRAM_SERVERS: u16 = 30;
+
+/// A folder that is root's alone, as `[probe] exec_dir` has to be; it goes with the value.
+struct Programs(PathBuf);
+
+impl Programs {
+    fn new() -> Result<Self> {
+        let dir = std::env::temp_dir().join(format!("vipd-bench-programs-{}", std::process::id()));
+        std::fs::create_dir(&dir)?;
+        let programs = Self(dir);
+        let well = programs.0.join("well");
+        std::fs::write(&well, "#!/bin/sh\nexit 0\n")?;
+        for path in [&programs.0, &well] {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(0o755))?;
+        }
+        Ok(programs)
+    }
+}
+
+impl Drop for Programs {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Time that the process that runs programs spent, with all of these that ended (proc(5)).
+fn spent_by_programs(cluster: &Cluster) -> Result<Duration> {
+    let pid = process(cluster, "exec")?;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let behind_name = stat.rsplit_once(')').context("no such process")?.1;
+    // utime, stime, cutime, cstime: 14 to 17, and the third is the first behind the name.
+    let ticks = behind_name.split_whitespace().skip(11).take(4).map(str::parse::<u64>);
+    let ticks = ticks.sum::<Result<u64, _>>()?;
+    let a_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.unwrap_or(100);
+    Ok(Duration::from_secs_f64(ticks as f64 / a_second as f64))
+}
+
+fn programs() -> Result<Value> {
+    let folder = Programs::new()?;
+    let settings = vec![format!("probe.exec_dir={}", folder.0.display())];
+    let mut cluster = Cluster::formed(&Options { nodes: 1, settings, ..Options::default() })?;
+    cluster.host("n1").ctl_ok(&["vip", "add", "web", "--address", &format!("{VIP}/24")])?;
+    let _many = Many::start(&mut cluster)?;
+    add(&cluster, PROGRAM_SERVERS, &["exec:well"])?;
+    let all = usize::from(PROGRAM_SERVERS) * usize::from(REALS);
+    wait_until_up(&cluster, all, ALL_UP)?;
+    let before = spent_by_programs(&cluster)?;
+    let (core, mb) = cost(&cluster)?;
+    let own = spent_by_programs(&cluster)?.saturating_sub(before);
+    let own = own.as_secs_f64() / WATCHED.as_secs_f64() * 100.0;
+    println!("exec, {all} of them: {core:.1} and {own:.1} % of a core, {mb} MB");
+    Ok(json!({ "real servers": all, "core": core + own, "mb": mb }))
 }
 
 /// Three nodes, and all real servers end at once and come back.
@@ -205,6 +270,13 @@ fn told(found: &Value, all: usize) -> String {
         let core = found[kind]["core"].as_f64().unwrap_or(f64::NAN);
         text += &format!("| `{kind}` | {core:.0} % | {} MB |\n", found[kind]["mb"]);
     }
+    let programs = &found["exec"];
+    text += &format!(
+        "| `exec`, {} of them, its processes with it | {:.0} % | {} MB |\n",
+        programs["real servers"],
+        programs["core"].as_f64().unwrap_or(f64::NAN),
+        programs["mb"]
+    );
     let ended = &found["ended"];
     let threads = |key: &str| {
         let of = |node: &str| format!("{:.1}", ended[key][node].as_f64().unwrap_or(f64::NAN));
