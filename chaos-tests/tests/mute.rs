@@ -1,12 +1,13 @@
 //! What the holder forwards tells who does not answer before a probe is due.
 
 use anyhow::{Context, Result, ensure};
-use chaos_tests::{Cluster, Connections, Net, Options, RealServer, V4};
+use chaos_tests::{Cluster, Connections, Net, Options, Process, RealServer, V4, wait_for};
+use nix::sys::signal::Signal;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// No shorter than the interval, less its jitter.
-const NEXT_PROBE: Duration = Duration::from_secs(18);
+/// Well before the next probe is due, after the interval less its jitter.
+const NEXT_PROBE: Duration = Duration::from_secs(12);
 const CHECK: [&str; 8] =
     ["--check", "tcp", "--check-interval", "20s", "--check-timeout", "500ms", "--check-fall", "1"];
 
@@ -46,6 +47,10 @@ fn a_server_that_refuses_clients_is_looked_at_sooner_by_all_its_observers() -> R
     let both = ["--real", "10.77.0.11", "--real", "10.77.0.12"];
     n1.ctl_ok(&[&add[..], &both, &CHECK].concat())?;
     let added = Instant::now();
+    // The next program of the guard goes on listening.
+    cluster.host("n1").signal(&[Process::Guard], Signal::SIGHUP)?;
+    let goes_on = || cluster.host("n1").log().contains("guard goes on from the program before");
+    wait_for("its program is replaced", NEXT_PROBE, || goes_on().then_some(()))?;
     drop(reals.pop());
     assert_eq!(state(&cluster, "n1", own(12)?)?, "up", "nobody looked yet");
     clients_have_it_called_down(&cluster, own(12)?, added)?;

@@ -2,7 +2,8 @@
 //! of its VIP sees by what it forwards: it tells all that probe it.
 
 use crate::node::Member;
-use futures_util::future::join_all;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,22 +18,31 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// Real servers in one message; of more the first.
 pub(crate) const MOST: usize = 1000;
 
+/// Words on their way; of more, observers hear by their own probes.
+const AT_ONCE: usize = 256;
+
 /// Runs for as long as the member does.
 pub(crate) async fn hasten(member: Arc<Member>) {
     let (stop, mut mutes) = (member.stopped(), member.forward.mutes());
+    let mut telling = FuturesUnordered::new();
     loop {
         let (server, places) = tokio::select! {
             () = stop.cancelled() => return,
+            Some(()) = telling.next() => continue,
             mute = mutes.recv() => match mute {
                 Ok(mute) => mute,
                 Err(RecvError::Lagged(_)) => continue,
                 Err(RecvError::Closed) => return,
             },
         };
-        let watchers = member.log.state().watchers_at(server, &places);
-        let all =
-            watchers.into_iter().map(|(node, observed)| tell(&member, node, server, observed));
-        join_all(all).await;
+        let (me, alive) = (member.meta.node, member.leases.alive());
+        for (node, observed) in member.log.state().watchers_at(server, &places) {
+            // The leader alone knows who is there.
+            let is_there = alive.is_empty() || alive.contains(&node);
+            if node == me || (is_there && telling.len() < AT_ONCE) {
+                telling.push(tell(&member, node, server, observed));
+            }
+        }
     }
 }
 

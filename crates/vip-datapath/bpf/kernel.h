@@ -31,6 +31,7 @@ static __s64 (*difference)(const void *from, __u32 from_size, const void *to, __
 			   __u32 seed) = (void *)BPF_FUNC_csum_diff;
 static long (*change_tail)(struct __sk_buff *skb, __u32 len, __u64 flags) =
 	(void *)BPF_FUNC_skb_change_tail;
+static long (*redirect)(__u32 ifindex, __u64 flags) = (void *)BPF_FUNC_redirect;
 static long (*redirect_neigh)(__u32 ifindex, struct bpf_redir_neigh *hop, int len, __u64 flags) =
 	(void *)BPF_FUNC_redirect_neigh;
 

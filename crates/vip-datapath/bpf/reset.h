@@ -31,6 +31,15 @@ INLINE __u32 fold(__u32 sum)
 	return (sum & 0xffff) + (sum >> 16);
 }
 
+// The Ethernet header, which every packet here has.
+INLINE int exchange_macs(struct __sk_buff *skb)
+{
+	struct mac to, from;
+
+	return load(skb, 0, &to, 6) || load(skb, 6, &from, 6) || store(skb, 0, &from, 6, 0) ||
+	       store(skb, 6, &to, 6, 0);
+}
+
 // The IP header, back to where the packet came from, with no more than a segment behind it.
 INLINE int turn_round(struct __sk_buff *skb, const struct packet *packet)
 {
@@ -71,7 +80,6 @@ INLINE int reset(struct __sk_buff *skb, const struct packet *packet)
 	if (packet->flags & BEGINS || load(skb, packet->l4, &was, sizeof(was)) ||
 	    was.flags & TCP_RST || !(was.flags & TCP_ACK))
 		return dropped(NO_REAL);
-	// The kernel redirects what has an Ethernet header alone.
 	if (!packet->at)
 		return dropped(NO_ETHERNET);
 	reset.source = was.destination;
@@ -86,11 +94,13 @@ INLINE int reset(struct __sk_buff *skb, const struct packet *packet)
 	// Where the sum is left to a device it is that of the pseudo header alone; elsewhere
 	// the rest is added, which the kernel knows to leave out there.
 	reset.sum = fold(ahead);
-	if (change_tail(skb, packet->l4 + TCP_LEN, 0) || turn_round(skb, packet) ||
+	if (change_tail(skb, packet->l4 + TCP_LEN, 0) || exchange_macs(skb) ||
+	    turn_round(skb, packet) ||
 	    store(skb, packet->l4, &reset, sizeof(reset), 0) ||
 	    replace_l4_sum(skb, packet->l4 + TCP_SUM, 0, fold(ahead) + fold(whole), 0))
 		return dropped(NOT_WRITTEN);
-	return redirect_neigh(skb->ifindex, 0, 0, 0);
+	// The way it came: a route could lead elsewhere, and ask for neighbours that are none.
+	return redirect(skb->ifindex, 0);
 }
 
 #endif

@@ -2,10 +2,10 @@
 //! a SYN for the VIP goes to a neighbour's own Ethernet address, and what comes back tells.
 //! On a thread of its own, which nobody waits for.
 //!
-//! A host may pass it on to containers of its own, so it has the hop limit of any other; one
-//! without the VIP may route it on to the holder, who has somebody else answer. So where another
-//! Ethernet address answers it is asked again with a hop limit of 1, which goes no further. A
-//! connection that is offered is refused at once.
+//! With a hop limit of 1, which goes no further: a host without the VIP may route it on to the
+//! holder, who has somebody else answer. Where nothing comes back it is asked once more with that
+//! of any packet, since a host may pass it on to containers of its own; then its own Ethernet
+//! address alone is believed. A connection that is offered is refused at once.
 
 use crate::allow::objection_to_real;
 use crate::packets::{Segment, Segments, Sender, SynFrame};
@@ -41,6 +41,10 @@ const AGAIN: Duration = Duration::from_millis(200);
 const HOPS: u8 = 64;
 /// No host passes it on.
 const NO_FURTHER: u8 = 1;
+/// An offer is made again and again for so long, at intervals that grow.
+const OFFERS_LAST: Duration = Duration::from_secs(10);
+/// A neighbour's own answer is there by then.
+const FIRST: Duration = Duration::from_millis(100);
 /// What hears answers is closed after so long without a question: that takes the kernel a
 /// while, and as long as it is open each packet for this host costs a look.
 const LINGER: Duration = Duration::from_secs(10);
@@ -147,12 +151,23 @@ struct Wire<'a> {
     /// Who waits, by whom an answer comes from and what it acknowledges: a number that nobody
     /// else can know.
     waiting: RefCell<BTreeMap<(SocketAddr, u32), oneshot::Sender<Segment>>>,
+    /// What nobody waits for any more, by the same.
+    over: RefCell<BTreeMap<(SocketAddr, u32), Over>>,
+}
+
+/// A question that is over. What is offered late, or again, is refused as well: half open at a
+/// server it would take a place for a minute.
+struct Over {
+    ifindex: u32,
+    reset: SynFrame,
+    since: Instant,
 }
 
 impl<'a> Wire<'a> {
     fn open(host: &'a Host, netlink: &'a Handle) -> io::Result<Self> {
         let (sender, segments) = (Sender::open()?, Segments::open(FIRST_PORT)?);
-        Ok(Self { host, netlink, sender, segments, waiting: RefCell::default() })
+        let (waiting, over) = Default::default();
+        Ok(Self { host, netlink, sender, segments, waiting, over })
     }
 
     /// Until nobody asks any more.
@@ -181,6 +196,8 @@ impl<'a> Wire<'a> {
         let of = (segment.from, segment.acknowledges);
         if let Some(waits) = self.waiting.borrow_mut().remove(&of) {
             let _ = waits.send(segment);
+        } else if let Some(over) = self.over.borrow().get(&of) {
+            self.refuse(over, &segment);
         }
     }
 
@@ -197,10 +214,11 @@ impl<'a> Wire<'a> {
 
     async fn ask(&self, asked: &Asked, neighbour: &Neighbour) -> io::Result<AtVip> {
         let (vip, begun) = (asked.question.vip, Instant::now());
-        let mut heard = self.send(vip, neighbour, (HOPS, asked.limit)).await?;
-        if heard.is_some_and(|segment| segment.mac != neighbour.to) {
-            let left = asked.limit.saturating_sub(begun.elapsed()).max(AGAIN);
-            heard = self.send(vip, neighbour, (NO_FURTHER, left)).await?;
+        let mut heard = self.send(vip, neighbour, (NO_FURTHER, FIRST.min(asked.limit))).await?;
+        if heard.is_none() {
+            let left = asked.limit.saturating_sub(begun.elapsed()).max(FIRST);
+            let further = self.send(vip, neighbour, (HOPS, left)).await?;
+            heard = further.filter(|segment| segment.mac == neighbour.to);
         }
         Ok(match heard {
             None => AtVip::Silent,
@@ -247,12 +265,26 @@ impl<'a> Wire<'a> {
             error = again => Err(error),
         };
         self.waiting.borrow_mut().remove(&key);
-        if let Ok(Some(Segment { resets: false, mac, .. })) = &heard {
-            (frame.number, frame.is_reset, frame.macs.1) = (key.1, true, *mac);
-            // Else its kernel gives up by itself.
-            let _ = frame.bytes().map(|reset| self.sender.send(neighbour.ifindex, &reset));
+        frame.is_reset = true;
+        frame.number = key.1;
+        let over = Over { ifindex: neighbour.ifindex, reset: frame, since: Instant::now() };
+        if let Ok(Some(segment)) = &heard {
+            self.refuse(&over, segment);
         }
+        let mut all = self.over.borrow_mut();
+        all.retain(|_, over| over.since.elapsed() < OFFERS_LAST);
+        all.insert(key, over);
         heard
+    }
+
+    /// What is offered nobody takes.
+    fn refuse(&self, over: &Over, segment: &Segment) {
+        if !segment.resets {
+            let macs = (over.reset.macs.0, segment.mac);
+            let reset = SynFrame { macs, ..over.reset }.bytes();
+            // Else its kernel gives up by itself.
+            let _ = reset.map(|reset| self.sender.send(over.ifindex, &reset));
+        }
     }
 
     /// `None`: it is none of this host's, or nobody spoke with it yet.

@@ -29,7 +29,7 @@ pub(crate) struct Forwarder {
     next_heard: Option<ServerUid>,
 }
 
-/// Counters that are read in one look at who is mute: some 2 ms.
+/// Counters that are read in one look at who is mute: some ms. Of more it takes several looks.
 const COUNTERS: usize = 2000;
 
 impl Forwarder {
@@ -85,7 +85,11 @@ impl Forwarder {
             }
             Work::Leave(leaving) => {
                 let engine = self.engine.as_ref().map(ForwardEngine::leave);
-                leaving.leave(LeftForwarder { engine, told: self.told.clone() });
+                leaving.leave(LeftForwarder {
+                    engine,
+                    told: self.told.clone(),
+                    listens: self.mutes.keys().copied().collect(),
+                });
                 vec![]
             }
         }

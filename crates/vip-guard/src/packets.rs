@@ -90,38 +90,58 @@ fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
     Ok(registered)
 }
 
-/// Hears segments of TCP to the upper ports of this host, whatever its stack makes of them.
+/// Hears answers to SYNs that were sent from the upper ports of this host, whatever its stack
+/// makes of them.
 pub(crate) struct Segments {
     v4: AsyncFd<Socket>,
     v6: AsyncFd<Socket>,
 }
 
-/// Classic BPF for packets without their Ethernet header: segments of TCP to a port or one above
-/// it, in the first part of an IPv4 packet, or behind an IPv6 header without extensions.
-fn segments_to(first: u16) -> ([SockFilter; 7], [SockFilter; 6]) {
+/// Classic BPF for packets without their Ethernet header: to a port or one above it, a segment of
+/// TCP that acknowledges something and offers a connection or resets one (RFC 9293 section 3.1);
+/// whole by IPv4, and behind an IPv6 header without extensions.
+fn answers_to(first: u16) -> ([SockFilter; 13], [SockFilter; 10]) {
     const LOAD_BYTE: u16 = 0x30;
     const LOAD_HALF: u16 = 0x28;
+    const LOAD_BYTE_BEHIND: u16 = 0x50;
     const LOAD_HALF_BEHIND: u16 = 0x48;
     const SKIP_HEADER: u16 = 0xb1;
+    const AND: u16 = 0x54;
     const JUMP_EQUAL: u16 = 0x15;
     const JUMP_NOT_BELOW: u16 = 0x35;
+    const JUMP_ANY_OF: u16 = 0x45;
     const RETURN: u16 = 0x06;
     const TCP: u32 = 6;
+    const MORE_OR_LATER: u32 = 0x3fff;
+    const SYN_RST_ACK: u32 = 0x16;
+    const SYN_ACK: u32 = 0x12;
+    const RST_ACK: u32 = 0x14;
+    let all = u32::try_from(BUFFER).unwrap_or(u32::MAX);
     let v4 = [
         SockFilter::new(LOAD_BYTE, 0, 0, 9),
-        SockFilter::new(JUMP_EQUAL, 0, 4, TCP),
+        SockFilter::new(JUMP_EQUAL, 0, 10, TCP),
+        SockFilter::new(LOAD_HALF, 0, 0, 6),
+        SockFilter::new(JUMP_ANY_OF, 8, 0, MORE_OR_LATER),
         SockFilter::new(SKIP_HEADER, 0, 0, 0),
         SockFilter::new(LOAD_HALF_BEHIND, 0, 0, 2),
-        SockFilter::new(JUMP_NOT_BELOW, 0, 1, first.into()),
-        SockFilter::new(RETURN, 0, 0, u32::MAX),
+        SockFilter::new(JUMP_NOT_BELOW, 0, 5, first.into()),
+        SockFilter::new(LOAD_BYTE_BEHIND, 0, 0, 13),
+        SockFilter::new(AND, 0, 0, SYN_RST_ACK),
+        SockFilter::new(JUMP_EQUAL, 1, 0, SYN_ACK),
+        SockFilter::new(JUMP_EQUAL, 0, 1, RST_ACK),
+        SockFilter::new(RETURN, 0, 0, all),
         SockFilter::new(RETURN, 0, 0, 0),
     ];
     let v6 = [
         SockFilter::new(LOAD_BYTE, 0, 0, 6),
-        SockFilter::new(JUMP_EQUAL, 0, 3, TCP),
+        SockFilter::new(JUMP_EQUAL, 0, 7, TCP),
         SockFilter::new(LOAD_HALF, 0, 0, 42),
-        SockFilter::new(JUMP_NOT_BELOW, 0, 1, first.into()),
-        SockFilter::new(RETURN, 0, 0, u32::MAX),
+        SockFilter::new(JUMP_NOT_BELOW, 0, 5, first.into()),
+        SockFilter::new(LOAD_BYTE, 0, 0, 53),
+        SockFilter::new(AND, 0, 0, SYN_RST_ACK),
+        SockFilter::new(JUMP_EQUAL, 1, 0, SYN_ACK),
+        SockFilter::new(JUMP_EQUAL, 0, 1, RST_ACK),
+        SockFilter::new(RETURN, 0, 0, all),
         SockFilter::new(RETURN, 0, 0, 0),
     ];
     (v4, v6)
@@ -129,7 +149,7 @@ fn segments_to(first: u16) -> ([SockFilter; 7], [SockFilter; 6]) {
 
 impl Segments {
     pub(crate) fn open(first: u16) -> io::Result<Self> {
-        let (v4, v6) = segments_to(first);
+        let (v4, v6) = answers_to(first);
         let hears = |ethertype: u16, filter: &[SockFilter]| {
             // It hears nothing before it has its filter.
             let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))?;

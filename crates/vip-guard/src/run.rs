@@ -189,6 +189,8 @@ fn after(config: &GuardConfig, number: RawFd) -> Result<(Loop, House), GuardErro
     let guard = estate.guard.inherited(limits(&host.report));
     let door = Door::inherit(estate.door).map_err(GuardError::Resume)?;
     let socket_lock = lock::inherit(estate.socket_lock).map_err(GuardError::Resume)?;
+    // The agent does not say it again.
+    tables.listen(estate.forwarder.listens);
     let mut guard_loop = Loop::new(guard, host, tables, served);
     let session = estate.session.map(|left| Session::inherit(left, &guard_loop.tables));
     guard_loop.session = session.transpose().map_err(GuardError::Resume)?;

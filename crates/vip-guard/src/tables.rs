@@ -5,7 +5,7 @@
 use crate::at_vip::{Asked, Asker};
 use crate::clock::boottime;
 use crate::told::LeftForwarder;
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -78,6 +78,8 @@ struct Shared {
     /// Counts agents. What one ordered another did not.
     session: AtomicU64,
     agent: ArcSwapOption<mpsc::Sender<TableNotice>>,
+    /// Of whom it wants to know who is mute.
+    listens: ArcSwap<BTreeSet<ServerUid>>,
     /// The agent is to be told all: it came just now, or orders of its were lost.
     untold: AtomicBool,
     /// The host's network may be another one.
@@ -98,7 +100,6 @@ struct Shared {
 enum Letter {
     Orders(u64, Vec<TableOrder>),
     Count(u64, ServerUid),
-    Listen(u64, BTreeSet<ServerUid>),
     Leave(Leaving),
     /// There is something to wake up for.
     Nothing,
@@ -157,6 +158,7 @@ impl TableLane {
     /// earlier one ordered and is not begun is void.
     pub(crate) fn serve(&self, agent: mpsc::Sender<TableNotice>) {
         self.shared.session.fetch_add(1, Relaxed);
+        self.shared.listens.store(Arc::default());
         self.shared.agent.store(Some(Arc::new(agent)));
         self.tell_all();
     }
@@ -214,10 +216,11 @@ impl TableLane {
         }
     }
 
-    /// Of these it is to be told who is mute.
+    /// Of these the agent is to be told who is mute.
     pub(crate) fn listen(&self, servers: BTreeSet<ServerUid>) {
-        let session = self.shared.session.load(Relaxed);
-        let _ = self.letters.try_send(Letter::Listen(session, servers));
+        self.shared.stirred.store(true, Relaxed);
+        self.shared.listens.store(Arc::new(servers));
+        self.wake();
     }
 
     /// The host's network may be another one; never waits.
@@ -261,8 +264,8 @@ struct Desk<'a> {
     session: u64,
     orders: BTreeMap<ServerUid, TableOrder>,
     counts: BTreeSet<ServerUid>,
-    /// What the agent wants now, until it is passed on.
-    listens: Option<BTreeSet<ServerUid>>,
+    /// As it was passed on.
+    listens: Arc<BTreeSet<ServerUid>>,
     /// Absent where it wants nothing.
     hear_at: Option<Instant>,
     leaving: Option<Leaving>,
@@ -286,7 +289,7 @@ impl<'a> Desk<'a> {
             session,
             orders,
             counts,
-            listens: None,
+            listens: Arc::default(),
             hear_at: None,
             leaving,
             looked,
@@ -321,9 +324,11 @@ impl<'a> Desk<'a> {
             if self.shared.untold.swap(false, Relaxed) {
                 return Some(Work::Tell);
             }
-            if let Some(servers) = self.listens.take() {
-                self.hear_at = (!servers.is_empty()).then(Instant::now);
-                return Some(Work::Listen(servers));
+            let listens = self.shared.listens.load_full();
+            if listens != self.listens {
+                self.listens = listens;
+                self.hear_at = (!self.listens.is_empty()).then(Instant::now);
+                return Some(Work::Listen(BTreeSet::clone(&self.listens)));
             }
             // Neither keeps the other waiting, however often there is more of it.
             let turn = !self.looked || self.orders.is_empty();
@@ -375,8 +380,6 @@ impl<'a> Desk<'a> {
             self.taken(self.orders.len());
             self.orders.clear();
             self.counts.clear();
-            // The next one says so itself.
-            self.listens = Some(BTreeSet::new());
         }
     }
 
@@ -387,11 +390,6 @@ impl<'a> Desk<'a> {
             Letter::Count(session, server) => {
                 if session == self.session && self.counts.len() < WAITING {
                     self.counts.insert(server);
-                }
-            }
-            Letter::Listen(session, servers) => {
-                if session == self.session {
-                    self.listens = Some(servers);
                 }
             }
             Letter::Leave(leaving) => self.leaving = Some(leaving),

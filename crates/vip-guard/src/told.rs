@@ -2,7 +2,7 @@
 //! of this process goes on from.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use vip_core::{Drops, Generation, Mono, ServerUid};
 use vip_datapath::LeftEngine;
 
@@ -23,6 +23,8 @@ pub(crate) struct LeftForwarder {
     /// `None`: there is no gate.
     pub(crate) engine: Option<LeftEngine>,
     pub(crate) told: Told,
+    /// Of whom the agent wants to know who is mute.
+    pub(crate) listens: BTreeSet<ServerUid>,
 }
 
 #[cfg(test)]
@@ -35,6 +37,6 @@ impl LeftForwarder {
             spoke: [(server, (generation, Mono(3)))].into(),
             dropped: [(vip_core::DropReason::Shut, 4)].into(),
         };
-        Self { engine: Some(engine), told }
+        Self { engine: Some(engine), told, listens: [server].into() }
     }
 }

@@ -99,6 +99,7 @@ impl Forward {
         (observed, target): (Observed, &Target),
         freshly: bool,
     ) -> Result<(), Failure> {
+        let check = (&*target.kind, target.at.port());
         let others = || state.is_seen_down(&observed);
         for question in state.at_vip(observed.server, observed.ip, target.at.port()) {
             let last = self.last_at_vips.of(&question);
@@ -110,17 +111,18 @@ impl Forward {
             }
             let answer = self.ask_at_vip(question, target.timing.timeout).await;
             if answer == AtVip::NotAsked {
-                match last {
+                let failed = |(_, last)| question.failure(last, check).is_some();
+                match last.filter(|last| failed(*last)) {
                     // That it cannot be asked just now mends nothing.
-                    Some((_, AtVip::Silent | AtVip::Refuses)) => {
+                    Some(_) => {
                         let why = "its guard cannot ask just now whether it takes what is sent to the VIP";
                         return Err(Failure::Here(why.to_owned()));
                     }
-                    Some((_, AtVip::Accepts | AtVip::NotAsked)) | None => continue,
+                    None => continue,
                 }
             }
             self.last_at_vips.is_now(question, answer);
-            if let Some(why) = question.failure(answer, (&*target.kind, target.at.port())) {
+            if let Some(why) = question.failure(answer, check) {
                 return Err(Failure::There(why));
             }
         }

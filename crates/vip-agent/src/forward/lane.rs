@@ -28,7 +28,7 @@ pub(crate) enum TableNews {
 
 /// The link's end.
 pub(crate) struct LinkEnd {
-    /// What it says is an answer to an order each, so there are never many.
+    /// What it says is an answer to an order each, or said a few times a second at most.
     pub(crate) news: mpsc::UnboundedSender<TableNews>,
     pub(crate) orders: mpsc::Receiver<ToGuard>,
     pub(crate) counters: watch::Sender<TableCounters>,

@@ -53,9 +53,10 @@ impl Forwarding {
             ports: server.spec.ports,
             scheduler: server.spec.scheduler,
             forward: server.forward,
+            // Who is up may have connections that this host knows nothing of.
+            resets: server.spec.policy.on_down == OnDown::Reset && plan.reals().is_empty(),
             plan,
             before,
-            resets: server.spec.policy.on_down == OnDown::Reset,
         })
     }
 
@@ -128,6 +129,30 @@ mod tests {
         assert_eq!(forwarding.vips, [vip], "the real servers are IPv4");
         assert_eq!((forwarding.forward, forwarding.scheduler), (Forward::Dr, Scheduler::Sh));
         assert_eq!((forwarding.before.is_none(), forwarding.plan.reals().len()), (true, 2));
+    }
+
+    /// Who is up may have connections that another holder knows of, and this one does not.
+    #[test]
+    fn connections_are_reset_where_nobody_is_up() {
+        let mut state = state();
+        let policy = crate::Policy { on_down: OnDown::Reset, ..Default::default() };
+        let reals = ["10.0.0.13"].map(|real| real.parse().expect("valid"));
+        let check = Some(crate::CheckKind::Tcp.into());
+        let name = "checked".parse().expect("a name");
+        let ports = 81.into();
+        let spec = ServerSpec { name, ports, policy, check, reals: reals.into(), ..server(&[]) };
+        apply(&mut state, ServerOp::Add { spec });
+        let resets = |state: &State| {
+            let server = state.server_named("checked").expect("there");
+            Forwarding::of(state, server, &BTreeMap::new()).expect("some").resets
+        };
+        assert!(resets(&state), "nobody is known to be up");
+        let uid = state.server_named("checked").expect("there").uid;
+        let observed = crate::Observed { server: uid, ip: [10, 0, 0, 13].into(), port: 81 };
+        let seen = vec![(observed, Some(crate::Opinion::Up))];
+        apply(&mut state, ServerOp::Observe { node: crate::NodeId(1), seen });
+        assert!(!resets(&state));
+        assert!(!forwarding(&state).resets);
     }
 
     /// Each has a later generation, so that it can be told from what is in force.

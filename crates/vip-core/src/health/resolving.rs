@@ -1,16 +1,20 @@
 //! When names of real servers are asked for, and what their answers come to.
 //!
 //! A server of names may tell some of many addresses each time. So an address is one of a name
-//! until it was in no answer for [`LINGER`]; who does not answer any more is found by checks,
-//! and sooner.
+//! until it was in no answer for [`LINGER`], and in none of the last [`WITHOUT`] that came; who
+//! does not answer clients any more is found by checks, and sooner.
 
 use crate::{HostName, Mono};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// An address that was in no answer for so long is the name's no more.
+/// An address that was in no answer for so long is the name's no more,
 const LINGER: Duration = Duration::from_secs(60);
+/// once so many answers came without it.
+const WITHOUT: u8 = 3;
+/// While one is missing the name is asked for as often.
+const MISSING: Duration = Duration::from_secs(20);
 /// A name is asked for no more often, whatever its TTL: each answer may be an entry of the log.
 const LEAST: Duration = Duration::from_secs(5);
 /// And no less often: who changes a record waits no longer than that.
@@ -21,8 +25,15 @@ const AGAIN: Duration = Duration::from_secs(10);
 struct Asked {
     /// `None`: it is being asked for.
     next: Option<Mono>,
-    /// By address, when it was in an answer last.
-    seen: BTreeMap<IpAddr, Mono>,
+    seen: BTreeMap<IpAddr, Seen>,
+}
+
+/// An address, as answers have it.
+struct Seen {
+    /// When it was in one last.
+    last: Mono,
+    /// How many came since without it.
+    without: u8,
 }
 
 /// See the module. The leader's.
@@ -35,7 +46,8 @@ impl Resolving {
     pub fn follow(&mut self, now: Mono, names: BTreeMap<HostName, BTreeSet<IpAddr>>) {
         self.0.retain(|name, _| names.contains_key(name));
         for (name, known) in names {
-            let seen = || known.into_iter().map(|ip| (ip, now)).collect();
+            let seen =
+                || known.into_iter().map(|ip| (ip, Seen { last: now, without: 0 })).collect();
             self.0.entry(name).or_insert_with(|| Asked { next: Some(now), seen: seen() });
         }
     }
@@ -70,13 +82,13 @@ impl Resolving {
                 return Some(Err(why));
             }
         };
-        asked.seen.extend(addresses.into_iter().map(|ip| (ip, now)));
-        asked.seen.retain(|_, seen| now.since(*seen) < LINGER);
-        let goes = asked.seen.values().map(|seen| *seen + LINGER).min();
-        let by_ttl = now + ttl.clamp(LEAST, MOST);
-        // Who is to go goes then, and not with the next answer.
-        let soonest = now + LEAST;
-        asked.next = Some(goes.map_or(by_ttl, |at| at.max(soonest).min(by_ttl)));
+        asked.seen.values_mut().for_each(|seen| seen.without = seen.without.saturating_add(1));
+        let there = addresses.into_iter().map(|ip| (ip, Seen { last: now, without: 0 }));
+        asked.seen.extend(there);
+        asked.seen.retain(|_, seen| seen.without < WITHOUT || now.since(seen.last) < LINGER);
+        let is_missing = asked.seen.values().any(|seen| seen.without > 0);
+        let most = if is_missing { MISSING } else { MOST };
+        asked.next = Some(now + ttl.clamp(LEAST, most));
         Some(Ok(asked.seen.keys().copied().collect()))
     }
 }
@@ -103,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_a_names_until_it_was_in_no_answer_for_a_minute() {
+    fn an_address_is_a_names_until_it_was_in_no_answer_for_a_minute_and_in_none_of_three() {
         let name = "a.example.com".parse().expect("a name");
         // As the leader before had it.
         let mut resolving = following(&["a.example.com"], &[1, 2, 3]);
@@ -116,9 +128,30 @@ mod tests {
         let is = |all: &[u8], next| (Some(Ok(ips(all))), Some(at(next)));
         assert_eq!(answers(1, &[2, 4]), is(&[1, 2, 3, 4], 21));
         assert_eq!(answers(21, &[3, 4]), is(&[1, 2, 3, 4], 41));
-        assert_eq!(answers(50, &[2, 4]), is(&[1, 2, 3, 4], 60), "one goes before the TTL ends");
-        assert_eq!(answers(60, &[2, 4]), is(&[2, 3, 4], 80));
-        assert_eq!(answers(300, &[4]), is(&[4], 320));
+        assert_eq!(answers(41, &[2, 4]), is(&[1, 2, 3, 4], 61), "one goes, and not so soon");
+        assert_eq!(answers(61, &[2, 4]), is(&[2, 3, 4], 81));
+        // Long after, and three all the same.
+        assert_eq!(answers(300, &[4]), is(&[2, 4], 320));
+        assert_eq!(answers(320, &[4]), is(&[2, 4], 340));
+        assert_eq!(answers(340, &[4]), is(&[4], 360));
+    }
+
+    /// Time without an answer says nothing of who is missing.
+    #[test]
+    fn some_of_many_with_a_long_ttl_or_after_a_failure_take_nobody_away() {
+        let name = "a.example.com".parse().expect("a name");
+        let mut resolving = following(&["a.example.com"], &[1, 2, 3, 4]);
+        let mut now = 0;
+        for round in 0_u8..20 {
+            let some = if round.is_multiple_of(2) { [1, 2] } else { [3, 4] };
+            let answer = resolving.answered(at(now), &name, Ok((ips(&some), TTL * 10)));
+            assert_eq!(answer, Some(Ok(ips(&[1, 2, 3, 4]))), "{round}");
+            now = resolving.next_at().expect("it is due").0 / 1_000_000_000;
+            if round == 9 {
+                assert!(resolving.answered(at(now), &name, Err("no answer".into())).is_some());
+                now += 1000;
+            }
+        }
     }
 
     #[test]

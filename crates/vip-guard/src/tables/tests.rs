@@ -71,7 +71,7 @@ fn orders_of_a_server_take_the_place_of_each_other() {
 async fn what_is_left_is_left_between_two_orders() {
     let done = Arc::new(AtomicU64::new(0));
     let of_lane = done.clone();
-    let left = || LeftForwarder { engine: None, told: Told::default() };
+    let left = || LeftForwarder { engine: None, told: Told::default(), listens: BTreeSet::new() };
     let lane = TableLane::start(move || {
         Some(move |work| match work {
             Work::Leave(leaving) => {

@@ -4,7 +4,7 @@
 use super::health::{MOST_AT_ONCE, cut};
 use super::{Real, Server, ServerEvent, ServerOp, ServerRefusal};
 use crate::log::State;
-use crate::{HostName, Outcome, RealSpec, Refusal, ServerSpec, ServerUid, Vip, no_peer};
+use crate::{HostName, NamedReal, Outcome, RealSpec, Refusal, ServerSpec, ServerUid, Vip, no_peer};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -73,7 +73,8 @@ pub(super) fn by_names(
     there: &[Real],
 ) -> Vec<(HostName, RealSpec)> {
     let first = spec.reals.first().or(spec.policy.sorry.as_ref()).map(|real| real.ip);
-    let first = first.or_else(|| there.first().map(|real| real.spec.ip));
+    let has = |ip: &IpAddr| vip.spec.addresses.iter().any(|own| own.ip.is_ipv4() == ip.is_ipv4());
+    let first = first.or_else(|| there.first().map(|real| real.spec.ip).filter(has));
     let first = first.or_else(|| vip.spec.addresses.first().map(|address| address.ip));
     let is_fit = |ip: &IpAddr| first.is_some_and(|first| first.is_ipv4() == ip.is_ipv4());
     let place = |real: &RealSpec| (real.ip, spec.port_of(real));
@@ -249,9 +250,14 @@ pub(super) fn check_own(server: &Server, real: &Real) -> Result<(), Refusal> {
 
 /// The same of one that goes: without it a name may bring it back.
 pub(super) fn check_goes(server: &Server, real: &Real) -> Result<(), Refusal> {
-    let names = server.answers.iter();
-    let mut names = names.filter(|(_, all)| all.addresses.contains(&real.spec.ip));
-    let name = names.next().map(|(name, _)| name.clone()).or_else(|| real.name.clone());
+    let place = |real: &RealSpec| (real.ip, server.spec.port_of(real));
+    let has = |named: &&NamedReal| {
+        let resolved = server.answers.get(&named.name);
+        let mut addresses = resolved.into_iter().flat_map(|resolved| &resolved.addresses);
+        addresses.any(|ip| place(&named.at(*ip)) == place(&real.spec))
+    };
+    let by_name = server.spec.names.iter().find(has).map(|named| named.name.clone());
+    let name = by_name.or_else(|| real.name.clone());
     check_own(server, &Real { name, ..real.clone() })
 }
 
