@@ -43,13 +43,16 @@ fn a_server_that_refuses_clients_is_looked_at_sooner_by_all_its_observers() -> R
     }
     let n1 = cluster.host("n1");
     n1.ctl_ok(&["vip", "add", "web", "--address", "10.77.0.100/24"])?;
+    // Who holds it need not lead.
+    n1.ctl_ok(&["vip", "move", "web", "--to", "n2"])?;
+    ensure!(cluster.status("n1")?.leader.as_deref() != Some("n2"), "n2 leads");
     let add = ["vs", "add", "front", "--vip", "web", "--port", "80"];
     let both = ["--real", "10.77.0.11", "--real", "10.77.0.12"];
     n1.ctl_ok(&[&add[..], &both, &CHECK].concat())?;
     let added = Instant::now();
     // The next program of the guard goes on listening.
-    cluster.host("n1").signal(&[Process::Guard], Signal::SIGHUP)?;
-    let goes_on = || cluster.host("n1").log().contains("guard goes on from the program before");
+    cluster.host("n2").signal(&[Process::Guard], Signal::SIGHUP)?;
+    let goes_on = || cluster.host("n2").log().contains("guard goes on from the program before");
     wait_for("its program is replaced", NEXT_PROBE, || goes_on().then_some(()))?;
     drop(reals.pop());
     assert_eq!(state(&cluster, "n1", own(12)?)?, "up", "nobody looked yet");

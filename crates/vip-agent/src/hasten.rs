@@ -35,10 +35,11 @@ pub(crate) async fn hasten(member: Arc<Member>) {
                 Err(RecvError::Closed) => return,
             },
         };
-        let (me, alive) = (member.meta.node, member.leases.alive());
+        let me = member.meta.node;
+        // The leader alone knows who is there.
+        let alive = member.leases.leads_applied().then(|| member.leases.alive());
         for (node, observed) in member.log.state().watchers_at(server, &places) {
-            // The leader alone knows who is there.
-            let is_there = alive.is_empty() || alive.contains(&node);
+            let is_there = alive.as_ref().is_none_or(|alive| alive.contains(&node));
             if node == me || (is_there && telling.len() < AT_ONCE) {
                 telling.push(tell(&member, node, server, observed));
             }
