@@ -350,11 +350,17 @@ impl Host {
         self.settings.retain(|setting| !setting.starts_with(&begins));
     }
 
-    /// Kills all of its processes at once, the parent first.
+    /// Kills all of its processes at once.
     pub fn kill_all(&mut self) {
         let all = [Process::Parent, Process::Agent, Process::Guard].map(|p| self.find(p));
         let all: Vec<i32> = all.into_iter().flatten().collect();
-        for pid in &all {
+        // The parent last, which must not start them again: its end asks them to stop, and one
+        // that has a moment left hands its VIPs over.
+        let parent = self.find(Process::Parent);
+        if let Some(pid) = parent {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGSTOP);
+        }
+        for pid in all.iter().rev() {
             let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
         }
         if let Some(mut child) = self.child.take() {

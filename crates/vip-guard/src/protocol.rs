@@ -29,6 +29,7 @@ pub(crate) const TABLES: u16 = 3;
 pub(crate) const FORWARD: u16 = 4;
 
 /// From this one on there are [`TableNotice::Spoke`] and [`TableNotice::Dropped`].
+#[cfg(feature = "server")]
 pub(crate) const SPOKE: u16 = 5;
 
 /// From this one on there are [`ToGuard::AskAtVip`], [`TableNotice::AtVip`],
