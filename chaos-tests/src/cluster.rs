@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// Time for a takeover on a busy machine; how fast it is, the bench tells.
 const TAKEOVER: Duration = Duration::from_secs(10);
+/// From the start of a process until its guard is in use, on a busy machine.
+const GUARD_COMES: Duration = Duration::from_secs(10);
 
 /// How a cluster is made.
 #[derive(Clone, Debug)]
@@ -114,6 +116,12 @@ impl Cluster {
     pub fn formed(options: &Options) -> Result<Self> {
         let cluster = Self::bare(options)?;
         cluster.form()?;
+        // A guard takes a while to load its programs. Before it is there its node can hold
+        // nothing, and what a test adds is at another.
+        for host in &cluster.hosts {
+            let is_there = || host.log().contains("guard connected").then_some(());
+            wait_for(&format!("{} has its guard", host.name), GUARD_COMES, is_there)?;
+        }
         Ok(cluster)
     }
 
