@@ -293,7 +293,7 @@ fn an_agent_of_another_age_is_turned_away_with_the_reason() -> Result<()> {
     let mut greeting = vec![];
     // Its own versions, and no more.
     stream.read_to_end(&mut greeting)?;
-    assert_eq!(greeting, b"vipd\x01\0\x05\0");
+    assert_eq!(greeting, b"vipd\x01\0\x06\0");
     wait_for("the reason", SOON, || {
         guard
             .log()
