@@ -20,7 +20,7 @@ impl Daemon {
     /// There is none, or it cannot be started.
     pub fn nginx(lab: &Lab, host: &str, dir: &Path) -> Result<Self> {
         let mut command = on(lab, host);
-        command.arg(nginx()?).arg("-p").arg(dir).args(["-c", "nginx.conf"]);
+        command.arg(unpacked("nginx", "-v")?.0).arg("-p").arg(dir).args(["-c", "nginx.conf"]);
         // One process, which whoever started it ends.
         command.args(["-g", "daemon off; master_process off;"]);
         Self::start(command, dir)
@@ -36,6 +36,21 @@ impl Daemon {
         let mut command = on(lab, host);
         command.args(["dnsmasq", "--keep-in-foreground", "--user=root", "--pid-file="]);
         command.arg(format!("--conf-file={}", dir.join("dnsmasq.conf").display()));
+        Self::start(command, dir)
+    }
+
+    /// A haproxy on a host, with the `haproxy.cfg` of a folder; what it complains of is in
+    /// `log` there.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be started.
+    pub fn haproxy(lab: &Lab, host: &str, dir: &Path) -> Result<Self> {
+        let (mut command, (program, libraries)) = (on(lab, host), unpacked("haproxy", "-v")?);
+        // In the foreground, as one process.
+        command.arg(program).arg("-db").arg("-f").arg(dir.join("haproxy.cfg"));
+        if let Some(libraries) = libraries {
+            command.env("LD_LIBRARY_PATH", libraries);
+        }
         Self::start(command, dir)
     }
 
@@ -67,12 +82,15 @@ fn on(lab: &Lab, host: &str) -> Command {
     command
 }
 
-/// `cargo xtask` unpacks it where none is installed.
-fn nginx() -> Result<PathBuf> {
-    let unpacked = binaries()?.join("../unpacked/usr/sbin/nginx");
-    if unpacked.exists() {
-        return Ok(unpacked);
+/// A program, and where its libraries are: `cargo xtask` unpacks both where it is not
+/// installed.
+fn unpacked(program: &str, version: &str) -> Result<(PathBuf, Option<PathBuf>)> {
+    let place = binaries()?.join("../unpacked/usr");
+    let file = place.join("sbin").join(program);
+    if !file.exists() {
+        ensure!(run(program, &[version]).is_ok(), "no {program}: run `cargo xtask test` once");
+        return Ok((program.into(), None));
     }
-    ensure!(run("nginx", &["-v"]).is_ok(), "no nginx: run `cargo xtask test` once");
-    Ok("nginx".into())
+    let of_this_machine = format!("{}-linux-gnu", std::env::consts::ARCH);
+    Ok((file, Some(place.join("lib").join(of_this_machine))))
 }

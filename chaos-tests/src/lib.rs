@@ -7,6 +7,7 @@
 //!   n3 ── eth0 ─┘
 //! ```
 
+mod asked;
 mod busy;
 mod capture;
 mod clients;
@@ -33,6 +34,7 @@ mod unserved;
 mod unwell;
 mod web;
 
+pub use asked::{Asked, connect};
 pub use busy::BusyLoops;
 pub use cluster::{Cluster, Options, Status};
 pub use command::{Outcome, binaries, run, wait_for, within};

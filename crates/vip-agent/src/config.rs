@@ -1,13 +1,16 @@
 //! `vipd.toml`: what a node must know before it can join.
 
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use vip_core::{Name, Profile};
 
 /// Port of peers and remote admins.
 const DEFAULT_PORT: u16 = 7400;
+/// Of load balancers and orchestrators.
+const DEFAULT_HTTP_PORT: u16 = 7480;
 
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -109,8 +112,13 @@ pub struct ProbeSection {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpSection {
-    /// Metrics and health; "" turns it off.
-    pub listen: String,
+    /// Where load balancers and orchestrators ask; "" turns it off.
+    #[serde(deserialize_with = "address_or_nothing")]
+    pub listen: Option<SocketAddr>,
+    /// By VIP, where to listen only while clients of it are served here.
+    pub tcp: BTreeMap<String, SocketAddr>,
+    /// What is meant for this host alone is for everybody.
+    pub public: bool,
 }
 
 impl Default for NodeSection {
@@ -169,9 +177,32 @@ impl ProbeSection {
     }
 }
 
+fn address_or_nothing<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(from)?;
+    let wrong = |_| D::Error::custom(format!("{text:?} is not an address with a port"));
+    (!text.is_empty()).then(|| text.parse().map_err(wrong)).transpose()
+}
+
+impl HttpSection {
+    fn check(&self) -> Result<(), ConfigError> {
+        let value = |why| Err(ConfigError::Value { key: "http.tcp", why });
+        for (name, address) in &self.tcp {
+            if let Err(why) = name.parse::<Name>() {
+                return value(why.to_string());
+            }
+            let taken = |other: &(&String, &SocketAddr)| other.0 != name && other.1 == address;
+            if self.listen == Some(*address) || self.tcp.iter().any(|other| taken(&other)) {
+                return value(format!("{address} of {name} is listened at for something else"));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Default for HttpSection {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:7480".into() }
+        let listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_HTTP_PORT)));
+        Self { listen, tcp: BTreeMap::new(), public: false }
     }
 }
 
@@ -223,10 +254,7 @@ impl Config {
             let why = "the certificate wants client_key beside it, and the key a certificate";
             return Err(ConfigError::Value { key: "probe.client_certificate", why: why.into() });
         }
-        if !self.http.listen.is_empty() && self.http.listen.parse::<SocketAddr>().is_err() {
-            let why = format!("{:?} is not an address with a port", self.http.listen);
-            return Err(ConfigError::Value { key: "http.listen", why });
-        }
+        self.http.check()?;
         Ok(self)
     }
 
@@ -349,10 +377,24 @@ mod tests {
             "[probe]\nexec_dir = \"checks\"",
             "[probe]\nclient_certificate = \"/a\"",
             "[probe]\nclient_key = \"/a\"",
-            "[http]\nlisten = \"x\"",
+            "[http]\ntcp = { WEB = \"127.0.0.1:9000\" }",
+            "[http]\ntcp = { a = \"127.0.0.1:9000\", b = \"127.0.0.1:9000\" }",
+            "[http]\ntcp = { a = \"127.0.0.1:7480\" }",
         ] {
             assert!(matches!(load(text, &[]), Err(ConfigError::Value { .. })), "{text}");
         }
+    }
+
+    #[test]
+    fn where_http_listens_is_an_address_or_nothing() {
+        let listen =
+            |text: &str| load(&format!("[http]\nlisten = {text:?}"), &[]).map(|c| c.http.listen);
+        assert_eq!(listen("").expect("valid"), None);
+        assert_eq!(load("", &[]).expect("valid").http.listen, "127.0.0.1:7480".parse().ok());
+        let error = listen("x").expect_err("no address").to_string();
+        assert!(error.contains("\"x\" is not an address with a port"), "{error}");
+        let config = load("", &["http.tcp.web=10.0.0.1:9000"]).expect("valid");
+        assert_eq!(config.http.tcp.get("web").copied(), "10.0.0.1:9000".parse().ok());
     }
 
     #[test]

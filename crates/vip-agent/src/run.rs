@@ -8,6 +8,7 @@ use crate::descriptors::raise_limit;
 use crate::essential;
 use crate::hand_over::hand_over_everything;
 use crate::hasten::hasten;
+use crate::http;
 use crate::leader::lead;
 use crate::lease::recordings;
 use crate::membership::{Launch, ListenError, Seat, adopt, keep_up};
@@ -63,6 +64,9 @@ pub enum AgentError {
     /// The stored membership cannot be used.
     #[error("this node's membership cannot be used: {0}")]
     Member(String),
+    /// Neither thread nor runtime.
+    #[error("the thread for [http] cannot start")]
+    Http(#[source] io::Error),
     /// Raft ended by itself, as after a failed write.
     #[error("the log failed: {0}. Nothing more is served; free or repair the disk and start again")]
     Storage(String),
@@ -119,6 +123,7 @@ pub async fn run(
     let socket = agent.config.admin.socket.clone();
     let listener = admin_listener(&socket).map_err(|e| file(&socket, e))?;
     let closing = CancellationToken::new();
+    http::serve(&agent, closing.clone()).map_err(AgentError::Http)?;
     let server = tonic::transport::Server::builder()
         .layer(AccessLayer::of(Face::Local))
         .add_routes(routes(&AdminService::new(agent.clone(), desk)).await)

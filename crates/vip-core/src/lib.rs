@@ -67,13 +67,13 @@ pub use health::{
 };
 pub use ids::{Epoch, Generation, Grantee, Incarnation, NodeId, ServerUid, Term, TokenId, VipUid};
 pub use lease::{
-    Acknowledgement, Answers, Ask, CLOCKS_FAR_APART, ClaimAction, ClaimEvent, Claims, Denial,
-    Detector, FIRST_GRANT_WAIT, GrantAnswer, Grants, HAND_OVER_POLL, HandOver, HandOverStep,
-    Holding, LEADER_LOOKS, LeaderLease, LeaderWork, LeaseAction, LeaseEvent, LeaseInput,
-    LeaseOutput, LeaseSnapshot, Leases, LeasesStart, OwnClockFar, PATIENCE_IN_DOUBT, Presumption,
-    Promise, PromiseReply, PromiseTicket, RaftView, Recording, RecordingError, Refused, Replayed,
-    Request, Speaker, Standing, Steering, TERM_LEAP, TooFast, Verdict, Vote, Voters, Waiting,
-    WaitingStep, WallClocks, Wanted, rank, standing,
+    Acknowledgement, Answering, Answers, Ask, CLOCKS_FAR_APART, ClaimAction, ClaimEvent, Claims,
+    Denial, Detector, FIRST_GRANT_WAIT, Frontage, GrantAnswer, Grants, HAND_OVER_POLL, HandOver,
+    HandOverStep, Holding, LEADER_LOOKS, LeaderLease, LeaderWork, LeaseAction, LeaseEvent,
+    LeaseInput, LeaseOutput, LeaseSnapshot, Leases, LeasesStart, NoClients, OwnClockFar,
+    PATIENCE_IN_DOUBT, Presumption, Promise, PromiseReply, PromiseTicket, RaftView, Recording,
+    RecordingError, Refused, Replayed, Request, Speaker, Standing, Steering, TERM_LEAP, TooFast,
+    Verdict, Vote, Voters, Waiting, WaitingStep, WallClocks, Wanted, rank, standing,
 };
 pub use level::{Level, MAX_VERSION, Runs};
 pub use log::{

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: vipd beside keepalived, the same network, the same
 //! probe, the same faults, one run.
 
+mod balancers;
 mod calm;
 mod case;
 mod disks;
@@ -113,6 +114,12 @@ pub(crate) enum Bench {
         #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
         per_second: u32,
     },
+    /// What leases feel of load balancers that ask a holder without pause.
+    Balancers {
+        /// How long.
+        #[arg(long, default_value_t = balancers::SECONDS)]
+        seconds: u64,
+    },
     /// What it costs to probe many real servers, by kind of check, and what leases feel when all
     /// of them end at once.
     Probes {
@@ -175,6 +182,7 @@ pub(crate) fn run(what: &Bench) -> Result<()> {
         Bench::Health { runs, inside } => health::run(*runs, *inside),
         Bench::Idle { profile, vips } => idle::run(profile, *vips),
         Bench::Log { profile, commands, per_second } => log::run(profile, *commands, *per_second),
+        Bench::Balancers { seconds } => balancers::run(*seconds),
         Bench::Probes { servers } => probes::run(*servers),
         Bench::Servers { servers, runs } => servers::run(*servers, *runs),
         Bench::Many { profile, vips } => many::run(profile, *vips),

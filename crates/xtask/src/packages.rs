@@ -35,6 +35,8 @@ pub(crate) const KMOD: Need = Need { program: "depmod", package: "kmod" };
 pub(crate) const WRK: Need = Need { program: "wrk", package: "wrk" };
 /// For the worked example.
 pub(crate) const NGINX: Need = Need { program: "nginx", package: "nginx" };
+/// A load balancer that asks nodes.
+pub(crate) const HAPROXY: Need = Need { program: "haproxy", package: "haproxy" };
 /// For the worked example of a server of names; the package has no service.
 pub(crate) const DNSMASQ: Need = Need { program: "dnsmasq", package: "dnsmasq-base" };
 /// A C compiler, for the TLS library.
@@ -66,8 +68,10 @@ pub(crate) fn unpack(need: &Need) -> Result<()> {
     eprintln!("unpacking what is missing: {}", need.package);
     std::fs::create_dir_all(&place)?;
     run("apt-get", &["update", "-q"])?;
-    let mut download = crate::shell::command("apt-get", &["download", "-q", need.package]);
-    crate::shell::execute(download.current_dir(&place))?;
+    // With the libraries that this machine lacks.
+    let here = format!("Dir::Cache::archives={}", place.display());
+    let download = ["install", "-y", "-q", "--no-install-recommends", "--download-only"];
+    run("apt-get", &[&download[..], &["-o", &here, need.package]].concat())?;
     for archive in std::fs::read_dir(&place)? {
         let archive = archive?.path();
         if archive.extension().is_some_and(|extension| extension == "deb") {

@@ -2,8 +2,8 @@
 
 use crate::mutants;
 use crate::packages::{
-    CC, DNSMASQ, IP, NFT, NGINX, PING, PYTHON3, SETPRIV, STRACE, SYSTEMD, TCPDUMP, install,
-    install_packages, unpack,
+    CC, DNSMASQ, HAPROXY, IP, NFT, NGINX, PING, PYTHON3, SETPRIV, STRACE, SYSTEMD, TCPDUMP,
+    install, install_packages, unpack,
 };
 use crate::shell::{become_root, root, run as call};
 use anyhow::{Result, bail};
@@ -90,6 +90,7 @@ pub(crate) fn run() -> Result<()> {
     become_root()?;
     install(&[CC, DNSMASQ, IP, NFT, PING, SETPRIV, STRACE, SYSTEMD, PYTHON3, TCPDUMP])?;
     unpack(&NGINX)?;
+    unpack(&HAPROXY)?;
     make_python()?;
     run_all()?;
     mutants::sample()

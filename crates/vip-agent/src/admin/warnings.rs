@@ -10,7 +10,7 @@ use vip_guard::GateReport;
 use vip_proto::v1;
 
 /// A text that ends no sentence yet, as one.
-fn sentence(text: &str) -> String {
+pub(super) fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     let first = letters.next().map(|first| first.to_uppercase().to_string());
     format!("{}{}.", first.unwrap_or_default(), letters.as_str())

@@ -5,7 +5,10 @@ use super::shared::{LeaseShared, lock};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::watch;
-use vip_core::{Fitness, Goal, NodeId, OwnClockFar, Progress, State, TooFast, Vip, Vote};
+use vip_core::{
+    Epoch, Fitness, Frontage, Goal, Mono, NoClients, NodeId, OwnClockFar, Progress, State, TooFast,
+    Vip, Vote,
+};
 use vip_guard::boottime;
 
 /// See the module. What is asked many times a second is read of a snapshot: whoever is
@@ -69,6 +72,16 @@ impl LeaseView {
     /// Whether this host answers for a VIP, by the guard's word.
     pub(crate) fn holds(&self, vip: &Vip) -> bool {
         self.shared.read(|leases, _| leases.claims().is_open(vip.uid, vip.epoch))
+    }
+
+    /// See [`vip_core::LeaseSnapshot::takes_clients`].
+    pub(crate) fn takes_clients(&self, frontage: &Frontage) -> Result<Epoch, NoClients> {
+        self.shared.snapshot.load().takes_clients(boottime(), frontage)
+    }
+
+    /// See [`vip_core::LeaseSnapshot::answers_until`].
+    pub(crate) fn answers_until(&self, frontage: &Frontage) -> Option<Mono> {
+        self.shared.snapshot.load().answers_until(frontage)
     }
 
     /// See [`vip_core::Leases::fitness_of`].

@@ -1,10 +1,9 @@
 //! Whether this node is a member, and of what.
 
 use crate::config::Config;
+use crate::listening::{NotListening, listen};
 use crate::node::{Member, MemberError, Meta, Streams};
-use socket2::{Domain, Socket, Type};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -35,6 +34,8 @@ pub(crate) struct Seat {
     pub(crate) formation: tokio::sync::Mutex<()>,
     /// Cancelled when only a new process can go on.
     pub(crate) start_over: CancellationToken,
+    /// Where it should listen beside the members' port, and does not.
+    pub(crate) not_listening: NotListening,
     /// Serves a member that was started, and sets it to work.
     launch: Launch,
 }
@@ -48,6 +49,7 @@ impl Seat {
             member: RwLock::new(None),
             formation: tokio::sync::Mutex::new(()),
             start_over: CancellationToken::new(),
+            not_listening: NotListening::default(),
             launch,
         })
     }
@@ -84,31 +86,7 @@ impl Seat {
     /// Binds this node's port.
     pub(crate) fn listen(&self) -> Result<std::net::TcpListener, ListenError> {
         let address = self.config.node.listen;
-        listener(address).map_err(|source| ListenError { address: address.to_string(), source })
-    }
-}
-
-/// `[::]` is every address, of IPv4 too, and of that alone where IPv6 is off.
-fn listener(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let every = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-    let bind = |address: SocketAddr| -> io::Result<std::net::TcpListener> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        if every && address.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(LISTEN_BACKLOG)?;
-        Ok(socket.into())
-    };
-    match bind(address) {
-        Err(e)
-            if every
-                && matches!(e.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) =>
-        {
-            bind((Ipv4Addr::UNSPECIFIED, address.port()).into())
-        }
-        result => result,
+        listen(address, LISTEN_BACKLOG)
+            .map_err(|source| ListenError { address: address.to_string(), source })
     }
 }

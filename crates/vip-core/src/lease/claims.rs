@@ -8,6 +8,7 @@
 //!  guard: Released ──> report to the leader until the log knows
 //! ```
 
+mod answering;
 mod conflicts;
 mod questions;
 mod stage;
@@ -17,6 +18,7 @@ use crate::{
     Address, Conflict, Cover, Denial, Epoch, Grantee, GuardNotice, GuardRefusal, Incarnation, Mono,
     NodeId, Obstacle, Probe, State, Vip, VipOrder, VipUid, Why,
 };
+pub use answering::Answering;
 use conflicts::Conflicts;
 use serde::{Deserialize, Serialize};
 use stage::{Happened, Stage, Then};
@@ -110,6 +112,7 @@ pub struct Claims {
     /// What the guard knows that it could not have, without trying.
     hindered: BTreeMap<VipUid, Obstacle>,
     conflicts: Conflicts,
+    answering: Answering,
     /// What is asked of each claim at every heartbeat, if none changed since.
     #[serde(skip)]
     known: Option<Known>,
@@ -130,7 +133,7 @@ impl Claims {
     /// Of a node without a guard yet.
     #[must_use]
     pub fn new(me: NodeId) -> Self {
-        let (claims, releases, refused, hindered, conflicts) = Default::default();
+        let (claims, releases, refused, hindered) = Default::default();
         let session = None;
         Self {
             me,
@@ -139,7 +142,8 @@ impl Claims {
             releases,
             refused,
             hindered,
-            conflicts,
+            conflicts: Conflicts::default(),
+            answering: Answering::default(),
             known: None,
             differs: true,
         }
@@ -285,6 +289,7 @@ impl Claims {
     fn lose_session(&mut self) {
         self.session = None;
         self.claims.clear();
+        self.answering = Answering::default();
         self.changed();
         self.hindered.clear();
     }
@@ -313,6 +318,7 @@ impl Claims {
                 }
                 if self.claims.get(&vip).is_some_and(|c| c.epoch <= epoch) {
                     self.claims.remove(&vip);
+                    self.answering.ended(vip);
                     self.changed();
                 }
             }
@@ -322,7 +328,10 @@ impl Claims {
             GuardNotice::Conflict { vip, epoch, ip, mac } => {
                 self.conflict(now, state, (vip, epoch), Conflict { ip, mac }, &mut actions);
             }
-            GuardNotice::OtherCover => actions.push(ClaimAction::NameAll),
+            GuardNotice::OtherCover => {
+                self.answering.extended_in_vain();
+                actions.push(ClaimAction::NameAll);
+            }
             GuardNotice::TryAgain => self.refused.clear(),
         }
         actions
@@ -368,6 +377,11 @@ impl Claims {
         match next {
             Some(next) => claim.stage = next,
             None => drop(self.claims.remove(&vip)),
+        }
+        match next {
+            Some(Stage::Open) => self.answering.opened(vip, epoch),
+            Some(stage) if stage.is_leased() => {}
+            Some(_) | None => self.answering.ended(vip),
         }
         if changes {
             self.changed();
@@ -466,10 +480,16 @@ impl Claims {
         };
         let (mut actions, claim) = (vec![], (grantee.vip, grantee.epoch));
         if self.goes_on(claim, Happened::Granted, &mut actions) == Then::Extend {
+            self.answering.extended(grantee.vip, grantee.epoch, deadline);
             let deadlines = vec![(grantee.vip, grantee.epoch, deadline)];
             actions.push(ClaimAction::Order(VipOrder::Extend { incarnation, deadlines }));
         }
         actions
+    }
+
+    /// All that is leased was extended together.
+    pub(super) fn granted_together(&mut self, deadline: Mono) {
+        self.answering.extended_all(deadline);
     }
 
     fn denied(&mut self, grantee: Grantee, denial: Denial) -> Vec<ClaimAction> {

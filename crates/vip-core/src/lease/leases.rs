@@ -10,6 +10,7 @@
 //!  requests of other nodes ──> renewed_by, granted_to, abdicated_by, may_vote
 //! ```
 
+mod clients;
 mod doors;
 mod guard_session;
 mod hand_over;
@@ -23,6 +24,7 @@ mod voter;
 mod waiting;
 mod work;
 
+pub use clients::{Frontage, NoClients};
 pub use doors::{LeaseInput, LeaseOutput};
 pub use hand_over::{HAND_OVER_POLL, HandOver, HandOverStep};
 pub use holder::{Ask, Wanted};

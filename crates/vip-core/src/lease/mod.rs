@@ -11,16 +11,16 @@ mod promise;
 mod wall_clock;
 
 pub use authority::{Presumption, Speaker, Standing, TERM_LEAP, standing};
-pub use claims::{ClaimAction, ClaimEvent, Claims, Holding};
+pub use claims::{Answering, ClaimAction, ClaimEvent, Claims, Holding};
 pub use clock_rate::{Steering, TooFast};
 pub use detector::{Detector, rank};
 pub use grants::{Denial, Grants, Request, Verdict};
 pub use leader_lease::{LeaderLease, Voters};
 pub use leases::{
-    Acknowledgement, Answers, Ask, FIRST_GRANT_WAIT, GrantAnswer, HAND_OVER_POLL, HandOver,
-    HandOverStep, LEADER_LOOKS, LeaderWork, LeaseAction, LeaseEvent, LeaseInput, LeaseOutput,
-    LeaseSnapshot, Leases, LeasesStart, RaftView, Recording, RecordingError, Replayed, Waiting,
-    WaitingStep, Wanted,
+    Acknowledgement, Answers, Ask, FIRST_GRANT_WAIT, Frontage, GrantAnswer, HAND_OVER_POLL,
+    HandOver, HandOverStep, LEADER_LOOKS, LeaderWork, LeaseAction, LeaseEvent, LeaseInput,
+    LeaseOutput, LeaseSnapshot, Leases, LeasesStart, NoClients, RaftView, Recording,
+    RecordingError, Replayed, Waiting, WaitingStep, Wanted,
 };
 pub use promise::{PATIENCE_IN_DOUBT, Promise, PromiseReply, PromiseTicket, Refused, Vote};
 pub use wall_clock::{CLOCKS_FAR_APART, OwnClockFar, WallClocks};

@@ -45,7 +45,9 @@ mod tests {
     fn the_readme_has_a_place_for_what_it_tells() -> Result<()> {
         let text = std::fs::read_to_string(root().join("README.md"))?;
         let places = ["failover", "kills-lan", "kills-fast", "idle-lan", "log-lan"];
-        for name in places.into_iter().chain(["forward", "servers", "health", "probes"]) {
+        for name in
+            places.into_iter().chain(["forward", "servers", "health", "probes", "balancers"])
+        {
             assert!(put(&text, name, "").is_some(), "{name}");
         }
         Ok(())

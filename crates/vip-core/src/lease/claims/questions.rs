@@ -1,6 +1,6 @@
 //! What is asked of claims: nothing is decided here.
 
-use super::{Claim, Claims, Holding, Known, Stage};
+use super::{Answering, Claim, Claims, Holding, Known, Stage};
 use crate::{Conflict, Cover, Epoch, Grantee, Mono, Obstacle, VipUid};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -102,6 +102,12 @@ impl Claims {
     pub fn is_open(&self, vip: VipUid, epoch: Epoch) -> bool {
         let claim = self.claims.get(&vip);
         claim.is_some_and(|claim| claim.epoch == epoch && claim.stage == Stage::Open)
+    }
+
+    /// Until when what is open here answers.
+    #[must_use]
+    pub fn answering(&self) -> &Answering {
+        &self.answering
     }
 
     /// What is claimed here.

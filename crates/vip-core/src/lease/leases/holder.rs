@@ -223,6 +223,7 @@ impl Leases {
             self.order(vec![VipOrder::Extend { incarnation, deadlines }], actions);
         }
         if let (Some(incarnation), Some(cover)) = (session, answer.covered) {
+            self.holder.claims.granted_together(deadline);
             self.order(vec![VipOrder::ExtendAll { incarnation, cover, deadline }], actions);
         }
         self.reporting.due |= !answer.denied.is_empty();

@@ -2,7 +2,7 @@
 //! waiting for the decisions.
 
 use super::Leases;
-use crate::{LeaderLease, Mono, NodeId, State, Term, Vote};
+use crate::{Answering, LeaderLease, Mono, NodeId, State, Term, Vote};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,8 @@ pub struct LeaseSnapshot {
     /// The leader that this node promised to last, and when it heard of it.
     heard: Option<(Vote, Mono)>,
     leading: Option<Leadership>,
+    pub(super) answering: Answering,
+    pub(super) gate_to_wire: Duration,
 }
 
 /// A leadership of this node.
@@ -88,6 +90,8 @@ impl Leases {
             state: self.scene.state.clone(),
             heard: self.voter.heard(),
             leading,
+            answering: self.holder.claims.answering().clone(),
+            gate_to_wire: self.scene.timing.gate_to_wire,
         }
     }
 }
