@@ -32,6 +32,7 @@ impl Attacker {
             interface: None,
             placement: Placement::Sticky,
             no_probe: false,
+            via: vip_core::Via::default(),
         };
         let (actor, op) = (Actor("root@n1".into()), VipOp::Add { spec }.into());
         let command = json!({ "Normal": Command { time_ms: 1, actor, term: None, op } });

@@ -5,7 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
-use vip_core::{AdminRole, Placement, Role};
+use vip_core::{AdminRole, Placement, Role, Via};
 
 #[derive(Parser)]
 #[command(
@@ -315,6 +315,10 @@ pub(crate) struct VipAdd {
     /// leader or sticky.
     #[arg(long, default_value = "leader")]
     pub(crate) placement: Placement,
+    /// How the network is told where it is: garp (it is announced), or lb (a load balancer
+    /// asks each node for /v1/vip/NAME, and the address is on loopback).
+    #[arg(long, default_value = "garp")]
+    pub(crate) via: Via,
     /// Claim the addresses although another host answers for them; a member's
     /// answer refuses in any case.
     #[arg(long)]
@@ -339,6 +343,9 @@ pub(crate) struct VipSet {
     /// leader or sticky.
     #[arg(long, group = "what")]
     pub(crate) placement: Option<Placement>,
+    /// How the network is told where it is: garp or lb.
+    #[arg(long, group = "what")]
+    pub(crate) via: Option<Via>,
     /// Claim the addresses although another host answers for them; a member's
     /// answer refuses in any case.
     #[arg(long, group = "what")]

@@ -23,6 +23,7 @@ impl Ctl {
                     interface: add.interface,
                     placement: v1::Placement::from(add.placement).into(),
                     no_probe: add.no_probe,
+                    via: v1::Via::from(add.via).into(),
                 };
                 let request =
                     self.request(v1::AddVipRequest { spec: Some(spec), no_wait: add.no_wait });
@@ -39,6 +40,7 @@ impl Ctl {
                     interface: set.interface,
                     placement: set.placement.map(|how| v1::Placement::from(how).into()),
                     no_probe: set.no_probe.then_some(true),
+                    via: set.via.map(|by| v1::Via::from(by).into()),
                 });
                 self.vips().set_vip(request).await?.into_inner().vip
             }
@@ -111,7 +113,14 @@ pub(crate) fn table_of(vips: &[v1::Vip]) -> String {
 }
 
 fn in_full(vip: &v1::Vip) -> String {
-    table_of(std::slice::from_ref(vip)) + &all_of(&vip.name, "addresses", &vip.addresses)
+    let by = match vip.via() {
+        v1::Via::Unspecified | v1::Via::Garp => String::new(),
+        v1::Via::Lb => format!(
+            "\n{0} is announced nowhere: load balancers ask each node for /v1/vip/{0}",
+            vip.name
+        ),
+    };
+    table_of(std::slice::from_ref(vip)) + &by + &all_of(&vip.name, "addresses", &vip.addresses)
 }
 
 /// VIPs in the columns that a terminal has beside names.

@@ -240,6 +240,11 @@ impl Config {
             name.parse::<Name>()
                 .map_err(|e| ConfigError::Value { key: "node.name", why: e.to_string() })?;
         }
+        // What is on loopback nobody else is told of.
+        if let Some((name, _)) = self.node.interfaces.iter().find(|(_, on)| *on == "lo") {
+            let why = format!("{name} = \"lo\": a VIP that is announced cannot be on loopback");
+            return Err(ConfigError::Value { key: "node.interfaces", why });
+        }
         if !matches!(self.guard.gate.as_str(), "required" | "optional") {
             let why = format!("{:?} is neither \"required\" nor \"optional\"", self.guard.gate);
             return Err(ConfigError::Value { key: "guard.gate", why });
@@ -374,6 +379,7 @@ mod tests {
         for text in [
             "[node]\nname = \"N 1\"",
             "[guard]\ngate = \"maybe\"",
+            "[node.interfaces]\nlan = \"lo\"",
             "[probe]\nexec_dir = \"checks\"",
             "[probe]\nclient_certificate = \"/a\"",
             "[probe]\nclient_key = \"/a\"",

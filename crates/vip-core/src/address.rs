@@ -17,6 +17,26 @@ pub struct Address {
     pub interface: String,
 }
 
+/// The kernel's number of loopback, in every network namespace.
+pub const LOOPBACK: u32 = 1;
+/// Its name.
+const LOOPBACK_NAME: &str = "lo";
+
+impl Address {
+    /// One that no neighbour asks for: it needs no interface of its own.
+    #[must_use]
+    pub fn on_loopback(ip: IpAddr) -> Self {
+        let prefix = if ip.is_ipv4() { 32 } else { 128 };
+        Self { ip, prefix, interface: LOOPBACK_NAME.to_owned() }
+    }
+
+    /// Whether it is one.
+    #[must_use]
+    pub fn is_on_loopback(&self) -> bool {
+        self.interface == LOOPBACK_NAME
+    }
+}
+
 /// What an address with this prefix length is instead of one that a host can
 /// have. Nothing: it can be a VIP.
 #[must_use]

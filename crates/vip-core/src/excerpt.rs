@@ -44,6 +44,7 @@ mod tests {
             interface: Some(long.clone()),
             placement: Placement::default(),
             no_probe: false,
+            via: crate::Via::default(),
         };
         let errors = [
             long.parse::<Name>().map_err(|e| e.to_string()).err(),

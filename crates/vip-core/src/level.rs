@@ -31,12 +31,14 @@ impl Level {
     pub const PROGRAMS: Self = Self(6);
     /// Real servers by DNS names, and connections that are reset.
     pub const NAMES: Self = Self(7);
+    /// VIPs that are not announced.
+    pub const VIAS: Self = Self(8);
     /// That of this version.
     #[cfg(not(feature = "next-version"))]
-    pub const HERE: Self = Self::NAMES;
+    pub const HERE: Self = Self::VIAS;
     /// That of a version with one operation more.
     #[cfg(feature = "next-version")]
-    pub const HERE: Self = Self(8);
+    pub const HERE: Self = Self(9);
 }
 
 impl fmt::Display for Level {
@@ -102,9 +104,10 @@ mod tests {
             Level::KINDS,
             Level::PROGRAMS,
             Level::NAMES,
+            Level::VIAS,
         ];
         assert!(all.is_sorted() && Level::FIRST < Level::SERVERS);
-        assert_eq!(Level::HERE.0 - Level::NAMES.0, u32::from(next));
+        assert_eq!(Level::HERE.0 - Level::VIAS.0, u32::from(next));
         assert_eq!(Runs::here().version.ends_with("+next"), next);
     }
 }

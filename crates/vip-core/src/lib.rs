@@ -47,7 +47,7 @@ mod spec;
 #[cfg(test)]
 mod testing;
 
-pub use address::{Address, is_metadata, no_peer, octets, unfit};
+pub use address::{Address, LOOPBACK, is_metadata, no_peer, octets, unfit};
 pub use chain::{chain, plain};
 pub use cover::Cover;
 pub use excerpt::{MAX_EXCERPT, excerpt};
@@ -101,7 +101,7 @@ pub use spec::{
     MAX_NAMES, MAX_OTHERWISE, MAX_REALS, Method, NamedReal, NamedRealError, OnDown, Placement,
     Policy, Ports, PortsError, Protocol, Quorum, QuorumError, RealCheck, RealServer, RealSpec,
     RealSpecError, RecordType, Reply, Scheduler, ServerSpec, ServerSpecError, Statuses, TableSize,
-    TableSizeError, TimingOutOfRange, Tls, Trust, UdpCheck, VipAddress, VipSpec, VipSpecError,
+    TableSizeError, TimingOutOfRange, Tls, Trust, UdpCheck, Via, VipAddress, VipSpec, VipSpecError,
 };
 pub use subnet::{is_host, subnet};
 pub use token::{JoinProof, TokenError, TokenSecret, TokenText, VERIFIER_LEN, join_statement};

@@ -38,6 +38,7 @@ pub(crate) fn vip(name: &str, last: u8) -> VipSpec {
         interface: None,
         placement: Placement::Sticky,
         no_probe: false,
+        via: crate::Via::default(),
     }
 }
 

@@ -33,7 +33,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::{debug, info, warn};
-use vip_core::{Address, GateEntry, Mac, Mono, Obstacle, VipUid, Why, chain};
+use vip_core::{Address, GateEntry, LOOPBACK, Mac, Mono, Obstacle, VipUid, Why, chain};
 use vip_datapath::{Device, ForwardEngine, Gate, LeftEngine, forward_engine};
 
 /// The kernel's side of a host, and what the guard put there.
@@ -263,7 +263,9 @@ impl Host {
     }
 
     fn has_link(&self, ifindex: u32) -> bool {
-        self.links.iter().any(|l| l.device.ifindex == ifindex && l.running)
+        // Loopback has no cable.
+        let runs = |l: &Link| l.device.ifindex == ifindex && l.running;
+        ifindex == LOOPBACK || self.links.iter().any(runs)
     }
 
     pub(crate) fn is_own_mac(&self, mac: Mac) -> bool {

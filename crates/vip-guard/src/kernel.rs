@@ -18,11 +18,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
-use vip_core::{Address, Mac, Why};
+use vip_core::{Address, LOOPBACK, Mac, Why};
 use vip_datapath::{Device, Header};
-
-/// Number of the loopback interface in every network namespace.
-pub(crate) const LOOPBACK: u32 = 1;
 
 /// A failed request to the kernel.
 #[derive(Debug, thiserror::Error)]
@@ -363,7 +360,8 @@ fn event(
     let NetlinkPayload::InnerMessage(message) = &message.payload else { return None };
     match message {
         RouteNetlinkMessage::DelAddress(address) if is_marked(address) || unmarked.has(address) => {
-            // What a real server takes is on loopback, and claimed by nobody.
+            // Most of what is on loopback a real server takes, and nobody claims; what is
+            // claimed is missed at the next comparison.
             if address.header.index == LOOPBACK {
                 return Some(KernelEvent::HostChanged);
             }

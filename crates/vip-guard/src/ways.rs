@@ -24,6 +24,11 @@ use vip_datapath::{Surroundings, Way};
 /// can be real servers.
 const REMEMBERED: usize = 32_768;
 
+/// Addresses that are routed as any others are: of TEST-NET-3 (RFC 5737) and of the prefix
+/// for documentation (RFC 3849).
+const SOMEWHERE_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1));
+const SOMEWHERE_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
+
 /// A host, as it was looked at last.
 #[derive(Debug, Default)]
 pub(crate) struct Scenery {
@@ -92,6 +97,14 @@ impl Ways {
         })
     }
 
+    /// The interface by which clients from elsewhere are answered.
+    fn outwards(&self, like: IpAddr) -> Option<u32> {
+        match self.way_to(if like.is_ipv4() { SOMEWHERE_V4 } else { SOMEWHERE_V6 }) {
+            Way::Hop { ifindex, .. } => Some(ifindex),
+            _ => None,
+        }
+    }
+
     fn ask(&self, ip: IpAddr) -> Way {
         match self.runtime.block_on(routes_to(&self.netlink, ip)) {
             Ok(routes) => routes.first().map_or(Way::None, |route| way(ip, route)),
@@ -114,6 +127,9 @@ impl Surroundings for Ways {
     }
 
     fn home_of(&self, address: &Address) -> Option<u32> {
+        if address.is_on_loopback() {
+            return self.outwards(address.ip);
+        }
         let scenery = self.scenery.load();
         let held_on = scenery.homes.get(&address.ip).copied();
         scenery.view.network.home_of(address, held_on).ok()

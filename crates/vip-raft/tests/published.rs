@@ -58,6 +58,7 @@ async fn ten_thousand_commands_of_another_subject_do_not_wake_the_leases() {
         interface: None,
         placement: Placement::Sticky,
         no_probe: false,
+        via: vip_core::Via::default(),
     };
     write(&node, VipOp::Add { spec }).await;
     assert!(leases.has_changed().expect("runs"));

@@ -28,6 +28,7 @@ fn vip(name: &str, address: &str) -> Op {
         interface: None,
         placement: Placement::Sticky,
         no_probe: false,
+        via: vip_core::Via::default(),
     };
     VipOp::Add { spec }.into()
 }

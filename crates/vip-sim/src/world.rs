@@ -190,6 +190,7 @@ fn vip_spec(sticky: bool) -> VipSpec {
         interface: None,
         placement: if sticky { Placement::Sticky } else { Placement::Leader },
         no_probe: false,
+        via: vip_core::Via::default(),
     }
 }
 

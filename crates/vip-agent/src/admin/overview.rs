@@ -2,7 +2,7 @@
 
 use super::call::{AdminService, Call};
 use super::sight::{Sight, name};
-use super::warnings::{sentence, warnings};
+use super::warnings::{nobody_can_ask, sentence, warnings};
 use crate::access::Caller;
 use crate::errors::{from_call, internal};
 use crate::lease::GuardStatus;
@@ -28,6 +28,7 @@ impl v1::overview_server::Overview for AdminService {
     ) -> Result<Response<v1::StatusReply>, Status> {
         let (call, message) = (self.call(&request)?, request.into_inner());
         let mut own = status(&call.member);
+        own.warnings.extend(nobody_can_ask(&self.agent.config.http, &call.member.log.state()));
         own.warnings.extend(self.agent.not_listening.all().iter().map(|why| sentence(why)));
         if let Some(leader) = call.leader()
             && let Ok(reply) = OverviewClient::new(leader).status(call.read(message)).await

@@ -3,9 +3,11 @@
 use super::servers::short;
 use super::sight::named;
 use super::vips::hindered;
+use crate::config::HttpSection;
 use crate::lease::GuardStatus;
 use crate::node::Member;
-use vip_core::{Mac, Node, NodeState, Real, Server, State, unsaid};
+use std::net::SocketAddr;
+use vip_core::{Mac, Node, NodeState, Real, Server, State, Via, unsaid};
 use vip_guard::GateReport;
 use vip_proto::v1;
 
@@ -219,10 +221,64 @@ pub(super) fn wall_clocks(member: &Member) -> Vec<String> {
     own.into_iter().chain(member.log.clock_differences()).collect()
 }
 
+/// VIPs that load balancers send clients to, and that no other host can ask this one for.
+pub(super) fn nobody_can_ask(http: &HttpSection, state: &State) -> Vec<String> {
+    let is_open = |at: Option<&SocketAddr>| at.is_some_and(|at| !at.ip().is_loopback());
+    let unasked = state.vips_by_name().into_iter().filter(|vip| {
+        let name = vip.spec.name.as_str();
+        vip.spec.via == Via::Lb && !is_open(http.listen.as_ref()) && !is_open(http.tcp.get(name))
+    });
+    let told = unasked.map(|vip| {
+        format!(
+            "VIP {} goes to whoever a load balancer finds well, and none can ask this node: set \
+             http.listen in vipd.toml to an address of this host.",
+            vip.spec.name
+        )
+    });
+    told.collect()
+}
+
 /// Who has an interface with this address.
 pub(super) fn claimant(state: &State, mac: Mac) -> String {
     match state.node_with(mac) {
         Some(node) => format!("{} ({mac})", named(state, node)),
         None => format!("another host ({mac})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use vip_core::{Vip, VipSpec, VipUid};
+
+    #[test]
+    fn a_balancer_has_to_be_able_to_ask() {
+        let spec = VipSpec {
+            name: "web".parse().expect("a name"),
+            addresses: vec![],
+            interface: None,
+            placement: vip_core::Placement::Leader,
+            no_probe: false,
+            via: Via::Lb,
+        };
+        let vip = Vip::new(VipUid(1), spec);
+        let with = |via| {
+            let mut vip = vip.clone();
+            vip.spec.via = via;
+            let mut state = State::default();
+            state.vips = Arc::new([(VipUid(1), Arc::new(vip))].into());
+            state
+        };
+        let at = |text: &str| text.parse::<SocketAddr>().ok();
+        let own = HttpSection::default();
+        let warned = nobody_can_ask(&own, &with(Via::Lb));
+        assert!(warned[0].contains("VIP web") && warned[0].contains("http.listen"), "{warned:?}");
+        assert!(nobody_can_ask(&own, &with(Via::Garp)).is_empty());
+        let open = HttpSection { listen: at("10.0.0.1:7480"), ..HttpSection::default() };
+        assert!(nobody_can_ask(&open, &with(Via::Lb)).is_empty());
+        let tcp = at("0.0.0.0:9000").map(|at| ("web".to_owned(), at)).into_iter().collect();
+        let by_tcp = HttpSection { tcp, ..HttpSection::default() };
+        assert!(nobody_can_ask(&by_tcp, &with(Via::Lb)).is_empty());
     }
 }

@@ -4,7 +4,7 @@
 //! Where packets for its neighbours go is no answer: in the moment in which the
 //! host's own address is renewed, that is the default route.
 
-use crate::{Address, Why, is_host, subnet};
+use crate::{Address, LOOPBACK, Why, is_host, subnet};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -25,13 +25,16 @@ pub struct HostNetwork {
 }
 
 impl HostNetwork {
-    /// The interface that an address belongs on: the named one; or the one in
+    /// The interface that an address belongs on: loopback; or the named one; or the one in
     /// whose subnet it is, by the longest prefix; or that on which it is held,
     /// while no other has a subnet with it.
     ///
     /// # Errors
     /// Why there is none.
     pub fn home_of(&self, address: &Address, held_on: Option<u32>) -> Result<u32, Why> {
+        if address.is_on_loopback() {
+            return Ok(LOOPBACK);
+        }
         if !address.interface.is_empty() {
             let named = self.links.iter().find(|(_, name)| *name == address.interface);
             let missing = || Why::NoInterface(address.interface.clone());

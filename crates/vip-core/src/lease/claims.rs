@@ -439,7 +439,9 @@ impl Claims {
         actions: &mut Vec<ClaimAction>,
     ) {
         let Conflict { ip, mac } = what;
-        let Some(vip) = state.vip(uid).filter(|vip| vip.spec.has(ip)) else { return };
+        // Where nobody resolves it, whoever answers is somebody else's matter.
+        let is_meant = |vip: &&Vip| vip.spec.has(ip) && vip.spec.via.is_resolved();
+        let Some(vip) = state.vip(uid).filter(is_meant) else { return };
         let Some(claim) = self.claims.get_mut(&uid).filter(|claim| claim.epoch == epoch) else {
             return;
         };
@@ -516,7 +518,9 @@ impl Claims {
 /// Whether others are asked for the addresses. Before a VIP answered for the
 /// first time there is time to; later only where the grant has to wait anyway.
 fn probe(vip: &Vip, state: &State) -> Probe {
-    if !state.cut_off_nodes().is_empty() {
+    if !vip.spec.via.is_resolved() {
+        Probe::No
+    } else if !state.cut_off_nodes().is_empty() {
         Probe::Always
     } else if vip.answered == Epoch(0) {
         Probe::Before

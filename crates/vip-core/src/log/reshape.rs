@@ -48,15 +48,16 @@ impl State {
             self.forget_vip(guest.uid);
         }
         let (now, term) = (self.time_ms, at.term);
+        let newly_resolved = spec.via.is_resolved() && !old.spec.via.is_resolved();
         let Some(vip) = self.vip_mut(old.uid) else { return Ok(Outcome::Unchanged) };
         vip.drop_all_but(&spec.addresses);
         vip.spec = spec.clone();
         vip.revision += 1;
-        if unknown_come {
-            // Somebody else may have what it never answered for.
+        if unknown_come || newly_resolved {
+            // Somebody else may have what it never answered for here.
             vip.answered = Epoch(0);
         }
-        if old.spec.addresses != spec.addresses || old.spec.interface != spec.interface {
+        if old.spec.addresses != spec.addresses || !is_where_it_was(&old.spec, spec) {
             self.servers_follow_vip(old.uid);
         }
         let Some(vip) = self.vip_mut(old.uid) else { return Ok(Outcome::Unchanged) };
@@ -140,10 +141,14 @@ impl State {
     }
 }
 
+fn is_where_it_was(old: &VipSpec, spec: &VipSpec) -> bool {
+    old.interface == spec.interface && old.via == spec.via
+}
+
 /// Whether every address stays where it is.
 fn keeps_all(old: &Vip, spec: &VipSpec) -> bool {
     let kept = old.spec.addresses.iter().all(|address| spec.addresses.contains(address));
-    kept && spec.interface == old.spec.interface
+    kept && is_where_it_was(&old.spec, spec)
 }
 
 impl Vip {

@@ -305,10 +305,10 @@ impl VipOp {
     #[must_use]
     pub const fn since(&self) -> Level {
         match self {
-            Self::Add { .. }
-            | Self::AddGuest { .. }
-            | Self::EndGuest { .. }
-            | Self::Set { .. }
+            Self::Add { spec } | Self::AddGuest { spec, .. } | Self::Set { spec, .. } => {
+                spec.via.since()
+            }
+            Self::EndGuest { .. }
             | Self::Remove { .. }
             | Self::Pin { .. }
             | Self::Assign { .. }

@@ -1,5 +1,6 @@
 //! What is wanted of a VIP.
 
+use super::Via;
 use crate::address::unfit;
 use crate::text::as_text;
 use crate::words::words;
@@ -103,6 +104,9 @@ pub struct VipSpec {
     /// unless that host is a member.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_probe: bool,
+    /// How the network is told where it is.
+    #[serde(default, skip_serializing_if = "Via::is_usual")]
+    pub via: Via,
 }
 
 /// Why a VIP's spec cannot be.
@@ -130,6 +134,13 @@ pub enum VipSpecError {
     /// No interface name.
     #[error("{0:?} is not an interface name: 1 to 15 characters, no '/' and no space")]
     Interface(String),
+    /// An interface for one that needs none, or loopback for one that is resolved there.
+    #[error("VIP {name} cannot be on {interface}: by {via} its addresses are {}", where_by(*via))]
+    Elsewhere { name: Name, interface: String, via: Via },
+}
+
+fn where_by(via: Via) -> &'static str {
+    if via.is_resolved() { "where neighbours ask for them" } else { "on loopback" }
 }
 
 impl VipSpec {
@@ -144,6 +155,9 @@ impl VipSpec {
     pub fn on_host(&self, interfaces: &BTreeMap<String, String>) -> Vec<Address> {
         let wanted = self.interface.clone().unwrap_or_default();
         let interface = interfaces.get(&wanted).cloned().unwrap_or(wanted);
+        if !self.via.is_resolved() {
+            return self.addresses.iter().map(|one| Address::on_loopback(one.ip)).collect();
+        }
         let on_host = |address: &VipAddress| Address {
             ip: address.ip,
             prefix: address.prefix,
@@ -178,6 +192,10 @@ impl VipSpec {
             {
                 Err(VipSpecError::Interface(excerpt(name)))
             }
+            Some(interface) if interface == "lo" || !self.via.is_resolved() => {
+                let (name, interface) = (self.name.clone(), interface.clone());
+                Err(VipSpecError::Elsewhere { name, interface, via: self.via })
+            }
             _ => Ok(()),
         }
     }
@@ -208,6 +226,25 @@ mod tests {
         assert!(named("e") && named("abcdefghijklmno") && !named("abcdefghijklmnop"));
         for bad in ["", "a/b", "a b", "a\u{7}b"] {
             assert!(!named(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_resolves_is_on_loopback_and_what_somebody_does_is_not() {
+        let spec = |via, interface: Option<&str>| VipSpec {
+            via,
+            interface: interface.map(Into::into),
+            ..vip("web", 100)
+        };
+        let lb = spec(Via::Lb, None);
+        assert_eq!(lb.check(), Ok(()));
+        let [address] = &lb.on_host(&BTreeMap::new())[..] else { panic!("one") };
+        assert!(address.is_on_loopback() && address.prefix == 32, "{address:?}");
+        let garp = spec(Via::Garp, None).on_host(&BTreeMap::new());
+        assert!(!garp[0].is_on_loopback());
+        for (via, interface) in [(Via::Lb, "eth0"), (Via::Garp, "lo")] {
+            let why = spec(via, Some(interface)).check();
+            assert!(matches!(why, Err(VipSpecError::Elsewhere { .. })), "{via}: {why:?}");
         }
     }
 

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use tracing::{info, warn};
-use vip_core::{Address, GuardFailure, Obstacle, Why, address_life, chain};
+use vip_core::{Address, GuardFailure, LOOPBACK, Obstacle, Why, address_life, chain};
 
 /// What the kernel did not do of a list of actions.
 pub(super) struct Failed {
@@ -121,6 +121,10 @@ impl Host {
 
     /// Why the gate would not hold addresses on an interface, if it would not.
     fn ungated(&mut self, ifindex: u32) -> Option<String> {
+        // What comes for it came by another interface.
+        if ifindex == LOOPBACK {
+            return None;
+        }
         let gate = self.gate.as_mut()?;
         let device = self.links.iter().map(|l| l.device).find(|d| d.ifindex == ifindex);
         let Some(device) = device else { return Some("its interface is gone".into()) };
@@ -139,6 +143,9 @@ impl Host {
         let batch: Vec<_> = batch.into_iter().map(placed).collect();
         let deleted = batch.iter().map(|(_, _, at)| async {
             match at {
+                // A real server here goes on taking it, behind a gate that is shut to all
+                // but members.
+                Some((address, LOOPBACK)) if self.serving.takes(address.ip) => Ok(()),
                 Some((address, ifindex)) => self.kernel.delete(address, *ifindex).await,
                 // Never added by this run, so gone since its start.
                 None => Ok(()),

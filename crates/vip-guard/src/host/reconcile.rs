@@ -1,12 +1,12 @@
 //! What the kernel has, compared with what it should have.
 
 use super::Host;
-use crate::kernel::{KernelError, LOOPBACK, Link};
+use crate::kernel::{KernelError, Link};
 use crate::routes::connected;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tracing::{error, info, warn};
-use vip_core::{Guard, GuardEvent, Obstacle, Why, chain, renewal_interval};
+use vip_core::{Guard, GuardEvent, LOOPBACK, Obstacle, Why, chain, renewal_interval};
 use vip_datapath::{Gate, GateError};
 
 /// What became of interfaces.
@@ -144,9 +144,11 @@ impl Host {
     /// deletes what is too much and returns what is missing, and what is gone.
     pub(crate) async fn reconcile_addresses(&mut self, guard: &Guard) -> Vec<GuardEvent> {
         let Ok(mut there) = self.kernel.our_addresses().await else { return vec![] };
-        // What a real server takes is no claim.
-        there.retain(|(_, message)| message.header.index != LOOPBACK);
         let wanted: BTreeSet<_> = guard.wanted_addresses().into_iter().map(|a| a.ip).collect();
+        // What a real server takes is no claim, unless it is held beside that.
+        there.retain(|(ip, message)| {
+            message.header.index != LOOPBACK || wanted.contains(ip) || !self.serving.knows(*ip)
+        });
         let mut present = BTreeSet::new();
         let mut events = vec![];
         for (ip, message) in there {

@@ -5,7 +5,6 @@
 use super::Host;
 use crate::allow::objection;
 use crate::clock::boottime;
-use crate::kernel::LOOPBACK;
 use futures_util::future::join_all;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -13,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
-use vip_core::{Address, Mac, Mono, Obstacle, Why, chain};
+use vip_core::{Address, LOOPBACK, Mac, Mono, Obstacle, Why, chain};
 
 /// Addresses on loopback go by themselves so long after the guard did, and so do those of
 /// an agent that does not come back. A host that stands still for longer is no real server.
@@ -38,6 +37,16 @@ pub(super) struct Serving {
 }
 
 impl Serving {
+    /// Whether it is on loopback for a real server, or was.
+    pub(super) fn knows(&self, ip: IpAddr) -> bool {
+        self.there.contains_key(&ip)
+    }
+
+    /// Whether a real server takes it now.
+    pub(super) fn takes(&self, ip: IpAddr) -> bool {
+        self.there.get(&ip) == Some(&true)
+    }
+
     pub(super) fn wanted(&self) -> &BTreeSet<Address> {
         &self.wanted
     }
@@ -120,6 +129,10 @@ impl Host {
             self.serving.renewed = Some(Instant::now());
             self.renew(&takes).await;
         }
+    }
+
+    fn is_held_on_loopback(&self, ip: IpAddr) -> bool {
+        self.placed.get(&ip).is_some_and(|(_, ifindex)| *ifindex == LOOPBACK)
     }
 
     fn may_serve(&self, address: &Address) -> May {
@@ -206,7 +219,10 @@ impl Host {
             self.serving.renewed = None;
             return;
         };
-        let on_loopback = ours.into_iter().filter(|(_, m)| m.header.index == LOOPBACK);
+        // What is held there is the first lane's.
+        let on_loopback = ours.into_iter().filter(|(ip, message)| {
+            message.header.index == LOOPBACK && !self.is_held_on_loopback(*ip)
+        });
         let gone =
             on_loopback.filter(|(ip, _)| !self.serving.there.contains_key(ip) || go.contains(ip));
         for (ip, message) in gone {

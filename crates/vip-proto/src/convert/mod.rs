@@ -80,7 +80,8 @@ mod tests {
     use super::*;
     use crate::{Word, v1};
     use vip_core::{
-        AdminRole, Cause, Engine, Forward, NodeState, Placement, Profile, Protocol, Role, Scheduler,
+        AdminRole, Cause, Engine, Forward, NodeState, Placement, Profile, Protocol, Role,
+        Scheduler, Via,
     };
 
     /// What vipctl prints is what the log, the command line and the daemon say.
@@ -99,6 +100,7 @@ mod tests {
         all::<v1::AdminRole, _>(AdminRole::ALL, AdminRole::as_str);
         all::<v1::Profile, _>(Profile::ALL, Profile::as_str);
         all::<v1::Placement, _>(Placement::ALL, Placement::as_str);
+        all::<v1::Via, _>(Via::ALL, Via::as_str);
         all::<v1::NodeState, _>(NodeState::ALL, NodeState::as_str);
         all::<v1::Cause, _>(Cause::ALL, Cause::as_str);
     }

@@ -2,9 +2,10 @@
 
 use super::{FieldError, invalid, read, same};
 use crate::v1;
-use vip_core::{Placement, VipAddress, VipSpec};
+use vip_core::{Placement, Via, VipAddress, VipSpec};
 
 same!(Placement = v1::Placement { Leader, Sticky });
+same!(Via = v1::Via { Garp, Lb });
 
 fn addresses(written: &[String]) -> Result<Vec<VipAddress>, FieldError> {
     let read = written.iter().map(|one| one.parse());
@@ -15,6 +16,10 @@ fn placement(number: i32) -> Result<Option<Placement>, FieldError> {
     read::<v1::Placement, _>("placement", number)
 }
 
+fn via(number: i32) -> Result<Option<Via>, FieldError> {
+    read::<v1::Via, _>("via", number)
+}
+
 /// An empty name of an interface is none.
 fn interface(name: String) -> Option<String> {
     Some(name).filter(|name| !name.is_empty())
@@ -23,14 +28,21 @@ fn interface(name: String) -> Option<String> {
 impl TryFrom<v1::VipSpec> for VipSpec {
     type Error = FieldError;
     fn try_from(message: v1::VipSpec) -> Result<Self, FieldError> {
-        let v1::VipSpec { name, addresses: written, interface: on, placement: how, no_probe } =
-            message;
+        let v1::VipSpec {
+            name,
+            addresses: written,
+            interface: on,
+            placement: how,
+            no_probe,
+            via: by,
+        } = message;
         let spec = Self {
             name: name.parse().map_err(|e| invalid("name", e))?,
             addresses: addresses(&written)?,
             interface: on.and_then(interface),
             placement: placement(how)?.unwrap_or_default(),
             no_probe,
+            via: via(by)?.unwrap_or_default(),
         };
         spec.check()?;
         Ok(spec)
@@ -43,7 +55,8 @@ impl v1::SetVipRequest {
     /// # Errors
     /// What would not make sense.
     pub fn changes(self, old: &VipSpec) -> Result<VipSpec, FieldError> {
-        let Self { name: _, addresses: written, interface: on, placement: how, no_probe } = self;
+        let Self { name: _, addresses: written, interface: on, placement: how, no_probe, via: by } =
+            self;
         let mut spec = old.clone();
         if !written.is_empty() {
             spec.addresses = addresses(&written)?;
@@ -55,6 +68,9 @@ impl v1::SetVipRequest {
             spec.placement = how;
         }
         spec.no_probe = no_probe.unwrap_or(spec.no_probe);
+        if let Some(by) = by.map(via).transpose()?.flatten() {
+            spec.via = by;
+        }
         spec.check()?;
         Ok(spec)
     }
@@ -71,6 +87,7 @@ mod tests {
             interface: Some("eth0".to_owned()),
             placement: v1::Placement::Sticky.into(),
             no_probe: true,
+            via: v1::Via::Garp.into(),
         };
         message.try_into().expect("a spec")
     }
@@ -88,8 +105,13 @@ mod tests {
         let all = v1::SetVipRequest { placement, interface, no_probe, addresses, ..nothing };
         let changed = all.changes(&web()).expect("a spec");
         assert_eq!((changed.placement, changed.no_probe), (Placement::Leader, false));
-        assert_eq!((changed.interface, changed.addresses.len()), (None, 1));
+        assert_eq!((&changed.interface, changed.addresses.len()), (&None, 1));
         assert_eq!(changed.addresses[0].to_string(), "192.0.2.10/24");
+        let by = |via: v1::Via| v1::SetVipRequest { via: Some(via.into()), ..Default::default() };
+        let error = by(v1::Via::Lb).changes(&web()).expect_err("it has an interface").to_string();
+        assert!(error.contains("VIP web cannot be on eth0: by lb"), "{error}");
+        let lb = by(v1::Via::Lb).changes(&changed).expect("a spec");
+        assert_eq!((lb.via, by(v1::Via::Garp).changes(&lb)), (Via::Lb, Ok(changed)));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! Addresses to come are given to a guest first, a VIP that is there for this
 //! change alone, on the holder: if they cannot be there, or somebody has them,
-//! nothing of the other was touched. A new interface is tried by a guest that
-//! nobody holds.
+//! nothing of the other was touched. A new interface, or another way to be found, is
+//! tried by a guest that nobody holds.
 
 use super::{find, view, wait_until_it_answers, wait_until_it_answers_from};
 use crate::admin::call::Call;
@@ -44,9 +44,10 @@ pub(super) async fn set_vip(
     end_guests(call, old.uid).await?;
     let heard = (state.profile().timing().heartbeat * REPORTS).max(LEAST);
     let held = old.holder.filter(|_| old.answered == old.epoch && old.fenced < old.epoch);
-    let moves = spec.interface != old.spec.interface || spec.addresses != old.spec.addresses;
+    let place = |spec: &VipSpec| (spec.interface.clone(), spec.via);
+    let moves = place(&spec) != place(&old.spec) || spec.addresses != old.spec.addresses;
     let changed = async {
-        if let Some(holder) = held.filter(|_| spec.interface != old.spec.interface) {
+        if let Some(holder) = held.filter(|_| place(&spec) != place(&old.spec)) {
             tried(call, (&old, &spec), holder, heard).await?;
         }
         let guest = match held {

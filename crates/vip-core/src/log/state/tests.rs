@@ -17,6 +17,7 @@ fn vip_spec(name: &str, address: &str) -> VipSpec {
         interface: None,
         placement: Placement::Leader,
         no_probe: false,
+        via: crate::Via::default(),
     }
 }
 
