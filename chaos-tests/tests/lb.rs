@@ -131,6 +131,20 @@ fn another_way_to_be_found_is_a_change_like_another_interface() -> Result<()> {
     wait_for("it answers where it was", SOON, || is_well(&cluster, &holder).then_some(()))
 }
 
+/// As it comes it listens for this host alone.
+#[test]
+fn a_node_that_no_balancer_can_ask_says_so() -> Result<()> {
+    let cluster = Cluster::formed(&Options::default())?;
+    let n1 = cluster.host("n1");
+    let doctor = || -> Result<String> { Ok(n1.ctl(&["doctor"])?.stdout) };
+    ensure!(doctor()?.contains("answers at 127.0.0.1:7480"), "{}", doctor()?);
+    add(&cluster)?;
+    for told in [n1.ctl_ok(&["status"])?, doctor()?] {
+        ensure!(told.contains("set http.listen in vipd.toml"), "{told}");
+    }
+    Ok(())
+}
+
 /// Clients in turn, by whoever holds it, and the way back that each real server has.
 fn forwarded(cluster: &Cluster, port: u16, servers: usize) -> Result<()> {
     let mut holder = balance(cluster, "nobody")?;

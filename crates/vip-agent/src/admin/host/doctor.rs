@@ -1,7 +1,7 @@
 //! What this host needs to be a member, before it is one and after, and whether
 //! it has it.
 
-use crate::admin::warnings::{claimant, wall_clocks};
+use crate::admin::warnings::{claimant, nobody_can_ask, wall_clocks};
 use crate::descriptors::used;
 use crate::lease::GuardStatus;
 use crate::membership::RECOVERY_FILE;
@@ -58,7 +58,7 @@ pub(super) async fn examine(agent: &Seat) -> v1::DoctorReply {
     // What a join has to itself is not tried while one is under way.
     let forming = agent.formation.try_lock();
     checks.extend(listening(agent, forming.is_ok()));
-    checks.extend([kernel(), clock()]);
+    checks.extend([http(agent), kernel(), clock()]);
     match agent.member() {
         None if forming.is_err() => {
             checks.push(warning("membership", "one is being made, or ended; look again"));
@@ -108,6 +108,21 @@ fn named(agent: &Seat, member: &Member) -> Check {
     }
     let text = format!("it is {known} in the cluster, and {} in its configuration", agent.name);
     warning(NAME, text)
+}
+
+/// Whether load balancers and orchestrators can ask this node what they have to.
+fn http(agent: &Seat) -> Check {
+    const NAME: &str = "http";
+    let http = &agent.config.http;
+    let state = agent.member().map(|member| member.log.state());
+    let unasked = state.map(|state| nobody_can_ask(http, &state)).unwrap_or_default();
+    let not_there = agent.not_listening.all().into_iter();
+    let troubles: Vec<_> =
+        not_there.chain(unasked.into_iter().map(|why| why.trim_end_matches('.').into())).collect();
+    match http.listen {
+        Some(at) => all_of(NAME, &troubles, &format!("answers at {at}")),
+        None => all_of(NAME, &troubles, "off (http.listen)"),
+    }
 }
 
 /// Whether what peers use leads to what this node listens at.
