@@ -33,6 +33,7 @@ impl Attacker {
             placement: Placement::Sticky,
             no_probe: false,
             via: vip_core::Via::default(),
+            params: Default::default(),
         };
         let (actor, op) = (Actor("root@n1".into()), VipOp::Add { spec }.into());
         let command = json!({ "Normal": Command { time_ms: 1, actor, term: None, op } });

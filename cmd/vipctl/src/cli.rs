@@ -302,6 +302,12 @@ pub(crate) enum NodeCommand {
     },
 }
 
+fn param(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
+    let pair = pair.ok_or_else(|| format!("{text:?} is not KEY=VALUE"))?;
+    Ok((pair.0.to_owned(), pair.1.to_owned()))
+}
+
 #[derive(Args)]
 pub(crate) struct VipAdd {
     /// Its name.
@@ -315,10 +321,14 @@ pub(crate) struct VipAdd {
     /// leader or sticky.
     #[arg(long, default_value = "leader")]
     pub(crate) placement: Placement,
-    /// How the network is told where it is: garp (it is announced), or lb (a load balancer
-    /// asks each node for /v1/vip/NAME, and the address is on loopback).
+    /// How the network is told where it is: garp (it is announced), lb (a load balancer asks
+    /// each node for /v1/vip/NAME, and the address is on loopback), or exec (a program on the
+    /// holder moves it).
     #[arg(long, default_value = "garp")]
     pub(crate) via: Via,
+    /// What that has to know: file=NAME of a program, with --via exec.
+    #[arg(long = "param", value_name = "KEY=VALUE", value_parser = param)]
+    pub(crate) params: Vec<(String, String)>,
     /// Claim the addresses although another host answers for them; a member's
     /// answer refuses in any case.
     #[arg(long)]
@@ -343,9 +353,12 @@ pub(crate) struct VipSet {
     /// leader or sticky.
     #[arg(long, group = "what")]
     pub(crate) placement: Option<Placement>,
-    /// How the network is told where it is: garp or lb.
+    /// How the network is told where it is: garp, lb or exec.
     #[arg(long, group = "what")]
     pub(crate) via: Option<Via>,
+    /// What that has to know.
+    #[arg(long = "param", value_name = "KEY=VALUE", value_parser = param, group = "what")]
+    pub(crate) params: Vec<(String, String)>,
     /// Claim the addresses although another host answers for them; a member's
     /// answer refuses in any case.
     #[arg(long, group = "what")]

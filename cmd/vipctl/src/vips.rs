@@ -24,6 +24,7 @@ impl Ctl {
                     placement: v1::Placement::from(add.placement).into(),
                     no_probe: add.no_probe,
                     via: v1::Via::from(add.via).into(),
+                    params: add.params.into_iter().collect(),
                 };
                 let request =
                     self.request(v1::AddVipRequest { spec: Some(spec), no_wait: add.no_wait });
@@ -41,6 +42,7 @@ impl Ctl {
                     placement: set.placement.map(|how| v1::Placement::from(how).into()),
                     no_probe: set.no_probe.then_some(true),
                     via: set.via.map(|by| v1::Via::from(by).into()),
+                    params: set.params.into_iter().collect(),
                 });
                 self.vips().set_vip(request).await?.into_inner().vip
             }
@@ -118,6 +120,11 @@ fn in_full(vip: &v1::Vip) -> String {
         v1::Via::Lb => format!(
             "\n{0} is announced nowhere: load balancers ask each node for /v1/vip/{0}",
             vip.name
+        ),
+        v1::Via::Exec => format!(
+            "\n{} is moved by the program {} on its holder",
+            vip.name,
+            vip.params.get("file").map_or("?", String::as_str)
         ),
     };
     table_of(std::slice::from_ref(vip)) + &by + &all_of(&vip.name, "addresses", &vip.addresses)

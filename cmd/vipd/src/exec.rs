@@ -1,4 +1,4 @@
-//! The process that runs the programs of checks.
+//! The process that runs the programs of checks, and those that move VIPs.
 
 use crate::parent::end_with_parent;
 use crate::supervised::{asked_to_stop, ready};
@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use vip_agent::{Config, ConfigError};
+use vip_probe::exec::Folders;
 
 /// Whom root becomes, if there is such a user; else the other.
 const USERS: [&str; 2] = ["vipd-exec", "nobody"];
@@ -16,10 +17,13 @@ const USERS: [&str; 2] = ["vipd-exec", "nobody"];
 /// Its standard input is the socket where it listens: whoever starts it made it, since its
 /// user may make none that the agent alone can reach.
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
-    let Some(folder) = config.probe.programs() else {
-        let why = "it is not set, so there is nothing to run".to_owned();
+    let owned = |folder: Option<&Path>| folder.map(ToOwned::to_owned);
+    let (checks, movers) = (config.probe.programs(), config.cloud.exec.programs());
+    if checks.or(movers).is_none() {
+        let why = "neither it nor cloud.exec.dir is set, so there is nothing to run".to_owned();
         return Err(ConfigError::Value { key: "probe.exec_dir", why }.into());
-    };
+    }
+    let folders = Folders { checks: owned(checks), movers: owned(movers) };
     if geteuid().is_root() {
         become_nobody()?;
     }
@@ -33,7 +37,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         let listener = tokio::net::UnixListener::from_std(listener)?;
         let stop = asked_to_stop()?;
         ready();
-        Ok(vip_probe::exec::serve(listener, folder.to_owned(), stop).await?)
+        Ok(vip_probe::exec::serve(listener, folders, stop).await?)
     })
 }
 

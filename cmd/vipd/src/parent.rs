@@ -174,7 +174,8 @@ struct Programs(UnixListener);
 impl Programs {
     /// `None`: there are no such programs.
     fn of(config: &Config) -> anyhow::Result<Option<Self>> {
-        let Some(folder) = config.probe.programs() else { return Ok(None) };
+        let folder = config.probe.programs().or_else(|| config.cloud.exec.programs());
+        let Some(folder) = folder else { return Ok(None) };
         anyhow::ensure!(
             geteuid().is_root(),
             "programs of {} are not run: that takes root, or a unit of their own",

@@ -49,6 +49,31 @@ pub struct Config {
     pub guard: GuardSection,
     pub probe: ProbeSection,
     pub http: HttpSection,
+    pub cloud: CloudSection,
+}
+
+/// `[cloud]`: those who have to know where VIPs are.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CloudSection {
+    pub exec: ExecSection,
+}
+
+/// `[cloud.exec]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExecSection {
+    /// The folder of the programs that may move VIPs, root's alone to change; empty: none is
+    /// run.
+    pub dir: PathBuf,
+}
+
+impl ExecSection {
+    /// The folder, if there is one.
+    #[must_use]
+    pub fn programs(&self) -> Option<&Path> {
+        is_said(&self.dir)
+    }
 }
 
 /// `[node]`
@@ -253,6 +278,10 @@ impl Config {
             let why = format!("{} does not begin with /", self.probe.exec_dir.display());
             return Err(ConfigError::Value { key: "probe.exec_dir", why });
         }
+        if self.cloud.exec.programs().is_some_and(Path::is_relative) {
+            let why = format!("{} does not begin with /", self.cloud.exec.dir.display());
+            return Err(ConfigError::Value { key: "cloud.exec.dir", why });
+        }
         let [certificate, key] =
             [&self.probe.client_certificate, &self.probe.client_key].map(|path| is_said(path));
         if certificate.is_some() != key.is_some() {
@@ -381,6 +410,7 @@ mod tests {
             "[guard]\ngate = \"maybe\"",
             "[node.interfaces]\nlan = \"lo\"",
             "[probe]\nexec_dir = \"checks\"",
+            "[cloud.exec]\ndir = \"movers\"",
             "[probe]\nclient_certificate = \"/a\"",
             "[probe]\nclient_key = \"/a\"",
             "[http]\ntcp = { WEB = \"127.0.0.1:9000\" }",

@@ -10,6 +10,7 @@
 mod access;
 mod admin;
 mod certificate;
+mod cloud;
 mod config;
 mod descriptors;
 mod door;

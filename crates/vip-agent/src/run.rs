@@ -3,6 +3,7 @@
 
 use crate::access::{AccessLayer, Face};
 use crate::admin::{AdminService, Desk, routes};
+use crate::cloud::move_vips;
 use crate::config::{Config, ConfigError};
 use crate::descriptors::raise_limit;
 use crate::essential;
@@ -191,6 +192,8 @@ fn launch(desk: Arc<Desk>) -> Launch {
         essential::spawn("probe", look_after_real_servers(member.clone()));
         essential::spawn("names", resolve_names(member.clone()));
         essential::spawn("hasten", hasten(member.clone()));
+        let programs = seat.config.probe.exec_socket.clone();
+        essential::spawn("cloud", move_vips(member.clone(), programs));
         essential::spawn("keep_up", keep_up(member.clone()));
     })
 }

@@ -45,6 +45,7 @@ mod tests {
             placement: Placement::default(),
             no_probe: false,
             via: crate::Via::default(),
+            params: Default::default(),
         };
         let errors = [
             long.parse::<Name>().map_err(|e| e.to_string()).err(),

@@ -33,8 +33,10 @@ mod role;
 mod subnet;
 mod text;
 mod token;
+mod via_token;
 mod words;
 
+mod cloud;
 mod forward;
 mod goal;
 mod guard;
@@ -49,6 +51,7 @@ mod testing;
 
 pub use address::{Address, LOOPBACK, is_metadata, no_peer, octets, unfit};
 pub use chain::{chain, plain};
+pub use cloud::{CallId, Cloud, CloudAction, CloudReply, Leased, Verb};
 pub use cover::Cover;
 pub use excerpt::{MAX_EXCERPT, excerpt};
 pub use forward::{
@@ -67,13 +70,13 @@ pub use health::{
 };
 pub use ids::{Epoch, Generation, Grantee, Incarnation, NodeId, ServerUid, Term, TokenId, VipUid};
 pub use lease::{
-    Acknowledgement, Answering, Answers, Ask, CLOCKS_FAR_APART, ClaimAction, ClaimEvent, Claims,
-    Denial, Detector, FIRST_GRANT_WAIT, Frontage, GrantAnswer, Grants, HAND_OVER_POLL, HandOver,
-    HandOverStep, Holding, LEADER_LOOKS, LeaderLease, LeaderWork, LeaseAction, LeaseEvent,
-    LeaseInput, LeaseOutput, LeaseSnapshot, Leases, LeasesStart, NoClients, OwnClockFar,
-    PATIENCE_IN_DOUBT, Presumption, Promise, PromiseReply, PromiseTicket, RaftView, Recording,
-    RecordingError, Refused, Replayed, Request, Speaker, Standing, Steering, TERM_LEAP, TooFast,
-    Verdict, Vote, Voters, Waiting, WaitingStep, WallClocks, Wanted, rank, standing,
+    Acknowledgement, Answering, Answers, Ask, Asked, CLOCKS_FAR_APART, ClaimAction, ClaimEvent,
+    Claims, Denial, Detector, FIRST_GRANT_WAIT, Frontage, GrantAnswer, Grants, HAND_OVER_POLL,
+    HandOver, HandOverStep, Holding, LEADER_LOOKS, LeaderLease, LeaderWork, LeaseAction,
+    LeaseEvent, LeaseInput, LeaseOutput, LeaseSnapshot, Leases, LeasesStart, NoClients,
+    OwnClockFar, PATIENCE_IN_DOUBT, Presumption, Promise, PromiseReply, PromiseTicket, RaftView,
+    Recording, RecordingError, Refused, Replayed, Request, Speaker, Standing, Steering, TERM_LEAP,
+    TooFast, Verdict, Vote, Voters, Waiting, WaitingStep, WallClocks, Wanted, rank, standing,
 };
 pub use level::{Level, MAX_VERSION, Runs};
 pub use log::{
@@ -105,4 +108,5 @@ pub use spec::{
 };
 pub use subnet::{is_host, subnet};
 pub use token::{JoinProof, TokenError, TokenSecret, TokenText, VERIFIER_LEN, join_statement};
+pub use via_token::{MAX_TOKEN, ViaToken};
 pub use words::UnknownWord;

@@ -5,7 +5,7 @@
 //! hold it, or it would be given back to it. It is sent when it changed, and to
 //! each new leader; a lease message says only which one is the latest.
 
-use crate::{Grantee, Mac, Name, Runs, VipUid};
+use crate::{Grantee, Mac, Name, Runs, ViaToken, VipUid};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -41,6 +41,8 @@ pub enum Why {
     AnsweredBy(Name),
     /// IPv6 is switched off on its interface.
     NoIpv6(String),
+    /// Who has to be told where it is does not take it from this node.
+    NotTaken(String),
 }
 
 /// Another host claims an address of a VIP (RFC 5227).
@@ -86,6 +88,7 @@ impl fmt::Display for Obstacle {
                     "IPv6 is off on {name} (net.ipv6.conf.{name}.disable_ipv6): no {ip} there"
                 )
             }
+            Why::NotTaken(text) => write!(f, "{ip} cannot be moved here: {text}"),
             Why::Answered(mac) => write!(
                 f,
                 "another host has {ip}: {mac} answers for it. If that is meant to be: --no-probe"
@@ -157,6 +160,8 @@ pub struct Report {
     pub revisions: BTreeMap<VipUid, u32>,
     /// Whom it heard claim addresses of VIPs that it holds, or is about to.
     pub conflicts: BTreeMap<VipUid, Conflict>,
+    /// What it saw of where VIPs are, before it tells anybody that they are here.
+    pub tokens: BTreeMap<VipUid, ViaToken>,
     /// Its interfaces that have addresses, at most [`MAX_MACS`].
     pub macs: BTreeSet<Mac>,
     pub runs: Runs,

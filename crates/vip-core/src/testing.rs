@@ -39,6 +39,7 @@ pub(crate) fn vip(name: &str, last: u8) -> VipSpec {
         placement: Placement::Sticky,
         no_probe: false,
         via: crate::Via::default(),
+        params: Default::default(),
     }
 }
 

@@ -7,15 +7,27 @@
 
 mod folder;
 mod leftovers;
+mod mover;
 mod runner;
 
 pub use leftovers::end_left;
+pub use mover::{Move, Moved, run_mover};
 pub use runner::serve;
 
+/// The folders of programs that are run, each root's alone.
+#[derive(Clone, Debug, Default)]
+pub struct Folders {
+    /// `[probe] exec_dir`.
+    pub checks: Option<PathBuf>,
+    /// `[cloud.exec] dir`.
+    pub movers: Option<PathBuf>,
+}
+
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -28,13 +40,25 @@ pub(crate) const SILENT: &str = "the process that runs the programs of checks he
 /// Longest line of either sort: sixteen arguments of 1 KiB, each letter of which may take six.
 const MAX_LINE: u64 = 128 * 1024;
 
+/// Of which folder a program is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+enum Sort {
+    /// Of checks.
+    #[default]
+    Check,
+    /// Of those that move VIPs.
+    Mover,
+}
+
 /// A run that is asked for.
 #[derive(Serialize, Deserialize)]
 struct Run {
+    #[serde(default)]
+    sort: Sort,
     file: String,
     arguments: Vec<String>,
-    address: IpAddr,
-    port: Option<u16>,
+    /// What it is told, beside how long it may take.
+    env: BTreeMap<String, String>,
     timeout_ms: u64,
 }
 
@@ -61,11 +85,14 @@ pub(crate) async fn probe(
     let socket = socket.ok_or_else(|| {
         here("[probe] exec_dir is not set here, so that no program can be run".to_owned())
     })?;
+    let address = [("VIPD_ADDRESS", at.ip().to_string())].into_iter();
+    let port = Some(at.port()).filter(|port| *port != 0);
+    let port = port.map(|port| ("VIPD_PORT", port.to_string()));
     let run = Run {
         file: check.file.clone(),
         arguments: check.arguments.clone(),
-        address: at.ip(),
-        port: Some(at.port()).filter(|port| *port != 0),
+        sort: Sort::Check,
+        env: address.chain(port).map(|(key, value)| (key.to_owned(), value)).collect(),
         timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
     };
     let ran = ask(socket, &run).await.map_err(|error| match error.kind() {

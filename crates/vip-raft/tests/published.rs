@@ -59,6 +59,7 @@ async fn ten_thousand_commands_of_another_subject_do_not_wake_the_leases() {
         placement: Placement::Sticky,
         no_probe: false,
         via: vip_core::Via::default(),
+        params: Default::default(),
     };
     write(&node, VipOp::Add { spec }).await;
     assert!(leases.has_changed().expect("runs"));

@@ -29,6 +29,7 @@ fn vip(name: &str, address: &str) -> Op {
         placement: Placement::Sticky,
         no_probe: false,
         via: vip_core::Via::default(),
+        params: Default::default(),
     };
     VipOp::Add { spec }.into()
 }

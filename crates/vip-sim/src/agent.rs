@@ -2,6 +2,7 @@
 //! vip-agent's lease thread, leader task and RPC handlers do, without deciding
 //! anything of its own.
 
+mod calls;
 mod core_loop;
 mod leader;
 mod messages;
@@ -13,6 +14,7 @@ pub(crate) use messages::{Input, Message, Out, Task};
 use crate::guard::{FromGuard, ToGuard};
 use crate::mutant::Mutant;
 use crate::raft::{Index, Payload, Raft, RaftMessage, Snapshot};
+use calls::Calls;
 use core_loop::{CoreLoop, Proposal};
 use probing::{Probing, Told};
 use std::collections::BTreeMap;
@@ -20,10 +22,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tables::Lane;
 use vip_core::{
-    Acknowledgement, Actor, Ask, Cover, FIRST_GRANT_WAIT, GrantAnswer, Grantee, HAND_OVER_POLL,
-    HandOver, Incarnation, LEADER_LOOKS, LeaseAction, LeaseEvent, Leases, LeasesStart, Mono,
-    NodeId, PATIENCE_IN_DOUBT, PromiseReply, RaftView, Recording, ReportId, Settled, State, Term,
-    Timing, VipOrder, VipUid, Vote, Waiting, WaitingStep, Wanted,
+    Acknowledgement, Actor, Ask, Asked, Cover, GrantAnswer, Grantee, HAND_OVER_POLL, HandOver,
+    Incarnation, LEADER_LOOKS, LeaseAction, LeaseEvent, Leases, LeasesStart, Mono, NodeId,
+    PATIENCE_IN_DOUBT, PromiseReply, RaftView, Recording, ReportId, Settled, State, Term, Timing,
+    VipOrder, VipUid, Vote, Waiting, WaitingStep, Wanted,
 };
 
 /// How often the leader looks for what others left unfinished.
@@ -69,7 +71,8 @@ pub(crate) struct Agent {
     /// See [`AgentStart::lost_up_to`].
     lost_up_to: Option<Term>,
     bears_until: Mono,
-    asks: BTreeMap<u64, (Option<Incarnation>, Mono, bool)>,
+    asks: BTreeMap<u64, (Option<Incarnation>, Mono, Asked)>,
+    calls: Calls,
     next_ask: u64,
     pending: Vec<Pending>,
     /// The leader's own proposals that are not applied yet.
@@ -156,6 +159,7 @@ impl Agent {
             bears_until: now + timing.promise * PATIENCE_IN_DOUBT,
             applying: false,
             asks: BTreeMap::new(),
+            calls: Calls::default(),
             next_ask: 0,
             pending: vec![],
             batch: vec![],
@@ -221,6 +225,7 @@ impl Agent {
             }
             Input::AskTimeout(id) => self.answered(now, id, None),
             Input::Probed(ticket, answer) => self.probed(now, ticket, answer),
+            Input::Called(vip, epoch) => self.called(now, vip, epoch),
             Input::Admin(op) => {
                 if self.leases.leads_applied(now) {
                     self.propose(now, Actor("admin".into()), None, *op);
@@ -251,6 +256,7 @@ impl Agent {
 
     /// What follows from any input.
     fn settle(&mut self, now: Mono) {
+        self.call(now);
         if self.leases.take_changed() {
             self.step(now, LeaseEvent::Tick);
             self.answer_pending(now);
@@ -378,17 +384,16 @@ impl Agent {
 
     fn ask(&mut self, now: Mono, ask: Ask) {
         let Ask { leader, session, wanted } = ask;
-        let first = matches!(wanted, Wanted::First(_));
+        let asked = wanted.asked();
         self.next_ask += 1;
         let id = self.next_ask;
-        self.asks.insert(id, (session, now, first));
+        self.asks.insert(id, (session, now, asked));
         self.out.push(Out::Send(leader, Message::Ask { id, wanted }));
-        let wait = if first { FIRST_GRANT_WAIT } else { Duration::ZERO };
-        self.out.push(Out::After(self.timing.promise + wait, Input::AskTimeout(id)));
+        self.out.push(Out::After(self.timing.promise + asked.wait(), Input::AskTimeout(id)));
     }
 
     fn answered(&mut self, now: Mono, id: u64, answer: Option<GrantAnswer>) {
-        let Some((mut session, sent_at, first)) = self.asks.remove(&id) else { return };
+        let Some((mut session, sent_at, asked)) = self.asks.remove(&id) else { return };
         let answer = answer.map(|mut answer| {
             for grantee in &mut answer.granted {
                 if self.is(Mutant::StaleEpoch)
@@ -405,7 +410,7 @@ impl Agent {
             }
             answer
         });
-        self.step(now, LeaseEvent::Answered { session, sent_at, first, answer });
+        self.step(now, LeaseEvent::Answered { session, sent_at, asked, answer });
     }
 
     fn take_commits(&mut self) {
@@ -468,16 +473,15 @@ impl Agent {
             }
             Message::Report(report) => drop(self.leases.reported_by(now, from, *report)),
             Message::Ask { id, wanted } => {
-                let first = matches!(wanted, Wanted::First(_));
+                let wait = wanted.asked().wait();
                 self.asked.extend(wanted.named().iter().map(|grantee| (grantee.vip, *grantee)));
                 if self.is(Mutant::UnsettledRenewed) {
                     let state = self.shown_state();
                     self.step(now, LeaseEvent::Applied(state));
                 }
-                let wait = if first { FIRST_GRANT_WAIT } else { Duration::ZERO };
                 let cover = match &wanted {
                     Wanted::Cover(cover) => Some(*cover),
-                    Wanted::First(_) | Wanted::All(_) => None,
+                    _ => None,
                 };
                 let waiting = Waiting::of(now, from, wanted, wait);
                 self.pending.push(Pending { from, id, cover, waiting, looks_at: now });

@@ -125,6 +125,8 @@ impl HostShape {
 pub(crate) struct Scenario {
     pub(crate) profile: Profile,
     pub(crate) sticky: bool,
+    /// Somebody has to be told where the VIP is, who takes a while.
+    pub(crate) called: bool,
     pub(crate) hosts: Vec<HostShape>,
     pub(crate) latency: Duration,
     pub(crate) write: Duration,
@@ -168,6 +170,7 @@ impl Scenario {
         Self {
             profile,
             sticky: chance(rng, 0.5),
+            called: chance(rng, 0.3),
             hosts,
             latency,
             write: latency * 2,

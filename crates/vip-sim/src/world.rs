@@ -1,5 +1,6 @@
 //! The world: hosts, time, and one event after the other.
 
+mod calls;
 mod clients;
 mod due;
 mod faults;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use vip_core::{
     Actor, Command, Mac, Name, Node, NodeId, NodeState, Placement, Recording, Runs, State, Term,
-    Timing, VipAddress, VipOp, VipSpec, Vote,
+    Timing, Via, VipAddress, VipOp, VipSpec, Vote,
 };
 
 /// How a seed is run.
@@ -172,25 +173,26 @@ fn other_name() -> Name {
 }
 
 /// A VIP of its own, with the second address, until that joins the other.
-fn guest_spec() -> VipSpec {
+fn guest_spec(scenario: &Scenario) -> VipSpec {
     let [_, second] = addresses();
     VipSpec {
         name: "guest".parse().expect("a valid name"),
         addresses: vec![second],
         placement: Placement::Sticky,
-        ..vip_spec(true)
+        ..vip_spec(scenario)
     }
 }
 
-fn vip_spec(sticky: bool) -> VipSpec {
+fn vip_spec(scenario: &Scenario) -> VipSpec {
     let [first, _] = addresses();
     VipSpec {
         name: vip_name(),
         addresses: vec![first],
         interface: None,
-        placement: if sticky { Placement::Sticky } else { Placement::Leader },
+        placement: if scenario.sticky { Placement::Sticky } else { Placement::Leader },
         no_probe: false,
-        via: vip_core::Via::default(),
+        via: if scenario.called { Via::Exec } else { Via::Garp },
+        params: scenario.called.then(|| ("file".into(), "move".into())).into_iter().collect(),
     }
 }
 
@@ -213,7 +215,7 @@ fn genesis(scenario: &Scenario) -> State {
         };
         Arc::make_mut(&mut state.nodes).insert(id, entry);
     }
-    let op = VipOp::Add { spec: vip_spec(scenario.sticky) }.into();
+    let op = VipOp::Add { spec: vip_spec(scenario) }.into();
     state.apply(0, &Command { time_ms: 0, actor: Actor("genesis".into()), term: None, op });
     state
 }
@@ -474,6 +476,7 @@ impl World {
             Out::Guard(message) => self.tell_guard(at, message),
             Out::Hangup => self.hang_up(at),
             Out::Probe(start) => self.probe_real(at, &start),
+            Out::Call(vip, epoch) => self.call(at, vip, epoch),
             Out::Write(write, after) => {
                 let written = write.sort();
                 let host = &mut self.hosts[at];

@@ -261,6 +261,7 @@ mod tests {
             placement: vip_core::Placement::Leader,
             no_probe: false,
             via: Via::Lb,
+            params: [].into(),
         };
         let vip = Vip::new(VipUid(1), spec);
         let with = |via| {

@@ -27,8 +27,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use vip_core::{
-    Acknowledgement, Ask, FIRST_GRANT_WAIT, GrantAnswer, GuardNotice, LeaseAction, LeaseEvent,
-    NodeId, Report, ReportId, State, Term, Vote, Wanted,
+    Acknowledgement, Ask, GrantAnswer, GuardNotice, LeaseAction, LeaseEvent, NodeId, Report,
+    ReportId, State, Term, Vote,
 };
 use vip_guard::{ToGuard, boottime, realtime};
 use vip_pki::PeerStream;
@@ -58,6 +58,8 @@ pub(crate) struct Start {
     pub(crate) door: Door,
     /// Those that turned out to carry leases come back here.
     pub(crate) lease_streams: mpsc::Receiver<PeerStream>,
+    /// What others on this node tell it.
+    pub(crate) events: mpsc::Receiver<LeaseEvent>,
     /// Fires when the certificates changed.
     pub(crate) redial: tokio::sync::watch::Receiver<()>,
     pub(crate) stop: CancellationToken,
@@ -121,7 +123,7 @@ async fn run(start: Start) {
         leads: None,
         replies,
     };
-    looping.run(guard_news, received, start.redial, stop).await;
+    looping.run(guard_news, (received, start.events), start.redial, stop).await;
 }
 
 async fn accept(listener: TcpListener, door: Door, stop: CancellationToken) {
@@ -154,7 +156,7 @@ impl Loop {
     async fn run(
         &mut self,
         mut guard_news: mpsc::Receiver<GuardNews>,
-        mut replies: mpsc::Receiver<LeaseEvent>,
+        (mut replies, mut events): (mpsc::Receiver<LeaseEvent>, mpsc::Receiver<LeaseEvent>),
         mut redial: tokio::sync::watch::Receiver<()>,
         stop: CancellationToken,
     ) {
@@ -173,6 +175,7 @@ impl Loop {
                 () = stop.cancelled() => return,
                 Some(news) = guard_news.recv() => self.guard_event(news),
                 Some(reply) = replies.recv() => reply,
+                Some(event) = events.recv() => event,
                 Ok(()) = applied.changed() => {
                     let state = applied.borrow_and_update().clone();
                     self.applied(state)
@@ -355,9 +358,9 @@ impl Loop {
 
     fn ask(&mut self, ask: Ask) {
         let Ask { leader, session, wanted } = ask;
-        let first = matches!(wanted, Wanted::First(_));
+        let asked = wanted.asked();
         let client = self.client(leader);
-        let wait = if first { FIRST_GRANT_WAIT } else { Duration::ZERO };
+        let wait = asked.wait();
         let timeout = self.shared.read(|leases, _| leases.timing().promise) + wait;
         let wait_us = u64::try_from(wait.as_micros()).unwrap_or(0);
         let mut request =
@@ -371,7 +374,7 @@ impl Loop {
                 None => None,
             };
             let answer = answer.map(|reply| GrantAnswer::from(reply.into_inner()));
-            let answered = LeaseEvent::Answered { session, sent_at, first, answer };
+            let answered = LeaseEvent::Answered { session, sent_at, asked, answer };
             let _ = replies.send(answered).await;
         });
     }

@@ -39,10 +39,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use vip_core::{LeasesStart, Name};
+use vip_core::{LeaseEvent, LeasesStart, Name};
 use vip_pki::{Connections, PeerStream, PkiDir, Roster, SharedRoster};
 use vip_raft::{LogStore, PeerChannels, RaftNode};
 
+/// Words to the lease thread that may wait.
+const EVENTS_QUEUED: usize = 64;
 /// Connections between handshake and server.
 const CONNECTIONS_QUEUED: usize = 64;
 /// How long a stopping node waits for its disk.
@@ -114,6 +116,8 @@ pub(crate) struct Member {
     pub(crate) sights: Arc<Sights>,
     /// Who are members, and who leads: for those who change that.
     pub(crate) raft: RaftNode,
+    /// What is told to the lease thread.
+    pub(crate) lease_events: mpsc::Sender<LeaseEvent>,
     /// The lease decisions: for those who take part in them.
     pub(crate) shared: Arc<LeaseShared>,
     /// Membership changes one after the other.
@@ -143,12 +147,7 @@ impl Member {
         let pki = PkiDir::new(&dir);
         let identity = pki.load_identity()?;
         let issuers = IssuerKeys::load(&pki)?;
-        let joined = Roster::of_join(
-            meta.cluster.clone(),
-            meta.issuer.clone(),
-            meta.members.iter().map(|(id, spki)| (*id, spki.clone())),
-        );
-        let joined = joined.signed_by(identity.issuer().unwrap_or_default());
+        let joined = as_joined(&meta).signed_by(identity.issuer().unwrap_or_default());
         let roster: SharedRoster = Arc::new(ArcSwap::from_pointee(joined));
         let tls = Tls::of(Configs::of(&identity, &roster)?, &meta.cluster);
 
@@ -161,25 +160,25 @@ impl Member {
         if let Some(term) = found.lost_up_to {
             tracing::warn!(%term, "{}", vip_raft::DOUBT);
         }
-        let interfaces = config.node.interfaces.clone();
-        let (run, me) = (fastrand::u64(..), meta.node);
+        let (me, interfaces) = (meta.node, config.node.interfaces.clone());
+        let run = fastrand::u64(..);
         let start = LeasesStart { me, timing, run, saved, in_doubt, longest, interfaces };
         let shared = LeaseShared::new(start, store.disk());
 
         let channels = PeerChannels::new(tls.dialer(timing.promise * 5, |c| c.grpc.clone()));
         let lease_peers = LeasePeers::new(tls.dialer(timing.promise * 2, |c| c.lease.clone()));
-        let raft =
-            vip_raft::open(&raft_dir, meta.node, store, &timing, channels.clone(), shared.clone());
-        let raft = raft.await?;
+        let open = vip_raft::open(&raft_dir, me, store, &timing, channels.clone(), shared.clone());
+        let raft = open.await?;
 
         let leases = LeaseView::of(shared.clone());
         let log = Log::of(raft.clone(), leases.clone(), meta.name.clone());
-        let joined = meta.addresses.clone();
+        let known = meta.addresses.clone();
         let (forward, ends) = forward(me, log.applied(), config.node.interfaces.clone());
+        let (lease_events, events) = mpsc::channel(EVENTS_QUEUED);
         let member = Arc::new(Self {
             log: log.clone(),
             leases,
-            peers: Peers::of(raft.clone(), channels.clone(), tls.clone(), joined),
+            peers: Peers::of(raft.clone(), channels.clone(), tls.clone(), known),
             authority: Authority {
                 me: meta.node,
                 cluster: meta.cluster.clone(),
@@ -196,6 +195,7 @@ impl Member {
             forward,
             sights: Arc::new(Sights::new(&config.probe)),
             raft,
+            lease_events,
             shared,
             membership: tokio::sync::Mutex::new(()),
             reshaping: tokio::sync::Mutex::new(()),
@@ -205,7 +205,7 @@ impl Member {
             stop: CancellationToken::new(),
             lease: Mutex::new(None),
         });
-        let streams = member.spawn(config, listener, lease_peers, ends)?;
+        let streams = member.spawn(config, listener, (lease_peers, events), ends)?;
         Ok((member, streams))
     }
 
@@ -213,7 +213,7 @@ impl Member {
         self: &Arc<Self>,
         config: &Config,
         listener: std::net::TcpListener,
-        lease_peers: LeasePeers,
+        (lease_peers, events): (LeasePeers, mpsc::Receiver<LeaseEvent>),
         tables: Ends,
     ) -> Result<Streams, MemberError> {
         let Ends { reconciler, link, caught_up } = tables;
@@ -248,6 +248,7 @@ impl Member {
             listener,
             door,
             lease_streams,
+            events,
             redial: self.authority.redial.subscribe(),
             stop: self.stop.clone(),
         };
@@ -281,6 +282,12 @@ impl Member {
     pub(crate) fn stopped(&self) -> CancellationToken {
         self.stop.clone()
     }
+}
+
+/// The members, as whoever let this node in said.
+fn as_joined(meta: &Meta) -> Roster {
+    let members = meta.members.iter().map(|(id, spki)| (*id, spki.clone()));
+    Roster::of_join(meta.cluster.clone(), meta.issuer.clone(), members)
 }
 
 /// Keeps the roster of the TLS handshakes at what the log says, and cuts off

@@ -6,6 +6,11 @@
 //!  leader: granted ──> Extend to the guard
 //!  log: somebody else holds ──> Release to the guard
 //!  guard: Released ──> report to the leader until the log knows
+//!
+//!  Where somebody has to be told where the VIP is, who takes a while:
+//!  log: this node holds (vip, epoch) ──> ask the leader, gate shut
+//!  leader: granted ──> tell them, and have the lease go on meanwhile
+//!  they confirm ──> Prepare to the guard
 //! ```
 
 mod answering;
@@ -16,7 +21,7 @@ mod stage;
 use super::grants::waits;
 use crate::{
     Address, Conflict, Cover, Denial, Epoch, Grantee, GuardNotice, GuardRefusal, Incarnation, Mono,
-    NodeId, Obstacle, Probe, State, Vip, VipOrder, VipUid, Why,
+    NodeId, Obstacle, Probe, State, ViaToken, Vip, VipOrder, VipUid, Why,
 };
 pub use answering::Answering;
 use conflicts::Conflicts;
@@ -52,6 +57,10 @@ struct Claim {
     revision: Option<u32>,
     /// Of the spec that the guard has all addresses of.
     ready: u32,
+    /// While somebody is told: until when it is leased, with the gate shut.
+    taking_until: Mono,
+    /// What was seen of where it was, for the log.
+    token: Option<String>,
 }
 
 impl Claim {
@@ -77,6 +86,12 @@ pub enum ClaimEvent {
     Denied(Grantee, Denial),
     /// What could not be held here, as things are: all of it.
     Hindered(BTreeMap<VipUid, Obstacle>),
+    /// Who had to be told where a VIP is confirmed that it is here.
+    Taken(VipUid, Epoch),
+    /// They will not hear of it.
+    NotTaken(VipUid, Epoch, Obstacle),
+    /// This is what they have, to be written down before it is changed.
+    Saw(VipUid, ViaToken),
 }
 
 /// What to do about it.
@@ -181,7 +196,14 @@ impl Claims {
         let known = LazyCell::new(|| state.macs_beside(me));
         for vip in state.all_vips().filter(|vip| vip.holder == Some(me)) {
             if let Some(claim) = self.claims.get_mut(&vip.uid) {
-                if claim.is_behind(vip) {
+                if claim.stage == Stage::Taken && claim.epoch == vip.epoch {
+                    let (uid, epoch) = (vip.uid, vip.epoch);
+                    (claim.revision, claim.probe) = (Some(vip.revision), probe(vip, state));
+                    let (addresses, probe, known) = (addresses(vip), claim.probe, known.clone());
+                    let order = VipOrder::Prepare { vip: uid, epoch, addresses, probe, known };
+                    actions.push(ClaimAction::Order(order));
+                    self.goes_on((uid, epoch), Happened::Ordered, &mut actions);
+                } else if claim.is_behind(vip) {
                     claim.revision = Some(vip.revision);
                     let (uid, epoch, addresses) = (vip.uid, vip.epoch, addresses(vip));
                     let (probe, known) = (Probe::No, known.clone());
@@ -203,10 +225,24 @@ impl Claims {
                 _ => {
                     let probe = probe(vip, state);
                     let (epoch, revision) = (vip.epoch, Some(vip.revision));
-                    let stage = Stage::Preparing;
-                    let claim = Claim { epoch, stage, probe, revision, ready: 0 };
+                    let called = vip.spec.via.is_called();
+                    let stage = if called { Stage::Seeking } else { Stage::Preparing };
+                    let taking_until = Mono::ZERO;
+                    let claim = Claim {
+                        epoch,
+                        stage,
+                        probe,
+                        revision,
+                        ready: 0,
+                        taking_until,
+                        token: None,
+                    };
                     self.claims.insert(vip.uid, claim);
                     self.known = None;
+                    if called {
+                        actions.push(ClaimAction::AskNow);
+                        continue;
+                    }
                     let (uid, epoch, addresses) = (vip.uid, vip.epoch, addresses(vip));
                     let known = known.clone();
                     let order = VipOrder::Prepare { vip: uid, epoch, addresses, probe, known };
@@ -279,6 +315,21 @@ impl Claims {
             ClaimEvent::Hindered(hindered) => {
                 self.hindered = hindered;
                 vec![]
+            }
+            ClaimEvent::Taken(vip, epoch) => {
+                let mut actions = vec![];
+                self.goes_on((vip, epoch), Happened::Confirmed, &mut actions);
+                actions
+            }
+            ClaimEvent::Saw(vip, ViaToken { epoch, text }) => {
+                let claim =
+                    self.claim(vip, epoch).filter(|claim| claim.token.as_ref() != Some(&text));
+                let Some(claim) = claim else { return vec![] };
+                claim.token = Some(text);
+                vec![ClaimAction::ReportNow]
+            }
+            ClaimEvent::NotTaken(vip, epoch, obstacle) => {
+                self.not_taken(now, (vip, epoch), obstacle)
             }
         }
     }
@@ -387,7 +438,7 @@ impl Claims {
             self.changed();
         }
         match then {
-            Then::Nothing | Then::Extend | Then::TellAgain => {}
+            Then::Nothing | Then::Take | Then::Extend | Then::TellAgain => {}
             Then::Ask => actions.push(ClaimAction::AskNow),
             Then::Release | Then::ReleaseEarlier => {
                 actions.push(ClaimAction::Order(VipOrder::Release { vip, epoch }));
@@ -481,11 +532,36 @@ impl Claims {
             return vec![];
         };
         let (mut actions, claim) = (vec![], (grantee.vip, grantee.epoch));
-        if self.goes_on(claim, Happened::Granted, &mut actions) == Then::Extend {
-            self.answering.extended(grantee.vip, grantee.epoch, deadline);
-            let deadlines = vec![(grantee.vip, grantee.epoch, deadline)];
-            actions.push(ClaimAction::Order(VipOrder::Extend { incarnation, deadlines }));
+        match self.goes_on(claim, Happened::Granted, &mut actions) {
+            Then::Extend => {
+                self.answering.extended(grantee.vip, grantee.epoch, deadline);
+                let deadlines = vec![(grantee.vip, grantee.epoch, deadline)];
+                actions.push(ClaimAction::Order(VipOrder::Extend { incarnation, deadlines }));
+            }
+            Then::Take => {
+                if let Some(claim) = self.claim(grantee.vip, grantee.epoch) {
+                    claim.taking_until = deadline;
+                }
+            }
+            _ => {}
         }
+        actions
+    }
+
+    /// Who has to be told will not hear of it: somebody else may have more luck.
+    fn not_taken(
+        &mut self,
+        now: Mono,
+        (vip, epoch): (VipUid, Epoch),
+        obstacle: Obstacle,
+    ) -> Vec<ClaimAction> {
+        let mut actions = vec![];
+        let Some(claim) = self.claim(vip, epoch).filter(|claim| claim.stage.is_taking()) else {
+            return actions;
+        };
+        let revision = claim.revision.unwrap_or_default();
+        self.goes_on((vip, epoch), Happened::Refused, &mut actions);
+        self.leave_alone(now, vip, obstacle, revision);
         actions
     }
 

@@ -29,6 +29,8 @@ pub struct Request {
     pub node: NodeId,
     /// For what, with the asking guard's session.
     pub grantee: Grantee,
+    /// The gate stays shut: it is not renewed with what the node answers for.
+    pub shut: bool,
 }
 
 /// Why a request cannot be granted, now or ever.
@@ -189,8 +191,15 @@ impl Grants {
         let first = before.map_or(here, |i| i.first);
         let Grantee { vip: uid, epoch, incarnation } = wanted;
         let node = request.node;
-        self.cover(node, incarnation);
-        let issued = Issued { epoch, incarnation, node, at: now, first, covered: true };
+        // What was asked for before the gate opened, and comes late, takes nothing out of a set
+        // that is renewed.
+        let covered = !request.shut || before.is_some_and(|i| i.covered && i.is_to(node, wanted));
+        if covered {
+            self.cover(node, incarnation);
+        } else {
+            self.covers.outdated();
+        }
+        let issued = Issued { epoch, incarnation, node, at: now, first, covered };
         self.issued.insert(uid, issued);
         Verdict::Granted
     }
@@ -199,7 +208,7 @@ impl Grants {
     /// goes on until its successor is ready: a thousand VIPs take longer than a
     /// lease. Told no, it releases.
     fn superseded(&mut self, now: Mono, request: Request, vip: &Vip) -> Verdict {
-        let Request { node, grantee } = request;
+        let Request { node, grantee, .. } = request;
         let goes_on = self.hands_over(vip, grantee.epoch);
         match self.issued.get_mut(&vip.uid).filter(|issued| issued.is_to(node, grantee)) {
             Some(issued) if goes_on => {

@@ -27,16 +27,16 @@ mod work;
 pub use clients::{Frontage, NoClients};
 pub use doors::{LeaseInput, LeaseOutput};
 pub use hand_over::{HAND_OVER_POLL, HandOver, HandOverStep};
-pub use holder::{Ask, Wanted};
+pub use holder::{Ask, Asked, FIRST_GRANT_WAIT, Wanted};
 pub use leader::{Acknowledgement, Answers};
 pub use recording::{Recording, RecordingError, Replayed};
 pub use snapshot::LeaseSnapshot;
-pub use waiting::{FIRST_GRANT_WAIT, Waiting, WaitingStep};
+pub use waiting::{Waiting, WaitingStep};
 pub use work::LeaderWork;
 
 use crate::{
-    Address, Claims, Cover, Grantee, GuardNotice, Incarnation, Mac, Mono, NodeId, Obstacle,
-    Promise, Report, ReportId, Runs, State, Term, Timing, VipOrder, VipUid, Vote, Voters,
+    Address, ClaimEvent, Claims, Cover, Grantee, GuardNotice, Incarnation, Mac, Mono, NodeId,
+    Obstacle, Promise, Report, ReportId, Runs, State, Term, Timing, VipOrder, VipUid, Vote, Voters,
 };
 use guard_session::GuardSession;
 use holder::Holder;
@@ -103,6 +103,12 @@ pub enum LeaseEvent {
     Hindered(BTreeMap<VipUid, Obstacle>),
     /// The guard says, in order.
     Notices(Vec<GuardNotice>),
+    /// Who has to be told where a VIP is confirmed that it is here.
+    Taken(VipUid, crate::Epoch),
+    /// They will not hear of it.
+    NotTaken(VipUid, crate::Epoch, Obstacle),
+    /// This is what they have, to be written down before it is changed.
+    Saw(VipUid, crate::ViaToken),
     /// A member promised.
     Acknowledged(Acknowledgement),
     /// A report of this node did not get to its leader.
@@ -113,8 +119,8 @@ pub enum LeaseEvent {
         session: Option<Incarnation>,
         /// When the request was sent.
         sent_at: Mono,
-        /// Whether it asked for first grants.
-        first: bool,
+        /// For what.
+        asked: Asked,
         /// Granted and denied; `None`: no answer.
         answer: Option<GrantAnswer>,
     },
@@ -278,12 +284,20 @@ impl Leases {
             LeaseEvent::Interfaces(macs) => self.interfaces_are(macs),
             LeaseEvent::Hindered(hindered) => self.hindered(now, hindered, &mut actions),
             LeaseEvent::Notices(notices) => self.notices(now, notices, &mut actions),
+            LeaseEvent::Taken(vip, epoch) => {
+                self.guard_changed(now, [ClaimEvent::Taken(vip, epoch)], &mut actions);
+            }
+            LeaseEvent::Saw(vip, token) => {
+                self.guard_changed(now, [ClaimEvent::Saw(vip, token)], &mut actions);
+            }
+            LeaseEvent::NotTaken(vip, epoch, why) => {
+                self.guard_changed(now, [ClaimEvent::NotTaken(vip, epoch, why)], &mut actions);
+            }
             LeaseEvent::Acknowledged(ack) => self.acknowledged(&ack, &mut actions),
             LeaseEvent::Unreported(id) => self.reporting.lost(id),
-            LeaseEvent::Answered { session, sent_at, first, answer } => {
-                if first {
-                    self.holder.first_is_answered();
-                }
+            LeaseEvent::Answered { session, sent_at, asked, answer } => {
+                self.holder.is_answered(asked);
+                let first = asked != Asked::More;
                 if let Some(answer) = answer {
                     // The rest may be free by now.
                     self.wants.ask |= first && answer.denied.is_empty();

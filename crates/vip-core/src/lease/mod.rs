@@ -17,7 +17,7 @@ pub use detector::{Detector, rank};
 pub use grants::{Denial, Grants, Request, Verdict};
 pub use leader_lease::{LeaderLease, Voters};
 pub use leases::{
-    Acknowledgement, Answers, Ask, FIRST_GRANT_WAIT, Frontage, GrantAnswer, HAND_OVER_POLL,
+    Acknowledgement, Answers, Ask, Asked, FIRST_GRANT_WAIT, Frontage, GrantAnswer, HAND_OVER_POLL,
     HandOver, HandOverStep, LEADER_LOOKS, LeaderWork, LeaseAction, LeaseEvent, LeaseInput,
     LeaseOutput, LeaseSnapshot, Leases, LeasesStart, NoClients, RaftView, Recording,
     RecordingError, Replayed, Waiting, WaitingStep, Wanted,

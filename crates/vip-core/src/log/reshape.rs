@@ -142,7 +142,7 @@ impl State {
 }
 
 fn is_where_it_was(old: &VipSpec, spec: &VipSpec) -> bool {
-    old.interface == spec.interface && old.via == spec.via
+    old.interface == spec.interface && (old.via, &old.params) == (spec.via, &spec.params)
 }
 
 /// Whether every address stays where it is.

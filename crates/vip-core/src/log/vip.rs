@@ -7,8 +7,8 @@ use super::State;
 use super::command::Position;
 use super::reports::{forget, take_over};
 use crate::{
-    Cause, Conflict, Epoch, Grantee, Incarnation, Level, Name, NodeId, Obstacle, Outcome, Refusal,
-    Term, VipAddress, VipSpec, VipUid,
+    Cause, Conflict, Epoch, Grantee, Incarnation, Level, MAX_TOKEN, Name, NodeId, Obstacle,
+    Outcome, Refusal, Term, ViaToken, VipAddress, VipSpec, VipUid,
 };
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -83,6 +83,10 @@ pub struct Vip {
     pub guest: Option<Guest>,
     /// Counts the changes of its spec.
     pub revision: u32,
+    /// What its holder saw of where it was, before it tells anybody that it is here: of an
+    /// epoch that is over none is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<ViaToken>,
     /// What it had before, and may still answer for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dropped: Vec<Dropped>,
@@ -107,6 +111,7 @@ impl Vip {
             fenced: Epoch(0),
             guest: None,
             revision: 0,
+            token: None,
             dropped: vec![],
         }
     }
@@ -227,6 +232,11 @@ pub enum VipOp {
         /// Each VIP and node at most once.
         changes: Vec<ConflictChange>,
     },
+    /// What holders saw, before they change it.
+    Saw {
+        /// Each VIP at most once.
+        tokens: Vec<(VipUid, ViaToken)>,
+    },
     /// Removed VIPs that answer nowhere any more: the leader waited for as long
     /// as anybody can have been granted them.
     Outwaited { vips: Vec<VipUid> },
@@ -308,6 +318,7 @@ impl VipOp {
             Self::Add { spec } | Self::AddGuest { spec, .. } | Self::Set { spec, .. } => {
                 spec.via.since()
             }
+            Self::Saw { .. } => Level::VIAS,
             Self::EndGuest { .. }
             | Self::Remove { .. }
             | Self::Pin { .. }
@@ -358,6 +369,7 @@ impl State {
                 Ok(Outcome::Done)
             }
             VipOp::Released { releases } => Ok(self.released(actor, releases)),
+            VipOp::Saw { tokens } => Ok(self.saw(tokens)),
         }
     }
 
@@ -519,6 +531,19 @@ impl State {
             self.record_of(step.vip, actor, assigned);
         }
         Ok(Outcome::Done)
+    }
+
+    /// Of the current epoch alone: whoever held an earlier one has seen nothing that counts.
+    fn saw(&mut self, tokens: &[(VipUid, ViaToken)]) -> Outcome {
+        for (uid, token) in tokens {
+            if token.text.len() <= MAX_TOKEN
+                && self.vip(*uid).is_some_and(|vip| vip.epoch == token.epoch)
+                && let Some(vip) = self.vip_mut(*uid)
+            {
+                vip.token = Some(token.clone());
+            }
+        }
+        Outcome::Done
     }
 
     fn obstacles_changed(&mut self, actor: &str, changes: &[ObstacleChange]) -> Outcome {

@@ -11,6 +11,7 @@ mod words;
 pub use datagrams::{DnsCheck, RecordType, Reply, UdpCheck};
 pub use error::CheckKindError;
 pub use exec::ExecCheck;
+pub(super) use exec::is_file_name;
 pub use http::{Body, GrpcCheck, Header, HttpCheck, Method, Statuses};
 pub use otherwise::{MAX_OTHERWISE, RealCheck};
 pub use tls::{Digest, Tls, Trust};

@@ -107,6 +107,9 @@ pub struct VipSpec {
     /// How the network is told where it is.
     #[serde(default, skip_serializing_if = "Via::is_usual")]
     pub via: Via,
+    /// What whoever is told has to know beside its addresses.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, String>,
 }
 
 /// Why a VIP's spec cannot be.
@@ -134,6 +137,13 @@ pub enum VipSpecError {
     /// No interface name.
     #[error("{0:?} is not an interface name: 1 to 15 characters, no '/' and no space")]
     Interface(String),
+    /// What whoever is told would not understand, or lacks.
+    #[error("VIP {name}: {why}")]
+    Param {
+        name: Name,
+        /// What is wrong.
+        why: String,
+    },
     /// An interface for one that needs none, or loopback for one that is resolved there.
     #[error("VIP {name} cannot be on {interface}: by {via} its addresses are {}", where_by(*via))]
     Elsewhere { name: Name, interface: String, via: Via },
@@ -178,6 +188,8 @@ impl VipSpec {
             let (name, count) = (self.name.clone(), self.addresses.len());
             return Err(VipSpecError::TooManyAddresses { name, count });
         }
+        let param = |why| VipSpecError::Param { name: self.name.clone(), why };
+        self.via.check(&self.params).map_err(param)?;
         let mut seen = BTreeSet::new();
         for address in &self.addresses {
             if !seen.insert(address.ip) {

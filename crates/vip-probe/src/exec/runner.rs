@@ -1,6 +1,6 @@
 //! The process that runs the programs of checks, and ends what they leave.
 
-use super::{Ran, Run, folder, hear, leftovers, say};
+use super::{Folders, Ran, Run, Sort, folder, hear, leftovers, say};
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
@@ -44,14 +44,14 @@ const MAX_SAYS: usize = 512;
 /// The kernel does not let it look after what it runs.
 pub async fn serve(
     listener: UnixListener,
-    folder: PathBuf,
+    folders: Folders,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
     // No program becomes more than this process by a bit of its file.
     prctl::set_no_new_privs()?;
     prctl::set_child_subreaper(true)?;
     let runner = Rc::new(Runner {
-        folder,
+        folders,
         groups: RefCell::default(),
         ended: Notify::new(),
         room: Semaphore::new(AT_ONCE),
@@ -85,7 +85,7 @@ pub async fn serve(
 }
 
 struct Runner {
-    folder: PathBuf,
+    folders: Folders,
     /// Of runs that go on: a run is the leader of its group.
     groups: RefCell<BTreeSet<Pid>>,
     ended: Notify,
@@ -142,7 +142,14 @@ impl Runner {
         let Ok(Ok(_room)) = timeout(ROOM, self.room.acquire()).await else {
             return not(format!("{AT_ONCE} programs of checks run here already"));
         };
-        let file = match folder::file(&self.folder, &run.file) {
+        let (folder, key) = match run.sort {
+            Sort::Check => (&self.folders.checks, "[probe] exec_dir"),
+            Sort::Mover => (&self.folders.movers, "[cloud.exec] dir"),
+        };
+        let Some(folder) = folder else {
+            return not(format!("{key} is not set where programs are run"));
+        };
+        let file = match folder::file(folder, &run.file) {
             Ok(file) => file,
             Err(why) => return not(why.to_string()),
         };
@@ -180,16 +187,13 @@ impl Runner {
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("LANG", "C.UTF-8")
-            .env("VIPD_ADDRESS", run.address.to_string())
+            .envs(&run.env)
             .env("VIPD_TIMEOUT_MS", run.timeout_ms.to_string())
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(writes.try_clone()?)
             .stderr(writes)
             .process_group(0);
-        if let Some(port) = run.port {
-            command.env("VIPD_PORT", port.to_string());
-        }
         let child = command.spawn()?;
         let group = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
         let group = group.ok_or(io::ErrorKind::NotFound)?;

@@ -1,4 +1,4 @@
-use super::runner;
+use super::{Folders, runner};
 use crate::Prober;
 use crate::testing::target;
 use futures_util::StreamExt;
@@ -19,6 +19,10 @@ struct Place {
     dir: tempfile::TempDir,
     /// A runner ends all children of its process that are not its own.
     _alone: MutexGuard<'static, ()>,
+}
+
+fn checks_in(folder: PathBuf) -> Folders {
+    Folders { checks: Some(folder), movers: None }
 }
 
 static ALONE: Mutex<()> = Mutex::new(());
@@ -46,7 +50,7 @@ impl Place {
 
     async fn during<T>(&self, asks: impl Future<Output = T>) -> T {
         let listener = UnixListener::bind(self.socket()).expect("bound");
-        let serves = runner::serve(listener, self.folder(), std::future::pending());
+        let serves = runner::serve(listener, checks_in(self.folder()), std::future::pending());
         let done = tokio::select! {
             _ = serves => panic!("it ended"),
             done = asks => done,
@@ -266,7 +270,7 @@ fn with_the_runner_all_ends_that_it_runs() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        let serves = runner::serve(listener, place.folder(), both_run);
+        let serves = runner::serve(listener, checks_in(place.folder()), both_run);
         let (served, ran) = tokio::join!(serves, place.ask("exec:hangs", 60_000));
         served.expect("it ended in order");
         assert!(matches!(ran, Err(Failure::Here(_))), "{ran:?}");

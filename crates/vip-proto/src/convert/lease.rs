@@ -3,8 +3,8 @@
 use super::{FieldError, invalid};
 use crate::v1;
 use vip_core::{
-    Conflict, Cover, Denial, Epoch, Fitness, GrantAnswer, Grantee, Incarnation, MAX_MACS, Mac,
-    Obstacle, Report, ReportId, VipUid, Wanted, Why,
+    Conflict, Cover, Denial, Epoch, Fitness, GrantAnswer, Grantee, Incarnation, MAX_MACS,
+    MAX_TOKEN, Mac, Obstacle, Report, ReportId, ViaToken, VipUid, Wanted, Why,
 };
 
 impl From<Grantee> for v1::Grantee {
@@ -40,6 +40,9 @@ impl From<Wanted> for v1::GrantRequest {
         let named = |wanted: Vec<Grantee>| wanted.into_iter().map(Into::into).collect();
         match wanted {
             Wanted::First(first) => Self { wanted: named(first), ..Self::default() },
+            Wanted::Shut(shut) | Wanted::StayShut(shut) => {
+                Self { wanted: named(shut), shut: true, ..Self::default() }
+            }
             Wanted::All(all) => Self { wanted: named(all), all: true, ..Self::default() },
             Wanted::Cover(cover) => Self { cover: Some(cover.into()), ..Self::default() },
         }
@@ -48,11 +51,12 @@ impl From<Wanted> for v1::GrantRequest {
 
 impl From<v1::GrantRequest> for Wanted {
     fn from(request: v1::GrantRequest) -> Self {
-        let v1::GrantRequest { wanted, wait_us: _, cover, all } = request;
+        let v1::GrantRequest { wanted, wait_us: _, cover, all, shut } = request;
         let named = || wanted.into_iter().map(Into::into).collect();
         match cover {
             Some(cover) => Self::Cover(cover.into()),
             None if all => Self::All(named()),
+            None if shut => Self::Shut(named()),
             None => Self::First(named()),
         }
     }
@@ -129,6 +133,7 @@ impl From<(VipUid, Obstacle)> for v1::Obstacle {
             Why::Answered(mac) => (W::Answered, mac.to_string()),
             Why::AnsweredBy(node) => (W::AnsweredBy, node.to_string()),
             Why::NoIpv6(name) => (W::NoIpv6, name),
+            Why::NotTaken(text) => (W::NotTaken, text),
         };
         Self { vip: vip.0, ip: ip.to_string(), why: why.into(), detail }
     }
@@ -161,6 +166,7 @@ impl TryFrom<v1::Obstacle> for (VipUid, Obstacle) {
             W::Kernel => Why::Kernel(detail),
             W::Answered => Why::Answered(detail.parse().map_err(|e| invalid("detail", e))?),
             W::NoIpv6 => Why::NoIpv6(detail),
+            W::NotTaken => Why::NotTaken(detail),
             W::AnsweredBy => Why::AnsweredBy(detail.parse().map_err(|e| invalid("detail", e))?),
         };
         Ok((VipUid(vip), Obstacle { ip: ip.parse().map_err(|e| invalid("ip", e))?, why }))
@@ -186,6 +192,18 @@ impl TryFrom<v1::Conflict> for (VipUid, Conflict) {
     }
 }
 
+impl From<(VipUid, ViaToken)> for v1::ViaToken {
+    fn from((vip, ViaToken { epoch, text }): (VipUid, ViaToken)) -> Self {
+        Self { vip: vip.0, epoch: epoch.0, text }
+    }
+}
+
+/// One that is too long is none: its holder is told so by whoever made it.
+fn token(v1::ViaToken { vip, epoch, text }: v1::ViaToken) -> Option<(VipUid, ViaToken)> {
+    let fits = text.len() <= MAX_TOKEN;
+    fits.then_some((VipUid(vip), ViaToken { epoch: Epoch(epoch), text }))
+}
+
 impl From<Report> for v1::Report {
     fn from(report: Report) -> Self {
         use v1::report::Fitness as F;
@@ -199,6 +217,7 @@ impl From<Report> for v1::Report {
             released,
             revisions,
             conflicts,
+            tokens,
             macs,
             runs,
         } = report;
@@ -219,6 +238,7 @@ impl From<Report> for v1::Report {
             released: released.into_iter().map(Into::into).collect(),
             revisions: revisions.into_iter().map(|(vip, revision)| (vip.0, revision)).collect(),
             conflicts: conflicts.into_iter().map(Into::into).collect(),
+            tokens: tokens.into_iter().map(Into::into).collect(),
             macs: macs.into_iter().map(|mac| mac.0.to_vec()).collect(),
             runs: Some(runs.into()),
         }
@@ -246,6 +266,7 @@ impl TryFrom<v1::Report> for Report {
             released,
             revisions,
             conflicts,
+            tokens,
             macs,
             runs,
             ..
@@ -260,6 +281,7 @@ impl TryFrom<v1::Report> for Report {
             released: released.into_iter().map(Into::into).collect(),
             revisions: revisions.into_iter().map(|(vip, n)| (VipUid(vip), n)).collect(),
             conflicts: conflicts.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            tokens: tokens.into_iter().filter_map(token).collect(),
             macs: macs.iter().take(MAX_MACS).map(|mac| read_mac(mac)).collect::<Result<_, _>>()?,
             runs: runs.unwrap_or_default().into(),
         })
@@ -284,6 +306,7 @@ mod tests {
             Why::Gateway,
             Why::NoGate("no".into()),
             Why::Kernel("no".into()),
+            Why::NotTaken("no".into()),
             Why::Answered(Mac([2, 0, 0, 0, 0, 9])),
             Why::AnsweredBy("n3".parse().expect("valid")),
         ];
@@ -301,6 +324,7 @@ mod tests {
             released: [open].into(),
             revisions: [(VipUid(3), 4)].into(),
             conflicts: [(VipUid(3), conflict)].into(),
+            tokens: [(VipUid(3), ViaToken { epoch: Epoch(2), text: "e7".into() })].into(),
             macs: [Mac([2, 0, 0, 0, 0, 1])].into(),
             runs: Runs::here(),
         };

@@ -5,7 +5,7 @@ use crate::v1;
 use vip_core::{Placement, Via, VipAddress, VipSpec};
 
 same!(Placement = v1::Placement { Leader, Sticky });
-same!(Via = v1::Via { Garp, Lb });
+same!(Via = v1::Via { Garp, Lb, Exec });
 
 fn addresses(written: &[String]) -> Result<Vec<VipAddress>, FieldError> {
     let read = written.iter().map(|one| one.parse());
@@ -35,6 +35,7 @@ impl TryFrom<v1::VipSpec> for VipSpec {
             placement: how,
             no_probe,
             via: by,
+            params,
         } = message;
         let spec = Self {
             name: name.parse().map_err(|e| invalid("name", e))?,
@@ -43,6 +44,7 @@ impl TryFrom<v1::VipSpec> for VipSpec {
             placement: placement(how)?.unwrap_or_default(),
             no_probe,
             via: via(by)?.unwrap_or_default(),
+            params: params.into_iter().collect(),
         };
         spec.check()?;
         Ok(spec)
@@ -55,8 +57,15 @@ impl v1::SetVipRequest {
     /// # Errors
     /// What would not make sense.
     pub fn changes(self, old: &VipSpec) -> Result<VipSpec, FieldError> {
-        let Self { name: _, addresses: written, interface: on, placement: how, no_probe, via: by } =
-            self;
+        let Self {
+            name: _,
+            addresses: written,
+            interface: on,
+            placement: how,
+            no_probe,
+            via: by,
+            params,
+        } = self;
         let mut spec = old.clone();
         if !written.is_empty() {
             spec.addresses = addresses(&written)?;
@@ -69,8 +78,13 @@ impl v1::SetVipRequest {
         }
         spec.no_probe = no_probe.unwrap_or(spec.no_probe);
         if let Some(by) = by.map(via).transpose()?.flatten() {
+            // What was said of another way says nothing of this one.
+            if by != spec.via {
+                spec.params.clear();
+            }
             spec.via = by;
         }
+        spec.params.extend(params);
         spec.check()?;
         Ok(spec)
     }
@@ -88,6 +102,7 @@ mod tests {
             placement: v1::Placement::Sticky.into(),
             no_probe: true,
             via: v1::Via::Garp.into(),
+            params: [].into(),
         };
         message.try_into().expect("a spec")
     }

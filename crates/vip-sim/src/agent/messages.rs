@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use vip_core::{
-    Acknowledgement, Command, Failure, GrantAnswer, Mono, NodeId, Op, PromiseTicket, Report,
-    ReportId, Sighting, Start, State, Term, Ticket, Vote, Wanted,
+    Acknowledgement, Command, Epoch, Failure, GrantAnswer, Mono, NodeId, Op, PromiseTicket, Report,
+    ReportId, Sighting, Start, State, Term, Ticket, VipUid, Vote, Wanted,
 };
 
 /// What nodes say to each other.
@@ -64,6 +64,8 @@ pub(crate) enum Input {
     AskTimeout(u64),
     /// A probe has its answer.
     Probed(Ticket, Result<(), Failure>),
+    /// Who was told where a VIP is confirms it.
+    Called(VipUid, Epoch),
     /// Somebody gives a command.
     Admin(Box<Op>),
     Voters(BTreeSet<NodeId>),
@@ -83,6 +85,8 @@ pub(crate) enum Out {
     /// The session is given up.
     Hangup,
     Probe(Box<Start>),
+    /// Whoever has to know is told that a VIP is here.
+    Call(VipUid, Epoch),
     Write(Write, After),
     /// To itself, soon.
     Soon(Input),

@@ -54,7 +54,7 @@ impl World {
             }
             Fault::LoseAddress(at) => self.lose_address(at),
             Fault::ForeignClaim(at) => {
-                for address in vip_spec(false).addresses {
+                for address in vip_spec(&self.scenario).addresses {
                     // A stranger, or one that calls itself a member.
                     let hosts = self.hosts.len();
                     let mac = mac(self.rng.usize(0..2 * hosts));
@@ -73,7 +73,7 @@ impl World {
             Fault::Drain(at, drained) => self.command(NodeOp::Drain { node: node(at), drained }),
             Fault::Recreate => {
                 self.command(VipOp::Remove { name: vip_name() });
-                self.command(VipOp::Add { spec: vip_spec(self.scenario.sticky) });
+                self.command(VipOp::Add { spec: vip_spec(&self.scenario) });
             }
             Fault::Reshape(how) => self.reshape(how),
             Fault::Scheme(scheme, salt) => self.scheme(scheme, salt),
@@ -87,9 +87,9 @@ impl World {
         let [first, second] = addresses();
         let web = |addresses: &[VipAddress]| VipSpec {
             addresses: addresses.to_vec(),
-            ..vip_spec(self.scenario.sticky)
+            ..vip_spec(&self.scenario)
         };
-        let guest = guest_spec();
+        let guest = guest_spec(&self.scenario);
         let both = web(&[first, second]);
         // As a leader sees it that looked at it before.
         let state = self.hosts.iter().find_map(|host| Some(host.agent.as_ref()?.state()));
@@ -307,7 +307,7 @@ impl World {
 
     /// Opens the gate of a host that has no right to.
     fn double_answer(&mut self) {
-        let spec = vip_spec(false);
+        let spec = vip_spec(&self.scenario);
         let wrong = spec.addresses.first().and_then(|address| {
             let holder = self.one.answering(self.now, address.ip)?;
             let other = (0..self.hosts.len()).find(|h| *h != holder && self.hosts[*h].powered)?;

@@ -44,15 +44,16 @@ pub(super) async fn set_vip(
     end_guests(call, old.uid).await?;
     let heard = (state.profile().timing().heartbeat * REPORTS).max(LEAST);
     let held = old.holder.filter(|_| old.answered == old.epoch && old.fenced < old.epoch);
-    let place = |spec: &VipSpec| (spec.interface.clone(), spec.via);
+    let place = |spec: &VipSpec| (spec.interface.clone(), spec.via, spec.params.clone());
     let moves = place(&spec) != place(&old.spec) || spec.addresses != old.spec.addresses;
     let changed = async {
         if let Some(holder) = held.filter(|_| place(&spec) != place(&old.spec)) {
             tried(call, (&old, &spec), holder, heard).await?;
         }
         let guest = match held {
-            Some(holder) => joining(call, (&old, &spec), holder).await?,
-            None => None,
+            // Who is told where a VIP is knows nothing of guests.
+            Some(holder) if !spec.via.is_called() => joining(call, (&old, &spec), holder).await?,
+            _ => None,
         };
         let (spec, seen) = (spec.clone(), old.revision);
         call.propose(VipOp::Set { spec, seen, guest }).await

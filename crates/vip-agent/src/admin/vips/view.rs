@@ -6,7 +6,8 @@ use vip_core::{NodeId, State, Vip, VipSpec};
 use vip_proto::v1;
 
 pub(super) fn view(sight: &Sight<'_>, state: &State, vip: &Vip) -> v1::Vip {
-    let VipSpec { name: vip_name, addresses, interface, placement, no_probe, via } = &vip.spec;
+    let VipSpec { name: vip_name, addresses, interface, placement, no_probe, via, params } =
+        &vip.spec;
     v1::Vip {
         name: vip_name.to_string(),
         addresses: addresses.iter().map(ToString::to_string).collect(),
@@ -21,6 +22,7 @@ pub(super) fn view(sight: &Sight<'_>, state: &State, vip: &Vip) -> v1::Vip {
         hindered: hindered(state, vip),
         no_probe: *no_probe,
         via: v1::Via::from(*via).into(),
+        params: params.clone().into_iter().collect(),
         fresh: sight.fresh,
         silent: vip.holder == Some(sight.member.meta.node) && !sight.member.leases.holds(vip),
     }

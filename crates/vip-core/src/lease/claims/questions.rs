@@ -1,7 +1,7 @@
 //! What is asked of claims: nothing is decided here.
 
 use super::{Answering, Claim, Claims, Holding, Known, Stage};
-use crate::{Conflict, Cover, Epoch, Grantee, Mono, Obstacle, VipUid};
+use crate::{Conflict, Cover, Epoch, Grantee, Mono, Obstacle, ViaToken, VipUid};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Claims {
@@ -54,6 +54,35 @@ impl Claims {
         let waiting = self.known().waiting.clone();
         debug_assert_eq!(waiting, self.in_stage(Stage::waits), "a claim changed unseen");
         waiting
+    }
+
+    /// What is asked for with the gate shut.
+    #[must_use]
+    pub fn seeking(&self) -> Vec<Grantee> {
+        self.in_stage(Stage::seeks)
+    }
+
+    /// What was granted so, and is to go on while somebody is told.
+    #[must_use]
+    pub fn taking_by(&self) -> Vec<Grantee> {
+        self.in_stage(Stage::is_taking)
+    }
+
+    /// What was seen of where VIPs are.
+    #[must_use]
+    pub fn tokens(&self) -> BTreeMap<VipUid, ViaToken> {
+        let of = |(vip, claim): (&VipUid, &Claim)| {
+            let text = claim.token.clone()?;
+            Some((*vip, ViaToken { epoch: claim.epoch, text }))
+        };
+        self.claims.iter().filter_map(of).collect()
+    }
+
+    /// Those about whom somebody is told, with until when each is leased.
+    #[must_use]
+    pub fn taking(&self) -> BTreeMap<VipUid, (Epoch, Mono)> {
+        let taking = self.claims.iter().filter(|(_, claim)| claim.stage.is_taking());
+        taking.map(|(vip, claim)| (*vip, (claim.epoch, claim.taking_until))).collect()
     }
 
     fn in_stage(&self, is_in: impl Fn(Stage) -> bool) -> Vec<Grantee> {

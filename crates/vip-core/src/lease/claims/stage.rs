@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!  Preparing ──> Asking ──> Leased ──> Open
-//!                  ^───────────┴────────┘ the deadline passed
+//!      ^           ^───────────┴────────┘ the deadline passed
+//!      │
+//!  Seeking ──> Taking ──> Taken            where somebody has to be told first
 //!  any ──> Doomed: the guard refuses the epoch for good
 //!  any ──> Releasing ──> gone
 //! ```
@@ -12,6 +14,12 @@ use serde::{Deserialize, Serialize};
 /// How far a claim is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Stage {
+    /// The leader is asked for a lease with the gate shut.
+    Seeking,
+    /// Granted so; whoever has to know where the VIP is, is told.
+    Taking,
+    /// They know; the guard is to be told next.
+    Taken,
     /// Ordered from the guard.
     Preparing,
     /// Ready; the leader is asked.
@@ -30,6 +38,10 @@ pub(super) enum Stage {
 /// What can happen to a claim under its epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Happened {
+    /// Who had to be told confirmed that it is here.
+    Confirmed,
+    /// It is ordered from the guard.
+    Ordered,
     /// The guard has its addresses.
     Prepared,
     /// The guard answers.
@@ -63,6 +75,8 @@ pub(super) enum Then {
     Nothing,
     /// Ask the leader at once.
     Ask,
+    /// Tell, or go on telling, until the deadline.
+    Take,
     /// Pass the deadline on to the guard.
     Extend,
     /// Have the guard release it.
@@ -83,6 +97,9 @@ impl Stage {
         use Happened as H;
         use Stage as S;
         match (self, happened) {
+            (S::Seeking | S::Taking, H::Granted) => (Some(S::Taking), Then::Take),
+            (S::Taking, H::Confirmed) => (Some(S::Taken), Then::Nothing),
+            (S::Taken, H::Ordered) => (Some(S::Preparing), Then::Nothing),
             (S::Preparing, H::Prepared) => (Some(S::Asking), Then::Ask),
             (S::Asking | S::Leased, H::Opened) => (Some(S::Open), Then::Nothing),
             (S::Leased | S::Open, H::Expired) => (Some(S::Asking), Then::Nothing),
@@ -91,9 +108,17 @@ impl Stage {
             (S::Open, H::Granted) => (Some(S::Open), Then::Extend),
             (S::Doomed, H::Granted) => (None, Then::Report),
 
-            (S::Preparing | S::Asking | S::Leased | S::Open | S::Doomed, H::Ended) => {
-                (Some(S::Doomed), Then::Ask)
-            }
+            (
+                S::Seeking
+                | S::Taking
+                | S::Taken
+                | S::Preparing
+                | S::Asking
+                | S::Leased
+                | S::Open
+                | S::Doomed,
+                H::Ended,
+            ) => (Some(S::Doomed), Then::Ask),
             // The other VIP is being released; the next look tries again.
             (S::Preparing, H::InUse) => (None, Then::Nothing),
             // What it has the guard keeps.
@@ -104,17 +129,33 @@ impl Stage {
 
             (_, H::Bound) => (Some(S::Releasing), Then::ReleaseEarlier),
             // The leader's log holds every assignment that a claim can rest on.
-            (S::Preparing | S::Asking | S::Leased | S::Open | S::Doomed, H::Over | H::Unwanted)
+            (
+                S::Seeking
+                | S::Taking
+                | S::Taken
+                | S::Preparing
+                | S::Asking
+                | S::Leased
+                | S::Open
+                | S::Doomed,
+                H::Over | H::Unwanted,
+            )
             | (S::Preparing | S::Asking | S::Leased | S::Open, H::Contested) => {
                 (Some(S::Releasing), Then::Release)
             }
 
-            (S::Asking | S::Leased | S::Open | S::Doomed | S::Releasing, H::Prepared)
+            // The guard knows nothing of it yet; and what comes late changes nothing.
+            (
+                S::Seeking | S::Taking | S::Taken,
+                H::Prepared | H::Opened | H::Expired | H::InUse | H::Contested,
+            )
+            | (S::Asking | S::Leased | S::Open | S::Doomed | S::Releasing, H::Prepared)
             | (S::Preparing | S::Open | S::Doomed | S::Releasing, H::Opened)
             | (S::Preparing | S::Asking | S::Doomed | S::Releasing, H::Expired)
-            | (S::Preparing | S::Releasing, H::Granted)
+            | (S::Taken | S::Preparing | S::Releasing, H::Granted)
             | (S::Releasing, H::Ended | H::Over | H::Unwanted)
             | (S::Doomed | S::Releasing, H::Contested)
+            | (_, H::Confirmed | H::Ordered)
             | (_, H::NotYet) => (Some(self), Then::Nothing),
         }
     }
@@ -122,6 +163,16 @@ impl Stage {
     /// Whether the leader is asked for it, for the first time or after an expiry.
     pub(super) const fn waits(self) -> bool {
         matches!(self, Self::Asking | Self::Doomed)
+    }
+
+    /// Whether the leader is asked for it while the gate is shut, for the first time.
+    pub(super) const fn seeks(self) -> bool {
+        matches!(self, Self::Seeking)
+    }
+
+    /// Whether somebody is told, and the lease is to go on meanwhile.
+    pub(super) const fn is_taking(self) -> bool {
+        matches!(self, Self::Taking)
     }
 
     /// Whether its lease is to go on.
@@ -144,7 +195,10 @@ impl Stage {
 mod tests {
     use super::*;
 
-    const STAGES: [Stage; 6] = [
+    const STAGES: [Stage; 9] = [
+        Stage::Seeking,
+        Stage::Taking,
+        Stage::Taken,
         Stage::Preparing,
         Stage::Asking,
         Stage::Leased,
@@ -159,38 +213,46 @@ mod tests {
     fn every_pair_is_as_it_was_meant() {
         use Happened as H;
         let table = [
-            (H::Prepared, ["Asking Ask", ".", ".", ".", ".", "."]),
-            (H::Opened, [".", "Open", "Open", ".", ".", "."]),
-            (H::Expired, [".", ".", "Asking", "Asking", ".", "."]),
-            (H::Ended, ["Doomed Ask", "Doomed Ask", "Doomed Ask", "Doomed Ask", "Doomed Ask", "."]),
+            (H::Prepared, [".", ".", ".", "Asking Ask", ".", ".", ".", ".", "."]),
+            (H::Opened, [".", ".", ".", ".", "Open", "Open", ".", ".", "."]),
+            (H::Expired, [".", ".", ".", ".", ".", "Asking", "Asking", ".", "."]),
             (
-                H::InUse,
+                H::Ended,
                 [
-                    "-",
-                    "Asking TellAgain",
-                    "Leased TellAgain",
-                    "Open TellAgain",
-                    "Doomed TellAgain",
-                    "Releasing TellAgain",
+                    "Doomed Ask",
+                    "Doomed Ask",
+                    "Doomed Ask",
+                    "Doomed Ask",
+                    "Doomed Ask",
+                    "Doomed Ask",
+                    "Doomed Ask",
+                    "Doomed Ask",
+                    ".",
                 ],
             ),
-            (H::Refused, ["- LeaveAlone"; 6]),
-            (H::Granted, [".", "Leased Extend", "Leased Extend", "Open Extend", "- Report", "."]),
+            (H::InUse, IN_USE),
+            (H::Refused, ["- LeaveAlone"; 9]),
+            (
+                H::Granted,
+                [
+                    "Taking Take",
+                    "Taking Take",
+                    ".",
+                    ".",
+                    "Leased Extend",
+                    "Leased Extend",
+                    "Open Extend",
+                    "- Report",
+                    ".",
+                ],
+            ),
             (H::Over, RELEASED),
-            (H::Bound, ["Releasing ReleaseEarlier"; 6]),
-            (H::NotYet, ["."; 6]),
+            (H::Bound, ["Releasing ReleaseEarlier"; 9]),
+            (H::NotYet, ["."; 9]),
+            (H::Confirmed, [".", "Taken", ".", ".", ".", ".", ".", ".", "."]),
+            (H::Ordered, [".", ".", "Preparing", ".", ".", ".", ".", ".", "."]),
             (H::Unwanted, RELEASED),
-            (
-                H::Contested,
-                [
-                    "Releasing Release",
-                    "Releasing Release",
-                    "Releasing Release",
-                    "Releasing Release",
-                    ".",
-                    ".",
-                ],
-            ),
+            (H::Contested, CONTESTED),
         ];
         for (happened, row) in table {
             for (stage, meant) in STAGES.into_iter().zip(row) {
@@ -206,7 +268,34 @@ mod tests {
         }
     }
 
-    const RELEASED: [&str; 6] = [
+    const IN_USE: [&str; 9] = [
+        ".",
+        ".",
+        ".",
+        "-",
+        "Asking TellAgain",
+        "Leased TellAgain",
+        "Open TellAgain",
+        "Doomed TellAgain",
+        "Releasing TellAgain",
+    ];
+
+    const CONTESTED: [&str; 9] = [
+        ".",
+        ".",
+        ".",
+        "Releasing Release",
+        "Releasing Release",
+        "Releasing Release",
+        "Releasing Release",
+        ".",
+        ".",
+    ];
+
+    const RELEASED: [&str; 9] = [
+        "Releasing Release",
+        "Releasing Release",
+        "Releasing Release",
         "Releasing Release",
         "Releasing Release",
         "Releasing Release",
@@ -218,9 +307,15 @@ mod tests {
     #[test]
     fn what_a_stage_is_for_others() {
         let of = |is: fn(Stage) -> bool| STAGES.map(is);
-        assert_eq!(of(Stage::waits), [false, true, false, false, true, false]);
-        assert_eq!(of(Stage::is_leased), [false, false, true, true, false, false]);
-        assert_eq!(of(Stage::is_ready), [false, true, true, true, false, false]);
-        assert_eq!(of(Stage::is_undecided), [true, true, true, false, false, false]);
+        let only = |at: usize| std::array::from_fn::<_, 9, _>(|stage| stage == at);
+        assert_eq!((of(Stage::seeks), of(Stage::is_taking)), (only(0), only(1)));
+        assert_eq!(of(Stage::waits)[..3], [false; 3]);
+        assert_eq!(of(Stage::waits)[3..], [false, true, false, false, true, false]);
+        assert_eq!(of(Stage::is_leased)[..3], [false; 3]);
+        assert_eq!(of(Stage::is_leased)[3..], [false, false, true, true, false, false]);
+        assert_eq!(of(Stage::is_ready)[..3], [false; 3]);
+        assert_eq!(of(Stage::is_ready)[3..], [false, true, true, true, false, false]);
+        assert_eq!(of(Stage::is_undecided)[..3], [false; 3]);
+        assert_eq!(of(Stage::is_undecided)[3..], [true, true, true, false, false, false]);
     }
 }

@@ -2,6 +2,7 @@ use super::*;
 use crate::testing::{apply, move_to, state_of, vip, voter};
 use crate::*;
 use std::sync::Arc;
+use std::time::Duration;
 
 const START: Mono = Mono(10_000_000_000);
 const SESSION: Incarnation = Incarnation(7);
@@ -493,4 +494,67 @@ fn what_does_not_answer_yet_is_given_up_as_soon_as_it_is_anothers() {
     assert_eq!(sync(&mut answering, &state), []);
     move_to(&mut state, WEB, 2);
     assert_eq!(sync(&mut answering, &state), [release(1)], "its successor is past already");
+}
+
+/// The guard hears nothing of a VIP before whoever has to know where it is does.
+#[test]
+fn somebody_is_told_before_the_guard_is() {
+    let mut state = state_of([voter(1), voter(2)]);
+    let spec = VipSpec {
+        via: Via::Exec,
+        params: [("file".into(), "move".into())].into(),
+        ..vip("web", 100)
+    };
+    apply(&mut state, VipOp::Add { spec });
+    move_to(&mut state, WEB, 1);
+    let mut claims = claims();
+    assert_eq!(sync(&mut claims, &state), [ClaimAction::AskNow]);
+    assert_eq!((claims.seeking(), claims.waiting()), (vec![grantee(1, 7)], vec![]));
+    let at = |seconds: u64| START + Duration::from_secs(seconds);
+    let granted = |claims: &mut Claims, until| {
+        claims.step(START, &state, ClaimEvent::Granted(grantee(1, 7), until))
+    };
+    assert_eq!(granted(&mut claims, at(1)), [], "the gate stays shut");
+    assert_eq!(granted(&mut claims, at(2)), []);
+    assert_eq!(claims.taking(), [(WEB, (Epoch(1), at(2)))].into());
+    assert_eq!((claims.seeking(), claims.taking_by()), (vec![], vec![grantee(1, 7)]));
+    assert!(claims.renewals().is_empty() && claims.cover().is_empty(), "it is in no set");
+    let other = ClaimEvent::Taken(WEB, Epoch(2));
+    claims.step(START, &state, other);
+    assert_eq!(claims.taking().len(), 1, "a word about another epoch");
+    claims.step(START, &state, ClaimEvent::Taken(WEB, Epoch(1)));
+    assert_eq!((claims.taking().len(), claims.taking_by()), (0, vec![]));
+    assert_eq!(sync(&mut claims, &state), [prepare(1)]);
+    assert_eq!(sync(&mut claims, &state), []);
+    notice(&mut claims, GuardNotice::Prepared { vip: WEB, epoch: Epoch(1) });
+    assert_eq!(claims.waiting(), [grantee(1, 7)], "and now it is as any other");
+}
+
+#[test]
+fn what_nobody_takes_from_this_node_goes_to_another() {
+    let mut state = state_of([voter(1), voter(2)]);
+    let spec = VipSpec {
+        via: Via::Exec,
+        params: [("file".into(), "move".into())].into(),
+        ..vip("web", 100)
+    };
+    apply(&mut state, VipOp::Add { spec });
+    move_to(&mut state, WEB, 1);
+    let mut claims = claims();
+    sync(&mut claims, &state);
+    let why = Obstacle { ip: [10, 0, 0, 100].into(), why: Why::NotTaken("no permission".into()) };
+    let not = || ClaimEvent::NotTaken(WEB, Epoch(1), why.clone());
+    assert_eq!(claims.step(START, &state, not()), [], "nobody was told yet");
+    claims.step(START, &state, ClaimEvent::Granted(grantee(1, 7), START));
+    assert_eq!(claims.step(START, &state, not()), [ClaimAction::ReportNow]);
+    assert_eq!((claims.releases(), claims.unable(START)), (vec![grantee(1, 7)], vec![WEB]));
+    assert_eq!(claims.obstacles(), [(WEB, why)].into());
+    // Assigned elsewhere while somebody is told: that is released as anything else is.
+    let mut claims = Claims::new(NodeId(1));
+    claims.step(START, &state, ClaimEvent::GuardUp(SESSION));
+    sync(&mut claims, &state);
+    claims.step(START, &state, ClaimEvent::Granted(grantee(1, 7), START));
+    move_to(&mut state, WEB, 2);
+    assert_eq!(sync(&mut claims, &state), [release(1)]);
+    assert!(claims.taking().is_empty());
 }

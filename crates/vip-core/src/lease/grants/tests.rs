@@ -29,7 +29,7 @@ fn lease(term: u64) -> LeaderLease {
 }
 
 fn ask(grants: &mut Grants, state: &State, now: Mono, node: u64, grantee: Grantee) -> Verdict {
-    let request = Request { node: NodeId(node), grantee };
+    let request = Request { node: NodeId(node), grantee, shut: false };
     grants.request(now, [request], &lease(state.term.0), state, &LAN)[0].1
 }
 
@@ -59,7 +59,7 @@ fn only_the_committed_holder_at_its_epoch_is_granted() {
 #[test]
 fn nothing_is_granted_before_an_own_term_entry_is_applied() {
     let (mut grants, state) = (Grants::default(), state());
-    let request = Request { node: NodeId(2), grantee: grantee(1, 7) };
+    let request = Request { node: NodeId(2), grantee: grantee(1, 7), shut: false };
     let verdicts = grants.request(T, [request], &lease(2), &state, &LAN);
     assert_eq!(verdicts[0].1, Verdict::Denied(Denial::NotLeading));
 }
@@ -532,4 +532,23 @@ fn an_epoch_that_an_earlier_leader_may_have_granted_is_waited_for() {
     assert!(grants.released(state.vip(WEB).expect("there"), NodeId(2), grantee(1, 7)));
     move_to(&mut state, WEB, 1);
     assert_eq!(ask(&mut grants, &state, T, 1, grantee(3, 5)), wait);
+}
+
+/// While somebody is told where it is, it is in no set; and a word from then that comes late
+/// takes it out of none.
+#[test]
+fn what_is_held_with_the_gate_shut_is_renewed_by_itself() {
+    let (mut grants, state) = (Grants::default(), state());
+    let mut asks = |now, shut| {
+        let request = Request { node: NodeId(2), grantee: grantee(1, 7), shut };
+        let verdict = grants.request(now, [request], &lease(1), &state, &LAN)[0].1;
+        assert_eq!(verdict, Verdict::Granted);
+        let cover = Cover::of([grantee(1, 7)]);
+        let renewed = grants.renew(now + ms(1), NodeId(2), cover, &lease(1), &state);
+        (renewed, grants.granted_at(WEB))
+    };
+    assert_eq!(asks(T, true), (false, Some(T)));
+    assert_eq!(asks(T + ms(40), true), (false, Some(T + ms(40))));
+    assert_eq!(asks(T + ms(50), false), (true, Some(T + ms(51))));
+    assert_eq!(asks(T + ms(60), true), (true, Some(T + ms(61))), "it came late");
 }

@@ -5,12 +5,43 @@ use crate::{
     ClaimAction, ClaimEvent, Claims, Cover, Grantee, Incarnation, Mono, NodeId, VipOrder, Vote,
 };
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// How long a holder has the leader keep a request for a first grant. It sends
+/// another one then.
+pub const FIRST_GRANT_WAIT: Duration = Duration::from_millis(80);
+
+/// What a request is about, for whoever hears what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Asked {
+    /// To answer, for the first time or again. The leader may take its time.
+    First,
+    /// To hold with the gate shut, for the first time. The same.
+    Shut,
+    /// To go on.
+    More,
+}
+
+impl Asked {
+    /// How long the leader may keep it.
+    #[must_use]
+    pub const fn wait(self) -> Duration {
+        match self {
+            Self::First | Self::Shut => FIRST_GRANT_WAIT,
+            Self::More => Duration::ZERO,
+        }
+    }
+}
 
 /// What a node asks its leader for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wanted {
     /// To answer, for the first time or again. The leader may take its time.
     First(Vec<Grantee>),
+    /// To have it with the gate shut: it is in no set. The leader may take its time.
+    Shut(Vec<Grantee>),
+    /// To have that for longer.
+    StayShut(Vec<Grantee>),
     /// To go on with all that it has leased, by the name of the set.
     Cover(Cover),
     /// The same one by one, as another set has this name there, or may have.
@@ -22,8 +53,21 @@ impl Wanted {
     #[must_use]
     pub fn named(&self) -> &[Grantee] {
         match self {
-            Self::First(grantees) | Self::All(grantees) => grantees,
+            Self::First(grantees)
+            | Self::Shut(grantees)
+            | Self::StayShut(grantees)
+            | Self::All(grantees) => grantees,
             Self::Cover(_) => &[],
+        }
+    }
+
+    /// What it is about.
+    #[must_use]
+    pub const fn asked(&self) -> Asked {
+        match self {
+            Self::First(_) => Asked::First,
+            Self::Shut(_) => Asked::Shut,
+            Self::StayShut(_) | Self::Cover(_) | Self::All(_) => Asked::More,
         }
     }
 }
@@ -43,6 +87,7 @@ pub struct Ask {
 pub(super) struct Holder {
     pub(super) claims: Claims,
     first_grant_pending: bool,
+    shut_pending: bool,
     /// The leader, by its vote, to whom each of what is leased here was named.
     named_to: Option<Vote>,
     /// It was asked for that by one name last.
@@ -51,7 +96,13 @@ pub(super) struct Holder {
 
 impl Holder {
     pub(super) fn of(claims: Claims) -> Self {
-        Self { claims, first_grant_pending: false, named_to: None, by_name: false }
+        Self {
+            claims,
+            first_grant_pending: false,
+            shut_pending: false,
+            named_to: None,
+            by_name: false,
+        }
     }
 
     /// From here on each is named again.
@@ -81,9 +132,21 @@ impl Holder {
         first.then_some(Wanted::First(waiting))
     }
 
-    /// A request for first grants was answered, or was not.
-    pub(super) fn first_is_answered(&mut self) {
-        self.first_grant_pending = false;
+    /// The same with the gate shut.
+    fn shut(&mut self) -> Option<Wanted> {
+        let seeking = self.claims.seeking();
+        let asks = !seeking.is_empty() && !self.shut_pending;
+        self.shut_pending |= asks;
+        asks.then_some(Wanted::Shut(seeking))
+    }
+
+    /// A request was answered, or was not.
+    pub(super) fn is_answered(&mut self, asked: Asked) {
+        match asked {
+            Asked::First => self.first_grant_pending = false,
+            Asked::Shut => self.shut_pending = false,
+            Asked::More => {}
+        }
     }
 
     /// Whether it was asked by one name last; not any more after this.
@@ -169,7 +232,11 @@ impl Leases {
         let (answer, free_at) = self.decide_grants(now, me, &Wanted::First(waiting));
         self.guard.heard_of(&answer.granted);
         self.take_answer(now, session, answer, lease_end, actions);
-        free_at
+        let claims = &self.holder.claims;
+        let shut = Wanted::Shut([claims.seeking(), claims.taking_by()].concat());
+        let (answer, shut_free_at) = self.decide_grants(now, me, &shut);
+        self.take_answer(now, session, answer, lease_end, actions);
+        free_at.into_iter().chain(shut_free_at).min()
     }
 
     /// The guard, or the leader, has another set than this node.
@@ -251,7 +318,10 @@ impl Leases {
         };
         let renewal = wants.renew.then(|| self.holder.renewal(vote)).flatten();
         let first = wants.ask.then(|| self.holder.first()).flatten();
-        for wanted in renewal.into_iter().chain(first) {
+        let shut = wants.ask.then(|| self.holder.shut()).flatten();
+        let taking = wants.renew.then(|| self.holder.claims.taking_by());
+        let taking = taking.filter(|all| !all.is_empty()).map(Wanted::StayShut);
+        for wanted in renewal.into_iter().chain(first).chain(shut).chain(taking) {
             actions.push(LeaseAction::Ask(Box::new(Ask { leader, session, wanted })));
         }
     }

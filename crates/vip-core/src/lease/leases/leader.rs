@@ -136,7 +136,7 @@ impl Leading {
         let mut answer = GrantAnswer::default();
         let (state, timing) = (&scene.state, &scene.timing);
         match wanted {
-            Wanted::First(_) => {}
+            Wanted::First(_) | Wanted::Shut(_) | Wanted::StayShut(_) => {}
             Wanted::All(all) => self.grants.has_only(node, all),
             Wanted::Cover(cover) => {
                 let renewed = self.grants.renew(now, node, *cover, &self.lease, state);
@@ -144,7 +144,8 @@ impl Leading {
             }
         }
         let named = wanted.named().iter();
-        let requests = named.map(|grantee| Request { node, grantee: *grantee });
+        let shut = matches!(wanted, Wanted::Shut(_) | Wanted::StayShut(_));
+        let requests = named.map(|grantee| Request { node, grantee: *grantee, shut });
         let mut free_at: Option<Mono> = None;
         for (grantee, verdict) in self.grants.request(now, requests, &self.lease, state, timing) {
             match verdict {

@@ -205,6 +205,7 @@ fn of_report(report: &Report) -> usize {
     let short = report.open.len() + report.released.len() + report.unable.len();
     let short = short + report.revisions.len();
     let long = report.obstacles.len() + report.conflicts.len() + report.macs.len();
+    let long = long + report.tokens.len();
     short * ITEM_BYTES + long * LONG_ITEM_BYTES
 }
 
@@ -280,7 +281,7 @@ impl Leases {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{START, leading, state_with_two_vips};
-    use super::super::{Ask, Wanted};
+    use super::super::{Ask, Asked, Wanted};
     use super::*;
     use crate::{
         Address, Conflict, Denial, Epoch, Grantee, GuardNotice, Incarnation, Mac, NodeId, Obstacle,
@@ -343,8 +344,12 @@ mod tests {
         let hindered: BTreeMap<_, _> =
             (0..5).map(|n| (VipUid(n), Obstacle { ip, why: Why::NoRoute })).collect();
         let notices = vec![GuardNotice::TryAgain; 6];
-        let answered =
-            E::Answered { session: None, sent_at: START, first: true, answer: Some(an_answer()) };
+        let answered = E::Answered {
+            session: None,
+            sent_at: START,
+            asked: Asked::First,
+            answer: Some(an_answer()),
+        };
         let wanted = Wanted::All(grantees(9).collect());
         let state = state_with_two_vips(NodeId(2));
         let of_two_vips = of_state(&state);

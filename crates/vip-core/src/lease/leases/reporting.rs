@@ -92,6 +92,7 @@ impl Leases {
             released: self.holder.claims.releases().into_iter().collect(),
             revisions: self.holder.claims.revisions(),
             conflicts: self.holder.claims.conflicts(),
+            tokens: self.holder.claims.tokens(),
             macs: self.guard.macs().clone(),
             runs: self.scene.runs.clone(),
         };

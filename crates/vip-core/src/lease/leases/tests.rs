@@ -123,7 +123,8 @@ pub(super) fn holding_under_another() -> (Leases, Vec<Grantee>) {
 
 fn answered(leases: &mut Leases, at: Mono, first: bool, answer: GrantAnswer) -> Vec<LeaseAction> {
     let (session, answer) = (Some(Incarnation(7)), Some(answer));
-    leases.step(at, LeaseEvent::Answered { session, sent_at: at, first, answer })
+    let asked = if first { Asked::First } else { Asked::More };
+    leases.step(at, LeaseEvent::Answered { session, sent_at: at, asked, answer })
 }
 
 /// The next heartbeat, in time for the leader's promise.

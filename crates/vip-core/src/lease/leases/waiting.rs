@@ -4,9 +4,6 @@ use super::{GrantAnswer, Leases, Wanted};
 use crate::{Mono, NodeId};
 use std::time::Duration;
 
-/// How long a holder has the leader keep a request for a first grant. It sends
-/// another one then.
-pub const FIRST_GRANT_WAIT: Duration = Duration::from_millis(80);
 /// The longest that a leader keeps one, whatever it says: well below every G,
 /// which runs from the time that the request was sent.
 const MAX_WAIT: Duration = Duration::from_millis(100);
@@ -61,7 +58,7 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{START, leading, state_with_two_vips};
-    use super::super::{LeaseEvent, WaitingStep};
+    use super::super::{FIRST_GRANT_WAIT, LeaseEvent, WaitingStep};
     use super::*;
     use crate::{Epoch, Grantee, Incarnation, VipUid};
     use std::sync::Arc;

@@ -3,7 +3,7 @@
 use super::Leases;
 use crate::{
     Assignment, ConflictChange, Grantee, Level, Mac, Mono, NodeId, NodeOp, NodeView,
-    ObstacleChange, Op, Runs, Settled, State, Term, Vip, VipOp, VipUid, decide, target,
+    ObstacleChange, Op, Runs, Settled, State, Term, ViaToken, Vip, VipOp, VipUid, decide, target,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,6 +37,8 @@ pub struct LeaderWork {
     pub answered: Vec<Grantee>,
     /// Who came to claim addresses beside holders, or does no more.
     pub conflicts: Vec<ConflictChange>,
+    /// What holders saw of where VIPs are, before they change it.
+    pub tokens: Vec<(VipUid, ViaToken)>,
     /// Nodes whose interfaces changed.
     pub interfaces: Vec<(NodeId, BTreeSet<Mac>)>,
     /// Nodes that run another version than the log says.
@@ -62,6 +64,7 @@ impl LeaderWork {
             outwaited,
             answered,
             conflicts,
+            tokens,
             interfaces,
             runs,
         } = self;
@@ -77,7 +80,8 @@ impl LeaderWork {
         let interfaces =
             interfaces.into_iter().map(|(node, macs)| NodeOp::Interfaces { node, macs });
         let runs = runs.into_iter().map(|(node, runs)| NodeOp::Runs { node, runs });
-        let urgent = [moves, settle(own, true), settle(others, false), releases];
+        let tokens = (!tokens.is_empty()).then_some(VipOp::Saw { tokens });
+        let urgent = [moves, settle(own, true), settle(others, false), releases, tokens];
         let rest = [obstacles, outwaited, answered, conflicts];
         let of_vips = urgent.into_iter().chain(rest).flatten().map(Op::from);
         of_vips.chain(interfaces.chain(runs).map(Op::from)).collect()
@@ -167,6 +171,7 @@ impl Leases {
             outwaited,
             answered,
             conflicts,
+            tokens: self.unlogged_tokens(),
             interfaces,
             runs: self.unlogged_versions(),
         }
@@ -186,6 +191,22 @@ impl Leases {
         let said = others.chain([(self.scene.me, &own)]);
         let changes = differences(&self.scene.state, &self.scene.state.conflicts, said);
         changes.map(|(vip, node, what)| ConflictChange { vip, node, what }).collect()
+    }
+
+    /// Of holders as the log has them.
+    fn unlogged_tokens(&self) -> Vec<(VipUid, ViaToken)> {
+        let own = self.holder.claims.tokens();
+        let others = self.reports().map(|(node, report)| (node, &report.tokens));
+        let said = others.chain([(self.scene.me, &own)]);
+        let new = said.flat_map(|(node, tokens)| {
+            let is_new = move |(vip, token): &(&VipUid, &ViaToken)| {
+                let holds = |vip: &&Vip| vip.holder == Some(node) && vip.epoch == token.epoch;
+                let vip = self.scene.state.vip(**vip).filter(holds);
+                vip.is_some_and(|vip| vip.token.as_ref() != Some(token))
+            };
+            tokens.iter().filter(is_new).map(|(vip, token)| (*vip, token.clone()))
+        });
+        new.collect()
     }
 
     fn unlogged_interfaces(&self) -> Vec<(NodeId, BTreeSet<Mac>)> {

@@ -18,6 +18,7 @@ fn vip_spec(name: &str, address: &str) -> VipSpec {
         placement: Placement::Leader,
         no_probe: false,
         via: crate::Via::default(),
+        params: Default::default(),
     }
 }
 

@@ -42,7 +42,7 @@ const INSTEAD: &str =
     "exec:NAME,ARGUMENT,.. with the name of a file in the nodes' [probe] exec_dir";
 
 /// Whether it names a file of a folder, and nothing above it, nor one that hides.
-fn is_file_name(text: &str) -> bool {
+pub(in crate::spec) fn is_file_name(text: &str) -> bool {
     let letter = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
     (1..=MAX_NAME).contains(&text.len())
         && text.chars().all(letter)

@@ -52,6 +52,7 @@ fn what_is_due_is_proposed_in_order_of_urgency_and_nothing_else_is() {
         outwaited: vec![VipUid(6)],
         answered: vec![grantee(7)],
         conflicts: vec![heard.clone()],
+        tokens: vec![],
         interfaces: vec![(OTHER, macs.clone())],
         runs: vec![(OTHER, Runs::here())],
     };
