@@ -10,7 +10,7 @@ use rtnetlink::RouteMessageBuilder;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use vip_core::{HostNetwork, MAX_MACS, Mac};
+use vip_core::{HostNetwork, LOOPBACK, MAX_MACS, Mac};
 
 /// What a host has beside ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,8 +66,10 @@ impl Kernel {
         let index = |link: &Link| link.device.ifindex;
         let own = self.addresses().await?.into_iter().filter(|m| !self.is_ours(m));
         let addresses = own.filter_map(|m| Some((m.header.index, local(&m)?, m.header.prefix_len)));
+        let on_loopback = is_without_ipv6("lo").then_some(LOOPBACK);
+        let others = links.iter().filter(|l| is_without_ipv6(&l.name)).map(index);
         let network = HostNetwork {
-            without_ipv6: links.iter().filter(|l| is_without_ipv6(&l.name)).map(index).collect(),
+            without_ipv6: others.chain(on_loopback).collect(),
             links: links.iter().map(|link| (index(link), link.name.clone())).collect(),
             addresses: addresses.collect(),
             ..Default::default()

@@ -17,7 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 use tracing::{debug, warn};
-use vip_core::{Address, Forwarding};
+use vip_core::{Address, Forward, Forwarding};
 use vip_datapath::{Surroundings, Way};
 
 /// Ways that are remembered for the case that none can be asked for: twice as many as there
@@ -83,6 +83,12 @@ impl Ways {
     /// interface takes and that of a real server does not. Those of IPv4 that may be divided
     /// are lost, and of others nobody may hear.
     pub(crate) fn flaw(&self, forwarding: &Forwarding) -> Option<String> {
+        let lost = |vip: &Address| vip.is_on_loopback() && self.outwards(vip.ip).is_none();
+        if forwarding.forward == Forward::Nat && forwarding.vips.iter().any(lost) {
+            let text = "what its real servers reply has no way to clients: this host has no default \
+                        route";
+            return Some(text.to_owned());
+        }
         let scenery = self.scenery.load();
         let mtu = |index: u32| scenery.view.mtus.get(&index).copied().filter(|mtu| *mtu > 0);
         let home = forwarding.vips.iter().find_map(|vip| self.home_of(vip))?;

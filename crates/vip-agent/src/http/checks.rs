@@ -55,7 +55,6 @@ pub(super) fn ready(sight: &Sight) -> Checked {
 pub(super) fn health(sight: &Sight) -> Checked {
     let Some(member) = sight.seat.member() else { return ready(sight) };
     let mut checks = of_member(sight, &member);
-    checks.push(Check::of("log", log(&member)));
     checks.push(Check::of("forwarder", forwarder(&member)));
     let deaf = sight.seat.not_listening.all();
     checks.push(Check::of("listeners", (!deaf.is_empty()).then(|| deaf.join("; "))));
@@ -71,6 +70,7 @@ fn of_member(sight: &Sight, member: &Member) -> Vec<Check> {
         Check::of("leader", leader),
         Check::of("guard", guard),
         Check::of("clock", clock),
+        Check::of("log", log(member)),
     ]
 }
 
@@ -88,7 +88,11 @@ fn log(member: &Member) -> Option<String> {
         Ended::Newer(newer) => Some(newer.to_string()),
         Ended::Raft(why) => Some(why),
     };
-    member.raft.store.disk().failure().or_else(ended)
+    let slow = || {
+        let slow = !member.leases.disk_is_well();
+        slow.then(|| "the disk does not keep up with the log".to_owned())
+    };
+    member.raft.store.disk().failure().or_else(ended).or_else(slow)
 }
 
 /// What this node does not forward, as it told the log.

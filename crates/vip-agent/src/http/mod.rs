@@ -91,8 +91,10 @@ async fn pages(sight: Arc<Sight>, address: SocketAddr) {
 
 /// One request on one connection.
 async fn one(sight: Arc<Sight>, stream: TcpStream) {
-    // Whoever speaks to a loopback address is on this host.
-    let is_local = stream.local_addr().is_ok_and(|own| own.ip().to_canonical().is_loopback());
+    // On some hosts a loopback address alone can be reached from elsewhere (route_localnet).
+    let is_loopback =
+        |at: io::Result<SocketAddr>| at.is_ok_and(|at| at.ip().to_canonical().is_loopback());
+    let is_local = is_loopback(stream.local_addr()) && is_loopback(stream.peer_addr());
     let _ = stream.set_nodelay(true);
     let service = hyper::service::service_fn(move |request: http::Request<_>| {
         let answer = answer::to(&sight, is_local, request.method(), request.uri().path());

@@ -44,6 +44,11 @@ impl LeaseView {
         self.shared.snapshot.load().leads_applied(boottime())
     }
 
+    /// See [`vip_core::LeaseSnapshot::disk_is_well`].
+    pub(crate) fn disk_is_well(&self) -> bool {
+        self.shared.snapshot.load().disk_is_well()
+    }
+
     /// See [`vip_core::LeaseSnapshot::own_leadership`].
     pub(crate) fn own_leadership(&self) -> Option<Vote> {
         self.shared.snapshot.load().own_leadership()

@@ -65,7 +65,8 @@ impl HostNetwork {
             return Ok(home);
         }
         let named = self.links.iter().find(|(index, _)| *index == home);
-        Err(Why::NoIpv6(named.map(|(_, name)| name.clone()).unwrap_or_default()))
+        let name = named.map_or(&address.interface, |(_, name)| name);
+        Err(Why::NoIpv6(name.clone()))
     }
 
     fn has(&self, index: u32) -> bool {

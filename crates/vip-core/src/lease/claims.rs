@@ -431,6 +431,7 @@ impl Claims {
         }
         match next {
             Some(Stage::Open) => self.answering.opened(vip, epoch),
+            Some(Stage::Asking) => self.answering.expired(vip, epoch),
             Some(stage) if stage.is_leased() => {}
             Some(_) | None => self.answering.ended(vip),
         }
@@ -534,7 +535,8 @@ impl Claims {
         let (mut actions, claim) = (vec![], (grantee.vip, grantee.epoch));
         match self.goes_on(claim, Happened::Granted, &mut actions) {
             Then::Extend => {
-                self.answering.extended(grantee.vip, grantee.epoch, deadline);
+                let open = self.is_open(grantee.vip, grantee.epoch);
+                self.answering.extended(grantee.vip, grantee.epoch, deadline, open);
                 let deadlines = vec![(grantee.vip, grantee.epoch, deadline)];
                 actions.push(ClaimAction::Order(VipOrder::Extend { incarnation, deadlines }));
             }
@@ -568,6 +570,16 @@ impl Claims {
     /// All that is leased was extended together.
     pub(super) fn granted_together(&mut self, deadline: Mono) {
         self.answering.extended_all(deadline);
+    }
+
+    /// The guard is asked for a sign of life.
+    pub(super) fn guard_is_pinged(&mut self) {
+        self.answering.pinged();
+    }
+
+    /// It gave one.
+    pub(super) fn guard_is_heard(&mut self) {
+        self.answering.heard();
     }
 
     fn denied(&mut self, grantee: Grantee, denial: Denial) -> Vec<ClaimAction> {

@@ -280,7 +280,10 @@ impl Leases {
             LeaseEvent::GuardCame => self.resign(now, &mut actions),
             LeaseEvent::GuardUp(session) => self.guard_up(now, session, &mut actions),
             LeaseEvent::GuardDown => self.guard_down(now, &mut actions),
-            LeaseEvent::GuardAlive => self.guard.is_alive(now),
+            LeaseEvent::GuardAlive => {
+                self.guard.is_alive(now);
+                self.holder.claims.guard_is_heard();
+            }
             LeaseEvent::Interfaces(macs) => self.interfaces_are(macs),
             LeaseEvent::Hindered(hindered) => self.hindered(now, hindered, &mut actions),
             LeaseEvent::Notices(notices) => self.notices(now, notices, &mut actions),

@@ -152,6 +152,13 @@ impl Host {
             }
         });
         let deleted = join_all(deleted).await;
+        // What claims keep for a while a real server goes on with for longer.
+        if batch
+            .iter()
+            .any(|(_, ip, at)| matches!(at, Some((_, LOOPBACK))) && self.serving.takes(*ip))
+        {
+            self.serving.renew_soon();
+        }
         let mut outcome = vec![];
         for ((list, ip, _), result) in batch.into_iter().zip(deleted) {
             match &result {

@@ -147,7 +147,8 @@ impl Host {
         let wanted: BTreeSet<_> = guard.wanted_addresses().into_iter().map(|a| a.ip).collect();
         // What a real server takes is no claim, unless it is held beside that.
         there.retain(|(ip, message)| {
-            message.header.index != LOOPBACK || wanted.contains(ip) || !self.serving.knows(*ip)
+            let nobodys = || !wanted.contains(ip) && !self.serving.knows(*ip);
+            message.header.index != LOOPBACK || self.is_held_on_loopback(*ip) || nobodys()
         });
         let mut present = BTreeSet::new();
         let mut events = vec![];

@@ -37,6 +37,11 @@ pub(super) struct Serving {
 }
 
 impl Serving {
+    /// Its addresses may go soon.
+    pub(super) fn renew_soon(&mut self) {
+        self.renewed = None;
+    }
+
     /// Whether it is on loopback for a real server, or was.
     pub(super) fn knows(&self, ip: IpAddr) -> bool {
         self.there.contains_key(&ip)
@@ -105,6 +110,10 @@ impl Host {
             return;
         }
         let (mut takes, mut homes) = (BTreeMap::new(), self.vip_links.clone());
+        // Of a VIP that is on no interface its holder's packets may come by any.
+        if self.serving.wanted.iter().any(Address::is_on_loopback) {
+            homes.extend(self.links.iter().map(|link| link.device.ifindex));
+        }
         for address in &self.serving.wanted {
             match self.may_serve(address) {
                 May::Take(_) if self.serving.abandoned => {
@@ -131,7 +140,7 @@ impl Host {
         }
     }
 
-    fn is_held_on_loopback(&self, ip: IpAddr) -> bool {
+    pub(super) fn is_held_on_loopback(&self, ip: IpAddr) -> bool {
         self.placed.get(&ip).is_some_and(|(_, ifindex)| *ifindex == LOOPBACK)
     }
 

@@ -115,8 +115,13 @@ fn http(agent: &Seat) -> Check {
     const NAME: &str = "http";
     let http = &agent.config.http;
     let state = agent.member().map(|member| member.log.state());
-    let unasked = state.map(|state| nobody_can_ask(http, &state)).unwrap_or_default();
-    let not_there = agent.not_listening.all().into_iter();
+    let unasked = state.as_deref().map(|state| nobody_can_ask(http, state)).unwrap_or_default();
+    let unknown = |state: &State| {
+        let names = http.tcp.keys().filter(|name| state.vip_named(name).is_none());
+        names.map(|name| format!("http.tcp names {name}, and there is no such VIP")).collect()
+    };
+    let unknown: Vec<_> = state.as_deref().map(unknown).unwrap_or_default();
+    let not_there = agent.not_listening.all().into_iter().chain(unknown);
     let troubles: Vec<_> =
         not_there.chain(unasked.into_iter().map(|why| why.trim_end_matches('.').into())).collect();
     match http.listen {

@@ -78,7 +78,8 @@ impl Frontage {
 fn served(state: &State, me: NodeId, vip: VipUid) -> Result<(), NoClients> {
     for server in state.all_servers().filter(|server| server.vip == vip) {
         let name = || server.spec.name.clone();
-        if let Some(instead) = server.lacks() {
+        // What nobody has seen yet may be up: another one that is added harms none.
+        if let Some(instead) = server.lacks().filter(|_| !server.is_unseen()) {
             return Err(NoClients::Short { server: name(), up: server.up(), instead });
         }
         if let Some(why @ Hindrance::Refused(_)) = state.hindrance_said(server.uid, me) {

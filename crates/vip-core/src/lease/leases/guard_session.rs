@@ -216,6 +216,7 @@ impl Leases {
             actions.push(LeaseAction::EndSession);
             self.guard_down(now, actions);
         } else if self.guard.present {
+            self.holder.claims.guard_is_pinged();
             actions.push(LeaseAction::Ping);
         }
     }

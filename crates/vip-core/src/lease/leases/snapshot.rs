@@ -19,6 +19,7 @@ pub struct LeaseSnapshot {
     leading: Option<Leadership>,
     pub(super) answering: Answering,
     pub(super) gate_to_wire: Duration,
+    disk_is_well: bool,
 }
 
 /// A leadership of this node.
@@ -40,6 +41,12 @@ impl LeaseSnapshot {
     #[must_use]
     pub fn leads_applied(&self, now: Mono) -> bool {
         self.has_lease(now) && self.term() == Some(self.state.term)
+    }
+
+    /// Whether the disk keeps up with the log: without it a node neither leads nor holds.
+    #[must_use]
+    pub fn disk_is_well(&self) -> bool {
+        self.disk_is_well
     }
 
     fn term(&self) -> Option<Term> {
@@ -92,6 +99,7 @@ impl Leases {
             leading,
             answering: self.holder.claims.answering().clone(),
             gate_to_wire: self.scene.timing.gate_to_wire,
+            disk_is_well: self.scene.disk_is_well,
         }
     }
 }

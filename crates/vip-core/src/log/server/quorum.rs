@@ -61,6 +61,13 @@ impl Server {
         }
     }
 
+    /// Whether nobody has seen any of its real servers yet.
+    #[must_use]
+    pub fn is_unseen(&self) -> bool {
+        let is_new = |real: &Real| real.health.is_up.is_none();
+        self.spec.check.is_some() && !self.reals.is_empty() && self.reals.iter().all(is_new)
+    }
+
     /// How many of its real servers are up and take new connections.
     #[must_use]
     pub fn up(&self) -> usize {
