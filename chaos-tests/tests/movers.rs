@@ -177,6 +177,12 @@ fn whoever_may_not_move_it_leaves_it_to_others() -> Result<()> {
     let events = cluster.host("n1").ctl_ok(&["events"])?;
     ensure!(events.contains(why), "{events}");
 
+    // Once it may, it has to be said: it is taken from nobody who has it.
+    api.ends("refuse-n1")?;
+    cluster.host("n2").ctl_ok(&["vip", "move", "web", "--to", "n1"])?;
+    assert_eq!((api.who().as_str(), answers(&cluster)), ("n1", true));
+    api.says("refuse-n1", "")?;
+
     // Nobody may: nothing is left behind.
     api.says("refuse-n3", "")?;
     cluster.host("n1").ctl_ok(&["vip", "remove", "web"])?;

@@ -69,7 +69,10 @@ pub(crate) async fn move_vips(member: Arc<Member>, programs: PathBuf) {
         let due = cloud.step(now, &leased, token);
         carry_out(&member, &programs, &state, due, &mut calls).await;
         let look = if calls.handles.is_empty() { IDLE } else { LOOK };
-        let next = cloud.next().map_or(look, |at| at.since(boottime()).min(look));
+        // What a call rests on ends by time alone.
+        let ends = leased.values().filter(|_| !calls.handles.is_empty()).map(|lease| lease.until);
+        let next = cloud.next().into_iter().chain(ends).min();
+        let next = next.map_or(look, |at| at.since(boottime()).min(look));
         tokio::select! {
             () = stop.cancelled() => return,
             _ = leases.changed() => {}

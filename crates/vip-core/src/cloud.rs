@@ -99,6 +99,8 @@ struct Told {
     pause: Duration,
     /// It was moved away from here, and that was said.
     away: bool,
+    /// They said that it was done, and it was not seen here since.
+    took: bool,
 }
 
 /// All VIPs of a node whose place somebody has to be told.
@@ -179,9 +181,13 @@ impl Cloud {
         let (vip, epoch) = (id.vip, told.epoch);
         match reply {
             CloudReply::Here => {
-                (told.failed, told.pause, told.away) = (0, PAUSE, false);
+                (told.failed, told.pause, told.away, told.took) = (0, PAUSE, false, false);
                 told.stage = Stage::Rests(now + WATCH);
                 if open { vec![] } else { vec![CloudAction::Taken(vip, epoch)] }
+            }
+            // It may take them a while; done once more, it may take as long again.
+            CloudReply::Elsewhere(_) if told.took => {
+                told.fails(now, vip, "it is not here after it was moved here".to_owned(), open)
             }
             CloudReply::Elsewhere(text) => {
                 told.stage = Stage::Waits(text.clone());
@@ -192,7 +198,7 @@ impl Cloud {
             }
             // What it did is looked at, whatever it says.
             CloudReply::Taken => {
-                told.stage = Stage::Rests(now);
+                (told.stage, told.took) = (Stage::Rests(now), true);
                 vec![]
             }
             CloudReply::Failed(why) => told.fails(now, vip, why, open),
@@ -203,14 +209,23 @@ impl Cloud {
 impl Told {
     fn of(now: Mono, lease: &Leased) -> Self {
         let at = if lease.open { now + WATCH } else { now };
-        Self { epoch: lease.epoch, stage: Stage::Rests(at), failed: 0, pause: PAUSE, away: false }
+        Self {
+            epoch: lease.epoch,
+            stage: Stage::Rests(at),
+            failed: 0,
+            pause: PAUSE,
+            away: false,
+            took: false,
+        }
     }
 
     fn fails(&mut self, now: Mono, vip: VipUid, why: String, open: bool) -> Vec<CloudAction> {
         self.failed += 1;
         self.stage = Stage::Rests(now + self.pause);
         self.pause = (self.pause * 2).min(PAUSE_MAX);
-        let given_up = self.failed >= PATIENCE && !open;
+        let enough = self.failed >= PATIENCE;
+        self.took &= !enough;
+        let given_up = enough && !open;
         given_up.then_some(CloudAction::NotTaken(vip, self.epoch, why)).into_iter().collect()
     }
 }
@@ -294,6 +309,24 @@ mod tests {
             node.replied(START + PAUSE, 3, CloudReply::Here),
             [CloudAction::Taken(WEB, EPOCH)]
         );
+    }
+
+    #[test]
+    fn what_they_said_is_done_is_waited_for_and_not_for_ever() {
+        let mut node = node();
+        node.at(START);
+        node.replied(START, 1, CloudReply::Elsewhere("e7".into()));
+        node.token = Some(saw(EPOCH, "e7"));
+        node.at(START);
+        node.replied(START, 2, CloudReply::Taken);
+        let (mut now, mut last) = (START, vec![]);
+        for number in 3..3 + u64::from(PATIENCE) {
+            assert_eq!(node.at(now), [call(number, Verb::Observe)]);
+            last = node.replied(now, number, CloudReply::Elsewhere("e7".into()));
+            assert_eq!(node.at(now), [], "after a while");
+            now = now + PAUSE_MAX;
+        }
+        assert!(matches!(last[..], [CloudAction::NotTaken(WEB, EPOCH, _)]), "{last:?}");
     }
 
     #[test]

@@ -111,7 +111,8 @@ impl Answering {
         {
             return Progress::Hopeless(nowhere);
         }
-        if let Some(refusal) = self.at.and_then(|at| self.not_there(sight, vip, at)) {
+        let at = self.at.filter(|_| now >= self.settled);
+        if let Some(refusal) = at.and_then(|at| self.not_there(sight, vip, at)) {
             return Progress::Hopeless(Hopeless::NotThere(refusal));
         }
         let (name, why) = (&self.vip, sight.hindrances(vip));

@@ -36,7 +36,7 @@ use vip_core::{ExecCheck, Failure};
 /// What who runs it may take beyond a check's timeout to say that it was late.
 pub(crate) const GRACE: Duration = Duration::from_millis(500);
 /// What is said of one that does not.
-pub(crate) const SILENT: &str = "the process that runs the programs of checks here does not answer";
+pub(crate) const SILENT: &str = "the process that runs programs here does not answer";
 /// Longest line of either sort: sixteen arguments of 1 KiB, each letter of which may take six.
 const MAX_LINE: u64 = 128 * 1024;
 

@@ -5,6 +5,7 @@ mod balancers;
 mod calm;
 mod case;
 mod disks;
+mod felt;
 mod figures;
 mod forward;
 mod health;

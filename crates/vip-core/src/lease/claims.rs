@@ -178,15 +178,7 @@ impl Claims {
         state: &State,
         addresses: impl Fn(&Vip) -> Vec<Address>,
     ) -> Vec<ClaimAction> {
-        self.refused.retain(|uid, refused| {
-            // Somebody said since that a foreign host is meant to be there.
-            let meant = matches!(refused.why.why, Why::Answered(_));
-            let answered = meant || matches!(refused.why.why, Why::AnsweredBy(_));
-            // Nobody else has it, or its holder would not.
-            let elsewhere = |vip: &Vip| vip.holder != Some(self.me) && vip.answered == vip.epoch;
-            let over = |vip: &Vip| (meant && vip.spec.no_probe) || (answered && elsewhere(vip));
-            state.vip(*uid).is_some_and(|vip| refused.revision == vip.revision && !over(vip))
-        });
+        self.look_at_refusals(now, state);
         self.conflicts.forget(now, |uid| state.vip(uid).is_some());
         self.forget_known_releases(state);
         self.differs = false;
@@ -251,6 +243,31 @@ impl Claims {
             }
         }
         actions
+    }
+
+    /// What could not be claimed here, and may be now or is not to be.
+    fn look_at_refusals(&mut self, now: Mono, state: &State) {
+        self.refused.retain(|uid, refused| {
+            // Somebody said since that a foreign host is meant to be there.
+            let meant = matches!(refused.why.why, Why::Answered(_));
+            let answered = meant || matches!(refused.why.why, Why::AnsweredBy(_));
+            // Nobody else has it, or its holder would not.
+            let elsewhere = |vip: &Vip| vip.holder != Some(self.me) && vip.answered == vip.epoch;
+            // Somebody says since that it is to be tried here again.
+            let told = matches!(refused.why.why, Why::NotTaken(_));
+            let asked = |vip: &Vip| vip.pinned == Some(self.me) && vip.holder != Some(self.me);
+            // It is taken from nobody who can have it moved by one who could not.
+            let is_well = |vip: &&Vip| {
+                vip.holder.is_some_and(|other| other != self.me) && vip.answered == vip.epoch
+            };
+            if told && state.vip(*uid).filter(is_well).is_some() {
+                refused.retry_at = refused.retry_at.max(now + RETRY_REFUSED);
+            }
+            let over = |vip: &Vip| {
+                (meant && vip.spec.no_probe) || (answered && elsewhere(vip)) || (told && asked(vip))
+            };
+            state.vip(*uid).is_some_and(|vip| refused.revision == vip.revision && !over(vip))
+        });
     }
 
     fn release(
@@ -383,7 +400,10 @@ impl Claims {
                 self.answering.extended_in_vain();
                 actions.push(ClaimAction::NameAll);
             }
-            GuardNotice::TryAgain => self.refused.clear(),
+            // What a host is like says nothing of who is told where its VIPs are.
+            GuardNotice::TryAgain => {
+                self.refused.retain(|_, refused| matches!(refused.why.why, Why::NotTaken(_)));
+            }
         }
         actions
     }
@@ -562,7 +582,7 @@ impl Claims {
             return actions;
         };
         let revision = claim.revision.unwrap_or_default();
-        self.goes_on((vip, epoch), Happened::Refused, &mut actions);
+        self.goes_on((vip, epoch), Happened::NotTaken, &mut actions);
         self.leave_alone(now, vip, obstacle, revision);
         actions
     }

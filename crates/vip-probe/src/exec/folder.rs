@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Why a file is not run.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotRun {
-    #[error("{} leads elsewhere: name {} as [probe] exec_dir", path.display(), really.display())]
+    #[error("{} leads elsewhere: name {} in vipd.toml", path.display(), really.display())]
     Linked { path: PathBuf, really: PathBuf },
     #[error("{} cannot be looked at: {error}", path.display())]
     Unseen { path: PathBuf, error: std::io::Error },

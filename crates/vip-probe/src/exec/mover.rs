@@ -12,12 +12,13 @@
 //! `VIPD_TOKEN`, and is to change that state and no other. A program is ended with all that
 //! it started, when its time is over and when the lease of its node is.
 
-use super::{Ran, Run, Sort, ask};
+use super::{GRACE, Ran, Run, SILENT, Sort, ask};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
+use tokio::time::timeout;
 use vip_core::{CloudReply, Epoch, MAX_TOKEN, Name, Verb};
 
 /// What a program is told of a VIP.
@@ -72,9 +73,10 @@ impl Move {
 
 /// Has it run at `socket`. Dropped, it is ended with all that it started.
 pub async fn run_mover(socket: &Path, wanted: &Move) -> Moved {
-    let ran = match ask(socket, &wanted.run()).await {
-        Ok(ran) => ran,
-        Err(error) => match error.kind() {
+    let ran = match timeout(wanted.limit + GRACE, ask(socket, &wanted.run())).await {
+        Err(_) => return Moved::Failed(SILENT.to_owned()),
+        Ok(Ok(ran)) => ran,
+        Ok(Err(error)) => match error.kind() {
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
                 let text = format!("nobody runs programs here, at {}", socket.display());
                 return Moved::Failed(text);

@@ -35,6 +35,8 @@ const END: Duration = Duration::from_millis(500);
 const SOON: Duration = Duration::from_millis(2);
 /// Longest that a run may take, whoever asks: the longest timeout of a check.
 const MAX_RUN: Duration = Duration::from_secs(3600);
+/// Begins what programs are told.
+const OURS: &str = "VIPD_";
 /// What is kept of what a program says.
 const MAX_SAYS: usize = 512;
 
@@ -54,7 +56,7 @@ pub async fn serve(
         folders,
         groups: RefCell::default(),
         ended: Notify::new(),
-        room: Semaphore::new(AT_ONCE),
+        room: [AT_ONCE; 2].map(Semaphore::new),
     });
     let all = LocalSet::new();
     all.spawn_local(end_leftovers(runner.clone()));
@@ -89,7 +91,8 @@ struct Runner {
     /// Of runs that go on: a run is the leader of its group.
     groups: RefCell<BTreeSet<Pid>>,
     ended: Notify,
-    room: Semaphore,
+    /// A failing network, for which all checks wait, keeps no VIP from being moved.
+    room: [Semaphore; 2],
 }
 
 /// A run that goes on. Dropped: its group is killed.
@@ -139,8 +142,8 @@ async fn answer(runner: Rc<Runner>, mut stream: UnixStream) {
 impl Runner {
     async fn run(&self, run: Run) -> Ran {
         let not = |why: String| Ran::NotRun { why };
-        let Ok(Ok(_room)) = timeout(ROOM, self.room.acquire()).await else {
-            return not(format!("{AT_ONCE} programs of checks run here already"));
+        let Ok(Ok(_room)) = timeout(ROOM, self.room[run.sort as usize].acquire()).await else {
+            return not(format!("{AT_ONCE} programs of this sort run here already"));
         };
         let (folder, key) = match run.sort {
             Sort::Check => (&self.folders.checks, "[probe] exec_dir"),
@@ -187,7 +190,8 @@ impl Runner {
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("LANG", "C.UTF-8")
-            .envs(&run.env)
+            // Whoever asks chooses what a program is told, and not how it is run.
+            .envs(run.env.iter().filter(|(key, _)| key.starts_with(OURS)))
             .env("VIPD_TIMEOUT_MS", run.timeout_ms.to_string())
             .current_dir("/")
             .stdin(Stdio::null())

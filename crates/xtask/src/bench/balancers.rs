@@ -1,12 +1,11 @@
 //! What leases feel of load balancers that ask a holder without pause.
 
 use super::case::VIP;
-use super::idle::NODES;
-use super::log::{longest, watched};
+use super::felt::{self, felt};
 use super::{figures, load, results};
 use crate::packages::{WRK, install};
 use anyhow::{Context, Result};
-use chaos_tests::{Cluster, Options, Probe};
+use chaos_tests::{Cluster, Options};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -31,34 +30,17 @@ pub(super) fn run(seconds: u64) -> Result<()> {
     let holder = cluster.wait_until_at_leader("n1")?;
     let at = format!("http://{}:7480/v1/vip/web", cluster.host(&holder).address);
     let lasting = Duration::from_secs(seconds);
-    let standing = || -> Result<_> {
-        let status = cluster.host("n1").ctl_json(&["status"])?;
-        Ok((status["leader"].clone(), status["term"].clone(), cluster.status("n1")?.vips))
-    };
-    let before = standing()?;
-    let probe = Probe::start(&cluster.lab, VIP)?;
-    let ((), idle) = watched(&cluster, || {
-        std::thread::sleep(lasting);
-        Ok(())
-    })?;
-    let quiet = probe.finish()?;
-    let probe = Probe::start(&cluster.lab, VIP)?;
-    let (told, busy) = watched(&cluster, || {
+    let (told, leases) = felt(&cluster, lasting, || {
         let time = format!("{seconds}s");
         let ask = ["-t", "1", "-c", AT_ONCE, "-d", &time, &at];
         cluster.lab.exec("client", "wrk", &ask)?.ok()
     })?;
-    let asked = probe.finish()?;
     let refused = told.lines().find(|line| line.contains("Non-2xx")).map(str::trim);
     let found = json!({
         "holder": holder,
         "a second": number(&told, "Requests/sec:")?,
         "refused": refused,
-        "lease threads without, ms a second": idle,
-        "lease threads with, ms a second": busy,
-        "longest silence without, ms": longest(&quiet),
-        "longest silence with, ms": longest(&asked),
-        "same leader, term, holder and epoch": standing()? == before,
+        "leases": leases,
         "load": load()?,
     });
     std::fs::write(results("balancers.json"), serde_json::to_vec_pretty(&found)?)?;
@@ -68,22 +50,11 @@ pub(super) fn run(seconds: u64) -> Result<()> {
 
 /// For the README.
 fn text(found: &Value) -> String {
-    let threads = |key: &str| {
-        let of = |node: &str| format!("{:.1}", found[key][node].as_f64().unwrap_or(f64::NAN));
-        NODES.map(of).join(", ")
-    };
-    let number = |key: &str| found[key].as_f64().unwrap_or(f64::NAN);
     format!(
         "- The holder, which led, was asked for its VIP by HTTP {:.0} times a second, each on a \
-         connection of its own, all on this machine: the lease threads took {} ms a second, \
-         without it {}; the VIP was silent for {:.0} ms at most, without it {:.0}; the same \
-         leader, holder, term and epoch: {} (load {}).",
-        number("a second"),
-        threads("lease threads with, ms a second"),
-        threads("lease threads without, ms a second"),
-        number("longest silence with, ms"),
-        number("longest silence without, ms"),
-        found["same leader, term, holder and epoch"],
+         connection of its own, all on this machine: {} (load {}).",
+        found["a second"].as_f64().unwrap_or(f64::NAN),
+        felt::told(&found["leases"]),
         found["load"].as_str().unwrap_or_default()
     )
 }

@@ -2,12 +2,12 @@
 //! it when all of them end at once.
 
 use super::case::VIP;
-use super::idle::{NODES, used};
-use super::log::{longest, watched};
+use super::felt::{self, felt};
+use super::idle::used;
 use super::vipd::of_each;
 use super::{figures, load, results};
-use anyhow::{Context, Result, ensure};
-use chaos_tests::{Cluster, Daemon, Options, Probe, V4, WellByGrpc, within};
+use anyhow::{Context, Result};
+use chaos_tests::{Cluster, Daemon, Options, V4, WellByGrpc, within};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -230,19 +230,7 @@ fn ended(servers: u16, all: usize) -> Result<Value> {
     let mut many = Many::start(&mut cluster)?;
     add(&cluster, servers, &["tcp"])?;
     wait_until_up(&cluster, all, ALL_UP)?;
-    let standing = || -> Result<_> {
-        let status = cluster.host("n1").ctl_json(&["status"])?;
-        Ok((status["leader"].clone(), status["term"].clone(), cluster.status("n1")?.vips))
-    };
-    let before = standing()?;
-    let probe = Probe::start(&cluster.lab, VIP)?;
-    let ((), idle) = watched(&cluster, || {
-        std::thread::sleep(WATCHED);
-        Ok(())
-    })?;
-    let quiet = probe.finish()?;
-    let probe = Probe::start(&cluster.lab, VIP)?;
-    let (took, busy) = watched(&cluster, || {
+    let (took, leases) = felt(&cluster, WATCHED, || {
         let begun = Instant::now();
         many.nginx = None;
         wait_until_up(&cluster, 0, ALL_UP)?;
@@ -251,16 +239,7 @@ fn ended(servers: u16, all: usize) -> Result<Value> {
         wait_until_up(&cluster, all, ALL_UP)?;
         Ok(took)
     })?;
-    let edges = probe.finish()?;
-    ensure!(quiet.replies.len() > 1 && edges.replies.len() > 1, "the VIP did not answer");
-    Ok(json!({
-        "known down after, s": took.as_secs_f64(),
-        "lease threads without, ms a second": idle,
-        "lease threads with, ms a second": busy,
-        "longest silence without, ms": longest(&quiet),
-        "longest silence with, ms": longest(&edges),
-        "same leader, term, holder and epoch": standing()? == before,
-    }))
+    Ok(json!({ "known down after, s": took.as_secs_f64(), "leases": leases }))
 }
 
 fn told(found: &Value, all: usize) -> String {
@@ -278,21 +257,11 @@ fn told(found: &Value, all: usize) -> String {
         programs["mb"]
     );
     let ended = &found["ended"];
-    let threads = |key: &str| {
-        let of = |node: &str| format!("{:.1}", ended[key][node].as_f64().unwrap_or(f64::NAN));
-        NODES.map(of).join(", ")
-    };
-    let ms = |key: &str| ended[key].as_f64().unwrap_or(f64::NAN);
     text + &format!(
-        "\n- All of them end at once and come back, three nodes on this machine: known after {:.1} s; the \
-         lease threads took {} ms a second meanwhile, without it {}; the VIP was silent for {:.0} ms \
-         at most, without it {:.0}; the same leader, holder, term and epoch: {} (load {}).",
+        "\n- All of them end at once and come back, three nodes on this machine: known after \
+         {:.1} s; {} (load {}).",
         ended["known down after, s"].as_f64().unwrap_or(f64::NAN),
-        threads("lease threads with, ms a second"),
-        threads("lease threads without, ms a second"),
-        ms("longest silence with, ms"),
-        ms("longest silence without, ms"),
-        ended["same leader, term, holder and epoch"],
+        felt::told(&ended["leases"]),
         found["load"].as_str().unwrap_or_default()
     )
 }

@@ -10,7 +10,8 @@ use crate::admin::sight::Sight;
 use crate::errors::{from_refusal, invalid};
 use tonic::{Code, Request, Response, Status};
 use view::view;
-use vip_core::{Goal, Mono, Name, NodeId, Refusal, State, Vip, VipOp, VipSpec, excerpt};
+use vip_core::{Goal, Mono, Name, NodeId, Refusal, State, Vip, VipOp, VipSpec, Why, excerpt};
+use vip_guard::boottime;
 use vip_proto::v1;
 use vip_proto::v1::vips_client::VipsClient;
 
@@ -106,14 +107,20 @@ async fn place(call: &Call, request: &v1::MoveVipRequest) -> Result<v1::MoveVipR
             Some(node.id)
         }
     };
-    if let Some(why) = to.and_then(|to| state.hindrance(vip, to)) {
+    // Who could not have it moved there may have been let since: it is tried.
+    let told = to.is_some_and(|to| {
+        let obstacle = state.obstacles.get(&vip.uid).and_then(|all| all.get(&to));
+        matches!(obstacle.map(|obstacle| &obstacle.why), Some(Why::NotTaken(_)))
+    });
+    if let Some(why) = to.filter(|_| !told).and_then(|to| state.hindrance(vip, to)) {
         return Err(from_refusal(&why));
     }
+    let settled = if told { boottime() + set::heard(&state) } else { Mono::ZERO };
     call.propose(VipOp::Pin { name: name.clone(), to }).await?;
     let unpinned = || call.member.log.state().vip_named(name.as_str()).cloned();
     // Where it goes now that nobody says it.
     let at = to.or_else(|| call.member.leases.target(&unpinned()?));
-    let vip = match wait_until_it_answers(call, &name, at).await {
+    let vip = match wait_until_it_answers_from(call, &name, at, settled).await {
         // Nobody should be surprised by it later.
         Err(status) if status.code() == Code::FailedPrecondition => {
             call.propose(VipOp::Pin { name, to: None }).await?;

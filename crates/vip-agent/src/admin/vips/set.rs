@@ -42,7 +42,7 @@ pub(super) async fn set_vip(
     let old = find(&state, &request.name)?.clone();
     let spec = request.changes(&old.spec).map_err(invalid)?;
     end_guests(call, old.uid).await?;
-    let heard = (state.profile().timing().heartbeat * REPORTS).max(LEAST);
+    let heard = heard(&state);
     let held = old.holder.filter(|_| old.answered == old.epoch && old.fenced < old.epoch);
     let place = |spec: &VipSpec| (spec.interface.clone(), spec.via, spec.params.clone());
     let moves = place(&spec) != place(&old.spec) || spec.addresses != old.spec.addresses;
@@ -81,6 +81,11 @@ pub(super) async fn set_vip(
         }
         Err(status) => Err(status),
     }
+}
+
+/// Until every node has said what hinders it as things are now.
+pub(super) fn heard(state: &State) -> Duration {
+    (state.profile().timing().heartbeat * REPORTS).max(LEAST)
 }
 
 /// Guests of a VIP that are left by a change that did not come to its end.

@@ -40,6 +40,8 @@ pub(super) enum Stage {
 pub(super) enum Happened {
     /// Who had to be told confirmed that it is here.
     Confirmed,
+    /// They will not hear of it.
+    NotTaken,
     /// It is ordered from the guard.
     Ordered,
     /// The guard has its addresses.
@@ -99,6 +101,8 @@ impl Stage {
         match (self, happened) {
             (S::Seeking | S::Taking, H::Granted) => (Some(S::Taking), Then::Take),
             (S::Taking, H::Confirmed) => (Some(S::Taken), Then::Nothing),
+            // By the guard, which never opens for this epoch then.
+            (S::Taking, H::NotTaken) => (Some(S::Releasing), Then::Release),
             (S::Taken, H::Ordered) => (Some(S::Preparing), Then::Nothing),
             (S::Preparing, H::Prepared) => (Some(S::Asking), Then::Ask),
             (S::Asking | S::Leased, H::Opened) => (Some(S::Open), Then::Nothing),
@@ -155,7 +159,7 @@ impl Stage {
             | (S::Taken | S::Preparing | S::Releasing, H::Granted)
             | (S::Releasing, H::Ended | H::Over | H::Unwanted)
             | (S::Doomed | S::Releasing, H::Contested)
-            | (_, H::Confirmed | H::Ordered)
+            | (_, H::Confirmed | H::NotTaken | H::Ordered)
             | (_, H::NotYet) => (Some(self), Then::Nothing),
         }
     }
@@ -250,6 +254,7 @@ mod tests {
             (H::Bound, ["Releasing ReleaseEarlier"; 9]),
             (H::NotYet, ["."; 9]),
             (H::Confirmed, [".", "Taken", ".", ".", ".", ".", ".", ".", "."]),
+            (H::NotTaken, [".", "Releasing Release", ".", ".", ".", ".", ".", ".", "."]),
             (H::Ordered, [".", ".", "Preparing", ".", ".", ".", ".", ".", "."]),
             (H::Unwanted, RELEASED),
             (H::Contested, CONTESTED),

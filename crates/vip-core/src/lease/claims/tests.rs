@@ -496,17 +496,19 @@ fn what_does_not_answer_yet_is_given_up_as_soon_as_it_is_anothers() {
     assert_eq!(sync(&mut answering, &state), [release(1)], "its successor is past already");
 }
 
+/// Somebody has to be told where `web` is.
+fn called() -> State {
+    let mut state = state_of([voter(1), voter(2)]);
+    let params = [("file".to_owned(), "move".to_owned())].into();
+    apply(&mut state, VipOp::Add { spec: VipSpec { via: Via::Exec, params, ..vip("web", 100) } });
+    move_to(&mut state, WEB, 1);
+    state
+}
+
 /// The guard hears nothing of a VIP before whoever has to know where it is does.
 #[test]
 fn somebody_is_told_before_the_guard_is() {
-    let mut state = state_of([voter(1), voter(2)]);
-    let spec = VipSpec {
-        via: Via::Exec,
-        params: [("file".into(), "move".into())].into(),
-        ..vip("web", 100)
-    };
-    apply(&mut state, VipOp::Add { spec });
-    move_to(&mut state, WEB, 1);
+    let state = called();
     let mut claims = claims();
     assert_eq!(sync(&mut claims, &state), [ClaimAction::AskNow]);
     assert_eq!((claims.seeking(), claims.waiting()), (vec![grantee(1, 7)], vec![]));
@@ -532,23 +534,37 @@ fn somebody_is_told_before_the_guard_is() {
 
 #[test]
 fn what_nobody_takes_from_this_node_goes_to_another() {
-    let mut state = state_of([voter(1), voter(2)]);
-    let spec = VipSpec {
-        via: Via::Exec,
-        params: [("file".into(), "move".into())].into(),
-        ..vip("web", 100)
-    };
-    apply(&mut state, VipOp::Add { spec });
-    move_to(&mut state, WEB, 1);
+    let mut state = called();
     let mut claims = claims();
     sync(&mut claims, &state);
     let why = Obstacle { ip: [10, 0, 0, 100].into(), why: Why::NotTaken("no permission".into()) };
     let not = || ClaimEvent::NotTaken(WEB, Epoch(1), why.clone());
     assert_eq!(claims.step(START, &state, not()), [], "nobody was told yet");
     claims.step(START, &state, ClaimEvent::Granted(grantee(1, 7), START));
-    assert_eq!(claims.step(START, &state, not()), [ClaimAction::ReportNow]);
-    assert_eq!((claims.releases(), claims.unable(START)), (vec![grantee(1, 7)], vec![WEB]));
-    assert_eq!(claims.obstacles(), [(WEB, why)].into());
+    // The guard never heard of it, and is to refuse this epoch from now on.
+    assert_eq!(claims.step(START, &state, not()), [release(1)]);
+    assert_eq!((claims.releases(), claims.unable(START)), (vec![], vec![WEB]));
+    let released = GuardNotice::Released { vip: WEB, epoch: Epoch(1) };
+    assert_eq!(notice(&mut claims, released), [ClaimAction::ReportNow]);
+    assert_eq!(claims.releases(), [grantee(1, 7)]);
+    assert_eq!(claims.obstacles(), [(WEB, why.clone())].into());
+    notice(&mut claims, GuardNotice::TryAgain);
+    assert_eq!(claims.unable(START), [WEB], "the host says nothing of that");
+    // From whoever has it moved it is not taken again, until somebody says so.
+    let mut elsewhere = state.clone();
+    move_to(&mut elsewhere, WEB, 2);
+    let at = |seconds| START + Duration::from_secs(seconds);
+    sync_at(at(60), &mut claims, &elsewhere);
+    assert_eq!(claims.unable(at(60)), [], "nobody answers for it");
+    let there = vec![Grantee { epoch: Epoch(2), ..grantee(1, 9) }];
+    apply(&mut elsewhere, VipOp::Settle { grants: there.clone(), nested: false });
+    apply(&mut elsewhere, VipOp::Answered { grants: there });
+    sync_at(at(60), &mut claims, &elsewhere);
+    assert_eq!(claims.unable(at(60)), [WEB]);
+    let name = "web".parse().expect("a name");
+    apply(&mut elsewhere, VipOp::Pin { name, to: Some(NodeId(1)) });
+    sync_at(at(60), &mut claims, &elsewhere);
+    assert_eq!((claims.unable(at(60)), claims.obstacles().len()), (vec![], 0));
     // Assigned elsewhere while somebody is told: that is released as anything else is.
     let mut claims = Claims::new(NodeId(1));
     claims.step(START, &state, ClaimEvent::GuardUp(SESSION));

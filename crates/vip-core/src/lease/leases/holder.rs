@@ -270,6 +270,7 @@ impl Leases {
         deadline: Mono,
         actions: &mut Vec<LeaseAction>,
     ) {
+        let taking = (!answer.granted.is_empty()).then(|| self.holder.claims.taking());
         // A thousand VIPs are one frame to the guard.
         let (mut deadlines, mut others) = (vec![], vec![]);
         for grantee in answer.granted {
@@ -286,6 +287,14 @@ impl Leases {
                 }
             }
         }
+        // Whoever tells others where they are waits for that.
+        self.changed |= taking.is_some_and(|before| {
+            let lasts = |(epoch, until): &(crate::Epoch, Mono), of| *epoch == of && now < *until;
+            let is_new = |(vip, (epoch, _)): (&crate::VipUid, &(crate::Epoch, Mono))| {
+                !before.get(vip).is_some_and(|before| lasts(before, *epoch))
+            };
+            self.holder.claims.taking().iter().any(is_new)
+        });
         if let (Some(incarnation), false) = (session, deadlines.is_empty()) {
             self.order(vec![VipOrder::Extend { incarnation, deadlines }], actions);
         }

@@ -24,7 +24,7 @@ const LONG_ITEM_BYTES: usize = 200;
 /// A VIP or a member, as it is written.
 const RECORD_BYTES: usize = 500;
 /// Of the format.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// One turn of the leases.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
