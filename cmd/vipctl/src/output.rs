@@ -115,6 +115,8 @@ mod tests {
             epoch: 7,
             cause: Some(v1::Cause::HolderLost.into()),
             placement: v1::Placement::Sticky.into(),
+            via: v1::Via::Exec.into(),
+            params: [("file".to_owned(), "move".to_owned())].into(),
             hindered: vec![v1::Hindrance {
                 vip: "web".to_owned(),
                 node: "n1".to_owned(),
@@ -129,6 +131,7 @@ mod tests {
             "placement": "sticky", "pinned": null,
             "hindered": [{ "vip": "web", "node": "n1", "why": "no" }],
             "no_probe": false, "fresh": false, "silent": false,
+            "via": "exec", "params": { "file": "move" },
         });
         assert_eq!(json, expected);
         let node = v1::Node { role: v1::Role::Voter.into(), state: 99, ..Default::default() };
