@@ -108,7 +108,7 @@ async fn carry_out(
                 calls.cut_off(id);
                 continue;
             }
-            CloudAction::MovedAway(vip, _) => {
+            CloudAction::MovedAway(vip) => {
                 let name = state.vip(vip).map(|vip| vip.spec.name.to_string()).unwrap_or_default();
                 tracing::warn!(vip = name, "somebody else moved a VIP away; it is taken back");
                 continue;

@@ -78,7 +78,7 @@ pub enum CloudAction {
     /// They will not have it here.
     NotTaken(VipUid, Epoch, String),
     /// Somebody else moved it while this node answers for it.
-    MovedAway(VipUid, Epoch),
+    MovedAway(VipUid),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +86,7 @@ enum Stage {
     /// Until then nothing is done.
     Rests(Mono),
     /// A call is under way.
-    Calls(Verb, CallId),
+    Calls(CallId),
     /// The log is to say this.
     Waits(String),
 }
@@ -131,11 +131,11 @@ impl Cloud {
                     }
                     Verb::Take(text.clone())
                 }
-                Stage::Rests(_) | Stage::Calls(..) => continue,
+                Stage::Rests(_) | Stage::Calls(_) => continue,
             };
             self.calls += 1;
             let id = CallId { vip: *vip, number: self.calls };
-            told.stage = Stage::Calls(verb.clone(), id);
+            told.stage = Stage::Calls(id);
             actions.push(CloudAction::Call { id, epoch: lease.epoch, verb, limit: LONGEST });
         }
         actions
@@ -147,7 +147,7 @@ impl Cloud {
         self.told.retain(|vip, told| {
             let goes_on =
                 leased.get(vip).is_some_and(|lease| lease.epoch == told.epoch && now < lease.until);
-            if let (false, Stage::Calls(_, id)) = (goes_on, &told.stage) {
+            if let (false, Stage::Calls(id)) = (goes_on, &told.stage) {
                 actions.push(CloudAction::CutOff(*id));
             }
             goes_on
@@ -160,7 +160,7 @@ impl Cloud {
     pub fn next(&self) -> Option<Mono> {
         let rests = |told: &Told| match told.stage {
             Stage::Rests(at) => Some(at),
-            Stage::Calls(..) | Stage::Waits(_) => None,
+            Stage::Calls(_) | Stage::Waits(_) => None,
         };
         self.told.values().filter_map(rests).min()
     }
@@ -174,7 +174,7 @@ impl Cloud {
         open: bool,
     ) -> Vec<CloudAction> {
         let Some(told) = self.told.get_mut(&id.vip) else { return vec![] };
-        let Stage::Calls(_, of) = told.stage else { return vec![] };
+        let Stage::Calls(of) = told.stage else { return vec![] };
         if of != id {
             return vec![];
         }
@@ -191,7 +191,7 @@ impl Cloud {
             }
             CloudReply::Elsewhere(text) => {
                 told.stage = Stage::Waits(text.clone());
-                let moved = (open && !told.away).then_some(CloudAction::MovedAway(vip, epoch));
+                let moved = (open && !told.away).then_some(CloudAction::MovedAway(vip));
                 told.away |= open;
                 let saw = CloudAction::Saw(vip, ViaToken { epoch, text });
                 moved.into_iter().chain([saw]).collect()
@@ -370,7 +370,7 @@ mod tests {
         node.at(later);
         let saw_it = CloudAction::Saw(WEB, saw(EPOCH, "e9"));
         let moved = node.replied(later, 2, CloudReply::Elsewhere("e9".into()));
-        assert_eq!(moved, [CloudAction::MovedAway(WEB, EPOCH), saw_it]);
+        assert_eq!(moved, [CloudAction::MovedAway(WEB), saw_it]);
         node.token = Some(saw(EPOCH, "e9"));
         assert_eq!(node.at(later), [call(3, Verb::Take("e9".into()))]);
         node.replied(later, 3, CloudReply::Failed("throttled".into()));

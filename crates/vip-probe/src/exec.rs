@@ -11,7 +11,7 @@ mod mover;
 mod runner;
 
 pub use leftovers::end_left;
-pub use mover::{Move, Moved, run_mover};
+pub use mover::{Move, run_mover};
 pub use runner::serve;
 
 /// The folders of programs that are run, each root's alone.

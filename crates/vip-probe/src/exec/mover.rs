@@ -38,9 +38,6 @@ pub struct Move {
     pub limit: Duration,
 }
 
-/// What came of it.
-pub type Moved = CloudReply;
-
 /// The end that says that the VIP is not here.
 const ELSEWHERE: i32 = 3;
 
@@ -72,31 +69,31 @@ impl Move {
 }
 
 /// Has it run at `socket`. Dropped, it is ended with all that it started.
-pub async fn run_mover(socket: &Path, wanted: &Move) -> Moved {
+pub async fn run_mover(socket: &Path, wanted: &Move) -> CloudReply {
     let ran = match timeout(wanted.limit + GRACE, ask(socket, &wanted.run())).await {
-        Err(_) => return Moved::Failed(SILENT.to_owned()),
+        Err(_) => return CloudReply::Failed(SILENT.to_owned()),
         Ok(Ok(ran)) => ran,
         Ok(Err(error)) => match error.kind() {
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
                 let text = format!("nobody runs programs here, at {}", socket.display());
-                return Moved::Failed(text);
+                return CloudReply::Failed(text);
             }
-            _ => return Moved::Failed(format!("no program can be run here: {error}")),
+            _ => return CloudReply::Failed(format!("no program can be run here: {error}")),
         },
     };
     said(wanted, ran)
 }
 
-fn said(wanted: &Move, ran: Ran) -> Moved {
+fn said(wanted: &Move, ran: Ran) -> CloudReply {
     let file = &wanted.file;
     let observes = wanted.verb == Verb::Observe;
     let (what, says) = match ran {
-        Ran::Ended { code: 0, .. } if observes => return Moved::Here,
-        Ran::Ended { code: 0, .. } => return Moved::Taken,
+        Ran::Ended { code: 0, .. } if observes => return CloudReply::Here,
+        Ran::Ended { code: 0, .. } => return CloudReply::Taken,
         Ran::Ended { code: ELSEWHERE, says } if observes && says.len() > MAX_TOKEN => {
             (format!("the token of {file} is longer than {MAX_TOKEN} bytes"), String::new())
         }
-        Ran::Ended { code: ELSEWHERE, says } if observes => return Moved::Elsewhere(says),
+        Ran::Ended { code: ELSEWHERE, says } if observes => return CloudReply::Elsewhere(says),
         Ran::Ended { code, says } => (format!("{file} ended with {code}"), says),
         Ran::Killed { signal, says } => (format!("{file} was killed by signal {signal}"), says),
         Ran::Late { says } => {
@@ -104,7 +101,7 @@ fn said(wanted: &Move, ran: Ran) -> Moved {
         }
         Ran::NotRun { why } => (why, String::new()),
     };
-    Moved::Failed(if says.is_empty() { what } else { format!("{what}: {says}") })
+    CloudReply::Failed(if says.is_empty() { what } else { format!("{what}: {says}") })
 }
 
 #[cfg(test)]
@@ -142,12 +139,12 @@ mod tests {
     fn how_it_ends_says_where_the_vip_is() {
         let (observe, take) = (wanted(Verb::Observe), wanted(Verb::Take("e7".into())));
         let ended = |code, says: &str| Ran::Ended { code, says: says.into() };
-        assert_eq!(said(&observe, ended(0, "x")), Moved::Here);
-        assert_eq!(said(&observe, ended(3, "e7")), Moved::Elsewhere("e7".into()));
-        assert_eq!(said(&observe, ended(3, "")), Moved::Elsewhere(String::new()));
-        assert_eq!(said(&take, ended(0, "")), Moved::Taken);
+        assert_eq!(said(&observe, ended(0, "x")), CloudReply::Here);
+        assert_eq!(said(&observe, ended(3, "e7")), CloudReply::Elsewhere("e7".into()));
+        assert_eq!(said(&observe, ended(3, "")), CloudReply::Elsewhere(String::new()));
+        assert_eq!(said(&take, ended(0, "")), CloudReply::Taken);
         let failed = |of: &Move, ran| match said(of, ran) {
-            Moved::Failed(why) => why,
+            CloudReply::Failed(why) => why,
             other => panic!("{other:?}"),
         };
         assert_eq!(failed(&take, ended(3, "stale")), "move ended with 3: stale");

@@ -112,17 +112,9 @@ impl Stage {
             (S::Open, H::Granted) => (Some(S::Open), Then::Extend),
             (S::Doomed, H::Granted) => (None, Then::Report),
 
-            (
-                S::Seeking
-                | S::Taking
-                | S::Taken
-                | S::Preparing
-                | S::Asking
-                | S::Leased
-                | S::Open
-                | S::Doomed,
-                H::Ended,
-            ) => (Some(S::Doomed), Then::Ask),
+            // The guard is letting go of it already.
+            (S::Releasing, H::Ended | H::Over | H::Unwanted) => (Some(self), Then::Nothing),
+            (_, H::Ended) => (Some(S::Doomed), Then::Ask),
             // The other VIP is being released; the next look tries again.
             (S::Preparing, H::InUse) => (None, Then::Nothing),
             // What it has the guard keeps.
@@ -133,17 +125,7 @@ impl Stage {
 
             (_, H::Bound) => (Some(S::Releasing), Then::ReleaseEarlier),
             // The leader's log holds every assignment that a claim can rest on.
-            (
-                S::Seeking
-                | S::Taking
-                | S::Taken
-                | S::Preparing
-                | S::Asking
-                | S::Leased
-                | S::Open
-                | S::Doomed,
-                H::Over | H::Unwanted,
-            )
+            (_, H::Over | H::Unwanted)
             | (S::Preparing | S::Asking | S::Leased | S::Open, H::Contested) => {
                 (Some(S::Releasing), Then::Release)
             }
@@ -157,7 +139,6 @@ impl Stage {
             | (S::Preparing | S::Open | S::Doomed | S::Releasing, H::Opened)
             | (S::Preparing | S::Asking | S::Doomed | S::Releasing, H::Expired)
             | (S::Taken | S::Preparing | S::Releasing, H::Granted)
-            | (S::Releasing, H::Ended | H::Over | H::Unwanted)
             | (S::Doomed | S::Releasing, H::Contested)
             | (_, H::Confirmed | H::NotTaken | H::Ordered)
             | (_, H::NotYet) => (Some(self), Then::Nothing),
