@@ -13,7 +13,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
-use vip_core::{Actor, Goal, NodeState, Op, Outcome, Progress, Role, State, excerpt};
+use vip_core::{
+    Actor, Goal, Node, NodeId, NodeState, Op, Outcome, Progress, Removal, Role, State, excerpt,
+    moment,
+};
 use vip_pki::{Identity, PeerInfo};
 
 /// What a node that leads no more answers to a relayed command.
@@ -85,6 +88,20 @@ pub(super) fn timeout(metadata: &tonic::metadata::MetadataMap) -> Duration {
     parse().unwrap_or(DEFAULT_TIMEOUT).min(Duration::from_secs(3600))
 }
 
+/// The member that passes a call on. One that was removed may not know it yet,
+/// and is told just that: a leave is then at its end.
+fn relay(state: &State, node: NodeId) -> Result<&Node, Status> {
+    state.nodes.get(&node).ok_or_else(|| {
+        match state.tombstones.get(&node).and_then(|known| known.removed.as_ref()) {
+            Some(Removal { time_ms, actor }) => Status::not_found(format!(
+                "this node was removed from the cluster on {} by {actor}. Nothing was done",
+                moment(*time_ms)
+            )),
+            None => Status::permission_denied("not a member"),
+        }
+    })
+}
+
 impl AdminService {
     pub(crate) fn new(agent: Arc<Seat>, desk: Arc<Desk>) -> Self {
         Self { agent, desk }
@@ -103,8 +120,7 @@ impl AdminService {
             }
             Caller::Peer(Identity::Node(node)) => {
                 let state = member.log.state();
-                let relay = state.nodes.get(node);
-                let relay = relay.ok_or_else(|| Status::permission_denied("not a member"))?;
+                let relay = relay(&state, *node)?;
                 let text = request.metadata().get(ACTOR_HEADER).and_then(|v| v.to_str().ok());
                 (format!("{} via {}", excerpt(text.unwrap_or("unknown")), relay.name), true)
             }
@@ -122,11 +138,8 @@ impl AdminService {
         let call = self.call(request)?;
         if let Some(Caller::Peer(Identity::Node(node))) = request.extensions().get::<Caller>() {
             let state = call.member.log.state();
-            let may = state
-                .nodes
-                .get(node)
-                .is_some_and(|n| n.role == Role::Voter && n.state != NodeState::Joining);
-            if !may {
+            let relay = relay(&state, *node)?;
+            if relay.role != Role::Voter || relay.state == NodeState::Joining {
                 return Err(Status::permission_denied(
                     "learners and witnesses relay no changes; run the command on a voter",
                 ));
@@ -297,6 +310,30 @@ pub(super) use ask_leader;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tonic::Code;
+    use vip_core::Tombstone;
+
+    #[test]
+    fn a_node_that_was_removed_hears_just_that() {
+        let tombstone = |removed| Tombstone {
+            name: "n2".parse().expect("a name"),
+            spki: String::new(),
+            macs: [].into(),
+            removed,
+            cut_off: false,
+        };
+        let removal = Removal { time_ms: 0, actor: "root@n1".into() };
+        let mut state = State::default();
+        let gone = [(NodeId(2), tombstone(Some(removal))), (NodeId(3), tombstone(None))];
+        state.tombstones = Arc::new(gone.into());
+        let told = |node| relay(&state, NodeId(node)).expect_err("it is no member");
+        assert_eq!(told(2).code(), Code::NotFound);
+        assert!(told(2).message().contains("removed") && told(2).message().contains("root@n1"));
+        assert_eq!(
+            (told(3).code(), told(4).code()),
+            (Code::PermissionDenied, Code::PermissionDenied)
+        );
+    }
 
     #[test]
     fn a_callers_timeout_is_read_in_every_unit() {
