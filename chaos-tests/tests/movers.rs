@@ -35,6 +35,10 @@ take)
     [ "$rev" = "$VIPD_TOKEN" ] || { echo "stale"; exit 1; }
     echo $((rev + 1)) > rev; echo "$VIPD_NODE" > who
     if [ -f lose ]; then echo "no answer"; exit 1; fi ;;
+release)
+    [ "$who" = "$VIPD_NODE" ] || exit 0
+    if [ -f lose ]; then rm lose; echo "no answer"; exit 1; fi
+    echo $((rev + 1)) > rev; echo nobody > who ;;
 esac
 "#;
 
@@ -155,6 +159,16 @@ fn it_answers_once_the_program_confirms_and_wherever_it_goes() -> Result<()> {
     api.says("who", "somebody")?;
     wait_for("it is taken back", SOON, || (api.who() == next).then_some(()))?;
     ensure!(answers(&cluster), "it was held all the while");
+    let at = another_than(to);
+    let told = || cluster.host(at).ctl_ok(&["events"]).ok();
+    let said = format!("somebody else moved VIP web away from {next}, which takes it back");
+    wait_for("it is said", SOON, || told().filter(|events| events.contains(&said)))?;
+
+    // It is removed, which its holder says, again and again.
+    api.says("lose", "")?;
+    cluster.host(at).ctl_ok(&["vip", "remove", "web"])?;
+    wait_for("it is nobody's", SOON, || (api.who() == "nobody").then_some(()))?;
+    ensure!(!api.state.join("lose").exists(), "it was not refused");
     Ok(())
 }
 

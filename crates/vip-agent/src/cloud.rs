@@ -3,14 +3,14 @@
 
 use crate::node::Member;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 use vip_core::{
-    CallId, Cloud, CloudAction, CloudReply, Epoch, LeaseEvent, Obstacle, State, Verb, Via, VipUid,
-    Why,
+    CallId, Cloud, CloudAction, CloudReply, Epoch, LeaseEvent, Logged, Obstacle, Pace, State, Verb,
+    Via, VipSpec, VipUid, Why,
 };
 use vip_guard::boottime;
 use vip_probe::exec::{Move, run_mover};
@@ -55,99 +55,136 @@ impl Calls {
     }
 }
 
+/// What is done about VIPs of which somebody has to be told.
+struct Movers {
+    member: Arc<Member>,
+    /// Where programs are run.
+    programs: PathBuf,
+    calls: Calls,
+    /// What each VIP was when somebody was told of it last: one that was removed is nowhere
+    /// else.
+    specs: BTreeMap<VipUid, VipSpec>,
+}
+
 /// Sees to VIPs that somebody has to be told of, until the member stops. `programs`: where
 /// they are run.
 pub(crate) async fn move_vips(member: Arc<Member>, programs: PathBuf) {
-    let (mut cloud, mut calls) = (Cloud::default(), Calls::default());
+    let mut cloud = Cloud::new(Pace::default(), member.meta.node.0);
     let (mut leases, mut applied) = (member.leases.changes(), member.log.applied());
     let stop = member.stopped();
+    let (calls, specs) = (Calls::default(), BTreeMap::new());
+    let mut movers = Movers { member: member.clone(), programs, calls, specs };
     loop {
         let state = member.log.state();
         let leased = member.leases.told_of(&state);
-        let now = boottime();
-        let token = |vip: VipUid| state.vip(vip)?.token.as_ref();
-        let due = cloud.step(now, &leased, token);
-        carry_out(&member, &programs, &state, due, &mut calls).await;
-        let look = if calls.handles.is_empty() { IDLE } else { LOOK };
+        let logged = |uid: VipUid| match state.vip(uid) {
+            Some(vip) if vip.spec.via.is_called() => Logged::Held(vip.epoch, vip.token.as_ref()),
+            Some(_) | None => Logged::Nothing,
+        };
+        let due = cloud.step(boottime(), &leased, logged);
+        movers.carry_out(&state, due).await;
+        movers.specs.retain(|vip, _| cloud.knows(*vip));
+        let is_calling = !movers.calls.handles.is_empty();
+        let look = if is_calling { LOOK } else { IDLE };
         // What a call rests on ends by time alone.
-        let ends = leased.values().filter(|_| !calls.handles.is_empty()).map(|lease| lease.until);
+        let ends = leased.values().filter(|_| is_calling).map(|lease| lease.until);
         let next = cloud.next().into_iter().chain(ends).min();
         let next = next.map_or(look, |at| at.since(boottime()).min(look));
         tokio::select! {
             () = stop.cancelled() => return,
             _ = leases.changed() => {}
             _ = applied.changed() => {}
-            (id, reply) = calls.next() => {
-                let now = boottime();
-                let open = leased.get(&id.vip).is_some_and(|lease| lease.open);
-                let due = cloud.replied(now, id, reply, open);
-                carry_out(&member, &programs, &state, due, &mut calls).await;
+            (id, reply) = movers.calls.next() => {
+                let due = cloud.replied(boottime(), id, reply, &leased);
+                movers.carry_out(&state, due).await;
             }
             () = sleep(next) => {}
         }
     }
 }
 
-async fn carry_out(
-    member: &Arc<Member>,
-    programs: &Path,
-    state: &State,
-    due: Vec<CloudAction>,
-    calls: &mut Calls,
-) {
-    for action in due {
-        let event = match action {
-            CloudAction::Call { id, epoch, verb, limit } => {
-                if let Some(wanted) = wanted(member, state, id.vip, (epoch, verb, limit)) {
-                    let programs = programs.to_owned();
-                    calls.start(id, async move { run_mover(&programs, &wanted).await });
-                }
-                continue;
-            }
-            CloudAction::CutOff(id) => {
-                calls.cut_off(id);
-                continue;
-            }
-            CloudAction::MovedAway(vip) => {
-                let name = state.vip(vip).map(|vip| vip.spec.name.to_string()).unwrap_or_default();
-                tracing::warn!(vip = name, "somebody else moved a VIP away; it is taken back");
-                continue;
-            }
-            CloudAction::Saw(vip, token) => LeaseEvent::Saw(vip, token),
-            CloudAction::Taken(vip, epoch) => LeaseEvent::Taken(vip, epoch),
-            CloudAction::NotTaken(vip, epoch, why) => {
-                let Some(first) = state.vip(vip).and_then(|vip| vip.spec.addresses.first()) else {
+impl Movers {
+    async fn carry_out(&mut self, state: &State, due: Vec<CloudAction>) {
+        for action in due {
+            let event = match action {
+                CloudAction::Call { id, epoch, verb, limit } => {
+                    self.call(state, id, (epoch, verb, limit));
                     continue;
-                };
-                LeaseEvent::NotTaken(vip, epoch, Obstacle { ip: first.ip, why: Why::NotTaken(why) })
+                }
+                CloudAction::CutOff(id) => {
+                    self.calls.cut_off(id);
+                    continue;
+                }
+                CloudAction::NotReleased(vip, why) => {
+                    tracing::warn!(%vip, why, "a VIP that was removed may be here still");
+                    continue;
+                }
+                CloudAction::Saw(vip, token) => LeaseEvent::Saw(vip, token),
+                CloudAction::Taken(vip, epoch) => LeaseEvent::Taken(vip, epoch),
+                CloudAction::NotTaken(vip, epoch, why) => {
+                    let Some(first) = state.vip(vip).and_then(|vip| vip.spec.addresses.first())
+                    else {
+                        continue;
+                    };
+                    let why = Why::NotTaken(why);
+                    LeaseEvent::NotTaken(vip, epoch, Obstacle { ip: first.ip, why })
+                }
+            };
+            // The lease thread takes what comes, or is gone and with it this process.
+            let _ = self.member.lease_events.send(event).await;
+        }
+    }
+
+    fn call(&mut self, state: &State, id: CallId, (epoch, verb, limit): (Epoch, Verb, Duration)) {
+        let spec = match (&verb, state.vip(id.vip)) {
+            (Verb::Observe | Verb::Take(_), vip) => {
+                let spec = vip.map(|vip| vip.spec.clone());
+                self.specs.extend(spec.clone().map(|spec| (id.vip, spec)));
+                spec
+            }
+            // Another VIP may have an address of it by now.
+            (Verb::Release, _) => {
+                self.specs.get(&id.vip).filter(|spec| !in_use(state, spec)).cloned()
             }
         };
-        // The lease thread takes what comes, or is gone and with it this process.
-        let _ = member.lease_events.send(event).await;
+        let is_release = verb == Verb::Release;
+        let wanted = spec.and_then(|spec| self.wanted(state, spec, (epoch, verb, limit)));
+        let programs = self.programs.clone();
+        self.calls.start(id, async move {
+            match wanted {
+                Some(wanted) => run_mover(&programs, &wanted).await,
+                None if is_release => CloudReply::Done,
+                None => CloudReply::Failed("this node is not told yet how it is moved".to_owned()),
+            }
+        });
+    }
+
+    fn wanted(
+        &self,
+        state: &State,
+        spec: VipSpec,
+        (epoch, verb, limit): (Epoch, Verb, Duration),
+    ) -> Option<Move> {
+        let file = match spec.via {
+            Via::Exec => spec.params.get("file")?.clone(),
+            Via::Garp | Via::Lb => return None,
+        };
+        let node = state.nodes.get(&self.member.meta.node)?;
+        Some(Move {
+            file,
+            vip: spec.name,
+            addresses: spec.addresses.iter().map(|address| address.ip).collect(),
+            node: node.name.clone(),
+            advertise: node.advertise.clone(),
+            epoch,
+            verb,
+            limit,
+        })
     }
 }
 
-/// What a program is told of a VIP; `None`: it is moved in another way by now.
-fn wanted(
-    member: &Member,
-    state: &State,
-    vip: VipUid,
-    (epoch, verb, limit): (Epoch, Verb, Duration),
-) -> Option<Move> {
-    let spec = &state.vip(vip)?.spec;
-    let file = match spec.via {
-        Via::Exec => spec.params.get("file")?.clone(),
-        Via::Garp | Via::Lb => return None,
-    };
-    let node = state.nodes.get(&member.meta.node)?;
-    Some(Move {
-        file,
-        vip: spec.name.clone(),
-        addresses: spec.addresses.iter().map(|address| address.ip).collect(),
-        node: node.name.clone(),
-        advertise: node.advertise.clone(),
-        epoch,
-        verb,
-        limit,
-    })
+/// Whether a VIP that somebody is told of has an address of one that is none any more.
+fn in_use(state: &State, spec: &VipSpec) -> bool {
+    let called = state.all_vips().filter(|vip| vip.spec.via.is_called());
+    called.flat_map(|vip| &vip.spec.addresses).any(|address| spec.addresses.contains(address))
 }

@@ -11,28 +11,40 @@
 //! may have done was looked at. The token is written down under the holder's epoch before
 //! it is used: whoever lost the lease and looks afresh gets no word of his into the log.
 
-use crate::{Epoch, Mono, ViaToken, VipUid};
+use crate::mix::mix_all;
+use crate::{CalledLease, Epoch, Mono, ViaToken, VipUid};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// After a call that failed, at first and at most: they may be throttling.
-const PAUSE: Duration = Duration::from_millis(200);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// So many calls in a row that fail, and somebody else may have more luck.
 const PATIENCE: u32 = 4;
-/// How often a holder looks whether it is here yet.
-const WATCH: Duration = Duration::from_secs(10);
-/// Until a look, or a change, is given up, whatever the lease.
-const LONGEST: Duration = Duration::from_secs(30);
 
-/// A lease, as far as it matters here.
+/// How often they are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Leased {
-    pub epoch: Epoch,
-    /// When it ends, if it is not renewed.
-    pub until: Mono,
-    /// The gate is open: it was confirmed before.
-    pub open: bool,
+pub struct Pace {
+    /// After a call that failed, at first and at most: they may be throttling.
+    pub pause: Duration,
+    /// See [`Self::pause`].
+    pub pause_max: Duration,
+    /// How often a holder looks whether it is here yet, at first: what an earlier holder
+    /// asked for may be done late. Each look doubles it.
+    pub watch: Duration,
+    /// And at most.
+    pub watch_max: Duration,
+    /// Until a look, or a change, is given up, whatever the lease.
+    pub longest: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            pause: Duration::from_millis(200),
+            pause_max: Duration::from_secs(5),
+            watch: Duration::from_secs(1),
+            watch_max: Duration::from_secs(10),
+            longest: Duration::from_secs(30),
+        }
+    }
 }
 
 /// What they are asked.
@@ -42,6 +54,17 @@ pub enum Verb {
     Observe,
     /// Have it here, if it is as it was by this token.
     Take(String),
+    /// It is nobody's any more: forget it, if it is here.
+    Release,
+}
+
+/// What the log has of a VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logged<'a> {
+    /// Nothing, or that nobody is told of it.
+    Nothing,
+    /// The epoch, and what a holder saw last.
+    Held(Epoch, Option<&'a ViaToken>),
 }
 
 /// What they say.
@@ -52,7 +75,7 @@ pub enum CloudReply {
     /// It is elsewhere, or nowhere: as this token says.
     Elsewhere(String),
     /// Done. It is looked at before it counts.
-    Taken,
+    Done,
     /// Nothing came of it, or nobody knows.
     Failed(String),
 }
@@ -77,8 +100,8 @@ pub enum CloudAction {
     Taken(VipUid, Epoch),
     /// They will not have it here.
     NotTaken(VipUid, Epoch, String),
-    /// Somebody else moved it while this node answers for it.
-    MovedAway(VipUid),
+    /// They may have it here still, though there is no such VIP any more.
+    NotReleased(VipUid, String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,42 +114,63 @@ enum Stage {
     Waits(String),
 }
 
+/// One that this node has leased.
 #[derive(Clone, Debug)]
 struct Told {
     epoch: Epoch,
     stage: Stage,
     failed: u32,
     pause: Duration,
-    /// It was moved away from here, and that was said.
-    away: bool,
+    watch: Duration,
+    /// They confirmed that it is here, under this epoch or before this process began.
+    here: bool,
     /// They said that it was done, and it was not seen here since.
     took: bool,
 }
 
+/// One that was here last, as far as this node knows, and is not leased any more.
+#[derive(Clone, Debug)]
+struct Left {
+    epoch: Epoch,
+    stage: Stage,
+    failed: u32,
+}
+
 /// All VIPs of a node whose place somebody has to be told.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Cloud {
+    pace: Pace,
+    /// Keeps nodes from looking at the same time.
+    seed: u64,
     told: BTreeMap<VipUid, Told>,
+    left: BTreeMap<VipUid, Left>,
     calls: u64,
 }
 
 impl Cloud {
-    /// Time passed, or what is leased or in the log changed: `token` is what the log has of a
-    /// VIP.
+    /// `seed`: the node's.
+    #[must_use]
+    pub fn new(pace: Pace, seed: u64) -> Self {
+        Self { pace, seed, told: BTreeMap::new(), left: BTreeMap::new(), calls: 0 }
+    }
+
+    /// Time passed, or what is leased or in the log changed.
     pub fn step<'a>(
         &mut self,
         now: Mono,
-        leased: &BTreeMap<VipUid, Leased>,
-        token: impl Fn(VipUid) -> Option<&'a ViaToken>,
+        leased: &BTreeMap<VipUid, CalledLease>,
+        logged: impl Fn(VipUid) -> Logged<'a>,
     ) -> Vec<CloudAction> {
         let mut actions = self.end_others(now, leased);
+        self.release(now, &logged, &mut actions);
         for (vip, lease) in leased.iter().filter(|(_, lease)| now < lease.until) {
-            let told = self.told.entry(*vip).or_insert_with(|| Told::of(now, lease));
+            let first = || Told::of(now + self.pace.watch, now, lease, &self.pace);
+            let told = self.told.entry(*vip).or_insert_with(first);
             let verb = match &told.stage {
                 Stage::Rests(at) if *at <= now => Verb::Observe,
                 Stage::Waits(text) => {
                     let has = |token: &ViaToken| token.epoch == lease.epoch && token.text == *text;
-                    if !token(*vip).is_some_and(has) {
+                    if !matches!(logged(*vip), Logged::Held(_, Some(token)) if has(token)) {
                         continue;
                     }
                     Verb::Take(text.clone())
@@ -136,97 +180,176 @@ impl Cloud {
             self.calls += 1;
             let id = CallId { vip: *vip, number: self.calls };
             told.stage = Stage::Calls(id);
-            actions.push(CloudAction::Call { id, epoch: lease.epoch, verb, limit: LONGEST });
+            let limit = self.pace.longest;
+            actions.push(CloudAction::Call { id, epoch: lease.epoch, verb, limit });
         }
         actions
     }
 
     /// What is not leased any more, or under another epoch, nobody waits for.
-    fn end_others(&mut self, now: Mono, leased: &BTreeMap<VipUid, Leased>) -> Vec<CloudAction> {
+    fn end_others(
+        &mut self,
+        now: Mono,
+        leased: &BTreeMap<VipUid, CalledLease>,
+    ) -> Vec<CloudAction> {
         let mut actions = vec![];
+        let left = &mut self.left;
         self.told.retain(|vip, told| {
             let goes_on =
                 leased.get(vip).is_some_and(|lease| lease.epoch == told.epoch && now < lease.until);
             if let (false, Stage::Calls(id)) = (goes_on, &told.stage) {
                 actions.push(CloudAction::CutOff(*id));
             }
+            if !goes_on && told.here {
+                let stage = Stage::Rests(now);
+                left.insert(*vip, Left { epoch: told.epoch, stage, failed: 0 });
+            }
             goes_on
         });
         actions
     }
 
+    /// Whatever is nobody's any more is let go of by who had it last. What somebody else has
+    /// by now, or this node again, is theirs.
+    fn release<'a>(
+        &mut self,
+        now: Mono,
+        logged: impl Fn(VipUid) -> Logged<'a>,
+        actions: &mut Vec<CloudAction>,
+    ) {
+        let told = &self.told;
+        self.left.retain(|vip, left| match logged(*vip) {
+            Logged::Nothing => true,
+            Logged::Held(epoch, _) => epoch == left.epoch && !told.contains_key(vip),
+        });
+        let limit = self.pace.longest;
+        for (vip, left) in &mut self.left {
+            let due = matches!(left.stage, Stage::Rests(at) if at <= now);
+            if due && matches!(logged(*vip), Logged::Nothing) {
+                self.calls += 1;
+                let id = CallId { vip: *vip, number: self.calls };
+                left.stage = Stage::Calls(id);
+                let (epoch, verb) = (left.epoch, Verb::Release);
+                actions.push(CloudAction::Call { id, epoch, verb, limit });
+            }
+        }
+    }
+
     /// When [`Self::step`] is due by time alone, beside the ends of leases.
     #[must_use]
     pub fn next(&self) -> Option<Mono> {
-        let rests = |told: &Told| match told.stage {
-            Stage::Rests(at) => Some(at),
+        let rests = |stage: &Stage| match stage {
+            Stage::Rests(at) => Some(*at),
             Stage::Calls(_) | Stage::Waits(_) => None,
         };
-        self.told.values().filter_map(rests).min()
+        let told = self.told.values().filter_map(|told| rests(&told.stage));
+        // Of those the log says when they are due, and time only once they failed.
+        let failed = self.left.values().filter(|left| left.failed > 0);
+        told.chain(failed.filter_map(|left| rests(&left.stage))).min()
     }
 
-    /// A call has its answer. Of one that was cut off nothing counts.
+    /// Whether more may be asked about a VIP.
+    #[must_use]
+    pub fn knows(&self, vip: VipUid) -> bool {
+        self.told.contains_key(&vip) || self.left.contains_key(&vip)
+    }
+
+    /// A call has its answer. Of one that was cut off, or whose lease is over, nothing counts.
     pub fn replied(
         &mut self,
         now: Mono,
         id: CallId,
         reply: CloudReply,
-        open: bool,
+        leased: &BTreeMap<VipUid, CalledLease>,
     ) -> Vec<CloudAction> {
+        if self.left.get(&id.vip).is_some_and(|left| left.stage == Stage::Calls(id)) {
+            return self.released(now, id.vip, reply);
+        }
         let Some(told) = self.told.get_mut(&id.vip) else { return vec![] };
-        let Stage::Calls(of) = told.stage else { return vec![] };
-        if of != id {
+        if told.stage != Stage::Calls(id) {
             return vec![];
         }
-        let (vip, epoch) = (id.vip, told.epoch);
+        let (vip, epoch, pace) = (id.vip, told.epoch, &self.pace);
+        let Some(CalledLease { open, .. }) =
+            leased.get(&vip).filter(|lease| lease.epoch == epoch && now < lease.until).copied()
+        else {
+            return vec![];
+        };
         match reply {
             CloudReply::Here => {
-                (told.failed, told.pause, told.away, told.took) = (0, PAUSE, false, false);
-                told.stage = Stage::Rests(now + WATCH);
+                let watch = told.watch;
+                told.watch = (watch * 2).min(pace.watch_max);
+                (told.failed, told.pause) = (0, pace.pause);
+                (told.here, told.took) = (true, false);
+                told.stage = Stage::Rests(now + jittered(self.seed, watch, id));
                 if open { vec![] } else { vec![CloudAction::Taken(vip, epoch)] }
             }
             // It may take them a while; done once more, it may take as long again.
             CloudReply::Elsewhere(_) if told.took => {
-                told.fails(now, vip, "it is not here after it was moved here".to_owned(), open)
+                let why = "it is not here after it was moved here".to_owned();
+                self.failed(now, id, why, open)
             }
             CloudReply::Elsewhere(text) => {
                 told.stage = Stage::Waits(text.clone());
-                let moved = (open && !told.away).then_some(CloudAction::MovedAway(vip));
-                told.away |= open;
-                let saw = CloudAction::Saw(vip, ViaToken { epoch, text });
-                moved.into_iter().chain([saw]).collect()
+                vec![CloudAction::Saw(vip, ViaToken { epoch, text })]
             }
             // What it did is looked at, whatever it says.
-            CloudReply::Taken => {
+            CloudReply::Done => {
                 (told.stage, told.took) = (Stage::Rests(now), true);
                 vec![]
             }
-            CloudReply::Failed(why) => told.fails(now, vip, why, open),
+            CloudReply::Failed(why) => self.failed(now, id, why, open),
         }
+    }
+
+    fn failed(&mut self, now: Mono, id: CallId, why: String, open: bool) -> Vec<CloudAction> {
+        let Some(told) = self.told.get_mut(&id.vip) else { return vec![] };
+        told.failed += 1;
+        told.stage = Stage::Rests(now + jittered(self.seed, told.pause, id));
+        told.pause = (told.pause * 2).min(self.pace.pause_max);
+        let enough = told.failed >= PATIENCE;
+        told.took &= !enough;
+        let given_up = enough && !open;
+        let not = CloudAction::NotTaken(id.vip, told.epoch, why);
+        given_up.then_some(not).into_iter().collect()
+    }
+
+    fn released(&mut self, now: Mono, vip: VipUid, reply: CloudReply) -> Vec<CloudAction> {
+        let CloudReply::Failed(why) = reply else {
+            self.left.remove(&vip);
+            return vec![];
+        };
+        let Some(left) = self.left.get_mut(&vip) else { return vec![] };
+        left.failed += 1;
+        if left.failed >= PATIENCE {
+            self.left.remove(&vip);
+            return vec![CloudAction::NotReleased(vip, why)];
+        }
+        let pause = self.pace.pause * 2_u32.pow(left.failed);
+        left.stage = Stage::Rests(now + pause.min(self.pace.pause_max));
+        vec![]
     }
 }
 
+/// Between three quarters of it and all: nodes that were told no at the same time do not come
+/// back at the same time.
+fn jittered(seed: u64, wait: Duration, id: CallId) -> Duration {
+    let share = mix_all(seed, [id.vip.0, id.number]) % 1000;
+    wait * 3 / 4 + wait / 4 * u32::try_from(share).unwrap_or(0) / 1000
+}
+
 impl Told {
-    fn of(now: Mono, lease: &Leased) -> Self {
-        let at = if lease.open { now + WATCH } else { now };
+    fn of(watch_at: Mono, now: Mono, lease: &CalledLease, pace: &Pace) -> Self {
+        let at = if lease.open { watch_at } else { now };
         Self {
             epoch: lease.epoch,
             stage: Stage::Rests(at),
             failed: 0,
-            pause: PAUSE,
-            away: false,
+            pause: pace.pause,
+            watch: pace.watch,
+            here: lease.open,
             took: false,
         }
-    }
-
-    fn fails(&mut self, now: Mono, vip: VipUid, why: String, open: bool) -> Vec<CloudAction> {
-        self.failed += 1;
-        self.stage = Stage::Rests(now + self.pause);
-        self.pause = (self.pause * 2).min(PAUSE_MAX);
-        let enough = self.failed >= PATIENCE;
-        self.took &= !enough;
-        let given_up = enough && !open;
-        given_up.then_some(CloudAction::NotTaken(vip, self.epoch, why)).into_iter().collect()
     }
 }
 
@@ -237,28 +360,39 @@ mod tests {
     const WEB: VipUid = VipUid(1);
     const START: Mono = Mono(10_000_000_000);
     const EPOCH: Epoch = Epoch(3);
+    const SECOND: Duration = Duration::from_secs(1);
+    const PACE: Pace = Pace {
+        pause: SECOND,
+        pause_max: Duration::from_secs(5),
+        watch: SECOND,
+        watch_max: Duration::from_secs(10),
+        longest: Duration::from_secs(30),
+    };
 
     struct Node {
         cloud: Cloud,
-        leased: BTreeMap<VipUid, Leased>,
+        leased: BTreeMap<VipUid, CalledLease>,
         token: Option<ViaToken>,
+        is_gone: bool,
     }
 
     fn node() -> Node {
-        let until = START + Duration::from_secs(60);
-        let leased = [(WEB, Leased { epoch: EPOCH, until, open: false })].into();
-        Node { cloud: Cloud::default(), leased, token: None }
+        let until = START + Duration::from_secs(600);
+        let leased = [(WEB, CalledLease { epoch: EPOCH, until, open: false })].into();
+        let cloud = Cloud::new(PACE, 7);
+        Node { cloud, leased, token: None, is_gone: false }
     }
 
     impl Node {
         fn at(&mut self, now: Mono) -> Vec<CloudAction> {
             let token = self.token.clone();
-            self.cloud.step(now, &self.leased, |_| token.as_ref())
+            let logged = Logged::Held(EPOCH, token.as_ref());
+            let logged = if self.is_gone { Logged::Nothing } else { logged };
+            self.cloud.step(now, &self.leased, |_| logged)
         }
 
         fn replied(&mut self, now: Mono, number: u64, reply: CloudReply) -> Vec<CloudAction> {
-            let open = self.leased.get(&WEB).is_some_and(|lease| lease.open);
-            self.cloud.replied(now, CallId { vip: WEB, number }, reply, open)
+            self.cloud.replied(now, CallId { vip: WEB, number }, reply, &self.leased)
         }
 
         fn holds(&mut self) {
@@ -268,7 +402,7 @@ mod tests {
 
     fn call(number: u64, verb: Verb) -> CloudAction {
         let id = CallId { vip: WEB, number };
-        CloudAction::Call { id, epoch: EPOCH, verb, limit: LONGEST }
+        CloudAction::Call { id, epoch: EPOCH, verb, limit: PACE.longest }
     }
 
     fn saw(epoch: Epoch, text: &str) -> ViaToken {
@@ -288,7 +422,7 @@ mod tests {
         }
         node.token = Some(saw(EPOCH, "e7"));
         assert_eq!(node.at(START), [call(2, Verb::Take("e7".into()))]);
-        assert_eq!(node.replied(START, 2, CloudReply::Taken), []);
+        assert_eq!(node.replied(START, 2, CloudReply::Done), []);
         assert_eq!(node.at(START), [call(3, Verb::Observe)], "an answer is not believed");
         assert_eq!(node.replied(START, 3, CloudReply::Here), [CloudAction::Taken(WEB, EPOCH)]);
     }
@@ -302,13 +436,11 @@ mod tests {
         node.at(START);
         assert_eq!(node.replied(START, 2, CloudReply::Failed("throttled".into())), []);
         assert_eq!(node.at(START), []);
-        assert_eq!(node.cloud.next(), Some(START + PAUSE));
-        assert_eq!(node.at(START + PAUSE), [call(3, Verb::Observe)], "it may have done it");
+        let next = node.cloud.next().expect("it is tried again");
+        assert!(START + PACE.pause * 3 / 4 <= next && next <= START + PACE.pause, "{next:?}");
+        assert_eq!(node.at(next), [call(3, Verb::Observe)], "it may have done it");
         // It had: the answer was lost.
-        assert_eq!(
-            node.replied(START + PAUSE, 3, CloudReply::Here),
-            [CloudAction::Taken(WEB, EPOCH)]
-        );
+        assert_eq!(node.replied(next, 3, CloudReply::Here), [CloudAction::Taken(WEB, EPOCH)]);
     }
 
     #[test]
@@ -318,13 +450,13 @@ mod tests {
         node.replied(START, 1, CloudReply::Elsewhere("e7".into()));
         node.token = Some(saw(EPOCH, "e7"));
         node.at(START);
-        node.replied(START, 2, CloudReply::Taken);
+        node.replied(START, 2, CloudReply::Done);
         let (mut now, mut last) = (START, vec![]);
         for number in 3..3 + u64::from(PATIENCE) {
             assert_eq!(node.at(now), [call(number, Verb::Observe)]);
             last = node.replied(now, number, CloudReply::Elsewhere("e7".into()));
             assert_eq!(node.at(now), [], "after a while");
-            now = now + PAUSE_MAX;
+            now = now + PACE.pause_max;
         }
         assert!(matches!(last[..], [CloudAction::NotTaken(WEB, EPOCH, _)]), "{last:?}");
     }
@@ -335,10 +467,11 @@ mod tests {
         node.at(START);
         let id = CallId { vip: WEB, number: 1 };
         let until = node.leased[&WEB].until;
+        assert_eq!(node.replied(until, 1, CloudReply::Here), [], "it comes too late");
         assert_eq!(node.at(until), [CloudAction::CutOff(id)]);
         assert_eq!(node.replied(until, 1, CloudReply::Here), [], "it comes too late");
         // The next epoch looks for itself.
-        let lease = Leased { epoch: Epoch(4), until: until + LONGEST, open: false };
+        let lease = CalledLease { epoch: Epoch(4), until: until + PACE.longest, open: false };
         node.leased.insert(WEB, lease);
         assert_eq!(node.at(until).len(), 1);
         node.leased.clear();
@@ -354,7 +487,7 @@ mod tests {
             let last = number == u64::from(PATIENCE);
             let not = CloudAction::NotTaken(WEB, EPOCH, "no permission".into());
             assert_eq!(failed, if last { vec![not] } else { vec![] });
-            now = now + PAUSE_MAX;
+            now = now + PACE.pause_max;
         }
     }
 
@@ -363,20 +496,70 @@ mod tests {
         let mut node = node();
         node.holds();
         assert_eq!(node.at(START), [], "it was confirmed just now");
-        let later = START + WATCH;
-        assert_eq!(node.at(later), [call(1, Verb::Observe)]);
-        assert_eq!(node.replied(later, 1, CloudReply::Here), []);
-        let later = later + WATCH;
-        node.at(later);
+        let mut now = START;
+        // What an earlier holder asked for may be done late: it looks soon, then less often.
+        for (number, wait) in (1..).zip([1, 1, 2, 4, 8, 10, 10]) {
+            let next = node.cloud.next().expect("it looks again");
+            assert!(now + SECOND * wait * 3 / 4 <= next && next <= now + SECOND * wait, "{number}");
+            assert_eq!(node.at(next), [call(number, Verb::Observe)]);
+            assert_eq!(node.replied(next, number, CloudReply::Here), []);
+            now = next;
+        }
+        now = now + PACE.watch_max;
+        node.at(now);
         let saw_it = CloudAction::Saw(WEB, saw(EPOCH, "e9"));
-        let moved = node.replied(later, 2, CloudReply::Elsewhere("e9".into()));
-        assert_eq!(moved, [CloudAction::MovedAway(WEB), saw_it]);
+        assert_eq!(node.replied(now, 8, CloudReply::Elsewhere("e9".into())), [saw_it]);
         node.token = Some(saw(EPOCH, "e9"));
-        assert_eq!(node.at(later), [call(3, Verb::Take("e9".into()))]);
-        node.replied(later, 3, CloudReply::Failed("throttled".into()));
-        let later = later + PAUSE;
-        node.at(later);
-        let still = node.replied(later, 4, CloudReply::Elsewhere("e9".into()));
-        assert_eq!(still, [CloudAction::Saw(WEB, saw(EPOCH, "e9"))], "it was said");
+        assert_eq!(node.at(now), [call(9, Verb::Take("e9".into()))]);
+        for number in 9..20 {
+            assert_eq!(node.replied(now, number, CloudReply::Failed("throttled".into())), []);
+            now = now + PACE.pause_max;
+            assert_eq!(node.at(now), [call(number + 1, Verb::Observe)], "it answers, and goes on");
+        }
+    }
+
+    #[test]
+    fn what_is_nobodys_any_more_is_let_go_of_by_who_had_it_last() {
+        let mut node = node();
+        node.at(START);
+        node.replied(START, 1, CloudReply::Here);
+        node.leased.clear();
+        assert_eq!(node.at(START), [], "it may be leased here again");
+        node.is_gone = true;
+        assert_eq!(node.at(START), [call(2, Verb::Release)]);
+        assert_eq!(node.at(START), []);
+        node.replied(START, 2, CloudReply::Failed("throttled".into()));
+        let mut now = node.cloud.next().expect("it is tried again");
+        assert_eq!(node.at(now), [call(3, Verb::Release)]);
+        for number in 3..6 {
+            let last = node.replied(now, number, CloudReply::Failed("no permission".into()));
+            let not = CloudAction::NotReleased(WEB, "no permission".into());
+            assert_eq!(last, if number == 5 { vec![not] } else { vec![] });
+            now = now + PACE.pause_max;
+            assert_eq!(node.at(now).len(), usize::from(number < 5));
+        }
+    }
+
+    #[test]
+    fn what_somebody_else_has_by_now_is_theirs() {
+        let mut node = node();
+        node.at(START);
+        node.replied(START, 1, CloudReply::Here);
+        node.leased.clear();
+        node.at(START);
+        let logged = |_| Logged::Held(Epoch(4), None);
+        assert_eq!(node.cloud.step(START, &node.leased, logged), []);
+        node.is_gone = true;
+        assert_eq!(node.at(START), []);
+    }
+
+    #[test]
+    fn what_was_never_seen_here_is_not_let_go_of() {
+        let mut node = node();
+        node.at(START);
+        node.leased.clear();
+        node.is_gone = true;
+        let id = CallId { vip: WEB, number: 1 };
+        assert_eq!(node.at(START), [CloudAction::CutOff(id)]);
     }
 }

@@ -51,7 +51,7 @@ mod testing;
 
 pub use address::{Address, LOOPBACK, is_metadata, no_peer, octets, unfit};
 pub use chain::{chain, plain};
-pub use cloud::{CallId, Cloud, CloudAction, CloudReply, Leased, Verb};
+pub use cloud::{CallId, Cloud, CloudAction, CloudReply, Logged, Pace, Verb};
 pub use cover::Cover;
 pub use excerpt::{MAX_EXCERPT, excerpt};
 pub use forward::{
@@ -70,13 +70,14 @@ pub use health::{
 };
 pub use ids::{Epoch, Generation, Grantee, Incarnation, NodeId, ServerUid, Term, TokenId, VipUid};
 pub use lease::{
-    Acknowledgement, Answering, Answers, Ask, Asked, CLOCKS_FAR_APART, ClaimAction, ClaimEvent,
-    Claims, Denial, Detector, FIRST_GRANT_WAIT, Frontage, GrantAnswer, Grants, HAND_OVER_POLL,
-    HandOver, HandOverStep, Holding, LEADER_LOOKS, LeaderLease, LeaderWork, LeaseAction,
-    LeaseEvent, LeaseInput, LeaseOutput, LeaseSnapshot, Leases, LeasesStart, NoClients,
-    OwnClockFar, PATIENCE_IN_DOUBT, Presumption, Promise, PromiseReply, PromiseTicket, RaftView,
-    Recording, RecordingError, Refused, Replayed, Request, Speaker, Standing, Steering, TERM_LEAP,
-    TooFast, Verdict, Vote, Voters, Waiting, WaitingStep, WallClocks, Wanted, rank, standing,
+    Acknowledgement, Answering, Answers, Ask, Asked, CLOCKS_FAR_APART, CalledLease, ClaimAction,
+    ClaimEvent, Claims, Denial, Detector, FIRST_GRANT_WAIT, Frontage, GrantAnswer, Grants,
+    HAND_OVER_POLL, HandOver, HandOverStep, Holding, LEADER_LOOKS, LeaderLease, LeaderWork,
+    LeaseAction, LeaseEvent, LeaseInput, LeaseOutput, LeaseSnapshot, Leases, LeasesStart,
+    NoClients, OwnClockFar, PATIENCE_IN_DOUBT, Presumption, Promise, PromiseReply, PromiseTicket,
+    RaftView, Recording, RecordingError, Refused, Replayed, Request, Speaker, Standing, Steering,
+    TERM_LEAP, TooFast, Verdict, Vote, Voters, Waiting, WaitingStep, WallClocks, Wanted, rank,
+    standing,
 };
 pub use level::{Level, MAX_VERSION, Runs};
 pub use log::{

@@ -15,6 +15,7 @@ use crate::guard::{FromGuard, ToGuard};
 use crate::mutant::Mutant;
 use crate::raft::{Index, Payload, Raft, RaftMessage, Snapshot};
 use calls::Calls;
+pub(crate) use calls::pace;
 use core_loop::{CoreLoop, Proposal};
 use probing::{Probing, Told};
 use std::collections::BTreeMap;
@@ -159,7 +160,7 @@ impl Agent {
             bears_until: now + timing.promise * PATIENCE_IN_DOUBT,
             applying: false,
             asks: BTreeMap::new(),
-            calls: Calls::default(),
+            calls: Calls::new(me, &timing, mutant),
             next_ask: 0,
             pending: vec![],
             batch: vec![],
@@ -225,7 +226,7 @@ impl Agent {
             }
             Input::AskTimeout(id) => self.answered(now, id, None),
             Input::Probed(ticket, answer) => self.probed(now, ticket, answer),
-            Input::Called(vip, epoch) => self.called(now, vip, epoch),
+            Input::Called(id, reply) => self.called(now, id, reply),
             Input::Admin(op) => {
                 if self.leases.leads_applied(now) {
                     self.propose(now, Actor("admin".into()), None, *op);
@@ -249,6 +250,7 @@ impl Agent {
         let next = next
             .into_iter()
             .chain(self.probes_at())
+            .chain(self.calls.next())
             .chain(self.pending.iter().map(|p| p.looks_at))
             .min();
         (std::mem::take(&mut self.out), next.unwrap_or(now))

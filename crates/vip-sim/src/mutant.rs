@@ -74,6 +74,11 @@ pub enum Mutant {
     ToldOnce,
     /// What silent nodes said counts for good.
     SilentHeard,
+    /// Who has to know where a VIP is is asked and told after the lease, and the log is not
+    /// waited for.
+    CallsWithoutLease,
+    /// A holder looks once whether they say that it is here.
+    LooksOnce,
 }
 
 impl Mutant {

@@ -121,12 +121,23 @@ impl HostShape {
     }
 }
 
+/// How it is with whoever has to be told where VIPs are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manners {
+    /// It changes what a token names, and nothing else.
+    pub(crate) conditional: bool,
+    /// It refuses calls until all is healed.
+    pub(crate) refuses: bool,
+    /// For so long it may say what was before a change.
+    pub(crate) lag: Duration,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
     pub(crate) profile: Profile,
     pub(crate) sticky: bool,
-    /// Somebody has to be told where the VIP is, who takes a while.
-    pub(crate) called: bool,
+    /// Somebody has to be told where the VIP is.
+    pub(crate) called: Option<Manners>,
     pub(crate) hosts: Vec<HostShape>,
     pub(crate) latency: Duration,
     pub(crate) write: Duration,
@@ -170,7 +181,11 @@ impl Scenario {
         Self {
             profile,
             sticky: chance(rng, 0.5),
-            called: chance(rng, 0.3),
+            called: chance(rng, 0.3).then(|| Manners {
+                conditional: chance(rng, 0.7),
+                refuses: chance(rng, 0.3),
+                lag: timing.promise.mul_f64(rng.f64()),
+            }),
             hosts,
             latency,
             write: latency * 2,

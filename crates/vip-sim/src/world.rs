@@ -1,29 +1,31 @@
 //! The world: hosts, time, and one event after the other.
 
-mod calls;
 mod clients;
 mod due;
 mod faults;
 mod guards;
+mod provider;
 mod reals;
 mod servers;
 
-use crate::agent::{Agent, AgentStart, Conditions, Input, Message, Out, Task};
+use crate::agent::{Agent, AgentStart, Conditions, Input, Message, Out, Task, pace};
 use crate::clock::{Clock, Real};
 use crate::disk::Written;
 use crate::guard::{Connection, GuardInput, ToGuard};
 use crate::host::{Frozen, Host};
 use crate::invariant::{
     CommittedMoveStays, EpochNeverFalls, OneAnsweringNode, TablesFollowTheLog, Violation,
-    health_after_heal, health_bound, progress_after_heal,
+    health_after_heal, health_bound, progress_after_heal, provider_agrees_after_heal,
+    provider_bound,
 };
 use crate::kernel::Kernel;
 use crate::mutant::Mutant;
 use crate::network::Network;
 use crate::raft::Raft;
-use crate::scenario::{Fault, Kind, Scenario, Scheme, host as host_of, node};
+use crate::scenario::{Fault, Kind, Manners, Scenario, Scheme, host as host_of, node};
 use clients::Clients;
 use due::{Due, What};
+use provider::Provider;
 use reals::Condition;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -69,6 +71,8 @@ pub struct Stats {
     pub tables: u64,
     /// Packets of connections that live.
     pub spoke: u64,
+    /// Changes of where a VIP is that somebody was asked for, and did.
+    pub told: u64,
 }
 
 /// The end of a world.
@@ -120,6 +124,7 @@ struct World {
     /// Of real servers that were ill once.
     conditions: BTreeMap<IpAddr, Condition>,
     cut_from_reals: Option<usize>,
+    provider: Provider,
     stats: Stats,
     violation: Option<Violation>,
 }
@@ -132,7 +137,8 @@ pub fn run(seed: u64, options: Options) -> Report {
     world.start();
     world.play();
     let (moves, tables) = (world.committed.moves() as u64, world.tables.put());
-    let stats = Stats { moves, tables, spoke: world.clients.spoke, ..world.stats };
+    let (spoke, told) = (world.clients.spoke, world.provider.done);
+    let stats = Stats { moves, tables, spoke, told, ..world.stats };
     let slewed = world.is_slewed();
     Report { seed, stats, slewed, kinds: world.scenario.kinds, violation: world.violation }
 }
@@ -191,8 +197,8 @@ fn vip_spec(scenario: &Scenario) -> VipSpec {
         interface: None,
         placement: if scenario.sticky { Placement::Sticky } else { Placement::Leader },
         no_probe: false,
-        via: if scenario.called { Via::Exec } else { Via::Garp },
-        params: scenario.called.then(|| ("file".into(), "move".into())).into_iter().collect(),
+        via: if scenario.called.is_some() { Via::Exec } else { Via::Garp },
+        params: scenario.called.map(|_| ("file".into(), "move".into())).into_iter().collect(),
     }
 }
 
@@ -254,6 +260,7 @@ impl World {
             clients: Clients::default(),
             conditions: BTreeMap::new(),
             cut_from_reals: None,
+            provider: Provider::default(),
             stats: Stats::default(),
             violation: None,
             scenario,
@@ -281,6 +288,10 @@ impl World {
             let bound = health_bound(&self.timing, &servers::CHECK);
             self.scenario.ends_at = self.scenario.healed_at.plus(bound);
             self.reals_live();
+        }
+        if let Some(Manners { refuses, .. }) = self.scenario.called {
+            let bound = provider_bound(&self.timing, &pace(&self.timing), refuses);
+            self.scenario.ends_at = self.scenario.ends_at.plus(bound);
         }
         if self.options.double_answer {
             self.at(self.scenario.healed_at, 0, What::Fault(Fault::DoubleAnswer));
@@ -338,6 +349,12 @@ impl World {
         let answering: Vec<_> = ips.map(|a| (a.ip, self.one.answering(self.now, a.ip))).collect();
         let result = progress_after_heal(self.now, leads, &answering, self.lags(leads));
         self.check(result);
+        for vip in state.iter().flat_map(|s| s.all_vips()).filter(|vip| vip.spec.via.is_called()) {
+            let answers = vip.holder.map(host_of);
+            let said = self.provided(vip.uid);
+            let result = provider_agrees_after_heal(self.now, &vip.spec.name, answers, said);
+            self.check(result);
+        }
         if let Some(state) = state.filter(|_| self.is_checked()) {
             let is_well = |_: &_, ip| self.condition(ip) == Condition::Well;
             let result = health_after_heal(self.now, &state, is_well);
@@ -405,6 +422,7 @@ impl World {
             What::Clients => self.clients(),
             What::Reals => self.reals(),
             What::Fault(fault) => self.fault(fault),
+            What::Provider(reached) => self.provider(host, &reached),
         }
     }
 
@@ -476,7 +494,7 @@ impl World {
             Out::Guard(message) => self.tell_guard(at, message),
             Out::Hangup => self.hang_up(at),
             Out::Probe(start) => self.probe_real(at, &start),
-            Out::Call(vip, epoch) => self.call(at, vip, epoch),
+            Out::Call { id, epoch, verb, limit } => self.call(at, (id, epoch), verb, limit),
             Out::Write(write, after) => {
                 let written = write.sort();
                 let host = &mut self.hosts[at];
@@ -574,5 +592,6 @@ impl std::ops::AddAssign for Stats {
         self.faults += other.faults;
         self.tables += other.tables;
         self.spoke += other.spoke;
+        self.told += other.told;
     }
 }

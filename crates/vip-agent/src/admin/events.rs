@@ -125,6 +125,12 @@ fn of_vip(state: &State, what: &VipEvent) -> v1::Event {
             let text = format!("VIP {vip} cannot be on {node}: {why}");
             (vip, v1::Event { node: Some(node), ..said("vip-obstacle", text) })
         }
+        VipEvent::MovedAway { vip, from } => {
+            let node = named(state, *from);
+            let text =
+                format!("somebody else moved VIP {vip} away from {node}, which takes it back");
+            (vip, v1::Event { node: Some(node), ..said("vip-moved-away", text) })
+        }
         VipEvent::Conflict { vip, node, what, member } => {
             let node = named(state, *node);
             let by = match member {

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::watch;
 use vip_core::{
-    Epoch, Fitness, Frontage, Goal, Leased, Mono, NoClients, NodeId, OwnClockFar, Progress, State,
-    TooFast, Vip, VipUid, Vote,
+    CalledLease, Epoch, Fitness, Frontage, Goal, Mono, NoClients, NodeId, OwnClockFar, Progress,
+    State, TooFast, Vip, VipUid, Vote,
 };
 use vip_guard::boottime;
 
@@ -79,23 +79,12 @@ impl LeaseView {
         self.shared.read(|leases, _| leases.claims().is_open(vip.uid, vip.epoch))
     }
 
-    /// What is leased here of which somebody has to be told where it is.
-    pub(crate) fn told_of(&self, state: &State) -> BTreeMap<VipUid, Leased> {
-        let called = state.all_vips().filter(|vip| vip.spec.via.is_called());
-        let called: Vec<_> = called.map(|vip| (vip.uid, vip.epoch)).collect();
-        if called.is_empty() {
+    /// See [`vip_core::Claims::told_of`].
+    pub(crate) fn told_of(&self, state: &State) -> BTreeMap<VipUid, CalledLease> {
+        if !state.all_vips().any(|vip| vip.spec.via.is_called()) {
             return BTreeMap::new();
         }
-        self.shared.read(|leases, _| {
-            let (taking, answering) = (leases.claims().taking(), leases.claims().answering());
-            let leased = |(vip, epoch): (VipUid, Epoch)| {
-                let open = answering.until(vip, epoch).map(|until| (epoch, until, true));
-                let shut = || taking.get(&vip).map(|(epoch, until)| (*epoch, *until, false));
-                let (epoch, until, open) = open.or_else(shut)?;
-                Some((vip, Leased { epoch, until, open }))
-            };
-            called.iter().copied().filter_map(leased).collect()
-        })
+        self.shared.read(|leases, _| leases.claims().told_of(state))
     }
 
     /// See [`vip_core::LeaseSnapshot::takes_clients`].

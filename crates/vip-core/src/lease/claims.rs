@@ -25,6 +25,7 @@ use crate::{
 };
 pub use answering::Answering;
 use conflicts::Conflicts;
+pub use questions::CalledLease;
 use serde::{Deserialize, Serialize};
 use stage::{Happened, Stage, Then};
 use std::cell::LazyCell;

@@ -11,7 +11,7 @@ mod promise;
 mod wall_clock;
 
 pub use authority::{Presumption, Speaker, Standing, TERM_LEAP, standing};
-pub use claims::{Answering, ClaimAction, ClaimEvent, Claims, Holding};
+pub use claims::{Answering, CalledLease, ClaimAction, ClaimEvent, Claims, Holding};
 pub use clock_rate::{Steering, TooFast};
 pub use detector::{Detector, rank};
 pub use grants::{Denial, Grants, Request, Verdict};

@@ -289,6 +289,12 @@ pub enum VipEvent {
     },
     /// A node could not hold a VIP.
     Obstacle { vip: Name, node: NodeId, why: Obstacle },
+    /// Somebody else moved it away from its holder, who takes it back.
+    MovedAway {
+        vip: Name,
+        /// The holder.
+        from: NodeId,
+    },
     /// Another host claims an address of a VIP beside its holder.
     Conflict {
         vip: Name,
@@ -369,7 +375,7 @@ impl State {
                 Ok(Outcome::Done)
             }
             VipOp::Released { releases } => Ok(self.released(actor, releases)),
-            VipOp::Saw { tokens } => Ok(self.saw(tokens)),
+            VipOp::Saw { tokens } => Ok(self.saw(actor, tokens)),
         }
     }
 
@@ -534,13 +540,20 @@ impl State {
     }
 
     /// Of the current epoch alone: whoever held an earlier one has seen nothing that counts.
-    fn saw(&mut self, tokens: &[(VipUid, ViaToken)]) -> Outcome {
+    fn saw(&mut self, actor: &str, tokens: &[(VipUid, ViaToken)]) -> Outcome {
         for (uid, token) in tokens {
-            if token.text.len() <= MAX_TOKEN
-                && self.vip(*uid).is_some_and(|vip| vip.epoch == token.epoch)
-                && let Some(vip) = self.vip_mut(*uid)
+            let Some(vip) = self.vip_mut(*uid).filter(|vip| vip.epoch == token.epoch) else {
+                continue;
+            };
+            if token.text.len() > MAX_TOKEN || vip.token.as_ref() == Some(token) {
+                continue;
+            }
+            vip.token = Some(token.clone());
+            // It was here: what is seen now somebody else did.
+            if vip.answered == vip.epoch
+                && let (vip, Some(from)) = (vip.spec.name.clone(), vip.holder)
             {
-                vip.token = Some(token.clone());
+                self.record_of(*uid, actor, VipEvent::MovedAway { vip, from });
             }
         }
         Outcome::Done

@@ -1,12 +1,16 @@
 //! A program of the operator's own that moves a VIP.
 //!
-//! It is called as `FILE observe` and `FILE take`, with what [`Move`] says in its environment.
+//! It is called as `FILE observe`, `FILE take` and `FILE release`, with what [`Move`] says in
+//! its environment.
 //!
-//! | | `observe` | `take` |
+//! | | `observe` | `take`, `release` |
 //! |---|---|---|
-//! | ends with 0 | the VIP is at this node | it is done; it is observed before it counts |
+//! | ends with 0 | the VIP is at this node | it is done; `take` is observed before it counts |
 //! | ends with 3 | it is not; the first line that it says is the token | |
 //! | anything else | it failed, for the reason in the first line | the same |
+//!
+//! `release` is for a VIP that was removed: it is to be at this node no more, and is left
+//! alone if it is at another.
 //!
 //! A token names what was observed: an etag, a revision, who has it. `take` gets it back in
 //! `VIPD_TOKEN`, and is to change that state and no other. A program is ended with all that
@@ -57,6 +61,7 @@ impl Move {
                 env.insert("VIPD_TOKEN", token.clone());
                 "take"
             }
+            Verb::Release => "release",
         };
         Run {
             sort: Sort::Mover,
@@ -89,7 +94,7 @@ fn said(wanted: &Move, ran: Ran) -> CloudReply {
     let observes = wanted.verb == Verb::Observe;
     let (what, says) = match ran {
         Ran::Ended { code: 0, .. } if observes => return CloudReply::Here,
-        Ran::Ended { code: 0, .. } => return CloudReply::Taken,
+        Ran::Ended { code: 0, .. } => return CloudReply::Done,
         Ran::Ended { code: ELSEWHERE, says } if observes && says.len() > MAX_TOKEN => {
             (format!("the token of {file} is longer than {MAX_TOKEN} bytes"), String::new())
         }
@@ -132,7 +137,11 @@ mod tests {
         assert_eq!(told("VIPD_ADDRESSES"), Some("10.0.0.9 10.0.0.10"));
         assert_eq!((told("VIPD_TOKEN"), told("VIPD_EPOCH")), (Some("e7"), Some("7")));
         assert_eq!(run.timeout_ms, 3000);
-        assert!(!wanted(Verb::Observe).run().env.contains_key("VIPD_TOKEN"));
+        for (verb, word) in [(Verb::Observe, "observe"), (Verb::Release, "release")] {
+            let run = wanted(verb).run();
+            assert_eq!(run.arguments, [word]);
+            assert!(!run.env.contains_key("VIPD_TOKEN"));
+        }
     }
 
     #[test]
@@ -142,7 +151,7 @@ mod tests {
         assert_eq!(said(&observe, ended(0, "x")), CloudReply::Here);
         assert_eq!(said(&observe, ended(3, "e7")), CloudReply::Elsewhere("e7".into()));
         assert_eq!(said(&observe, ended(3, "")), CloudReply::Elsewhere(String::new()));
-        assert_eq!(said(&take, ended(0, "")), CloudReply::Taken);
+        assert_eq!(said(&take, ended(0, "")), CloudReply::Done);
         let failed = |of: &Move, ran| match said(of, ran) {
             CloudReply::Failed(why) => why,
             other => panic!("{other:?}"),

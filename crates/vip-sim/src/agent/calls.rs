@@ -1,34 +1,101 @@
-//! Who has to know where a VIP is, and is told by whoever takes it over.
+//! Who has to know where a VIP is, and is asked and told by whoever takes it over.
 
 use super::{Agent, Out};
+use crate::mutant::Mutant;
 use std::collections::BTreeMap;
-use vip_core::{Epoch, LeaseEvent, Mono, VipUid};
+use vip_core::{
+    CallId, CalledLease, Cloud, CloudAction, CloudReply, LeaseEvent, Logged, Mono, NodeId,
+    Obstacle, Pace, Timing, ViaToken, VipUid, Why,
+};
 
-/// Whoever does not answer for so many promises is told again.
-const PATIENCE: u32 = 3;
+/// What an agent knows of those whom it tells.
+pub(super) struct Calls {
+    cloud: Cloud,
+    /// What it saw last, for the mutant that does not wait for the log.
+    saw: BTreeMap<VipUid, ViaToken>,
+    /// What it had leased, for the mutant that goes on after its lease.
+    had: BTreeMap<VipUid, CalledLease>,
+}
 
-/// What is under way, by VIP, with since when.
-pub(super) type Calls = BTreeMap<VipUid, (Epoch, Mono)>;
-
-impl Agent {
-    /// Tells whoever was not told yet.
-    pub(super) fn call(&mut self, now: Mono) {
-        let taking = self.leases.claims().taking();
-        self.calls.retain(|vip, (epoch, _)| taking.get(vip).is_some_and(|(of, _)| of == epoch));
-        for (vip, (epoch, _)) in taking {
-            let again = self.timing.promise * PATIENCE;
-            if self.calls.get(&vip).is_none_or(|(_, at)| now >= *at + again) {
-                self.calls.insert(vip, (epoch, now));
-                self.out.push(Out::Call(vip, epoch));
-            }
-        }
+impl Calls {
+    pub(super) fn new(me: NodeId, timing: &Timing, mutant: Option<Mutant>) -> Self {
+        let pace = pace(timing);
+        let once = Pace { watch: timing.promise * 1_000_000, ..pace };
+        let pace = if mutant == Some(Mutant::LooksOnce) { once } else { pace };
+        Self { cloud: Cloud::new(pace, me.0), saw: BTreeMap::new(), had: BTreeMap::new() }
     }
 
-    /// They confirm. What comes after the lease is over is nobody's.
-    pub(super) fn called(&mut self, now: Mono, vip: VipUid, epoch: Epoch) {
-        let taking = self.leases.claims().taking();
-        if taking.get(&vip).is_some_and(|(of, until)| *of == epoch && now < *until) {
-            self.step(now, LeaseEvent::Taken(vip, epoch));
+    pub(super) fn next(&self) -> Option<Mono> {
+        self.cloud.next()
+    }
+}
+
+/// As promises are shorter here than those who are told take, so is this.
+pub(crate) fn pace(timing: &Timing) -> Pace {
+    let promise = timing.promise;
+    Pace {
+        pause: promise / 4,
+        pause_max: promise,
+        watch: promise,
+        watch_max: promise * 4,
+        longest: promise * 8,
+    }
+}
+
+impl Agent {
+    /// Asks and tells what is due.
+    pub(super) fn call(&mut self, now: Mono) {
+        let leased = self.told_of();
+        let (state, saw) = (self.state.clone(), &self.calls.saw);
+        let heedless = self.mutant == Some(Mutant::CallsWithoutLease);
+        let logged = |uid: VipUid| match state.vip(uid) {
+            Some(vip) if heedless => Logged::Held(vip.epoch, saw.get(&uid)),
+            Some(vip) if vip.spec.via.is_called() => Logged::Held(vip.epoch, vip.token.as_ref()),
+            Some(_) | None => Logged::Nothing,
+        };
+        let due = self.calls.cloud.step(now, &leased, logged);
+        self.carry_out_calls(now, due);
+    }
+
+    /// One of them answers.
+    pub(super) fn called(&mut self, now: Mono, id: CallId, reply: CloudReply) {
+        let leased = self.told_of();
+        let due = self.calls.cloud.replied(now, id, reply, &leased);
+        self.carry_out_calls(now, due);
+    }
+
+    fn told_of(&mut self) -> BTreeMap<VipUid, CalledLease> {
+        let mut leased = self.leases.claims().told_of(&self.state);
+        if self.mutant == Some(Mutant::CallsWithoutLease) {
+            for (vip, lease) in &self.calls.had {
+                leased.entry(*vip).or_insert(CalledLease { until: Mono(u64::MAX), ..*lease });
+            }
+            self.calls.had.clone_from(&leased);
+        }
+        leased
+    }
+
+    fn carry_out_calls(&mut self, now: Mono, due: Vec<CloudAction>) {
+        for action in due {
+            let event = match action {
+                CloudAction::Call { id, epoch, verb, limit } => {
+                    self.out.push(Out::Call { id, epoch, verb, limit });
+                    continue;
+                }
+                // Whoever was asked may do it all the same; and what is heard late is not heard.
+                CloudAction::CutOff(_) | CloudAction::NotReleased(..) => continue,
+                CloudAction::Saw(vip, token) => {
+                    self.calls.saw.insert(vip, token.clone());
+                    LeaseEvent::Saw(vip, token)
+                }
+                CloudAction::Taken(vip, epoch) => LeaseEvent::Taken(vip, epoch),
+                CloudAction::NotTaken(vip, epoch, why) => {
+                    let first = self.state.vip(vip).and_then(|vip| vip.spec.addresses.first());
+                    let Some(ip) = first.map(|address| address.ip) else { continue };
+                    LeaseEvent::NotTaken(vip, epoch, Obstacle { ip, why: Why::NotTaken(why) })
+                }
+            };
+            self.step(now, event);
         }
     }
 }

@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use vip_core::{
-    Acknowledgement, Command, Epoch, Failure, GrantAnswer, Mono, NodeId, Op, PromiseTicket, Report,
-    ReportId, Sighting, Start, State, Term, Ticket, VipUid, Vote, Wanted,
+    Acknowledgement, CallId, CloudReply, Command, Epoch, Failure, GrantAnswer, Mono, NodeId, Op,
+    PromiseTicket, Report, ReportId, Sighting, Start, State, Term, Ticket, Verb, Vote,
+    Wanted,
 };
 
 /// What nodes say to each other.
@@ -64,8 +65,8 @@ pub(crate) enum Input {
     AskTimeout(u64),
     /// A probe has its answer.
     Probed(Ticket, Result<(), Failure>),
-    /// Who was told where a VIP is confirms it.
-    Called(VipUid, Epoch),
+    /// Whoever has to know where a VIP is answers.
+    Called(CallId, CloudReply),
     /// Somebody gives a command.
     Admin(Box<Op>),
     Voters(BTreeSet<NodeId>),
@@ -85,8 +86,13 @@ pub(crate) enum Out {
     /// The session is given up.
     Hangup,
     Probe(Box<Start>),
-    /// Whoever has to know is told that a VIP is here.
-    Call(VipUid, Epoch),
+    /// Whoever has to know where a VIP is, is asked or told.
+    Call {
+        id: CallId,
+        epoch: Epoch,
+        verb: Verb,
+        limit: Duration,
+    },
     Write(Write, After),
     /// To itself, soon.
     Soon(Input),

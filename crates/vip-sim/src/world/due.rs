@@ -1,5 +1,6 @@
 //! What happens next, to whom, and when.
 
+use super::provider::Reached;
 use crate::agent::Input;
 use crate::clock::Real;
 use crate::guard::{Connection, FromGuard, GuardInput};
@@ -18,6 +19,7 @@ pub(super) enum What {
     Clients,
     Reals,
     Fault(Fault),
+    Provider(Box<Reached>),
 }
 
 pub(super) struct Due {

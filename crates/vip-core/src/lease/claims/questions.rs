@@ -1,8 +1,18 @@
 //! What is asked of claims: nothing is decided here.
 
 use super::{Answering, Claim, Claims, Holding, Known, Stage};
-use crate::{Conflict, Cover, Epoch, Grantee, Mono, Obstacle, ViaToken, VipUid};
+use crate::{Conflict, Cover, Epoch, Grantee, Mono, Obstacle, State, ViaToken, Vip, VipUid};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// A lease of a VIP of which somebody has to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CalledLease {
+    pub epoch: Epoch,
+    /// When it ends, if it is not renewed.
+    pub until: Mono,
+    /// The gate is open: it was confirmed before.
+    pub open: bool,
+}
 
 impl Claims {
     /// What to renew at each heartbeat.
@@ -79,10 +89,29 @@ impl Claims {
     }
 
     /// Those about whom somebody is told, with until when each is leased.
-    #[must_use]
-    pub fn taking(&self) -> BTreeMap<VipUid, (Epoch, Mono)> {
+    pub(in crate::lease) fn taking(&self) -> BTreeMap<VipUid, (Epoch, Mono)> {
         let taking = self.claims.iter().filter(|(_, claim)| claim.stage.is_taking());
         taking.map(|(vip, claim)| (*vip, (claim.epoch, claim.taking_until))).collect()
+    }
+
+    /// What is leased here of which somebody has to be told where it is.
+    #[must_use]
+    pub fn told_of(&self, state: &State) -> BTreeMap<VipUid, CalledLease> {
+        let called = state.all_vips().filter(|vip| vip.spec.via.is_called());
+        let leased = |vip: &Vip| {
+            let (uid, epoch) = (vip.uid, vip.epoch);
+            let open = || {
+                let until = self.answering.until(uid, epoch)?;
+                Some(CalledLease { epoch, until, open: true })
+            };
+            let claim = self.claims.get(&uid).filter(|claim| claim.stage.is_taking());
+            let shut = claim.map(|claim| {
+                let (epoch, until) = (claim.epoch, claim.taking_until);
+                CalledLease { epoch, until, open: false }
+            });
+            Some((uid, open().or(shut)?))
+        };
+        called.filter_map(leased).collect()
     }
 
     fn in_stage(&self, is_in: impl Fn(Stage) -> bool) -> Vec<Grantee> {

@@ -1,0 +1,136 @@
+//! Whoever has to be told where VIPs are. It is slow; until all is healed its answers get
+//! lost, after it did what it was asked; it refuses whoever asks too often; and what it says
+//! may be what was true a while ago.
+
+use super::{What, World, micros};
+use crate::agent::Input;
+use crate::clock::Real;
+use crate::invariant::late_call_never_wins;
+use crate::scenario::Manners;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use vip_core::{CallId, CloudReply, Epoch, Verb, VipUid};
+
+/// One answer in so many is lost.
+const LOST: u32 = 5;
+/// One call in so many is refused, where any is.
+const REFUSED: u32 = 3;
+/// Longest that it takes until something is done, and until that is heard, in promises.
+const SLOW: u32 = 2;
+
+/// Where a VIP is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    host: Option<usize>,
+    revision: u64,
+    /// Under which epoch it was told so.
+    by: Epoch,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Provider {
+    places: BTreeMap<VipUid, Place>,
+    /// What was before the last change, and until when it may say so.
+    before: BTreeMap<VipUid, (Place, Real)>,
+    /// Changes that were done.
+    pub(super) done: u64,
+}
+
+/// A call that reached it.
+#[derive(Clone, Debug)]
+pub(super) struct Reached {
+    run: u64,
+    id: CallId,
+    epoch: Epoch,
+    verb: Verb,
+    /// Nobody hears what comes of it.
+    lost: bool,
+}
+
+impl World {
+    /// An agent asks or tells it something.
+    pub(super) fn call(
+        &mut self,
+        at: usize,
+        (id, epoch): (CallId, Epoch),
+        verb: Verb,
+        limit: Duration,
+    ) {
+        let Some(manners) = self.scenario.called else { return };
+        let run = self.hosts[at].agent_run;
+        let takes = self.slowly();
+        let troubled = self.now < self.scenario.healed_at;
+        if troubled && manners.refuses && self.rng.u32(0..REFUSED) == 0 {
+            let reply = CloudReply::Failed("throttled".to_owned());
+            self.after(takes, at, What::Agent { run, input: Input::Called(id, reply) });
+            return;
+        }
+        let lost = troubled && self.rng.u32(0..LOST) == 0;
+        if lost {
+            let reply = CloudReply::Failed("no answer".to_owned());
+            self.after(limit, at, What::Agent { run, input: Input::Called(id, reply) });
+        }
+        self.after(takes, at, What::Provider(Box::new(Reached { run, id, epoch, verb, lost })));
+    }
+
+    fn slowly(&mut self) -> Duration {
+        let longest = u64::try_from((self.timing.promise * SLOW).as_micros()).unwrap_or(u64::MAX);
+        // Most are quick.
+        let longest = if self.rng.bool() { longest / 20 } else { longest };
+        micros(&mut self.rng, 100..longest)
+    }
+
+    /// It comes to a call of `at`'s, whatever became of the caller.
+    pub(super) fn provider(&mut self, at: usize, reached: &Reached) {
+        let Some(manners) = self.scenario.called else { return };
+        let Reached { run, id, epoch, verb, lost } = reached;
+        let vip = id.vip;
+        let place = self.provider.places.get(&vip).copied().unwrap_or_default();
+        let reply = match verb {
+            Verb::Observe => {
+                let before = self.provider.before.get(&vip).copied();
+                let old = before.filter(|(_, until)| self.now < *until && self.rng.bool());
+                let Place { host, revision, .. } = old.map_or(place, |(old, _)| old);
+                if host == Some(at) {
+                    CloudReply::Here
+                } else {
+                    CloudReply::Elsewhere(revision.to_string())
+                }
+            }
+            Verb::Take(token) if manners.conditional && *token != place.revision.to_string() => {
+                CloudReply::Failed("it changed since".to_owned())
+            }
+            Verb::Take(_) => {
+                if manners.conditional {
+                    let result = late_call_never_wins(self.now, (vip, at), place.by, *epoch);
+                    self.check(result);
+                }
+                self.put(vip, Place { host: Some(at), revision: place.revision + 1, by: *epoch });
+                CloudReply::Done
+            }
+            Verb::Release if place.host == Some(at) => {
+                self.put(vip, Place { host: None, revision: place.revision + 1, ..place });
+                CloudReply::Done
+            }
+            Verb::Release => CloudReply::Done,
+        };
+        self.trace(at, &(id, verb, &reply));
+        if !lost {
+            let (run, input) = (*run, Input::Called(*id, reply));
+            let takes = self.slowly();
+            self.after(takes, at, What::Agent { run, input });
+        }
+    }
+
+    fn put(&mut self, vip: VipUid, place: Place) {
+        self.provider.done += 1;
+        let lag = self.scenario.called.map(|Manners { lag, .. }| lag).unwrap_or_default();
+        let before = self.provider.places.insert(vip, place).unwrap_or_default();
+        self.provider.before.insert(vip, (before, self.now.plus(lag)));
+    }
+
+    /// Where it says that a VIP is.
+    pub(super) fn provided(&self, vip: VipUid) -> Option<usize> {
+        self.provider.places.get(&vip)?.host
+    }
+}
