@@ -54,6 +54,20 @@ impl Daemon {
         Self::start(command, dir)
     }
 
+    /// A moto on a host, that has AWS's API and instance metadata at all its addresses, and a
+    /// VPC whose router the host is: what it made is in the file `place` once it answers; what
+    /// it complains of is in `log` of a folder.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be started.
+    pub fn moto(lab: &Lab, host: &str, dir: &Path, place: &Path, hosts: &[&str]) -> Result<Self> {
+        let mut command = on(lab, host);
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/vip-cloud/tests/vpc.py");
+        command.arg(python()?).arg(script).arg(place).args(["0.0.0.0", "80"]).args(hosts);
+        command.stdout(Stdio::null());
+        Self::start(command, dir)
+    }
+
     fn start(mut command: Command, dir: &Path) -> Result<Self> {
         let log = std::fs::File::create(dir.join("log"))?;
         Ok(Self(command.stdin(Stdio::null()).stderr(log).spawn()?))
@@ -73,6 +87,16 @@ impl Drop for Daemon {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// The Python that has moto.
+///
+/// # Errors
+/// There is none.
+pub fn python() -> Result<PathBuf> {
+    let python = binaries()?.join("../python/bin/python");
+    ensure!(python.exists(), "no moto: run `cargo xtask test` once");
+    Ok(python)
 }
 
 /// Becomes what follows it, so that the child is the server itself.

@@ -4,17 +4,10 @@ use anyhow::{Context, Result};
 use chaos_tests::{Cluster, Options, wait_for};
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-/// Python with grpcio-tools; `cargo xtask test` makes it.
-fn python() -> PathBuf {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = own.join("../target/python/bin/python");
-    assert!(python.is_file(), "{} is missing; run `cargo xtask test`", python.display());
-    python
-}
-
+/// For a Python with grpcio-tools.
 fn script() -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/admin_client.py").display().to_string()
 }
@@ -28,7 +21,7 @@ fn a_client_made_by_stock_protoc_does_the_main_job() -> Result<()> {
     let cluster = two_nodes()?;
     let socket = cluster.host("n1").dir().join("admin.sock").display().to_string();
     let protos = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto").display().to_string();
-    let python = python().display().to_string();
+    let python = chaos_tests::python()?.display().to_string();
     let out = chaos_tests::run(&python, &[&script(), "local", &socket, &protos])?.ok()?;
     assert_eq!(out.trim(), "ok");
     Ok(())
@@ -156,7 +149,7 @@ fn every_rpc_is_denied_to_everybody_it_is_not_for() -> Result<()> {
     let rpcs = all_rpcs()?;
     let rules = serde_json::to_string(&rpcs)?;
     let root = dir.join("root").display().to_string();
-    let (python, script) = (python().display().to_string(), script());
+    let (python, script) = (chaos_tests::python()?.display().to_string(), script());
     let fixed = [script.as_str(), "access", "10.77.0.1:7400", &server_name, &root, &rules];
     let arguments: Vec<&str> =
         fixed.into_iter().chain(certificates.iter().map(String::as_str)).collect();

@@ -126,6 +126,12 @@ fn in_full(vip: &v1::Vip) -> String {
             vip.name,
             vip.params.get("file").map_or("?", String::as_str)
         ),
+        v1::Via::AwsRoute => format!(
+            "\n{} is moved by a route of {} in AWS, which compares nothing: what an earlier holder \
+             asked for late is found and undone within seconds",
+            vip.name,
+            vip.params.get("route-table").map_or("?", String::as_str)
+        ),
     };
     table_of(std::slice::from_ref(vip)) + &by + &all_of(&vip.name, "addresses", &vip.addresses)
 }

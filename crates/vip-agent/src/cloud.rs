@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
+use vip_cloud::Ask;
 use vip_core::{
     CallId, Cloud, CloudAction, CloudReply, Epoch, LeaseEvent, Logged, Obstacle, Pace, State, Verb,
     Via, VipSpec, VipUid, Why,
@@ -19,6 +20,9 @@ use vip_probe::exec::{Move, run_mover};
 const LOOK: Duration = Duration::from_millis(20);
 /// And while none does: what changes says so.
 const IDLE: Duration = Duration::from_secs(1);
+/// How often a node that has nothing to tell an API keeps what it needs for that at hand:
+/// connections are kept for longer, and credentials are good for longer.
+const WARM: Duration = Duration::from_secs(30);
 
 /// Calls that are under way.
 #[derive(Default)]
@@ -55,6 +59,12 @@ impl Calls {
     }
 }
 
+/// Who is asked or told.
+enum By {
+    Program(Move),
+    Aws(Ask),
+}
+
 /// What is done about VIPs of which somebody has to be told.
 struct Movers {
     member: Arc<Member>,
@@ -74,8 +84,14 @@ pub(crate) async fn move_vips(member: Arc<Member>, programs: PathBuf) {
     let stop = member.stopped();
     let (calls, specs) = (Calls::default(), BTreeMap::new());
     let mut movers = Movers { member: member.clone(), programs, calls, specs };
+    let mut warm_at = Instant::now();
     loop {
         let state = member.log.state();
+        if state.all_vips().any(|vip| vip.spec.via.is_aws()) && warm_at <= Instant::now() {
+            warm_at = Instant::now() + WARM;
+            let aws = member.aws.clone();
+            tokio::spawn(async move { aws.keep_warm().await });
+        }
         let leased = member.leases.told_of(&state);
         let logged = |uid: VipUid| match state.vip(uid) {
             Some(vip) if vip.spec.via.is_called() => Logged::Held(vip.epoch, vip.token.as_ref()),
@@ -149,10 +165,11 @@ impl Movers {
         };
         let is_release = verb == Verb::Release;
         let wanted = spec.and_then(|spec| self.wanted(state, spec, (epoch, verb, limit)));
-        let programs = self.programs.clone();
+        let (programs, aws) = (self.programs.clone(), self.member.aws.clone());
         self.calls.start(id, async move {
             match wanted {
-                Some(wanted) => run_mover(&programs, &wanted).await,
+                Some(By::Program(wanted)) => run_mover(&programs, &wanted).await,
+                Some(By::Aws(ask)) => aws.call(&ask).await,
                 None if is_release => CloudReply::Done,
                 None => CloudReply::Failed("this node is not told yet how it is moved".to_owned()),
             }
@@ -164,13 +181,14 @@ impl Movers {
         state: &State,
         spec: VipSpec,
         (epoch, verb, limit): (Epoch, Verb, Duration),
-    ) -> Option<Move> {
+    ) -> Option<By> {
         let file = match spec.via {
             Via::Exec => spec.params.get("file")?.clone(),
+            Via::AwsRoute => return Some(By::Aws(Ask { spec, verb, limit })),
             Via::Garp | Via::Lb => return None,
         };
         let node = state.nodes.get(&self.member.meta.node)?;
-        Some(Move {
+        Some(By::Program(Move {
             file,
             vip: spec.name,
             addresses: spec.addresses.iter().map(|address| address.ip).collect(),
@@ -179,7 +197,7 @@ impl Movers {
             epoch,
             verb,
             limit,
-        })
+        }))
     }
 }
 

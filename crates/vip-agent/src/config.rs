@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
+use vip_cloud::AwsSection;
 use vip_core::{Name, Profile};
 
 /// Port of peers and remote admins.
@@ -56,6 +57,7 @@ pub struct Config {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CloudSection {
+    pub aws: AwsSection,
     pub exec: ExecSection,
 }
 

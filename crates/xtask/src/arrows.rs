@@ -14,7 +14,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("vip-guard", &["vip-core", "vip-datapath"]),
     ("vip-probe", &["vip-core"]),
     ("vip-raft", &["vip-core", "vip-proto", "vip-pki"]),
-    ("vip-agent", &["vip-core", "vip-proto", "vip-raft", "vip-pki", "vip-guard", "vip-probe"]),
+    ("vip-cloud", &["vip-core"]),
+    (
+        "vip-agent",
+        &["vip-core", "vip-proto", "vip-raft", "vip-pki", "vip-guard", "vip-probe", "vip-cloud"],
+    ),
     ("vipd", &["vip-agent", "vip-guard", "vip-probe"]),
     // vip-pki: remote contexts are TLS client certificates.
     ("vipctl", &["vip-core", "vip-proto", "vip-pki"]),

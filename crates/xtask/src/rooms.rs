@@ -30,6 +30,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("forward", &["report", "spec", "log"]),
     ("guard", &["report"]),
     ("lease", &["report", "spec", "log", "placement", "guard"]),
+    ("cloud", &["report", "spec", "log", "lease"]),
     ("goal", &["report", "spec", "log", "lease"]),
 ];
 

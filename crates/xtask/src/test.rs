@@ -74,6 +74,8 @@ pub(crate) fn simulate(args: &[String]) -> Result<()> {
 /// its own.
 const PYTHON: &str = "target/python";
 const GRPC_TOOLS: &str = "grpcio-tools==1.85.1";
+/// And AWS's API, for those who call it.
+const MOTO: &str = "moto[ec2,iam,server]==5.2.5";
 
 fn make_python() -> Result<()> {
     if call("python3", &["-m", "venv", PYTHON]).is_err() {
@@ -83,7 +85,8 @@ fn make_python() -> Result<()> {
     }
     // Not the pip script: it has its place written into it, and a checkout may move.
     let python = root().join(PYTHON).join("bin/python").display().to_string();
-    call(&python, &["-m", "pip", "install", "--quiet", "--disable-pip-version-check", GRPC_TOOLS])
+    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+    call(&python, &[&install[..], &[GRPC_TOOLS, MOTO]].concat())
 }
 
 pub(crate) fn run() -> Result<()> {

@@ -34,11 +34,13 @@ use crate::sights::Sights;
 use arc_swap::ArcSwap;
 use meta::DATA_VERSION;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use vip_cloud::{Aws, Environment};
 use vip_core::{LeaseEvent, LeasesStart, Name};
 use vip_pki::{Connections, PeerStream, PkiDir, Roster, SharedRoster};
 use vip_raft::{LogStore, PeerChannels, RaftNode};
@@ -116,6 +118,7 @@ pub(crate) struct Member {
     pub(crate) sights: Arc<Sights>,
     /// Who are members, and who leads: for those who change that.
     pub(crate) raft: RaftNode,
+    pub(crate) aws: Arc<Aws>,
     /// What is told to the lease thread.
     pub(crate) lease_events: mpsc::Sender<LeaseEvent>,
     /// The lease decisions: for those who take part in them.
@@ -173,6 +176,8 @@ impl Member {
         let leases = LeaseView::of(shared.clone());
         let log = Log::of(raft.clone(), leases.clone(), meta.name.clone());
         let known = meta.addresses.clone();
+        let own = meta.advertise.parse::<SocketAddr>().ok().map(|at| at.ip());
+        let aws = Aws::new(config.cloud.aws.clone(), Environment::of_process(), own);
         let (forward, ends) = forward(me, log.applied(), config.node.interfaces.clone());
         let (lease_events, events) = mpsc::channel(EVENTS_QUEUED);
         let member = Arc::new(Self {
@@ -195,6 +200,7 @@ impl Member {
             forward,
             sights: Arc::new(Sights::new(&config.probe)),
             raft,
+            aws: Arc::new(aws),
             lease_events,
             shared,
             membership: tokio::sync::Mutex::new(()),

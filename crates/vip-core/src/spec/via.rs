@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 
 /// The program's name, in the folder of such programs.
 const FILE: &str = "file";
+/// The route table that has a route to the VIP.
+const ROUTE_TABLE: &str = "route-table";
+
 /// See the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -19,9 +22,16 @@ pub enum Via {
     Lb,
     /// By a program of the operator's own.
     Exec,
+    /// By a route of an AWS VPC to the holder's network interface.
+    AwsRoute,
 }
 
-words!(Via, "way to move a VIP" { Garp => "garp", Lb => "lb", Exec => "exec" });
+words!(Via, "way to move a VIP" {
+    Garp => "garp",
+    Lb => "lb",
+    Exec => "exec",
+    AwsRoute => "aws-route",
+});
 
 impl Via {
     /// Whether neighbours resolve its addresses. Of others nobody asks by ARP, so nobody is
@@ -30,7 +40,7 @@ impl Via {
     pub const fn is_resolved(self) -> bool {
         match self {
             Self::Garp | Self::Exec => true,
-            Self::Lb => false,
+            Self::Lb | Self::AwsRoute => false,
         }
     }
 
@@ -39,8 +49,14 @@ impl Via {
     pub const fn is_called(self) -> bool {
         match self {
             Self::Garp | Self::Lb => false,
-            Self::Exec => true,
+            Self::Exec | Self::AwsRoute => true,
         }
+    }
+
+    /// Whether AWS is called.
+    #[must_use]
+    pub const fn is_aws(self) -> bool {
+        matches!(self, Self::AwsRoute)
     }
 
     /// Checks what is said beside it.
@@ -51,6 +67,7 @@ impl Via {
         let known: &[&str] = match self {
             Self::Garp | Self::Lb => &[],
             Self::Exec => &[FILE],
+            Self::AwsRoute => &[ROUTE_TABLE],
         };
         if let Some(other) = params.keys().find(|key| !known.contains(&key.as_str())) {
             return Err(format!("--via {self} takes no parameter {:?}", excerpt(other)));
@@ -58,11 +75,16 @@ impl Via {
         if let Some(missing) = known.iter().find(|key| !params.contains_key(**key)) {
             return Err(format!("--via {self} wants --param {missing}=.."));
         }
-        match params.get(FILE) {
-            Some(file) if !is_file_name(file) => Err(format!(
+        if let Some(file) = params.get(FILE).filter(|file| !is_file_name(file)) {
+            return Err(format!(
                 "{:?} names no program: letters, digits, '.', '_' and '-', and no '.' at first",
                 excerpt(file)
-            )),
+            ));
+        }
+        match params.get(ROUTE_TABLE) {
+            Some(id) if !is_aws_id(id, "rtb-") => {
+                Err(format!("{:?} is no route table's id: rtb-..", excerpt(id)))
+            }
             _ => Ok(()),
         }
     }
@@ -78,7 +100,18 @@ impl Via {
     pub const fn since(self) -> Level {
         match self {
             Self::Garp => Level::FIRST,
-            Self::Lb | Self::Exec => Level::VIAS,
+            Self::Lb | Self::Exec | Self::AwsRoute => Level::VIAS,
         }
     }
+}
+
+/// Longest that AWS gives: it is in every call.
+const LONGEST_ID: usize = 64;
+
+/// Whether AWS could have given it.
+fn is_aws_id(text: &str, prefix: &str) -> bool {
+    text.len() <= LONGEST_ID
+        && text.strip_prefix(prefix).is_some_and(|rest| {
+            !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        })
 }

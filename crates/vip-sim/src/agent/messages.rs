@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use vip_core::{
     Acknowledgement, CallId, CloudReply, Command, Epoch, Failure, GrantAnswer, Mono, NodeId, Op,
-    PromiseTicket, Report, ReportId, Sighting, Start, State, Term, Ticket, Verb, Vote,
-    Wanted,
+    PromiseTicket, Report, ReportId, Sighting, Start, State, Term, Ticket, Verb, Vote, Wanted,
 };
 
 /// What nodes say to each other.

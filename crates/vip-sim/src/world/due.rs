@@ -1,10 +1,10 @@
 //! What happens next, to whom, and when.
 
-use super::provider::Reached;
 use crate::agent::Input;
 use crate::clock::Real;
 use crate::guard::{Connection, FromGuard, GuardInput};
 use crate::scenario::Fault;
+use vip_core::{CallId, Epoch, Verb};
 
 #[derive(Debug)]
 pub(super) enum What {
@@ -20,6 +20,17 @@ pub(super) enum What {
     Reals,
     Fault(Fault),
     Provider(Box<Reached>),
+}
+
+/// A call of an agent that reached whoever has to be told where VIPs are.
+#[derive(Clone, Debug)]
+pub(super) struct Reached {
+    pub(super) run: u64,
+    pub(super) id: CallId,
+    pub(super) epoch: Epoch,
+    pub(super) verb: Verb,
+    /// Nobody hears what comes of it.
+    pub(super) lost: bool,
 }
 
 pub(super) struct Due {

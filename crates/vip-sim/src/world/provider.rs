@@ -2,7 +2,8 @@
 //! lost, after it did what it was asked; it refuses whoever asks too often; and what it says
 //! may be what was true a while ago.
 
-use super::{What, World, micros};
+use super::due::{Reached, What};
+use super::{World, micros};
 use crate::agent::Input;
 use crate::clock::Real;
 use crate::invariant::late_call_never_wins;
@@ -34,17 +35,6 @@ pub(super) struct Provider {
     before: BTreeMap<VipUid, (Place, Real)>,
     /// Changes that were done.
     pub(super) done: u64,
-}
-
-/// A call that reached it.
-#[derive(Clone, Debug)]
-pub(super) struct Reached {
-    run: u64,
-    id: CallId,
-    epoch: Epoch,
-    verb: Verb,
-    /// Nobody hears what comes of it.
-    lost: bool,
 }
 
 impl World {

@@ -14,6 +14,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
+use vip_cloud::Finding;
 use vip_core::{
     DropReason, Drops, MAX_CLOCK_DRIFT, Node, NodeState, State, TableCounters, no_peer, plain,
 };
@@ -72,6 +73,7 @@ pub(super) async fn examine(agent: &Seat) -> v1::DoctorReply {
             checks.push(named(agent, &member));
             checks.extend(guard(&member));
             checks.extend(of_member(&member).await);
+            checks.extend(aws(&member).await);
         }
     }
     checks.extend([recovery_key(agent), descriptors(), space(&agent.config.node.data_dir)]);
@@ -128,6 +130,22 @@ fn http(agent: &Seat) -> Check {
         Some(at) => all_of(NAME, &troubles, &format!("answers at {at}")),
         None => all_of(NAME, &troubles, "off (http.listen)"),
     }
+}
+
+/// Whether AWS can be told from here where its VIPs are.
+async fn aws(member: &Member) -> Option<Check> {
+    const NAME: &str = "aws";
+    let state = member.log.state();
+    let specs: Vec<_> = state.all_vips().map(|vip| vip.spec.clone()).collect();
+    let specs: Vec<_> = specs.into_iter().filter(|spec| spec.via.is_aws()).collect();
+    if specs.is_empty() {
+        return None;
+    }
+    let found = member.aws.examine(&specs).await;
+    let (well, ill): (Vec<_>, Vec<_>) = found.into_iter().partition(|finding| finding.is_well);
+    let texts = |found: Vec<Finding>| found.into_iter().map(|one| one.text).collect::<Vec<_>>();
+    let troubles = texts(ill);
+    Some(all_of(NAME, &troubles, &texts(well).join("; ")))
 }
 
 /// Whether what peers use leads to what this node listens at.

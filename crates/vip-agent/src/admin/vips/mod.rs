@@ -66,9 +66,21 @@ impl v1::vips_server::Vips for AdminService {
     }
 }
 
+/// Whether those who have to know where a VIP is would hear of it from here.
+async fn can_be_called(call: &Call, spec: &VipSpec) -> Result<(), Status> {
+    if !spec.via.is_aws() {
+        return Ok(());
+    }
+    let checked = call.member.aws.check(spec).await;
+    checked.map_err(|why| Status::failed_precondition(format!("{why}. Nothing was changed")))
+}
+
 async fn add(call: &Call, spec: VipSpec, no_wait: bool) -> Result<v1::AddVipReply, Status> {
     let name = spec.name.clone();
     let was_there = call.member.log.state().vip_named(name.as_str()).is_some();
+    if !was_there && !no_wait {
+        can_be_called(call, &spec).await?;
+    }
     call.propose(VipOp::Add { spec }).await?;
     if no_wait {
         let state = call.member.log.state();

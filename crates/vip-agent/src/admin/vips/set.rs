@@ -41,6 +41,9 @@ pub(super) async fn set_vip(
     let state = call.member.log.state();
     let old = find(&state, &request.name)?.clone();
     let spec = request.changes(&old.spec).map_err(invalid)?;
+    if (spec.via, &spec.params) != (old.spec.via, &old.spec.params) {
+        super::can_be_called(call, &spec).await?;
+    }
     end_guests(call, old.uid).await?;
     let heard = heard(&state);
     let held = old.holder.filter(|_| old.answered == old.epoch && old.fenced < old.epoch);

@@ -1,0 +1,158 @@
+//! VIPs that AWS moves (`--via aws-route`): moto has the API and the instance metadata, and the
+//! client is the VPC's router, which goes by the route table and asks nobody by ARP.
+
+use anyhow::{Context, Result, ensure};
+use chaos_tests::{Cluster, Daemon, Options, Outcome, wait_for};
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_secs(30);
+const NODES: [&str; 3] = ["n1", "n2", "n3"];
+/// In no subnet of the nodes.
+const VIP: &str = "10.99.0.10";
+/// Where instance metadata are.
+const METADATA: &str = "169.254.169.254";
+
+struct Vpc {
+    cluster: Cluster,
+    table: String,
+    interfaces: Vec<String>,
+    _moto: Daemon,
+}
+
+impl Vpc {
+    fn new() -> Result<Self> {
+        let mut cluster = Cluster::bare(&Options::default())?;
+        let lab = &cluster.lab;
+        lab.ip("client", &["address", "add", &format!("{METADATA}/32"), "dev", "lo"])?;
+        let place = cluster.dir().join("vpc");
+        let hosts = ["10.77.0.1", "10.77.0.2", "10.77.0.3"];
+        let moto = Daemon::moto(lab, "client", cluster.dir(), &place, &hosts)?;
+        let made = wait_for("moto to answer", SOON, || std::fs::read_to_string(&place).ok())?;
+        let made: serde_json::Value = serde_json::from_str(&made)?;
+        let interfaces = made["interfaces"].as_array().context("interfaces")?;
+        let interfaces: Vec<_> =
+            interfaces.iter().filter_map(|i| Some(i.as_str()?.to_owned())).collect();
+        for (name, interface) in NODES.into_iter().zip(&interfaces) {
+            let route = ["route", "add", METADATA, "via", "10.77.0.250"];
+            cluster.lab.ip(name, &route)?;
+            let host = cluster.host_mut(name);
+            host.stop()?;
+            host.set("cloud.aws.endpoint", "http://10.77.0.250");
+            // moto knows of no instance's interfaces.
+            host.set("cloud.aws.network_interface", interface);
+            host.start()?;
+        }
+        cluster.form()?;
+        let table = made["table"].as_str().context("a table")?.to_owned();
+        Ok(Self { cluster, table, interfaces, _moto: moto })
+    }
+
+    fn add(&self, table: &str) -> Result<Outcome> {
+        let (address, param) = (format!("{VIP}/32"), format!("route-table={table}"));
+        self.cluster.host("n1").ctl(&[
+            "vip",
+            "add",
+            "web",
+            "--address",
+            &address,
+            "--placement",
+            "sticky",
+            "--via",
+            "aws-route",
+            "--param",
+            &param,
+        ])
+    }
+
+    /// To whom the VPC sends what is for the VIP.
+    fn routed(&self) -> Option<&'static str> {
+        let route = self.cluster.lab.ip("client", &["route", "show", VIP]).ok()?;
+        let via = route.split_whitespace().skip_while(|word| *word != "via").nth(1)?;
+        NODES.into_iter().find(|name| via == format!("10.77.0.{}", &name[1..]))
+    }
+
+    fn answers(&self) -> bool {
+        let ping = ["-c1", "-W1", VIP];
+        self.cluster.lab.exec("client", "ping", &ping).is_ok_and(|out| out.code == Some(0))
+    }
+
+    /// Has somebody else call the API.
+    fn called_by_somebody(&self, call: &str) -> Result<()> {
+        let script = format!(
+            "import boto3; boto3.client('ec2', endpoint_url='http://127.0.0.1', \
+             region_name='us-east-1', aws_access_key_id='x', aws_secret_access_key='x').{call}"
+        );
+        let python = chaos_tests::python()?.display().to_string();
+        self.cluster.lab.exec("client", &python, &["-c", &script])?.ok().map(|_| ())
+    }
+
+    fn interface(&self, node: &str) -> Result<&str> {
+        let mut of = NODES.into_iter().zip(&self.interfaces);
+        Ok(of.find(|(name, _)| *name == node).context("a node")?.1)
+    }
+}
+
+fn another_than(node: &str) -> &'static str {
+    NODES.into_iter().find(|name| *name != node).unwrap_or("n1")
+}
+
+#[test]
+fn the_route_follows_the_holder_and_nobody_else_answers() -> Result<()> {
+    let mut vpc = Vpc::new()?;
+    let refused = vpc.add("rtb-0")?;
+    ensure!(
+        refused.code == Some(1)
+            && refused.stderr.contains("InvalidRouteTableID.NotFound")
+            && refused.stderr.contains("Nothing was changed"),
+        "{refused:?}"
+    );
+    let table = vpc.table.clone();
+    vpc.add(&table)?.ok()?;
+    // It was confirmed when the command returned.
+    let holder = vpc.cluster.wait_for_takeover("n1", "nobody")?;
+    wait_for("the VPC to know", SOON, || (vpc.routed()? == holder).then_some(()))?;
+    ensure!(vpc.answers(), "it does not answer");
+    let doctor = || Ok::<_, anyhow::Error>(vpc.cluster.host("n2").ctl(&["doctor"])?.stdout);
+    let said = doctor()?;
+    ensure!(said.contains("source/destination check is on"), "{said}");
+    let own = vpc.interface("n2")?;
+    vpc.called_by_somebody(&format!(
+        "modify_network_interface_attribute(NetworkInterfaceId='{own}', \
+         SourceDestCheck={{'Value': False}})"
+    ))?;
+    let said = doctor()?;
+    ensure!(said.contains("VIP web can be moved here") && said.contains(own), "{said}");
+    ensure!(said.contains("credentials from the instance's role"), "{said}");
+    let shown = vpc.cluster.host("n2").ctl_ok(&["vip", "show", "web"])?;
+    ensure!(shown.contains(&format!("web is moved by a route of {table} in AWS")), "{shown}");
+
+    let to = another_than(&holder);
+    vpc.cluster.host("n1").ctl_ok(&["vip", "move", "web", "--to", to])?;
+    wait_for("the VPC to know", SOON, || (vpc.routed()? == to).then_some(()))?;
+    ensure!(vpc.answers(), "it does not answer");
+
+    // Somebody else's change is undone; meanwhile nobody answers who does not hold it.
+    let wrong = another_than(to);
+    vpc.called_by_somebody(&format!(
+        "replace_route(RouteTableId='{table}', DestinationCidrBlock='{VIP}/32', \
+         NetworkInterfaceId='{}')",
+        vpc.interface(wrong)?
+    ))?;
+    wait_for("the VPC to be told wrong", SOON, || (vpc.routed()? == wrong).then_some(()))?;
+    ensure!(!vpc.answers() || vpc.routed() == Some(to), "{wrong} answers, and {to} holds it");
+    wait_for("it is taken back", SOON, || (vpc.routed()? == to).then_some(()))?;
+    ensure!(vpc.answers(), "it does not answer");
+
+    // Power off: the route follows.
+    let began = Instant::now();
+    vpc.cluster.host_mut(to).kill_all();
+    let next = vpc.cluster.wait_for_takeover(another_than(to), to)?;
+    wait_for("the VPC to know", SOON, || (vpc.routed()? == next).then_some(()))?;
+    wait_for("it to answer", SOON, || vpc.answers().then_some(()))?;
+    println!("answers {:?} after the power went off", began.elapsed());
+
+    let at = another_than(to);
+    vpc.cluster.host(at).ctl_ok(&["vip", "remove", "web"])?;
+    wait_for("the route to be gone", SOON, || vpc.routed().is_none().then_some(()))?;
+    Ok(())
+}

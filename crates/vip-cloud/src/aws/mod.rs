@@ -1,0 +1,203 @@
+//! Amazon Web Services: EC2's query API, version 2016-11-15.
+
+mod credentials;
+mod ec2;
+mod imds;
+mod route;
+
+use crate::http::{local, outward};
+use crate::{Ask, Environment, Finding};
+use credentials::Chain;
+use ec2::{CallError, Ec2, Target};
+use imds::Imds;
+use serde::Deserialize;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+use tokio::sync::OnceCell;
+use vip_core::{CloudReply, Via, VipSpec};
+
+/// `[cloud.aws]`: what cannot be discovered. The environment comes first.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AwsSection {
+    /// Where the API is; empty: the region's.
+    pub endpoint: String,
+    /// Empty: as instance metadata say.
+    pub region: String,
+    /// The network interface that VIPs go to; empty: the one with this node's address.
+    pub network_interface: String,
+}
+
+/// How far clocks may be apart: signatures are good for five minutes (AWS, "Signature Version
+/// 4", elements of a request).
+const CLOCKS_APART: Duration = Duration::from_secs(60);
+/// What an examination waits for.
+const EXAMINED_WITHIN: Duration = Duration::from_secs(5);
+
+/// The API, as this node uses it.
+#[derive(Debug)]
+pub struct Aws {
+    ec2: Ec2,
+    imds: Imds,
+    section: AwsSection,
+    environment: Environment,
+    /// Where this node's peers reach it, if that is an address.
+    own: Option<IpAddr>,
+    interface: OnceCell<String>,
+    target: OnceCell<Target>,
+}
+
+impl Aws {
+    /// `own`: where this node's peers reach it, if that is an address.
+    #[must_use]
+    pub fn new(section: AwsSection, environment: Environment, own: Option<IpAddr>) -> Self {
+        let imds = Imds::new(local(), &environment);
+        let chain = Chain::new(environment.clone(), imds.clone());
+        let ec2 = Ec2::new(outward(&environment), chain);
+        let (interface, target) = (OnceCell::new(), OnceCell::new());
+        Self { ec2, imds, section, environment, own, interface, target }
+    }
+
+    /// Asks or tells it one thing. Dropped, nobody waits for it any more; what was sent is
+    /// done all the same.
+    pub async fn call(&self, ask: &Ask) -> CloudReply {
+        let done = async {
+            let own = self.interface().await?;
+            let at = At { ec2: &self.ec2, target: self.target().await?, interface: own };
+            match ask.spec.via {
+                Via::AwsRoute => route::call(&at, ask).await,
+                Via::Garp | Via::Lb | Via::Exec => {
+                    Err(CallError::Other(format!("AWS moves no VIP by {}", ask.spec.via)))
+                }
+            }
+        };
+        match tokio::time::timeout(ask.limit, done).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(error)) => CloudReply::Failed(error.to_string()),
+            Err(_) => CloudReply::Failed(format!("AWS: no end within {:?}", ask.limit)),
+        }
+    }
+
+    /// Whether a VIP could be moved by this node, as far as can be said without moving it.
+    ///
+    /// # Errors
+    /// What AWS refuses, as a sentence.
+    pub async fn check(&self, spec: &VipSpec) -> Result<(), String> {
+        let checked = async {
+            let interface = self.interface().await?;
+            let at = At { ec2: &self.ec2, target: self.target().await?, interface };
+            match spec.via {
+                Via::AwsRoute => route::check(&at, spec).await,
+                Via::Garp | Via::Lb | Via::Exec => Ok(()),
+            }
+        };
+        match tokio::time::timeout(EXAMINED_WITHIN, checked).await {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("AWS: no answer within {EXAMINED_WITHIN:?}")),
+        }
+    }
+
+    /// Looks at all that moving these VIPs rests on.
+    pub async fn examine(&self, vips: &[VipSpec]) -> Vec<Finding> {
+        let mut found = vec![];
+        let (target, interface) = match (self.target().await, self.interface().await) {
+            (Ok(target), Ok(interface)) => (target, interface),
+            (Err(error), _) | (_, Err(error)) => return vec![Finding::ill(error.to_string())],
+        };
+        let at = At { ec2: &self.ec2, target, interface };
+        let began = std::time::Instant::now();
+        match ec2::described(&at, EXAMINED_WITHIN).await {
+            Err(error) => return vec![Finding::ill(error.to_string())],
+            Ok((described, date)) => {
+                let source = self.ec2.credentials_from().await.unwrap_or("nowhere");
+                found.push(Finding::well(format!(
+                    "{interface} in {}, credentials from {source}, an answer within {} ms",
+                    target.region,
+                    began.elapsed().as_millis()
+                )));
+                found.extend(date.and_then(far_apart));
+                let routed = vips.iter().any(|spec| spec.via == Via::AwsRoute);
+                if routed && described.checks_destination {
+                    found.push(Finding::ill(format!(
+                        "{interface} drops what is for a VIP: source/destination check is on \
+                         (`aws ec2 modify-network-interface-attribute --network-interface-id \
+                         {interface} --no-source-dest-check`)"
+                    )));
+                }
+            }
+        }
+        for spec in vips {
+            found.push(match self.check(spec).await {
+                Ok(()) => Finding::well(format!("VIP {} can be moved here", spec.name)),
+                Err(why) => Finding::ill(format!("VIP {}: {why}", spec.name)),
+            });
+        }
+        found
+    }
+
+    /// Keeps what a call needs at hand: credentials, who this node is, and a connection.
+    pub async fn keep_warm(&self) {
+        let warm = async {
+            let interface = self.interface().await?;
+            let at = At { ec2: &self.ec2, target: self.target().await?, interface };
+            ec2::described(&at, EXAMINED_WITHIN).await.map(|_| ())
+        };
+        if let Err(error) = warm.await {
+            tracing::warn!(%error, "AWS could not be told now where a VIP is");
+        }
+    }
+
+    async fn interface(&self) -> Result<&str, CallError> {
+        let found = self.interface.get_or_try_init(async || {
+            match self.section.network_interface.as_str() {
+                "" => match self.own {
+                    Some(own) => self.imds.interface_with(own).await,
+                    None => Err("this node's peers reach it by a name".to_owned()),
+                },
+                said => Ok(said.to_owned()),
+            }
+        });
+        found.await.map(String::as_str).map_err(|why| {
+            CallError::Other(format!("{why}; cloud.aws.network_interface can say which it is"))
+        })
+    }
+
+    async fn target(&self) -> Result<&Target, CallError> {
+        let found = self.target.get_or_try_init(async || {
+            let said = |names: [&str; 2], section: &str| {
+                let said = names.into_iter().find_map(|name| self.environment.get(name));
+                said.map(ToOwned::to_owned).or_else(|| Some(section.to_owned()))
+            };
+            let said =
+                |names, section| said(names, section).filter(|text: &String| !text.is_empty());
+            let region = match said(["AWS_REGION", "AWS_DEFAULT_REGION"], &self.section.region) {
+                Some(region) => region,
+                None => self.imds.region().await?,
+            };
+            let endpoint =
+                said(["AWS_ENDPOINT_URL_EC2", "AWS_ENDPOINT_URL"], &self.section.endpoint);
+            Target::new(region, endpoint)
+        });
+        found.await.map_err(CallError::Other)
+    }
+}
+
+/// Signatures are refused, or will be.
+fn far_apart(there: SystemTime) -> Option<Finding> {
+    let here = SystemTime::now();
+    let apart = here.duration_since(there).or_else(|_| there.duration_since(here)).ok()?;
+    (apart > CLOCKS_APART).then(|| {
+        Finding::ill(format!(
+            "this host's clock and AWS's are {} s apart: signatures are refused from 300 s on",
+            apart.as_secs()
+        ))
+    })
+}
+
+/// The API, and the interface that VIPs come to.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    ec2: &'a Ec2,
+    target: &'a Target,
+    interface: &'a str,
+}

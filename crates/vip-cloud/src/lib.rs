@@ -1,0 +1,30 @@
+//! Telling the APIs of clouds on which node a VIP is. What is asked and told when is decided
+//! in [`vip_core::Cloud`].
+
+mod aws;
+mod environment;
+mod finding;
+mod http;
+
+pub use aws::{Aws, AwsSection};
+pub use environment::Environment;
+pub use finding::Finding;
+
+use std::net::IpAddr;
+use std::time::Duration;
+use vip_core::{Verb, VipSpec};
+
+/// What an API is asked about a VIP.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    pub spec: VipSpec,
+    pub verb: Verb,
+    /// How long it may take.
+    pub limit: Duration,
+}
+
+impl Ask {
+    fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.spec.addresses.iter().map(|address| address.ip)
+    }
+}

@@ -1,0 +1,76 @@
+"""A VPC with three hosts and a route table, in moto, for tests.
+
+vpc.py PLACE ADDRESS PORT [HOST...]   writes what it made to the file PLACE once it answers.
+With HOSTs, the addresses of those whose network interfaces it made, it is also the VPC's
+router: the kernel sends what is for a route's destination to the host that the route names.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import boto3
+from moto.backends import get_backend
+from moto.ec2.responses.route_tables import RouteTables
+from moto.server import ThreadedMotoServer
+
+REGION, ACCOUNT = "us-east-1", "123456789012"
+place, address, port, *hosts = sys.argv[1:]
+
+
+def with_trials(action):
+    """AWS changes nothing in a trial (DryRun), and moto does."""
+
+    def tried(self):
+        self.error_on_dryrun()
+        return action(self)
+
+    return tried
+
+
+RouteTables.create_route = with_trials(RouteTables.create_route)
+RouteTables.replace_route = with_trials(RouteTables.replace_route)
+
+server = ThreadedMotoServer(ip_address=address, port=int(port), verbose=False)
+server.start()
+at, port = server.get_host_and_port()
+here = f"http://{'127.0.0.1' if at == '0.0.0.0' else at}:{port}"
+ec2 = boto3.client(
+    "ec2",
+    endpoint_url=here,
+    region_name=REGION,
+    aws_access_key_id="maker",
+    aws_secret_access_key="maker",
+)
+vpc = ec2.create_vpc(CidrBlock="10.77.0.0/16")["Vpc"]["VpcId"]
+subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.77.0.0/24")["Subnet"]["SubnetId"]
+interfaces = []
+for last in range(11, 14):
+    made = ec2.create_network_interface(SubnetId=subnet, PrivateIpAddress=f"10.77.0.{last}")
+    interfaces.append(made["NetworkInterface"]["NetworkInterfaceId"])
+table = ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
+made = {"endpoint": here, "table": table, "interfaces": interfaces}
+with open(place + ".new", "w", encoding="utf-8") as file:
+    json.dump(made, file)
+os.rename(place + ".new", place)
+
+known = {}
+parent = os.getppid()
+while os.getppid() == parent:
+    time.sleep(0.01)
+    if not hosts:
+        continue
+    routes = get_backend("ec2")[ACCOUNT][REGION].route_tables[table].routes
+    ways = {
+        route.destination_cidr_block: hosts[interfaces.index(route.interface.id)]
+        for route in list(routes)
+        if route.interface and route.interface.id in interfaces
+    }
+    for to in known.keys() - ways.keys():
+        subprocess.run(["ip", "route", "del", to], check=False)
+    for to, host in ways.items():
+        if known.get(to) != host:
+            subprocess.run(["ip", "route", "replace", to, "via", host], check=True)
+    known = ways
