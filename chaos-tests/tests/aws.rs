@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use chaos_tests::{Cluster, Daemon, Options, Outcome, wait_for};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -14,6 +15,8 @@ const METADATA: &str = "169.254.169.254";
 
 struct Vpc {
     cluster: Cluster,
+    /// See vpc.py.
+    place: PathBuf,
     table: String,
     interfaces: Vec<String>,
     _moto: Daemon,
@@ -44,7 +47,7 @@ impl Vpc {
         }
         cluster.form()?;
         let table = made["table"].as_str().context("a table")?.to_owned();
-        Ok(Self { cluster, table, interfaces, _moto: moto })
+        Ok(Self { cluster, place, table, interfaces, _moto: moto })
     }
 
     fn add(&self, table: &str) -> Result<Outcome> {
@@ -84,6 +87,23 @@ impl Vpc {
         );
         let python = chaos_tests::python()?.display().to_string();
         self.cluster.lab.exec("client", &python, &["-c", &script])?.ok().map(|_| ())
+    }
+
+    /// Has the API stop in the middle of a node's next call of that kind.
+    fn hold(&self, action: &str, when: &str, node: &str) -> Result<()> {
+        let (file, new) =
+            (self.place.with_extension("hold"), self.place.with_extension("new-hold"));
+        std::fs::write(&new, format!("{action} {when} 10.77.0.{}", &node[1..]))?;
+        Ok(std::fs::rename(new, file)?)
+    }
+
+    fn wait_until_held(&self) -> Result<()> {
+        let held = self.place.with_extension("held");
+        wait_for("the call", SOON, || held.exists().then_some(()))
+    }
+
+    fn go_on(&self) -> Result<()> {
+        Ok(std::fs::remove_file(self.place.with_extension("held"))?)
     }
 
     fn interface(&self, node: &str) -> Result<&str> {
@@ -154,5 +174,57 @@ fn the_route_follows_the_holder_and_nobody_else_answers() -> Result<()> {
     let at = another_than(to);
     vpc.cluster.host(at).ctl_ok(&["vip", "remove", "web"])?;
     wait_for("the route to be gone", SOON, || vpc.routed().is_none().then_some(()))?;
+    Ok(())
+}
+
+/// Whoever takes it over is switched off before, in and after each call that this takes; what
+/// it asked for is done, at once or late, and the next one ends with the route at itself.
+#[test]
+fn a_takeover_that_ends_between_any_two_steps_is_finished_or_undone() -> Result<()> {
+    let mut vpc = Vpc::new()?;
+    let table = vpc.table.clone();
+    vpc.add(&table)?.ok()?;
+    for (action, when, late) in [
+        ("DescribeRouteTables", "before", false),
+        ("DescribeRouteTables", "after", false),
+        ("ReplaceRoute", "before", false),
+        ("ReplaceRoute", "before", true),
+        ("ReplaceRoute", "after", false),
+    ] {
+        let step = format!("{action} {when}, late {late}");
+        let holder = vpc.cluster.wait_until_settled("n1")?.vips[0].1.clone().context("a holder")?;
+        let to = another_than(&holder);
+        let at = NODES.into_iter().find(|n| *n != holder && *n != to).context("a third")?;
+        vpc.hold(action, when, to)?;
+        // Nobody waits for its end.
+        let moving = ["--timeout", "1s", "vip", "move", "web", "--to", to];
+        let moved = vpc.cluster.host(at).ctl(&moving)?;
+        ensure!(moved.stderr.contains("goes on"), "{step}: {moved:?}");
+        vpc.wait_until_held().context(step.clone())?;
+        vpc.cluster.host_mut(to).kill_all();
+        if !late {
+            vpc.go_on()?;
+        }
+        let next = vpc.cluster.wait_for_takeover(at, to)?;
+        if late {
+            wait_for("the route", SOON, || (vpc.routed()? == next).then_some(()))?;
+            vpc.go_on()?;
+        }
+        let right = || (vpc.routed()? == next && vpc.answers()).then_some(());
+        wait_for("the route to be the holder's", SOON, right).context(step.clone())?;
+        if late {
+            // It was done meanwhile, and undone.
+            let shown = || vpc.cluster.host(at).ctl_ok(&["events"]).ok();
+            let moved = || shown().filter(|events| events.contains("somebody else moved VIP web"));
+            wait_for("it to be found", SOON, moved).context(step)?;
+            wait_for("the route to be the holder's", SOON, right)?;
+        }
+        vpc.cluster.host_mut(to).start()?;
+        let back = || {
+            let nodes = vpc.cluster.host(at).ctl_json(&["node", "list"]).ok()?;
+            nodes.as_array()?.iter().all(|node| node["state"] == "active").then_some(())
+        };
+        wait_for("it to be back", SOON, back)?;
+    }
     Ok(())
 }

@@ -1,6 +1,9 @@
 """A VPC with three hosts and a route table, in moto, for tests.
 
 vpc.py PLACE ADDRESS PORT [HOST...]   writes what it made to the file PLACE once it answers.
+A file PLACE.hold that says `ACTION before HOST` or `ACTION after HOST` has the next such call of
+that host's held, before or after it is done: PLACE.held appears then, and it goes on once that is
+gone.
 With HOSTs, the addresses of those whose network interfaces it made, it is also the VPC's
 router: the kernel sends what is for a route's destination to the host that the route names.
 """
@@ -12,6 +15,7 @@ import sys
 import time
 
 import boto3
+from flask import request
 from moto.backends import get_backend
 from moto.ec2.responses.route_tables import RouteTables
 from moto.server import ThreadedMotoServer
@@ -30,8 +34,36 @@ def with_trials(action):
     return tried
 
 
+def held(name, when):
+    """Waits here if somebody says so."""
+    try:
+        with open(place + ".hold", encoding="utf-8") as file:
+            if file.read().split() != [name, when, request.remote_addr]:
+                return
+        os.rename(place + ".hold", place + ".held")
+    except FileNotFoundError:
+        return
+    while os.path.exists(place + ".held"):
+        time.sleep(0.005)
+
+
+def with_holds(name, action):
+    """Somebody may do something in the middle of it."""
+
+    def done(self):
+        held(name, "before")
+        answer = action(self)
+        held(name, "after")
+        return answer
+
+    return done
+
+
+RouteTables.describe_route_tables = with_holds(
+    "DescribeRouteTables", RouteTables.describe_route_tables
+)
 RouteTables.create_route = with_trials(RouteTables.create_route)
-RouteTables.replace_route = with_trials(RouteTables.replace_route)
+RouteTables.replace_route = with_trials(with_holds("ReplaceRoute", RouteTables.replace_route))
 
 server = ThreadedMotoServer(ip_address=address, port=int(port), verbose=False)
 server.start()
