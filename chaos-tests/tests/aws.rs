@@ -153,15 +153,21 @@ fn the_route_follows_the_holder_and_nobody_else_answers() -> Result<()> {
 
     // Somebody else's change is undone; meanwhile nobody answers who does not hold it.
     let wrong = another_than(to);
+    vpc.hold("DescribeRouteTables", "before", to)?;
+    vpc.wait_until_held()?;
     vpc.called_by_somebody(&format!(
         "replace_route(RouteTableId='{table}', DestinationCidrBlock='{VIP}/32', \
          NetworkInterfaceId='{}')",
         vpc.interface(wrong)?
     ))?;
     wait_for("the VPC to be told wrong", SOON, || (vpc.routed()? == wrong).then_some(()))?;
-    ensure!(!vpc.answers() || vpc.routed() == Some(to), "{wrong} answers, and {to} holds it");
+    ensure!(!vpc.answers(), "{wrong} answers, and {to} holds it");
+    vpc.go_on()?;
     wait_for("it is taken back", SOON, || (vpc.routed()? == to).then_some(()))?;
     ensure!(vpc.answers(), "it does not answer");
+    let told = || vpc.cluster.host("n1").ctl_ok(&["events"]).ok();
+    let said = format!("VIP web was found elsewhere than at {to}, which takes it back");
+    wait_for("it is said", SOON, || told().filter(|events| events.contains(&said)))?;
 
     // Power off: the route follows.
     let began = Instant::now();
@@ -215,7 +221,7 @@ fn a_takeover_that_ends_between_any_two_steps_is_finished_or_undone() -> Result<
         if late {
             // It was done meanwhile, and undone.
             let shown = || vpc.cluster.host(at).ctl_ok(&["events"]).ok();
-            let moved = || shown().filter(|events| events.contains("somebody else moved VIP web"));
+            let moved = || shown().filter(|events| events.contains("VIP web was found elsewhere"));
             wait_for("it to be found", SOON, moved).context(step)?;
             wait_for("the route to be the holder's", SOON, right)?;
         }

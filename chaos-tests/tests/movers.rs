@@ -161,7 +161,7 @@ fn it_answers_once_the_program_confirms_and_wherever_it_goes() -> Result<()> {
     ensure!(answers(&cluster), "it was held all the while");
     let at = another_than(to);
     let told = || cluster.host(at).ctl_ok(&["events"]).ok();
-    let said = format!("somebody else moved VIP web away from {next}, which takes it back");
+    let said = format!("VIP web was found elsewhere than at {next}, which takes it back");
     wait_for("it is said", SOON, || told().filter(|events| events.contains(&said)))?;
 
     // It is removed, which its holder says, again and again.
@@ -204,6 +204,33 @@ fn whoever_may_not_move_it_leaves_it_to_others() -> Result<()> {
     ensure!(refused.code == Some(1) && refused.stderr.contains("no permission"), "{refused:?}");
     let missing = cluster.host("n1").ctl(&[&ADD[..], &["file=other"]].concat())?;
     ensure!(missing.stderr.contains("other"), "{missing:?}");
+    Ok(())
+}
+
+/// What kept them from it may be over, and nobody is told of that.
+#[test]
+fn whoever_could_not_move_it_is_asked_again_when_the_one_that_could_is_gone() -> Result<()> {
+    let api = Api::new("again")?;
+    let mut cluster = api.cluster()?;
+    for node in ["n1", "n2"] {
+        api.says(&format!("refuse-{node}"), "")?;
+    }
+    add(&cluster, &["--no-wait"])?;
+    wait_for("the one that may has it", SOON, || (api.who() == "n3").then_some(()))?;
+    let listed = || cluster.host("n1").ctl_ok(&["vip", "list"]).unwrap_or_default();
+    for node in ["n1", "n2"] {
+        let why = format!("cannot be on {node}");
+        wait_for("both to have been refused", SOON, || listed().contains(&why).then_some(()))
+            .with_context(listed)?;
+        api.ends(&format!("refuse-{node}"))?;
+    }
+    let told = || cluster.host("n1").ctl_ok(&["events"]).unwrap_or_default();
+    let answers_there = || told().contains("VIP web answers on n3").then_some(());
+    wait_for("it to answer there", SOON, answers_there)?;
+    cluster.host_mut("n3").kill_all();
+    let next = cluster.wait_for_takeover("n1", "n3")?;
+    wait_for("it is moved there", SOON, || (api.who() == next).then_some(()))?;
+    ensure!(answers(&cluster), "it does not answer");
     Ok(())
 }
 

@@ -143,6 +143,11 @@ fn is_own(process: Pid) -> bool {
     std::fs::metadata(format!("/proc/{process}")).is_ok_and(|it| it.uid() == geteuid().as_raw())
 }
 
+/// Whether a variable of the environment is for those who call a cloud's API.
+fn is_of_cloud(name: &std::ffi::OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b"AWS_")
+}
+
 impl How<'_> {
     fn spawn(&self, what: &str) -> std::io::Result<Child> {
         use std::os::unix::process::CommandExt;
@@ -155,6 +160,12 @@ impl How<'_> {
             // A group of its own: ctrl-C reaches the parent, which ends both in order. The other
             // makes itself a session.
             command.process_group(0);
+        }
+        if what != AGENT {
+            // Keys of a cloud are the agent's alone.
+            for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_cloud(name)) {
+                command.env_remove(name);
+            }
         }
         command.env(PARENT, std::process::id().to_string());
         if let Some(programs) = self.programs.as_ref().filter(|_| what == EXEC) {

@@ -87,7 +87,9 @@ pub(crate) async fn move_vips(member: Arc<Member>, programs: PathBuf) {
     let mut warm_at = Instant::now();
     loop {
         let state = member.log.state();
-        if state.all_vips().any(|vip| vip.spec.via.is_aws()) && warm_at <= Instant::now() {
+        let may_hold = state.nodes.get(&member.meta.node).is_some_and(|node| node.role.holds());
+        let is_told = may_hold && state.all_vips().any(|vip| vip.spec.via.is_aws());
+        if is_told && warm_at <= Instant::now() {
             warm_at = Instant::now() + WARM;
             let aws = member.aws.clone();
             tokio::spawn(async move { aws.keep_warm().await });
@@ -95,7 +97,10 @@ pub(crate) async fn move_vips(member: Arc<Member>, programs: PathBuf) {
         let leased = member.leases.told_of(&state);
         let logged = |uid: VipUid| match state.vip(uid) {
             Some(vip) if vip.spec.via.is_called() => Logged::Held(vip.epoch, vip.token.as_ref()),
-            Some(_) | None => Logged::Nothing,
+            Some(_) | None => match movers.specs.get(&uid) {
+                Some(spec) if in_use(&state, spec) => Logged::Reused,
+                Some(_) | None => Logged::Nothing,
+            },
         };
         let due = cloud.step(boottime(), &leased, logged);
         movers.carry_out(&state, due).await;
@@ -111,6 +116,7 @@ pub(crate) async fn move_vips(member: Arc<Member>, programs: PathBuf) {
             _ = leases.changed() => {}
             _ = applied.changed() => {}
             (id, reply) = movers.calls.next() => {
+                let leased = member.leases.told_of(&state);
                 let due = cloud.replied(boottime(), id, reply, &leased);
                 movers.carry_out(&state, due).await;
             }
@@ -132,7 +138,15 @@ impl Movers {
                     continue;
                 }
                 CloudAction::NotReleased(vip, why) => {
-                    tracing::warn!(%vip, why, "a VIP that was removed may be here still");
+                    let spec = self.specs.get(&vip);
+                    let name = spec.map(|spec| spec.name.to_string());
+                    let addresses: Vec<_> = spec.map(VipSpec::ips).unwrap_or_default();
+                    tracing::warn!(
+                        vip = name,
+                        ?addresses,
+                        why,
+                        "a VIP that was removed may be moved here still: undo it by hand"
+                    );
                     continue;
                 }
                 CloudAction::Saw(vip, token) => LeaseEvent::Saw(vip, token),
@@ -158,10 +172,7 @@ impl Movers {
                 self.specs.extend(spec.clone().map(|spec| (id.vip, spec)));
                 spec
             }
-            // Another VIP may have an address of it by now.
-            (Verb::Release, _) => {
-                self.specs.get(&id.vip).filter(|spec| !in_use(state, spec)).cloned()
-            }
+            (Verb::Release, _) => self.specs.get(&id.vip).cloned(),
         };
         let is_release = verb == Verb::Release;
         let wanted = spec.and_then(|spec| self.wanted(state, spec, (epoch, verb, limit)));
@@ -190,8 +201,8 @@ impl Movers {
         let node = state.nodes.get(&self.member.meta.node)?;
         Some(By::Program(Move {
             file,
+            addresses: spec.ips(),
             vip: spec.name,
-            addresses: spec.addresses.iter().map(|address| address.ip).collect(),
             node: node.name.clone(),
             advertise: node.advertise.clone(),
             epoch,
@@ -201,8 +212,11 @@ impl Movers {
     }
 }
 
-/// Whether a VIP that somebody is told of has an address of one that is none any more.
+/// Whether another VIP has by now what one had that is none any more.
 fn in_use(state: &State, spec: &VipSpec) -> bool {
-    let called = state.all_vips().filter(|vip| vip.spec.via.is_called());
-    called.flat_map(|vip| &vip.spec.addresses).any(|address| spec.addresses.contains(address))
+    let (how, ips) = ((spec.via, &spec.params), spec.ips());
+    let mut others = state.all_vips().map(|vip| &vip.spec);
+    others.any(|other| {
+        (other.via, &other.params) == how && other.ips().iter().any(|ip| ips.contains(ip))
+    })
 }

@@ -9,6 +9,8 @@ use std::time::{Duration, SystemTime};
 const CONNECT: Duration = Duration::from_secs(2);
 /// Connections are kept between the looks of a holder.
 const IDLE: Duration = Duration::from_secs(60);
+/// What is not acknowledged for so long went nowhere.
+const UNHEARD: Duration = Duration::from_secs(3);
 /// Largest answer that is read: a route table with a thousand routes has some 300 kB.
 const MAX_BODY: usize = 4 << 20;
 
@@ -23,7 +25,8 @@ pub(crate) struct Answer {
 
 fn usual() -> ClientBuilder {
     // Nobody else is to hear what is signed for one.
-    Client::builder().connect_timeout(CONNECT).pool_idle_timeout(IDLE).redirect(Policy::none())
+    let builder = Client::builder().connect_timeout(CONNECT).pool_idle_timeout(IDLE);
+    builder.tcp_user_timeout(UNHEARD).redirect(Policy::none())
 }
 
 /// For the API: through the proxies that the environment names, and trusting whom this host

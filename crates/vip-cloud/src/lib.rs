@@ -10,7 +10,6 @@ pub use aws::{Aws, AwsSection};
 pub use environment::Environment;
 pub use finding::Finding;
 
-use std::net::IpAddr;
 use std::time::Duration;
 use vip_core::{Verb, VipSpec};
 
@@ -19,12 +18,6 @@ use vip_core::{Verb, VipSpec};
 pub struct Ask {
     pub spec: VipSpec,
     pub verb: Verb,
-    /// How long it may take.
+    /// How long it may take, with all calls that it needs.
     pub limit: Duration,
-}
-
-impl Ask {
-    fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.spec.addresses.iter().map(|address| address.ip)
-    }
 }

@@ -308,8 +308,11 @@ async fn what_the_api_says_instead_is_passed_on_within_bounds() {
         let does = Does::Says(status, answer);
         let proxy = Proxy::before(moto.address(), "DescribeRouteTables", does);
         let one = moto.host(0, &proxy.endpoint(), KEYS);
-        let why = failed(&one, moto.table(), Verb::Observe).await;
+        let reply = call(&one, moto.table(), Verb::Observe).await;
+        let is_busy = status.starts_with("503");
+        let (CloudReply::Failed(why) | CloudReply::Busy(why)) = &reply else { panic!("{reply:?}") };
         assert!(why.contains(says), "{why}");
+        assert_eq!(matches!(reply, CloudReply::Busy(_)), is_busy, "{why}");
     }
     let proxy = Proxy::before(moto.address(), "DescribeRouteTables", Does::Hangs);
     let one = moto.host(0, &proxy.endpoint(), KEYS);

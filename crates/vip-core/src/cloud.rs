@@ -16,8 +16,13 @@ use crate::{CalledLease, Epoch, Mono, ViaToken, VipUid};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// So many calls in a row that fail, and somebody else may have more luck.
-const PATIENCE: u32 = 4;
+/// Calls in a row that fail may weigh so much, and somebody else may have more luck.
+const PATIENCE: u32 = 16;
+/// What one weighs that failed, and one of which they have too many: others ask the same.
+const FAILED: u32 = 4;
+const BUSY: u32 = 1;
+/// So often it is said once more that nobody has a VIP that was removed.
+const RELEASES: u32 = 8;
 
 /// How often they are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +36,8 @@ pub struct Pace {
     pub watch: Duration,
     /// And at most.
     pub watch_max: Duration,
+    /// For so long they may say what was before a change that they say is done.
+    pub settles: Duration,
     /// Until a look, or a change, is given up, whatever the lease.
     pub longest: Duration,
 }
@@ -42,6 +49,7 @@ impl Default for Pace {
             pause_max: Duration::from_secs(5),
             watch: Duration::from_secs(1),
             watch_max: Duration::from_secs(10),
+            settles: Duration::from_secs(30),
             longest: Duration::from_secs(30),
         }
     }
@@ -63,6 +71,8 @@ pub enum Verb {
 pub enum Logged<'a> {
     /// Nothing, or that nobody is told of it.
     Nothing,
+    /// The same, and another VIP has what it had.
+    Reused,
     /// The epoch, and what a holder saw last.
     Held(Epoch, Option<&'a ViaToken>),
 }
@@ -78,6 +88,8 @@ pub enum CloudReply {
     Done,
     /// Nothing came of it, or nobody knows.
     Failed(String),
+    /// They have too much to do, for this reason.
+    Busy(String),
 }
 
 /// Of which call something is heard.
@@ -110,8 +122,17 @@ enum Stage {
     Rests(Mono),
     /// A call is under way.
     Calls(CallId),
-    /// The log is to say this.
-    Waits(String),
+    /// The log is to say this, of that look.
+    Waits(u64, String),
+}
+
+/// A change that they said is done.
+#[derive(Clone, Debug)]
+struct Change {
+    /// What was before.
+    token: String,
+    /// Until then they may still say that.
+    settles: Mono,
 }
 
 /// One that this node has leased.
@@ -119,13 +140,17 @@ enum Stage {
 struct Told {
     epoch: Epoch,
     stage: Stage,
+    /// What the calls in a row weigh that failed.
     failed: u32,
     pause: Duration,
     watch: Duration,
-    /// They confirmed that it is here, under this epoch or before this process began.
-    here: bool,
-    /// They said that it was done, and it was not seen here since.
-    took: bool,
+    /// They may have it here: they said so, or were asked for it.
+    asked: bool,
+    /// It was seen elsewhere since it was here last.
+    away: bool,
+    /// What is taken, until that is done; and what was done last.
+    taking: Option<String>,
+    done: Option<Change>,
 }
 
 /// One that was here last, as far as this node knows, and is not leased any more.
@@ -168,12 +193,13 @@ impl Cloud {
             let told = self.told.entry(*vip).or_insert_with(first);
             let verb = match &told.stage {
                 Stage::Rests(at) if *at <= now => Verb::Observe,
-                Stage::Waits(text) => {
-                    let has = |token: &ViaToken| token.epoch == lease.epoch && token.text == *text;
-                    if !matches!(logged(*vip), Logged::Held(_, Some(token)) if has(token)) {
+                Stage::Waits(number, text) => {
+                    let seen = ViaToken { epoch: lease.epoch, number: *number, text: text.clone() };
+                    if !matches!(logged(*vip), Logged::Held(_, Some(token)) if *token == seen) {
                         continue;
                     }
-                    Verb::Take(text.clone())
+                    (told.asked, told.taking) = (true, Some(seen.text.clone()));
+                    Verb::Take(seen.text)
                 }
                 Stage::Rests(_) | Stage::Calls(_) => continue,
             };
@@ -200,7 +226,7 @@ impl Cloud {
             if let (false, Stage::Calls(id)) = (goes_on, &told.stage) {
                 actions.push(CloudAction::CutOff(*id));
             }
-            if !goes_on && told.here {
+            if !goes_on && told.asked {
                 let stage = Stage::Rests(now);
                 left.insert(*vip, Left { epoch: told.epoch, stage, failed: 0 });
             }
@@ -218,9 +244,14 @@ impl Cloud {
         actions: &mut Vec<CloudAction>,
     ) {
         let told = &self.told;
-        self.left.retain(|vip, left| match logged(*vip) {
-            Logged::Nothing => true,
-            Logged::Held(epoch, _) => epoch == left.epoch && !told.contains_key(vip),
+        self.left.retain(|vip, left| match (logged(*vip), &left.stage) {
+            (Logged::Nothing, _) => true,
+            (Logged::Held(epoch, _), _) => epoch == left.epoch && !told.contains_key(vip),
+            (Logged::Reused, Stage::Calls(id)) => {
+                actions.push(CloudAction::CutOff(*id));
+                false
+            }
+            (Logged::Reused, _) => false,
         });
         let limit = self.pace.longest;
         for (vip, left) in &mut self.left {
@@ -240,7 +271,7 @@ impl Cloud {
     pub fn next(&self) -> Option<Mono> {
         let rests = |stage: &Stage| match stage {
             Stage::Rests(at) => Some(*at),
-            Stage::Calls(_) | Stage::Waits(_) => None,
+            Stage::Calls(_) | Stage::Waits(..) => None,
         };
         let told = self.told.values().filter_map(|told| rests(&told.stage));
         // Of those the log says when they are due, and time only once they failed.
@@ -270,9 +301,9 @@ impl Cloud {
             return vec![];
         }
         let (vip, epoch, pace) = (id.vip, told.epoch, &self.pace);
-        let Some(CalledLease { open, .. }) =
-            leased.get(&vip).filter(|lease| lease.epoch == epoch && now < lease.until).copied()
-        else {
+        let leased = leased.get(&vip).filter(|lease| lease.epoch == epoch && now < lease.until);
+        let Some(CalledLease { open, .. }) = leased.copied() else {
+            told.stage = Stage::Rests(now);
             return vec![];
         };
         match reply {
@@ -280,48 +311,63 @@ impl Cloud {
                 let watch = told.watch;
                 told.watch = (watch * 2).min(pace.watch_max);
                 (told.failed, told.pause) = (0, pace.pause);
-                (told.here, told.took) = (true, false);
+                (told.asked, told.away) = (true, false);
                 told.stage = Stage::Rests(now + jittered(self.seed, watch, id));
                 if open { vec![] } else { vec![CloudAction::Taken(vip, epoch)] }
             }
-            // It may take them a while; done once more, it may take as long again.
-            CloudReply::Elsewhere(_) if told.took => {
-                let why = "it is not here after it was moved here".to_owned();
-                self.failed(now, id, why, open)
+            // What was before they may say for a while yet; done once more, it takes as long again.
+            CloudReply::Elsewhere(text)
+                if told.done.as_ref().is_some_and(|d| d.token == text && now < d.settles) =>
+            {
+                told.rests(now, self.seed, pace, id);
+                vec![]
             }
             CloudReply::Elsewhere(text) => {
-                told.stage = Stage::Waits(text.clone());
-                vec![CloudAction::Saw(vip, ViaToken { epoch, text })]
+                told.away = true;
+                // They had time, and say it once more.
+                if told.done.take().is_some_and(|done| done.token == text) {
+                    let why = "it is not here after it was moved here".to_owned();
+                    return self.failed(now, id, (why, PATIENCE), open);
+                }
+                told.stage = Stage::Waits(id.number, text.clone());
+                vec![CloudAction::Saw(vip, ViaToken { epoch, number: id.number, text })]
             }
             // What it did is looked at, whatever it says.
             CloudReply::Done => {
-                (told.stage, told.took) = (Stage::Rests(now), true);
+                told.stage = Stage::Rests(now);
+                let settles = now + pace.settles;
+                told.done = told.taking.take().map(|token| Change { token, settles });
                 vec![]
             }
-            CloudReply::Failed(why) => self.failed(now, id, why, open),
+            CloudReply::Failed(why) => self.failed(now, id, (why, FAILED), open),
+            CloudReply::Busy(why) => self.failed(now, id, (why, BUSY), open),
         }
     }
 
-    fn failed(&mut self, now: Mono, id: CallId, why: String, open: bool) -> Vec<CloudAction> {
+    fn failed(
+        &mut self,
+        now: Mono,
+        id: CallId,
+        (why, weight): (String, u32),
+        open: bool,
+    ) -> Vec<CloudAction> {
         let Some(told) = self.told.get_mut(&id.vip) else { return vec![] };
-        told.failed += 1;
-        told.stage = Stage::Rests(now + jittered(self.seed, told.pause, id));
-        told.pause = (told.pause * 2).min(self.pace.pause_max);
-        let enough = told.failed >= PATIENCE;
-        told.took &= !enough;
-        let given_up = enough && !open;
+        told.failed += weight;
+        told.rests(now, self.seed, &self.pace, id);
+        // A holder that cannot ask goes on; one that saw it elsewhere is none to anybody.
+        let given_up = told.failed >= PATIENCE && (!open || told.away);
         let not = CloudAction::NotTaken(id.vip, told.epoch, why);
         given_up.then_some(not).into_iter().collect()
     }
 
     fn released(&mut self, now: Mono, vip: VipUid, reply: CloudReply) -> Vec<CloudAction> {
-        let CloudReply::Failed(why) = reply else {
+        let (CloudReply::Failed(why) | CloudReply::Busy(why)) = reply else {
             self.left.remove(&vip);
             return vec![];
         };
         let Some(left) = self.left.get_mut(&vip) else { return vec![] };
         left.failed += 1;
-        if left.failed >= PATIENCE {
+        if left.failed >= RELEASES {
             self.left.remove(&vip);
             return vec![CloudAction::NotReleased(vip, why)];
         }
@@ -347,9 +393,17 @@ impl Told {
             failed: 0,
             pause: pace.pause,
             watch: pace.watch,
-            here: lease.open,
-            took: false,
+            asked: lease.open,
+            away: false,
+            taking: None,
+            done: None,
         }
+    }
+
+    /// For longer each time, until it is seen here.
+    fn rests(&mut self, now: Mono, seed: u64, pace: &Pace, id: CallId) {
+        self.stage = Stage::Rests(now + jittered(seed, self.pause, id));
+        self.pause = (self.pause * 2).min(pace.pause_max);
     }
 }
 
@@ -366,6 +420,7 @@ mod tests {
         pause_max: Duration::from_secs(5),
         watch: SECOND,
         watch_max: Duration::from_secs(10),
+        settles: Duration::from_secs(30),
         longest: Duration::from_secs(30),
     };
 
@@ -405,8 +460,9 @@ mod tests {
         CloudAction::Call { id, epoch: EPOCH, verb, limit: PACE.longest }
     }
 
-    fn saw(epoch: Epoch, text: &str) -> ViaToken {
-        ViaToken { epoch, text: text.into() }
+    /// By a look of that number.
+    fn saw(number: u64, text: &str) -> ViaToken {
+        ViaToken { epoch: EPOCH, number, text: text.into() }
     }
 
     #[test]
@@ -415,12 +471,13 @@ mod tests {
         assert_eq!(node.at(START), [call(1, Verb::Observe)]);
         assert_eq!(node.at(START), [], "it is under way");
         let elsewhere = node.replied(START, 1, CloudReply::Elsewhere("e7".into()));
-        assert_eq!(elsewhere, [CloudAction::Saw(WEB, saw(EPOCH, "e7"))]);
-        for other in [None, Some(saw(Epoch(2), "e7")), Some(saw(EPOCH, "e6"))] {
+        assert_eq!(elsewhere, [CloudAction::Saw(WEB, saw(1, "e7"))]);
+        let earlier = ViaToken { epoch: Epoch(2), ..saw(1, "e7") };
+        for other in [None, Some(earlier), Some(saw(1, "e6")), Some(saw(0, "e7"))] {
             node.token = other;
             assert_eq!(node.at(START), [], "{:?}", node.token);
         }
-        node.token = Some(saw(EPOCH, "e7"));
+        node.token = Some(saw(1, "e7"));
         assert_eq!(node.at(START), [call(2, Verb::Take("e7".into()))]);
         assert_eq!(node.replied(START, 2, CloudReply::Done), []);
         assert_eq!(node.at(START), [call(3, Verb::Observe)], "an answer is not believed");
@@ -432,7 +489,7 @@ mod tests {
         let mut node = node();
         node.at(START);
         node.replied(START, 1, CloudReply::Elsewhere("e7".into()));
-        node.token = Some(saw(EPOCH, "e7"));
+        node.token = Some(saw(1, "e7"));
         node.at(START);
         assert_eq!(node.replied(START, 2, CloudReply::Failed("throttled".into())), []);
         assert_eq!(node.at(START), []);
@@ -448,17 +505,36 @@ mod tests {
         let mut node = node();
         node.at(START);
         node.replied(START, 1, CloudReply::Elsewhere("e7".into()));
-        node.token = Some(saw(EPOCH, "e7"));
+        node.token = Some(saw(1, "e7"));
         node.at(START);
         node.replied(START, 2, CloudReply::Done);
-        let (mut now, mut last) = (START, vec![]);
-        for number in 3..3 + u64::from(PATIENCE) {
+        // They say what was before for as long as they may.
+        let (mut now, mut number) = (START, 3);
+        let last = loop {
             assert_eq!(node.at(now), [call(number, Verb::Observe)]);
-            last = node.replied(now, number, CloudReply::Elsewhere("e7".into()));
+            let said = node.replied(now, number, CloudReply::Elsewhere("e7".into()));
+            if !said.is_empty() {
+                break said;
+            }
+            assert!(now < START + PACE.settles, "for ever");
             assert_eq!(node.at(now), [], "after a while");
-            now = now + PACE.pause_max;
-        }
+            (now, number) = (now + PACE.pause_max, number + 1);
+        };
+        assert!(now >= START + PACE.settles && number < 12, "{number}");
         assert!(matches!(last[..], [CloudAction::NotTaken(WEB, EPOCH, _)]), "{last:?}");
+    }
+
+    #[test]
+    fn what_others_did_since_is_no_late_news() {
+        let mut node = node();
+        node.at(START);
+        node.replied(START, 1, CloudReply::Elsewhere("e7".into()));
+        node.token = Some(saw(1, "e7"));
+        node.at(START);
+        node.replied(START, 2, CloudReply::Done);
+        node.at(START);
+        let other = node.replied(START, 3, CloudReply::Elsewhere("e9".into()));
+        assert_eq!(other, [CloudAction::Saw(WEB, saw(3, "e9"))]);
     }
 
     #[test]
@@ -467,7 +543,6 @@ mod tests {
         node.at(START);
         let id = CallId { vip: WEB, number: 1 };
         let until = node.leased[&WEB].until;
-        assert_eq!(node.replied(until, 1, CloudReply::Here), [], "it comes too late");
         assert_eq!(node.at(until), [CloudAction::CutOff(id)]);
         assert_eq!(node.replied(until, 1, CloudReply::Here), [], "it comes too late");
         // The next epoch looks for itself.
@@ -478,17 +553,51 @@ mod tests {
         assert_eq!(node.at(until), [CloudAction::CutOff(CallId { vip: WEB, number: 2 })]);
     }
 
+    /// Its lease may have gone on meanwhile.
+    #[test]
+    fn an_answer_that_came_too_late_for_its_lease_is_asked_for_again() {
+        let mut node = node();
+        node.at(START);
+        let until = node.leased[&WEB].until;
+        assert_eq!(node.replied(until, 1, CloudReply::Here), []);
+        node.leased.get_mut(&WEB).expect("leased").until = until + PACE.longest;
+        assert_eq!(node.at(until), [call(2, Verb::Observe)]);
+    }
+
     #[test]
     fn whoever_is_refused_again_and_again_leaves_it_to_others() {
-        let (mut node, mut now) = (node(), START);
-        for number in 1..=u64::from(PATIENCE) {
-            assert_eq!(node.at(now), [call(number, Verb::Observe)]);
-            let failed = node.replied(now, number, CloudReply::Failed("no permission".into()));
-            let last = number == u64::from(PATIENCE);
-            let not = CloudAction::NotTaken(WEB, EPOCH, "no permission".into());
-            assert_eq!(failed, if last { vec![not] } else { vec![] });
+        let not = || CloudAction::NotTaken(WEB, EPOCH, "no".into());
+        for (reply, calls) in [
+            (CloudReply::Failed("no".into()), PATIENCE / FAILED),
+            (CloudReply::Busy("no".into()), PATIENCE / BUSY),
+        ] {
+            let (mut node, mut now) = (node(), START);
+            for number in 1..=u64::from(calls) {
+                assert_eq!(node.at(now), [call(number, Verb::Observe)]);
+                let failed = node.replied(now, number, reply.clone());
+                let last = number == u64::from(calls);
+                assert_eq!(failed, if last { vec![not()] } else { vec![] });
+                now = now + PACE.pause_max;
+            }
+        }
+    }
+
+    #[test]
+    fn a_holder_that_cannot_take_back_what_was_moved_away_leaves_it_to_others() {
+        let (mut node, mut now) = (node(), START + PACE.watch);
+        node.holds();
+        node.at(START);
+        node.at(now);
+        node.replied(now, 1, CloudReply::Elsewhere("e9".into()));
+        node.token = Some(saw(1, "e9"));
+        let mut last = vec![];
+        for number in 2..=1 + u64::from(PATIENCE / FAILED) {
+            assert_eq!(last, []);
+            assert_eq!(node.at(now).len(), 1);
+            last = node.replied(now, number, CloudReply::Failed("no permission".into()));
             now = now + PACE.pause_max;
         }
+        assert!(matches!(last[..], [CloudAction::NotTaken(WEB, EPOCH, _)]), "{last:?}");
     }
 
     #[test]
@@ -507,15 +616,19 @@ mod tests {
         }
         now = now + PACE.watch_max;
         node.at(now);
-        let saw_it = CloudAction::Saw(WEB, saw(EPOCH, "e9"));
-        assert_eq!(node.replied(now, 8, CloudReply::Elsewhere("e9".into())), [saw_it]);
-        node.token = Some(saw(EPOCH, "e9"));
-        assert_eq!(node.at(now), [call(9, Verb::Take("e9".into()))]);
-        for number in 9..20 {
-            assert_eq!(node.replied(now, number, CloudReply::Failed("throttled".into())), []);
+        for number in 8..20 {
+            let failed = node.replied(now, number, CloudReply::Failed("no answer".into()));
+            assert_eq!(failed, [], "it goes on");
             now = now + PACE.pause_max;
-            assert_eq!(node.at(now), [call(number + 1, Verb::Observe)], "it answers, and goes on");
+            assert_eq!(node.at(now), [call(number + 1, Verb::Observe)]);
         }
+        let saw_it = CloudAction::Saw(WEB, saw(20, "e9"));
+        assert_eq!(node.replied(now, 20, CloudReply::Elsewhere("e9".into())), [saw_it]);
+        node.token = Some(saw(20, "e9"));
+        assert_eq!(node.at(now), [call(21, Verb::Take("e9".into()))]);
+        node.replied(now, 21, CloudReply::Done);
+        node.at(now);
+        assert_eq!(node.replied(now, 22, CloudReply::Here), []);
     }
 
     #[test]
@@ -531,12 +644,13 @@ mod tests {
         node.replied(START, 2, CloudReply::Failed("throttled".into()));
         let mut now = node.cloud.next().expect("it is tried again");
         assert_eq!(node.at(now), [call(3, Verb::Release)]);
-        for number in 3..6 {
-            let last = node.replied(now, number, CloudReply::Failed("no permission".into()));
+        let last = 1 + u64::from(RELEASES);
+        for number in 3..=last {
+            let said = node.replied(now, number, CloudReply::Failed("no permission".into()));
             let not = CloudAction::NotReleased(WEB, "no permission".into());
-            assert_eq!(last, if number == 5 { vec![not] } else { vec![] });
+            assert_eq!(said, if number == last { vec![not] } else { vec![] });
             now = now + PACE.pause_max;
-            assert_eq!(node.at(now).len(), usize::from(number < 5));
+            assert_eq!(node.at(now).len(), usize::from(number < last));
         }
     }
 
@@ -554,12 +668,32 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_seen_here_is_not_let_go_of() {
+    fn what_another_vip_has_by_now_is_not_let_go_of() {
         let mut node = node();
+        node.at(START);
+        node.replied(START, 1, CloudReply::Here);
+        node.leased.clear();
+        node.is_gone = true;
+        assert_eq!(node.at(START), [call(2, Verb::Release)]);
+        let id = CallId { vip: WEB, number: 2 };
+        let reused = node.cloud.step(START, &node.leased, |_| Logged::Reused);
+        assert_eq!(reused, [CloudAction::CutOff(id)]);
+        assert!(!node.cloud.knows(WEB));
+    }
+
+    #[test]
+    fn what_was_asked_for_and_no_more_is_let_go_of_too() {
+        let mut node = node();
+        node.at(START);
+        let mut looked = node.cloud.clone();
+        node.replied(START, 1, CloudReply::Elsewhere("e7".into()));
+        node.token = Some(saw(1, "e7"));
         node.at(START);
         node.leased.clear();
         node.is_gone = true;
-        let id = CallId { vip: WEB, number: 1 };
-        assert_eq!(node.at(START), [CloudAction::CutOff(id)]);
+        let cut_off = |number| CloudAction::CutOff(CallId { vip: WEB, number });
+        assert_eq!(node.at(START), [cut_off(2), call(3, Verb::Release)]);
+        let only = looked.step(START, &node.leased, |_| Logged::Nothing);
+        assert_eq!(only, [cut_off(1)], "it was only looked at");
     }
 }

@@ -1,6 +1,8 @@
 //! Who should hold which VIP. Decided by the leader, written to the log.
 
-use crate::{Assignment, Cause, Epoch, Node, NodeId, NodeState, Placement, State, Vip, VipUid};
+use crate::{
+    Assignment, Cause, Epoch, Node, NodeId, NodeState, Placement, State, Vip, VipUid, Why,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the leader knows of a node beside the log.
@@ -76,6 +78,26 @@ impl Place<'_> {
     }
 
     fn target(&self, vip: &Vip) -> Option<NodeId> {
+        self.fitting(vip).or_else(|| self.last_resort(vip))
+    }
+
+    /// Of a holder that is gone: whoever could not have it moved before may by now, and is
+    /// better than nobody.
+    fn last_resort(&self, vip: &Vip) -> Option<NodeId> {
+        let holder = vip.holder?;
+        if self.views.get(&holder).is_some_and(|view| view.alive) {
+            return None;
+        }
+        let obstacles = self.state.obstacles.get(&vip.uid)?;
+        let failed = |id| {
+            obstacles.get(&id).is_some_and(|obstacle| matches!(obstacle.why, Why::NotTaken(_)))
+        };
+        let member = |id| self.state.nodes.get(&id).is_some_and(Node::may_hold);
+        let up = |id| self.views.get(&id).is_some_and(|v| v.alive && v.able && !v.stopping);
+        self.first(vip, |id| member(id) && up(id) && failed(id))
+    }
+
+    fn fitting(&self, vip: &Vip) -> Option<NodeId> {
         let well = |id| self.well(id, vip);
         if let Some(pinned) = vip.pinned.filter(|p| well(*p)) {
             return Some(pinned);
@@ -250,6 +272,34 @@ mod tests {
         let moves = decide(&state, NodeId(1), &views(&[1]), |vip| vip.epoch);
         assert_eq!(moves[0].to, Some(NodeId(1)));
         assert_eq!(moves[0].cause, Cause::HolderReleased);
+    }
+
+    /// What kept them from it may be over, and a holder that is gone moves nothing.
+    #[test]
+    fn whoever_could_not_have_it_moved_is_better_than_a_holder_that_is_gone() {
+        use crate::{Obstacle, ObstacleChange};
+        let mut state = state(Placement::Sticky);
+        step(&mut state, 2, &[2]);
+        let unable = |well: &[u64]| {
+            let mut views = views(well);
+            if let Some(one) = views.get_mut(&NodeId(1)) {
+                one.unable.insert(VipUid(1));
+            }
+            views
+        };
+        let decided = |state: &State, well: &[u64]| {
+            let moves = decide(state, NodeId(3), &unable(well), |vip| vip.fenced);
+            moves.first().map(|m| (m.to.map(|n| n.0), m.cause))
+        };
+        let mut refused = |why| {
+            let why = Some(Obstacle { ip: [10, 0, 0, 100].into(), why });
+            let changes = vec![ObstacleChange { vip: VipUid(1), node: NodeId(1), why }];
+            apply(&mut state, VipOp::Obstacles { changes });
+            [decided(&state, &[1, 2, 3]), decided(&state, &[1, 3])]
+        };
+        assert_eq!(refused(Why::NoLink), [None, None], "that is not over");
+        let throttled = Why::NotTaken("throttled".into());
+        assert_eq!(refused(throttled), [None, Some((Some(1), Cause::HolderLost))]);
     }
 
     #[test]

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct ViaToken {
     /// The holder's.
     pub epoch: Epoch,
+    /// Of the look: the same state may be seen twice, and be changed in between.
+    pub number: u64,
     /// As they say it.
     pub text: String,
 }

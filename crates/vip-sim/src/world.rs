@@ -350,7 +350,8 @@ impl World {
         let result = progress_after_heal(self.now, leads, &answering, self.lags(leads));
         self.check(result);
         for vip in state.iter().flat_map(|s| s.all_vips()).filter(|vip| vip.spec.via.is_called()) {
-            let answers = vip.holder.map(host_of);
+            let ip = vip.spec.addresses.first().map(|address| address.ip);
+            let answers = ip.and_then(|ip| self.one.answering(self.now, ip));
             let said = self.provided(vip.uid);
             let result = provider_agrees_after_heal(self.now, &vip.spec.name, answers, said);
             self.check(result);

@@ -83,10 +83,24 @@ impl Chain {
 
     async fn of_instance(&self) -> Result<Credentials, String> {
         let mut kept = self.kept.lock().await;
-        let soon = SystemTime::now() + BEFORE_END;
-        if let Some(good) = kept.as_ref().filter(|kept| kept.expiry() > Some(soon)) {
-            return Ok(good.clone());
+        let until = |time| kept.as_ref().filter(|kept| kept.expiry() > Some(time)).cloned();
+        let now = SystemTime::now();
+        if let Some(good) = until(now + BEFORE_END) {
+            return Ok(good);
         }
+        let still_good = until(now);
+        match (self.asked().await, still_good) {
+            (Ok(new), _) => {
+                *kept = Some(new.clone());
+                Ok(new)
+            }
+            (Err(_), Some(old)) => Ok(old),
+            (Err(why), None) => Err(why),
+        }
+    }
+
+    /// What the instance says now.
+    async fn asked(&self) -> Result<Credentials, String> {
         let none = |why| {
             format!(
                 "no AWS credentials in the environment, in a file, or of this instance's role: \
@@ -102,9 +116,7 @@ impl Chain {
         let until = DateTime::from_str(&of.expiration, Format::DateTime).ok();
         let until = until.and_then(|until| SystemTime::try_from(until).ok());
         let (key, secret) = (of.access_key_id, of.secret_access_key);
-        let credentials = Credentials::new(key, secret, Some(of.token), until, NAME);
-        *kept = Some(credentials.clone());
-        Ok(credentials)
+        Ok(Credentials::new(key, secret, Some(of.token), until, NAME))
     }
 }
 

@@ -2,13 +2,28 @@
 
 use super::At;
 use super::credentials::Chain;
-use crate::http::ask;
+use crate::Environment;
+use crate::http::{ask, outward};
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use reqwest::{Client, Url};
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 const VERSION: &str = "2016-11-15";
+/// How long one call may take: what was sent on a connection that leads nowhere any more is
+/// asked for again on another.
+pub(super) const ANSWER: Duration = Duration::from_secs(5);
+/// There are too many calls, of whomever, in this account (AWS, "Error codes for the Amazon EC2
+/// API").
+const BUSY: [&str; 6] = [
+    "RequestLimitExceeded",
+    "Throttling",
+    "ThrottlingException",
+    "Unavailable",
+    "InternalError",
+    "ServiceUnavailable",
+];
 /// What is asked for as a trial would have been done (AWS, "Actions", `DryRun`).
 const WOULD_HAVE: &str = "DryRunOperation";
 /// The credentials are over, or were never good.
@@ -53,12 +68,18 @@ impl CallError {
             Self::Other(_) => "",
         }
     }
+
+    /// Others fare no better now.
+    pub(super) fn is_busy(&self) -> bool {
+        BUSY.contains(&self.code())
+    }
 }
 
 #[derive(Debug)]
 pub(super) struct Ec2 {
-    /// Or why there is none.
-    client: Result<Client, String>,
+    /// Or why there is none. Made when it is needed: it reads all certificates of this host.
+    client: OnceLock<Result<Client, String>>,
+    environment: Environment,
     chain: Chain,
 }
 
@@ -70,8 +91,8 @@ pub(super) struct Said {
 }
 
 impl Ec2 {
-    pub(super) fn new(client: Result<Client, String>, chain: Chain) -> Self {
-        Self { client, chain }
+    pub(super) fn new(environment: Environment, chain: Chain) -> Self {
+        Self { client: OnceLock::new(), environment, chain }
     }
 
     /// # Errors
@@ -81,17 +102,17 @@ impl Ec2 {
     }
 
     /// # Errors
-    /// It says no, or nothing that can be read, within `limit`.
+    /// It says no, or nothing that can be read, or nothing in time.
     pub(super) async fn call(
         &self,
         target: &Target,
         action: &'static str,
         parameters: &[(&str, &str)],
-        limit: Duration,
     ) -> Result<Said, CallError> {
-        let client = self.client.as_ref().map_err(|why| CallError::Other(why.clone()))?;
+        let client = self.client.get_or_init(|| outward(&self.environment)).as_ref();
+        let client = client.map_err(|why| CallError::Other(why.clone()))?;
         let request = self.signed(client, target, action, parameters).await;
-        let answer = ask(client, request.map_err(CallError::Other)?, limit).await;
+        let answer = ask(client, request.map_err(CallError::Other)?, ANSWER).await;
         let answer = answer.map_err(|why| CallError::Other(format!("AWS {action}: {why}")))?;
         if answer.status == 200 {
             return Ok(Said { body: answer.body, date: answer.date });
@@ -103,7 +124,7 @@ impl Ec2 {
         if REFUSED.contains(&code.as_str()) {
             self.chain.forget().await;
         }
-        Err(CallError::Api { action, code, message: one_line(&message) })
+        Err(CallError::Api { action, code, message })
     }
 
     /// Whether a call would be done.
@@ -115,10 +136,9 @@ impl Ec2 {
         target: &Target,
         action: &'static str,
         parameters: &[(&str, &str)],
-        limit: Duration,
     ) -> Result<(), CallError> {
         let trial = [parameters, &[("DryRun", "true")]].concat();
-        match self.call(target, action, &trial, limit).await {
+        match self.call(target, action, &trial).await {
             Err(error) if error.code() == WOULD_HAVE => Ok(()),
             // Whoever knows of no trials did it.
             other => other.map(|_| ()),
@@ -191,7 +211,7 @@ impl Named for roxmltree::Node<'_, '_> {
 /// Longest of what AWS says that is passed on: it goes to lists, events and the log.
 const LONGEST: usize = 300;
 
-fn one_line(message: &str) -> String {
+pub(super) fn one_line(message: &str) -> String {
     message.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
@@ -203,13 +223,10 @@ pub(super) struct Described {
 }
 
 /// This node's own.
-pub(super) async fn described(
-    at: &At<'_>,
-    limit: Duration,
-) -> Result<(Described, Option<SystemTime>), CallError> {
+pub(super) async fn described(at: &At<'_>) -> Result<(Described, Option<SystemTime>), CallError> {
     let action = "DescribeNetworkInterfaces";
     let parameters = [("NetworkInterfaceId.1", at.interface)];
-    let said = at.ec2.call(at.target, action, &parameters, limit).await?;
+    let said = at.ec2.call(at.target, action, &parameters).await?;
     let document = parsed(action, &said.body)?;
     let checks = text_of(document.root(), "sourceDestCheck") == Some("true");
     Ok((Described { checks_destination: checks }, said.date))

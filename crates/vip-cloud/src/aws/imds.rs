@@ -1,9 +1,10 @@
 //! Instance metadata, version 2: what the hypervisor says of this host.
 
 use crate::Environment;
-use crate::http::ask;
+use crate::http::{ask, local};
 use reqwest::{Client, Method, RequestBuilder, Url};
 use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Where it is (AWS, "Access instance metadata").
@@ -15,15 +16,15 @@ const TOKEN_TTL_S: &str = "60";
 
 #[derive(Clone, Debug)]
 pub(super) struct Imds {
-    /// Or why there is none.
-    client: Result<Client, String>,
+    /// Or why there is none. Made when it is needed: most hosts are no instances.
+    client: Arc<OnceLock<Result<Client, String>>>,
     address: String,
 }
 
 impl Imds {
-    pub(super) fn new(client: Result<Client, String>, environment: &Environment) -> Self {
+    pub(super) fn new(environment: &Environment) -> Self {
         let said = environment.get("AWS_EC2_METADATA_SERVICE_ENDPOINT").unwrap_or(ADDRESS);
-        Self { client, address: said.trim_end_matches('/').to_owned() }
+        Self { client: Arc::default(), address: said.trim_end_matches('/').to_owned() }
     }
 
     /// # Errors
@@ -47,7 +48,7 @@ impl Imds {
     ) -> Result<String, String> {
         let text = format!("{}/latest/{path}", self.address);
         let url = Url::parse(&text).map_err(|e| format!("{text}: {e}"))?;
-        let client = self.client.as_ref().map_err(Clone::clone)?;
+        let client = self.client.get_or_init(local).as_ref().map_err(Clone::clone)?;
         let request = with(client.request(method, url)).build();
         let request = request.map_err(|e| format!("{text}: {e}"))?;
         let answer = ask(client, request, ANSWER).await;

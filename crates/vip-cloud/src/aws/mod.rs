@@ -5,15 +5,14 @@ mod ec2;
 mod imds;
 mod route;
 
-use crate::http::{local, outward};
 use crate::{Ask, Environment, Finding};
 use credentials::Chain;
-use ec2::{CallError, Ec2, Target};
+use ec2::{ANSWER, CallError, Ec2, Target, one_line};
 use imds::Imds;
 use serde::Deserialize;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 use vip_core::{CloudReply, Via, VipSpec};
 
 /// `[cloud.aws]`: what cannot be discovered. The environment comes first.
@@ -31,8 +30,8 @@ pub struct AwsSection {
 /// How far clocks may be apart: signatures are good for five minutes (AWS, "Signature Version
 /// 4", elements of a request).
 const CLOCKS_APART: Duration = Duration::from_secs(60);
-/// What an examination waits for.
-const EXAMINED_WITHIN: Duration = Duration::from_secs(5);
+/// Calls at once: a thousand VIPs are looked after in turns, and not by a thousand connections.
+const AT_ONCE: usize = 8;
 
 /// The API, as this node uses it.
 #[derive(Debug)]
@@ -45,23 +44,26 @@ pub struct Aws {
     own: Option<IpAddr>,
     interface: OnceCell<String>,
     target: OnceCell<Target>,
+    turns: Semaphore,
 }
 
 impl Aws {
     /// `own`: where this node's peers reach it, if that is an address.
     #[must_use]
     pub fn new(section: AwsSection, environment: Environment, own: Option<IpAddr>) -> Self {
-        let imds = Imds::new(local(), &environment);
+        let imds = Imds::new(&environment);
         let chain = Chain::new(environment.clone(), imds.clone());
-        let ec2 = Ec2::new(outward(&environment), chain);
+        let ec2 = Ec2::new(environment.clone(), chain);
         let (interface, target) = (OnceCell::new(), OnceCell::new());
-        Self { ec2, imds, section, environment, own, interface, target }
+        let turns = Semaphore::new(AT_ONCE);
+        Self { ec2, imds, section, environment, own, interface, target, turns }
     }
 
     /// Asks or tells it one thing. Dropped, nobody waits for it any more; what was sent is
     /// done all the same.
     pub async fn call(&self, ask: &Ask) -> CloudReply {
         let done = async {
+            let _turn = self.turns.acquire().await;
             let own = self.interface().await?;
             let at = At { ec2: &self.ec2, target: self.target().await?, interface: own };
             match ask.spec.via {
@@ -73,7 +75,8 @@ impl Aws {
         };
         match tokio::time::timeout(ask.limit, done).await {
             Ok(Ok(reply)) => reply,
-            Ok(Err(error)) => CloudReply::Failed(error.to_string()),
+            Ok(Err(error)) if error.is_busy() => CloudReply::Busy(one_line(&error.to_string())),
+            Ok(Err(error)) => CloudReply::Failed(one_line(&error.to_string())),
             Err(_) => CloudReply::Failed(format!("AWS: no end within {:?}", ask.limit)),
         }
     }
@@ -91,9 +94,9 @@ impl Aws {
                 Via::Garp | Via::Lb | Via::Exec => Ok(()),
             }
         };
-        match tokio::time::timeout(EXAMINED_WITHIN, checked).await {
-            Ok(result) => result.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("AWS: no answer within {EXAMINED_WITHIN:?}")),
+        match tokio::time::timeout(ANSWER, checked).await {
+            Ok(result) => result.map_err(|error| one_line(&error.to_string())),
+            Err(_) => Err(format!("AWS: no answer within {ANSWER:?}")),
         }
     }
 
@@ -106,7 +109,7 @@ impl Aws {
         };
         let at = At { ec2: &self.ec2, target, interface };
         let began = std::time::Instant::now();
-        match ec2::described(&at, EXAMINED_WITHIN).await {
+        match ec2::described(&at).await {
             Err(error) => return vec![Finding::ill(error.to_string())],
             Ok((described, date)) => {
                 let source = self.ec2.credentials_from().await.unwrap_or("nowhere");
@@ -140,7 +143,7 @@ impl Aws {
         let warm = async {
             let interface = self.interface().await?;
             let at = At { ec2: &self.ec2, target: self.target().await?, interface };
-            ec2::described(&at, EXAMINED_WITHIN).await.map(|_| ())
+            ec2::described(&at).await.map(|_| ())
         };
         if let Err(error) = warm.await {
             tracing::warn!(%error, "AWS could not be told now where a VIP is");

@@ -7,16 +7,12 @@ use super::At;
 use super::ec2::{CallError, Named, parsed, text_of};
 use crate::Ask;
 use std::net::IpAddr;
-use std::time::Duration;
-use vip_core::{CloudReply, MAX_TOKEN, Verb, VipSpec};
+use vip_core::{CloudReply, Verb, VipSpec};
 
 /// In a token: there is no route yet.
 const NONE: &str = "none";
 /// Between what is said of each address.
 const BETWEEN: &str = " ";
-/// What an examination waits for.
-const EXAMINED_WITHIN: Duration = Duration::from_secs(5);
-
 /// A destination, and the name of the parameter for it.
 fn destination(ip: IpAddr) -> (&'static str, String) {
     match ip {
@@ -35,22 +31,22 @@ pub(super) async fn call(at: &At<'_>, ask: &Ask) -> Result<CloudReply, CallError
         Verb::Observe => observe(at, ask, table).await,
         Verb::Take(token) => {
             let own = ("NetworkInterfaceId", at.interface);
-            for (ip, was) in ask.addresses().zip(token.split(BETWEEN)) {
+            for (ip, was) in ask.spec.ips().into_iter().zip(token.split(BETWEEN)) {
                 let (key, block) = destination(ip);
                 // Whoever made one since is not overwritten by this.
                 let action = if was == NONE { "CreateRoute" } else { "ReplaceRoute" };
                 let parameters = [("RouteTableId", table), (key, block.as_str()), own];
-                at.ec2.call(at.target, action, &parameters, ask.limit).await?;
+                at.ec2.call(at.target, action, &parameters).await?;
             }
             Ok(CloudReply::Done)
         }
         Verb::Release => {
-            let body = routes(at, table, ask.limit).await?;
-            for ip in ask.addresses() {
+            let body = routes(at, table).await?;
+            for ip in ask.spec.ips() {
                 if goes_to(&body, ip)?.as_deref() == Some(at.interface) {
                     let (key, block) = destination(ip);
                     let parameters = [("RouteTableId", table), (key, &block)];
-                    at.ec2.call(at.target, "DeleteRoute", &parameters, ask.limit).await?;
+                    at.ec2.call(at.target, "DeleteRoute", &parameters).await?;
                 }
             }
             Ok(CloudReply::Done)
@@ -59,9 +55,9 @@ pub(super) async fn call(at: &At<'_>, ask: &Ask) -> Result<CloudReply, CallError
 }
 
 async fn observe(at: &At<'_>, ask: &Ask, table: &str) -> Result<CloudReply, CallError> {
-    let body = routes(at, table, ask.limit).await?;
+    let body = routes(at, table).await?;
     let mut targets = vec![];
-    for ip in ask.addresses() {
+    for ip in ask.spec.ips() {
         targets.push(goes_to(&body, ip)?);
     }
     if targets.iter().all(|target| target.as_deref() == Some(at.interface)) {
@@ -69,40 +65,42 @@ async fn observe(at: &At<'_>, ask: &Ask, table: &str) -> Result<CloudReply, Call
     }
     let words: Vec<_> = targets.iter().map(|t| t.as_deref().unwrap_or(NONE)).collect();
     let token = words.join(BETWEEN);
-    if token.len() > MAX_TOKEN {
-        let why = "too many addresses for one VIP that AWS moves: make two of it";
-        return Err(CallError::Other(why.to_owned()));
-    }
     Ok(CloudReply::Elsewhere(token))
 }
 
-async fn routes(at: &At<'_>, table: &str, limit: Duration) -> Result<String, CallError> {
+async fn routes(at: &At<'_>, table: &str) -> Result<String, CallError> {
     let parameters = [("RouteTableId.1", table)];
-    Ok(at.ec2.call(at.target, "DescribeRouteTables", &parameters, limit).await?.body)
+    Ok(at.ec2.call(at.target, "DescribeRouteTables", &parameters).await?.body)
 }
 
 /// Where the route to an address goes, as AWS names that; `None`: there is none.
 fn goes_to(body: &str, ip: IpAddr) -> Result<Option<String>, CallError> {
     let document = parsed("DescribeRouteTables", body)?;
-    let (_, block) = destination(ip);
     let sets = document.descendants().filter(|node| node.has_tag_name_of("routeSet"));
     let mut routes = sets.flat_map(|set| set.children()).filter(|node| node.is_element());
     let own = routes.find(|route| {
         ["destinationCidrBlock", "destinationIpv6CidrBlock"]
             .iter()
-            .any(|name| text_of(*route, name) == Some(block.as_str()))
+            .any(|name| text_of(*route, name).is_some_and(|block| is_for(block, ip)))
     });
     let kinds = ["networkInterfaceId", "gatewayId", "natGatewayId", "transitGatewayId"];
     Ok(own.map(|route| {
         let target = kinds.iter().find_map(|kind| text_of(route, kind));
-        target.unwrap_or("something-else").to_owned()
+        let plain = |text: &&str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        target.filter(plain).unwrap_or("something-else").to_owned()
     }))
+}
+
+/// Whether a block is of that address alone; one may be written in several ways.
+fn is_for(block: &str, ip: IpAddr) -> bool {
+    let bits = if ip.is_ipv4() { "32" } else { "128" };
+    block.split_once('/').is_some_and(|(of, prefix)| prefix == bits && of.parse() == Ok(ip))
 }
 
 /// Whether the table is there, and the routes in it could be changed.
 pub(super) async fn check(at: &At<'_>, spec: &VipSpec) -> Result<(), CallError> {
     let table = table(spec);
-    let body = routes(at, table, EXAMINED_WITHIN).await?;
+    let body = routes(at, table).await?;
     for address in &spec.addresses {
         let (key, block) = destination(address.ip);
         let target = goes_to(&body, address.ip)?;
@@ -114,7 +112,7 @@ pub(super) async fn check(at: &At<'_>, spec: &VipSpec) -> Result<(), CallError> 
         };
         let to = ("NetworkInterfaceId", to);
         let parameters = [("RouteTableId", table), (key, block.as_str()), to];
-        at.ec2.would(at.target, action, &parameters, EXAMINED_WITHIN).await?;
+        at.ec2.would(at.target, action, &parameters).await?;
     }
     Ok(())
 }
@@ -131,7 +129,7 @@ mod tests {
               <gatewayId>local</gatewayId></item>
             <item><destinationCidrBlock>10.9.0.1/32</destinationCidrBlock>
               <instanceId>i-1</instanceId><networkInterfaceId>eni-1</networkInterfaceId></item>
-            <item><destinationIpv6CidrBlock>2001:db8::1/128</destinationIpv6CidrBlock>
+            <item><destinationIpv6CidrBlock>2001:0DB8:0::1/128</destinationIpv6CidrBlock>
               <natGatewayId>nat-1</natGatewayId></item>
             </routeSet></item></routeTableSet></DescribeRouteTablesResponse>"#;
         let to = |ip: &str| goes_to(body, ip.parse().expect("an address")).expect("it is XML");

@@ -61,7 +61,7 @@ struct Claim {
     /// While somebody is told: until when it is leased, with the gate shut.
     taking_until: Mono,
     /// What was seen of where it was, for the log.
-    token: Option<String>,
+    token: Option<ViaToken>,
 }
 
 impl Claim {
@@ -339,11 +339,11 @@ impl Claims {
                 self.goes_on((vip, epoch), Happened::Confirmed, &mut actions);
                 actions
             }
-            ClaimEvent::Saw(vip, ViaToken { epoch, text }) => {
-                let claim =
-                    self.claim(vip, epoch).filter(|claim| claim.token.as_ref() != Some(&text));
+            ClaimEvent::Saw(vip, token) => {
+                let claim = self.claim(vip, token.epoch);
+                let claim = claim.filter(|claim| claim.token.as_ref() != Some(&token));
                 let Some(claim) = claim else { return vec![] };
-                claim.token = Some(text);
+                claim.token = Some(token);
                 vec![ClaimAction::ReportNow]
             }
             ClaimEvent::NotTaken(vip, epoch, obstacle) => {
@@ -579,12 +579,11 @@ impl Claims {
         obstacle: Obstacle,
     ) -> Vec<ClaimAction> {
         let mut actions = vec![];
-        let Some(claim) = self.claim(vip, epoch).filter(|claim| claim.stage.is_taking()) else {
-            return actions;
-        };
+        let Some(claim) = self.claim(vip, epoch) else { return actions };
         let revision = claim.revision.unwrap_or_default();
-        self.goes_on((vip, epoch), Happened::NotTaken, &mut actions);
-        self.leave_alone(now, vip, obstacle, revision);
+        if self.goes_on((vip, epoch), Happened::NotTaken, &mut actions) == Then::Release {
+            self.leave_alone(now, vip, obstacle, revision);
+        }
         actions
     }
 

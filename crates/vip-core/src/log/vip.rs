@@ -289,7 +289,7 @@ pub enum VipEvent {
     },
     /// A node could not hold a VIP.
     Obstacle { vip: Name, node: NodeId, why: Obstacle },
-    /// Somebody else moved it away from its holder, who takes it back.
+    /// It was found elsewhere than at its holder, who takes it back.
     MovedAway {
         vip: Name,
         /// The holder.
@@ -549,7 +549,7 @@ impl State {
                 continue;
             }
             vip.token = Some(token.clone());
-            // It was here: what is seen now somebody else did.
+            // It was here: what is seen now somebody else did, or an earlier call.
             if vip.answered == vip.epoch
                 && let (vip, Some(from)) = (vip.spec.name.clone(), vip.holder)
             {

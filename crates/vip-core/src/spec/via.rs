@@ -2,7 +2,7 @@
 
 use super::check::is_file_name;
 use crate::words::words;
-use crate::{Level, excerpt};
+use crate::{Level, MAX_TOKEN, excerpt};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -50,6 +50,15 @@ impl Via {
         match self {
             Self::Garp | Self::Lb => false,
             Self::Exec | Self::AwsRoute => true,
+        }
+    }
+
+    /// How many addresses move together.
+    #[must_use]
+    pub const fn most_addresses(self) -> usize {
+        match self {
+            Self::Garp | Self::Lb | Self::Exec => MAX_ADDRESSES,
+            Self::AwsRoute => MAX_TOKEN / LONGEST_INTERFACE,
         }
     }
 
@@ -105,6 +114,11 @@ impl Via {
     }
 }
 
+/// Most addresses in one VIP: they move in one batch of netlink requests and
+/// announcements, which has to stay short beside a lease.
+const MAX_ADDRESSES: usize = 64;
+/// Of a network interface's id, and what is between two: a token names one for each address.
+const LONGEST_INTERFACE: usize = "eni-0123456789abcdef0 ".len();
 /// Longest that AWS gives: it is in every call.
 const LONGEST_ID: usize = 64;
 

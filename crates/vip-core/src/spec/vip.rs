@@ -11,9 +11,6 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// Most addresses in one VIP: they move in one batch of netlink requests and
-/// announcements, which has to stay short beside a lease.
-const MAX_ADDRESSES: usize = 64;
 /// Longest interface name, `IFNAMSIZ - 1`.
 const MAX_INTERFACE_LEN: usize = 15;
 
@@ -119,12 +116,14 @@ pub enum VipSpecError {
     #[error("VIP {0} has no address")]
     NoAddress(Name),
     /// Too many addresses.
-    #[error("VIP {name} has {count} addresses; at most {MAX_ADDRESSES} can move together")]
+    #[error("VIP {name} has {count} addresses; at most {most} can move together")]
     TooManyAddresses {
         /// The VIP.
         name: Name,
         /// How many.
         count: usize,
+        /// How many it may have.
+        most: usize,
     },
     /// An address twice.
     #[error("VIP {name} names {ip} twice")]
@@ -154,7 +153,13 @@ fn where_by(via: Via) -> &'static str {
 }
 
 impl VipSpec {
-    /// Whether it is one of the addresses.
+    /// Its addresses, without the networks that they are in.
+    #[must_use]
+    pub fn ips(&self) -> Vec<IpAddr> {
+        self.addresses.iter().map(|address| address.ip).collect()
+    }
+
+    /// Whether it has an address.
     #[must_use]
     pub fn has(&self, ip: IpAddr) -> bool {
         self.addresses.iter().any(|address| address.ip == ip)
@@ -184,9 +189,10 @@ impl VipSpec {
         if self.addresses.is_empty() {
             return Err(VipSpecError::NoAddress(self.name.clone()));
         }
-        if self.addresses.len() > MAX_ADDRESSES {
+        let most = self.via.most_addresses();
+        if self.addresses.len() > most {
             let (name, count) = (self.name.clone(), self.addresses.len());
-            return Err(VipSpecError::TooManyAddresses { name, count });
+            return Err(VipSpecError::TooManyAddresses { name, count, most });
         }
         let param = |why| VipSpecError::Param { name: self.name.clone(), why };
         self.via.check(&self.params).map_err(param)?;

@@ -193,15 +193,15 @@ impl TryFrom<v1::Conflict> for (VipUid, Conflict) {
 }
 
 impl From<(VipUid, ViaToken)> for v1::ViaToken {
-    fn from((vip, ViaToken { epoch, text }): (VipUid, ViaToken)) -> Self {
-        Self { vip: vip.0, epoch: epoch.0, text }
+    fn from((vip, ViaToken { epoch, number, text }): (VipUid, ViaToken)) -> Self {
+        Self { vip: vip.0, epoch: epoch.0, text, number }
     }
 }
 
 /// One that is too long is none: its holder is told so by whoever made it.
-fn token(v1::ViaToken { vip, epoch, text }: v1::ViaToken) -> Option<(VipUid, ViaToken)> {
+fn token(v1::ViaToken { vip, epoch, text, number }: v1::ViaToken) -> Option<(VipUid, ViaToken)> {
     let fits = text.len() <= MAX_TOKEN;
-    fits.then_some((VipUid(vip), ViaToken { epoch: Epoch(epoch), text }))
+    fits.then_some((VipUid(vip), ViaToken { epoch: Epoch(epoch), number, text }))
 }
 
 impl From<Report> for v1::Report {
@@ -324,7 +324,8 @@ mod tests {
             released: [open].into(),
             revisions: [(VipUid(3), 4)].into(),
             conflicts: [(VipUid(3), conflict)].into(),
-            tokens: [(VipUid(3), ViaToken { epoch: Epoch(2), text: "e7".into() })].into(),
+            tokens: [(VipUid(3), ViaToken { epoch: Epoch(2), number: 5, text: "e7".into() })]
+                .into(),
             macs: [Mac([2, 0, 0, 0, 0, 1])].into(),
             runs: Runs::here(),
         };

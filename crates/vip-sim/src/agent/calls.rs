@@ -38,6 +38,7 @@ pub(crate) fn pace(timing: &Timing) -> Pace {
         pause_max: promise,
         watch: promise,
         watch_max: promise * 4,
+        settles: promise * 2,
         longest: promise * 8,
     }
 }

@@ -51,7 +51,7 @@ impl World {
         let takes = self.slowly();
         let troubled = self.now < self.scenario.healed_at;
         if troubled && manners.refuses && self.rng.u32(0..REFUSED) == 0 {
-            let reply = CloudReply::Failed("throttled".to_owned());
+            let reply = CloudReply::Busy("throttled".to_owned());
             self.after(takes, at, What::Agent { run, input: Input::Called(id, reply) });
             return;
         }

@@ -138,7 +138,8 @@ async fn aws(member: &Member) -> Option<Check> {
     let state = member.log.state();
     let specs: Vec<_> = state.all_vips().map(|vip| vip.spec.clone()).collect();
     let specs: Vec<_> = specs.into_iter().filter(|spec| spec.via.is_aws()).collect();
-    if specs.is_empty() {
+    let holds = state.nodes.get(&member.meta.node).is_some_and(|node| node.role.holds());
+    if specs.is_empty() || !holds {
         return None;
     }
     let found = member.aws.examine(&specs).await;

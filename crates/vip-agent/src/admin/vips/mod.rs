@@ -68,10 +68,13 @@ impl v1::vips_server::Vips for AdminService {
 
 /// Whether those who have to know where a VIP is would hear of it from here.
 async fn can_be_called(call: &Call, spec: &VipSpec) -> Result<(), Status> {
-    if !spec.via.is_aws() {
+    let (member, state) = (&call.member, call.member.log.state());
+    // A leader that holds nothing need not be where they are.
+    let holds = state.nodes.get(&member.meta.node).is_some_and(|node| node.role.holds());
+    if !spec.via.is_aws() || !holds {
         return Ok(());
     }
-    let checked = call.member.aws.check(spec).await;
+    let checked = member.aws.check(spec).await;
     checked.map_err(|why| Status::failed_precondition(format!("{why}. Nothing was changed")))
 }
 

@@ -81,10 +81,7 @@ impl Claims {
     /// What was seen of where VIPs are.
     #[must_use]
     pub fn tokens(&self) -> BTreeMap<VipUid, ViaToken> {
-        let of = |(vip, claim): (&VipUid, &Claim)| {
-            let text = claim.token.clone()?;
-            Some((*vip, ViaToken { epoch: claim.epoch, text }))
-        };
+        let of = |(vip, claim): (&VipUid, &Claim)| Some((*vip, claim.token.clone()?));
         self.claims.iter().filter_map(of).collect()
     }
 

@@ -102,7 +102,9 @@ impl Stage {
             (S::Seeking | S::Taking, H::Granted) => (Some(S::Taking), Then::Take),
             (S::Taking, H::Confirmed) => (Some(S::Taken), Then::Nothing),
             // By the guard, which never opens for this epoch then.
-            (S::Taking, H::NotTaken) => (Some(S::Releasing), Then::Release),
+            (S::Taking | S::Asking | S::Leased | S::Open, H::NotTaken) => {
+                (Some(S::Releasing), Then::Release)
+            }
             (S::Taken, H::Ordered) => (Some(S::Preparing), Then::Nothing),
             (S::Preparing, H::Prepared) => (Some(S::Asking), Then::Ask),
             (S::Asking | S::Leased, H::Opened) => (Some(S::Open), Then::Nothing),
@@ -235,7 +237,7 @@ mod tests {
             (H::Bound, ["Releasing ReleaseEarlier"; 9]),
             (H::NotYet, ["."; 9]),
             (H::Confirmed, [".", "Taken", ".", ".", ".", ".", ".", ".", "."]),
-            (H::NotTaken, [".", "Releasing Release", ".", ".", ".", ".", ".", ".", "."]),
+            (H::NotTaken, NOT_TAKEN),
             (H::Ordered, [".", ".", "Preparing", ".", ".", ".", ".", ".", "."]),
             (H::Unwanted, RELEASED),
             (H::Contested, CONTESTED),
@@ -253,6 +255,18 @@ mod tests {
             }
         }
     }
+
+    const NOT_TAKEN: [&str; 9] = [
+        ".",
+        "Releasing Release",
+        ".",
+        ".",
+        "Releasing Release",
+        "Releasing Release",
+        "Releasing Release",
+        ".",
+        ".",
+    ];
 
     const IN_USE: [&str; 9] = [
         ".",
