@@ -69,13 +69,29 @@ impl Vpc {
 
     /// To whom the VPC sends what is for the VIP.
     fn routed(&self) -> Option<&'static str> {
-        let route = self.cluster.lab.ip("client", &["route", "show", VIP]).ok()?;
+        self.routed_to(VIP)
+    }
+
+    fn routed_to(&self, address: &str) -> Option<&'static str> {
+        let route = self.cluster.lab.ip("client", &["route", "show", address]).ok()?;
         let via = route.split_whitespace().skip_while(|word| *word != "via").nth(1)?;
         NODES.into_iter().find(|name| via == format!("10.77.0.{}", &name[1..]))
     }
 
     fn answers(&self) -> bool {
-        let ping = ["-c1", "-W1", VIP];
+        self.answers_at(VIP)
+    }
+
+    /// All nodes are there, as one of them says.
+    fn wait_until_active(&self, at: &str) -> Result<()> {
+        wait_for("all to be active", SOON, || {
+            let nodes = self.cluster.host(at).ctl_json(&["node", "list"]).ok()?;
+            nodes.as_array()?.iter().all(|node| node["state"] == "active").then_some(())
+        })
+    }
+
+    fn answers_at(&self, address: &str) -> bool {
+        let ping = ["-c1", "-W1", address];
         self.cluster.lab.exec("client", "ping", &ping).is_ok_and(|out| out.code == Some(0))
     }
 
@@ -183,6 +199,51 @@ fn the_route_follows_the_holder_and_nobody_else_answers() -> Result<()> {
     Ok(())
 }
 
+/// In the nodes' own subnet; the VPC sends it to whom it is assigned, and asks nobody by ARP.
+#[test]
+fn a_private_address_follows_the_holder() -> Result<()> {
+    const VIP: &str = "10.77.0.100";
+    let mut vpc = Vpc::new()?;
+    let add = ["vip", "add", "web", "--address", "10.77.0.100/24", "--placement", "sticky"];
+    vpc.cluster.host("n1").ctl_ok(&[&add[..], &["--via", "aws-private-ip"]].concat())?;
+    let holder = vpc.cluster.wait_for_takeover("n1", "nobody")?;
+    wait_for("the VPC to know", SOON, || (vpc.routed_to(VIP)? == holder).then_some(()))?;
+    ensure!(vpc.answers_at(VIP), "it does not answer");
+    let to = another_than(&holder);
+    vpc.cluster.host("n1").ctl_ok(&["vip", "move", "web", "--to", to])?;
+    wait_for("the VPC to know", SOON, || (vpc.routed_to(VIP)? == to).then_some(()))?;
+    ensure!(vpc.answers_at(VIP), "it does not answer");
+
+    // Switched off between the two calls that this takes, the next one goes on from there.
+    for (action, when) in [
+        ("UnassignPrivateIpAddresses", "before"),
+        ("UnassignPrivateIpAddresses", "after"),
+        ("AssignPrivateIpAddresses", "before"),
+        ("AssignPrivateIpAddresses", "after"),
+    ] {
+        let step = format!("{action} {when}");
+        let holder = vpc.cluster.wait_until_settled("n1")?.vips[0].1.clone().context("a holder")?;
+        let to = another_than(&holder);
+        let at = NODES.into_iter().find(|n| *n != holder && *n != to).context("a third")?;
+        vpc.hold(action, when, to)?;
+        let moving = ["--timeout", "1s", "vip", "move", "web", "--to", to];
+        let moved = vpc.cluster.host(at).ctl(&moving)?;
+        ensure!(moved.stderr.contains("goes on"), "{step}: {moved:?}");
+        vpc.wait_until_held().context(step.clone())?;
+        vpc.cluster.host_mut(to).kill_all();
+        vpc.go_on()?;
+        let next = vpc.cluster.wait_for_takeover(at, to)?;
+        let right = || (vpc.routed_to(VIP)? == next && vpc.answers_at(VIP)).then_some(());
+        wait_for("the address to be the holder's", SOON, right).context(step)?;
+        vpc.cluster.host_mut(to).start()?;
+        vpc.wait_until_active(at)?;
+    }
+    let last = vpc.cluster.wait_until_settled("n1")?.vips[0].1.clone().context("a holder")?;
+    vpc.cluster.host(another_than(&last)).ctl_ok(&["vip", "remove", "web"])?;
+    wait_for("it to be nobody's", SOON, || vpc.routed_to(VIP).is_none().then_some(()))?;
+    Ok(())
+}
+
 /// Whoever takes it over is switched off before, in and after each call that this takes; what
 /// it asked for is done, at once or late, and the next one ends with the route at itself.
 #[test]
@@ -226,11 +287,7 @@ fn a_takeover_that_ends_between_any_two_steps_is_finished_or_undone() -> Result<
             wait_for("the route to be the holder's", SOON, right)?;
         }
         vpc.cluster.host_mut(to).start()?;
-        let back = || {
-            let nodes = vpc.cluster.host(at).ctl_json(&["node", "list"]).ok()?;
-            nodes.as_array()?.iter().all(|node| node["state"] == "active").then_some(())
-        };
-        wait_for("it to be back", SOON, back)?;
+        vpc.wait_until_active(at)?;
     }
     Ok(())
 }

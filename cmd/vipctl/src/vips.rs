@@ -132,6 +132,11 @@ fn in_full(vip: &v1::Vip) -> String {
             vip.name,
             vip.params.get("route-table").map_or("?", String::as_str)
         ),
+        v1::Via::AwsPrivateIp => format!(
+            "\n{} is moved as a secondary private address in AWS: unassigned from whoever was seen \
+             to have it, and assigned if nobody has it, which a late call finds otherwise",
+            vip.name
+        ),
     };
     table_of(std::slice::from_ref(vip)) + &by + &all_of(&vip.name, "addresses", &vip.addresses)
 }

@@ -195,7 +195,7 @@ impl Movers {
     ) -> Option<By> {
         let file = match spec.via {
             Via::Exec => spec.params.get("file")?.clone(),
-            Via::AwsRoute => return Some(By::Aws(Ask { spec, verb, limit })),
+            Via::AwsRoute | Via::AwsPrivateIp => return Some(By::Aws(Ask { spec, verb, limit })),
             Via::Garp | Via::Lb => return None,
         };
         let node = state.nodes.get(&self.member.meta.node)?;

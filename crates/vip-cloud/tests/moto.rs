@@ -136,6 +136,12 @@ async fn token(aws: &Aws, table: &str) -> String {
     }
 }
 
+/// One that is a private address in the hosts' subnet.
+fn private(address: &str) -> VipSpec {
+    let addresses = vec![format!("{address}/24").parse().expect("an address")];
+    VipSpec { addresses, via: Via::AwsPrivateIp, params: [].into(), ..vip("") }
+}
+
 /// Why it failed.
 async fn failed(aws: &Aws, table: &str, verb: Verb) -> String {
     match call(aws, table, verb).await {
@@ -171,6 +177,52 @@ async fn a_route_is_made_moved_and_let_go_of() {
     assert_eq!(call(&two, table, Verb::Release).await, CloudReply::Done);
     assert_eq!(token(&two, table).await, "none");
     assert_eq!(call(&two, table, Verb::Release).await, CloudReply::Done);
+}
+
+#[tokio::test]
+async fn a_private_address_is_at_one_interface_and_a_late_call_is_refused() {
+    let moto = Moto::start();
+    let (spec, [one, two]) = (private("10.77.0.100"), moto.hosts());
+    let call =
+        async |aws: &Aws, verb| aws.call(&Ask { spec: spec.clone(), verb, limit: LIMIT }).await;
+    let elsewhere = |token: &str| CloudReply::Elsewhere(token.to_owned());
+    let take = |token: &str| Verb::Take(token.to_owned());
+    assert_eq!(call(&one, Verb::Observe).await, elsewhere("none"));
+    assert_eq!(call(&one, take("none")).await, CloudReply::Done);
+    assert_eq!(call(&one, Verb::Observe).await, CloudReply::Here);
+    assert_eq!(call(&two, Verb::Observe).await, elsewhere(moto.interface(0)));
+    assert_eq!(call(&two, take(moto.interface(0))).await, CloudReply::Done);
+    assert_eq!(call(&two, Verb::Observe).await, CloudReply::Here);
+
+    // What the earlier holder asked for late, by what it saw.
+    for saw in ["none", moto.interface(2)] {
+        let late = call(&one, take(saw)).await;
+        assert!(matches!(&late, CloudReply::Failed(why) if why.contains("assigned")), "{late:?}");
+        assert_eq!(call(&two, Verb::Observe).await, CloudReply::Here);
+    }
+    assert_eq!(call(&one, Verb::Release).await, CloudReply::Done);
+    assert_eq!(call(&two, Verb::Observe).await, CloudReply::Here);
+    assert_eq!(call(&two, Verb::Release).await, CloudReply::Done);
+    assert_eq!(call(&two, Verb::Observe).await, elsewhere("none"));
+
+    // Between the two calls that it takes.
+    assert_eq!(call(&one, take("none")).await, CloudReply::Done);
+    let proxy = Proxy::before(moto.address(), "UnassignPrivateIpAddresses", Does::Loses);
+    let three = moto.host(2, &proxy.endpoint(), KEYS);
+    let half = call(&three, take(moto.interface(0))).await;
+    assert!(matches!(half, CloudReply::Failed(_)), "{half:?}");
+    assert_eq!(call(&three, Verb::Observe).await, elsewhere("none"));
+    assert_eq!(call(&three, take("none")).await, CloudReply::Done);
+    assert_eq!(call(&three, Verb::Observe).await, CloudReply::Here);
+}
+
+#[tokio::test]
+async fn an_address_that_an_interface_keeps_is_no_vip() {
+    let moto = Moto::start();
+    let [one, _] = moto.hosts();
+    let why = one.check(&private("10.77.0.12")).await.expect_err("it is another host's");
+    assert!(why.contains(moto.interface(1)) && why.contains("keeps"), "{why}");
+    assert_eq!(one.check(&private("10.77.0.100")).await, Ok(()));
 }
 
 #[tokio::test]

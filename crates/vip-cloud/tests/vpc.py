@@ -17,6 +17,9 @@ import time
 import boto3
 from flask import request
 from moto.backends import get_backend
+from moto.ec2.exceptions import InvalidParameterValueError
+from moto.ec2.models.elastic_network_interfaces import NetworkInterface, NetworkInterfaceBackend
+from moto.ec2.responses.elastic_network_interfaces import ElasticNetworkInterfaces
 from moto.ec2.responses.route_tables import RouteTables
 from moto.server import ThreadedMotoServer
 
@@ -59,6 +62,45 @@ def with_holds(name, action):
     return done
 
 
+def has(interface, ip):
+    return any(ip == own["PrivateIpAddress"] for own in interface.private_ip_addresses)
+
+
+def assigned(backend, interface, ips=None, count=None):
+    """AWS has an address at one interface, unless it may be reassigned; and moto does not."""
+    taken = [ip for ip in ips or [] for other in backend.enis.values() if has(other, ip)]
+    if taken:
+        raise InvalidParameterValueError(f"{taken[0]}, which is assigned,")
+    return assign(backend, interface, ips, count)
+
+
+def unassigned(backend, interface, ips=None):
+    """AWS refuses to unassign what is not assigned there."""
+    for ip in ips or []:
+        if not has(backend.get_network_interface(interface), ip):
+            raise InvalidParameterValueError(f"{ip}, which is not assigned to {interface},")
+    return unassign(backend, interface, ips)
+
+
+def filtered(interface, name, method=None):
+    """AWS's filter looks at all addresses."""
+    if name == "addresses.private-ip-address":
+        return [own["PrivateIpAddress"] for own in interface.private_ip_addresses]
+    return filter_value(interface, name, method)
+
+
+assign = NetworkInterfaceBackend.assign_private_ip_addresses
+unassign = NetworkInterfaceBackend.unassign_private_ip_addresses
+filter_value = NetworkInterface.get_filter_value
+NetworkInterfaceBackend.assign_private_ip_addresses = assigned
+NetworkInterfaceBackend.unassign_private_ip_addresses = unassigned
+NetworkInterface.get_filter_value = filtered
+for name, method in [
+    ("AssignPrivateIpAddresses", "assign_private_ip_addresses"),
+    ("UnassignPrivateIpAddresses", "unassign_private_ip_addresses"),
+]:
+    action = getattr(ElasticNetworkInterfaces, method)
+    setattr(ElasticNetworkInterfaces, method, with_holds(name, action))
 RouteTables.describe_route_tables = with_holds(
     "DescribeRouteTables", RouteTables.describe_route_tables
 )
@@ -100,6 +142,10 @@ while os.getppid() == parent:
         for route in list(routes)
         if route.interface and route.interface.id in interfaces
     }
+    for number, interface in enumerate(interfaces):
+        for own in get_backend("ec2")[ACCOUNT][REGION].enis[interface].private_ip_addresses:
+            if not own["Primary"]:
+                ways[own["PrivateIpAddress"] + "/32"] = hosts[number]
     for to in known.keys() - ways.keys():
         subprocess.run(["ip", "route", "del", to], check=False)
     for to, host in ways.items():

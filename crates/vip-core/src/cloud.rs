@@ -126,7 +126,7 @@ enum Stage {
     Waits(u64, String),
 }
 
-/// A change that they said is done.
+/// A change that they said is done, and that was not seen yet.
 #[derive(Clone, Debug)]
 struct Change {
     /// What was before.
@@ -148,7 +148,7 @@ struct Told {
     asked: bool,
     /// It was seen elsewhere since it was here last.
     away: bool,
-    /// What is taken, until that is done; and what was done last.
+    /// What is taken, until that is done; and what is done, until it is seen.
     taking: Option<String>,
     done: Option<Change>,
 }
@@ -311,7 +311,7 @@ impl Cloud {
                 let watch = told.watch;
                 told.watch = (watch * 2).min(pace.watch_max);
                 (told.failed, told.pause) = (0, pace.pause);
-                (told.asked, told.away) = (true, false);
+                (told.asked, told.away, told.done) = (true, false, None);
                 told.stage = Stage::Rests(now + jittered(self.seed, watch, id));
                 if open { vec![] } else { vec![CloudAction::Taken(vip, epoch)] }
             }
@@ -522,6 +522,25 @@ mod tests {
         };
         assert!(now >= START + PACE.settles && number < 12, "{number}");
         assert!(matches!(last[..], [CloudAction::NotTaken(WEB, EPOCH, _)]), "{last:?}");
+    }
+
+    /// It may be the one before who is late.
+    #[test]
+    fn what_was_seen_here_and_is_where_it_was_before_is_taken_back() {
+        let mut node = node();
+        node.at(START);
+        node.replied(START, 1, CloudReply::Elsewhere("e7".into()));
+        node.token = Some(saw(1, "e7"));
+        node.at(START);
+        node.replied(START, 2, CloudReply::Done);
+        node.at(START);
+        node.replied(START, 3, CloudReply::Here);
+        let next = node.cloud.next().expect("it looks again");
+        assert_eq!(node.at(next), [call(4, Verb::Observe)]);
+        let late = node.replied(next, 4, CloudReply::Elsewhere("e7".into()));
+        assert_eq!(late, [CloudAction::Saw(WEB, saw(4, "e7"))]);
+        node.token = Some(saw(4, "e7"));
+        assert_eq!(node.at(next), [call(5, Verb::Take("e7".into()))]);
     }
 
     #[test]

@@ -194,16 +194,16 @@ fn refusal(body: &str) -> Option<(String, String)> {
 
 /// The text of the first element of that name below one.
 pub(super) fn text_of<'a>(node: roxmltree::Node<'a, '_>, name: &str) -> Option<&'a str> {
-    node.descendants().find(|child| child.has_tag_name_of(name)).and_then(|child| child.text())
+    node.descendants().find(|child| child.is_named(name)).and_then(|child| child.text())
 }
 
 /// Names with whatever namespace: it has the version in it.
 pub(super) trait Named {
-    fn has_tag_name_of(&self, name: &str) -> bool;
+    fn is_named(&self, name: &str) -> bool;
 }
 
 impl Named for roxmltree::Node<'_, '_> {
-    fn has_tag_name_of(&self, name: &str) -> bool {
+    fn is_named(&self, name: &str) -> bool {
         self.is_element() && self.tag_name().name() == name
     }
 }
@@ -220,6 +220,7 @@ pub(super) fn one_line(message: &str) -> String {
 pub(super) struct Described {
     /// What is neither from nor for its own addresses is dropped.
     pub(super) checks_destination: bool,
+    pub(super) vpc: String,
 }
 
 /// This node's own.
@@ -229,7 +230,8 @@ pub(super) async fn described(at: &At<'_>) -> Result<(Described, Option<SystemTi
     let said = at.ec2.call(at.target, action, &parameters).await?;
     let document = parsed(action, &said.body)?;
     let checks = text_of(document.root(), "sourceDestCheck") == Some("true");
-    Ok((Described { checks_destination: checks }, said.date))
+    let vpc = text_of(document.root(), "vpcId").unwrap_or_default().to_owned();
+    Ok((Described { checks_destination: checks, vpc }, said.date))
 }
 
 /// # Errors

@@ -3,6 +3,7 @@
 mod credentials;
 mod ec2;
 mod imds;
+mod private_ip;
 mod route;
 
 use crate::{Ask, Environment, Finding};
@@ -44,6 +45,7 @@ pub struct Aws {
     own: Option<IpAddr>,
     interface: OnceCell<String>,
     target: OnceCell<Target>,
+    vpc: OnceCell<String>,
     turns: Semaphore,
 }
 
@@ -54,9 +56,9 @@ impl Aws {
         let imds = Imds::new(&environment);
         let chain = Chain::new(environment.clone(), imds.clone());
         let ec2 = Ec2::new(environment.clone(), chain);
-        let (interface, target) = (OnceCell::new(), OnceCell::new());
+        let (interface, target, vpc) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
         let turns = Semaphore::new(AT_ONCE);
-        Self { ec2, imds, section, environment, own, interface, target, turns }
+        Self { ec2, imds, section, environment, own, interface, target, vpc, turns }
     }
 
     /// Asks or tells it one thing. Dropped, nobody waits for it any more; what was sent is
@@ -68,6 +70,7 @@ impl Aws {
             let at = At { ec2: &self.ec2, target: self.target().await?, interface: own };
             match ask.spec.via {
                 Via::AwsRoute => route::call(&at, ask).await,
+                Via::AwsPrivateIp => private_ip::call(&at, self.vpc(&at).await?, ask).await,
                 Via::Garp | Via::Lb | Via::Exec => {
                     Err(CallError::Other(format!("AWS moves no VIP by {}", ask.spec.via)))
                 }
@@ -91,6 +94,7 @@ impl Aws {
             let at = At { ec2: &self.ec2, target: self.target().await?, interface };
             match spec.via {
                 Via::AwsRoute => route::check(&at, spec).await,
+                Via::AwsPrivateIp => private_ip::check(&at, self.vpc(&at).await?, spec).await,
                 Via::Garp | Via::Lb | Via::Exec => Ok(()),
             }
         };
@@ -163,6 +167,11 @@ impl Aws {
         found.await.map(String::as_str).map_err(|why| {
             CallError::Other(format!("{why}; cloud.aws.network_interface can say which it is"))
         })
+    }
+
+    async fn vpc(&self, at: &At<'_>) -> Result<&str, CallError> {
+        let found = self.vpc.get_or_try_init(async || Ok(ec2::described(at).await?.0.vpc));
+        found.await.map(String::as_str)
     }
 
     async fn target(&self) -> Result<&Target, CallError> {

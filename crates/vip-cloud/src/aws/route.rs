@@ -11,6 +11,8 @@ use vip_core::{CloudReply, Verb, VipSpec};
 
 /// In a token: there is no route yet.
 const NONE: &str = "none";
+/// In a token: neither that nor an id.
+const ODD: &str = "something-else";
 /// Between what is said of each address.
 const BETWEEN: &str = " ";
 /// A destination, and the name of the parameter for it.
@@ -76,7 +78,7 @@ async fn routes(at: &At<'_>, table: &str) -> Result<String, CallError> {
 /// Where the route to an address goes, as AWS names that; `None`: there is none.
 fn goes_to(body: &str, ip: IpAddr) -> Result<Option<String>, CallError> {
     let document = parsed("DescribeRouteTables", body)?;
-    let sets = document.descendants().filter(|node| node.has_tag_name_of("routeSet"));
+    let sets = document.descendants().filter(|node| node.is_named("routeSet"));
     let mut routes = sets.flat_map(|set| set.children()).filter(|node| node.is_element());
     let own = routes.find(|route| {
         ["destinationCidrBlock", "destinationIpv6CidrBlock"]
@@ -86,9 +88,14 @@ fn goes_to(body: &str, ip: IpAddr) -> Result<Option<String>, CallError> {
     let kinds = ["networkInterfaceId", "gatewayId", "natGatewayId", "transitGatewayId"];
     Ok(own.map(|route| {
         let target = kinds.iter().find_map(|kind| text_of(route, kind));
-        let plain = |text: &&str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        target.filter(plain).unwrap_or("something-else").to_owned()
+        target.map_or_else(|| ODD.to_owned(), plain)
     }))
+}
+
+/// An id as AWS gives them, and nothing else that an endpoint may say: it goes to the log.
+pub(super) fn plain(id: &str) -> String {
+    let is_plain = id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    if is_plain { id.to_owned() } else { ODD.to_owned() }
 }
 
 /// Whether a block is of that address alone; one may be written in several ways.

@@ -5,6 +5,7 @@ use crate::words::words;
 use crate::{Level, MAX_TOKEN, excerpt};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// The program's name, in the folder of such programs.
 const FILE: &str = "file";
@@ -24,6 +25,8 @@ pub enum Via {
     Exec,
     /// By a route of an AWS VPC to the holder's network interface.
     AwsRoute,
+    /// As a secondary private address of the holder's network interface in an AWS VPC.
+    AwsPrivateIp,
 }
 
 words!(Via, "way to move a VIP" {
@@ -31,6 +34,7 @@ words!(Via, "way to move a VIP" {
     Lb => "lb",
     Exec => "exec",
     AwsRoute => "aws-route",
+    AwsPrivateIp => "aws-private-ip",
 });
 
 impl Via {
@@ -40,7 +44,7 @@ impl Via {
     pub const fn is_resolved(self) -> bool {
         match self {
             Self::Garp | Self::Exec => true,
-            Self::Lb | Self::AwsRoute => false,
+            Self::Lb | Self::AwsRoute | Self::AwsPrivateIp => false,
         }
     }
 
@@ -49,7 +53,16 @@ impl Via {
     pub const fn is_called(self) -> bool {
         match self {
             Self::Garp | Self::Lb => false,
-            Self::Exec | Self::AwsRoute => true,
+            Self::Exec | Self::AwsRoute | Self::AwsPrivateIp => true,
+        }
+    }
+
+    /// Whether it moves addresses of that family.
+    #[must_use]
+    pub const fn moves(self, ip: IpAddr) -> bool {
+        match self {
+            Self::Garp | Self::Lb | Self::Exec | Self::AwsRoute => true,
+            Self::AwsPrivateIp => ip.is_ipv4(),
         }
     }
 
@@ -58,14 +71,14 @@ impl Via {
     pub const fn most_addresses(self) -> usize {
         match self {
             Self::Garp | Self::Lb | Self::Exec => MAX_ADDRESSES,
-            Self::AwsRoute => MAX_TOKEN / LONGEST_INTERFACE,
+            Self::AwsRoute | Self::AwsPrivateIp => MAX_TOKEN / LONGEST_INTERFACE,
         }
     }
 
     /// Whether AWS is called.
     #[must_use]
     pub const fn is_aws(self) -> bool {
-        matches!(self, Self::AwsRoute)
+        matches!(self, Self::AwsRoute | Self::AwsPrivateIp)
     }
 
     /// Checks what is said beside it.
@@ -74,7 +87,7 @@ impl Via {
     /// What is wrong, as the rest of a sentence.
     pub(super) fn check(self, params: &BTreeMap<String, String>) -> Result<(), String> {
         let known: &[&str] = match self {
-            Self::Garp | Self::Lb => &[],
+            Self::Garp | Self::Lb | Self::AwsPrivateIp => &[],
             Self::Exec => &[FILE],
             Self::AwsRoute => &[ROUTE_TABLE],
         };
@@ -109,7 +122,7 @@ impl Via {
     pub const fn since(self) -> Level {
         match self {
             Self::Garp => Level::FIRST,
-            Self::Lb | Self::Exec | Self::AwsRoute => Level::VIAS,
+            Self::Lb | Self::Exec | Self::AwsRoute | Self::AwsPrivateIp => Level::VIAS,
         }
     }
 }

@@ -196,6 +196,9 @@ impl VipSpec {
         }
         let param = |why| VipSpecError::Param { name: self.name.clone(), why };
         self.via.check(&self.params).map_err(param)?;
+        if let Some(other) = self.ips().into_iter().find(|ip| !self.via.moves(*ip)) {
+            return Err(param(format!("--via {} moves no address like {other}", self.via)));
+        }
         let mut seen = BTreeSet::new();
         for address in &self.addresses {
             if !seen.insert(address.ip) {
