@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(20);
+/// Those that were refused are asked again after longer and longer.
+const LATE: Duration = Duration::from_secs(60);
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 const VIP: &str = "10.77.0.100";
 /// Nobody waits for what cannot be.
@@ -212,16 +214,19 @@ fn whoever_may_not_move_it_leaves_it_to_others() -> Result<()> {
 fn whoever_could_not_move_it_is_asked_again_when_the_one_that_could_is_gone() -> Result<()> {
     let api = Api::new("again")?;
     let mut cluster = api.cluster()?;
-    for node in ["n1", "n2"] {
+    for node in NODES {
         api.says(&format!("refuse-{node}"), "")?;
     }
     add(&cluster, &["--no-wait"])?;
-    wait_for("the one that may has it", SOON, || (api.who() == "n3").then_some(()))?;
     let listed = || cluster.host("n1").ctl_ok(&["vip", "list"]).unwrap_or_default();
-    for node in ["n1", "n2"] {
+    for node in NODES {
         let why = format!("cannot be on {node}");
-        wait_for("both to have been refused", SOON, || listed().contains(&why).then_some(()))
+        wait_for("all to have been refused", LATE, || listed().contains(&why).then_some(()))
             .with_context(listed)?;
+    }
+    api.ends("refuse-n3")?;
+    wait_for("the one that may has it", LATE, || (api.who() == "n3").then_some(()))?;
+    for node in ["n1", "n2"] {
         api.ends(&format!("refuse-{node}"))?;
     }
     let told = || cluster.host("n1").ctl_ok(&["events"]).unwrap_or_default();

@@ -24,16 +24,50 @@ const IDLE: Duration = Duration::from_secs(1);
 /// connections are kept for longer, and credentials are good for longer.
 const WARM: Duration = Duration::from_secs(30);
 
+/// A call that has its answer.
+struct Answered {
+    id: CallId,
+    what: &'static str,
+    reply: CloudReply,
+    took: Duration,
+}
+
+impl Answered {
+    /// For whoever asks later what was done: but a look that found it here, which changes
+    /// nothing.
+    fn write_down(&self, specs: &BTreeMap<VipUid, VipSpec>) {
+        let Self { id, what, reply, took } = self;
+        let vip = specs.get(&id.vip).map(|spec| spec.name.to_string());
+        let took_ms = took.as_millis();
+        match reply {
+            CloudReply::Here => tracing::debug!(vip, what, took_ms, "it is here"),
+            CloudReply::Elsewhere(token) => tracing::info!(vip, what, took_ms, token, "not here"),
+            CloudReply::Done => tracing::info!(vip, what, took_ms, "done"),
+            CloudReply::Failed(why) | CloudReply::Busy(why) => {
+                tracing::warn!(vip, what, took_ms, why, "it failed");
+            }
+        }
+    }
+}
+
 /// Calls that are under way.
 #[derive(Default)]
 struct Calls {
-    tasks: JoinSet<(CallId, CloudReply)>,
+    tasks: JoinSet<Answered>,
     handles: BTreeMap<CallId, AbortHandle>,
 }
 
 impl Calls {
-    fn start(&mut self, id: CallId, call: impl Future<Output = CloudReply> + Send + 'static) {
-        let handle = self.tasks.spawn(async move { (id, call.await) });
+    fn start(
+        &mut self,
+        (id, what): (CallId, &'static str),
+        call: impl Future<Output = CloudReply> + Send + 'static,
+    ) {
+        let handle = self.tasks.spawn(async move {
+            let began = Instant::now();
+            let reply = call.await;
+            Answered { id, what, reply, took: began.elapsed() }
+        });
         self.handles.insert(id, handle);
     }
 
@@ -44,12 +78,12 @@ impl Calls {
     }
 
     /// The next that has its answer; for ever, if none is under way.
-    async fn next(&mut self) -> (CallId, CloudReply) {
+    async fn next(&mut self) -> Answered {
         loop {
             match self.tasks.join_next().await {
-                Some(Ok((id, reply))) => {
-                    self.handles.remove(&id);
-                    return (id, reply);
+                Some(Ok(answered)) => {
+                    self.handles.remove(&answered.id);
+                    return answered;
                 }
                 // It was cut off.
                 Some(Err(_)) => {}
@@ -95,13 +129,7 @@ pub(crate) async fn move_vips(member: Arc<Member>, programs: PathBuf) {
             tokio::spawn(async move { aws.keep_warm().await });
         }
         let leased = member.leases.told_of(&state);
-        let logged = |uid: VipUid| match state.vip(uid) {
-            Some(vip) if vip.spec.via.is_called() => Logged::Held(vip.epoch, vip.token.as_ref()),
-            Some(_) | None => match movers.specs.get(&uid) {
-                Some(spec) if in_use(&state, spec) => Logged::Reused,
-                Some(_) | None => Logged::Nothing,
-            },
-        };
+        let logged = |uid: VipUid| Logged::of(&state, uid, movers.specs.get(&uid));
         let due = cloud.step(boottime(), &leased, logged);
         movers.carry_out(&state, due).await;
         movers.specs.retain(|vip, _| cloud.knows(*vip));
@@ -115,8 +143,10 @@ pub(crate) async fn move_vips(member: Arc<Member>, programs: PathBuf) {
             () = stop.cancelled() => return,
             _ = leases.changed() => {}
             _ = applied.changed() => {}
-            (id, reply) = movers.calls.next() => {
+            answered = movers.calls.next() => {
+                answered.write_down(&movers.specs);
                 let leased = member.leases.told_of(&state);
+                let Answered { id, reply, .. } = answered;
                 let due = cloud.replied(boottime(), id, reply, &leased);
                 movers.carry_out(&state, due).await;
             }
@@ -175,9 +205,10 @@ impl Movers {
             (Verb::Release, _) => self.specs.get(&id.vip).cloned(),
         };
         let is_release = verb == Verb::Release;
+        let what = verb.as_str();
         let wanted = spec.and_then(|spec| self.wanted(state, spec, (epoch, verb, limit)));
         let (programs, aws) = (self.programs.clone(), self.member.aws.clone());
-        self.calls.start(id, async move {
+        self.calls.start((id, what), async move {
             match wanted {
                 Some(By::Program(wanted)) => run_mover(&programs, &wanted).await,
                 Some(By::Aws(ask)) => aws.call(&ask).await,
@@ -210,13 +241,4 @@ impl Movers {
             limit,
         }))
     }
-}
-
-/// Whether another VIP has by now what one had that is none any more.
-fn in_use(state: &State, spec: &VipSpec) -> bool {
-    let (how, ips) = ((spec.via, &spec.params), spec.ips());
-    let mut others = state.all_vips().map(|vip| &vip.spec);
-    others.any(|other| {
-        (other.via, &other.params) == how && other.ips().iter().any(|ip| ips.contains(ip))
-    })
 }

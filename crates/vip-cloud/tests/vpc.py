@@ -37,16 +37,20 @@ def with_trials(action):
     return tried
 
 
+is_held = []
+
+
 def held(name, when):
-    """Waits here if somebody says so."""
+    """Waits here if somebody says so, and whoever asks once more waits too."""
+    here = [name, when, request.remote_addr]
     try:
         with open(place + ".hold", encoding="utf-8") as file:
-            if file.read().split() != [name, when, request.remote_addr]:
-                return
-        os.rename(place + ".hold", place + ".held")
+            if file.read().split() == here:
+                is_held[:] = here
+                os.rename(place + ".hold", place + ".held")
     except FileNotFoundError:
-        return
-    while os.path.exists(place + ".held"):
+        pass
+    while is_held == here and os.path.exists(place + ".held"):
         time.sleep(0.005)
 
 
@@ -66,12 +70,16 @@ def has(interface, ip):
     return any(ip == own["PrivateIpAddress"] for own in interface.private_ip_addresses)
 
 
-def assigned(backend, interface, ips=None, count=None):
-    """AWS has an address at one interface, unless it may be reassigned; and moto does not."""
-    taken = [ip for ip in ips or [] for other in backend.enis.values() if has(other, ip)]
-    if taken:
-        raise InvalidParameterValueError(f"{taken[0]}, which is assigned,")
-    return assign(backend, interface, ips, count)
+def assigned(self):
+    """AWS has an address at one interface, and moves it if it may be reassigned; moto adds it."""
+    may = self._get_bool_param("AllowReassignment", False)
+    for ip in self._get_param("PrivateIpAddresses", []):
+        for other in self.ec2_backend.enis.values():
+            if has(other, ip) and not may:
+                raise InvalidParameterValueError(f"{ip}, which is assigned,")
+            if has(other, ip):
+                unassign(self.ec2_backend, other.id, [ip])
+    return assign(self)
 
 
 def unassigned(backend, interface, ips=None):
@@ -89,10 +97,10 @@ def filtered(interface, name, method=None):
     return filter_value(interface, name, method)
 
 
-assign = NetworkInterfaceBackend.assign_private_ip_addresses
+assign = ElasticNetworkInterfaces.assign_private_ip_addresses
 unassign = NetworkInterfaceBackend.unassign_private_ip_addresses
 filter_value = NetworkInterface.get_filter_value
-NetworkInterfaceBackend.assign_private_ip_addresses = assigned
+ElasticNetworkInterfaces.assign_private_ip_addresses = assigned
 NetworkInterfaceBackend.unassign_private_ip_addresses = unassigned
 NetworkInterface.get_filter_value = filtered
 for name, method in [

@@ -12,7 +12,7 @@
 //! it is used: whoever lost the lease and looks afresh gets no word of his into the log.
 
 use crate::mix::mix_all;
-use crate::{CalledLease, Epoch, Mono, ViaToken, VipUid};
+use crate::{CalledLease, Epoch, Mono, State, ViaToken, VipSpec, VipUid};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -36,7 +36,8 @@ pub struct Pace {
     pub watch: Duration,
     /// And at most.
     pub watch_max: Duration,
-    /// For so long they may say what was before a change that they say is done.
+    /// For so long they may say something else after a change that they say is done: what was
+    /// before, or what was in between.
     pub settles: Duration,
     /// Until a look, or a change, is given up, whatever the lease.
     pub longest: Duration,
@@ -49,7 +50,7 @@ impl Default for Pace {
             pause_max: Duration::from_secs(5),
             watch: Duration::from_secs(1),
             watch_max: Duration::from_secs(10),
-            settles: Duration::from_secs(30),
+            settles: Duration::from_secs(5),
             longest: Duration::from_secs(30),
         }
     }
@@ -66,6 +67,18 @@ pub enum Verb {
     Release,
 }
 
+impl Verb {
+    /// As programs and people are told it.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Observe => "observe",
+            Self::Take(_) => "take",
+            Self::Release => "release",
+        }
+    }
+}
+
 /// What the log has of a VIP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logged<'a> {
@@ -75,6 +88,27 @@ pub enum Logged<'a> {
     Reused,
     /// The epoch, and what a holder saw last.
     Held(Epoch, Option<&'a ViaToken>),
+}
+
+impl<'a> Logged<'a> {
+    /// `told`: what it was when somebody was told of it last.
+    #[must_use]
+    pub fn of(state: &'a State, uid: VipUid, told: Option<&VipSpec>) -> Self {
+        match state.vip(uid) {
+            Some(vip) if vip.spec.via.is_called() => Self::Held(vip.epoch, vip.token.as_ref()),
+            Some(_) | None if told.is_some_and(|told| is_reused(state, told)) => Self::Reused,
+            Some(_) | None => Self::Nothing,
+        }
+    }
+}
+
+/// Whether another VIP has by now what one had that is none any more.
+fn is_reused(state: &State, told: &VipSpec) -> bool {
+    let (how, ips) = ((told.via, &told.params), told.ips());
+    let mut others = state.all_vips().map(|vip| &vip.spec);
+    others.any(|other| {
+        (other.via, &other.params) == how && other.ips().iter().any(|ip| ips.contains(ip))
+    })
 }
 
 /// What they say.
@@ -126,15 +160,6 @@ enum Stage {
     Waits(u64, String),
 }
 
-/// A change that they said is done, and that was not seen yet.
-#[derive(Clone, Debug)]
-struct Change {
-    /// What was before.
-    token: String,
-    /// Until then they may still say that.
-    settles: Mono,
-}
-
 /// One that this node has leased.
 #[derive(Clone, Debug)]
 struct Told {
@@ -148,9 +173,8 @@ struct Told {
     asked: bool,
     /// It was seen elsewhere since it was here last.
     away: bool,
-    /// What is taken, until that is done; and what is done, until it is seen.
-    taking: Option<String>,
-    done: Option<Change>,
+    /// They said that it is done, and it was not seen here yet: until then it need not be.
+    settles: Option<Mono>,
 }
 
 /// One that was here last, as far as this node knows, and is not leased any more.
@@ -198,7 +222,7 @@ impl Cloud {
                     if !matches!(logged(*vip), Logged::Held(_, Some(token)) if *token == seen) {
                         continue;
                     }
-                    (told.asked, told.taking) = (true, Some(seen.text.clone()));
+                    told.asked = true;
                     Verb::Take(seen.text)
                 }
                 Stage::Rests(_) | Stage::Calls(_) => continue,
@@ -311,32 +335,30 @@ impl Cloud {
                 let watch = told.watch;
                 told.watch = (watch * 2).min(pace.watch_max);
                 (told.failed, told.pause) = (0, pace.pause);
-                (told.asked, told.away, told.done) = (true, false, None);
+                (told.asked, told.away, told.settles) = (true, false, None);
                 told.stage = Stage::Rests(now + jittered(self.seed, watch, id));
                 if open { vec![] } else { vec![CloudAction::Taken(vip, epoch)] }
             }
-            // What was before they may say for a while yet; done once more, it takes as long again.
-            CloudReply::Elsewhere(text)
-                if told.done.as_ref().is_some_and(|d| d.token == text && now < d.settles) =>
-            {
+            CloudReply::Elsewhere(_) if told.settles.is_some_and(|until| now < until) => {
                 told.rests(now, self.seed, pace, id);
                 vec![]
             }
+            // They had time. It is looked at, and done, once more.
+            CloudReply::Elsewhere(_) if told.settles.take().is_some() => {
+                let why = "it is not here after it was moved here".to_owned();
+                self.failed(now, id, (why, FAILED), open)
+            }
             CloudReply::Elsewhere(text) => {
-                told.away = true;
-                // They had time, and say it once more.
-                if told.done.take().is_some_and(|done| done.token == text) {
-                    let why = "it is not here after it was moved here".to_owned();
-                    return self.failed(now, id, (why, PATIENCE), open);
+                if open && !told.away {
+                    // Whatever failed before was no failure to take it back.
+                    (told.away, told.failed, told.pause) = (true, 0, pace.pause);
                 }
                 told.stage = Stage::Waits(id.number, text.clone());
                 vec![CloudAction::Saw(vip, ViaToken { epoch, number: id.number, text })]
             }
             // What it did is looked at, whatever it says.
             CloudReply::Done => {
-                told.stage = Stage::Rests(now);
-                let settles = now + pace.settles;
-                told.done = told.taking.take().map(|token| Change { token, settles });
+                (told.stage, told.settles) = (Stage::Rests(now), Some(now + pace.settles));
                 vec![]
             }
             CloudReply::Failed(why) => self.failed(now, id, (why, FAILED), open),
@@ -395,8 +417,7 @@ impl Told {
             watch: pace.watch,
             asked: lease.open,
             away: false,
-            taking: None,
-            done: None,
+            settles: None,
         }
     }
 
@@ -420,7 +441,7 @@ mod tests {
         pause_max: Duration::from_secs(5),
         watch: SECOND,
         watch_max: Duration::from_secs(10),
-        settles: Duration::from_secs(30),
+        settles: Duration::from_secs(5),
         longest: Duration::from_secs(30),
     };
 
@@ -508,20 +529,35 @@ mod tests {
         node.token = Some(saw(1, "e7"));
         node.at(START);
         node.replied(START, 2, CloudReply::Done);
-        // They say what was before for as long as they may.
-        let (mut now, mut number) = (START, 3);
-        let last = loop {
-            assert_eq!(node.at(now), [call(number, Verb::Observe)]);
-            let said = node.replied(now, number, CloudReply::Elsewhere("e7".into()));
-            if !said.is_empty() {
-                break said;
+        let mut now = START;
+        let mut takes = 1;
+        let mut last = vec![];
+        for number in 3..60 {
+            assert!(last.is_empty(), "{last:?}");
+            let due = node.at(now);
+            let CloudAction::Call { verb, .. } = &due[0] else { panic!("{due:?}") };
+            last = match verb {
+                Verb::Take(_) => {
+                    takes += 1;
+                    node.replied(now, number, CloudReply::Done)
+                }
+                _ => node.replied(now, number, CloudReply::Elsewhere(format!("e{number}"))),
+            };
+            if let [CloudAction::Saw(_, token)] = &last[..] {
+                node.token = Some(token.clone());
+                last.clear();
+                continue;
             }
-            assert!(now < START + PACE.settles, "for ever");
-            assert_eq!(node.at(now), [], "after a while");
-            (now, number) = (now + PACE.pause_max, number + 1);
-        };
-        assert!(now >= START + PACE.settles && number < 12, "{number}");
+            if !last.is_empty() {
+                break;
+            }
+            now = node.cloud.next().expect("it looks again").max(now);
+        }
+        // Each time they had as long as they may take, and others are let after a minute.
         assert!(matches!(last[..], [CloudAction::NotTaken(WEB, EPOCH, _)]), "{last:?}");
+        assert_eq!(takes, PATIENCE / FAILED);
+        let spent = now.since(START);
+        assert!(PACE.settles * takes <= spent && spent < SECOND * 60, "{spent:?}");
     }
 
     /// It may be the one before who is late.
@@ -541,19 +577,6 @@ mod tests {
         assert_eq!(late, [CloudAction::Saw(WEB, saw(4, "e7"))]);
         node.token = Some(saw(4, "e7"));
         assert_eq!(node.at(next), [call(5, Verb::Take("e7".into()))]);
-    }
-
-    #[test]
-    fn what_others_did_since_is_no_late_news() {
-        let mut node = node();
-        node.at(START);
-        node.replied(START, 1, CloudReply::Elsewhere("e7".into()));
-        node.token = Some(saw(1, "e7"));
-        node.at(START);
-        node.replied(START, 2, CloudReply::Done);
-        node.at(START);
-        let other = node.replied(START, 3, CloudReply::Elsewhere("e9".into()));
-        assert_eq!(other, [CloudAction::Saw(WEB, saw(3, "e9"))]);
     }
 
     #[test]
@@ -607,10 +630,16 @@ mod tests {
         node.holds();
         node.at(START);
         node.at(now);
-        node.replied(now, 1, CloudReply::Elsewhere("e9".into()));
-        node.token = Some(saw(1, "e9"));
+        // Nobody could be asked for a while, which is another matter.
+        for number in 1..20 {
+            assert_eq!(node.replied(now, number, CloudReply::Failed("no answer".into())), []);
+            now = now + PACE.pause_max;
+            node.at(now);
+        }
+        node.replied(now, 20, CloudReply::Elsewhere("e9".into()));
+        node.token = Some(saw(20, "e9"));
         let mut last = vec![];
-        for number in 2..=1 + u64::from(PATIENCE / FAILED) {
+        for number in 21..=20 + u64::from(PATIENCE / FAILED) {
             assert_eq!(last, []);
             assert_eq!(node.at(now).len(), 1);
             last = node.replied(now, number, CloudReply::Failed("no permission".into()));

@@ -88,13 +88,15 @@ impl Place<'_> {
         if self.views.get(&holder).is_some_and(|view| view.alive) {
             return None;
         }
-        let obstacles = self.state.obstacles.get(&vip.uid)?;
-        let failed = |id| {
-            obstacles.get(&id).is_some_and(|obstacle| matches!(obstacle.why, Why::NotTaken(_)))
-        };
         let member = |id| self.state.nodes.get(&id).is_some_and(Node::may_hold);
         let up = |id| self.views.get(&id).is_some_and(|v| v.alive && v.able && !v.stopping);
-        self.first(vip, |id| member(id) && up(id) && failed(id))
+        self.first(vip, |id| member(id) && up(id) && self.could_not(id, vip))
+    }
+
+    /// Whether it could not have it moved when it was asked last.
+    fn could_not(&self, id: NodeId, vip: &Vip) -> bool {
+        let why = self.state.obstacles.get(&vip.uid).and_then(|nodes| nodes.get(&id));
+        why.is_some_and(|obstacle| matches!(obstacle.why, Why::NotTaken(_)))
     }
 
     fn fitting(&self, vip: &Vip) -> Option<NodeId> {
@@ -111,7 +113,8 @@ impl Place<'_> {
                 .or_else(|| self.first(vip, reaches))
                 .or_else(|| self.first(vip, well));
         }
-        self.first(vip, well)
+        // Whoever was not asked yet comes before those who could not when they were.
+        self.first(vip, |id| well(id) && !self.could_not(id, vip)).or_else(|| self.first(vip, well))
     }
 
     fn first(&self, vip: &Vip, may: impl Fn(NodeId) -> bool) -> Option<NodeId> {
@@ -300,6 +303,20 @@ mod tests {
         assert_eq!(refused(Why::NoLink), [None, None], "that is not over");
         let throttled = Why::NotTaken("throttled".into());
         assert_eq!(refused(throttled), [None, Some((Some(1), Cause::HolderLost))]);
+    }
+
+    /// Though it would be preferred, and may try again.
+    #[test]
+    fn whoever_was_not_asked_yet_comes_before_those_who_could_not() {
+        use crate::{Obstacle, ObstacleChange};
+        let mut state = state(Placement::Leader);
+        let why = Obstacle { ip: [10, 0, 0, 100].into(), why: Why::NotTaken("no".into()) };
+        let change = |why| ObstacleChange { vip: VipUid(1), node: NodeId(1), why };
+        apply(&mut state, VipOp::Obstacles { changes: vec![change(Some(why))] });
+        assert_eq!(step(&mut state, 1, &[1, 2]), Some((Some(2), Cause::Created)));
+        assert_eq!(step(&mut state, 1, &[1, 2]), None);
+        apply(&mut state, VipOp::Obstacles { changes: vec![change(None)] });
+        assert_eq!(step(&mut state, 1, &[1, 2]), Some((Some(1), Cause::Placement)));
     }
 
     #[test]

@@ -350,9 +350,10 @@ impl World {
         let result = progress_after_heal(self.now, leads, &answering, self.lags(leads));
         self.check(result);
         for vip in state.iter().flat_map(|s| s.all_vips()).filter(|vip| vip.spec.via.is_called()) {
-            let ip = vip.spec.addresses.first().map(|address| address.ip);
+            // Of several addresses one stands for all: the first, which stays its own.
+            let ip = vip.spec.ips().first().copied();
             let answers = ip.and_then(|ip| self.one.answering(self.now, ip));
-            let said = self.provided(vip.uid);
+            let said = ip.and_then(|ip| self.provided(ip));
             let result = provider_agrees_after_heal(self.now, &vip.spec.name, answers, said);
             self.check(result);
         }
@@ -495,7 +496,9 @@ impl World {
             Out::Guard(message) => self.tell_guard(at, message),
             Out::Hangup => self.hang_up(at),
             Out::Probe(start) => self.probe_real(at, &start),
-            Out::Call { id, epoch, verb, limit } => self.call(at, (id, epoch), verb, limit),
+            Out::Call { id, ip, epoch, verb, limit } => {
+                self.call(at, (id, ip, epoch), verb, limit);
+            }
             Out::Write(write, after) => {
                 let written = write.sort();
                 let host = &mut self.hosts[at];

@@ -16,8 +16,9 @@ const VERSION: &str = "2016-11-15";
 pub(super) const ANSWER: Duration = Duration::from_secs(5);
 /// There are too many calls, of whomever, in this account (AWS, "Error codes for the Amazon EC2
 /// API").
-const BUSY: [&str; 6] = [
+const BUSY: [&str; 7] = [
     "RequestLimitExceeded",
+    "EC2ThrottledException",
     "Throttling",
     "ThrottlingException",
     "Unavailable",
@@ -71,7 +72,9 @@ impl CallError {
 
     /// Others fare no better now.
     pub(super) fn is_busy(&self) -> bool {
-        BUSY.contains(&self.code())
+        // Who answers for them may say it in words of its own.
+        let code = self.code();
+        BUSY.contains(&code) || code.starts_with("HTTP 5") || code == "HTTP 429"
     }
 }
 

@@ -64,8 +64,11 @@ impl Aws {
     /// Asks or tells it one thing. Dropped, nobody waits for it any more; what was sent is
     /// done all the same.
     pub async fn call(&self, ask: &Ask) -> CloudReply {
+        let turn = tokio::time::timeout(ask.limit, self.turns.acquire()).await;
+        let Ok(_turn) = turn else {
+            return CloudReply::Busy("AWS: too many calls wait for their turn here".to_owned());
+        };
         let done = async {
-            let _turn = self.turns.acquire().await;
             let own = self.interface().await?;
             let at = At { ec2: &self.ec2, target: self.target().await?, interface: own };
             match ask.spec.via {
@@ -98,9 +101,11 @@ impl Aws {
                 Via::Garp | Via::Lb | Via::Exec => Ok(()),
             }
         };
-        match tokio::time::timeout(ANSWER, checked).await {
+        // Who this is, where it is, and each address.
+        let limit = ANSWER * u32::try_from(2 + spec.addresses.len()).unwrap_or(u32::MAX);
+        match tokio::time::timeout(limit, checked).await {
             Ok(result) => result.map_err(|error| one_line(&error.to_string())),
-            Err(_) => Err(format!("AWS: no answer within {ANSWER:?}")),
+            Err(_) => Err(format!("AWS: no answer within {limit:?}")),
         }
     }
 

@@ -259,7 +259,8 @@ impl Claims {
             let asked = |vip: &Vip| vip.pinned == Some(self.me) && vip.holder != Some(self.me);
             // It is taken from nobody who can have it moved by one who could not.
             let is_well = |vip: &&Vip| {
-                vip.holder.is_some_and(|other| other != self.me) && vip.answered == vip.epoch
+                let answers = vip.answered == vip.epoch && vip.fenced < vip.epoch;
+                answers && vip.holder.is_some_and(|other| other != self.me)
             };
             if told && state.vip(*uid).filter(is_well).is_some() {
                 refused.retry_at = refused.retry_at.max(now + RETRY_REFUSED);

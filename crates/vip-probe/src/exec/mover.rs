@@ -55,18 +55,13 @@ impl Move {
             ("VIPD_ADVERTISE", self.advertise.clone()),
             ("VIPD_EPOCH", self.epoch.to_string()),
         ]);
-        let verb = match &self.verb {
-            Verb::Observe => "observe",
-            Verb::Take(token) => {
-                env.insert("VIPD_TOKEN", token.clone());
-                "take"
-            }
-            Verb::Release => "release",
-        };
+        if let Verb::Take(token) = &self.verb {
+            env.insert("VIPD_TOKEN", token.clone());
+        }
         Run {
             sort: Sort::Mover,
             file: self.file.clone(),
-            arguments: vec![verb.to_owned()],
+            arguments: vec![self.verb.as_str().to_owned()],
             env: env.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
             timeout_ms: u64::try_from(self.limit.as_millis()).unwrap_or(u64::MAX),
         }

@@ -5,12 +5,14 @@ use crate::mutant::Mutant;
 use std::collections::BTreeMap;
 use vip_core::{
     CallId, CalledLease, Cloud, CloudAction, CloudReply, LeaseEvent, Logged, Mono, NodeId,
-    Obstacle, Pace, Timing, ViaToken, VipUid, Why,
+    Obstacle, Pace, Timing, Verb, ViaToken, VipSpec, VipUid, Why,
 };
 
 /// What an agent knows of those whom it tells.
 pub(super) struct Calls {
     cloud: Cloud,
+    /// What each VIP was when somebody was told of it last.
+    specs: BTreeMap<VipUid, VipSpec>,
     /// What it saw last, for the mutant that does not wait for the log.
     saw: BTreeMap<VipUid, ViaToken>,
     /// What it had leased, for the mutant that goes on after its lease.
@@ -22,7 +24,8 @@ impl Calls {
         let pace = pace(timing);
         let once = Pace { watch: timing.promise * 1_000_000, ..pace };
         let pace = if mutant == Some(Mutant::LooksOnce) { once } else { pace };
-        Self { cloud: Cloud::new(pace, me.0), saw: BTreeMap::new(), had: BTreeMap::new() }
+        let (specs, saw, had) = Default::default();
+        Self { cloud: Cloud::new(pace, me.0), specs, saw, had }
     }
 
     pub(super) fn next(&self) -> Option<Mono> {
@@ -47,15 +50,16 @@ impl Agent {
     /// Asks and tells what is due.
     pub(super) fn call(&mut self, now: Mono) {
         let leased = self.told_of();
-        let (state, saw) = (self.state.clone(), &self.calls.saw);
+        let (state, saw, specs) = (self.state.clone(), &self.calls.saw, &self.calls.specs);
         let heedless = self.mutant == Some(Mutant::CallsWithoutLease);
         let logged = |uid: VipUid| match state.vip(uid) {
             Some(vip) if heedless => Logged::Held(vip.epoch, saw.get(&uid)),
-            Some(vip) if vip.spec.via.is_called() => Logged::Held(vip.epoch, vip.token.as_ref()),
-            Some(_) | None => Logged::Nothing,
+            Some(_) | None => Logged::of(&state, uid, specs.get(&uid)),
         };
         let due = self.calls.cloud.step(now, &leased, logged);
         self.carry_out_calls(now, due);
+        let Calls { cloud, specs, .. } = &mut self.calls;
+        specs.retain(|vip, _| cloud.knows(*vip));
     }
 
     /// One of them answers.
@@ -80,7 +84,11 @@ impl Agent {
         for action in due {
             let event = match action {
                 CloudAction::Call { id, epoch, verb, limit } => {
-                    self.out.push(Out::Call { id, epoch, verb, limit });
+                    let now = self.state.vip(id.vip).map(|vip| (id.vip, vip.spec.clone()));
+                    self.calls.specs.extend(now.filter(|_| verb != Verb::Release));
+                    let ip =
+                        self.calls.specs.get(&id.vip).and_then(|spec| spec.ips().first().copied());
+                    self.out.extend(ip.map(|ip| Out::Call { id, ip, epoch, verb, limit }));
                     continue;
                 }
                 // Whoever was asked may do it all the same; and what is heard late is not heard.

@@ -4,6 +4,7 @@ use crate::disk::{Write, Written};
 use crate::guard::{FromGuard, ToGuard};
 use crate::raft::{After, Entry, Index, RaftMessage, Snapshot};
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use vip_core::{
@@ -88,6 +89,7 @@ pub(crate) enum Out {
     /// Whoever has to know where a VIP is, is asked or told.
     Call {
         id: CallId,
+        ip: IpAddr,
         epoch: Epoch,
         verb: Verb,
         limit: Duration,

@@ -4,6 +4,7 @@ use crate::agent::Input;
 use crate::clock::Real;
 use crate::guard::{Connection, FromGuard, GuardInput};
 use crate::scenario::Fault;
+use std::net::IpAddr;
 use vip_core::{CallId, Epoch, Verb};
 
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub(super) enum What {
 pub(super) struct Reached {
     pub(super) run: u64,
     pub(super) id: CallId,
+    pub(super) ip: IpAddr,
     pub(super) epoch: Epoch,
     pub(super) verb: Verb,
     /// Nobody hears what comes of it.

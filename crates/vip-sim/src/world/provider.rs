@@ -9,6 +9,7 @@ use crate::clock::Real;
 use crate::invariant::late_call_never_wins;
 use crate::scenario::Manners;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 use vip_core::{CallId, CloudReply, Epoch, Verb, VipUid};
 
@@ -19,20 +20,23 @@ const REFUSED: u32 = 3;
 /// Longest that it takes until something is done, and until that is heard, in promises.
 const SLOW: u32 = 2;
 
-/// Where a VIP is.
-#[derive(Clone, Copy, Debug, Default)]
+/// Where an address is.
+#[derive(Clone, Copy, Debug)]
 struct Place {
     host: Option<usize>,
     revision: u64,
-    /// Under which epoch it was told so.
-    by: Epoch,
+    /// Of which VIP, and under which epoch of it, it was told so.
+    by: (VipUid, Epoch),
 }
+
+/// Before anything was told.
+const NOWHERE: Place = Place { host: None, revision: 0, by: (VipUid(0), Epoch(0)) };
 
 #[derive(Debug, Default)]
 pub(super) struct Provider {
-    places: BTreeMap<VipUid, Place>,
+    places: BTreeMap<IpAddr, Place>,
     /// What was before the last change, and until when it may say so.
-    before: BTreeMap<VipUid, (Place, Real)>,
+    before: BTreeMap<IpAddr, (Place, Real)>,
     /// Changes that were done.
     pub(super) done: u64,
 }
@@ -42,7 +46,7 @@ impl World {
     pub(super) fn call(
         &mut self,
         at: usize,
-        (id, epoch): (CallId, Epoch),
+        (id, ip, epoch): (CallId, IpAddr, Epoch),
         verb: Verb,
         limit: Duration,
     ) {
@@ -60,7 +64,7 @@ impl World {
             let reply = CloudReply::Failed("no answer".to_owned());
             self.after(limit, at, What::Agent { run, input: Input::Called(id, reply) });
         }
-        self.after(takes, at, What::Provider(Box::new(Reached { run, id, epoch, verb, lost })));
+        self.after(takes, at, What::Provider(Box::new(Reached { run, id, ip, epoch, verb, lost })));
     }
 
     fn slowly(&mut self) -> Duration {
@@ -73,12 +77,11 @@ impl World {
     /// It comes to a call of `at`'s, whatever became of the caller.
     pub(super) fn provider(&mut self, at: usize, reached: &Reached) {
         let Some(manners) = self.scenario.called else { return };
-        let Reached { run, id, epoch, verb, lost } = reached;
-        let vip = id.vip;
-        let place = self.provider.places.get(&vip).copied().unwrap_or_default();
+        let Reached { run, id, ip, epoch, verb, lost } = reached;
+        let place = self.provider.places.get(ip).copied().unwrap_or(NOWHERE);
         let reply = match verb {
             Verb::Observe => {
-                let before = self.provider.before.get(&vip).copied();
+                let before = self.provider.before.get(ip).copied();
                 let old = before.filter(|(_, until)| self.now < *until && self.rng.bool());
                 let Place { host, revision, .. } = old.map_or(place, |(old, _)| old);
                 if host == Some(at) {
@@ -92,14 +95,16 @@ impl World {
             }
             Verb::Take(_) => {
                 if manners.conditional {
-                    let result = late_call_never_wins(self.now, (vip, at), place.by, *epoch);
+                    let result =
+                        late_call_never_wins(self.now, (*ip, at), place.by, (id.vip, *epoch));
                     self.check(result);
                 }
-                self.put(vip, Place { host: Some(at), revision: place.revision + 1, by: *epoch });
+                let (revision, by) = (place.revision + 1, (id.vip, *epoch));
+                self.put(*ip, Place { host: Some(at), revision, by });
                 CloudReply::Done
             }
             Verb::Release if place.host == Some(at) => {
-                self.put(vip, Place { host: None, revision: place.revision + 1, ..place });
+                self.put(*ip, Place { host: None, revision: place.revision + 1, ..place });
                 CloudReply::Done
             }
             Verb::Release => CloudReply::Done,
@@ -112,15 +117,15 @@ impl World {
         }
     }
 
-    fn put(&mut self, vip: VipUid, place: Place) {
+    fn put(&mut self, ip: IpAddr, place: Place) {
         self.provider.done += 1;
         let lag = self.scenario.called.map(|Manners { lag, .. }| lag).unwrap_or_default();
-        let before = self.provider.places.insert(vip, place).unwrap_or_default();
-        self.provider.before.insert(vip, (before, self.now.plus(lag)));
+        let before = self.provider.places.insert(ip, place).unwrap_or(NOWHERE);
+        self.provider.before.insert(ip, (before, self.now.plus(lag)));
     }
 
-    /// Where it says that a VIP is.
-    pub(super) fn provided(&self, vip: VipUid) -> Option<usize> {
-        self.provider.places.get(&vip)?.host
+    /// Where it says that an address is.
+    pub(super) fn provided(&self, ip: IpAddr) -> Option<usize> {
+        self.provider.places.get(&ip)?.host
     }
 }
