@@ -30,12 +30,14 @@ fn a_virtual_server_looks_the_same_from_every_node() -> Result<()> {
         let all = nodes.len() == 3 && nodes.iter().all(|node| node["state"] == "in-force");
         all.then_some(())
     })?;
-    let shown = n1.ctl_json(&["vs", "show", "front"])?;
+    // The last packets of what was said, delayed acknowledgements, come meanwhile.
+    let shown = wait_for("the same from every node", SOON, || {
+        let shows = |node: &str| cluster.host(node).ctl_json(&["vs", "show", "front"]).ok();
+        let shown = shows("n1")?;
+        ["n2", "n3"].iter().all(|node| shows(node).as_ref() == Some(&shown)).then_some(shown)
+    })?;
     assert_eq!(shown["reals"][0]["connections"], 7, "{shown}");
     assert!(shown["reals"][0]["packets"].as_u64() >= Some(28), "{shown}");
-    for node in ["n2", "n3"] {
-        assert_eq!(cluster.host(node).ctl_json(&["vs", "show", "front"])?, shown, "{node}");
-    }
     // Removed, its packets are the holder's own, who does not listen there.
     cluster.host("n2").ctl_ok(&["vs", "remove", "front"])?;
     assert!(connections.lost() > 0);
