@@ -1,5 +1,6 @@
-//! VIPs that AWS moves (`--via aws-route` and `aws-private-ip`): moto has the API and the instance metadata, and the
-//! client is the VPC's router, which goes by the route table and asks nobody by ARP.
+//! VIPs that AWS moves (`--via aws-route` and `aws-private-ip`): moto has the API and the
+//! instance metadata, and the client is the VPC's router, which goes by the route table and asks
+//! nobody by ARP.
 
 use anyhow::{Context, Result, ensure};
 use chaos_tests::{Cluster, Daemon, Options, Outcome, wait_for};
@@ -122,6 +123,28 @@ impl Vpc {
         Ok(std::fs::remove_file(self.place.with_extension("held"))?)
     }
 
+    /// Has the VIP go to a node, and switches that off in the middle of a call; which node that
+    /// was, and which another one is, besides the holder.
+    fn switched_off_in(
+        &mut self,
+        action: &str,
+        when: &str,
+    ) -> Result<(&'static str, &'static str)> {
+        let step = || format!("{action} {when}");
+        let settled = self.cluster.wait_until_settled("n1")?;
+        let holder = settled.vips[0].1.as_deref().context("a holder")?;
+        let to = another_than(holder);
+        let at = NODES.into_iter().find(|n| *n != holder && *n != to).context("a third")?;
+        self.hold(action, when, to)?;
+        // Nobody waits for its end.
+        let moving = ["--timeout", "1s", "vip", "move", "web", "--to", to];
+        let moved = self.cluster.host(at).ctl(&moving)?;
+        ensure!(moved.code != Some(0), "{}: it was not held: {moved:?}", step());
+        self.wait_until_held().with_context(step)?;
+        self.cluster.host_mut(to).kill_all();
+        Ok((to, at))
+    }
+
     fn interface(&self, node: &str) -> Result<&str> {
         let mut of = NODES.into_iter().zip(&self.interfaces);
         Ok(of.find(|(name, _)| *name == node).context("a node")?.1)
@@ -221,20 +244,12 @@ fn a_private_address_follows_the_holder() -> Result<()> {
         ("AssignPrivateIpAddresses", "before"),
         ("AssignPrivateIpAddresses", "after"),
     ] {
-        let step = format!("{action} {when}");
-        let holder = vpc.cluster.wait_until_settled("n1")?.vips[0].1.clone().context("a holder")?;
-        let to = another_than(&holder);
-        let at = NODES.into_iter().find(|n| *n != holder && *n != to).context("a third")?;
-        vpc.hold(action, when, to)?;
-        let moving = ["--timeout", "1s", "vip", "move", "web", "--to", to];
-        let moved = vpc.cluster.host(at).ctl(&moving)?;
-        ensure!(moved.code != Some(0), "{step}: it was not held: {moved:?}");
-        vpc.wait_until_held().context(step.clone())?;
-        vpc.cluster.host_mut(to).kill_all();
+        let (to, at) = vpc.switched_off_in(action, when)?;
         vpc.go_on()?;
         let next = vpc.cluster.wait_for_takeover(at, to)?;
         let right = || (vpc.routed_to(VIP)? == next && vpc.answers_at(VIP)).then_some(());
-        wait_for("the address to be the holder's", SOON, right).context(step)?;
+        wait_for("the address to be the holder's", SOON, right)
+            .with_context(|| format!("{action} {when}"))?;
         vpc.cluster.host_mut(to).start()?;
         vpc.wait_until_active(at)?;
     }
@@ -259,16 +274,7 @@ fn a_takeover_that_ends_between_any_two_steps_is_finished_or_undone() -> Result<
         ("ReplaceRoute", "after", false),
     ] {
         let step = format!("{action} {when}, late {late}");
-        let holder = vpc.cluster.wait_until_settled("n1")?.vips[0].1.clone().context("a holder")?;
-        let to = another_than(&holder);
-        let at = NODES.into_iter().find(|n| *n != holder && *n != to).context("a third")?;
-        vpc.hold(action, when, to)?;
-        // Nobody waits for its end.
-        let moving = ["--timeout", "1s", "vip", "move", "web", "--to", to];
-        let moved = vpc.cluster.host(at).ctl(&moving)?;
-        ensure!(moved.code != Some(0), "{step}: it was not held: {moved:?}");
-        vpc.wait_until_held().context(step.clone())?;
-        vpc.cluster.host_mut(to).kill_all();
+        let (to, at) = vpc.switched_off_in(action, when)?;
         if !late {
             vpc.go_on()?;
         }

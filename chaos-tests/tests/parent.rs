@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+/// A secret that whoever starts it has in the environment.
+const KEY: (&str, &str) = ("AWS_SECRET_ACCESS_KEY", "not-to-be-seen");
 const SOON: Duration = Duration::from_secs(10);
 
 /// A vipd from a copy of the program, in a host by itself.
@@ -35,6 +37,7 @@ impl Copied {
         ] {
             command.args(["--set", &format!("{key}={value}")]);
         }
+        command.env(KEY.0, KEY.1);
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
         let started = Self { child, dir };
         wait_for("the agent", SOON, || started.answers().then_some(()))
@@ -100,6 +103,20 @@ fn a_crash_after_an_upgrade_starts_the_new_program() -> Result<()> {
     std::fs::rename(&new, &program)?;
     vipd.kill_agent()?;
     wait_for("the next agent", SOON, || vipd.answers().then_some(())).with_context(|| vipd.log())
+}
+
+/// The guard is root's, and calls nobody.
+#[test]
+fn keys_of_a_cloud_are_the_agents_alone() -> Result<()> {
+    let lab = Lab::new(1)?;
+    let vipd = Copied::start(&lab)?;
+    let has_key = |what: &str| -> Result<bool> {
+        let pid = wait_for("the process", SOON, || vipd.find(what).first().copied())?;
+        let environment = std::fs::read(format!("/proc/{pid}/environ"))?;
+        Ok(environment.split(|b| *b == 0).any(|one| one.starts_with(KEY.0.as_bytes())))
+    };
+    ensure!(has_key("agent")? && !has_key("guard")?, "the guard has it, or the agent has not");
+    Ok(())
 }
 
 /// What is no program, or one that would not go on, changes nothing; what would, goes on

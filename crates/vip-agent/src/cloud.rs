@@ -121,8 +121,7 @@ pub(crate) async fn move_vips(member: Arc<Member>, programs: PathBuf) {
     let mut warm_at = Instant::now();
     loop {
         let state = member.log.state();
-        let may_hold = state.nodes.get(&member.meta.node).is_some_and(|node| node.role.holds());
-        let is_told = may_hold && state.all_vips().any(|vip| vip.spec.via.is_aws());
+        let is_told = member.holds(&state) && state.all_vips().any(|vip| vip.spec.via.is_aws());
         if is_told && warm_at <= Instant::now() {
             warm_at = Instant::now() + WARM;
             let aws = member.aws.clone();

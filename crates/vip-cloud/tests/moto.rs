@@ -346,22 +346,26 @@ async fn what_the_api_says_instead_is_passed_on_within_bounds() {
     };
     let throttled = refusal("RequestLimitExceeded", "Request limit exceeded.");
     let expired = refusal("RequestExpired", "Request has\nexpired.");
-    for (status, answer, says) in [
+    let page = || "<html>".to_owned();
+    for (status, answer, says, is_busy) in [
         (
             "503 Slow",
             throttled,
             "DescribeRouteTables: RequestLimitExceeded: Request limit exceeded.",
+            true,
         ),
-        ("400 Bad", expired, "RequestExpired: Request has expired."),
-        ("302 Found\r\nLocation: http://127.0.0.1:1/", String::new(), "HTTP 302"),
-        ("500 Oh", "<".repeat(5 << 20), "an answer of more than"),
-        ("200 OK", "<a>".to_owned(), "what it says is no XML"),
+        ("400 Bad", expired, "RequestExpired: Request has expired.", false),
+        ("302 Found\r\nLocation: http://127.0.0.1:1/", String::new(), "HTTP 302", false),
+        ("500 Oh", "<".repeat(5 << 20), "an answer of more than", false),
+        ("200 OK", "<a>".to_owned(), "what it says is no XML", false),
+        ("502 Bad Gateway", page(), "HTTP 502", true),
+        ("429 Too Many", page(), "HTTP 429", true),
+        ("404 Not Found", page(), "HTTP 404", false),
     ] {
         let does = Does::Says(status, answer);
         let proxy = Proxy::before(moto.address(), "DescribeRouteTables", does);
         let one = moto.host(0, &proxy.endpoint(), KEYS);
         let reply = call(&one, moto.table(), Verb::Observe).await;
-        let is_busy = status.starts_with("503");
         let (CloudReply::Failed(why) | CloudReply::Busy(why)) = &reply else { panic!("{reply:?}") };
         assert!(why.contains(says), "{why}");
         assert_eq!(matches!(reply, CloudReply::Busy(_)), is_busy, "{why}");

@@ -3,6 +3,7 @@
 mod clients;
 mod due;
 mod faults;
+mod genesis;
 mod guards;
 mod provider;
 mod reals;
@@ -25,6 +26,7 @@ use crate::raft::Raft;
 use crate::scenario::{Fault, Kind, Manners, Scenario, Scheme, host as host_of, node};
 use clients::Clients;
 use due::{Due, What};
+use genesis::{addresses, genesis, guest_spec, mac, other_name, vip_name, vip_spec};
 use provider::Provider;
 use reals::Condition;
 use std::cmp::Reverse;
@@ -32,10 +34,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use vip_core::{
-    Actor, Command, Mac, Name, Node, NodeId, NodeState, Placement, Recording, Runs, State, Term,
-    Timing, Via, VipAddress, VipOp, VipSpec, Vote,
-};
+use vip_core::{NodeId, Recording, State, Term, Timing, Vote};
 
 /// How a seed is run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -156,74 +155,6 @@ pub fn recordings(seed: u64) -> Vec<Recording> {
 
 fn micros(rng: &mut fastrand::Rng, range: std::ops::Range<u64>) -> Duration {
     Duration::from_micros(rng.u64(range))
-}
-
-/// The interface of a host.
-fn mac(at: usize) -> Mac {
-    let [a, b, ..] = at.to_le_bytes();
-    Mac([2, 0, 0, 0, b, a])
-}
-
-fn vip_name() -> Name {
-    "web".parse().expect("a valid name")
-}
-
-/// The addresses that VIPs may have.
-fn addresses() -> [VipAddress; 2] {
-    ["192.0.2.100/24", "192.0.2.101/24"].map(|text| text.parse().expect("a valid address"))
-}
-
-/// Of a VIP that takes what another one gave up.
-fn other_name() -> Name {
-    "other".parse().expect("a valid name")
-}
-
-/// A VIP of its own, with the second address, until that joins the other.
-fn guest_spec(scenario: &Scenario) -> VipSpec {
-    let [_, second] = addresses();
-    VipSpec {
-        name: "guest".parse().expect("a valid name"),
-        addresses: vec![second],
-        placement: Placement::Sticky,
-        ..vip_spec(scenario)
-    }
-}
-
-fn vip_spec(scenario: &Scenario) -> VipSpec {
-    let [first, _] = addresses();
-    VipSpec {
-        name: vip_name(),
-        addresses: vec![first],
-        interface: None,
-        placement: if scenario.sticky { Placement::Sticky } else { Placement::Leader },
-        no_probe: false,
-        via: if scenario.called.is_some() { Via::Exec } else { Via::Garp },
-        params: scenario.called.map(|_| ("file".into(), "move".into())).into_iter().collect(),
-    }
-}
-
-fn genesis(scenario: &Scenario) -> State {
-    let mut state = State::default();
-    for (at, shape) in scenario.hosts.iter().enumerate() {
-        let id = node(at);
-        let entry = Node {
-            id,
-            name: format!("n{id}").parse().expect("a valid name"),
-            advertise: format!("192.0.2.{id}:7400"),
-            role: shape.role,
-            state: NodeState::Active,
-            spki: String::new(),
-            leaving_by: None,
-            since_ms: 0,
-            macs: [mac(at)].into(),
-            runs: Runs::here(),
-            no_say: None,
-        };
-        Arc::make_mut(&mut state.nodes).insert(id, entry);
-    }
-    let op = VipOp::Add { spec: vip_spec(scenario) }.into();
-    state.apply(0, &Command { time_ms: 0, actor: Actor("genesis".into()), term: None, op });
-    state
 }
 
 impl World {

@@ -41,7 +41,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use vip_cloud::{Aws, Environment};
-use vip_core::{LeaseEvent, LeasesStart, Name};
+use vip_core::{LeaseEvent, LeasesStart, Name, State};
 use vip_pki::{Connections, PeerStream, PkiDir, Roster, SharedRoster};
 use vip_raft::{LogStore, PeerChannels, RaftNode};
 
@@ -283,6 +283,11 @@ impl Member {
         if !matches!(closed, Ok(Ok(()))) {
             tracing::warn!("the log store was not closed in order");
         }
+    }
+
+    /// Whether VIPs can come to this node, as far as its role goes.
+    pub(crate) fn holds(&self, state: &State) -> bool {
+        state.nodes.get(&self.meta.node).is_some_and(|node| node.role.holds())
     }
 
     pub(crate) fn stopped(&self) -> CancellationToken {

@@ -143,6 +143,23 @@ fn of_profile(text: &str, profile: &str) -> Option<Credentials> {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn what_is_good_is_used_while_nothing_new_can_be_had() {
+        let silent = [("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1")];
+        let environment = Environment::from(silent);
+        let chain = Chain::new(environment.clone(), Imds::new(&environment));
+        let until = |end| Credentials::new("A", "S", None, Some(end), NAME);
+        let now = SystemTime::now();
+        for (end, is_used) in [
+            (now + BEFORE_END * 2, true),
+            (now + BEFORE_END / 2, true),
+            (now - Duration::from_secs(1), false),
+        ] {
+            *chain.kept.lock().await = Some(until(end));
+            assert_eq!(chain.get().await.is_ok(), is_used, "{end:?}");
+        }
+    }
+
     #[test]
     fn a_file_has_a_key_for_each_profile() {
         let text = "# mine\n[default]\naws_access_key_id = A\naws_secret_access_key=S/=+\n\n\

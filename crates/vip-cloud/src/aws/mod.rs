@@ -3,6 +3,7 @@
 mod credentials;
 mod ec2;
 mod imds;
+mod places;
 mod private_ip;
 mod route;
 
@@ -69,8 +70,7 @@ impl Aws {
             return CloudReply::Busy("AWS: too many calls wait for their turn here".to_owned());
         };
         let done = async {
-            let own = self.interface().await?;
-            let at = At { ec2: &self.ec2, target: self.target().await?, interface: own };
+            let at = self.at().await?;
             match ask.spec.via {
                 Via::AwsRoute => route::call(&at, ask).await,
                 Via::AwsPrivateIp => private_ip::call(&at, self.vpc(&at).await?, ask).await,
@@ -93,8 +93,7 @@ impl Aws {
     /// What AWS refuses, as a sentence.
     pub async fn check(&self, spec: &VipSpec) -> Result<(), String> {
         let checked = async {
-            let interface = self.interface().await?;
-            let at = At { ec2: &self.ec2, target: self.target().await?, interface };
+            let at = self.at().await?;
             match spec.via {
                 Via::AwsRoute => route::check(&at, spec).await,
                 Via::AwsPrivateIp => private_ip::check(&at, self.vpc(&at).await?, spec).await,
@@ -112,11 +111,11 @@ impl Aws {
     /// Looks at all that moving these VIPs rests on.
     pub async fn examine(&self, vips: &[VipSpec]) -> Vec<Finding> {
         let mut found = vec![];
-        let (target, interface) = match (self.target().await, self.interface().await) {
-            (Ok(target), Ok(interface)) => (target, interface),
-            (Err(error), _) | (_, Err(error)) => return vec![Finding::ill(error.to_string())],
+        let at = match self.at().await {
+            Ok(at) => at,
+            Err(error) => return vec![Finding::ill(error.to_string())],
         };
-        let at = At { ec2: &self.ec2, target, interface };
+        let At { target, interface, .. } = at;
         let began = std::time::Instant::now();
         match ec2::described(&at).await {
             Err(error) => return vec![Finding::ill(error.to_string())],
@@ -149,14 +148,15 @@ impl Aws {
 
     /// Keeps what a call needs at hand: credentials, who this node is, and a connection.
     pub async fn keep_warm(&self) {
-        let warm = async {
-            let interface = self.interface().await?;
-            let at = At { ec2: &self.ec2, target: self.target().await?, interface };
-            ec2::described(&at).await.map(|_| ())
-        };
+        let warm = async { ec2::described(&self.at().await?).await.map(|_| ()) };
         if let Err(error) = warm.await {
             tracing::warn!(%error, "AWS could not be told now where a VIP is");
         }
+    }
+
+    async fn at(&self) -> Result<At<'_>, CallError> {
+        let interface = self.interface().await?;
+        Ok(At { ec2: &self.ec2, target: self.target().await?, interface })
     }
 
     async fn interface(&self) -> Result<&str, CallError> {
@@ -181,19 +181,18 @@ impl Aws {
 
     async fn target(&self) -> Result<&Target, CallError> {
         let found = self.target.get_or_try_init(async || {
-            let said = |names: [&str; 2], section: &str| {
+            let section =
+                |text: &str| Some(text).filter(|text| !text.is_empty()).map(str::to_owned);
+            let first = |names: [&str; 2], of_section: &str| {
                 let said = names.into_iter().find_map(|name| self.environment.get(name));
-                said.map(ToOwned::to_owned).or_else(|| Some(section.to_owned()))
+                said.map(str::to_owned).or_else(|| section(of_section))
             };
-            let said =
-                |names, section| said(names, section).filter(|text: &String| !text.is_empty());
-            let region = match said(["AWS_REGION", "AWS_DEFAULT_REGION"], &self.section.region) {
+            let region = match first(["AWS_REGION", "AWS_DEFAULT_REGION"], &self.section.region) {
                 Some(region) => region,
                 None => self.imds.region().await?,
             };
-            let endpoint =
-                said(["AWS_ENDPOINT_URL_EC2", "AWS_ENDPOINT_URL"], &self.section.endpoint);
-            Target::new(region, endpoint)
+            let names = ["AWS_ENDPOINT_URL_EC2", "AWS_ENDPOINT_URL"];
+            Target::new(region, first(names, &self.section.endpoint))
         });
         found.await.map_err(CallError::Other)
     }

@@ -7,14 +7,11 @@
 
 use super::At;
 use super::ec2::{CallError, Named, parsed, text_of};
+use super::places::{NOWHERE, of_each, plain, seen};
 use crate::Ask;
 use std::net::IpAddr;
 use vip_core::{CloudReply, Verb, VipSpec};
 
-/// In a token: nobody has it.
-const NOBODY: &str = "none";
-/// Between what is said of each address.
-const BETWEEN: &str = " ";
 const DESCRIBE: &str = "DescribeNetworkInterfaces";
 
 /// Who has an address.
@@ -34,18 +31,14 @@ pub(super) async fn call(at: &At<'_>, vpc: &str, ask: &Ask) -> Result<CloudReply
             for ip in ips {
                 owners.push(owner(at, vpc, ip).await?.map(|owner| owner.interface));
             }
-            if owners.iter().all(|owner| owner.as_deref() == Some(at.interface)) {
-                return Ok(CloudReply::Here);
-            }
-            let words: Vec<_> = owners.iter().map(|o| o.as_deref().unwrap_or(NOBODY)).collect();
-            Ok(CloudReply::Elsewhere(words.join(BETWEEN)))
+            Ok(seen(&owners, at.interface))
         }
         Verb::Take(token) => {
-            for (ip, was) in ips.into_iter().zip(token.split(BETWEEN)) {
+            for (ip, was) in of_each(ips, token) {
                 if was == at.interface {
                     continue;
                 }
-                if was != NOBODY {
+                if was != NOWHERE {
                     unassign(at, was, ip).await?;
                 }
                 let ip = ip.to_string();
@@ -100,7 +93,7 @@ fn owner_in(body: &str, ip: IpAddr) -> Result<Option<Owner>, CallError> {
         let Some(own) = own else { continue };
         let Some(id) = text_of(interface, "networkInterfaceId") else { continue };
         let is_primary = text_of(own, "primary") == Some("true");
-        return Ok(Some(Owner { interface: super::route::plain(id), is_primary }));
+        return Ok(Some(Owner { interface: plain(id), is_primary }));
     }
     Ok(None)
 }

@@ -5,16 +5,11 @@
 
 use super::At;
 use super::ec2::{CallError, Named, parsed, text_of};
+use super::places::{NOWHERE, odd, of_each, plain, seen};
 use crate::Ask;
 use std::net::IpAddr;
 use vip_core::{CloudReply, Verb, VipSpec};
 
-/// In a token: there is no route yet.
-const NONE: &str = "none";
-/// In a token: neither that nor an id.
-const ODD: &str = "something-else";
-/// Between what is said of each address.
-const BETWEEN: &str = " ";
 /// A destination, and the name of the parameter for it.
 fn destination(ip: IpAddr) -> (&'static str, String) {
     match ip {
@@ -33,10 +28,10 @@ pub(super) async fn call(at: &At<'_>, ask: &Ask) -> Result<CloudReply, CallError
         Verb::Observe => observe(at, ask, table).await,
         Verb::Take(token) => {
             let own = ("NetworkInterfaceId", at.interface);
-            for (ip, was) in ask.spec.ips().into_iter().zip(token.split(BETWEEN)) {
+            for (ip, was) in of_each(ask.spec.ips(), token) {
                 let (key, block) = destination(ip);
                 // Whoever made one since is not overwritten by this.
-                let action = if was == NONE { "CreateRoute" } else { "ReplaceRoute" };
+                let action = if was == NOWHERE { "CreateRoute" } else { "ReplaceRoute" };
                 let parameters = [("RouteTableId", table), (key, block.as_str()), own];
                 at.ec2.call(at.target, action, &parameters).await?;
             }
@@ -58,16 +53,9 @@ pub(super) async fn call(at: &At<'_>, ask: &Ask) -> Result<CloudReply, CallError
 
 async fn observe(at: &At<'_>, ask: &Ask, table: &str) -> Result<CloudReply, CallError> {
     let body = routes(at, table).await?;
-    let mut targets = vec![];
-    for ip in ask.spec.ips() {
-        targets.push(goes_to(&body, ip)?);
-    }
-    if targets.iter().all(|target| target.as_deref() == Some(at.interface)) {
-        return Ok(CloudReply::Here);
-    }
-    let words: Vec<_> = targets.iter().map(|t| t.as_deref().unwrap_or(NONE)).collect();
-    let token = words.join(BETWEEN);
-    Ok(CloudReply::Elsewhere(token))
+    let targets: Result<Vec<_>, _> =
+        ask.spec.ips().into_iter().map(|ip| goes_to(&body, ip)).collect();
+    Ok(seen(&targets?, at.interface))
 }
 
 async fn routes(at: &At<'_>, table: &str) -> Result<String, CallError> {
@@ -88,14 +76,8 @@ fn goes_to(body: &str, ip: IpAddr) -> Result<Option<String>, CallError> {
     let kinds = ["networkInterfaceId", "gatewayId", "natGatewayId", "transitGatewayId"];
     Ok(own.map(|route| {
         let target = kinds.iter().find_map(|kind| text_of(route, kind));
-        target.map_or_else(|| ODD.to_owned(), plain)
+        target.map_or_else(odd, plain)
     }))
-}
-
-/// An id as AWS gives them, and nothing else that an endpoint may say: it goes to the log.
-pub(super) fn plain(id: &str) -> String {
-    let is_plain = id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    if is_plain { id.to_owned() } else { ODD.to_owned() }
 }
 
 /// Whether a block is of that address alone; one may be written in several ways.

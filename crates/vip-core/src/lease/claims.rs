@@ -16,38 +16,22 @@
 mod answering;
 mod conflicts;
 mod questions;
+mod refusals;
 mod stage;
 
 use super::grants::waits;
 use crate::{
-    Address, Conflict, Cover, Denial, Epoch, Grantee, GuardNotice, GuardRefusal, Incarnation, Mono,
-    NodeId, Obstacle, Probe, State, ViaToken, Vip, VipOrder, VipUid, Why,
+    Address, Conflict, Cover, Denial, Epoch, Grantee, GuardNotice, Incarnation, Mono, NodeId,
+    Obstacle, Probe, State, ViaToken, Vip, VipOrder, VipUid, Why,
 };
 pub use answering::Answering;
 use conflicts::Conflicts;
 pub use questions::CalledLease;
+use refusals::RefusedHere;
 use serde::{Deserialize, Serialize};
 use stage::{Happened, Stage, Then};
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
-
-/// How long a VIP that the guard could not claim is not tried again here: at
-/// first, because most of what a kernel refuses it refuses for a moment; and at
-/// most, because each attempt may move the VIP here and away again.
-const RETRY_REFUSED: Duration = Duration::from_secs(1);
-const RETRY_REFUSED_MAX: Duration = Duration::from_secs(30);
-
-/// A VIP that the guard could not claim.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct RefusedHere {
-    why: Obstacle,
-    /// Of what was wanted then.
-    revision: u32,
-    retry_at: Mono,
-    /// The pause before the next attempt, if this one fails too.
-    pause: Duration,
-}
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Claim {
@@ -246,32 +230,6 @@ impl Claims {
         actions
     }
 
-    /// What could not be claimed here, and may be now or is not to be.
-    fn look_at_refusals(&mut self, now: Mono, state: &State) {
-        self.refused.retain(|uid, refused| {
-            // Somebody said since that a foreign host is meant to be there.
-            let meant = matches!(refused.why.why, Why::Answered(_));
-            let answered = meant || matches!(refused.why.why, Why::AnsweredBy(_));
-            // Nobody else has it, or its holder would not.
-            let elsewhere = |vip: &Vip| vip.holder != Some(self.me) && vip.answered == vip.epoch;
-            // Somebody says since that it is to be tried here again.
-            let told = matches!(refused.why.why, Why::NotTaken(_));
-            let asked = |vip: &Vip| vip.pinned == Some(self.me) && vip.holder != Some(self.me);
-            // It is taken from nobody who can have it moved by one who could not.
-            let is_well = |vip: &&Vip| {
-                let answers = vip.answered == vip.epoch && vip.fenced < vip.epoch;
-                answers && vip.holder.is_some_and(|other| other != self.me)
-            };
-            if told && state.vip(*uid).filter(is_well).is_some() {
-                refused.retry_at = refused.retry_at.max(now + RETRY_REFUSED);
-            }
-            let over = |vip: &Vip| {
-                (meant && vip.spec.no_probe) || (answered && elsewhere(vip)) || (told && asked(vip))
-            };
-            state.vip(*uid).is_some_and(|vip| refused.revision == vip.revision && !over(vip))
-        });
-    }
-
     fn release(
         &mut self,
         vip: VipUid,
@@ -410,27 +368,6 @@ impl Claims {
         actions
     }
 
-    fn guard_refused(
-        &mut self,
-        now: Mono,
-        vip: VipUid,
-        epoch: Epoch,
-        why: &GuardRefusal,
-        actions: &mut Vec<ClaimAction>,
-    ) {
-        let Some(claim) = self.claim(vip, epoch) else { return };
-        let revision = claim.revision.unwrap_or_default();
-        let happened = match why {
-            GuardRefusal::Ended(_) => Happened::Ended,
-            GuardRefusal::InUse(_) => Happened::InUse,
-            GuardRefusal::Address(_) => Happened::Refused,
-        };
-        let then = self.goes_on((vip, epoch), happened, actions);
-        if let (Then::LeaveAlone, GuardRefusal::Address(obstacle)) = (then, why) {
-            self.leave_alone(now, vip, obstacle.clone(), revision);
-        }
-    }
-
     /// Something happened to the claim of this epoch, if it is there. What
     /// [`Then::Extend`], [`Then::ReleaseEarlier`] and [`Then::LeaveAlone`] take beside
     /// it the caller has.
@@ -491,13 +428,6 @@ impl Claims {
     #[must_use]
     pub fn ages(&self) -> bool {
         !self.refused.is_empty() || !self.conflicts.is_empty()
-    }
-
-    /// It is not tried here again for a while.
-    fn leave_alone(&mut self, now: Mono, vip: VipUid, why: Obstacle, revision: u32) {
-        let pause = self.refused.get(&vip).map_or(RETRY_REFUSED, |before| before.pause);
-        let (retry_at, pause) = (now + pause, (pause * 2).min(RETRY_REFUSED_MAX));
-        self.refused.insert(vip, RefusedHere { why, revision, retry_at, pause });
     }
 
     /// Somebody else claims an address. A member that must not have it keeps a
@@ -568,22 +498,6 @@ impl Claims {
                 }
             }
             _ => {}
-        }
-        actions
-    }
-
-    /// Who has to be told will not hear of it: somebody else may have more luck.
-    fn not_taken(
-        &mut self,
-        now: Mono,
-        (vip, epoch): (VipUid, Epoch),
-        obstacle: Obstacle,
-    ) -> Vec<ClaimAction> {
-        let mut actions = vec![];
-        let Some(claim) = self.claim(vip, epoch) else { return actions };
-        let revision = claim.revision.unwrap_or_default();
-        if self.goes_on((vip, epoch), Happened::NotTaken, &mut actions) == Then::Release {
-            self.leave_alone(now, vip, obstacle, revision);
         }
         actions
     }

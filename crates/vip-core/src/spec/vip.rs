@@ -270,6 +270,33 @@ mod tests {
     }
 
     #[test]
+    fn aws_moves_what_it_can_name() {
+        let spec = |via, table: Option<&str>, addresses: Vec<VipAddress>| VipSpec {
+            via,
+            params: table.map(|id| ("route-table".to_owned(), id.to_owned())).into_iter().collect(),
+            addresses,
+            ..vip("web", 100)
+        };
+        let v4 = |count: u8| {
+            (1..=count).map(|last| format!("10.9.0.{last}/32").parse().expect("valid")).collect()
+        };
+        let v6: Vec<VipAddress> = vec!["2001:db8::1/128".parse().expect("valid")];
+        let routed = |table, addresses| spec(Via::AwsRoute, table, addresses).check();
+        assert_eq!(routed(Some("rtb-0123abc"), v4(11)), Ok(()));
+        assert_eq!(routed(Some("rtb-0123abc"), v6.clone()), Ok(()));
+        // A token names an interface for each, and more would not fit once they are held.
+        let many = routed(Some("rtb-0123abc"), v4(12));
+        assert!(matches!(many, Err(VipSpecError::TooManyAddresses { most: 11, .. })), "{many:?}");
+        let long = format!("rtb-{}", "a".repeat(64));
+        for table in [None, Some(""), Some("rtb-"), Some("rtb-a/b"), Some("eni-1"), Some(&*long)] {
+            assert!(routed(table, v4(1)).is_err(), "{table:?}");
+        }
+        assert_eq!(spec(Via::AwsPrivateIp, None, v4(1)).check(), Ok(()));
+        let why = spec(Via::AwsPrivateIp, None, v6).check().expect_err("IPv4 alone").to_string();
+        assert!(why.contains("--via aws-private-ip moves no address like 2001:db8::1"), "{why}");
+    }
+
+    #[test]
     fn an_address_needs_a_prefix_and_must_be_unicast() {
         for good in ["192.0.2.10/24", "192.0.2.0/32", "192.0.2.0/31", "2001:db8::1/64"] {
             assert_eq!(good.parse::<VipAddress>().map(|a| a.to_string()), Ok(good.to_owned()));

@@ -136,10 +136,9 @@ fn http(agent: &Seat) -> Check {
 async fn aws(member: &Member) -> Option<Check> {
     const NAME: &str = "aws";
     let state = member.log.state();
-    let specs: Vec<_> = state.all_vips().map(|vip| vip.spec.clone()).collect();
-    let specs: Vec<_> = specs.into_iter().filter(|spec| spec.via.is_aws()).collect();
-    let holds = state.nodes.get(&member.meta.node).is_some_and(|node| node.role.holds());
-    if specs.is_empty() || !holds {
+    let specs = state.all_vips().map(|vip| &vip.spec).filter(|spec| spec.via.is_aws());
+    let specs: Vec<_> = specs.cloned().collect();
+    if specs.is_empty() || !member.holds(&state) {
         return None;
     }
     let found = member.aws.examine(&specs).await;

@@ -68,10 +68,9 @@ impl v1::vips_server::Vips for AdminService {
 
 /// Whether those who have to know where a VIP is would hear of it from here.
 async fn can_be_called(call: &Call, spec: &VipSpec) -> Result<(), Status> {
-    let (member, state) = (&call.member, call.member.log.state());
+    let member = &call.member;
     // A leader that holds nothing need not be where they are.
-    let holds = state.nodes.get(&member.meta.node).is_some_and(|node| node.role.holds());
-    if !spec.via.is_aws() || !holds {
+    if !spec.via.is_aws() || !member.holds(&member.log.state()) {
         return Ok(());
     }
     let checked = member.aws.check(spec).await;

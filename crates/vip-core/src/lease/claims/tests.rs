@@ -1,3 +1,4 @@
+use super::refusals::RETRY_REFUSED;
 use super::*;
 use crate::testing::{apply, move_to, state_of, vip, voter};
 use crate::*;
