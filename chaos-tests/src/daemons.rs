@@ -68,6 +68,33 @@ impl Daemon {
         Self::start(command, dir)
     }
 
+    /// A gobgpd on a host, with the `gobgpd.toml` of a folder, that takes commands at the host's
+    /// loopback alone; what it complains of is in `log` there.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be started.
+    pub fn gobgpd(lab: &Lab, host: &str, dir: &Path) -> Result<Self> {
+        let mut command = on(lab, host);
+        command.arg(unpacked("gobgpd", "--version")?.0).arg("-f").arg(dir.join("gobgpd.toml"));
+        command.args(["--api-hosts=127.0.0.1:50051", "--pprof-disable"]).stdout(Stdio::null());
+        Self::start(command, dir)
+    }
+
+    /// A BIRD on a host, with the `bird.conf` of a folder; what it complains of is in `log`
+    /// there.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be started.
+    pub fn bird(lab: &Lab, host: &str, dir: &Path) -> Result<Self> {
+        let (mut command, (program, libraries)) = (on(lab, host), unpacked("bird", "--version")?);
+        command.arg(program).args(["-f", "-c"]).arg(dir.join("bird.conf"));
+        command.arg("-s").arg(dir.join("bird.ctl"));
+        if let Some(libraries) = libraries {
+            command.env("LD_LIBRARY_PATH", libraries);
+        }
+        Self::start(command, dir)
+    }
+
     fn start(mut command: Command, dir: &Path) -> Result<Self> {
         let log = std::fs::File::create(dir.join("log"))?;
         Ok(Self(command.stdin(Stdio::null()).stderr(log).spawn()?))
@@ -108,13 +135,16 @@ fn on(lab: &Lab, host: &str) -> Command {
 
 /// A program, and where its libraries are: `cargo xtask` unpacks both where it is not
 /// installed.
-fn unpacked(program: &str, version: &str) -> Result<(PathBuf, Option<PathBuf>)> {
+///
+/// # Errors
+/// There is none.
+pub fn unpacked(program: &str, version: &str) -> Result<(PathBuf, Option<PathBuf>)> {
     let place = binaries()?.join("../unpacked/usr");
-    let file = place.join("sbin").join(program);
-    if !file.exists() {
+    let file = ["sbin", "bin"].map(|folder| place.join(folder).join(program));
+    let Some(file) = file.into_iter().find(|file| file.exists()) else {
         ensure!(run(program, &[version]).is_ok(), "no {program}: run `cargo xtask test` once");
         return Ok((program.into(), None));
-    }
+    };
     let of_this_machine = format!("{}-linux-gnu", std::env::consts::ARCH);
     Ok((file, Some(place.join("lib").join(of_this_machine))))
 }

@@ -39,7 +39,7 @@ pub use busy::BusyLoops;
 pub use cluster::{Cluster, Options, Status};
 pub use command::{Outcome, binaries, run, wait_for, within};
 pub use crashes::{Crashed, Work, crash};
-pub use daemons::{Daemon, python};
+pub use daemons::{Daemon, python, unpacked};
 pub use fault::{Fault, Faults};
 pub use grpc::WellByGrpc;
 pub use guard_socket::greet_guard;

@@ -205,7 +205,7 @@ fn the_route_follows_the_holder_and_nobody_else_answers() -> Result<()> {
     wait_for("it is taken back", SOON, || (vpc.routed()? == to).then_some(()))?;
     ensure!(vpc.answers(), "it does not answer");
     let told = || vpc.cluster.host("n1").ctl_ok(&["events"]).ok();
-    let said = format!("VIP web was found elsewhere than at {to}, which takes it back");
+    let said = format!("VIP web was not found at {to} any more, which takes it back");
     wait_for("it is said", SOON, || told().filter(|events| events.contains(&said)))?;
 
     // Power off: the route follows.
@@ -288,7 +288,7 @@ fn a_takeover_that_ends_between_any_two_steps_is_finished_or_undone() -> Result<
         if late {
             // It was done meanwhile, and undone.
             let shown = || vpc.cluster.host(at).ctl_ok(&["events"]).ok();
-            let moved = || shown().filter(|events| events.contains("VIP web was found elsewhere"));
+            let moved = || shown().filter(|events| events.contains("VIP web was not found at"));
             wait_for("it to be found", SOON, moved).context(step)?;
             wait_for("the route to be the holder's", SOON, right)?;
         }

@@ -163,7 +163,7 @@ fn it_answers_once_the_program_confirms_and_wherever_it_goes() -> Result<()> {
     ensure!(answers(&cluster), "it was held all the while");
     let at = another_than(to);
     let told = || cluster.host(at).ctl_ok(&["events"]).ok();
-    let said = format!("VIP web was found elsewhere than at {next}, which takes it back");
+    let said = format!("VIP web was not found at {next} any more, which takes it back");
     wait_for("it is said", SOON, || told().filter(|events| events.contains(&said)))?;
 
     // It is removed, which its holder says, again and again.

@@ -42,6 +42,33 @@ fn the_units_are_valid_and_hardened() -> Result<()> {
     Ok(())
 }
 
+/// As Debian's gobgpd has it, and as what is shipped beside it changes that.
+#[test]
+fn the_speakers_life_is_tied_to_the_agents() -> Result<()> {
+    let dir = std::env::temp_dir().join(format!("vipd-speaker-{}", std::process::id()));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for (from, unit, to) in [
+        ("gobgpd-vipd.conf", "gobgpd.service", "vipd.conf"),
+        ("vipd-gobgpd.conf", "vipd.service", "gobgpd.conf"),
+    ] {
+        let place = dir.join(format!("{unit}.d"));
+        std::fs::create_dir_all(&place)?;
+        std::fs::copy(root.join("deploy/cloud/bgp").join(from), place.join(to))?;
+    }
+    let vipd = std::fs::read_to_string(root.join("deploy/systemd/vipd.service"))?;
+    std::fs::write(dir.join("vipd.service"), vipd.replace("/usr/bin/vipd", "/bin/true"))?;
+    let of_package = "[Service]\nExecStart=/bin/true $GOBGPD_OPTIONS\n";
+    std::fs::write(dir.join("gobgpd.service"), of_package)?;
+    let units = ["gobgpd.service", "vipd.service"].map(|unit| dir.join(unit));
+    let units = units.map(|unit| unit.display().to_string());
+    let verified = run("systemd-analyze", &["verify", &units[0], &units[1]])?;
+    std::fs::remove_dir_all(&dir)?;
+    let ours = |line: &&str| line.contains("vipd.conf") || line.contains("gobgpd.conf");
+    let complaints: Vec<_> = verified.stderr.lines().filter(ours).collect();
+    assert!(verified.code == Some(0) && complaints.is_empty(), "{}", verified.stderr);
+    Ok(())
+}
+
 /// What hardening would take away: the guard raises settings of the kernel's
 /// network, and the agent asks how the clock is steered.
 #[test]

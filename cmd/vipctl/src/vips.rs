@@ -137,6 +137,11 @@ fn in_full(vip: &v1::Vip) -> String {
              to have it, and assigned if nobody has it, which a late call finds otherwise",
             vip.name
         ),
+        v1::Via::Bgp => format!(
+            "\n{} is announced by its holder's BGP speaker: routers prefer it to what an earlier \
+             holder announces still",
+            vip.name
+        ),
     };
     table_of(std::slice::from_ref(vip)) + &by + &all_of(&vip.name, "addresses", &vip.addresses)
 }

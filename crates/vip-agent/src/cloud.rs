@@ -2,7 +2,7 @@
 //! lease, and not a moment longer.
 
 use crate::node::Member;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 use vip_cloud::Ask;
 use vip_core::{
-    CallId, Cloud, CloudAction, CloudReply, Epoch, LeaseEvent, Logged, Obstacle, Pace, State, Verb,
-    Via, VipSpec, VipUid, Why,
+    CallId, Cloud, CloudAction, CloudReply, Epoch, LeaseEvent, Logged, Obstacle, Pace, Provider,
+    State, Verb, Via, VipSpec, VipUid, Why,
 };
 use vip_guard::boottime;
 use vip_probe::exec::{Move, run_mover};
@@ -24,9 +24,23 @@ const IDLE: Duration = Duration::from_secs(1);
 /// connections are kept for longer, and credentials are good for longer.
 const WARM: Duration = Duration::from_secs(30);
 
+/// What VIPs were when somebody was told of them last, each under its epoch: one that was
+/// removed is nowhere else, and one that was changed may be told of under both.
+type Specs = BTreeMap<(VipUid, Epoch), VipSpec>;
+
+/// What is due of one VIP.
+struct Due {
+    id: CallId,
+    epoch: Epoch,
+    verb: Verb,
+    limit: Duration,
+    announced: Option<u64>,
+}
+
 /// A call that has its answer.
 struct Answered {
     id: CallId,
+    epoch: Epoch,
     what: &'static str,
     reply: CloudReply,
     took: Duration,
@@ -35,9 +49,9 @@ struct Answered {
 impl Answered {
     /// For whoever asks later what was done: but a look that found it here, which changes
     /// nothing.
-    fn write_down(&self, specs: &BTreeMap<VipUid, VipSpec>) {
-        let Self { id, what, reply, took } = self;
-        let vip = specs.get(&id.vip).map(|spec| spec.name.to_string());
+    fn write_down(&self, specs: &Specs) {
+        let Self { id, epoch, what, reply, took } = self;
+        let vip = specs.get(&(id.vip, *epoch)).map(|spec| spec.name.to_string());
         let took_ms = took.as_millis();
         match reply {
             CloudReply::Here => tracing::debug!(vip, what, took_ms, "it is here"),
@@ -60,13 +74,13 @@ struct Calls {
 impl Calls {
     fn start(
         &mut self,
-        (id, what): (CallId, &'static str),
+        (id, epoch, what): (CallId, Epoch, &'static str),
         call: impl Future<Output = CloudReply> + Send + 'static,
     ) {
         let handle = self.tasks.spawn(async move {
             let began = Instant::now();
             let reply = call.await;
-            Answered { id, what, reply, took: began.elapsed() }
+            Answered { id, epoch, what, reply, took: began.elapsed() }
         });
         self.handles.insert(id, handle);
     }
@@ -96,7 +110,7 @@ impl Calls {
 /// Who is asked or told.
 enum By {
     Program(Move),
-    Aws(Ask),
+    Provider(Ask),
 }
 
 /// What is done about VIPs of which somebody has to be told.
@@ -105,9 +119,7 @@ struct Movers {
     /// Where programs are run.
     programs: PathBuf,
     calls: Calls,
-    /// What each VIP was when somebody was told of it last: one that was removed is nowhere
-    /// else.
-    specs: BTreeMap<VipUid, VipSpec>,
+    specs: Specs,
 }
 
 /// Sees to VIPs that somebody has to be told of, until the member stops. `programs`: where
@@ -119,19 +131,20 @@ pub(crate) async fn move_vips(member: Arc<Member>, programs: PathBuf) {
     let (calls, specs) = (Calls::default(), BTreeMap::new());
     let mut movers = Movers { member: member.clone(), programs, calls, specs };
     let mut warm_at = Instant::now();
+    member.providers.begin().await;
     loop {
         let state = member.log.state();
-        let is_told = member.holds(&state) && state.all_vips().any(|vip| vip.spec.via.is_aws());
-        if is_told && warm_at <= Instant::now() {
+        if member.holds(&state) && warm_at <= Instant::now() {
             warm_at = Instant::now() + WARM;
-            let aws = member.aws.clone();
-            tokio::spawn(async move { aws.keep_warm().await });
+            keep_warm(&member, &state);
         }
         let leased = member.leases.told_of(&state);
-        let logged = |uid: VipUid| Logged::of(&state, uid, movers.specs.get(&uid));
+        let last = |uid: VipUid| movers.specs.range((uid, Epoch(0))..).next_back();
+        let last = |uid| last(uid).filter(|((vip, _), _)| *vip == uid).map(|(_, spec)| spec);
+        let logged = |uid: VipUid| Logged::of(&state, uid, last(uid));
         let due = cloud.step(boottime(), &leased, logged);
         movers.carry_out(&state, due).await;
-        movers.specs.retain(|vip, _| cloud.knows(*vip));
+        movers.specs.retain(|(vip, epoch), _| cloud.knows(*vip, *epoch));
         let is_calling = !movers.calls.handles.is_empty();
         let look = if is_calling { LOOK } else { IDLE };
         // What a call rests on ends by time alone.
@@ -154,28 +167,28 @@ pub(crate) async fn move_vips(member: Arc<Member>, programs: PathBuf) {
     }
 }
 
+fn keep_warm(member: &Arc<Member>, state: &State) {
+    let called = state.all_vips().filter_map(|vip| vip.spec.via.provider());
+    for provider in called.collect::<BTreeSet<Provider>>() {
+        let providers = member.providers.clone();
+        tokio::spawn(async move { providers.keep_warm(provider).await });
+    }
+}
+
 impl Movers {
     async fn carry_out(&mut self, state: &State, due: Vec<CloudAction>) {
         for action in due {
             let event = match action {
-                CloudAction::Call { id, epoch, verb, limit } => {
-                    self.call(state, id, (epoch, verb, limit));
+                CloudAction::Call { id, epoch, verb, limit, announced } => {
+                    self.call(state, Due { id, epoch, verb, limit, announced });
                     continue;
                 }
                 CloudAction::CutOff(id) => {
                     self.calls.cut_off(id);
                     continue;
                 }
-                CloudAction::NotReleased(vip, why) => {
-                    let spec = self.specs.get(&vip);
-                    let name = spec.map(|spec| spec.name.to_string());
-                    let addresses: Vec<_> = spec.map(VipSpec::ips).unwrap_or_default();
-                    tracing::warn!(
-                        vip = name,
-                        ?addresses,
-                        why,
-                        "a VIP that was removed may be moved here still: undo it by hand"
-                    );
+                CloudAction::NotReleased(vip, epoch, why) => {
+                    self.not_released(vip, epoch, &why);
                     continue;
                 }
                 CloudAction::Saw(vip, token) => LeaseEvent::Saw(vip, token),
@@ -194,38 +207,46 @@ impl Movers {
         }
     }
 
-    fn call(&mut self, state: &State, id: CallId, (epoch, verb, limit): (Epoch, Verb, Duration)) {
-        let spec = match (&verb, state.vip(id.vip)) {
-            (Verb::Observe | Verb::Take(_), vip) => {
-                let spec = vip.map(|vip| vip.spec.clone());
-                self.specs.extend(spec.clone().map(|spec| (id.vip, spec)));
-                spec
-            }
-            (Verb::Release, _) => self.specs.get(&id.vip).cloned(),
-        };
-        let is_release = verb == Verb::Release;
-        let what = verb.as_str();
-        let wanted = spec.and_then(|spec| self.wanted(state, spec, (epoch, verb, limit)));
-        let (programs, aws) = (self.programs.clone(), self.member.aws.clone());
-        self.calls.start((id, what), async move {
+    fn not_released(&self, vip: VipUid, epoch: Epoch, why: &str) {
+        let Some(spec) = self.specs.get(&(vip, epoch)) else { return };
+        let (name, addresses) = (spec.name.to_string(), spec.ips());
+        if spec.via.is_announced_by_each() {
+            let text = "this node may announce a VIP still that it does not hold: trying on";
+            tracing::warn!(vip = name, ?addresses, why, "{text}");
+        } else {
+            let text = "a VIP that was removed may be moved here still: undo it by hand";
+            tracing::warn!(vip = name, ?addresses, why, "{text}");
+        }
+    }
+
+    fn call(&mut self, state: &State, due: Due) {
+        let Due { id, epoch, .. } = due;
+        let is_release = due.verb == Verb::Release;
+        if !is_release {
+            let vip = state.vip(id.vip).filter(|vip| vip.epoch == epoch);
+            self.specs.extend(vip.map(|vip| ((id.vip, epoch), vip.spec.clone())));
+        }
+        let what = due.verb.as_str();
+        let spec = self.specs.get(&(id.vip, epoch)).cloned();
+        let wanted = spec.and_then(|spec| self.wanted(state, spec, due));
+        let (programs, providers) = (self.programs.clone(), self.member.providers.clone());
+        self.calls.start((id, epoch, what), async move {
             match wanted {
                 Some(By::Program(wanted)) => run_mover(&programs, &wanted).await,
-                Some(By::Aws(ask)) => aws.call(&ask).await,
+                Some(By::Provider(ask)) => providers.call(&ask).await,
                 None if is_release => CloudReply::Done,
                 None => CloudReply::Failed("this node is not told yet how it is moved".to_owned()),
             }
         });
     }
 
-    fn wanted(
-        &self,
-        state: &State,
-        spec: VipSpec,
-        (epoch, verb, limit): (Epoch, Verb, Duration),
-    ) -> Option<By> {
+    fn wanted(&self, state: &State, spec: VipSpec, due: Due) -> Option<By> {
+        let Due { epoch, verb, limit, announced, .. } = due;
         let file = match spec.via {
             Via::Exec => spec.params.get("file")?.clone(),
-            Via::AwsRoute | Via::AwsPrivateIp => return Some(By::Aws(Ask { spec, verb, limit })),
+            Via::AwsRoute | Via::AwsPrivateIp | Via::Bgp => {
+                return Some(By::Provider(Ask { spec, verb, limit, announced }));
+            }
             Via::Garp | Via::Lb => return None,
         };
         let node = state.nodes.get(&self.member.meta.node)?;

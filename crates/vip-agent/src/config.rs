@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use vip_cloud::AwsSection;
+use vip_cloud::{AwsSection, BgpSection};
 use vip_core::{Name, Profile};
 
 /// Port of peers and remote admins.
@@ -58,6 +58,7 @@ pub struct Config {
 #[serde(deny_unknown_fields, default)]
 pub struct CloudSection {
     pub aws: AwsSection,
+    pub bgp: BgpSection,
     pub exec: ExecSection,
 }
 

@@ -126,7 +126,7 @@ fn vip(table: &str) -> VipSpec {
 }
 
 async fn call(aws: &Aws, table: &str, verb: Verb) -> CloudReply {
-    aws.call(&Ask { spec: vip(table), verb, limit: LIMIT }).await
+    aws.call(&Ask { spec: vip(table), verb, limit: LIMIT, announced: None }).await
 }
 
 async fn token(aws: &Aws, table: &str) -> String {
@@ -183,8 +183,9 @@ async fn a_route_is_made_moved_and_let_go_of() {
 async fn a_private_address_is_at_one_interface_and_a_late_call_is_refused() {
     let moto = Moto::start();
     let (spec, [one, two]) = (private("10.77.0.100"), moto.hosts());
-    let call =
-        async |aws: &Aws, verb| aws.call(&Ask { spec: spec.clone(), verb, limit: LIMIT }).await;
+    let call = async |aws: &Aws, verb| {
+        aws.call(&Ask { spec: spec.clone(), verb, limit: LIMIT, announced: None }).await
+    };
     let elsewhere = |token: &str| CloudReply::Elsewhere(token.to_owned());
     let take = |token: &str| Verb::Take(token.to_owned());
     assert_eq!(call(&one, Verb::Observe).await, elsewhere("none"));
@@ -374,7 +375,7 @@ async fn what_the_api_says_instead_is_passed_on_within_bounds() {
     let one = moto.host(0, &proxy.endpoint(), KEYS);
     let limit = Duration::from_millis(300);
     let began = Instant::now();
-    let ask = Ask { spec: vip(moto.table()), verb: Verb::Observe, limit };
+    let ask = Ask { spec: vip(moto.table()), verb: Verb::Observe, limit, announced: None };
     let CloudReply::Failed(why) = one.call(&ask).await else { panic!("it answered") };
     assert!(why.contains("within 300ms") && began.elapsed() < limit * 10, "{why}");
 }

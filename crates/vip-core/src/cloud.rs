@@ -10,6 +10,10 @@
 //! A call is cut off the moment the lease ends, and no call is made again before what it
 //! may have done was looked at. The token is written down under the holder's epoch before
 //! it is used: whoever lost the lease and looks afresh gets no word of his into the log.
+//!
+//! What each node announces for itself it takes back whenever its lease is over, however often
+//! it has to try: nobody else can. And once more after a while, as a call that was cut off may
+//! be done later than the one that took back what it says.
 
 mod logged;
 mod pace;
@@ -81,7 +85,14 @@ pub struct CallId {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CloudAction {
     /// Ask, and hear no longer than this. It is cut off earlier when [`Self::CutOff`] says so.
-    Call { id: CallId, epoch: Epoch, verb: Verb, limit: Duration },
+    Call {
+        id: CallId,
+        epoch: Epoch,
+        verb: Verb,
+        limit: Duration,
+        /// As in [`CalledLease`].
+        announced: Option<u64>,
+    },
     /// Nobody waits for that any more.
     CutOff(CallId),
     /// Have the log take it down.
@@ -90,8 +101,9 @@ pub enum CloudAction {
     Taken(VipUid, Epoch),
     /// They will not have it here.
     NotTaken(VipUid, Epoch, String),
-    /// They may have it here still, though there is no such VIP any more.
-    NotReleased(VipUid, String),
+    /// They may have it here still, though there is no such VIP any more, or this node
+    /// announces it still. What it announces it goes on to take back.
+    NotReleased(VipUid, Epoch, String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +120,7 @@ enum Stage {
 #[derive(Clone, Debug)]
 struct Told {
     epoch: Epoch,
+    announced: Option<u64>,
     stage: Stage,
     /// What the calls in a row weigh that failed.
     failed: u32,
@@ -125,8 +138,18 @@ struct Told {
 #[derive(Clone, Debug)]
 struct Left {
     epoch: Epoch,
+    announced: Option<u64>,
     stage: Stage,
     failed: u32,
+    /// They let go of it, and are told so once more.
+    again: bool,
+}
+
+impl Left {
+    /// Whether this node is to let go of it, as the log has it.
+    fn is_due(&self, logged: Logged<'_>) -> bool {
+        self.announced.is_some() || logged == Logged::Nothing
+    }
 }
 
 /// All VIPs of a node whose place somebody has to be told.
@@ -155,11 +178,24 @@ impl Cloud {
         logged: impl Fn(VipUid) -> Logged<'a>,
     ) -> Vec<CloudAction> {
         let mut actions = self.end_others(now, leased);
-        self.release(now, &logged, &mut actions);
         for (vip, lease) in leased.iter().filter(|(_, lease)| now < lease.until) {
-            let first = || Told::of(now + self.pace.watch, now, lease, &self.pace);
+            let is_back =
+                |left: &Left| (left.epoch, left.announced) == (lease.epoch, lease.announced);
+            // Its lease had ended for a moment: what is let go of is its own.
+            let back = self.left.extract_if(*vip..=*vip, |_, left| is_back(left)).next();
+            if let Some((_, Left { stage: Stage::Calls(id), .. })) = back {
+                actions.push(CloudAction::CutOff(id));
+            }
+            let watch_at = if back.is_some() { now } else { now + self.pace.watch };
+            let first = || Told::of(watch_at, now, lease, &self.pace);
             let told = self.told.entry(*vip).or_insert_with(first);
+            told.asked |= back.is_some();
             let verb = match &told.stage {
+                // Nobody else's change can be in the way.
+                Stage::Rests(_) if told.announced != lease.announced => {
+                    (told.announced, told.asked) = (lease.announced, true);
+                    Verb::Take(String::new())
+                }
                 Stage::Rests(at) if *at <= now => Verb::Observe,
                 Stage::Waits(number, text) => {
                     let seen = ViaToken { epoch: lease.epoch, number: *number, text: text.clone() };
@@ -174,9 +210,10 @@ impl Cloud {
             self.calls += 1;
             let id = CallId { vip: *vip, number: self.calls };
             told.stage = Stage::Calls(id);
-            let limit = self.pace.longest;
-            actions.push(CloudAction::Call { id, epoch: lease.epoch, verb, limit });
+            let (epoch, announced, limit) = (lease.epoch, told.announced, self.pace.longest);
+            actions.push(CloudAction::Call { id, epoch, verb, limit, announced });
         }
+        self.release(now, &logged, &mut actions);
         actions
     }
 
@@ -195,8 +232,9 @@ impl Cloud {
                 actions.push(CloudAction::CutOff(*id));
             }
             if !goes_on && told.asked {
-                let stage = Stage::Rests(now);
-                left.insert(*vip, Left { epoch: told.epoch, stage, failed: 0 });
+                let (stage, Told { epoch, announced, .. }) = (Stage::Rests(now), told);
+                let (epoch, announced) = (*epoch, *announced);
+                left.insert(*vip, Left { epoch, announced, stage, failed: 0, again: false });
             }
             goes_on
         });
@@ -213,6 +251,8 @@ impl Cloud {
     ) {
         let told = &self.told;
         self.left.retain(|vip, left| match (logged(*vip), &left.stage) {
+            // Whoever is told knows by the rank what was announced later.
+            (_, _) if left.announced.is_some() => true,
             (Logged::Nothing, _) => true,
             (Logged::Held(epoch, _), _) => epoch == left.epoch && !told.contains_key(vip),
             (Logged::Reused, Stage::Calls(id)) => {
@@ -224,12 +264,18 @@ impl Cloud {
         let limit = self.pace.longest;
         for (vip, left) in &mut self.left {
             let due = matches!(left.stage, Stage::Rests(at) if at <= now);
-            if due && matches!(logged(*vip), Logged::Nothing) {
+            if due && left.is_due(logged(*vip)) {
                 self.calls += 1;
                 let id = CallId { vip: *vip, number: self.calls };
                 left.stage = Stage::Calls(id);
-                let (epoch, verb) = (left.epoch, Verb::Release);
-                actions.push(CloudAction::Call { id, epoch, verb, limit });
+                let Left { epoch, announced, .. } = *left;
+                actions.push(CloudAction::Call {
+                    id,
+                    epoch,
+                    verb: Verb::Release,
+                    limit,
+                    announced,
+                });
             }
         }
     }
@@ -242,15 +288,16 @@ impl Cloud {
             Stage::Calls(_) | Stage::Waits(..) => None,
         };
         let told = self.told.values().filter_map(|told| rests(&told.stage));
-        // Of those the log says when they are due, and time only once they failed.
-        let failed = self.left.values().filter(|left| left.failed > 0);
-        told.chain(failed.filter_map(|left| rests(&left.stage))).min()
+        // Of those the log says when they are due, and time only once they were told.
+        let left = self.left.values().filter(|left| left.failed > 0 || left.again);
+        told.chain(left.filter_map(|left| rests(&left.stage))).min()
     }
 
-    /// Whether more may be asked about a VIP.
+    /// Whether more may be asked about a VIP under that epoch.
     #[must_use]
-    pub fn knows(&self, vip: VipUid) -> bool {
-        self.told.contains_key(&vip) || self.left.contains_key(&vip)
+    pub fn knows(&self, vip: VipUid, epoch: Epoch) -> bool {
+        self.told.get(&vip).is_some_and(|told| told.epoch == epoch)
+            || self.left.get(&vip).is_some_and(|left| left.epoch == epoch)
     }
 
     /// A call has its answer. Of one that was cut off, or whose lease is over, nothing counts.
@@ -277,7 +324,8 @@ impl Cloud {
         match reply {
             CloudReply::Here => {
                 let watch = told.watch;
-                told.watch = (watch * 2).min(pace.watch_max);
+                let most = if told.announced.is_some() { pace.watch_near } else { pace.watch_max };
+                told.watch = (watch * 2).min(most);
                 (told.failed, told.pause) = (0, pace.pause);
                 (told.asked, told.away, told.settles) = (true, false, None);
                 told.stage = Stage::Rests(now + jittered(self.seed, watch, id));
@@ -320,26 +368,34 @@ impl Cloud {
         let Some(told) = self.told.get_mut(&id.vip) else { return vec![] };
         told.failed += weight;
         told.rests(now, self.seed, &self.pace, id);
-        // A holder that cannot ask goes on; one that saw it elsewhere is none to anybody.
-        let given_up = told.failed >= PATIENCE && (!open || told.away);
+        // A holder that cannot ask goes on; one that saw it elsewhere is none to anybody, and
+        // neither is one that alone could say that it is here.
+        let is_nowhere = told.away || told.announced.is_some();
+        let given_up = told.failed >= PATIENCE && (!open || is_nowhere);
         let not = CloudAction::NotTaken(id.vip, told.epoch, why);
         given_up.then_some(not).into_iter().collect()
     }
 
     fn released(&mut self, now: Mono, vip: VipUid, reply: CloudReply) -> Vec<CloudAction> {
+        let Some(left) = self.left.get_mut(&vip) else { return vec![] };
         let (CloudReply::Failed(why) | CloudReply::Busy(why)) = reply else {
-            self.left.remove(&vip);
+            if left.announced.is_some() && !left.again {
+                left.again = true;
+                left.stage = Stage::Rests(now + self.pace.settles);
+            } else {
+                self.left.remove(&vip);
+            }
             return vec![];
         };
-        let Some(left) = self.left.get_mut(&vip) else { return vec![] };
-        left.failed += 1;
-        if left.failed >= RELEASES {
-            self.left.remove(&vip);
-            return vec![CloudAction::NotReleased(vip, why)];
-        }
-        let pause = self.pace.pause * 2_u32.pow(left.failed);
+        left.failed = left.failed.saturating_add(1);
+        let (epoch, failed) = (left.epoch, left.failed);
+        let pause = self.pace.pause * 2_u32.pow(failed.min(RELEASES));
         left.stage = Stage::Rests(now + pause.min(self.pace.pause_max));
-        vec![]
+        if failed >= RELEASES && left.announced.is_none() {
+            self.left.remove(&vip);
+        }
+        let not = CloudAction::NotReleased(vip, epoch, why);
+        (failed == RELEASES).then_some(not).into_iter().collect()
     }
 }
 
@@ -348,6 +404,7 @@ impl Told {
         let at = if lease.open { watch_at } else { now };
         Self {
             epoch: lease.epoch,
+            announced: lease.announced,
             stage: Stage::Rests(at),
             failed: 0,
             pause: pace.pause,

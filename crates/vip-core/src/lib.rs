@@ -103,9 +103,10 @@ pub use spec::{
     AddressError, AllDown, Body, CheckKind, CheckKindError, CheckSpec, CheckTiming, CheckWords,
     Digest, DnsCheck, Engine, ExecCheck, Forward, GrpcCheck, Header, HostName, HttpCheck,
     MAX_NAMES, MAX_OTHERWISE, MAX_REALS, Method, NamedReal, NamedRealError, OnDown, Placement,
-    Policy, Ports, PortsError, Protocol, Quorum, QuorumError, RealCheck, RealServer, RealSpec,
-    RealSpecError, RecordType, Reply, Scheduler, ServerSpec, ServerSpecError, Statuses, TableSize,
-    TableSizeError, TimingOutOfRange, Tls, Trust, UdpCheck, Via, VipAddress, VipSpec, VipSpecError,
+    Policy, Ports, PortsError, Protocol, Provider, Quorum, QuorumError, RealCheck, RealServer,
+    RealSpec, RealSpecError, RecordType, Reply, Scheduler, ServerSpec, ServerSpecError, Statuses,
+    TableSize, TableSizeError, TimingOutOfRange, Tls, Trust, UdpCheck, Via, VipAddress, VipSpec,
+    VipSpecError,
 };
 pub use subnet::{is_host, subnet};
 pub use token::{JoinProof, TokenError, TokenSecret, TokenText, VERIFIER_LEN, join_statement};

@@ -79,6 +79,8 @@ pub enum Mutant {
     CallsWithoutLease,
     /// A holder looks once whether they say that it is here.
     LooksOnce,
+    /// What a node announces it goes on to announce after its lease.
+    GoesOnAnnouncing,
 }
 
 impl Mutant {

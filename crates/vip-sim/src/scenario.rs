@@ -130,6 +130,9 @@ pub(crate) struct Manners {
     pub(crate) refuses: bool,
     /// For so long it may say what was before a change.
     pub(crate) lag: Duration,
+    /// Each host has one of its own, which announces what it is told, and routers prefer what
+    /// was announced last.
+    pub(crate) announces: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -185,6 +188,7 @@ impl Scenario {
                 conditional: chance(rng, 0.7),
                 refuses: chance(rng, 0.3),
                 lag: timing.promise.mul_f64(rng.f64()),
+                announces: chance(rng, 0.3),
             }),
             hosts,
             latency,

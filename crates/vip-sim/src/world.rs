@@ -284,7 +284,7 @@ impl World {
             // Of several addresses one stands for all: the first, which stays its own.
             let ip = vip.spec.ips().first().copied();
             let answers = ip.and_then(|ip| self.one.answering(self.now, ip));
-            let said = ip.and_then(|ip| self.provided(ip));
+            let said = ip.and_then(|ip| self.provided(ip, answers));
             let result = provider_agrees_after_heal(self.now, &vip.spec.name, answers, said);
             self.check(result);
         }
@@ -364,6 +364,8 @@ impl World {
         if host.agent_run != run || !host.powered || host.agent.is_some() {
             return;
         }
+        self.begins(at);
+        let host = &self.hosts[at];
         let me = node(at);
         let peers: Vec<NodeId> = (0..self.hosts.len()).filter(|h| *h != at).map(node).collect();
         let (vote, log) = (host.disk.vote, host.disk.log.clone());
@@ -427,8 +429,8 @@ impl World {
             Out::Guard(message) => self.tell_guard(at, message),
             Out::Hangup => self.hang_up(at),
             Out::Probe(start) => self.probe_real(at, &start),
-            Out::Call { id, ip, epoch, verb, limit } => {
-                self.call(at, (id, ip, epoch), verb, limit);
+            Out::Call { id, ip, epoch, verb, limit, announced } => {
+                self.call(at, (id, ip, epoch), (verb, announced), limit);
             }
             Out::Write(write, after) => {
                 let written = write.sort();

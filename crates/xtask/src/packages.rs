@@ -37,6 +37,9 @@ pub(crate) const WRK: Need = Need { program: "wrk", package: "wrk" };
 pub(crate) const NGINX: Need = Need { program: "nginx", package: "nginx" };
 /// A load balancer that asks nodes.
 pub(crate) const HAPROXY: Need = Need { program: "haproxy", package: "haproxy" };
+/// A BGP speaker of a node's, and a router that listens to it.
+pub(crate) const GOBGPD: Need = Need { program: "gobgpd", package: "gobgpd" };
+pub(crate) const BIRD: Need = Need { program: "bird", package: "bird2" };
 /// For the worked example of a server of names; the package has no service.
 pub(crate) const DNSMASQ: Need = Need { program: "dnsmasq", package: "dnsmasq-base" };
 /// A C compiler, for the TLS library.
@@ -58,8 +61,8 @@ pub(crate) fn install(needs: &[Need]) -> Result<()> {
 /// unpacked below `target/` alone.
 pub(crate) fn unpack(need: &Need) -> Result<()> {
     let place = root().join("target/unpacked");
-    let file = place.join("usr/sbin").join(need.program);
-    if has(need.program) || file.exists() {
+    let is_here = |folder| place.join(folder).join(need.program).exists();
+    if has(need.program) || ["usr/sbin", "usr/bin"].into_iter().any(is_here) {
         return Ok(());
     }
     if !has("apt-get") {

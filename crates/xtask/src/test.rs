@@ -2,8 +2,8 @@
 
 use crate::mutants;
 use crate::packages::{
-    CC, DNSMASQ, HAPROXY, IP, NFT, NGINX, PING, PYTHON3, SETPRIV, STRACE, SYSTEMD, TCPDUMP,
-    install, install_packages, unpack,
+    BIRD, CC, DNSMASQ, GOBGPD, HAPROXY, IP, NFT, NGINX, PING, PYTHON3, SETPRIV, STRACE, SYSTEMD,
+    TCPDUMP, install, install_packages, unpack,
 };
 use crate::shell::{become_root, root, run as call};
 use anyhow::{Result, bail};
@@ -94,6 +94,8 @@ pub(crate) fn run() -> Result<()> {
     install(&[CC, DNSMASQ, IP, NFT, PING, SETPRIV, STRACE, SYSTEMD, PYTHON3, TCPDUMP])?;
     unpack(&NGINX)?;
     unpack(&HAPROXY)?;
+    unpack(&GOBGPD)?;
+    unpack(&BIRD)?;
     make_python()?;
     run_all()?;
     mutants::sample()

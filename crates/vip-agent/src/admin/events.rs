@@ -127,7 +127,7 @@ fn of_vip(state: &State, what: &VipEvent) -> v1::Event {
         }
         VipEvent::MovedAway { vip, from } => {
             let node = named(state, *from);
-            let text = format!("VIP {vip} was found elsewhere than at {node}, which takes it back");
+            let text = format!("VIP {vip} was not found at {node} any more, which takes it back");
             (vip, v1::Event { node: Some(node), ..said("vip-moved-away", text) })
         }
         VipEvent::Conflict { vip, node, what, member } => {

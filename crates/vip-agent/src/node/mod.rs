@@ -40,7 +40,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use vip_cloud::{Aws, Environment};
+use vip_cloud::{Environment, Providers};
 use vip_core::{LeaseEvent, LeasesStart, Name, State};
 use vip_pki::{Connections, PeerStream, PkiDir, Roster, SharedRoster};
 use vip_raft::{LogStore, PeerChannels, RaftNode};
@@ -118,7 +118,8 @@ pub(crate) struct Member {
     pub(crate) sights: Arc<Sights>,
     /// Who are members, and who leads: for those who change that.
     pub(crate) raft: RaftNode,
-    pub(crate) aws: Arc<Aws>,
+    /// Those who have to know where VIPs are.
+    pub(crate) providers: Arc<Providers>,
     /// What is told to the lease thread.
     pub(crate) lease_events: mpsc::Sender<LeaseEvent>,
     /// The lease decisions: for those who take part in them.
@@ -177,7 +178,8 @@ impl Member {
         let log = Log::of(raft.clone(), leases.clone(), meta.name.clone());
         let known = meta.addresses.clone();
         let own = meta.advertise.parse::<SocketAddr>().ok().map(|at| at.ip());
-        let aws = Aws::new(config.cloud.aws.clone(), Environment::of_process(), own);
+        let sections = (config.cloud.aws.clone(), &config.cloud.bgp);
+        let providers = Providers::new(sections, Environment::of_process(), own);
         let (forward, ends) = forward(me, log.applied(), config.node.interfaces.clone());
         let (lease_events, events) = mpsc::channel(EVENTS_QUEUED);
         let member = Arc::new(Self {
@@ -200,7 +202,7 @@ impl Member {
             forward,
             sights: Arc::new(Sights::new(&config.probe)),
             raft,
-            aws: Arc::new(aws),
+            providers: Arc::new(providers),
             lease_events,
             shared,
             membership: tokio::sync::Mutex::new(()),
@@ -274,6 +276,8 @@ impl Member {
     /// to it ends.
     pub(crate) async fn shut_down(&self) {
         self.stop.cancel();
+        // Before the leases are over.
+        self.providers.leave().await;
         let thread = self.lease.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             thread.join().await;

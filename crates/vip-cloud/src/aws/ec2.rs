@@ -211,13 +211,6 @@ impl Named for roxmltree::Node<'_, '_> {
     }
 }
 
-/// Longest of what AWS says that is passed on: it goes to lists, events and the log.
-const LONGEST: usize = 300;
-
-pub(super) fn one_line(message: &str) -> String {
-    message.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
 /// What is known of a network interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Described {

@@ -7,9 +7,9 @@ mod places;
 mod private_ip;
 mod route;
 
-use crate::{Ask, Environment, Finding};
+use crate::{Ask, Environment, Finding, one_line};
 use credentials::Chain;
-use ec2::{ANSWER, CallError, Ec2, Target, one_line};
+use ec2::{ANSWER, CallError, Ec2, Target};
 use imds::Imds;
 use serde::Deserialize;
 use std::net::IpAddr;
@@ -74,7 +74,7 @@ impl Aws {
             match ask.spec.via {
                 Via::AwsRoute => route::call(&at, ask).await,
                 Via::AwsPrivateIp => private_ip::call(&at, self.vpc(&at).await?, ask).await,
-                Via::Garp | Via::Lb | Via::Exec => {
+                Via::Garp | Via::Lb | Via::Exec | Via::Bgp => {
                     Err(CallError::Other(format!("AWS moves no VIP by {}", ask.spec.via)))
                 }
             }
@@ -97,7 +97,7 @@ impl Aws {
             match spec.via {
                 Via::AwsRoute => route::check(&at, spec).await,
                 Via::AwsPrivateIp => private_ip::check(&at, self.vpc(&at).await?, spec).await,
-                Via::Garp | Via::Lb | Via::Exec => Ok(()),
+                Via::Garp | Via::Lb | Via::Exec | Via::Bgp => Ok(()),
             }
         };
         // Who this is, where it is, and each address.
@@ -147,11 +147,12 @@ impl Aws {
     }
 
     /// Keeps what a call needs at hand: credentials, who this node is, and a connection.
-    pub async fn keep_warm(&self) {
+    ///
+    /// # Errors
+    /// It cannot be had, as a sentence.
+    pub async fn keep_warm(&self) -> Result<(), String> {
         let warm = async { ec2::described(&self.at().await?).await.map(|_| ()) };
-        if let Err(error) = warm.await {
-            tracing::warn!(%error, "AWS could not be told now where a VIP is");
-        }
+        warm.await.map_err(|error: CallError| error.to_string())
     }
 
     async fn at(&self) -> Result<At<'_>, CallError> {

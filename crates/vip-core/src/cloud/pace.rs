@@ -16,6 +16,9 @@ pub struct Pace {
     pub watch: Duration,
     /// And at most.
     pub watch_max: Duration,
+    /// And at most where what is asked is on the same host, and this node alone knows what
+    /// became of it.
+    pub watch_near: Duration,
     /// For so long they may say something else after a change that they say is done: what was
     /// before, or what was in between.
     pub settles: Duration,
@@ -30,6 +33,7 @@ impl Default for Pace {
             pause_max: Duration::from_secs(5),
             watch: Duration::from_secs(1),
             watch_max: Duration::from_secs(10),
+            watch_near: Duration::from_secs(2),
             settles: Duration::from_secs(5),
             longest: Duration::from_secs(30),
         }

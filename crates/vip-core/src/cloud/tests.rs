@@ -9,6 +9,7 @@ const PACE: Pace = Pace {
     pause_max: Duration::from_secs(5),
     watch: SECOND,
     watch_max: Duration::from_secs(10),
+    watch_near: Duration::from_secs(2),
     settles: Duration::from_secs(5),
     longest: Duration::from_secs(30),
 };
@@ -22,7 +23,8 @@ struct Node {
 
 fn node() -> Node {
     let until = START + Duration::from_secs(600);
-    let leased = [(WEB, CalledLease { epoch: EPOCH, until, open: false })].into();
+    let lease = CalledLease { epoch: EPOCH, until, open: false, announced: None };
+    let leased = [(WEB, lease)].into();
     let cloud = Cloud::new(PACE, 7);
     Node { cloud, leased, token: None, is_gone: false }
 }
@@ -53,7 +55,7 @@ impl Node {
 
 fn call(number: u64, verb: Verb) -> CloudAction {
     let id = CallId { vip: WEB, number };
-    CloudAction::Call { id, epoch: EPOCH, verb, limit: PACE.longest }
+    CloudAction::Call { id, epoch: EPOCH, verb, limit: PACE.longest, announced: None }
 }
 
 /// By a look of that number.
@@ -160,7 +162,8 @@ fn a_lease_that_ends_cuts_off_what_is_under_way() {
     assert_eq!(node.at(until), [CloudAction::CutOff(id)]);
     assert_eq!(node.replied(until, 1, CloudReply::Here), [], "it comes too late");
     // The next epoch looks for itself.
-    let lease = CalledLease { epoch: Epoch(4), until: until + PACE.longest, open: false };
+    let later = until + PACE.longest;
+    let lease = CalledLease { epoch: Epoch(4), until: later, open: false, announced: None };
     node.leased.insert(WEB, lease);
     assert_eq!(node.at(until).len(), 1);
     node.leased.clear();
@@ -266,7 +269,7 @@ fn what_is_nobodys_any_more_is_let_go_of_by_who_had_it_last() {
     let last = 1 + u64::from(RELEASES);
     for number in 3..=last {
         let said = node.replied(now, number, CloudReply::Failed("no permission".into()));
-        let not = CloudAction::NotReleased(WEB, "no permission".into());
+        let not = CloudAction::NotReleased(WEB, EPOCH, "no permission".into());
         assert_eq!(said, if number == last { vec![not] } else { vec![] });
         now = now + PACE.pause_max;
         assert_eq!(node.at(now).len(), usize::from(number < last));
@@ -297,7 +300,7 @@ fn what_another_vip_has_by_now_is_not_let_go_of() {
     let id = CallId { vip: WEB, number: 2 };
     let reused = node.cloud.step(START, &node.leased, |_| Logged::Reused);
     assert_eq!(reused, [CloudAction::CutOff(id)]);
-    assert!(!node.cloud.knows(WEB));
+    assert!(!node.cloud.knows(WEB, EPOCH));
 }
 
 #[test]
@@ -313,4 +316,146 @@ fn what_was_asked_for_and_no_more_is_let_go_of_too() {
     assert_eq!(node.at(START), [cut_off(2), call(3, Verb::Release)]);
     let only = looked.step(START, &node.leased, |_| Logged::Nothing);
     assert_eq!(only, [cut_off(1)], "it was only looked at");
+}
+
+/// What each node announces for itself: under `EPOCH` with a rank, and then not any more.
+fn announces(rank: u64) -> Node {
+    let mut node = node();
+    node.leased.get_mut(&WEB).expect("leased").announced = Some(rank);
+    node.at(START);
+    node.replied(START, 1, CloudReply::Here);
+    node.holds();
+    node
+}
+
+fn ranked(number: u64, verb: Verb, rank: u64) -> CloudAction {
+    let id = CallId { vip: WEB, number };
+    CloudAction::Call { id, epoch: EPOCH, verb, limit: PACE.longest, announced: Some(rank) }
+}
+
+#[test]
+fn what_a_node_announces_it_takes_back_once_its_lease_is_over_whoever_has_it_then() {
+    for logged in [Logged::Held(Epoch(4), None), Logged::Nothing, Logged::Reused] {
+        let mut node = announces(7);
+        node.leased.clear();
+        let due = node.cloud.step(START, &node.leased, |_| logged);
+        assert_eq!(due, [ranked(2, Verb::Release, 7)], "{logged:?}");
+        assert_eq!(node.replied(START, 2, CloudReply::Done), []);
+        // What was cut off may have been done after it.
+        let again = START + PACE.settles;
+        assert_eq!(node.cloud.next(), Some(again));
+        assert_eq!(node.at(START), []);
+        assert_eq!(node.at(again), [ranked(3, Verb::Release, 7)]);
+        assert_eq!(node.replied(again, 3, CloudReply::Done), []);
+        assert!(!node.cloud.knows(WEB, EPOCH));
+    }
+}
+
+#[test]
+fn what_a_node_announces_it_takes_back_however_often_it_has_to_try() {
+    let mut node = announces(7);
+    node.leased.clear();
+    node.at(START);
+    let mut now = START;
+    let mut said = 0;
+    for number in 2..100 {
+        let not = CloudAction::NotReleased(WEB, EPOCH, "it hangs".into());
+        let due = node.replied(now, number, CloudReply::Failed("it hangs".into()));
+        assert!(due.is_empty() || due == [not], "{due:?}");
+        said += due.len();
+        let next = node.cloud.next().expect("it is tried again");
+        assert!(now < next && next <= now + PACE.pause_max, "{next:?}");
+        now = next;
+        assert_eq!(node.at(now), [ranked(number + 1, Verb::Release, 7)]);
+    }
+    assert_eq!(said, 1, "it is said once");
+}
+
+/// It has it under another epoch: what it said under the last one goes, and nothing else.
+#[test]
+fn what_a_node_announces_anew_it_takes_back_only_as_it_was() {
+    let mut node = announces(7);
+    let lease = node.leased.get_mut(&WEB).expect("leased");
+    (lease.epoch, lease.announced, lease.open) = (Epoch(4), Some(8), false);
+    let due = node.cloud.step(START, &node.leased, |_| Logged::Held(Epoch(4), None));
+    let CloudAction::Call { verb: Verb::Observe, announced: Some(8), .. } = due[0] else {
+        panic!("{due:?}")
+    };
+    assert_eq!((due.len(), &due[1]), (2, &ranked(3, Verb::Release, 7)));
+    assert!(node.cloud.knows(WEB, EPOCH) && node.cloud.knows(WEB, Epoch(4)));
+    node.replied(START, 2, CloudReply::Here);
+    node.replied(START, 3, CloudReply::Done);
+    let again = START + PACE.settles;
+    let due = node.cloud.step(again, &node.leased, |_| Logged::Held(Epoch(4), None));
+    assert_eq!(due[1], ranked(5, Verb::Release, 7));
+    node.replied(again, 5, CloudReply::Done);
+    assert!(!node.cloud.knows(WEB, EPOCH) && node.cloud.knows(WEB, Epoch(4)));
+}
+
+#[test]
+fn what_was_changed_is_announced_anew_at_once() {
+    let mut node = announces(7);
+    assert_eq!(node.at(START), []);
+    node.leased.get_mut(&WEB).expect("leased").announced = Some(8);
+    assert_eq!(node.at(START), [ranked(2, Verb::Take(String::new()), 8)]);
+    assert_eq!(node.at(START), [], "it is under way");
+    node.replied(START, 2, CloudReply::Done);
+    assert_eq!(node.at(START), [ranked(3, Verb::Observe, 8)]);
+    // While something is under way, after that.
+    node.leased.get_mut(&WEB).expect("leased").announced = Some(9);
+    assert_eq!(node.at(START), []);
+    assert_eq!(node.replied(START, 3, CloudReply::Here), []);
+    assert_eq!(node.at(START), [ranked(4, Verb::Take(String::new()), 9)]);
+}
+
+#[test]
+fn a_node_that_does_not_know_whether_it_announces_a_vip_leaves_it_to_others() {
+    let mut node = announces(7);
+    let mut now = START;
+    for number in 2..=5 {
+        now = node.cloud.next().expect("it looks");
+        assert_eq!(node.at(now), [ranked(number, Verb::Observe, 7)]);
+        let said = node.replied(now, number, CloudReply::Failed("it hangs".into()));
+        let not = CloudAction::NotTaken(WEB, EPOCH, "it hangs".into());
+        assert_eq!(said, if number == 5 { vec![not] } else { vec![] });
+    }
+    assert!(now < START + PACE.watch_near * 8, "{now:?}");
+}
+
+#[test]
+fn a_lease_that_ended_for_a_moment_is_the_same_and_what_it_announces_stays() {
+    let mut node = announces(7);
+    let lease = node.leased[&WEB];
+    // While it is taken back, and after that.
+    for done in [false, true] {
+        node.leased.clear();
+        let first = if done { 4 } else { 2 };
+        assert_eq!(node.at(START), [ranked(first, Verb::Release, 7)]);
+        if done {
+            node.replied(START, first, CloudReply::Done);
+        }
+        node.leased.insert(WEB, lease);
+        let cut = CloudAction::CutOff(CallId { vip: WEB, number: first });
+        let looks = ranked(first + 1, Verb::Observe, 7);
+        let due = if done { vec![looks] } else { vec![cut, looks] };
+        assert_eq!(node.at(START), due, "it looks at once what became of it");
+        node.replied(START, first + 1, CloudReply::Here);
+    }
+    let mut now = START;
+    for number in 6..20 {
+        now = node.cloud.next().expect("it looks");
+        assert_eq!(node.at(now), [ranked(number, Verb::Observe, 7)], "and nothing else");
+        node.replied(now, number, CloudReply::Here);
+    }
+    assert!(now > START + PACE.settles);
+    // Over once more before it heard what became of it.
+    let shut = CalledLease { open: false, ..lease };
+    for leased in [None, Some(shut), None] {
+        node.leased.clear();
+        node.leased.extend(leased.map(|lease| (WEB, lease)));
+        let due = node.at(now);
+        let releases =
+            |action: &&CloudAction| matches!(action, CloudAction::Call { verb: Verb::Release, .. });
+        assert_eq!(due.iter().filter(releases).count(), usize::from(leased.is_none()), "{due:?}");
+    }
 }

@@ -17,6 +17,9 @@ const OLD: &str = ".old";
 
 /// No cluster counts so far.
 const FURTHEST: u64 = 1 << 48;
+/// Announced assignments that may have been made after what is known here, and lost: what is
+/// announced still from then counts for less than what comes.
+const LOST: u64 = 1 << 16;
 
 /// What the new cluster begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +66,8 @@ impl State {
     pub fn refounded(&self, founding: &Founding) -> Result<(Self, NodeId), Refusal> {
         let mut state = self.clone();
         let no = |text: &str| Refusal::Spec { text: text.to_owned() };
-        let numbers = [state.term.0, state.next_node, state.next_vip, state.events.latest()];
+        let ids = [state.next_node, state.next_vip, state.announced];
+        let numbers = [&ids[..], &[state.term.0, state.events.latest()]].concat();
         if numbers.iter().any(|number| *number > FURTHEST) {
             return Err(no("its numbers are larger than any cluster's"));
         }
@@ -121,6 +125,9 @@ impl State {
         let vips = Arc::make_mut(&mut state.vips).values_mut();
         let retired = Arc::make_mut(&mut state.retired).iter_mut();
         vips.chain(retired).for_each(|vip| Arc::make_mut(vip).begin_anew());
+        if state.announced > 0 {
+            state.announced += LOST;
+        }
         state.servers_follow_nodes();
         state.record(&founding.actor, ClusterEvent::Refounded { from, node: me });
         Ok((state, me))
@@ -286,6 +293,18 @@ mod tests {
         }
         assert_eq!(new.cut_off_nodes(), [] as [&str; 0]);
         assert_eq!(new.cut_off_node_with(Mac([2, 0, 0, 0, 0, 2])), None, "it is a member");
+    }
+
+    #[test]
+    fn what_is_announced_counts_for_more_than_what_may_have_been_and_was_lost() {
+        let (new, _) = old().refounded(&by(survivor(1))).expect("done");
+        assert_eq!(new.announced, 0, "nobody used it");
+        let mut old = old();
+        old.announced = 7;
+        let (new, _) = old.refounded(&by(survivor(1))).expect("done");
+        assert_eq!(new.announced, 7 + LOST);
+        old.announced = FURTHEST + 1;
+        assert!(old.refounded(&by(survivor(1))).is_err());
     }
 
     #[test]

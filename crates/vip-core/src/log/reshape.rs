@@ -60,9 +60,13 @@ impl State {
         if old.spec.addresses != spec.addresses || !is_where_it_was(&old.spec, spec) {
             self.servers_follow_vip(old.uid);
         }
-        let Some(vip) = self.vip_mut(old.uid) else { return Ok(Outcome::Unchanged) };
         let name = spec.name.clone();
-        if stays || vip.epoch == Epoch(0) {
+        let is_assigned = old.epoch != Epoch(0);
+        // Of a guest that joins it, something is announced already, and later than it was.
+        let rank = if is_assigned { self.next_rank(old.uid) } else { 0 };
+        let Some(vip) = self.vip_mut(old.uid) else { return Ok(Outcome::Unchanged) };
+        vip.rank = rank;
+        if stays || !is_assigned {
             self.record(actor, VipEvent::Set { vip: name });
             return Ok(Outcome::Done);
         }
@@ -171,7 +175,7 @@ impl Vip {
 mod tests {
     use super::*;
     use crate::testing::{apply, move_to, state_of, vip, voter};
-    use crate::{Actor, Command, Grantee, Incarnation, NodeId, Op, VipOp};
+    use crate::{Actor, Command, Grantee, Incarnation, NodeId, Op, Via, VipOp};
 
     const WEB: VipUid = VipUid(1);
     const GUEST: VipUid = VipUid(2);
@@ -276,6 +280,38 @@ mod tests {
         let next = vip("next", 100);
         apply(&mut state, VipOp::Add { spec: next.clone() });
         assert_eq!(state.haunting(&next.addresses).count(), 1);
+    }
+
+    /// Of all VIPs that nodes announce, whatever becomes of them.
+    #[test]
+    fn what_is_announced_later_has_a_higher_rank() {
+        let mut state = state_of([voter(1), voter(2)]);
+        let announced = |name, last| VipSpec { via: Via::Bgp, ..vip(name, last) };
+        apply(&mut state, VipOp::Add { spec: vip("other", 101) });
+        apply(&mut state, VipOp::Add { spec: announced("web", 100) });
+        let rank = |state: &State, uid: VipUid| state.vip(uid).expect("there").rank;
+        let (other, uid) = (VipUid(1), VipUid(2));
+        assert_eq!(rank(&state, uid), 0, "nobody holds it");
+        move_to(&mut state, other, 1);
+        move_to(&mut state, uid, 1);
+        move_to(&mut state, uid, 2);
+        assert_eq!((rank(&state, other), rank(&state, uid)), (0, 2));
+        // Changed under the same epoch, and under the next one.
+        for addresses in [&[100, 102][..], &[100]] {
+            let spec = VipSpec { addresses: web(addresses).addresses, ..announced("web", 100) };
+            let before = rank(&state, uid);
+            let seen = state.vip(uid).expect("there").revision;
+            apply(&mut state, VipOp::Set { spec, seen, guest: None });
+            assert_eq!(rank(&state, uid), before + 1, "{addresses:?}");
+        }
+        // The next one that has its address begins where it ended.
+        apply(&mut state, VipOp::Remove { name: "web".parse().expect("valid") });
+        apply(&mut state, VipOp::Add { spec: announced("web", 100) });
+        move_to(&mut state, VipUid(3), 1);
+        assert_eq!(rank(&state, VipUid(3)), 5);
+        let spec = VipSpec { via: Via::Garp, ..announced("web", 100) };
+        apply(&mut state, VipOp::Set { spec, seen: 0, guest: None });
+        assert_eq!(rank(&state, VipUid(3)), 0, "it is announced no more");
     }
 
     #[test]

@@ -57,6 +57,9 @@ pub struct State {
     pub(crate) retired: Arc<Vec<Arc<Vip>>>,
     pub(super) next_node: u64,
     pub(super) next_vip: u64,
+    /// Assignments of VIPs that nodes announce. Absent where nobody used it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) announced: u64,
     /// Virtual servers, by identity. Absent where nobody used them.
     #[serde(default, skip_serializing_if = "none")]
     pub servers: Arc<BTreeMap<ServerUid, Arc<Server>>>,
@@ -81,7 +84,7 @@ fn nobody<K, T>(reports: &Reports<K, T>) -> bool {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(number: &u64) -> bool {
+pub(super) fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 

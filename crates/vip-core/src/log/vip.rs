@@ -87,6 +87,11 @@ pub struct Vip {
     /// epoch that is over none is taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<ViaToken>,
+    /// How many assignments there were of VIPs that nodes announce, up to its latest. Of two
+    /// announcements of an address the one with the higher is the later, also if the VIP was
+    /// another one then: epochs begin anew with each. Absent where nobody used it.
+    #[serde(default, skip_serializing_if = "super::state::is_zero")]
+    pub rank: u64,
     /// What it had before, and may still answer for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dropped: Vec<Dropped>,
@@ -112,6 +117,7 @@ impl Vip {
             guest: None,
             revision: 0,
             token: None,
+            rank: 0,
             dropped: vec![],
         }
     }
@@ -289,7 +295,7 @@ pub enum VipEvent {
     },
     /// A node could not hold a VIP.
     Obstacle { vip: Name, node: NodeId, why: Obstacle },
-    /// It was found elsewhere than at its holder, who takes it back.
+    /// It was not found at its holder any more, who takes it back.
     MovedAway {
         vip: Name,
         /// The holder.
@@ -521,6 +527,7 @@ impl State {
         }
         let now = self.time_ms;
         for step in moves {
+            let rank = self.next_rank(step.vip);
             let Some(vip) = self.vip_mut(step.vip) else { continue };
             let from = vip.holder;
             vip.holder = step.to;
@@ -528,6 +535,7 @@ impl State {
             vip.assigned_in = at.term;
             vip.since_ms = now;
             vip.cause = Some(step.cause);
+            vip.rank = rank;
             if vip.pinned != step.to {
                 // Pinned until that node fails, not until it comes back.
                 vip.pinned = None;
@@ -537,6 +545,15 @@ impl State {
             self.record_of(step.vip, actor, assigned);
         }
         Ok(Outcome::Done)
+    }
+
+    /// Of an assignment that is made of a VIP.
+    pub(super) fn next_rank(&mut self, vip: VipUid) -> u64 {
+        if !self.vip(vip).is_some_and(|vip| vip.spec.via.is_announced_by_each()) {
+            return 0;
+        }
+        self.announced += 1;
+        self.announced
     }
 
     /// Of the current epoch alone: whoever held an earlier one has seen nothing that counts.

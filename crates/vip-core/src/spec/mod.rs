@@ -23,5 +23,5 @@ pub use real::{RealServer, RealSpec, RealSpecError};
 pub use server::{Engine, Forward, MAX_REALS, Protocol, Scheduler, ServerSpec, ServerSpecError};
 pub use table::{TableSize, TableSizeError};
 pub use timing::{CheckTiming, TimingOutOfRange};
-pub use via::Via;
+pub use via::{Provider, Via};
 pub use vip::{AddressError, Placement, VipAddress, VipSpec, VipSpecError};

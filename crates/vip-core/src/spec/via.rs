@@ -11,6 +11,13 @@ use std::net::IpAddr;
 const FILE: &str = "file";
 /// The route table that has a route to the VIP.
 const ROUTE_TABLE: &str = "route-table";
+/// What routers know the VIP's routes by (RFC 1997), beside what all of ours have.
+const COMMUNITY: &str = "community";
+/// Where routers send what is for the VIP.
+const NEXT_HOP: &str = "next-hop";
+/// To the address by which members know its holder, and not to the one that a session has.
+const NEXT_HOP_NODE: &str = "node";
+const NEXT_HOP_SELF: &str = "self";
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +34,20 @@ pub enum Via {
     AwsRoute,
     /// As a secondary private address of the holder's network interface in an AWS VPC.
     AwsPrivateIp,
+    /// By routes that the holder announces to its routers (RFC 4271).
+    Bgp,
 }
+
+/// Whose API is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Provider {
+    /// Amazon Web Services' EC2.
+    Aws,
+    /// The holder's own BGP speaker's.
+    Bgp,
+}
+
+words!(Provider, "provider" { Aws => "aws", Bgp => "bgp" });
 
 words!(Via, "way to move a VIP" {
     Garp => "garp",
@@ -35,6 +55,7 @@ words!(Via, "way to move a VIP" {
     Exec => "exec",
     AwsRoute => "aws-route",
     AwsPrivateIp => "aws-private-ip",
+    Bgp => "bgp",
 });
 
 impl Via {
@@ -44,7 +65,7 @@ impl Via {
     pub const fn is_resolved(self) -> bool {
         match self {
             Self::Garp | Self::Exec => true,
-            Self::Lb | Self::AwsRoute | Self::AwsPrivateIp => false,
+            Self::Lb | Self::AwsRoute | Self::AwsPrivateIp | Self::Bgp => false,
         }
     }
 
@@ -53,7 +74,7 @@ impl Via {
     pub const fn is_called(self) -> bool {
         match self {
             Self::Garp | Self::Lb => false,
-            Self::Exec | Self::AwsRoute | Self::AwsPrivateIp => true,
+            Self::Exec | Self::AwsRoute | Self::AwsPrivateIp | Self::Bgp => true,
         }
     }
 
@@ -61,7 +82,7 @@ impl Via {
     #[must_use]
     pub const fn moves(self, ip: IpAddr) -> bool {
         match self {
-            Self::Garp | Self::Lb | Self::Exec | Self::AwsRoute => true,
+            Self::Garp | Self::Lb | Self::Exec | Self::AwsRoute | Self::Bgp => true,
             Self::AwsPrivateIp => ip.is_ipv4(),
         }
     }
@@ -70,15 +91,26 @@ impl Via {
     #[must_use]
     pub const fn most_addresses(self) -> usize {
         match self {
-            Self::Garp | Self::Lb | Self::Exec => MAX_ADDRESSES,
+            Self::Garp | Self::Lb | Self::Exec | Self::Bgp => MAX_ADDRESSES,
             Self::AwsRoute | Self::AwsPrivateIp => MAX_TOKEN / LONGEST_INTERFACE,
         }
     }
 
-    /// Whether AWS is called.
+    /// Whose API is called, if one is.
     #[must_use]
-    pub const fn is_aws(self) -> bool {
-        matches!(self, Self::AwsRoute | Self::AwsPrivateIp)
+    pub const fn provider(self) -> Option<Provider> {
+        match self {
+            Self::Garp | Self::Lb | Self::Exec => None,
+            Self::AwsRoute | Self::AwsPrivateIp => Some(Provider::Aws),
+            Self::Bgp => Some(Provider::Bgp),
+        }
+    }
+
+    /// Whether each node says for itself that it is there, and takes that back when it is not
+    /// any more: others cannot.
+    #[must_use]
+    pub const fn is_announced_by_each(self) -> bool {
+        matches!(self, Self::Bgp)
     }
 
     /// Checks what is said beside it.
@@ -86,15 +118,17 @@ impl Via {
     /// # Errors
     /// What is wrong, as the rest of a sentence.
     pub(super) fn check(self, params: &BTreeMap<String, String>) -> Result<(), String> {
-        let known: &[&str] = match self {
-            Self::Garp | Self::Lb | Self::AwsPrivateIp => &[],
-            Self::Exec => &[FILE],
-            Self::AwsRoute => &[ROUTE_TABLE],
+        let (wanted, possible): (&[&str], &[&str]) = match self {
+            Self::Garp | Self::Lb | Self::AwsPrivateIp => (&[], &[]),
+            Self::Exec => (&[FILE], &[]),
+            Self::AwsRoute => (&[ROUTE_TABLE], &[]),
+            Self::Bgp => (&[], &[COMMUNITY, NEXT_HOP]),
         };
-        if let Some(other) = params.keys().find(|key| !known.contains(&key.as_str())) {
+        let is_known = |key: &str| wanted.contains(&key) || possible.contains(&key);
+        if let Some(other) = params.keys().find(|key| !is_known(key)) {
             return Err(format!("--via {self} takes no parameter {:?}", excerpt(other)));
         }
-        if let Some(missing) = known.iter().find(|key| !params.contains_key(**key)) {
+        if let Some(missing) = wanted.iter().find(|key| !params.contains_key(**key)) {
             return Err(format!("--via {self} wants --param {missing}=.."));
         }
         if let Some(file) = params.get(FILE).filter(|file| !is_file_name(file)) {
@@ -103,11 +137,22 @@ impl Via {
                 excerpt(file)
             ));
         }
-        match params.get(ROUTE_TABLE) {
-            Some(id) if !is_aws_id(id, "rtb-") => {
-                Err(format!("{:?} is no route table's id: rtb-..", excerpt(id)))
-            }
-            _ => Ok(()),
+        if let Some(id) = params.get(ROUTE_TABLE).filter(|id| !is_aws_id(id, "rtb-")) {
+            return Err(format!("{:?} is no route table's id: rtb-..", excerpt(id)));
+        }
+        if let Some(text) = params.get(COMMUNITY).filter(|text| community(text).is_none()) {
+            return Err(format!(
+                "{:?} is no community: two numbers up to 65535, as 65001:10",
+                excerpt(text)
+            ));
+        }
+        match params.get(NEXT_HOP).map(String::as_str) {
+            None | Some(NEXT_HOP_SELF | NEXT_HOP_NODE) => Ok(()),
+            Some(other) => Err(format!(
+                "next-hop is {NEXT_HOP_SELF:?} or {NEXT_HOP_NODE:?}, and not {:?}: each node has \
+                 its own",
+                excerpt(other)
+            )),
         }
     }
 
@@ -122,7 +167,7 @@ impl Via {
     pub const fn since(self) -> Level {
         match self {
             Self::Garp => Level::FIRST,
-            Self::Lb | Self::Exec | Self::AwsRoute | Self::AwsPrivateIp => Level::VIAS,
+            Self::Lb | Self::Exec | Self::AwsRoute | Self::AwsPrivateIp | Self::Bgp => Level::VIAS,
         }
     }
 }
@@ -134,6 +179,26 @@ const MAX_ADDRESSES: usize = 64;
 const LONGEST_INTERFACE: usize = "eni-0123456789abcdef0 ".len();
 /// Longest that AWS gives: it is in every call.
 const LONGEST_ID: usize = 64;
+
+/// The community that a VIP's routes have, as it goes over the wire (RFC 1997).
+pub(super) fn community_of(params: &BTreeMap<String, String>) -> Option<u32> {
+    community(params.get(COMMUNITY)?)
+}
+
+/// Whether routers are to send what is for it to the address by which members know its holder.
+pub(super) fn goes_to_node(params: &BTreeMap<String, String>) -> bool {
+    params.get(NEXT_HOP).is_some_and(|hop| hop == NEXT_HOP_NODE)
+}
+
+/// A number of somebody's, and one of his.
+fn community(text: &str) -> Option<u32> {
+    let (of, value) = text.split_once(':')?;
+    let number = |text: &str| {
+        let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        is_plain.then(|| text.parse::<u16>().ok()).flatten()
+    };
+    Some(u32::from(number(of)?) << 16 | u32::from(number(value)?))
+}
 
 /// Whether AWS could have given it.
 fn is_aws_id(text: &str, prefix: &str) -> bool {

@@ -1,6 +1,7 @@
 //! What is wanted of a VIP.
 
 use super::Via;
+use super::via::{community_of, goes_to_node};
 use crate::address::unfit;
 use crate::text::as_text;
 use crate::words::words;
@@ -159,6 +160,19 @@ impl VipSpec {
         self.addresses.iter().map(|address| address.ip).collect()
     }
 
+    /// The community that its routes have, as it goes over the wire (RFC 1997).
+    #[must_use]
+    pub fn community(&self) -> Option<u32> {
+        community_of(&self.params)
+    }
+
+    /// Whether routers are to send what is for it to the address by which members know its
+    /// holder, and not to the one that each session has.
+    #[must_use]
+    pub fn goes_to_node(&self) -> bool {
+        goes_to_node(&self.params)
+    }
+
     /// Whether it has an address.
     #[must_use]
     pub fn has(&self, ip: IpAddr) -> bool {
@@ -294,6 +308,26 @@ mod tests {
         assert_eq!(spec(Via::AwsPrivateIp, None, v4(1)).check(), Ok(()));
         let why = spec(Via::AwsPrivateIp, None, v6).check().expect_err("IPv4 alone").to_string();
         assert!(why.contains("--via aws-private-ip moves no address like 2001:db8::1"), "{why}");
+    }
+
+    #[test]
+    fn a_route_has_a_community_and_goes_where_routers_can_send() {
+        let of = |params: &[(&str, &str)]| VipSpec {
+            via: Via::Bgp,
+            params: params.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            ..vip("web", 100)
+        };
+        assert_eq!((of(&[]).check(), of(&[]).community()), (Ok(()), None));
+        let all = of(&[("community", "65001:10"), ("next-hop", "node")]);
+        assert_eq!((all.check(), all.community()), (Ok(()), Some(65001 << 16 | 10)));
+        assert!(all.goes_to_node() && !of(&[("next-hop", "self")]).goes_to_node());
+        for bad in ["", "65001", "65536:1", "1:65536", "+1:1", "1:1:1", "a:b"] {
+            let why = of(&[("community", bad)]).check().expect_err(bad).to_string();
+            assert!(why.contains("is no community"), "{why}");
+        }
+        for (key, value) in [("next-hop", "192.0.2.1"), ("file", "move")] {
+            assert!(of(&[(key, value)]).check().is_err(), "{key}={value}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::{Agent, Out};
 use crate::mutant::Mutant;
 use std::collections::BTreeMap;
 use vip_core::{
-    CallId, CalledLease, Cloud, CloudAction, CloudReply, LeaseEvent, Logged, Mono, NodeId,
+    CallId, CalledLease, Cloud, CloudAction, CloudReply, Epoch, LeaseEvent, Logged, Mono, NodeId,
     Obstacle, Pace, Timing, Verb, ViaToken, VipSpec, VipUid, Why,
 };
 
@@ -12,7 +12,7 @@ use vip_core::{
 pub(super) struct Calls {
     cloud: Cloud,
     /// What each VIP was when somebody was told of it last.
-    specs: BTreeMap<VipUid, VipSpec>,
+    specs: BTreeMap<(VipUid, Epoch), VipSpec>,
     /// What it saw last, for the mutant that does not wait for the log.
     saw: BTreeMap<VipUid, ViaToken>,
     /// What it had leased, for the mutant that goes on after its lease.
@@ -41,6 +41,7 @@ pub(crate) fn pace(timing: &Timing) -> Pace {
         pause_max: promise,
         watch: promise,
         watch_max: promise * 4,
+        watch_near: promise * 2,
         settles: promise * 2,
         longest: promise * 8,
     }
@@ -54,12 +55,16 @@ impl Agent {
         let heedless = self.mutant == Some(Mutant::CallsWithoutLease);
         let logged = |uid: VipUid| match state.vip(uid) {
             Some(vip) if heedless => Logged::Held(vip.epoch, saw.get(&uid)),
-            Some(_) | None => Logged::of(&state, uid, specs.get(&uid)),
+            Some(_) | None => {
+                let last = specs.range((uid, Epoch(0))..).next_back();
+                let last = last.filter(|((vip, _), _)| *vip == uid);
+                Logged::of(&state, uid, last.map(|(_, spec)| spec))
+            }
         };
         let due = self.calls.cloud.step(now, &leased, logged);
         self.carry_out_calls(now, due);
         let Calls { cloud, specs, .. } = &mut self.calls;
-        specs.retain(|vip, _| cloud.knows(*vip));
+        specs.retain(|(vip, epoch), _| cloud.knows(*vip, *epoch));
     }
 
     /// One of them answers.
@@ -81,14 +86,20 @@ impl Agent {
     }
 
     fn carry_out_calls(&mut self, now: Mono, due: Vec<CloudAction>) {
+        let goes_on = self.mutant == Some(Mutant::GoesOnAnnouncing);
         for action in due {
             let event = match action {
-                CloudAction::Call { id, epoch, verb, limit } => {
-                    let now = self.state.vip(id.vip).map(|vip| (id.vip, vip.spec.clone()));
+                CloudAction::Call { id, epoch, verb, limit, announced } => {
+                    if goes_on && verb == Verb::Release {
+                        continue;
+                    }
+                    let key = (id.vip, epoch);
+                    let now = self.state.vip(id.vip).map(|vip| (key, vip.spec.clone()));
                     self.calls.specs.extend(now.filter(|_| verb != Verb::Release));
                     let ip =
-                        self.calls.specs.get(&id.vip).and_then(|spec| spec.ips().first().copied());
-                    self.out.extend(ip.map(|ip| Out::Call { id, ip, epoch, verb, limit }));
+                        self.calls.specs.get(&key).and_then(|spec| spec.ips().first().copied());
+                    let call = |ip| Out::Call { id, ip, epoch, verb, limit, announced };
+                    self.out.extend(ip.map(call));
                     continue;
                 }
                 // Whoever was asked may do it all the same; and what is heard late is not heard.

@@ -93,6 +93,7 @@ pub(crate) enum Out {
         epoch: Epoch,
         verb: Verb,
         limit: Duration,
+        announced: Option<u64>,
     },
     Write(Write, After),
     /// To itself, soon.

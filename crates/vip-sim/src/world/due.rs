@@ -31,6 +31,7 @@ pub(super) struct Reached {
     pub(super) ip: IpAddr,
     pub(super) epoch: Epoch,
     pub(super) verb: Verb,
+    pub(super) announced: Option<u64>,
     /// Nobody hears what comes of it.
     pub(super) lost: bool,
 }

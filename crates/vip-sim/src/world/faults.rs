@@ -209,6 +209,7 @@ impl World {
         host.kernel = host.kernel.rebooted();
         host.link = None;
         self.one.host_gone(self.now, at);
+        self.begins(at);
     }
 
     fn power_on(&mut self, at: usize) {

@@ -1,6 +1,6 @@
 //! What worlds begin with: nodes and a VIP, and what else may be made of its addresses.
 
-use crate::scenario::{Scenario, node};
+use crate::scenario::{Manners, Scenario, node};
 use std::sync::Arc;
 use vip_core::{
     Actor, Command, Mac, Name, Node, NodeState, Placement, Runs, State, Via, VipAddress, VipOp,
@@ -46,8 +46,15 @@ pub(super) fn vip_spec(scenario: &Scenario) -> VipSpec {
         interface: None,
         placement: if scenario.sticky { Placement::Sticky } else { Placement::Leader },
         no_probe: false,
-        via: if scenario.called.is_some() { Via::Exec } else { Via::Garp },
-        params: scenario.called.map(|_| ("file".into(), "move".into())).into_iter().collect(),
+        via: match scenario.called {
+            None => Via::Garp,
+            Some(Manners { announces: true, .. }) => Via::Bgp,
+            Some(_) => Via::Exec,
+        },
+        params: match scenario.called {
+            Some(Manners { announces: false, .. }) => [("file".into(), "move".into())].into(),
+            _ => [].into(),
+        },
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Provider {
     places: BTreeMap<IpAddr, Place>,
     /// What was before the last change, and until when it may say so.
     before: BTreeMap<IpAddr, (Place, Real)>,
+    /// With which rank each host announces an address.
+    announced: BTreeMap<(IpAddr, usize), u64>,
     /// Changes that were done.
     pub(super) done: u64,
 }
@@ -47,7 +49,7 @@ impl World {
         &mut self,
         at: usize,
         (id, ip, epoch): (CallId, IpAddr, Epoch),
-        verb: Verb,
+        (verb, announced): (Verb, Option<u64>),
         limit: Duration,
     ) {
         let Some(manners) = self.scenario.called else { return };
@@ -64,7 +66,8 @@ impl World {
             let reply = CloudReply::Failed("no answer".to_owned());
             self.after(limit, at, What::Agent { run, input: Input::Called(id, reply) });
         }
-        self.after(takes, at, What::Provider(Box::new(Reached { run, id, ip, epoch, verb, lost })));
+        let reached = Reached { run, id, ip, epoch, verb, announced, lost };
+        self.after(takes, at, What::Provider(Box::new(reached)));
     }
 
     fn slowly(&mut self) -> Duration {
@@ -76,10 +79,27 @@ impl World {
 
     /// It comes to a call of `at`'s, whatever became of the caller.
     pub(super) fn provider(&mut self, at: usize, reached: &Reached) {
-        let Some(manners) = self.scenario.called else { return };
-        let Reached { run, id, ip, epoch, verb, lost } = reached;
+        let Reached { run, id, ip, verb, announced, lost, .. } = reached;
         let place = self.provider.places.get(ip).copied().unwrap_or(NOWHERE);
-        let reply = match verb {
+        let reply = match (verb, *announced) {
+            // It is on the same host, and hears no more of a process that ended.
+            (_, Some(_)) if self.hosts[at].agent_run != *run => return,
+            (_, Some(rank)) => self.provider.announce((*ip, at), verb, rank),
+            (verb, None) => self.told((at, reached), verb, place),
+        };
+        self.trace(at, &(id, verb, &reply));
+        if !lost {
+            let (run, input) = (*run, Input::Called(*id, reply));
+            let takes = self.slowly();
+            self.after(takes, at, What::Agent { run, input });
+        }
+    }
+
+    /// The one that there is for all.
+    fn told(&mut self, (at, reached): (usize, &Reached), verb: &Verb, place: Place) -> CloudReply {
+        let Some(manners) = self.scenario.called else { return CloudReply::Done };
+        let Reached { id, ip, epoch, .. } = reached;
+        match verb {
             Verb::Observe => {
                 let before = self.provider.before.get(ip).copied();
                 let old = before.filter(|(_, until)| self.now < *until && self.rng.bool());
@@ -108,13 +128,12 @@ impl World {
                 CloudReply::Done
             }
             Verb::Release => CloudReply::Done,
-        };
-        self.trace(at, &(id, verb, &reply));
-        if !lost {
-            let (run, input) = (*run, Input::Called(*id, reply));
-            let takes = self.slowly();
-            self.after(takes, at, What::Agent { run, input });
         }
+    }
+
+    /// An agent begins, or its host is off: what an earlier run left is announced no more.
+    pub(super) fn begins(&mut self, at: usize) {
+        self.provider.announced.retain(|(_, host), _| *host != at);
     }
 
     fn put(&mut self, ip: IpAddr, place: Place) {
@@ -124,8 +143,35 @@ impl World {
         self.provider.before.insert(ip, (before, self.now.plus(lag)));
     }
 
-    /// Where it says that an address is.
-    pub(super) fn provided(&self, ip: IpAddr) -> Option<usize> {
+    /// Where it says that an address is. Where each host says so for itself, that is anywhere
+    /// else than where it answers, if one does.
+    pub(super) fn provided(&self, ip: IpAddr, answers: Option<usize>) -> Option<usize> {
+        if self.scenario.called.is_some_and(|manners| manners.announces) {
+            let hosts = self.provider.announced.keys().filter(|(of, _)| *of == ip);
+            let mut hosts: Vec<_> = hosts.map(|(_, host)| *host).collect();
+            hosts.sort_by_key(|host| Some(*host) == answers);
+            return hosts.first().copied();
+        }
         self.provider.places.get(&ip)?.host
+    }
+}
+
+impl Provider {
+    /// What a host's own is told.
+    fn announce(&mut self, key: (IpAddr, usize), verb: &Verb, rank: u64) -> CloudReply {
+        let here = self.announced.get(&key).copied();
+        match verb {
+            Verb::Observe if here == Some(rank) => return CloudReply::Here,
+            Verb::Observe => return CloudReply::Elsewhere(format!("{here:?}")),
+            Verb::Take(_) => {
+                self.announced.insert(key, rank);
+            }
+            Verb::Release if here.is_some_and(|here| here <= rank) => {
+                self.announced.remove(&key);
+            }
+            Verb::Release => {}
+        }
+        self.done += 1;
+        CloudReply::Done
     }
 }

@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 use vip_cloud::Finding;
 use vip_core::{
-    DropReason, Drops, MAX_CLOCK_DRIFT, Node, NodeState, State, TableCounters, no_peer, plain,
+    DropReason, Drops, MAX_CLOCK_DRIFT, Node, NodeState, Provider, State, TableCounters, no_peer,
+    plain,
 };
 use vip_guard::GateReport;
 use vip_proto::v1;
@@ -73,7 +74,9 @@ pub(super) async fn examine(agent: &Seat) -> v1::DoctorReply {
             checks.push(named(agent, &member));
             checks.extend(guard(&member));
             checks.extend(of_member(&member).await);
-            checks.extend(aws(&member).await);
+            for provider in [Provider::Aws, Provider::Bgp] {
+                checks.extend(told(&member, provider).await);
+            }
         }
     }
     checks.extend([recovery_key(agent), descriptors(), space(&agent.config.node.data_dir)]);
@@ -132,20 +135,20 @@ fn http(agent: &Seat) -> Check {
     }
 }
 
-/// Whether AWS can be told from here where its VIPs are.
-async fn aws(member: &Member) -> Option<Check> {
-    const NAME: &str = "aws";
+/// Whether a provider can be told from here where its VIPs are.
+async fn told(member: &Member, provider: Provider) -> Option<Check> {
     let state = member.log.state();
-    let specs = state.all_vips().map(|vip| &vip.spec).filter(|spec| spec.via.is_aws());
+    let specs = state.all_vips().map(|vip| &vip.spec);
+    let specs = specs.filter(|spec| spec.via.provider() == Some(provider));
     let specs: Vec<_> = specs.cloned().collect();
     if specs.is_empty() || !member.holds(&state) {
         return None;
     }
-    let found = member.aws.examine(&specs).await;
+    let found = member.providers.examine(provider, &specs).await;
     let (well, ill): (Vec<_>, Vec<_>) = found.into_iter().partition(|finding| finding.is_well);
     let texts = |found: Vec<Finding>| found.into_iter().map(|one| one.text).collect::<Vec<_>>();
     let troubles = texts(ill);
-    Some(all_of(NAME, &troubles, &texts(well).join("; ")))
+    Some(all_of(provider.as_str(), &troubles, &texts(well).join("; ")))
 }
 
 /// Whether what peers use leads to what this node listens at.

@@ -70,10 +70,10 @@ impl v1::vips_server::Vips for AdminService {
 async fn can_be_called(call: &Call, spec: &VipSpec) -> Result<(), Status> {
     let member = &call.member;
     // A leader that holds nothing need not be where they are.
-    if !spec.via.is_aws() || !member.holds(&member.log.state()) {
+    if spec.via.provider().is_none() || !member.holds(&member.log.state()) {
         return Ok(());
     }
-    let checked = member.aws.check(spec).await;
+    let checked = member.providers.check(spec).await;
     checked.map_err(|why| Status::failed_precondition(format!("{why}. Nothing was changed")))
 }
 

@@ -12,6 +12,9 @@ pub struct CalledLease {
     pub until: Mono,
     /// The gate is open: it was confirmed before.
     pub open: bool,
+    /// This node announces it for as long as it is leased and no longer, with this rank
+    /// ([`Vip::rank`]). Else what is told once stays as it is.
+    pub announced: Option<u64>,
 }
 
 impl Claims {
@@ -97,14 +100,16 @@ impl Claims {
         let called = state.all_vips().filter(|vip| vip.spec.via.is_called());
         let leased = |vip: &Vip| {
             let (uid, epoch) = (vip.uid, vip.epoch);
+            let announced = vip.spec.via.is_announced_by_each().then_some(vip.rank);
             let open = || {
                 let until = self.answering.until(uid, epoch)?;
-                Some(CalledLease { epoch, until, open: true })
+                Some(CalledLease { epoch, until, open: true, announced })
             };
-            let claim = self.claims.get(&uid).filter(|claim| claim.stage.is_taking());
+            // From when they confirm until the guard answers it is this lease that goes on.
+            let claim = self.claims.get(&uid).filter(|claim| claim.stage.is_told());
             let shut = claim.map(|claim| {
                 let (epoch, until) = (claim.epoch, claim.taking_until);
-                CalledLease { epoch, until, open: false }
+                CalledLease { epoch, until, open: false, announced }
             });
             Some((uid, open().or(shut)?))
         };

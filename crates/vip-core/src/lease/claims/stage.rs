@@ -162,6 +162,11 @@ impl Stage {
         matches!(self, Self::Taking)
     }
 
+    /// Whether somebody is told, or was, and it did not answer yet.
+    pub(super) const fn is_told(self) -> bool {
+        matches!(self, Self::Taking | Self::Taken | Self::Preparing | Self::Asking | Self::Leased)
+    }
+
     /// Whether its lease is to go on.
     pub(super) const fn is_leased(self) -> bool {
         matches!(self, Self::Leased | Self::Open)
@@ -309,6 +314,8 @@ mod tests {
         let of = |is: fn(Stage) -> bool| STAGES.map(is);
         let only = |at: usize| std::array::from_fn::<_, 9, _>(|stage| stage == at);
         assert_eq!((of(Stage::seeks), of(Stage::is_taking)), (only(0), only(1)));
+        assert_eq!(of(Stage::is_told)[..3], [false, true, true]);
+        assert_eq!(of(Stage::is_told)[3..], [true, true, true, false, false, false]);
         assert_eq!(of(Stage::waits)[..3], [false; 3]);
         assert_eq!(of(Stage::waits)[3..], [false, true, false, false, true, false]);
         assert_eq!(of(Stage::is_leased)[..3], [false; 3]);

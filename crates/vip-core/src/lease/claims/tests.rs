@@ -527,10 +527,20 @@ fn somebody_is_told_before_the_guard_is() {
     assert_eq!(claims.taking().len(), 1, "a word about another epoch");
     claims.step(START, &state, ClaimEvent::Taken(WEB, Epoch(1)));
     assert_eq!((claims.taking().len(), claims.taking_by()), (0, vec![]));
+    // Until it answers nobody is to think that its lease is over.
+    let lease = CalledLease { epoch: Epoch(1), until: at(2), open: false, announced: None };
+    assert_eq!(claims.told_of(&state), [(WEB, lease)].into());
     assert_eq!(sync(&mut claims, &state), [prepare(1)]);
     assert_eq!(sync(&mut claims, &state), []);
+    assert_eq!(claims.told_of(&state), [(WEB, lease)].into());
     notice(&mut claims, GuardNotice::Prepared { vip: WEB, epoch: Epoch(1) });
     assert_eq!(claims.waiting(), [grantee(1, 7)], "and now it is as any other");
+    assert_eq!(claims.told_of(&state), [(WEB, lease)].into());
+    granted(&mut claims, at(3));
+    assert_eq!(claims.told_of(&state).len(), 1);
+    notice(&mut claims, GuardNotice::Opened { vip: WEB, epoch: Epoch(1) });
+    let open = CalledLease { until: at(3), open: true, ..lease };
+    assert_eq!(claims.told_of(&state), [(WEB, open)].into());
 }
 
 #[test]
