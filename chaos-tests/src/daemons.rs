@@ -68,6 +68,29 @@ impl Daemon {
         Self::start(command, dir)
     }
 
+    /// A Neutron and a Keystone on a host, at all its addresses, of which others are to use
+    /// `seen_at`, with a network that these addresses have ports in: what it made is in the file
+    /// `place` once both answer; what it complains of is in `log` of a folder.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be started.
+    pub fn openstack(
+        lab: &Lab,
+        host: &str,
+        (dir, place): (&Path, &Path),
+        seen_at: &str,
+        ports: &[&str],
+    ) -> Result<Self> {
+        let python = binaries()?.join("../openstack/bin/python");
+        ensure!(python.exists(), "no Neutron: run `cargo xtask test` once");
+        let script = "../crates/vip-cloud/tests/neutron_cloud.py";
+        let mut command = on(lab, host);
+        command.arg(python).arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(script)).arg(place);
+        command.args(["0.0.0.0", "9696", "5000"]).args(ports).env("SEEN_AT", seen_at);
+        command.stdout(Stdio::null());
+        Self::start(command, dir)
+    }
+
     /// A gobgpd on a host, with the `gobgpd.toml` of a folder, that takes commands at the host's
     /// loopback alone; what it complains of is in `log` there.
     ///

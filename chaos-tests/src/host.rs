@@ -35,6 +35,7 @@ pub struct Host {
     namespace: String,
     dir: PathBuf,
     settings: Vec<String>,
+    environment: Vec<(String, String)>,
     unwell: Option<Unwell>,
     version: Version,
     child: Option<Child>,
@@ -107,7 +108,18 @@ impl Host {
         all.extend_from_slice(settings);
         let name = name.to_owned();
         let (unwell, version) = (None, Version::default());
-        Ok(Self { name, address, namespace, dir, settings: all, unwell, version, child: None })
+        let environment = vec![];
+        Ok(Self {
+            name,
+            address,
+            namespace,
+            dir,
+            settings: all,
+            environment,
+            unwell,
+            version,
+            child: None,
+        })
     }
 
     /// Where its files are.
@@ -203,6 +215,7 @@ impl Host {
             unwell.preload(&mut command, files.each_ref().map(PathBuf::as_path));
             unwell.kill(&mut command, &self.kill_at(), &self.dir.join("data"));
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.child = Some(command.spawn().context("starting vipd")?);
         Ok(())
@@ -214,6 +227,11 @@ impl Host {
     /// It cannot be started.
     pub fn exec(&self, program: &str, arguments: &[&str]) -> Result<Outcome> {
         exec(&self.namespace, program, arguments)
+    }
+
+    /// Has vipd started with a variable of the environment from now on.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// The settings that vipd is started with.

@@ -151,7 +151,10 @@ impl Network {
 
     /// What a node's own speaker has of the VIP.
     fn announced_by(&self, node: &str) -> Result<bool> {
-        Ok(self.gobgp(node, &["global", "rib", &format!("{VIP}/32")])?.stdout.contains(VIP))
+        let said = self.gobgp(node, &["global", "rib", &format!("{VIP}/32")])?;
+        let text = format!("{}{}", said.stdout, said.stderr);
+        ensure!(text.contains("*>") || text.contains("not in table"), "{said:?}");
+        Ok(text.contains("*>"))
     }
 }
 

@@ -10,8 +10,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// A secret that whoever starts it has in the environment.
-const KEY: (&str, &str) = ("AWS_SECRET_ACCESS_KEY", "not-to-be-seen");
+/// Secrets that whoever starts it has in the environment.
+const KEYS: [(&str, &str); 2] =
+    [("AWS_SECRET_ACCESS_KEY", "not-to-be-seen"), ("OS_PASSWORD", "not-to-be-seen")];
 const SOON: Duration = Duration::from_secs(10);
 
 /// A vipd from a copy of the program, in a host by itself.
@@ -37,7 +38,7 @@ impl Copied {
         ] {
             command.args(["--set", &format!("{key}={value}")]);
         }
-        command.env(KEY.0, KEY.1);
+        command.envs(KEYS);
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
         let started = Self { child, dir };
         wait_for("the agent", SOON, || started.answers().then_some(()))
@@ -113,7 +114,8 @@ fn keys_of_a_cloud_are_the_agents_alone() -> Result<()> {
     let has_key = |what: &str| -> Result<bool> {
         let pid = wait_for("the process", SOON, || vipd.find(what).first().copied())?;
         let environment = std::fs::read(format!("/proc/{pid}/environ"))?;
-        Ok(environment.split(|b| *b == 0).any(|one| one.starts_with(KEY.0.as_bytes())))
+        let mut each = environment.split(|b| *b == 0);
+        Ok(each.any(|one| KEYS.iter().any(|(name, _)| one.starts_with(name.as_bytes()))))
     };
     ensure!(has_key("agent")? && !has_key("guard")?, "the guard has it, or the agent has not");
     Ok(())

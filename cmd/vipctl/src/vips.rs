@@ -137,6 +137,17 @@ fn in_full(vip: &v1::Vip) -> String {
              to have it, and assigned if nobody has it, which a late call finds otherwise",
             vip.name
         ),
+        v1::Via::OpenstackPort => format!(
+            "\n{} is moved as a fixed address in OpenStack, where no two ports have the same and a \
+             port that was changed since is changed by no late call",
+            vip.name
+        ),
+        v1::Via::OpenstackPair => format!(
+            "\n{} is announced from ports that OpenStack lets send as it; port {} keeps it from \
+             others",
+            vip.name,
+            vip.params.get("port").map_or("?", String::as_str)
+        ),
         v1::Via::Bgp => format!(
             "\n{} is announced by its holder's BGP speaker: routers prefer it to what an earlier \
              holder announces still",

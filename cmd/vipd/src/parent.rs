@@ -145,7 +145,7 @@ fn is_own(process: Pid) -> bool {
 
 /// Whether a variable of the environment is for those who call a cloud's API.
 fn is_of_cloud(name: &std::ffi::OsStr) -> bool {
-    name.as_encoded_bytes().starts_with(b"AWS_")
+    [b"AWS_", b"OS_" as &[u8]].iter().any(|begins| name.as_encoded_bytes().starts_with(begins))
 }
 
 impl How<'_> {

@@ -2,7 +2,7 @@
 //! lease, and not a moment longer.
 
 use crate::node::Member;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -131,7 +131,8 @@ pub(crate) async fn move_vips(member: Arc<Member>, programs: PathBuf) {
     let (calls, specs) = (Calls::default(), BTreeMap::new());
     let mut movers = Movers { member: member.clone(), programs, calls, specs };
     let mut warm_at = Instant::now();
-    member.providers.begin().await;
+    let providers = member.providers.clone();
+    tokio::spawn(async move { providers.begin().await });
     loop {
         let state = member.log.state();
         if member.holds(&state) && warm_at <= Instant::now() {
@@ -168,10 +169,13 @@ pub(crate) async fn move_vips(member: Arc<Member>, programs: PathBuf) {
 }
 
 fn keep_warm(member: &Arc<Member>, state: &State) {
-    let called = state.all_vips().filter_map(|vip| vip.spec.via.provider());
-    for provider in called.collect::<BTreeSet<Provider>>() {
-        let providers = member.providers.clone();
-        tokio::spawn(async move { providers.keep_warm(provider).await });
+    for provider in Provider::ALL.iter().copied() {
+        let specs = state.all_vips().map(|vip| &vip.spec);
+        let specs = specs.filter(|spec| spec.via.provider() == Some(provider));
+        let (specs, providers): (Vec<_>, _) = (specs.cloned().collect(), member.providers.clone());
+        if !specs.is_empty() {
+            tokio::spawn(async move { providers.keep_warm(provider, &specs).await });
+        }
     }
 }
 
@@ -244,7 +248,11 @@ impl Movers {
         let Due { epoch, verb, limit, announced, .. } = due;
         let file = match spec.via {
             Via::Exec => spec.params.get("file")?.clone(),
-            Via::AwsRoute | Via::AwsPrivateIp | Via::Bgp => {
+            Via::AwsRoute
+            | Via::AwsPrivateIp
+            | Via::Bgp
+            | Via::OpenstackPort
+            | Via::OpenstackPair => {
                 return Some(By::Provider(Ask { spec, verb, limit, announced }));
             }
             Via::Garp | Via::Lb => return None,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use vip_cloud::{AwsSection, BgpSection};
+use vip_cloud::{AwsSection, BgpSection, OpenStackSection, Sections};
 use vip_core::{Name, Profile};
 
 /// Port of peers and remote admins.
@@ -59,7 +59,16 @@ pub struct Config {
 pub struct CloudSection {
     pub aws: AwsSection,
     pub bgp: BgpSection,
+    pub openstack: OpenStackSection,
     pub exec: ExecSection,
+}
+
+impl CloudSection {
+    /// Of those whose APIs are called.
+    pub(crate) fn providers(&self) -> Sections {
+        let Self { aws, bgp, openstack, exec: _ } = self.clone();
+        Sections { aws, bgp, openstack }
+    }
 }
 
 /// `[cloud.exec]`

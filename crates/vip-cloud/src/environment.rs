@@ -22,6 +22,14 @@ impl Environment {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// Those whose names begin so, by the rest of it in small letters.
+    pub(crate) fn beginning_with(&self, prefix: &str) -> BTreeMap<String, String> {
+        let rest = |(name, value): (&String, &String)| {
+            Some((name.strip_prefix(prefix)?.to_lowercase(), value.clone()))
+        };
+        self.0.iter().filter_map(rest).collect()
+    }
+
     /// A file that a variable names.
     pub(crate) fn path(&self, name: &str) -> Option<PathBuf> {
         self.get(name).map(PathBuf::from)
@@ -30,7 +38,14 @@ impl Environment {
 
 impl<const N: usize> From<[(&str, &str); N]> for Environment {
     fn from(variables: [(&str, &str); N]) -> Self {
-        Self(variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
+        variables.into_iter().collect()
+    }
+}
+
+impl<'a> FromIterator<(&'a str, &'a str)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(variables: I) -> Self {
+        let owned = variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Self(owned.collect())
     }
 }
 

@@ -1,8 +1,8 @@
 //! HTTP, as all providers are spoken to.
 
-use crate::Environment;
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, ClientBuilder, Request};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 /// A connection that takes longer is none.
@@ -18,9 +18,17 @@ const MAX_BODY: usize = 4 << 20;
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// What time it is there, if it says so.
-    pub(crate) date: Option<SystemTime>,
+    pub(crate) headers: http::HeaderMap,
     pub(crate) body: String,
+}
+
+impl Answer {
+    /// What time it is there, if it says so.
+    pub(crate) fn date(&self) -> Option<SystemTime> {
+        let format = aws_smithy_types::date_time::Format::HttpDate;
+        let text = self.headers.get(http::header::DATE)?.to_str().ok()?;
+        SystemTime::try_from(aws_smithy_types::DateTime::from_str(text, format).ok()?).ok()
+    }
 }
 
 fn usual() -> ClientBuilder {
@@ -29,16 +37,16 @@ fn usual() -> ClientBuilder {
     builder.tcp_user_timeout(UNHEARD).redirect(Policy::none())
 }
 
-/// For the API: through the proxies that the environment names, and trusting whom this host
-/// trusts and whom `AWS_CA_BUNDLE` names.
+/// For an API: through the proxies that the environment names, and trusting whom this host
+/// trusts and whom that file has; `trusts`: who names it, and the file.
 ///
 /// # Errors
 /// The file cannot be used, as a sentence.
-pub(crate) fn outward(environment: &Environment) -> Result<Client, String> {
+pub(crate) fn outward(trusts: Option<(&str, &Path)>) -> Result<Client, String> {
     let mut builder = usual();
-    if let Some(path) = environment.path("AWS_CA_BUNDLE") {
-        let bad = |e: &dyn std::fmt::Display| format!("AWS_CA_BUNDLE, {}: {e}", path.display());
-        let text = std::fs::read(&path).map_err(|e| bad(&e))?;
+    if let Some((who, path)) = trusts {
+        let bad = |e: &dyn std::fmt::Display| format!("{who}, {}: {e}", path.display());
+        let text = std::fs::read(path).map_err(|e| bad(&e))?;
         for certificate in Certificate::from_pem_bundle(&text).map_err(|e| bad(&e))? {
             builder = builder.add_root_certificate(certificate);
         }
@@ -67,11 +75,7 @@ pub(crate) async fn ask(
     let asked = async {
         let mut response = client.execute(request).await.map_err(|e| in_full(&e))?;
         let status = response.status().as_u16();
-        let date = response.headers().get(http::header::DATE).and_then(|value| {
-            let format = aws_smithy_types::date_time::Format::HttpDate;
-            let date = aws_smithy_types::DateTime::from_str(value.to_str().ok()?, format).ok()?;
-            SystemTime::try_from(date).ok()
-        });
+        let headers = response.headers().clone();
         let mut body = vec![];
         while let Some(chunk) = response.chunk().await.map_err(|e| in_full(&e))? {
             if body.len() + chunk.len() > MAX_BODY {
@@ -79,7 +83,7 @@ pub(crate) async fn ask(
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Answer { status, date, body: String::from_utf8_lossy(&body).into_owned() })
+        Ok(Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
     };
     match tokio::time::timeout(limit, asked).await {
         Ok(answer) => answer.map_err(|why| format!("{host}: {why}")),

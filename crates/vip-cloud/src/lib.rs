@@ -6,13 +6,15 @@ mod bgp;
 mod environment;
 mod finding;
 mod http;
+mod openstack;
 mod providers;
 
 pub use aws::{Aws, AwsSection};
 pub use bgp::{Bgp, BgpSection};
 pub use environment::Environment;
 pub use finding::Finding;
-pub use providers::Providers;
+pub use openstack::{OpenStack, OpenStackSection};
+pub use providers::{Providers, Sections};
 
 use std::time::Duration;
 use vip_core::{Verb, VipSpec};

@@ -1,25 +1,39 @@
 //! All whom this node can tell where VIPs are.
 
-use crate::{Ask, Aws, AwsSection, Bgp, BgpSection, Environment, Finding};
+use crate::{
+    Ask, Aws, AwsSection, Bgp, BgpSection, Environment, Finding, OpenStack, OpenStackSection,
+};
+use serde::Deserialize;
 use std::net::IpAddr;
+use std::sync::Arc;
 use vip_core::{CloudReply, Provider, VipSpec};
+
+/// What a configuration says of them.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Sections {
+    pub aws: AwsSection,
+    pub bgp: BgpSection,
+    pub openstack: OpenStackSection,
+}
 
 /// See the module.
 #[derive(Debug)]
 pub struct Providers {
     aws: Aws,
-    bgp: Bgp,
+    bgp: Arc<Bgp>,
+    openstack: OpenStack,
 }
 
 impl Providers {
     /// `own`: where members reach this node, if that is an address.
     #[must_use]
-    pub fn new(
-        (aws, bgp): (AwsSection, &BgpSection),
-        environment: Environment,
-        own: Option<IpAddr>,
-    ) -> Self {
-        Self { aws: Aws::new(aws, environment, own), bgp: Bgp::new(bgp, own) }
+    pub fn new(sections: Sections, environment: Environment, own: Option<IpAddr>) -> Self {
+        Self {
+            aws: Aws::new(sections.aws, environment.clone(), own),
+            bgp: Arc::new(Bgp::new(&sections.bgp, own)),
+            openstack: OpenStack::new(sections.openstack, environment, own),
+        }
     }
 
     /// Asks or tells one thing. Dropped, nobody waits for it any more; what was sent is done
@@ -28,6 +42,7 @@ impl Providers {
         match ask.spec.via.provider() {
             Some(Provider::Aws) => self.aws.call(ask).await,
             Some(Provider::Bgp) => self.bgp.call(ask).await,
+            Some(Provider::OpenStack) => self.openstack.call(ask).await,
             None => CloudReply::Failed(format!("nobody is called for {}", ask.spec.via)),
         }
     }
@@ -40,6 +55,7 @@ impl Providers {
         match spec.via.provider() {
             Some(Provider::Aws) => self.aws.check(spec).await,
             Some(Provider::Bgp) => self.bgp.check(spec).await,
+            Some(Provider::OpenStack) => self.openstack.check(spec).await,
             None => Ok(()),
         }
     }
@@ -49,14 +65,16 @@ impl Providers {
         match provider {
             Provider::Aws => self.aws.examine(vips).await,
             Provider::Bgp => self.bgp.examine(vips).await,
+            Provider::OpenStack => self.openstack.examine(vips).await,
         }
     }
 
-    /// Keeps what a call needs at hand.
-    pub async fn keep_warm(&self, provider: Provider) {
+    /// Keeps at hand what a call needs that moves one of these VIPs, which are the provider's.
+    pub async fn keep_warm(&self, provider: Provider, vips: &[VipSpec]) {
         let warm = match provider {
             Provider::Aws => self.aws.keep_warm().await,
-            Provider::Bgp => self.bgp.keep_warm().await,
+            Provider::Bgp => self.bgp.clean().await,
+            Provider::OpenStack => self.openstack.keep_warm(vips).await,
         };
         if let Err(error) = warm {
             tracing::warn!(%provider, error, "it could not be told now where a VIP is");
@@ -64,9 +82,9 @@ impl Providers {
     }
 
     /// Has nothing announced that an earlier process of this node left, if its speaker answers:
-    /// else what is announced is gone with it, or found when it is told something.
+    /// else what is announced is gone with it, or looked for later.
     pub async fn begin(&self) {
-        if let Err(error) = self.bgp.keep_warm().await {
+        if let Err(error) = self.bgp.clean().await {
             tracing::debug!(error, "no speaker answers");
         }
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
-use vip_cloud::{Ask, BgpSection, Environment, Providers};
+use vip_cloud::{Ask, BgpSection, Environment, Providers, Sections};
 use vip_core::{CloudReply, Verb, Via, VipSpec};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -95,7 +95,7 @@ impl Network {
                     "protocol bgp h{host} {{ local 127.0.0.1 port {port} as 65000; \
                      neighbor {} port {port} as 65001; multihop 2; strict bind yes; \
                      hold time 3; connect delay time 1; error wait time 1, 1; \
-                     ipv4 {{ import all; export none; }}; }}\n",
+                     ipv4 {{ import all; export none; }}; ipv6 {{ import all; export none; }}; }}\n",
                     address(host)
                 )
             })
@@ -120,7 +120,11 @@ impl Network {
              peer-as = 65000\n[neighbors.transport.config]\nremote-port = {port}\n\
              local-address = \"{own}\"\n[neighbors.ebgp-multihop.config]\nenabled = true\n\
              multihop-ttl = 2\n[neighbors.timers.config]\nconnect-retry = 1\nhold-time = 3\n\
-             keepalive-interval = 1\nidle-hold-time-after-reset = 1\n"
+             keepalive-interval = 1\nidle-hold-time-after-reset = 1\n\
+             [[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\n\
+             afi-safi-name = \"ipv4-unicast\"\n\
+             [[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\n\
+             afi-safi-name = \"ipv6-unicast\"\n"
         );
         let file = self.dir.path().join(format!("gobgpd-{host}.toml"));
         std::fs::write(&file, config).expect("it is written");
@@ -146,9 +150,16 @@ impl Network {
 
     /// A node's process: another one begins anew.
     fn node(&self, host: usize) -> Providers {
-        let section = BgpSection { api: format!("127.0.0.1:{}", self.apis[host]) };
-        let own = address(host).parse().ok();
-        Providers::new((Default::default(), &section), Environment::default(), own)
+        let bgp = BgpSection { api: format!("127.0.0.1:{}", self.apis[host]) };
+        let sections = Sections { bgp, ..Sections::default() };
+        Providers::new(sections, Environment::default(), address(host).parse().ok())
+    }
+
+    /// One that members reach by another address.
+    fn node_at(&self, host: usize, own: &str) -> Providers {
+        let bgp = BgpSection { api: format!("127.0.0.1:{}", self.apis[host]) };
+        let sections = Sections { bgp, ..Sections::default() };
+        Providers::new(sections, Environment::default(), own.parse().ok())
     }
 
     /// What the router has of an address, best first.
@@ -209,6 +220,15 @@ async fn failed(node: &Providers, verb: Verb) -> String {
     match call(node, verb, 1).await {
         CloudReply::Failed(why) => why,
         other => panic!("{other:?}"),
+    }
+}
+
+/// What was seen a moment ago counts for a moment.
+async fn until_seen(node: &Providers, token: &str) {
+    let end = Instant::now() + SOON;
+    while call(node, Verb::Observe, 1).await != elsewhere(token) {
+        assert!(Instant::now() < end, "waited in vain for {token}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -285,18 +305,76 @@ async fn an_address_that_a_vip_has_no_more_is_announced_no_more() {
     assert_eq!(network.best(VIP), Some(0));
 }
 
+/// The sessions are IPv4's: their addresses are no next hops of such a route.
+#[tokio::test]
+async fn a_route_leads_to_an_address_of_its_own_family() {
+    const VIP: &str = "2001:db8::10";
+    let network = Network::start();
+    let spec = vip(&[VIP]);
+    let why = network.node(0).check(&spec).await.expect_err("an IPv4 session");
+    assert!(why.contains("no neighbour takes IPv6 routes"), "{why}");
+    let node = ("next-hop".to_owned(), "node".to_owned());
+    let spec = VipSpec { params: [node].into(), ..spec };
+    for (own, text) in [("127.0.0.2", "is no next hop"), ("n1.example", "by a name")] {
+        let one = network.node_at(0, own);
+        let why = one.check(&spec).await.expect_err(own);
+        assert!(why.contains(text), "{why}");
+        let taken = call_of(&one, &spec, take(), 1).await;
+        assert!(matches!(&taken, CloudReply::Failed(why) if why.contains(text)), "{taken:?}");
+    }
+    let one = network.node_at(0, "2001:db8::1");
+    assert_eq!(one.check(&spec).await, Ok(()));
+    assert_eq!(call_of(&one, &spec, take(), 1).await, CloudReply::Done);
+    assert_eq!(call_of(&one, &spec, Verb::Observe, 1).await, CloudReply::Here);
+    network.wait_for_best(VIP, Some(0));
+    assert!(network.routes(VIP).contains("BGP.next_hop: 2001:db8::1"), "{}", network.routes(VIP));
+    assert_eq!(call_of(&one, &spec, Verb::Release, 1).await, CloudReply::Done);
+    network.wait_for_best(VIP, None);
+}
+
+/// Of an earlier assignment something is let go of late; what is announced now is known still.
+#[tokio::test]
+async fn whoever_ends_takes_back_what_it_announced_last() {
+    let network = Network::start();
+    let one = network.node(0);
+    for rank in [1, 2] {
+        assert_eq!(call(&one, take(), rank).await, CloudReply::Done);
+    }
+    assert_eq!(call(&one, Verb::Release, 1).await, CloudReply::Done);
+    assert_eq!(call(&one, Verb::Observe, 2).await, CloudReply::Here);
+    network.wait_for_best(VIP, Some(0));
+    one.leave().await;
+    network.wait_for_best(VIP, None);
+}
+
+/// A look that hangs is one for all that ask meanwhile.
+#[tokio::test]
+async fn a_speaker_that_hangs_costs_as_much_for_many_as_for_one() {
+    let network = Network::start();
+    let one = std::sync::Arc::new(network.node(0));
+    network.speakers[0].signal("-STOP");
+    let began = Instant::now();
+    let mut asked = tokio::task::JoinSet::new();
+    for last in 0..40 {
+        let one = one.clone();
+        let spec = vip(&[&format!("10.99.1.{last}")]);
+        asked.spawn(async move { call_of(&one, &spec, Verb::Observe, 1).await });
+    }
+    let replies = asked.join_all().await;
+    assert!(replies.iter().all(|reply| matches!(reply, CloudReply::Failed(_))), "{replies:?}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
 #[tokio::test]
 async fn a_node_without_a_neighbour_takes_nothing() {
     let mut network = Network::start();
     let one = network.node(0);
     assert_eq!(one.check(&vip(&[VIP])).await, Ok(()));
-    let why = one.check(&vip(&["2001:db8::10"])).await.expect_err("nobody takes IPv6 routes");
-    assert!(why.contains("no neighbour takes IPv6 routes"), "{why}");
     assert_eq!(call(&one, take(), 1).await, CloudReply::Done);
     network.router = None;
     let gone = || !network.gobgp(0, &["neighbor"]).contains("Establ");
     until("it to be missed", || gone().then_some(()));
-    assert_eq!(call(&one, Verb::Observe, 1).await, elsewhere("no-neighbour"));
+    until_seen(&one, "no-neighbour").await;
     let why = failed(&one, take()).await;
     assert!(why.contains("no neighbour takes IPv4 routes from this node now"), "{why}");
     assert!(why.contains("127.0.0.1: "), "{why}");
@@ -308,7 +386,7 @@ async fn a_node_without_a_neighbour_takes_nothing() {
     assert_eq!(call(&one, Verb::Release, 1).await, CloudReply::Done);
     network.start_router();
     network.wait_until_established();
-    assert_eq!(call(&one, Verb::Observe, 1).await, elsewhere("none"));
+    until_seen(&one, "none").await;
 }
 
 #[tokio::test]
@@ -323,7 +401,7 @@ async fn a_speaker_that_begins_anew_is_told_again_and_one_that_hangs_is_not_wait
     assert!(why.starts_with("gobgpd at 127.0.0.1:"), "{why}");
     network.speakers[0] = network.speaker(0);
     network.wait_until_established();
-    assert_eq!(call(&one, Verb::Observe, 1).await, elsewhere("none"));
+    until_seen(&one, "none").await;
     assert_eq!(call(&one, take(), 1).await, CloudReply::Done);
     network.wait_for_best(VIP, Some(0));
 
@@ -353,12 +431,14 @@ async fn whoever_is_no_speaker_is_named_and_costs_little() {
             let _ = (&client).write_all(&[b'x'; 1 << 16]);
         }
     });
+    let began = Instant::now();
     for api in [at.to_string(), "127.0.0.1:1".to_owned(), "no address".to_owned()] {
         let own: Option<IpAddr> = None;
-        let sections = (Default::default(), &BgpSection { api: api.clone() });
+        let sections = Sections { bgp: BgpSection { api: api.clone() }, ..Sections::default() };
         let node = Providers::new(sections, Environment::default(), own);
         let why = failed(&node, Verb::Observe).await;
         assert!(why.contains(&api) && why.len() < 400, "{why}");
     }
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     drop(said);
 }

@@ -120,6 +120,9 @@ enum Stage {
 #[derive(Clone, Debug)]
 struct Told {
     epoch: Epoch,
+    /// This node announces it.
+    is_announced: bool,
+    /// With this rank, as far as it knows.
     announced: Option<u64>,
     stage: Stage,
     /// What the calls in a row weigh that failed.
@@ -324,7 +327,7 @@ impl Cloud {
         match reply {
             CloudReply::Here => {
                 let watch = told.watch;
-                let most = if told.announced.is_some() { pace.watch_near } else { pace.watch_max };
+                let most = if told.is_announced { pace.watch_near } else { pace.watch_max };
                 told.watch = (watch * 2).min(most);
                 (told.failed, told.pause) = (0, pace.pause);
                 (told.asked, told.away, told.settles) = (true, false, None);
@@ -339,6 +342,11 @@ impl Cloud {
             CloudReply::Elsewhere(_) if told.settles.take().is_some() => {
                 let why = "it is not here after it was moved here".to_owned();
                 self.failed(now, id, (why, FAILED), open)
+            }
+            // What this node alone says needs no word in the log: it says it again.
+            CloudReply::Elsewhere(_) if told.announced.take().is_some() => {
+                told.stage = Stage::Rests(now);
+                vec![]
             }
             CloudReply::Elsewhere(text) => {
                 if open && !told.away {
@@ -370,7 +378,7 @@ impl Cloud {
         told.rests(now, self.seed, &self.pace, id);
         // A holder that cannot ask goes on; one that saw it elsewhere is none to anybody, and
         // neither is one that alone could say that it is here.
-        let is_nowhere = told.away || told.announced.is_some();
+        let is_nowhere = told.away || told.is_announced;
         let given_up = told.failed >= PATIENCE && (!open || is_nowhere);
         let not = CloudAction::NotTaken(id.vip, told.epoch, why);
         given_up.then_some(not).into_iter().collect()
@@ -404,6 +412,7 @@ impl Told {
         let at = if lease.open { watch_at } else { now };
         Self {
             epoch: lease.epoch,
+            is_announced: lease.announced.is_some(),
             announced: lease.announced,
             stage: Stage::Rests(at),
             failed: 0,

@@ -284,7 +284,7 @@ impl World {
             // Of several addresses one stands for all: the first, which stays its own.
             let ip = vip.spec.ips().first().copied();
             let answers = ip.and_then(|ip| self.one.answering(self.now, ip));
-            let said = ip.and_then(|ip| self.provided(ip, answers));
+            let said = ip.and_then(|ip| self.provided(ip));
             let result = provider_agrees_after_heal(self.now, &vip.spec.name, answers, said);
             self.check(result);
         }

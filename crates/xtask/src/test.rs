@@ -77,16 +77,20 @@ const GRPC_TOOLS: &str = "grpcio-tools==1.85.1";
 /// And AWS's API, for those who call it.
 const MOTO: &str = "moto[ec2,iam,server]==5.2.5";
 
-fn make_python() -> Result<()> {
-    if call("python3", &["-m", "venv", PYTHON]).is_err() {
+/// OpenStack's network and identity services, in a place of their own: what they need is theirs.
+const OPENSTACK: &str = "target/openstack";
+const SERVICES: [&str; 4] = ["-c", "crates/vip-cloud/tests/constraints.txt", "neutron", "keystone"];
+
+fn make_python(place: &str, packages: &[&str]) -> Result<()> {
+    if call("python3", &["-m", "venv", place]).is_err() {
         // Debian has the module in a package of its own.
         install_packages(&["python3-venv"])?;
-        call("python3", &["-m", "venv", PYTHON])?;
+        call("python3", &["-m", "venv", place])?;
     }
     // Not the pip script: it has its place written into it, and a checkout may move.
-    let python = root().join(PYTHON).join("bin/python").display().to_string();
+    let python = root().join(place).join("bin/python").display().to_string();
     let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
-    call(&python, &[&install[..], &[GRPC_TOOLS, MOTO]].concat())
+    call(&python, &[&install[..], packages].concat())
 }
 
 pub(crate) fn run() -> Result<()> {
@@ -96,7 +100,8 @@ pub(crate) fn run() -> Result<()> {
     unpack(&HAPROXY)?;
     unpack(&GOBGPD)?;
     unpack(&BIRD)?;
-    make_python()?;
+    make_python(PYTHON, &[GRPC_TOOLS, MOTO])?;
+    make_python(OPENSTACK, &SERVICES)?;
     run_all()?;
     mutants::sample()
 }

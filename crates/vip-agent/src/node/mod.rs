@@ -178,7 +178,7 @@ impl Member {
         let log = Log::of(raft.clone(), leases.clone(), meta.name.clone());
         let known = meta.addresses.clone();
         let own = meta.advertise.parse::<SocketAddr>().ok().map(|at| at.ip());
-        let sections = (config.cloud.aws.clone(), &config.cloud.bgp);
+        let sections = config.cloud.providers();
         let providers = Providers::new(sections, Environment::of_process(), own);
         let (forward, ends) = forward(me, log.applied(), config.node.interfaces.clone());
         let (lease_events, events) = mpsc::channel(EVENTS_QUEUED);
@@ -275,9 +275,9 @@ impl Member {
     /// Stops everything. The guard lets go when the lease thread's connection
     /// to it ends.
     pub(crate) async fn shut_down(&self) {
-        self.stop.cancel();
         // Before the leases are over.
         self.providers.leave().await;
+        self.stop.cancel();
         let thread = self.lease.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             thread.join().await;

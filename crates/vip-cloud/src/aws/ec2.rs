@@ -112,13 +112,19 @@ impl Ec2 {
         action: &'static str,
         parameters: &[(&str, &str)],
     ) -> Result<Said, CallError> {
-        let client = self.client.get_or_init(|| outward(&self.environment)).as_ref();
+        let client = self.client.get_or_init(|| {
+            const NAME: &str = "AWS_CA_BUNDLE";
+            let trusts = self.environment.path(NAME);
+            outward(trusts.as_deref().map(|path| (NAME, path)))
+        });
+        let client = client.as_ref();
         let client = client.map_err(|why| CallError::Other(why.clone()))?;
         let request = self.signed(client, target, action, parameters).await;
         let answer = ask(client, request.map_err(CallError::Other)?, ANSWER).await;
         let answer = answer.map_err(|why| CallError::Other(format!("AWS {action}: {why}")))?;
         if answer.status == 200 {
-            return Ok(Said { body: answer.body, date: answer.date });
+            let date = answer.date();
+            return Ok(Said { body: answer.body, date });
         }
         let refused = refusal(&answer.body);
         let (code, message) = refused.unwrap_or_else(|| {

@@ -13,7 +13,6 @@ use ec2::{ANSWER, CallError, Ec2, Target};
 use imds::Imds;
 use serde::Deserialize;
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime};
 use tokio::sync::{OnceCell, Semaphore};
 use vip_core::{CloudReply, Via, VipSpec};
 
@@ -29,9 +28,6 @@ pub struct AwsSection {
     pub network_interface: String,
 }
 
-/// How far clocks may be apart: signatures are good for five minutes (AWS, "Signature Version
-/// 4", elements of a request).
-const CLOCKS_APART: Duration = Duration::from_secs(60);
 /// Calls at once: a thousand VIPs are looked after in turns, and not by a thousand connections.
 const AT_ONCE: usize = 8;
 
@@ -74,9 +70,7 @@ impl Aws {
             match ask.spec.via {
                 Via::AwsRoute => route::call(&at, ask).await,
                 Via::AwsPrivateIp => private_ip::call(&at, self.vpc(&at).await?, ask).await,
-                Via::Garp | Via::Lb | Via::Exec | Via::Bgp => {
-                    Err(CallError::Other(format!("AWS moves no VIP by {}", ask.spec.via)))
-                }
+                other => Err(CallError::Other(format!("AWS moves no VIP by {other}"))),
             }
         };
         match tokio::time::timeout(ask.limit, done).await {
@@ -97,7 +91,7 @@ impl Aws {
             match spec.via {
                 Via::AwsRoute => route::check(&at, spec).await,
                 Via::AwsPrivateIp => private_ip::check(&at, self.vpc(&at).await?, spec).await,
-                Via::Garp | Via::Lb | Via::Exec | Via::Bgp => Ok(()),
+                _ => Ok(()),
             }
         };
         // Who this is, where it is, and each address.
@@ -126,7 +120,7 @@ impl Aws {
                     target.region,
                     began.elapsed().as_millis()
                 )));
-                found.extend(date.and_then(far_apart));
+                found.extend(date.and_then(|there| Finding::of_clocks("AWS", there)));
                 let routed = vips.iter().any(|spec| spec.via == Via::AwsRoute);
                 if routed && described.checks_destination {
                     found.push(Finding::ill(format!(
@@ -200,17 +194,6 @@ impl Aws {
 }
 
 /// Signatures are refused, or will be.
-fn far_apart(there: SystemTime) -> Option<Finding> {
-    let here = SystemTime::now();
-    let apart = here.duration_since(there).or_else(|_| there.duration_since(here)).ok()?;
-    (apart > CLOCKS_APART).then(|| {
-        Finding::ill(format!(
-            "this host's clock and AWS's are {} s apart: signatures are refused from 300 s on",
-            apart.as_secs()
-        ))
-    })
-}
-
 /// The API, and the interface that VIPs come to.
 #[derive(Clone, Copy)]
 struct At<'a> {

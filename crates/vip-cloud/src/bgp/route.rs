@@ -23,9 +23,21 @@ pub(super) struct Known {
     pub(super) path: Path,
 }
 
+/// A rank as it can be announced.
+pub(super) fn announced(rank: u64) -> u64 {
+    rank.min(u32::MAX.into())
+}
+
 /// A later announcement has a lower one, which routers prefer (RFC 4271, section 9.1.2.2 c).
 fn med(rank: u64) -> u32 {
     u32::MAX - u32::try_from(rank).unwrap_or(u32::MAX)
+}
+
+/// The address of a prefix that has no other.
+pub(super) fn address(prefix: &str) -> Option<IpAddr> {
+    let (ip, bits) = prefix.split_once('/')?;
+    let ip = ip.parse().ok()?;
+    (bits.parse() == Ok(length(ip))).then_some(ip)
 }
 
 pub(super) fn family(ip: IpAddr) -> Family {

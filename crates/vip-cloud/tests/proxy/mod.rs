@@ -55,7 +55,8 @@ impl Drop for Proxy {
 /// Serves one call; its connection is given back if nothing is to be said.
 fn serve(mut client: TcpStream, api: SocketAddr, action: &str, does: &Does) -> Option<TcpStream> {
     let request = message(&mut client)?;
-    let is_meant = String::from_utf8_lossy(&request).contains(&format!("Action={action}&"));
+    let text = String::from_utf8_lossy(&request);
+    let is_meant = text.contains(&format!("Action={action}&")) || text.starts_with(action);
     match does {
         Does::Says(status, body) if is_meant => {
             let length = body.len();

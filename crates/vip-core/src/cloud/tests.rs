@@ -459,3 +459,30 @@ fn a_lease_that_ended_for_a_moment_is_the_same_and_what_it_announces_stays() {
         assert_eq!(due.iter().filter(releases).count(), usize::from(leased.is_none()), "{due:?}");
     }
 }
+
+#[test]
+fn what_a_node_announces_no_more_it_announces_again_and_the_log_hears_nothing() {
+    let mut node = announces(7);
+    let now = node.cloud.next().expect("it looks");
+    assert_eq!(node.at(now), [ranked(2, Verb::Observe, 7)]);
+    assert_eq!(node.replied(now, 2, CloudReply::Elsewhere("none".into())), []);
+    assert_eq!(node.cloud.next(), Some(now), "at once");
+    assert_eq!(node.at(now), [ranked(3, Verb::Take(String::new()), 7)]);
+    assert_eq!(node.replied(now, 3, CloudReply::Done), []);
+    assert_eq!(node.at(now), [ranked(4, Verb::Observe, 7)]);
+    assert_eq!(node.replied(now, 4, CloudReply::Here), []);
+    // No router hears of it.
+    let mut now = node.cloud.next().expect("it looks");
+    for number in (5..).step_by(2) {
+        node.at(now);
+        assert_eq!(node.replied(now, number, CloudReply::Elsewhere("no-neighbour".into())), []);
+        assert_eq!(node.at(now), [ranked(number + 1, Verb::Take(String::new()), 7)]);
+        let said = node.replied(now, number + 1, CloudReply::Failed("no neighbour".into()));
+        if number == 11 {
+            assert_eq!(said, [CloudAction::NotTaken(WEB, EPOCH, "no neighbour".into())]);
+            break;
+        }
+        assert_eq!(said, []);
+        now = node.cloud.next().expect("it tries on");
+    }
+}

@@ -33,6 +33,11 @@ use stage::{Happened, Stage, Then};
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// So many times what is left of a lease may pass from when this node's own announcement is
+/// confirmed until the gate opens, before that is taken back: nobody else is told by it, and the
+/// gate has a lease of its own.
+const OPENS: u32 = 32;
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Claim {
     epoch: Epoch,
@@ -42,7 +47,8 @@ struct Claim {
     revision: Option<u32>,
     /// Of the spec that the guard has all addresses of.
     ready: u32,
-    /// While somebody is told: until when it is leased, with the gate shut.
+    /// While somebody is told: until when it is leased, with the gate shut. And until the gate
+    /// opens: until when it counts as that.
     taking_until: Mono,
     /// What was seen of where it was, for the log.
     token: Option<ViaToken>,
@@ -296,6 +302,15 @@ impl Claims {
             ClaimEvent::Taken(vip, epoch) => {
                 let mut actions = vec![];
                 self.goes_on((vip, epoch), Happened::Confirmed, &mut actions);
+                let is_announced =
+                    state.vip(vip).is_some_and(|vip| vip.spec.via.is_announced_by_each());
+                if let Some(claim) = self.claim(vip, epoch)
+                    && is_announced
+                    && claim.stage == Stage::Taken
+                {
+                    let left = claim.taking_until.since(now);
+                    claim.taking_until = claim.taking_until + left * OPENS;
+                }
                 actions
             }
             ClaimEvent::Saw(vip, token) => {
@@ -339,6 +354,10 @@ impl Claims {
             }
             GuardNotice::Expired { vip, epoch } => {
                 self.goes_on((vip, epoch), Happened::Expired, &mut actions);
+                // What was told before that lease is told no more.
+                if let Some(claim) = self.claim(vip, epoch) {
+                    claim.taking_until = Mono::ZERO;
+                }
             }
             GuardNotice::Released { vip, epoch } => {
                 if let Some(session) = self.session {

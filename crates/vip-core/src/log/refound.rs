@@ -7,7 +7,7 @@
 
 use super::node::Joiner;
 use super::{Issuers, State, Tombstone};
-use crate::{ClusterEvent, Mac, Name, Node, NodeId, NodeState, Refusal, Role, Runs};
+use crate::{ClusterEvent, Level, Mac, Name, Node, NodeId, NodeState, Refusal, Role, Runs};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -19,7 +19,9 @@ const OLD: &str = ".old";
 const FURTHEST: u64 = 1 << 48;
 /// Announced assignments that may have been made after what is known here, and lost: what is
 /// announced still from then counts for less than what comes.
-const LOST: u64 = 1 << 16;
+const LOST: u64 = 1 << 24;
+/// Largest rank from which that is a number yet that can be announced.
+const MOST_ANNOUNCED: u64 = u32::MAX as u64 - 2 * LOST;
 
 /// What the new cluster begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,9 +68,9 @@ impl State {
     pub fn refounded(&self, founding: &Founding) -> Result<(Self, NodeId), Refusal> {
         let mut state = self.clone();
         let no = |text: &str| Refusal::Spec { text: text.to_owned() };
-        let ids = [state.next_node, state.next_vip, state.announced];
-        let numbers = [&ids[..], &[state.term.0, state.events.latest()]].concat();
-        if numbers.iter().any(|number| *number > FURTHEST) {
+        let numbers = [state.term.0, state.next_node, state.next_vip, state.events.latest()];
+        let is_far = numbers.iter().any(|number| *number > FURTHEST);
+        if is_far || state.announced > MOST_ANNOUNCED {
             return Err(no("its numbers are larger than any cluster's"));
         }
         for vip in state.all_vips() {
@@ -125,7 +127,8 @@ impl State {
         let vips = Arc::make_mut(&mut state.vips).values_mut();
         let retired = Arc::make_mut(&mut state.retired).iter_mut();
         vips.chain(retired).for_each(|vip| Arc::make_mut(vip).begin_anew());
-        if state.announced > 0 {
+        // A backup may be from before there was any.
+        if state.needs >= Level::VIAS {
             state.announced += LOST;
         }
         state.servers_follow_nodes();
@@ -298,12 +301,12 @@ mod tests {
     #[test]
     fn what_is_announced_counts_for_more_than_what_may_have_been_and_was_lost() {
         let (new, _) = old().refounded(&by(survivor(1))).expect("done");
-        assert_eq!(new.announced, 0, "nobody used it");
+        assert_eq!(new.announced, 0, "not all know what that is");
         let mut old = old();
-        old.announced = 7;
+        (old.announced, old.needs) = (7, Level::VIAS);
         let (new, _) = old.refounded(&by(survivor(1))).expect("done");
         assert_eq!(new.announced, 7 + LOST);
-        old.announced = FURTHEST + 1;
+        old.announced = MOST_ANNOUNCED + 1;
         assert!(old.refounded(&by(survivor(1))).is_err());
     }
 

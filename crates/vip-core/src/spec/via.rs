@@ -11,6 +11,8 @@ use std::net::IpAddr;
 const FILE: &str = "file";
 /// The route table that has a route to the VIP.
 const ROUTE_TABLE: &str = "route-table";
+/// The port of its own that keeps the VIP's addresses from others.
+const PORT: &str = "port";
 /// What routers know the VIP's routes by (RFC 1997), beside what all of ours have.
 const COMMUNITY: &str = "community";
 /// Where routers send what is for the VIP.
@@ -36,6 +38,10 @@ pub enum Via {
     AwsPrivateIp,
     /// By routes that the holder announces to its routers (RFC 4271).
     Bgp,
+    /// As a fixed address of the holder's port in OpenStack.
+    OpenstackPort,
+    /// By announcements, from ports that OpenStack lets send as it.
+    OpenstackPair,
 }
 
 /// Whose API is called.
@@ -45,9 +51,11 @@ pub enum Provider {
     Aws,
     /// The holder's own BGP speaker's.
     Bgp,
+    /// OpenStack's Neutron.
+    OpenStack,
 }
 
-words!(Provider, "provider" { Aws => "aws", Bgp => "bgp" });
+words!(Provider, "provider" { Aws => "aws", Bgp => "bgp", OpenStack => "openstack" });
 
 words!(Via, "way to move a VIP" {
     Garp => "garp",
@@ -56,6 +64,8 @@ words!(Via, "way to move a VIP" {
     AwsRoute => "aws-route",
     AwsPrivateIp => "aws-private-ip",
     Bgp => "bgp",
+    OpenstackPort => "openstack-port",
+    OpenstackPair => "openstack-pair",
 });
 
 impl Via {
@@ -64,7 +74,7 @@ impl Via {
     #[must_use]
     pub const fn is_resolved(self) -> bool {
         match self {
-            Self::Garp | Self::Exec => true,
+            Self::Garp | Self::Exec | Self::OpenstackPort | Self::OpenstackPair => true,
             Self::Lb | Self::AwsRoute | Self::AwsPrivateIp | Self::Bgp => false,
         }
     }
@@ -74,7 +84,12 @@ impl Via {
     pub const fn is_called(self) -> bool {
         match self {
             Self::Garp | Self::Lb => false,
-            Self::Exec | Self::AwsRoute | Self::AwsPrivateIp | Self::Bgp => true,
+            Self::Exec
+            | Self::AwsRoute
+            | Self::AwsPrivateIp
+            | Self::Bgp
+            | Self::OpenstackPort
+            | Self::OpenstackPair => true,
         }
     }
 
@@ -82,8 +97,8 @@ impl Via {
     #[must_use]
     pub const fn moves(self, ip: IpAddr) -> bool {
         match self {
-            Self::Garp | Self::Lb | Self::Exec | Self::AwsRoute | Self::Bgp => true,
             Self::AwsPrivateIp => ip.is_ipv4(),
+            _ => true,
         }
     }
 
@@ -91,8 +106,9 @@ impl Via {
     #[must_use]
     pub const fn most_addresses(self) -> usize {
         match self {
-            Self::Garp | Self::Lb | Self::Exec | Self::Bgp => MAX_ADDRESSES,
+            Self::Garp | Self::Lb | Self::Exec | Self::Bgp | Self::OpenstackPair => MAX_ADDRESSES,
             Self::AwsRoute | Self::AwsPrivateIp => MAX_TOKEN / LONGEST_INTERFACE,
+            Self::OpenstackPort => (MAX_TOKEN - LONGEST_REVISION) / LONGEST_PORT,
         }
     }
 
@@ -103,6 +119,7 @@ impl Via {
             Self::Garp | Self::Lb | Self::Exec => None,
             Self::AwsRoute | Self::AwsPrivateIp => Some(Provider::Aws),
             Self::Bgp => Some(Provider::Bgp),
+            Self::OpenstackPort | Self::OpenstackPair => Some(Provider::OpenStack),
         }
     }
 
@@ -119,10 +136,11 @@ impl Via {
     /// What is wrong, as the rest of a sentence.
     pub(super) fn check(self, params: &BTreeMap<String, String>) -> Result<(), String> {
         let (wanted, possible): (&[&str], &[&str]) = match self {
-            Self::Garp | Self::Lb | Self::AwsPrivateIp => (&[], &[]),
+            Self::Garp | Self::Lb | Self::AwsPrivateIp | Self::OpenstackPort => (&[], &[]),
             Self::Exec => (&[FILE], &[]),
             Self::AwsRoute => (&[ROUTE_TABLE], &[]),
             Self::Bgp => (&[], &[COMMUNITY, NEXT_HOP]),
+            Self::OpenstackPair => (&[PORT], &[]),
         };
         let is_known = |key: &str| wanted.contains(&key) || possible.contains(&key);
         if let Some(other) = params.keys().find(|key| !is_known(key)) {
@@ -139,6 +157,9 @@ impl Via {
         }
         if let Some(id) = params.get(ROUTE_TABLE).filter(|id| !is_aws_id(id, "rtb-")) {
             return Err(format!("{:?} is no route table's id: rtb-..", excerpt(id)));
+        }
+        if let Some(id) = params.get(PORT).filter(|id| !is_uuid(id)) {
+            return Err(format!("{:?} is no port's id: a UUID", excerpt(id)));
         }
         if let Some(text) = params.get(COMMUNITY).filter(|text| community(text).is_none()) {
             return Err(format!(
@@ -167,7 +188,7 @@ impl Via {
     pub const fn since(self) -> Level {
         match self {
             Self::Garp => Level::FIRST,
-            Self::Lb | Self::Exec | Self::AwsRoute | Self::AwsPrivateIp | Self::Bgp => Level::VIAS,
+            _ => Level::VIAS,
         }
     }
 }
@@ -177,6 +198,10 @@ impl Via {
 const MAX_ADDRESSES: usize = 64;
 /// Of a network interface's id, and what is between two: a token names one for each address.
 const LONGEST_INTERFACE: usize = "eni-0123456789abcdef0 ".len();
+/// Of a port's id and revision, and what is before it: a token names one for each address.
+const LONGEST_PORT: usize = LONGEST_REVISION + "@01234567-89ab-cdef-0123-456789abcdef".len();
+/// Of a revision, and what is before it.
+const LONGEST_REVISION: usize = " 4294967295".len();
 /// Longest that AWS gives: it is in every call.
 const LONGEST_ID: usize = 64;
 
@@ -198,6 +223,12 @@ fn community(text: &str) -> Option<u32> {
         is_plain.then(|| text.parse::<u16>().ok()).flatten()
     };
     Some(u32::from(number(of)?) << 16 | u32::from(number(value)?))
+}
+
+/// Whether OpenStack could have given it (RFC 9562, section 4).
+fn is_uuid(text: &str) -> bool {
+    let parts = text.split('-').map(str::len);
+    parts.eq([8, 4, 4, 4, 12]) && text.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit())
 }
 
 /// Whether AWS could have given it.

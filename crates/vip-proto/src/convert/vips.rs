@@ -5,7 +5,7 @@ use crate::v1;
 use vip_core::{Placement, Via, VipAddress, VipSpec};
 
 same!(Placement = v1::Placement { Leader, Sticky });
-same!(Via = v1::Via { Garp, Lb, Exec, AwsRoute, AwsPrivateIp, Bgp });
+same!(Via = v1::Via { Garp, Lb, Exec, AwsRoute, AwsPrivateIp, Bgp, OpenstackPort, OpenstackPair });
 
 fn addresses(written: &[String]) -> Result<Vec<VipAddress>, FieldError> {
     let read = written.iter().map(|one| one.parse());

@@ -6,7 +6,7 @@ use super::due::{Reached, What};
 use super::{World, micros};
 use crate::agent::Input;
 use crate::clock::Real;
-use crate::invariant::late_call_never_wins;
+use crate::invariant::{late_call_never_wins, later_counts};
 use crate::scenario::Manners;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,6 +17,9 @@ use vip_core::{CallId, CloudReply, Epoch, Verb, VipUid};
 const LOST: u32 = 5;
 /// One call in so many is refused, where any is.
 const REFUSED: u32 = 3;
+/// Until a host has taken back what it announced, in promises: it may hear late that another one
+/// is assigned, and each of two calls is slow.
+const TAKEN_BACK: u32 = 16;
 /// Longest that it takes until something is done, and until that is heard, in promises.
 const SLOW: u32 = 2;
 
@@ -32,13 +35,20 @@ struct Place {
 /// Before anything was told.
 const NOWHERE: Place = Place { host: None, revision: 0, by: (VipUid(0), Epoch(0)) };
 
+/// What a host announces.
+#[derive(Clone, Copy, Debug)]
+struct Announced {
+    rank: u64,
+    since: Real,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Provider {
     places: BTreeMap<IpAddr, Place>,
     /// What was before the last change, and until when it may say so.
     before: BTreeMap<IpAddr, (Place, Real)>,
     /// With which rank each host announces an address.
-    announced: BTreeMap<(IpAddr, usize), u64>,
+    announced: BTreeMap<(IpAddr, usize), Announced>,
     /// Changes that were done.
     pub(super) done: u64,
 }
@@ -84,7 +94,13 @@ impl World {
         let reply = match (verb, *announced) {
             // It is on the same host, and hears no more of a process that ended.
             (_, Some(_)) if self.hosts[at].agent_run != *run => return,
-            (_, Some(rank)) => self.provider.announce((*ip, at), verb, rank),
+            (_, Some(rank)) => {
+                let others = self.provider.announced.iter().filter(|((_, host), _)| *host != at);
+                let mut same = others.filter(|((of, _), other)| of == ip && other.rank == rank);
+                let same = same.next().map(|((_, host), _)| *host);
+                self.check(later_counts(self.now, (*ip, at), rank, same));
+                self.provider.announce((*ip, at), verb, Announced { rank, since: self.now })
+            }
             (verb, None) => self.told((at, reached), verb, place),
         };
         self.trace(at, &(id, verb, &reply));
@@ -143,14 +159,10 @@ impl World {
         self.provider.before.insert(ip, (before, self.now.plus(lag)));
     }
 
-    /// Where it says that an address is. Where each host says so for itself, that is anywhere
-    /// else than where it answers, if one does.
-    pub(super) fn provided(&self, ip: IpAddr, answers: Option<usize>) -> Option<usize> {
+    /// Where it says that an address is.
+    pub(super) fn provided(&self, ip: IpAddr) -> Option<usize> {
         if self.scenario.called.is_some_and(|manners| manners.announces) {
-            let hosts = self.provider.announced.keys().filter(|(of, _)| *of == ip);
-            let mut hosts: Vec<_> = hosts.map(|(_, host)| *host).collect();
-            hosts.sort_by_key(|host| Some(*host) == answers);
-            return hosts.first().copied();
+            return self.provider.preferred(ip, self.now, self.timing.promise * TAKEN_BACK);
         }
         self.provider.places.get(&ip)?.host
     }
@@ -158,13 +170,16 @@ impl World {
 
 impl Provider {
     /// What a host's own is told.
-    fn announce(&mut self, key: (IpAddr, usize), verb: &Verb, rank: u64) -> CloudReply {
+    fn announce(&mut self, key: (IpAddr, usize), verb: &Verb, told: Announced) -> CloudReply {
         let here = self.announced.get(&key).copied();
+        let (rank, known) = (told.rank, here);
+        let here = here.map(|here| here.rank);
         match verb {
             Verb::Observe if here == Some(rank) => return CloudReply::Here,
             Verb::Observe => return CloudReply::Elsewhere(format!("{here:?}")),
             Verb::Take(_) => {
-                self.announced.insert(key, rank);
+                let same = known.filter(|known| known.rank == rank);
+                self.announced.insert(key, same.unwrap_or(told));
             }
             Verb::Release if here.is_some_and(|here| here <= rank) => {
                 self.announced.remove(&key);
@@ -173,5 +188,14 @@ impl Provider {
         }
         self.done += 1;
         CloudReply::Done
+    }
+
+    /// What routers prefer: what was announced last. Where others have had `time` to take back
+    /// what they announced before, and did not, one of those.
+    fn preferred(&self, ip: IpAddr, now: Real, time: Duration) -> Option<usize> {
+        let of_it = self.announced.iter().filter(|((of, _), _)| *of == ip);
+        let ((_, best), last) = of_it.clone().max_by_key(|(_, announced)| announced.rank)?;
+        let others = of_it.map(|((_, host), _)| *host).find(|host| host != best);
+        others.filter(|_| last.since.plus(time) < now).or(Some(*best))
     }
 }

@@ -74,7 +74,7 @@ pub(super) async fn examine(agent: &Seat) -> v1::DoctorReply {
             checks.push(named(agent, &member));
             checks.extend(guard(&member));
             checks.extend(of_member(&member).await);
-            for provider in [Provider::Aws, Provider::Bgp] {
+            for provider in Provider::ALL.iter().copied() {
                 checks.extend(told(&member, provider).await);
             }
         }

@@ -74,7 +74,8 @@ async fn can_be_called(call: &Call, spec: &VipSpec) -> Result<(), Status> {
         return Ok(());
     }
     let checked = member.providers.check(spec).await;
-    checked.map_err(|why| Status::failed_precondition(format!("{why}. Nothing was changed")))
+    let refused = |why| format!("{}: {why}. Nothing was changed", member.meta.name);
+    checked.map_err(|why| Status::failed_precondition(refused(why)))
 }
 
 async fn add(call: &Call, spec: VipSpec, no_wait: bool) -> Result<v1::AddVipReply, Status> {

@@ -106,9 +106,10 @@ impl Claims {
                 Some(CalledLease { epoch, until, open: true, announced })
             };
             // From when they confirm until the guard answers it is this lease that goes on.
-            let claim = self.claims.get(&uid).filter(|claim| claim.stage.is_told());
+            let is_its_own = |claim: &&Claim| claim.epoch == epoch && claim.stage.is_told();
+            let claim = self.claims.get(&uid).filter(is_its_own);
             let shut = claim.map(|claim| {
-                let (epoch, until) = (claim.epoch, claim.taking_until);
+                let until = claim.taking_until;
                 CalledLease { epoch, until, open: false, announced }
             });
             Some((uid, open().or(shut)?))

@@ -506,6 +506,37 @@ fn called() -> State {
     state
 }
 
+/// It is announced by this node, and until the gate is open nothing takes that back; what is
+/// its successor's is not its own.
+#[test]
+fn what_a_node_announces_is_its_own_until_the_gate_is_open() {
+    let mut state = state_of([voter(1), voter(2)]);
+    apply(&mut state, VipOp::Add { spec: VipSpec { via: Via::Bgp, ..vip("web", 100) } });
+    move_to(&mut state, WEB, 1);
+    let mut claims = claims();
+    sync(&mut claims, &state);
+    let at = |seconds: u64| START + Duration::from_secs(seconds);
+    claims.step(START, &state, ClaimEvent::Granted(grantee(1, 7), at(1)));
+    let until = |claims: &Claims, state: &State| {
+        claims.told_of(state).get(&WEB).map(|lease| (lease.until, lease.announced))
+    };
+    assert_eq!(until(&claims, &state), Some((at(1), Some(1))));
+    claims.step(START, &state, ClaimEvent::Taken(WEB, Epoch(1)));
+    assert!(until(&claims, &state).is_some_and(|(until, _)| until > at(3)), "its guard is slow");
+    let mut later = state.clone();
+    move_to(&mut later, WEB, 1);
+    assert_eq!(until(&claims, &later), None);
+    // Once it was open and expired its lease is over, and nothing else is waited for.
+    sync(&mut claims, &state);
+    notice(&mut claims, GuardNotice::Prepared { vip: WEB, epoch: Epoch(1) });
+    claims.step(START, &state, ClaimEvent::Granted(grantee(1, 7), at(2)));
+    notice(&mut claims, GuardNotice::Opened { vip: WEB, epoch: Epoch(1) });
+    assert_eq!(until(&claims, &state), Some((at(2), Some(1))));
+    notice(&mut claims, GuardNotice::Expired { vip: WEB, epoch: Epoch(1) });
+    let over = until(&claims, &state);
+    assert!(over.is_none_or(|(until, _)| until < START), "{over:?}");
+}
+
 /// The guard hears nothing of a VIP before whoever has to know where it is does.
 #[test]
 fn somebody_is_told_before_the_guard_is() {
