@@ -138,8 +138,8 @@ fn in_full(vip: &v1::Vip) -> String {
             vip.name
         ),
         v1::Via::OpenstackPort => format!(
-            "\n{} is moved as a fixed address in OpenStack, where no two ports have the same and a \
-             port that was changed since is changed by no late call",
+            "\n{} is moved as a fixed address in OpenStack, where no two ports have the same; a late \
+             call finds that its port was changed since",
             vip.name
         ),
         v1::Via::OpenstackPair => format!(

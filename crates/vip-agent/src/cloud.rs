@@ -68,7 +68,7 @@ impl Answered {
 #[derive(Default)]
 struct Calls {
     tasks: JoinSet<Answered>,
-    handles: BTreeMap<CallId, AbortHandle>,
+    handles: BTreeMap<CallId, (AbortHandle, Epoch, &'static str)>,
 }
 
 impl Calls {
@@ -82,11 +82,11 @@ impl Calls {
             let reply = call.await;
             Answered { id, epoch, what, reply, took: began.elapsed() }
         });
-        self.handles.insert(id, handle);
+        self.handles.insert(id, (handle, epoch, what));
     }
 
     fn cut_off(&mut self, id: CallId) {
-        if let Some(handle) = self.handles.remove(&id) {
+        if let Some((handle, ..)) = self.handles.remove(&id) {
             handle.abort();
         }
     }
@@ -99,8 +99,17 @@ impl Calls {
                     self.handles.remove(&answered.id);
                     return answered;
                 }
-                // It was cut off.
-                Some(Err(_)) => {}
+                Some(Err(ended)) => {
+                    // Of one that was cut off nobody waits for an answer.
+                    let mut all = self.handles.iter();
+                    let own = all.find(|(_, (handle, ..))| handle.id() == ended.id());
+                    if let Some((id, (_, epoch, what))) = own.map(|(id, call)| (*id, call.clone()))
+                    {
+                        self.handles.remove(&id);
+                        let reply = CloudReply::Failed(format!("a fault of vipd's: {ended}"));
+                        return Answered { id, epoch, what, reply, took: Duration::ZERO };
+                    }
+                }
                 None => std::future::pending().await,
             }
         }
@@ -268,5 +277,26 @@ impl Movers {
             verb,
             limit,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else nobody asks any more where the VIP is.
+    #[tokio::test]
+    async fn a_call_that_breaks_is_one_that_failed_and_one_that_is_cut_off_is_none() {
+        let mut calls = Calls::default();
+        let id = |number| CallId { vip: VipUid(1), number };
+        calls.start((id(1), Epoch(3), "take"), std::future::pending());
+        calls.start((id(2), Epoch(3), "observe"), async { panic!("on purpose") });
+        calls.cut_off(id(1));
+        let Answered { id: of, epoch, what, reply, .. } = calls.next().await;
+        assert_eq!((of, epoch, what), (id(2), Epoch(3), "observe"));
+        assert!(matches!(&reply, CloudReply::Failed(why) if why.contains("fault")), "{reply:?}");
+        assert!(calls.handles.is_empty());
+        let more = tokio::time::timeout(Duration::from_millis(50), calls.next()).await;
+        assert!(more.is_err(), "nothing is under way");
     }
 }

@@ -77,7 +77,7 @@ impl Providers {
             Provider::OpenStack => self.openstack.keep_warm(vips).await,
         };
         if let Err(error) = warm {
-            tracing::warn!(%provider, error, "it could not be told now where a VIP is");
+            tracing::warn!(%provider, error, "a VIP could not come here now");
         }
     }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vip_cloud::{Ask, Environment, OpenStackSection, Providers, Sections};
 use vip_core::{CloudReply, Provider, Verb, Via, VipSpec};
@@ -147,9 +148,10 @@ async fn take(node: &Providers, spec: &VipSpec, token: &str) -> CloudReply {
     call(node, spec, Verb::Take(token.to_owned())).await
 }
 
+/// Why nothing came of it, be that for now.
 async fn failed(node: &Providers, spec: &VipSpec, verb: Verb) -> String {
     match call(node, spec, verb).await {
-        CloudReply::Failed(why) => why,
+        CloudReply::Failed(why) | CloudReply::Busy(why) => why,
         other => panic!("{other:?}"),
     }
 }
@@ -160,6 +162,7 @@ async fn all_of_it() {
     let cloud = Cloud::start();
     an_address_is_at_one_port_and_a_late_call_is_refused(&cloud).await;
     two_addresses_move_together_from_wherever_they_are(&cloud).await;
+    many_move_at_once(&cloud).await;
     what_a_port_keeps_and_what_is_elsewhere_is_no_vip(&cloud).await;
     a_takeover_by_pairs_waits_for_no_api(&cloud).await;
     who_calls_counts(&cloud).await;
@@ -233,6 +236,33 @@ async fn two_addresses_move_together_from_wherever_they_are(cloud: &Cloud) {
     let seen = token(&one, &both).await;
     assert_eq!(take(&one, &both, &seen).await, CloudReply::Done);
     assert_eq!(call(&one, &both, Verb::Release).await, CloudReply::Done);
+}
+
+/// All of them change the same ports, each from what it saw before the others did.
+async fn many_move_at_once(cloud: &Cloud) {
+    let specs: Vec<_> = (200..208).map(|last| moved(&[&format!("10.77.0.{last}")])).collect();
+    for host in [0, 1] {
+        let node = Arc::new(cloud.host(host));
+        let mut seen = vec![];
+        for spec in &specs {
+            seen.push(token(&node, spec).await);
+        }
+        let mut taken = tokio::task::JoinSet::new();
+        for (spec, seen) in specs.iter().cloned().zip(seen) {
+            let node = node.clone();
+            taken.spawn(async move { take(&node, &spec, &seen).await });
+        }
+        for reply in taken.join_all().await {
+            assert_eq!(reply, CloudReply::Done);
+        }
+        for spec in &specs {
+            assert_eq!(call(&node, spec, Verb::Observe).await, CloudReply::Here);
+        }
+    }
+    let last = cloud.host(1);
+    for spec in &specs {
+        assert_eq!(call(&last, spec, Verb::Release).await, CloudReply::Done);
+    }
 }
 
 async fn what_a_port_keeps_and_what_is_elsewhere_is_no_vip(cloud: &Cloud) {
@@ -327,6 +357,7 @@ async fn what_goes_wrong_on_the_way_is_said(cloud: &Cloud) {
         (says("503 Service Unavailable", "<html>"), true, "HTTP 503"),
         (says("302 Found", ""), false, "HTTP 302"),
         (says("200 OK", "{}"), false, "what it says is none"),
+        (says("200 OK", "[]"), false, "what it says is none"),
         (says("200 OK", "nonsense"), false, "no JSON"),
         (says("200 OK", &"x".repeat(5 << 20)), false, "more than"),
         (says("404 Not Found", r#"{"NeutronError":{"message":"gone\nfar"}}"#), false, "gone far"),

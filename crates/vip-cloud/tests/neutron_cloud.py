@@ -5,7 +5,7 @@ once both answer. HOSTs are the addresses of the hosts' ports. Who calls may do 
 access rules that are shipped.
 A file PLACE.hold that says `METHOD before HOST` or `METHOD after HOST` has the next such call of
 that host's to a port held, before or after it is done: PLACE.held appears then, and it goes on
-once that is gone.
+once that is gone; PLACE.done appears once it was done late.
 """
 
 import json
@@ -205,7 +205,7 @@ def with_holds(app, place):
 
     def held(environ, when):
         if "/ports/" not in environ["PATH_INFO"]:
-            return
+            return False
         here = [environ["REQUEST_METHOD"], when, environ["REMOTE_ADDR"]]
         try:
             with open(place + ".hold", encoding="utf-8") as file:
@@ -214,12 +214,18 @@ def with_holds(app, place):
                     os.rename(place + ".hold", place + ".held")
         except FileNotFoundError:
             pass
+        was_held = False
         while is_held == here and os.path.exists(place + ".held"):
+            was_held = True
             time.sleep(0.005)
+        return was_held
 
     def served(environ, start):
-        held(environ, "before")
+        was_held = held(environ, "before")
         answer = app(environ, start)
+        if was_held:
+            with open(place + ".done", "w", encoding="utf-8"):
+                pass
         held(environ, "after")
         return answer
 

@@ -120,10 +120,9 @@ enum Stage {
 #[derive(Clone, Debug)]
 struct Told {
     epoch: Epoch,
-    /// This node announces it.
-    is_announced: bool,
-    /// With this rank, as far as it knows.
     announced: Option<u64>,
+    /// It is announced no more, and is to be.
+    is_silent: bool,
     stage: Stage,
     /// What the calls in a row weigh that failed.
     failed: u32,
@@ -195,8 +194,9 @@ impl Cloud {
             told.asked |= back.is_some();
             let verb = match &told.stage {
                 // Nobody else's change can be in the way.
-                Stage::Rests(_) if told.announced != lease.announced => {
+                Stage::Rests(_) if told.is_silent || told.announced != lease.announced => {
                     (told.announced, told.asked) = (lease.announced, true);
+                    told.is_silent = false;
                     Verb::Take(String::new())
                 }
                 Stage::Rests(at) if *at <= now => Verb::Observe,
@@ -327,7 +327,7 @@ impl Cloud {
         match reply {
             CloudReply::Here => {
                 let watch = told.watch;
-                let most = if told.is_announced { pace.watch_near } else { pace.watch_max };
+                let most = if told.announced.is_some() { pace.watch_near } else { pace.watch_max };
                 told.watch = (watch * 2).min(most);
                 (told.failed, told.pause) = (0, pace.pause);
                 (told.asked, told.away, told.settles) = (true, false, None);
@@ -344,8 +344,8 @@ impl Cloud {
                 self.failed(now, id, (why, FAILED), open)
             }
             // What this node alone says needs no word in the log: it says it again.
-            CloudReply::Elsewhere(_) if told.announced.take().is_some() => {
-                told.stage = Stage::Rests(now);
+            CloudReply::Elsewhere(_) if told.announced.is_some() => {
+                (told.stage, told.is_silent) = (Stage::Rests(now), true);
                 vec![]
             }
             CloudReply::Elsewhere(text) => {
@@ -378,7 +378,7 @@ impl Cloud {
         told.rests(now, self.seed, &self.pace, id);
         // A holder that cannot ask goes on; one that saw it elsewhere is none to anybody, and
         // neither is one that alone could say that it is here.
-        let is_nowhere = told.away || told.is_announced;
+        let is_nowhere = told.away || told.announced.is_some();
         let given_up = told.failed >= PATIENCE && (!open || is_nowhere);
         let not = CloudAction::NotTaken(id.vip, told.epoch, why);
         given_up.then_some(not).into_iter().collect()
@@ -412,8 +412,8 @@ impl Told {
         let at = if lease.open { watch_at } else { now };
         Self {
             epoch: lease.epoch,
-            is_announced: lease.announced.is_some(),
             announced: lease.announced,
+            is_silent: false,
             stage: Stage::Rests(at),
             failed: 0,
             pause: pace.pause,

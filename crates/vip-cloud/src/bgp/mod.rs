@@ -86,9 +86,6 @@ impl Bgp {
         let done = async {
             match (&ask.verb, ask.announced) {
                 (Verb::Observe, Some(rank)) => self.observe(&ask.spec, rank).await,
-                (Verb::Take(_), Some(_)) if self.is_over.load(Ordering::Relaxed) => {
-                    Err("this node is stopping".to_owned())
-                }
                 (Verb::Take(_), Some(rank)) => self.take(&ask.spec, rank).await,
                 (Verb::Release, Some(rank)) => self.release(&ask.spec, rank).await,
                 (_, None) => Err(format!("{} is announced by no node", ask.spec.name)),
@@ -130,6 +127,9 @@ impl Bgp {
             let path = route::to(ip, rank, spec.community(), next_hop);
             let path = path.ok_or("a route cannot be written")?;
             let _turn = self.turn(ip).lock().await;
+            if self.is_over.load(Ordering::Relaxed) {
+                return Err("this node is stopping".to_owned());
+            }
             self.said().insert(ip, Said { of: spec.name.clone(), rank });
             self.speaker.announce(path).await?;
         }
@@ -229,8 +229,8 @@ impl Bgp {
         }
         for (ip, route) in self.speaker.all_routes().await? {
             let _turn = self.turn(ip).lock().await;
-            let is_said =
-                self.said().get(&ip).is_some_and(|s| route::announced(s.rank) == route.rank);
+            // What it has by now is another one, and of this process.
+            let is_said = self.said().contains_key(&ip);
             if !is_said {
                 self.speaker.withdraw(&route).await?;
             }

@@ -3,6 +3,8 @@
 use crate::http::Answer;
 use serde_json::Value;
 
+const CHANGED: &str = "it changed since it was looked at";
+
 /// Why nothing came of a call, or nobody knows.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CallError {
@@ -17,15 +19,25 @@ impl CallError {
     /// By an answer.
     pub(super) fn refused(what: &'static str, answer: &Answer) -> Self {
         let message = message(&answer.body).unwrap_or_else(|| match answer.status {
-            412 => "it changed since it was looked at".to_owned(),
+            412 => CHANGED.to_owned(),
             _ => "it says nothing that can be read".to_owned(),
         });
         Self::Api { what, status: answer.status, message }
     }
 
-    /// Others fare no better now.
+    /// It is not as it was seen.
+    pub(super) fn changed() -> Self {
+        Self::Api { what: "port", status: 412, message: CHANGED.to_owned() }
+    }
+
+    /// Nobody knows.
+    pub(super) fn is_unheard(&self) -> bool {
+        matches!(self, Self::Other(_)) || self.is_busy()
+    }
+
+    /// Others fare no better now, or it is tried again.
     pub(super) fn is_busy(&self) -> bool {
-        matches!(self, Self::Api { status, .. } if *status == 429 || *status >= 500)
+        matches!(self, Self::Api { status, .. } if matches!(status, 412 | 429 | 500..))
     }
 
     /// There is no such thing.

@@ -10,13 +10,14 @@ mod token;
 use crate::{Ask, Environment, Finding, one_line};
 use error::CallError;
 use neutron::{Neutron, Port};
+use port::Changes;
 use serde::Deserialize;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use token::{ANSWER, Identity};
 use tokio::sync::{OnceCell, Semaphore};
-use vip_core::{CloudReply, Via, VipSpec};
+use vip_core::{CloudReply, Verb, Via, VipSpec};
 
 /// `[cloud.openstack]`: what cannot be discovered.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -41,6 +42,7 @@ pub struct OpenStack {
     own: Option<IpAddr>,
     port: OnceCell<String>,
     known: Known,
+    changes: Changes,
     turns: Semaphore,
 }
 
@@ -56,9 +58,18 @@ impl Known {
 
     /// Whether it was let send as all of these a moment ago.
     fn has(&self, ips: &[IpAddr]) -> bool {
+        self.had_within(KNOWN, ips)
+    }
+
+    /// Whether it was when it was seen last.
+    fn had(&self, ips: &[IpAddr]) -> bool {
+        self.had_within(Duration::MAX, ips)
+    }
+
+    fn had_within(&self, time: Duration, ips: &[IpAddr]) -> bool {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.as_ref().is_some_and(|(at, port)| {
-            at.elapsed() < KNOWN && ips.iter().all(|ip| pair::may_send(port, *ip))
+            at.elapsed() < time && ips.iter().all(|ip| pair::may_send(port, *ip))
         })
     }
 }
@@ -68,6 +79,7 @@ struct At<'a> {
     neutron: &'a Neutron,
     port: &'a str,
     known: &'a Known,
+    changes: &'a Changes,
 }
 
 impl OpenStack {
@@ -75,13 +87,19 @@ impl OpenStack {
     #[must_use]
     pub fn new(section: OpenStackSection, environment: Environment, own: Option<IpAddr>) -> Self {
         let neutron = Neutron { identity: Identity::new(environment) };
-        let (port, known, turns) = (OnceCell::new(), Known::default(), Semaphore::new(AT_ONCE));
-        Self { neutron, section, own, port, known, turns }
+        let (port, turns) = (OnceCell::new(), Semaphore::new(AT_ONCE));
+        let (known, changes) = Default::default();
+        Self { neutron, section, own, port, known, changes, turns }
     }
 
     /// Asks or tells it one thing. Dropped, nobody waits for it any more; what was sent is done
     /// all the same.
     pub(crate) async fn call(&self, ask: &Ask) -> CloudReply {
+        // It waits for no API, and for nobody who does.
+        let is_paired = ask.spec.via == Via::OpenstackPair && ask.verb == Verb::Observe;
+        if is_paired && self.known.has(&ask.spec.ips()) {
+            return CloudReply::Here;
+        }
         let turn = tokio::time::timeout(ask.limit, self.turns.acquire()).await;
         let Ok(_turn) = turn else {
             return CloudReply::Busy("OpenStack: too many calls wait for their turn".to_owned());
@@ -158,16 +176,23 @@ impl OpenStack {
     pub(crate) async fn keep_warm(&self, vips: &[VipSpec]) -> Result<(), String> {
         let warm = async {
             let at = self.at().await?;
-            let paired = vips.iter().filter(|spec| spec.via == Via::OpenstackPair);
-            let ips: Vec<_> = paired.flat_map(VipSpec::ips).collect();
-            pair::allow(&at, &ips, None).await
+            pair::look(&at).await?;
+            let mut all = Ok(());
+            // One that cannot be is no reason for the others.
+            for spec in vips.iter().filter(|spec| spec.via == Via::OpenstackPair) {
+                if let Err(error) = pair::allow(&at, &spec.ips(), None).await {
+                    let text = format!("this node may not send as VIP {}: {error}", spec.name);
+                    all = Err(CallError::Other(text));
+                }
+            }
+            all
         };
         warm.await.map_err(|error: CallError| one_line(&error.to_string()))
     }
 
     async fn at(&self) -> Result<At<'_>, CallError> {
-        let Self { neutron, known, .. } = self;
-        Ok(At { neutron, port: self.port().await?, known })
+        let Self { neutron, known, changes, .. } = self;
+        Ok(At { neutron, port: self.port().await?, known, changes })
     }
 
     async fn port(&self) -> Result<&str, CallError> {

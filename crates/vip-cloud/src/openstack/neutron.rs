@@ -5,6 +5,7 @@ use super::token::{ANSWER, Identity};
 use crate::http::ask;
 use reqwest::Method;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::time::SystemTime;
@@ -19,6 +20,10 @@ pub(super) struct Port {
     pub(super) fixed_ips: Vec<FixedIp>,
     #[serde(default)]
     pub(super) device_owner: String,
+    #[serde(default)]
+    pub(super) device_id: String,
+    #[serde(default)]
+    pub(super) mac_address: String,
     /// As they are: there may be more in them.
     #[serde(default)]
     pub(super) allowed_address_pairs: Vec<Value>,
@@ -84,7 +89,8 @@ pub(super) struct Said {
 impl Neutron {
     pub(super) async fn port(&self, id: &str) -> Result<(Port, Option<SystemTime>), CallError> {
         let mut said = self.get("port", &format!("ports/{id}"), &[]).await?;
-        Ok((read("port", said.body["port"].take())?, said.date))
+        let date = said.date;
+        Ok((said.read("port", "port")?, date))
     }
 
     /// Those of a network, or of all, that have one of these addresses.
@@ -97,13 +103,13 @@ impl Neutron {
         let network = network.map(|id| ("network_id", id.to_owned()));
         let filters: Vec<_> = network.into_iter().chain(filters).collect();
         let mut said = self.get("ports", "ports", &filters).await?;
-        read("ports", said.body["ports"].take())
+        said.read("ports", "ports")
     }
 
     pub(super) async fn subnets(&self, network: &str) -> Result<Vec<Subnet>, CallError> {
         let filters = [("network_id", network.to_owned())];
         let mut said = self.get("subnets", "subnets", &filters).await?;
-        read("subnets", said.body["subnets"].take())
+        said.read("subnets", "subnets")
     }
 
     /// Whether a change can be made on condition that nothing else was.
@@ -120,7 +126,7 @@ impl Neutron {
         let (path, condition) = (format!("ports/{}", port.id), port.condition());
         let body = Some((json!({ "port": to }), condition));
         let mut said = self.call("port update", (Method::PUT, &path, &[]), body).await?;
-        read("port update", said.body["port"].take())
+        said.read("port update", "port")
     }
 
     async fn get(
@@ -145,7 +151,12 @@ impl Neutron {
         let mut answer = None;
         // Of a token that is over nothing is done: once more with another.
         for _ in 0..2 {
-            let token = self.identity.token().await?;
+            let token = match (self.identity.token().await, &answer) {
+                (Ok(token), _) => token,
+                (Err(error), None) => return Err(error),
+                (Err(_), Some(_)) => break,
+            };
+            let value = token.value.clone();
             let url = format!("{}/v2.0/{path}?{query}", token.network.trim_end_matches("/v2.0"));
             let mut request =
                 client.request(method.clone(), url).header("x-auth-token", token.value);
@@ -162,7 +173,7 @@ impl Neutron {
             if !is_refused {
                 break;
             }
-            self.identity.forget().await;
+            self.identity.forget(&value).await;
         }
         let answer = answer.ok_or_else(|| CallError::Other(String::new()))?;
         if answer.status != 200 {
@@ -178,7 +189,11 @@ fn read_text(what: &str, text: &str) -> Result<Value, CallError> {
         .map_err(|_| CallError::Other(format!("OpenStack {what}: what it says is no JSON")))
 }
 
-fn read<T: serde::de::DeserializeOwned>(what: &str, value: Value) -> Result<T, CallError> {
-    serde_json::from_value(value)
-        .map_err(|_| CallError::Other(format!("OpenStack {what}: what it says is none")))
+impl Said {
+    /// What it says of one thing.
+    fn read<T: DeserializeOwned>(&mut self, what: &str, key: &str) -> Result<T, CallError> {
+        let value = self.body.get_mut(key).map(Value::take).unwrap_or_default();
+        serde_json::from_value(value)
+            .map_err(|_| CallError::Other(format!("OpenStack {what}: what it says is none")))
+    }
 }

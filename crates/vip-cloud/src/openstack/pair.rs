@@ -19,9 +19,16 @@ fn reserved(spec: &VipSpec) -> &str {
 pub(super) async fn call(at: &At<'_>, ask: &Ask) -> Result<CloudReply, CallError> {
     let ips = ask.spec.ips();
     match &ask.verb {
-        Verb::Observe if at.known.has(&ips) => Ok(CloudReply::Here),
         Verb::Observe => {
-            let (own, _) = at.neutron.port(at.port).await?;
+            let own = match at.neutron.port(at.port).await {
+                Ok((own, _)) => own,
+                // It was let do so, and nobody can say otherwise now.
+                Err(error) if error.is_unheard() && at.known.had(&ips) => {
+                    tracing::warn!(%error, "OpenStack is not asked whether a port may send");
+                    return Ok(CloudReply::Here);
+                }
+                Err(error) => return Err(error),
+            };
             at.known.are(&own);
             if ips.iter().all(|ip| may_send(&own, *ip)) {
                 return Ok(CloudReply::Here);
@@ -38,19 +45,30 @@ pub(super) async fn call(at: &At<'_>, ask: &Ask) -> Result<CloudReply, CallError
     }
 }
 
+/// Sees what the own port may.
+pub(super) async fn look(at: &At<'_>) -> Result<(), CallError> {
+    at.known.are(&at.neutron.port(at.port).await?.0);
+    Ok(())
+}
+
 /// Has the own port let send as these; `revision`: if it is as it was then.
 pub(super) async fn allow(
     at: &At<'_>,
     ips: &[IpAddr],
     revision: Option<u64>,
 ) -> Result<(), CallError> {
+    if revision.is_none() && at.known.has(ips) {
+        return Ok(());
+    }
     let (own, _) = at.neutron.port(at.port).await?;
     at.known.are(&own);
     let missing: Vec<_> = ips.iter().filter(|ip| !may_send(&own, **ip)).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let own = Port { revision_number: revision.unwrap_or(own.revision_number), ..own };
+    if revision.is_some_and(|seen| seen != own.revision_number) {
+        return Err(CallError::changed());
+    }
     let mut pairs = own.allowed_address_pairs.clone();
     pairs.extend(missing.into_iter().map(|ip| json!({ "ip_address": ip })));
     let now = at.neutron.change(&own, json!({ "allowed_address_pairs": pairs })).await?;
@@ -58,10 +76,14 @@ pub(super) async fn allow(
     Ok(())
 }
 
-/// Whether a port may send as an address.
+/// Whether a port may send as an address, by its own hardware address.
 pub(super) fn may_send(port: &Port, ip: IpAddr) -> bool {
     let covers = |pair: &Value| {
         let text = pair["ip_address"].as_str().unwrap_or_default();
+        let mac = pair["mac_address"].as_str().unwrap_or(&port.mac_address);
+        if !mac.eq_ignore_ascii_case(&port.mac_address) {
+            return false;
+        }
         let one = text.parse::<IpAddr>().map(IpNet::from).ok();
         one.or_else(|| text.parse().ok()).is_some_and(|net| net.contains(&ip))
     };
@@ -75,10 +97,14 @@ pub(super) async fn check(at: &At<'_>, spec: &VipSpec) -> Result<(), CallError> 
     if let Some(ip) = spec.ips().into_iter().find(|ip| !kept.has(*ip)) {
         return Err(CallError::Other(format!("port {id} does not keep {ip} from others")));
     }
-    if id == at.port || kept.device_owner.starts_with("compute:") {
-        return Err(CallError::Other(format!("port {id} is a host's: the VIP's is nobody's")));
+    if !kept.device_owner.is_empty() || !kept.device_id.is_empty() {
+        return Err(CallError::Other(format!("port {id} is somebody's: the VIP's is nobody's")));
     }
     let (own, _) = at.neutron.port(at.port).await?;
+    if kept.id == own.id || kept.network_id != own.network_id {
+        let text = format!("port {id} is this node's own, or of another network than that");
+        return Err(CallError::Other(text));
+    }
     if spec.ips().into_iter().all(|ip| may_send(&own, ip)) {
         return Ok(());
     }
@@ -99,13 +125,17 @@ mod tests {
             network_id: String::new(),
             fixed_ips: vec![],
             device_owner: String::new(),
+            device_id: String::new(),
+            mac_address: "fa:16:3e:00:00:01".into(),
             allowed_address_pairs: pairs.as_array().expect("a list").clone(),
             port_security_enabled: secured,
         };
         let may = |pairs, secured, ip: &str| {
             may_send(&port(pairs, secured), ip.parse().expect("an address"))
         };
-        let one = json!([{ "ip_address": "10.0.0.9", "mac_address": "x" }]);
+        let one = json!([{ "ip_address": "10.0.0.9", "mac_address": "FA:16:3E:00:00:01" }]);
+        let vrrp = json!([{ "ip_address": "10.0.0.9", "mac_address": "00:00:5e:00:01:0a" }]);
+        assert!(!may(vrrp, Some(true), "10.0.0.9"), "by another hardware address");
         assert!(may(one.clone(), Some(true), "10.0.0.9"));
         assert!(!may(one.clone(), None, "10.0.0.8") && may(one, Some(false), "10.0.0.8"));
         assert!(may(json!([{ "ip_address": "10.0.0.0/29" }]), None, "10.0.0.7"));

@@ -6,12 +6,45 @@
 
 use super::At;
 use super::error::CallError;
-use super::neutron::Port;
+use super::neutron::{FixedIp, Port};
 use crate::Ask;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 use vip_core::{CloudReply, Verb, VipSpec};
+
+/// Changes of ports that this process made are no reason to look again.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    turn: tokio::sync::Mutex<()>,
+    /// Port and revision, and the revision after that.
+    made: Mutex<Vec<(String, u64, u64)>>,
+}
+
+/// More of them are not remembered.
+const MAX_CHANGES: usize = 256;
+
+impl Changes {
+    fn made(&self, port: &Port, now: u64) {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if made.len() >= MAX_CHANGES {
+            made.remove(0);
+        }
+        made.push((port.id.clone(), port.revision_number, now));
+    }
+
+    /// What a revision of a port is by now, as far as this process changed it.
+    fn since(&self, id: &str, revision: u64) -> u64 {
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.iter().fold(
+            revision,
+            |at, (port, from, to)| {
+                if port == id && *from == at { *to } else { at }
+            },
+        )
+    }
+}
 
 /// In a token: no port has it.
 const NOWHERE: &str = "none";
@@ -22,9 +55,16 @@ pub(super) async fn call(at: &At<'_>, ask: &Ask) -> Result<CloudReply, CallError
     let ips = ask.spec.ips();
     match &ask.verb {
         Verb::Observe => observe(at, &ips).await,
-        Verb::Take(token) => take(at, &ips, token).await,
+        Verb::Take(token) => {
+            // One VIP after the other: each changes what the next one saw.
+            let _turn = at.changes.turn.lock().await;
+            take(at, &ips, token).await
+        }
         Verb::Release => {
             let (own, _) = at.neutron.port(at.port).await?;
+            if let Some(why) = keeps(&own, &ips) {
+                return Err(CallError::Other(why));
+            }
             if ips.iter().any(|ip| own.has(*ip)) {
                 without(at, &own, &ips).await?;
             }
@@ -58,33 +98,48 @@ async fn take(at: &At<'_>, ips: &[IpAddr], token: &str) -> Result<CloudReply, Ca
         owners.entry(id).or_insert_with(|| (seen, vec![])).1.push(*ip);
     }
     for (id, (seen, ips)) in owners.iter().filter(|(id, _)| **id != at.port) {
-        let (owner, _) = at.neutron.port(id).await?;
-        let owner = Port { revision_number: *seen, ..owner };
+        let owner = as_seen(at, id, *seen).await?;
         if let Some(why) = keeps(&owner, ips) {
             return Err(CallError::Other(why));
         }
         without(at, &owner, ips).await?;
     }
-    let (own, _) = at.neutron.port(at.port).await?;
-    let own = Port { revision_number: revision, ..own };
+    let own = as_seen(at, at.port, revision).await?;
     let mut fixed = own.fixed();
     let come = ips.iter().filter(|ip| !own.has(**ip));
     fixed.extend(come.map(|ip| json!({ "ip_address": ip })));
-    at.neutron.change(&own, json!({ "fixed_ips": fixed })).await?;
+    changed(at, &own, &fixed).await?;
     Ok(CloudReply::Done)
+}
+
+/// A port, if it is as it was seen, or as this process has made it since.
+async fn as_seen(at: &At<'_>, id: &str, revision: u64) -> Result<Port, CallError> {
+    let (port, _) = at.neutron.port(id).await?;
+    let is_so = port.revision_number == at.changes.since(id, revision);
+    is_so.then_some(port).ok_or_else(CallError::changed)
+}
+
+async fn changed(at: &At<'_>, port: &Port, to: &[Value]) -> Result<(), CallError> {
+    let now = at.neutron.change(port, json!({ "fixed_ips": to })).await?;
+    at.changes.made(port, now.revision_number);
+    Ok(())
 }
 
 async fn without(at: &At<'_>, port: &Port, ips: &[IpAddr]) -> Result<(), CallError> {
     let mut left = port.clone();
     left.fixed_ips.retain(|fixed| !ips.contains(&fixed.ip_address));
-    at.neutron.change(port, json!({ "fixed_ips": left.fixed() })).await.map(|_| ())
+    changed(at, port, &left.fixed()).await
 }
 
-/// Why an address is no VIP: it is all that a port has, or a router's or a service's own.
+/// Why an address is no VIP: it is all that a port has of its family, or a router's or a
+/// service's own.
 fn keeps(port: &Port, ips: &[IpAddr]) -> Option<String> {
     let taken: Vec<_> = port.fixed_ips.iter().filter(|one| ips.contains(&one.ip_address)).collect();
     let first = taken.first()?.ip_address;
-    let is_all = taken.len() == port.fixed_ips.len();
+    let is_all = taken.iter().any(|one| {
+        let family = |other: &&FixedIp| other.ip_address.is_ipv4() == one.ip_address.is_ipv4();
+        port.fixed_ips.iter().filter(family).all(|other| ips.contains(&other.ip_address))
+    });
     let is_service = port.device_owner.starts_with("network:");
     (is_all || is_service).then(|| {
         format!("{first} is the address that port {} keeps: take one that is free", plain(&port.id))
@@ -96,7 +151,7 @@ pub(super) async fn check(at: &At<'_>, spec: &VipSpec) -> Result<(), CallError> 
     if !at.neutron.compares().await? {
         return Err(CallError::Other(
             "this OpenStack compares no revisions (extension revision-if-match): a late call of an \
-             earlier holder would be done; openstack-pair needs none"
+             earlier holder would be done"
                 .to_owned(),
         ));
     }

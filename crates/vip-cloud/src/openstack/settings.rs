@@ -88,7 +88,8 @@ fn of_file(environment: &Environment, cloud: Option<&str>) -> Result<Said, Strin
     // Secrets may be in a file of their own beside it.
     let secure = path.with_file_name("secure.yaml");
     if secure.exists() {
-        said.extend(read(&secure, cloud)?);
+        // It need not have each.
+        said.extend(read(&secure, cloud).unwrap_or_default());
     }
     Ok(said)
 }

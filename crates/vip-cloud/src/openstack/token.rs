@@ -9,11 +9,14 @@ use aws_smithy_types::date_time::Format;
 use http::HeaderValue;
 use reqwest::Client;
 use serde_json::Value;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Mutex, OnceCell};
 
 /// A new one is asked for so long before the old one is over.
 const BEFORE_END: Duration = Duration::from_secs(4 * 60);
+/// It is not asked more often: whoever is refused is no better off a moment later, and somebody
+/// may count that.
+const AGAIN: Duration = Duration::from_secs(5);
 /// How long one call may take.
 pub(super) const ANSWER: Duration = Duration::from_secs(5);
 
@@ -21,7 +24,16 @@ pub(super) const ANSWER: Duration = Duration::from_secs(5);
 pub(super) struct Identity {
     environment: Environment,
     ready: OnceCell<Ready>,
-    kept: Mutex<Option<Token>>,
+    kept: Mutex<Kept>,
+}
+
+/// The last one, and how it was with asking for one.
+#[derive(Debug, Default)]
+struct Kept {
+    token: Option<Token>,
+    asked: Option<Instant>,
+    /// Why there is none.
+    why: String,
 }
 
 /// What does not change while this process runs.
@@ -42,7 +54,7 @@ pub(super) struct Token {
 
 impl Identity {
     pub(super) fn new(environment: Environment) -> Self {
-        Self { environment, ready: OnceCell::new(), kept: Mutex::new(None) }
+        Self { environment, ready: OnceCell::new(), kept: Mutex::default() }
     }
 
     /// # Errors
@@ -63,21 +75,33 @@ impl Identity {
     /// There is none.
     pub(super) async fn token(&self) -> Result<Token, CallError> {
         let mut kept = self.kept.lock().await;
-        let good = |at| kept.as_ref().filter(|token: &&Token| token.until > at).cloned();
         let now = SystemTime::now();
+        let good = |at| kept.token.as_ref().filter(|token: &&Token| token.until > at).cloned();
         if let Some(token) = good(now + BEFORE_END) {
             return Ok(token);
         }
-        match (self.asked().await, good(now)) {
-            (Ok(new), _) => Ok(kept.insert(new).clone()),
-            (Err(_), Some(old)) => Ok(old),
-            (Err(why), None) => Err(why),
+        let still_good = good(now);
+        if kept.asked.is_some_and(|at| at.elapsed() < AGAIN) {
+            let why = || CallError::Other(kept.why.clone());
+            return still_good.ok_or_else(why);
+        }
+        kept.asked = Some(Instant::now());
+        match (self.asked().await, still_good) {
+            (Ok(new), _) => {
+                kept.why = "OpenStack: a new token was refused, too (access rules?)".to_owned();
+                Ok(kept.token.insert(new).clone())
+            }
+            (Err(error), still_good) => {
+                kept.why = error.to_string();
+                still_good.ok_or(error)
+            }
         }
     }
 
-    /// It was refused: it is asked for anew.
-    pub(super) async fn forget(&self) {
-        *self.kept.lock().await = None;
+    /// It was refused: another one is asked for.
+    pub(super) async fn forget(&self, refused: &HeaderValue) {
+        let mut kept = self.kept.lock().await;
+        kept.token = kept.token.take().filter(|token| token.value != *refused);
     }
 
     async fn asked(&self) -> Result<Token, CallError> {
