@@ -22,6 +22,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// How long answers are waited for once nobody asks any more.
+const LAST: Duration = Duration::from_millis(100);
 /// Between two requests.
 const INTERVAL: Duration = Duration::from_millis(1);
 const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -60,7 +62,7 @@ pub struct Claim {
 #[derive(Debug)]
 pub struct Probe {
     stop: Arc<AtomicBool>,
-    sender: Option<JoinHandle<Result<()>>>,
+    sender: Option<JoinHandle<Result<u32>>>,
     receiver: Option<JoinHandle<Result<Vec<Reply>>>>,
     listener: Option<JoinHandle<Result<Vec<Claim>>>>,
 }
@@ -82,8 +84,11 @@ impl Probe {
         let stop = Arc::new(AtomicBool::new(false));
         let (namespace, ended) = (lab.namespace("client"), stop.clone());
         let (own, hosts) = (lab.mac("client")?, [&lab.host_macs()?, more].concat());
+        let (ready, listens) = std::sync::mpsc::channel::<()>();
         let sender = std::thread::spawn(move || {
             enter(&namespace)?;
+            // Else the first answers are heard by nobody. One that failed says so itself.
+            let _ = listens.recv();
             send(vip, own, &hosts, &ended)
         });
         let (namespace, ended) = (lab.namespace("client"), stop.clone());
@@ -93,7 +98,7 @@ impl Probe {
                 let (from, direct) = echo_reply(frame, vip)?;
                 Some(Reply { at_ns, from, direct })
             };
-            receive(ETHERTYPE_IPV4, reply, &ended)
+            receive(ETHERTYPE_IPV4, reply, &ended, || drop(ready))
         });
         let (namespace, ended) = (lab.namespace("client"), stop.clone());
         let listener = std::thread::spawn(move || {
@@ -102,7 +107,7 @@ impl Probe {
                 let from = arp_sender(frame, vip)?;
                 Some(Claim { at_ns, from })
             };
-            receive(ETHERTYPE_ARP, claim, &ended)
+            receive(ETHERTYPE_ARP, claim, &ended, || {})
         });
         let (receiver, listener) = (Some(receiver), Some(listener));
         Ok(Self { stop, sender: Some(sender), receiver, listener })
@@ -115,15 +120,14 @@ impl Probe {
     pub fn finish(mut self) -> Result<Trace> {
         self.stop.store(true, Ordering::Relaxed);
         let ended = |_| anyhow::anyhow!("the probe panicked");
-        if let Some(sender) = self.sender.take() {
-            sender.join().map_err(ended)??;
-        }
+        let sender = self.sender.take().context("finished twice")?;
+        let asked = sender.join().map_err(ended)??;
         let receiver = self.receiver.take().context("finished twice")?;
         let mut replies = receiver.join().map_err(ended)??;
         replies.sort_by_key(|r| r.at_ns);
         let listener = self.listener.take().context("finished twice")?;
         let claims = listener.join().map_err(ended)??;
-        Ok(Trace { replies, claims })
+        Ok(Trace { asked, replies, claims })
     }
 }
 
@@ -164,7 +168,8 @@ pub(crate) fn packet_sender() -> Result<(Socket, SockAddr)> {
     Ok((socket, address))
 }
 
-fn send(vip: Ipv4Addr, own: Mac, hosts: &[Mac], stop: &AtomicBool) -> Result<()> {
+/// Returns how often it asked as a client does.
+fn send(vip: Ipv4Addr, own: Mac, hosts: &[Mac], stop: &AtomicBool) -> Result<u32> {
     let (packets, link) = packet_sender()?;
     let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
     socket.set_nonblocking(true)?;
@@ -185,7 +190,7 @@ fn send(vip: Ipv4Addr, own: Mac, hosts: &[Mac], stop: &AtomicBool) -> Result<()>
         let next = begin + INTERVAL * count;
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
-    Ok(())
+    Ok(count)
 }
 
 /// Frames of a type, as far as `parse` makes something of them.
@@ -193,6 +198,7 @@ fn receive<T>(
     ethertype: u16,
     parse: impl Fn(&[u8], u64) -> Option<T>,
     stop: &AtomicBool,
+    listens: impl FnOnce(),
 ) -> Result<Vec<T>> {
     let protocol = Protocol::from(i32::from(ethertype.to_be()));
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?;
@@ -202,7 +208,13 @@ fn receive<T>(
     let mut parsed = vec![];
     let mut frame = [0u8; 256];
     let mut space = cmsg_space!(TimeSpec);
-    while !stop.load(Ordering::Relaxed) {
+    listens();
+    let mut until = None;
+    // What was asked last is answered yet.
+    while until.is_none_or(|until| Instant::now() < until) {
+        if until.is_none() && stop.load(Ordering::Relaxed) {
+            until = Some(Instant::now() + LAST);
+        }
         let mut parts = [IoSliceMut::new(&mut frame)];
         let received =
             recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty());
@@ -273,6 +285,8 @@ impl Outage {
 /// All replies, in the order they came.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
+    /// How often it asked as a client does.
+    pub asked: u32,
     pub replies: Vec<Reply>,
     /// Who claimed the VIP.
     pub claims: Vec<Claim>,
@@ -284,6 +298,14 @@ impl Trace {
     #[must_use]
     pub fn changes(&self) -> Vec<Outage> {
         self.gaps(|a, b| a.from != b.from)
+    }
+
+    /// What was asked as a client does, and never answered. A host that stood still as a whole
+    /// answers late, which is none.
+    #[must_use]
+    pub fn lost(&self) -> usize {
+        let answered = self.replies.iter().filter(|reply| !reply.direct).count();
+        usize::try_from(self.asked).unwrap_or(usize::MAX).saturating_sub(answered)
     }
 
     /// Spans of at least `least` in which a client had no answer.
@@ -358,7 +380,7 @@ mod tests {
             from: [*from; 6],
             direct: false,
         };
-        Trace { replies: replies.iter().map(reply).collect(), claims: vec![] }
+        Trace { asked: 0, replies: replies.iter().map(reply).collect(), claims: vec![] }
     }
 
     #[test]

@@ -417,6 +417,7 @@ impl Run {
         // The foreign host is nobody's holder.
         let is_ours = |mac| name(mac).is_some();
         let ours = Trace {
+            asked: trace.asked,
             replies: trace.replies.iter().filter(|r| is_ours(r.from)).copied().collect(),
             claims: trace.claims.iter().filter(|c| is_ours(c.from)).copied().collect(),
         };

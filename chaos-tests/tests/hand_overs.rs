@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 const SOON: Duration = Duration::from_secs(10);
-/// Longer than any two answers to 1000 questions a second are apart where nothing is lost.
+/// What is shown of silences if something is lost.
 const GAP: Duration = Duration::from_millis(20);
 
 /// Of each guard.
@@ -104,8 +104,9 @@ fn a_guard_is_replaced_without_a_lost_packet() -> Result<()> {
     // The first ones may not have opened all by then; one more each time would be more.
     let more = count()?.iter().zip(&open).all(|(now, first)| *now < first + REPLACEMENTS);
     assert!(more, "descriptors: {open:?} and {:?}", count()?);
-    let outages = probe.finish()?.outages(GAP);
-    assert!(outages.is_empty(), "{outages:?}");
+    let trace = probe.finish()?;
+    assert!(trace.asked > 1000, "{}", trace.asked);
+    assert_eq!(trace.lost(), 0, "of {}: {:?}", trace.asked, trace.outages(GAP));
     for patter in patter {
         let (sent, answered) = patter.finish()?;
         assert!(sent > 1000, "{sent}");
@@ -117,7 +118,8 @@ fn a_guard_is_replaced_without_a_lost_packet() -> Result<()> {
     // It obeys, and knows what it has.
     let n1 = cluster.host("n1");
     n1.ctl_ok(&["real", "set-weight", "front", "10.77.0.12", "5"])?;
-    let new = Connections::open(&cluster.lab, "client", V4.target(), 20)?.of_each();
+    // One in six goes to the other one.
+    let new = Connections::open(&cluster.lab, "client", V4.target(), 80)?.of_each();
     assert!(!new.contains_key("r1") && new.len() == 2, "{new:?}");
     let holder = before.0;
     let to = if holder == "n1" { "n3" } else { "n1" };
