@@ -384,10 +384,15 @@ impl Host {
         if let Some(mut child) = self.child.take() {
             let _ = child.wait();
         }
-        // Until then a socket of it takes connections, and answers none.
+        // Until then a socket of it takes connections, and answers none: a process has no files
+        // any more a moment before they are closed, and is a zombie (proc_pid_stat(5)) after it.
         let closed = |pid: &i32| {
-            let files = std::fs::read_dir(format!("/proc/{pid}/fd"));
-            files.map_or(true, |mut files| files.next().is_none())
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+            let state = stat.ok().and_then(|stat| stat.rsplit(')').next()?.trim().chars().next());
+            // Its threads have the same files.
+            let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
+            let alone = threads.map_or(true, |threads| threads.count() <= 1);
+            state.is_none_or(|state| matches!(state, 'Z' | 'X') && alone)
         };
         let _ = within(PROCESS_TIMEOUT, || all.iter().all(closed).then_some(()));
     }

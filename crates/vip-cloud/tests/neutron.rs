@@ -113,7 +113,7 @@ impl Drop for Cloud {
     }
 }
 
-/// It takes ten seconds to start, so the tests share it, each with addresses of its own.
+/// By `openstack-port`.
 fn moved(addresses: &[&str]) -> VipSpec {
     VipSpec {
         name: "web".parse().expect("a name"),
@@ -126,8 +126,8 @@ fn moved(addresses: &[&str]) -> VipSpec {
     }
 }
 
-fn paired(cloud: &Cloud, address: &str, port: &str) -> VipSpec {
-    let _ = cloud;
+/// By `openstack-pair`.
+fn paired(address: &str, port: &str) -> VipSpec {
     let params = [("port".to_owned(), port.to_owned())].into();
     VipSpec { via: Via::OpenstackPair, params, ..moved(&[address]) }
 }
@@ -166,7 +166,7 @@ async fn all_of_it() {
     what_a_port_keeps_and_what_is_elsewhere_is_no_vip(&cloud).await;
     a_takeover_by_pairs_waits_for_no_api(&cloud).await;
     who_calls_counts(&cloud).await;
-    a_token_that_was_revoked_is_asked_for_anew(&cloud).await;
+    a_token_that_is_refused_is_asked_for_once_more(&cloud).await;
     what_goes_wrong_on_the_way_is_said(&cloud).await;
     an_examination_says_what_it_found(&cloud).await;
 }
@@ -283,13 +283,13 @@ async fn what_a_port_keeps_and_what_is_elsewhere_is_no_vip(cloud: &Cloud) {
 }
 
 async fn a_takeover_by_pairs_waits_for_no_api(cloud: &Cloud) {
-    let spec = paired(cloud, "10.77.0.120", cloud.text("reserved"));
+    let spec = paired("10.77.0.120", cloud.text("reserved"));
     let [one, two] = [0, 1].map(|host| cloud.host(host));
     assert_eq!(one.check(&spec).await, Ok(()));
     let seen = token(&one, &spec).await;
     assert_eq!(take(&one, &spec, &seen).await, CloudReply::Done);
     assert_eq!(call(&one, &spec, Verb::Observe).await, CloudReply::Here);
-    let late = failed(&cloud.host(0), &paired(cloud, "10.77.0.121", ""), Verb::Take(seen)).await;
+    let late = failed(&cloud.host(0), &paired("10.77.0.121", ""), Verb::Take(seen)).await;
     assert!(late.contains("HTTP 412"), "{late}");
     // The next one is let do so before it is needed; and then nothing is asked.
     two.keep_warm(Provider::OpenStack, std::slice::from_ref(&spec)).await;
@@ -303,7 +303,7 @@ async fn a_takeover_by_pairs_waits_for_no_api(cloud: &Cloud) {
         (cloud.port(1), "does not keep 10.77.0.120 from others"),
         ("01234567-89ab-cdef-0123-456789abcdef", "HTTP 404"),
     ] {
-        let said = one.check(&paired(cloud, "10.77.0.120", port)).await.expect_err(port);
+        let said = one.check(&paired("10.77.0.120", port)).await.expect_err(port);
         assert!(said.contains(why), "{said}");
     }
 }
@@ -336,7 +336,7 @@ async fn who_calls_counts(cloud: &Cloud) {
     assert!(said.contains("cloud.openstack.port"), "{said}");
 }
 
-async fn a_token_that_was_revoked_is_asked_for_anew(cloud: &Cloud) {
+async fn a_token_that_is_refused_is_asked_for_once_more(cloud: &Cloud) {
     let (spec, one) = (moved(&[VIP]), cloud.host(0));
     let proxy = Proxy::before(
         cloud.network(),
